@@ -1,0 +1,68 @@
+"""The two kinds of error: what the caller asked for is wrong, or the machinery is.
+
+Every message is one sentence a user can act on.  ``exit_code`` is what ``drbd-harness`` ends with:
+2 for inconclusive or infrastructure, 3 for nothing ran, 4 for usage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class HarnessError(Exception):
+    """Root of every error the harness raises on purpose."""
+
+    exit_code = 2
+
+
+class UsageError(HarnessError):
+    """The request itself is wrong: an unknown name, a malformed matrix, a missing run."""
+
+    exit_code = 4
+
+
+class NothingRanError(HarnessError):
+    """The request was well formed and selected nothing."""
+
+    exit_code = 3
+
+
+class InfrastructureError(HarnessError):
+    """The lab, not the thing under test, failed: the answer is unknown."""
+
+
+class DeadlineError(InfrastructureError):
+    """A condition did not come true in the time that was given for it."""
+
+
+class LostNodeError(InfrastructureError):
+    """A node no longer answers; the lab has to be rebuilt."""
+
+
+class LostGuestError(InfrastructureError):
+    """The guest no longer answers; it has to be replaced."""
+
+
+class RefusedError(HarnessError):
+    """QEMU, libvirt or DRBD said no to a configuration; ``words`` is what it said."""
+
+    def __init__(self, who: str, words: str) -> None:
+        super().__init__(f"{who} refused: {words}")
+        self.who = who
+        self.words = words
+
+
+class CommandError(InfrastructureError):
+    """A command ended with a status that was not expected.
+
+    Carries everything needed to understand it without running it again.
+    """
+
+    def __init__(self, host: str, argv: Sequence[str], status: int, stdout: str, stderr: str) -> None:
+        said = (stderr.strip() or stdout.strip() or "no output").splitlines()[-1]
+        super().__init__(f"on {host}, '{' '.join(argv)}' ended with status {status}: {said}")
+        self.host = host
+        self.argv = tuple(argv)
+        self.status = status
+        self.stdout = stdout
+        self.stderr = stderr
