@@ -1,0 +1,267 @@
+"""DRBD over two nodes: up, waiting, verify, counters, repair.
+
+``a`` is the Primary throughout; ``b`` holds the other replica.  Both generations of DRBD are spoken: 8.4
+(in-tree) and 9.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from harness.errors import InfrastructureError
+from harness.lab.node import Node
+from harness.model import BLOCK_BYTES, Counters, Extent, Repair, State, Verify
+from harness.parse.drbd_status import parse_proc, parse_status_json, parse_version
+from harness.parse.events2 import ResourceView, fold, parse_event
+from harness.parse.kernel_log import verify_of
+from harness.remote.stream import LineStream
+from harness.render.drbd_conf import ResourceNode, ResourceSpec, resource_file
+from harness.wait import Deadline
+
+CONNECT_SECONDS = 60.0
+VERIFY_SECONDS = 120.0
+RESYNC_SECONDS = 120.0
+
+# The lower device is always a linear device-mapper table, so that a delay can go on and off under a running resource.
+MAPPED = "drbd-lower"
+
+
+class Events:
+    """One node's ``drbdsetup events2``, followed from the start and folded into a view."""
+
+    def __init__(self, node: Node, resource: str) -> None:
+        self._resource = resource
+        self.stream: LineStream = node.runner.stream(
+            ["drbdsetup", "events2", "--timestamps", "--statistics", resource], "events2"
+        )
+
+    def cursor(self) -> int:
+        """Where what is about to happen will begin."""
+        return self.stream.cursor()
+
+    def wait(self, accept: Callable[[State], bool], what: str, deadline: Deadline, cursor: int | None = None) -> int:
+        """Wait for the first state at or behind ``cursor`` that ``accept`` takes and return the cursor behind it.
+
+        Without a cursor the present state counts too.  Everything before the cursor is folded in, so a state is whole even when an event says only what changed.
+        """
+        lines = self.stream.since(0)
+        view = ResourceView()
+        for line in lines[:cursor]:
+            view = _folded(view, line)
+        present = view.state(self._resource, 0)
+        if cursor is None and present is not None and accept(present):
+            return len(lines)
+
+        def match(line: str) -> State | None:
+            nonlocal view
+            view = _folded(view, line)
+            state = view.state(self._resource, 0)
+            return state if state is not None and accept(state) else None
+
+        bounded = Deadline(what, deadline.at, deadline.seconds)
+        return self.stream.wait(match, len(lines) if cursor is None else cursor, bounded)[1]
+
+
+def _folded(view: ResourceView, line: str) -> ResourceView:
+    event = parse_event(line)
+    return view if event is None else fold(view, event)
+
+
+class Resource:
+    """The DRBD resource over the two nodes of a lab."""
+
+    def __init__(self, a: Node, b: Node, spec: ResourceSpec) -> None:
+        self.a = a
+        self.b = b
+        self.spec = spec
+        self.version = ""
+        self.blocks = 0
+        self._events: dict[str, Events] = {}
+
+    @classmethod
+    def over(cls, a: Node, b: Node, *, name: str = "r0", net: tuple[tuple[str, str], ...] = ()) -> Resource:
+        """The resource with the harness's defaults; ``net`` are further options of its net section."""
+        nodes = (
+            ResourceNode(a.name, a.address, f"/dev/mapper/{MAPPED}"),
+            ResourceNode(b.name, b.address, f"/dev/mapper/{MAPPED}"),
+        )
+        return cls(a, b, ResourceSpec(name, 0, 7789, nodes, net))
+
+    @property
+    def device(self) -> str:
+        """Its block device, the same path on both nodes."""
+        return self.spec.device
+
+    @property
+    def major(self) -> int:
+        """8 or 9."""
+        return int(self.version.split(".")[0])
+
+    def events(self, node: Node) -> Events:
+        """The event stream of one node."""
+        return self._events[node.name]
+
+    # ------------------------------------------------------------------------------------------ up and down
+
+    def up(self) -> None:
+        """From bare lower devices to Connected, UpToDate on both, ``a`` Primary, the first sync skipped.
+
+        The caller knows that the two lower devices are equal; an old resource of the same name is taken down first.
+        """
+        self.version = parse_version(self.a.runner.run(["cat", "/proc/drbd"]).stdout)
+        _both(self._prepare, self.a, self.b)
+        for node in (self.a, self.b):
+            self._events[node.name] = Events(node, self.spec.name)
+        _both(lambda node: node.runner.run(["drbdadm", "up", self.spec.name], timeout=CONNECT_SECONDS), self.a, self.b)
+        deadline = Deadline.after(CONNECT_SECONDS, "the first connection of the resource")
+        for node in (self.a, self.b):
+            self.events(node).wait(
+                lambda state: state.connection == "Connected" and state.peer_disk == "Inconsistent",
+                f"Connected and Inconsistent on {node.name}", deadline,
+            )  # fmt: skip
+        skip = ["drbdadm", "new-current-uuid", "--clear-bitmap", f"{self.spec.name}/0"]
+        if self.major < 9:
+            skip = ["drbdadm", "--", "--clear-bitmap", "new-current-uuid", f"{self.spec.name}/0"]
+        self.a.runner.run(skip)
+        for node in (self.a, self.b):
+            self.events(node).wait(lambda state: state.healthy, f"UpToDate/UpToDate on {node.name}", deadline)
+        self.a.runner.run(["drbdadm", "primary", self.spec.name])
+        size = self.a.runner.run(["blockdev", "--getsize64", self.device]).stdout
+        self.blocks = int(size) // BLOCK_BYTES
+
+    def _prepare(self, node: Node) -> None:
+        conf = resource_file(self.spec, self.major)
+        script = f"""
+        modprobe drbd; modprobe dm-delay
+        drbdsetup down {self.spec.name} >/dev/null 2>&1
+        dmsetup remove {MAPPED} >/dev/null 2>&1
+        set -e
+        lower=$(readlink -f "$1")
+        dmsetup create {MAPPED} --table "0 $(blockdev --getsz "$lower") linear $lower 0"
+        udevadm settle 2>/dev/null || true
+        cat > /etc/drbd.d/{self.spec.name}.res
+        drbdadm create-md --force {self.spec.name}
+        """
+        node.runner.run(["sh", "-c", script, "sh", node.lower], stdin=conf, timeout=CONNECT_SECONDS)
+
+    def down(self) -> None:
+        """Take the resource down on both nodes; nothing is asked of its data."""
+        _both(lambda node: node.runner.run(["drbdadm", "down", self.spec.name], ok=()), self.a, self.b)
+
+    # ------------------------------------------------------------------------------------------ what DRBD says
+
+    def status(self, node: Node | None = None) -> tuple[State, Counters]:
+        """State and counters in the words of one node (``a`` by default)."""
+        node = node or self.a
+        if self.major < 9:
+            device = parse_proc(node.runner.run(["cat", "/proc/drbd"]).stdout).devices.get(self.spec.minor)
+            if device is None or device.state is None or device.counters is None:
+                raise InfrastructureError(f"{self.spec.name} is not configured on {node.name}")
+            return device.state, device.counters
+        argv = ["drbdsetup", "status", "--json", "--statistics", self.spec.name]
+        return parse_status_json(node.runner.run(argv).stdout, self.spec.name, 0)
+
+    def sync(self) -> None:
+        """Flush the page cache of the Primary's device and wait until nothing is in flight to the peer."""
+        self.a.runner.run(["sh", "-c", 'sync; blockdev --flushbufs "$1"', "sh", self.device], timeout=120)
+
+    # ------------------------------------------------------------------------------------------ verify and repair
+
+    def verify(self) -> tuple[Verify, str, str]:
+        """One whole `drbdadm verify`; also returns the raw kernel logs of both nodes over it."""
+        began = time.monotonic()
+        cursors = [node.log.mark("verify begins") for node in (self.a, self.b)]
+        events = self.events(self.a)
+        cursor = events.cursor()
+        deadline = Deadline.after(VERIFY_SECONDS, "the online verify")
+        self.a.runner.run(["drbdadm", "verify", f"{self.spec.name}/0"])
+        begun = events.wait(lambda state: state.replication == "VerifyS", "the start of the verify", deadline, cursor)
+        events.wait(lambda state: state.replication != "VerifyS", "the end of the verify", deadline, begun)
+        for node in (self.a, self.b):
+            node.log.mark("verify ended")
+        raw_a, raw_b = (node.log.raw(at) for node, at in zip((self.a, self.b), cursors, strict=True))
+        source, target = (
+            verify_of(node.log.lines(at), node.name, self.spec.minor)
+            for node, at in zip((self.a, self.b), cursors, strict=True)
+        )
+        return Verify(source, target, time.monotonic() - began), raw_a, raw_b
+
+    def repair(self, differing: Callable[[], int]) -> Repair:
+        """Make ``b`` equal to ``a`` again and let ``differing`` (the comparison) say whether it is.
+
+        First what DRBD marked is resynced; when the comparison still finds differences, everything is.
+        """
+        began = time.monotonic()
+        marked = "disconnect + connect" if self.major < 9 else "invalidate-remote --reset-bitmap=no"
+        if self.major < 9:
+            self._reconnect()
+        else:
+            self._invalidate("--reset-bitmap=no")
+        left = differing()
+        if not left:
+            return Repair(marked, time.monotonic() - began, 0)
+        self._invalidate()
+        return Repair(f"{marked}, then invalidate-remote", time.monotonic() - began, differing())
+
+    def _reconnect(self) -> None:
+        events = self.events(self.a)
+        cursor = events.cursor()
+        deadline = Deadline.after(RESYNC_SECONDS, "the resync")
+        self.a.runner.run(["drbdadm", "disconnect", self.spec.name])
+        alone = "StandAlone after disconnect"
+        cursor = events.wait(lambda state: state.connection == "StandAlone", alone, deadline, cursor)
+        self.a.runner.run(["drbdadm", "connect", self.spec.name])
+        self._wait_resynced(cursor, deadline)
+
+    def _invalidate(self, *options: str) -> None:
+        cursor = self.events(self.a).cursor()
+        deadline = Deadline.after(RESYNC_SECONDS, "the resync")
+        self.a.runner.run(["drbdadm", "invalidate-remote", *options, self.spec.name])
+        begins = "the start of the resync"
+        cursor = self.events(self.a).wait(lambda state: state.replication != "Established", begins, deadline, cursor)
+        self._wait_resynced(cursor, deadline)
+
+    def _wait_resynced(self, cursor: int, deadline: Deadline) -> None:
+        self.events(self.a).wait(lambda state: state.healthy, "UpToDate/UpToDate after a resync", deadline, cursor)
+
+    # ------------------------------------------------------------------------------------------ below and around DRBD
+
+    def plant(self, node: Node, extents: tuple[Extent, ...]) -> None:
+        """Change exactly ``extents`` on ``node`` below DRBD, so that a verify has to find them."""
+        script = """
+        set -e
+        for run in "$@"; do
+            start=${run%+*}; size=${run#*+}
+            head -c $((size * 512)) /dev/urandom |
+                dd of="$(readlink -f "$lower")" bs=512 seek="$start" oflag=direct conv=notrunc iflag=fullblock status=none
+        done
+        """
+        runs = [f"{extent.start}+{extent.size}" for extent in extents]
+        node.runner.run(["env", f"lower={node.lower}", "sh", "-c", script, "sh", *runs])
+
+    def widen(self, link_delay_ms: int, disk_delay_ms: int) -> None:
+        """Delay the Primary's replication egress and its lower device's writes; zeros take both off."""
+        script = f"""
+        set -e
+        if [ "$2" -gt 0 ]; then
+            tc qdisc replace dev "$1" root netem delay "$2"ms limit 20000
+        else
+            tc qdisc del dev "$1" root 2>/dev/null || true
+        fi
+        lower=$(readlink -f "$4"); sectors=$(blockdev --getsz "$lower")
+        case "$(dmsetup table {MAPPED})" in *" delay "*) delayed=1;; *) delayed=0;; esac
+        if [ "$3" -gt 0 ]; then table="0 $sectors delay $lower 0 0 $lower 0 $3"
+        elif [ "$delayed" = 1 ]; then table="0 $sectors linear $lower 0"
+        else exit 0; fi
+        dmsetup load {MAPPED} --table "$table"
+        dmsetup suspend {MAPPED}
+        dmsetup resume {MAPPED}
+        """
+        self.a.runner.run(["sh", "-c", script, "sh", self.a.link, str(link_delay_ms), str(disk_delay_ms), self.a.lower])
+
+
+def _both(step: Callable[[Node], object], a: Node, b: Node) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(step, (a, b)))

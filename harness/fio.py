@@ -1,0 +1,56 @@
+"""The one way fio is run: render the job file, put it there, run it, read its JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harness.errors import CommandError, InfrastructureError
+from harness.parse.fio import FioResult, parse_fio, verify_failures
+from harness.remote.base import Runner
+from harness.render.fio_job import Job, Option, job_file
+
+# fio ends with this after a verify found something else than was written (EILSEQ).
+_WRONG_DATA = 84
+
+
+@dataclass(frozen=True)
+class FioRun:
+    """What one run of fio did, and how many pieces of wrong data it read back."""
+
+    result: FioResult
+    read_back_errors: int
+    seconds: float
+    stdout: str
+    stderr: str
+
+
+def run_fio(
+    runner: Runner,
+    jobs: tuple[Job, ...],
+    common: Mapping[str, Option] | None = None,
+    *,
+    name: str = "job",
+    arguments: tuple[str, ...] = (),
+    timeout: float = 120,
+) -> FioRun:
+    """Run ``jobs`` on ``runner`` (guest, node or controller) and return the typed result.
+
+    Wrong data read back is a result, not an error; anything else that makes fio fail is a
+    :class:`~harness.errors.CommandError`.  ``timeout`` is in seconds.
+    """
+    path = f"/tmp/drbd-harness-{name}.fio"
+    runner.write(path, job_file(jobs, common))
+    argv = ["fio", "--output-format=json", *arguments, path]
+    done = runner.run(argv, timeout=timeout, ok=())
+    failures = verify_failures(done.stderr)
+    try:
+        result = parse_fio(done.stdout)
+    except ValueError as unreadable:
+        if done.status:
+            raise CommandError(done.host, argv, done.status, done.stdout, done.stderr) from unreadable
+        raise InfrastructureError(f"fio on {done.host} printed no JSON: {unreadable}") from unreadable
+    wrong = max(failures, sum(1 for job in result.jobs if job.error == _WRONG_DATA))
+    if done.status and not wrong:
+        raise CommandError(done.host, argv, done.status, done.stdout, done.stderr)
+    return FioRun(result, wrong, done.seconds, done.stdout, done.stderr)

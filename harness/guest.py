@@ -1,0 +1,213 @@
+"""The guest under test: started once on node A, its DRBD disk attached and detached for each cell."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+import uuid
+from dataclasses import dataclass, replace
+
+import libvirt
+import libvirt_qemu
+from lxml import etree
+
+from harness.agent import GuestAgent
+from harness.errors import HarnessError, LostGuestError, RefusedError
+from harness.lab.base import Lab
+from harness.lab.node import Node
+from harness.model import AioMode, CacheMode, Cell, DiskBus, Observed
+from harness.parse.system import o_direct, o_sync, offloads, open_flags, qmp_block
+from harness.render.domain import GuestDomain, disk_xml, guest_xml
+from harness.wait import Deadline, poll
+
+AGENT_SECONDS = 120.0
+PLUG_SECONDS = 30.0
+CONSOLE = "/var/log/drbd-harness-guest.log"
+NAME = "drbd-harness-guest"
+MEMORY_MIB = 384
+
+
+@dataclass(frozen=True)
+class AttachedDisk:
+    """The DRBD device in the guest: ``path`` is where the guest sees it."""
+
+    path: str
+    serial: str
+    xml: str
+    cache: CacheMode
+    aio: AioMode
+    bus: DiskBus
+
+
+class Guest:
+    """A guest that is up and whose agent answers."""
+
+    def __init__(self, lab: Lab, node: Node, domain: libvirt.virDomain) -> None:
+        self.node = node
+        self.domain = domain
+        self.agent = GuestAgent(lambda: self.domain)
+        self._lab = lab
+
+    @classmethod
+    def start(cls, lab: Lab, node: Node, memory_mib: int = MEMORY_MIB) -> Guest:
+        """Start it on ``node`` and wait for its agent; an old one of the same name is ended first."""
+        with contextlib.suppress(libvirt.libvirtError):
+            node.libvirt.lookupByName(NAME).destroy()
+        description = GuestDomain(
+            NAME, str(uuid.uuid4()), memory_mib, lab.guest_kernel, lab.guest_initrd, lab.guest_kernel_args,
+            lab.guest_root_device, CONSOLE,
+        )  # fmt: skip
+        try:
+            domain = node.libvirt.createXML(guest_xml(description), 0)
+        except libvirt.libvirtError as trouble:
+            raise LostGuestError(f"libvirt on {node.name} did not start the guest: {trouble}") from None
+        guest = cls(lab, node, domain)
+        try:
+            guest.agent.wait_ready(Deadline.after(AGENT_SECONDS, "the first answer of the guest's agent"))
+        except HarnessError as trouble:
+            last = guest.console_tail()
+            guest.destroy()
+            raise LostGuestError(f"{trouble}; the guest's console said last: {last}") from None
+        return guest
+
+    def console_tail(self) -> str:
+        """The last line on the guest's serial console."""
+        with contextlib.suppress(HarnessError):
+            lines = self.console().strip().splitlines()
+            return lines[-1] if lines else "nothing"
+        return "unreadable"
+
+    def console(self) -> str:
+        """The guest's serial console, since its start."""
+        return self.node.runner.run(["cat", CONSOLE], ok=()).stdout
+
+    def alive(self) -> bool:
+        """Whether the domain runs and its agent answers."""
+        try:
+            if not self.domain.isActive():
+                return False
+            self.agent.call("guest-ping", timeout=10)
+        except (libvirt.libvirtError, HarnessError):
+            return False
+        return True
+
+    def destroy(self) -> None:
+        """End it, whatever it is doing."""
+        with contextlib.suppress(libvirt.libvirtError):
+            self.domain.destroy()
+
+    # ------------------------------------------------------------------------------------------ the disk under test
+
+    def attach(self, device: str, cell: Cell) -> AttachedDisk:
+        """Attach ``device`` with the cell's cache, aio and bus and wait until the guest sees it.
+
+        Raises :class:`RefusedError` with QEMU's or libvirt's words when they do not want the combination.
+        """
+        assert cell.cache is not None
+        serial = f"cell-{time.monotonic_ns() % 10**9}"
+        xml = disk_xml(device, serial, cell.cache, cell.aio, cell.bus)
+        try:
+            self.domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        except libvirt.libvirtError as trouble:
+            if not self.alive():
+                raise LostGuestError(f"the guest was lost while its disk was attached: {trouble}") from None
+            raise RefusedError("libvirt or QEMU", str(trouble)) from None
+        disk = AttachedDisk("", serial, xml, cell.cache, cell.aio, cell.bus)
+        deadline = Deadline.after(PLUG_SECONDS, "the disk's appearance in the guest")
+        script = 'for f in /sys/block/*; do [ "$(cat $f/serial $f/device/vpd_pg80 2>/dev/null | tr -cd "a-z0-9-")" '
+        script += f"= {serial} ] && echo /dev/${{f##*/}}; done; true"
+
+        def look() -> str | None:
+            return self.agent.run(["sh", "-c", script]).stdout.strip() or None
+
+        try:
+            path = poll(look, deadline, every=0.1)
+        except HarnessError:
+            with contextlib.suppress(HarnessError):
+                self.detach(disk)
+            raise
+        return replace(disk, path=path)
+
+    def detach(self, disk: AttachedDisk) -> None:
+        """Detach and wait until QEMU let go of it."""
+        try:
+            self.domain.detachDeviceFlags(disk.xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        except libvirt.libvirtError as trouble:
+            raise LostGuestError(f"the disk was not detached: {trouble}") from None
+        deadline = Deadline.after(PLUG_SECONDS, "the disk's removal from the guest")
+
+        def gone() -> bool | None:
+            try:
+                return True if disk.serial not in self.domain.XMLDesc(0) else None
+            except libvirt.libvirtError as trouble:
+                raise LostGuestError(f"the guest was lost while its disk was detached: {trouble}") from None
+
+        poll(gone, deadline, every=0.1)
+
+    def observe(self, disk: AttachedDisk, device: str) -> Observed:
+        """What was really opened: QEMU's descriptor and block layer, and what the guest was told."""
+        minor = device.rsplit("/", 1)[-1]
+        node_side = _sections(self.node.runner.run(["sh", "-c", _OBSERVE, "sh", device, minor, self.node.link]).stdout)
+        flags = [open_flags(text) for name, text in node_side if name.startswith("fdinfo")]
+        block = libvirt_qemu.qemuMonitorCommand(self.domain, json.dumps({"execute": "query-block"}), 0)
+        cache, _ = qmp_block(block, device)
+        name = disk.path.rsplit("/", 1)[-1]
+        queue = f"/sys/block/{name}/queue"
+        lines = self.agent.run(["cat", f"{queue}/write_cache", f"{queue}/stable_writes"], ok=()).stdout.splitlines()
+        named = dict(node_side)
+        return Observed(
+            open_flags=flags[0] if flags else None,
+            # Every descriptor has to be as asked; QEMU may hold more than one.
+            o_direct=None if not flags else (all if disk.cache.direct else any)(o_direct(flag) for flag in flags),
+            o_sync=any(o_sync(flag) for flag in flags) if flags else None,
+            qemu_cache=cache or None,
+            qemu_aio=_live_aio(self.domain.XMLDesc(0), disk.serial),
+            guest_write_cache=lines[0].strip() if lines else None,
+            guest_stable_writes=lines[1].strip() == "1" if len(lines) > 1 else None,
+            drbd_stable_writes=_flag(named.get("stable_writes", "")),
+            scatter_gather=offloads(named.get("offloads", "")).get("scatter-gather"),
+        )
+
+
+def observe_node(node: Node, device: str) -> Observed:
+    """What there is to read back when the node itself is the client."""
+    minor = device.rsplit("/", 1)[-1]
+    named = dict(_sections(node.runner.run(["sh", "-c", _OBSERVE, "sh", device, minor, node.link]).stdout))
+    return Observed(
+        drbd_stable_writes=_flag(named.get("stable_writes", "")),
+        scatter_gather=offloads(named.get("offloads", "")).get("scatter-gather"),
+    )
+
+
+# One round trip for everything the node knows: the descriptors of its QEMU on the device, the flag, the link.
+_OBSERVE = """
+for fd in $(ls -l /proc/[0-9]*/fd/* 2>/dev/null | awk -v d="$1" '$NF == d { print $(NF - 2) }'); do
+    process=${fd%/fd/*}
+    grep -q qemu "$process/comm" || continue
+    echo "== fdinfo $fd"; cat "$process/fdinfo/${fd##*/}"
+done
+echo "== stable_writes"; cat "/sys/block/$2/queue/stable_writes" 2>/dev/null
+echo "== offloads"; ethtool -k "$3" 2>/dev/null
+"""
+
+
+def _sections(text: str) -> list[tuple[str, str]]:
+    found = []
+    for part in text.split("== ")[1:]:
+        name, _, body = part.partition("\n")
+        found.append((name.strip(), body))
+    return found
+
+
+def _flag(text: str) -> bool | None:
+    return text.strip() == "1" if text.strip() else None
+
+
+def _live_aio(xml: str, serial: str) -> str | None:
+
+    for disk in etree.fromstring(xml.encode()).iterfind("devices/disk"):
+        if disk.findtext("serial") == serial:
+            driver = disk.find("driver")
+            return None if driver is None else driver.get("io")
+    return None

@@ -1,0 +1,35 @@
+"""What the rest of the harness knows of a lab: two nodes, the versions on them, and how to compare their replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+from harness.lab.node import Node
+from harness.model import Comparison, Sample, Stack
+
+
+class Lab(Protocol):
+    """Two nodes; nothing above this package knows where they come from."""
+
+    id: str
+    a: Node
+    b: Node
+    stack: Stack
+    guest_kernel: str
+    guest_initrd: str
+    guest_kernel_args: str
+    guest_root_device: str
+
+    def compare(self, blocks: int) -> Comparison:
+        """Compare the first ``blocks`` 4 KiB blocks of the two lower devices, outside DRBD."""
+        ...
+
+    def sample(self, blocks: Iterable[int]) -> tuple[Sample, ...]:
+        """A piece of both sides of each of ``blocks``."""
+        ...
+
+    def collect(self, into: Path) -> None:
+        """Copy consoles and logs there; works on a broken lab too."""
+        ...

@@ -1,0 +1,36 @@
+"""Where the harness keeps things: images (worth keeping) in the cache, labs and daemons (made anew) in the state."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+NAME = "drbd-harness"
+
+
+def cache_dir() -> Path:
+    """Images and probe results: ``DRBD_HARNESS_CACHE``, else the place the system has for caches."""
+    return _place("DRBD_HARNESS_CACHE", Path("/var/cache"), "XDG_CACHE_HOME", Path(".cache"))
+
+
+def state_dir() -> Path:
+    """Labs, their consoles and the daemons' logs: ``DRBD_HARNESS_STATE``, else the place the system has for state."""
+    return _place("DRBD_HARNESS_STATE", Path("/var/lib"), "XDG_STATE_HOME", Path(".local/state"))
+
+
+def make(directory: Path) -> Path:
+    """Create ``directory``; root's can be entered by others, because libvirt runs QEMU as another user."""
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        made.chmod(0o755 if os.geteuid() == 0 else 0o700)
+    return directory
+
+
+def _place(own: str, for_root: Path, xdg: str, under_home: Path) -> Path:
+    if named := os.environ.get(own):
+        return Path(named).expanduser().absolute()
+    if os.geteuid() == 0:
+        return for_root / NAME
+    base = os.environ.get(xdg, "")
+    return (Path(base) if Path(base).is_absolute() else Path.home() / under_home) / NAME

@@ -1,0 +1,47 @@
+"""What it means to run a command somewhere: one protocol for the controller, a node and a guest."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from harness.errors import CommandError
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A command that ended: what it was, how it ended, what it said.  ``status`` is None where no status was asked."""
+
+    host: str
+    argv: tuple[str, ...]
+    status: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+    def expect(self, ok: Collection[int]) -> Completed:
+        """Itself, or :class:`CommandError` when the status is not one of ``ok``."""
+        if self.status not in ok:
+            raise CommandError(self.host, self.argv, self.status, self.stdout, self.stderr)
+        return self
+
+
+class Runner(Protocol):
+    """Something that runs argument vectors on one machine.
+
+    ``timeout`` is in seconds and bounds the command there as well as the wait here.  A status outside ``ok``
+    raises :class:`~harness.errors.CommandError`; an empty ``ok`` accepts every status.
+    """
+
+    host: str
+
+    def run(
+        self, argv: Sequence[str], *, stdin: str | None = None, timeout: float = 60, ok: Collection[int] = (0,)
+    ) -> Completed:
+        """Run ``argv`` to its end."""
+        ...
+
+    def write(self, path: str, text: str) -> None:
+        """Make the file at ``path`` hold exactly ``text``."""
+        ...

@@ -1,0 +1,39 @@
+"""Commands on the controller itself."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from harness.errors import CommandError, DeadlineError
+from harness.remote.base import Completed
+
+
+class LocalRunner:
+    """A :class:`~harness.remote.base.Runner` over subprocess."""
+
+    host = "controller"
+
+    def run(
+        self, argv: Sequence[str], *, stdin: str | None = None, timeout: float = 60, ok: Collection[int] = (0,)
+    ) -> Completed:
+        """Run ``argv`` here; a missing program is a :class:`CommandError` with status 127."""
+        began = time.monotonic()
+        try:
+            done = subprocess.run(
+                argv, input=stdin, capture_output=True, text=True, errors="replace", timeout=timeout, check=False
+            )
+        except FileNotFoundError as missing:
+            raise CommandError(self.host, argv, 127, "", f"{argv[0]} is not installed") from missing
+        except subprocess.TimeoutExpired as late:
+            raise DeadlineError(f"'{argv[0]}' on the controller did not end within {timeout:.0f} s") from late
+        result = Completed(
+            self.host, tuple(argv), done.returncode, done.stdout, done.stderr, time.monotonic() - began
+        )
+        return result if not ok else result.expect(ok)
+
+    def write(self, path: str, text: str) -> None:
+        """Make the file at ``path`` hold exactly ``text``."""
+        Path(path).write_text(text)

@@ -1,0 +1,160 @@
+"""Commands on a node, over paramiko with a pinned host key."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+import paramiko
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
+
+from harness.errors import DeadlineError, LostNodeError
+from harness.remote.base import Completed
+from harness.remote.stream import LineStream
+
+# On top of the bound the command itself has, for a slow node to deliver what it said.
+GRACE_SECONDS = 15.0
+KEEPALIVE_SECONDS = 5
+_TROUBLE = (paramiko.SSHException, OSError, EOFError)
+
+
+class SshRunner:
+    """A :class:`~harness.remote.base.Runner` on one node.
+
+    The node's host key is known before its first boot; any other key is rejected.
+    """
+
+    def __init__(self, host: str, port: int, *, key: Path, known_hosts: Path, name: str, user: str = "root") -> None:
+        self.host = name
+        self._address = (host, port)
+        self._key = key
+        self._known_hosts = known_hosts
+        self._user = user
+        self._client: paramiko.SSHClient | None = None
+        self._connecting = threading.Lock()
+        self._streams: list[paramiko.Channel] = []
+
+    def connect(self, patience: float) -> None:
+        """Connect, trying again for ``patience`` seconds while the node refuses or resets."""
+        client = paramiko.SSHClient()
+        client.load_host_keys(str(self._known_hosts))
+        client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        try:
+            for attempt in Retrying(
+                retry=retry_if_exception(_passes), stop=stop_after_delay(patience), wait=wait_fixed(0.5), reraise=True
+            ):
+                with attempt:
+                    client.connect(
+                        self._address[0], self._address[1], username=self._user, key_filename=str(self._key),
+                        allow_agent=False, look_for_keys=False, timeout=10, banner_timeout=30, auth_timeout=30,
+                    )  # fmt: skip
+        except _TROUBLE as trouble:
+            client.close()
+            raise LostNodeError(f"no ssh to {self.host} at {self._address[0]}:{self._address[1]}: {trouble}") from None
+        transport = client.get_transport()
+        if transport is not None:
+            transport.set_keepalive(KEEPALIVE_SECONDS)
+        self._client = client
+
+    def close(self) -> None:
+        """End all streams and the connection."""
+        for channel in self._streams:
+            with contextlib.suppress(*_TROUBLE):
+                channel.close()
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _channel(self) -> paramiko.Channel:
+        with self._connecting:
+            if self._client is None:
+                raise LostNodeError(f"{self.host} is not connected")
+            transport = self._client.get_transport()
+            if transport is None or not transport.is_active():
+                raise LostNodeError(f"the ssh connection to {self.host} was lost")
+            try:
+                return transport.open_session(timeout=30)
+            except _TROUBLE as trouble:
+                raise LostNodeError(f"{self.host} does not open an ssh session: {trouble}") from None
+
+    def run(
+        self, argv: Sequence[str], *, stdin: str | None = None, timeout: float = 60, ok: Collection[int] = (0,)
+    ) -> Completed:
+        """Run ``argv`` on the node; this is the one place where it is quoted for a shell."""
+        began = time.monotonic()
+        channel = self._channel()
+        bounded = ["timeout", "-k", "2", f"{timeout:.0f}", *argv]
+        out, err = bytearray(), bytearray()
+        try:
+            channel.settimeout(timeout + GRACE_SECONDS)
+            channel.exec_command(shlex.join(bounded))
+            if stdin is not None:
+                channel.sendall(stdin.encode())
+            channel.shutdown_write()
+            errors = threading.Thread(target=_drain, args=(channel.recv_stderr, err), daemon=True)
+            errors.start()
+            _drain(channel.recv, out)
+            errors.join(GRACE_SECONDS)
+            if not channel.status_event.wait(GRACE_SECONDS):
+                raise LostNodeError(f"'{argv[0]}' on {self.host} gave no status within {timeout:.0f} s")
+            status = channel.recv_exit_status()
+        except _TROUBLE as trouble:
+            raise LostNodeError(f"'{argv[0]}' on {self.host} was cut off: {trouble or 'no answer'}") from None
+        finally:
+            with contextlib.suppress(*_TROUBLE):
+                channel.close()
+        seconds = time.monotonic() - began
+        if status in (124, 137) and seconds >= timeout:
+            raise DeadlineError(f"'{' '.join(argv)}' on {self.host} did not end within {timeout:.0f} s")
+        if status == -1:
+            raise LostNodeError(f"the connection to {self.host} was lost during '{argv[0]}'")
+        result = Completed(
+            self.host, tuple(argv), status, out.decode(errors="replace"), err.decode(errors="replace"), seconds
+        )
+        return result if not ok else result.expect(ok)
+
+    def write(self, path: str, text: str) -> None:
+        """Make the file at ``path`` hold exactly ``text``."""
+        self.run(["sh", "-c", 'cat > "$1"', "sh", path], stdin=text)
+
+    def stream(self, argv: Sequence[str], name: str) -> LineStream:
+        """Start ``argv`` and hand out its standard output as a growing stream; it ends with the connection."""
+        stream = LineStream(f"{name} on {self.host}")
+        channel = self._channel()
+        try:
+            channel.exec_command(shlex.join(argv))
+        except _TROUBLE as trouble:
+            raise LostNodeError(f"cannot stream '{argv[0]}' on {self.host}: {trouble}") from None
+        self._streams.append(channel)
+        threading.Thread(target=_pump, args=(channel, stream), name=stream.name, daemon=True).start()
+        return stream
+
+
+def _passes(trouble: BaseException) -> bool:
+    """Whether it may be different in a moment: a wrong key will not become right, a starting sshd will start."""
+    final = (paramiko.BadHostKeyException, paramiko.AuthenticationException)
+    return isinstance(trouble, _TROUBLE) and not isinstance(trouble, final)
+
+
+def _drain(receive: Callable[[int], bytes], into: bytearray) -> None:
+    while chunk := receive(65536):
+        into.extend(chunk)
+
+
+def _pump(channel: paramiko.Channel, stream: LineStream) -> None:
+    rest = b""
+    why = "the command ended"
+    try:
+        while chunk := channel.recv(65536):
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                stream.append(line.decode(errors="replace"))
+    except _TROUBLE as trouble:
+        why = str(trouble) or type(trouble).__name__
+    if rest:
+        stream.append(rest.decode(errors="replace"))
+    stream.end(why)

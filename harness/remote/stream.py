@@ -1,0 +1,66 @@
+"""A growing text, line by line, that is waited on from a cursor.
+
+Take a cursor, give the command, wait from the cursor: nothing that happens between the command and the wait is
+lost, and nothing older is mistaken for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from harness.errors import DeadlineError, LostNodeError
+from harness.wait import Deadline
+
+T = TypeVar("T")
+
+
+class LineStream:
+    """Lines that somebody else appends; any number of readers wait on it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._lines: list[str] = []
+        self._ended: str | None = None
+        self._grown = threading.Condition()
+
+    def append(self, line: str) -> None:
+        """Add one line (without its newline) and wake the readers."""
+        with self._grown:
+            self._lines.append(line)
+            self._grown.notify_all()
+
+    def end(self, why: str) -> None:
+        """Say that nothing will follow; waiting readers get :class:`LostNodeError`."""
+        with self._grown:
+            self._ended = self._ended or why
+            self._grown.notify_all()
+
+    def cursor(self) -> int:
+        """The position behind the newest line."""
+        with self._grown:
+            return len(self._lines)
+
+    def since(self, cursor: int) -> list[str]:
+        """All lines from ``cursor`` on."""
+        with self._grown:
+            return self._lines[cursor:]
+
+    def wait(self, match: Callable[[str], T | None], cursor: int, deadline: Deadline) -> tuple[T, int]:
+        """The first non-None answer of ``match`` to a line at or behind ``cursor``, and the cursor behind that line."""
+        position = cursor
+        with self._grown:
+            while True:
+                while position < len(self._lines):
+                    found = match(self._lines[position])
+                    position += 1
+                    if found is not None:
+                        return found, position
+                if self._ended is not None:
+                    raise LostNodeError(f"{self.name} ended while waiting for {deadline.what}: {self._ended}")
+                try:
+                    self._grown.wait(deadline.left())
+                except DeadlineError as late:
+                    last = self._lines[-1] if self._lines else "nothing"
+                    raise DeadlineError(f"{late} (last line of {self.name}: {last})") from None

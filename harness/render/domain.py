@@ -1,0 +1,208 @@
+"""libvirt domain XML: the two nodes on the controller, the guest on a node, the disk that is attached to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lxml import etree
+from lxml.builder import ElementMaker
+
+from harness.model import AioMode, CacheMode, DiskBus
+
+LABEL_NAMESPACE = "urn:drbd-divergence-harness:lab"
+QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
+
+# libvirt does not know the management NIC, which comes through its command-line door; nothing else may get this slot.
+MANAGEMENT_SLOT = "0x10"
+
+_E = ElementMaker()
+_QEMU = ElementMaker(namespace=QEMU_NAMESPACE, nsmap={"qemu": QEMU_NAMESPACE})
+_LAB = ElementMaker(namespace=LABEL_NAMESPACE, nsmap={"lab": LABEL_NAMESPACE})
+
+
+@dataclass(frozen=True)
+class NodeDomain:
+    """Everything a node's domain is made of.  Memory in MiB; paths are on the controller.
+
+    ``repl_ports`` are (own, peer's) UDP ports on loopback.
+    """
+
+    name: str
+    lab: str
+    uuid: str
+    hardware: bool
+    vcpus: int
+    memory_mib: int
+    kernel: Path
+    initrd: Path
+    kernel_args: str
+    root: Path
+    seed: Path
+    backing: Path
+    guest_root: Path
+    console: Path
+    ssh_port: int
+    mgmt_mac: str
+    repl_mac: str
+    repl_ports: tuple[int, int]
+
+
+def node_xml(node: NodeDomain) -> str:
+    """The domain of one node: KVM where it works (``hardware``), else TCG with emulated SVM."""
+    if node.hardware:
+        cpu = _E.cpu(mode="host-passthrough", check="none")
+    else:
+        cpu = _E.cpu(_E.feature(policy="require", name="svm"), mode="maximum", check="none")
+    own, peer = (str(port) for port in node.repl_ports)
+    domain = _E.domain(
+        _E.name(node.name),
+        _E.uuid(node.uuid),
+        _E.metadata(_LAB.lab(id=node.lab)),
+        _E.memory(str(node.memory_mib), unit="MiB"),
+        _E.vcpu(str(node.vcpus)),
+        _E.os(
+            _E.type("hvm", arch="x86_64", machine="pc"),
+            _E.kernel(str(node.kernel)),
+            _E.initrd(str(node.initrd)),
+            _E.cmdline(node.kernel_args),
+        ),
+        _E.features(_E.acpi(), _E.apic()),
+        cpu,
+        _E.clock(offset="utc"),
+        _E.on_poweroff("destroy"),
+        _E.on_reboot("destroy"),
+        _E.on_crash("destroy"),
+        _E.devices(
+            _file_disk(node.root, "vda", "root", kind="qcow2"),
+            _file_disk(node.backing, "vdb", "backing"),
+            _file_disk(node.seed, "vdc", "seed", readonly=True),
+            _file_disk(node.guest_root, "vdd", "guestroot", readonly=True),
+            _E.interface(
+                _E.mac(address=node.repl_mac),
+                _E.source(_E.local(address="127.0.0.1", port=own), address="127.0.0.1", port=peer),
+                # Not virtio: without a vnet header it has no scatter-gather, TCP copies, and the pitfall hides.
+                _E.model(type="e1000"),
+                type="udp",
+            ),
+            _E.serial(_E.log(file=str(node.console), append="off"), _E.target(port="0"), type="pty"),
+            _E.console(_E.target(type="serial", port="0"), type="pty"),
+            _E.controller(type="usb", model="none"),
+            _E.memballoon(model="none"),
+            _E.rng(_E.backend("/dev/urandom", model="random"), model="virtio"),
+        ),
+        _QEMU.commandline(
+            _QEMU.arg(value="-netdev"),
+            _QEMU.arg(value=f"user,id=mgmt,restrict=on,hostfwd=tcp:127.0.0.1:{node.ssh_port}-:22"),
+            _QEMU.arg(value="-device"),
+            _QEMU.arg(value=f"virtio-net-pci,netdev=mgmt,mac={node.mgmt_mac},addr={MANAGEMENT_SLOT}"),
+        ),
+        type="kvm" if node.hardware else "qemu",
+    )
+    return _text(domain)
+
+
+def _file_disk(path: Path, target: str, serial: str, *, kind: str = "raw", readonly: bool = False) -> etree._Element:
+    # cache=unsafe: the lab is thrown away, and what the comparison reads is the controller's page cache anyway.
+    disk = _E.disk(
+        _E.driver(name="qemu", type=kind, cache="unsafe", io="threads", discard="unmap"),
+        _E.source(file=str(path)),
+        _E.target(dev=target, bus="virtio"),
+        _E.serial(serial),
+        type="file",
+        device="disk",
+    )
+    if readonly:
+        disk.append(_E.readonly())
+        disk.append(_E.shareable())
+    return disk
+
+
+@dataclass(frozen=True)
+class GuestDomain:
+    """The guest under test.  Memory in MiB; paths are on the node.  ``spare_ports`` take hot-attached disks."""
+
+    name: str
+    uuid: str
+    memory_mib: int
+    kernel: str
+    initrd: str
+    kernel_args: str
+    root_device: str
+    console: str
+    spare_ports: int = 4
+    vcpus: int = 1
+
+
+def guest_xml(guest: GuestDomain) -> str:
+    """The guest's domain on its node: nested KVM, agent channel, a SCSI controller and free PCIe ports."""
+    ports = [
+        _E.controller(type="pci", index=str(index), model="pcie-root-port")
+        for index in range(1, guest.spare_ports + 8)
+    ]  # fmt: skip
+    domain = _E.domain(
+        _E.name(guest.name),
+        _E.uuid(guest.uuid),
+        _E.memory(str(guest.memory_mib), unit="MiB"),
+        _E.vcpu(str(guest.vcpus)),
+        _E.os(
+            _E.type("hvm", arch="x86_64", machine="q35"),
+            _E.kernel(guest.kernel),
+            _E.initrd(guest.initrd),
+            _E.cmdline(guest.kernel_args),
+        ),
+        _E.features(_E.acpi(), _E.apic()),
+        # migratable=on hides what cannot move; both nodes are alike.
+        _E.cpu(mode="host-passthrough", check="none", migratable="on"),
+        _E.clock(offset="utc"),
+        _E.on_poweroff("destroy"),
+        _E.on_reboot("destroy"),
+        _E.on_crash("destroy"),
+        _E.devices(
+            _E.controller(type="pci", index="0", model="pcie-root"),
+            *ports,
+            _E.controller(type="scsi", index="0", model="virtio-scsi"),
+            _E.controller(type="virtio-serial", index="0"),
+            _E.controller(type="usb", model="none"),
+            _E.disk(
+                _E.driver(name="qemu", type="raw", cache="none", io="threads"),
+                _E.source(dev=guest.root_device),
+                _E.target(dev="vda", bus="virtio"),
+                _E.readonly(),
+                _E.shareable(),
+                type="block",
+                device="disk",
+            ),
+            _E.channel(_E.target(type="virtio", name="org.qemu.guest_agent.0"), type="unix"),
+            _E.serial(_E.source(path=guest.console, append="on"), _E.target(port="0"), type="file"),
+            _E.memballoon(model="none"),
+            _E.rng(_E.backend("/dev/urandom", model="random"), model="virtio"),
+        ),
+        type="kvm",
+    )
+    return _text(domain)
+
+
+def disk_xml(source: str, serial: str, cache: CacheMode, aio: AioMode, bus: DiskBus) -> str:
+    """The disk under test: the DRBD device with the cell's cache and aio mode on the cell's bus."""
+    target = "vdt" if bus is DiskBus.VIRTIO else "sdt"
+    disk = _E.disk(
+        _E.driver(name="qemu", type="raw", cache=cache.value, io=aio.value),
+        _E.source(dev=source),
+        _E.target(dev=target, bus=bus.value),
+        _E.serial(serial),
+        type="block",
+        device="disk",
+    )
+    return _text(disk)
+
+
+def lab_of(domain_xml: str) -> str | None:
+    """The lab a domain belongs to, by the label in its metadata; None for anybody else's domain."""
+    root = etree.fromstring(domain_xml.encode())
+    label = root.find(f"metadata/{{{LABEL_NAMESPACE}}}lab")
+    return None if label is None else label.get("id")
+
+
+def _text(element: etree._Element) -> str:
+    return etree.tostring(element, pretty_print=True, encoding="unicode")
