@@ -258,7 +258,7 @@ def last_words(seen: bytes) -> str:
 
 
 def _named(subject: Subject | None) -> str:
-    return f"the kernel {subject.kernel.name}" if subject else "a boot sector"
+    return f"the kernel {'/'.join(subject.kernel.parts[-2:])}" if subject else "a boot sector"
 
 
 # --------------------------------------------------------------------------- the cache

@@ -16,6 +16,7 @@ from harness.model import BLOCK_BYTES, Counters, Extent, Repair, State, Verify
 from harness.parse.drbd_status import parse_proc, parse_status_json, parse_version
 from harness.parse.events2 import ResourceView, fold, parse_event
 from harness.parse.kernel_log import verify_of
+from harness.parse.wideners import dm_write_delay_ms, netem_delay_ms
 from harness.remote.stream import LineStream
 from harness.render.drbd_conf import ResourceNode, ResourceSpec, resource_file
 from harness.wait import Deadline
@@ -44,7 +45,8 @@ class Events:
     def wait(self, accept: Callable[[State], bool], what: str, deadline: Deadline, cursor: int | None = None) -> int:
         """Wait for the first state at or behind ``cursor`` that ``accept`` takes and return the cursor behind it.
 
-        Without a cursor the present state counts too.  Everything before the cursor is folded in, so a state is whole even when an event says only what changed.
+        Without a cursor the present state counts too.  Everything before the cursor is folded in, so that a state is
+        whole even when an event says only what changed.
         """
         lines = self.stream.since(0)
         view = ResourceView()
@@ -105,31 +107,41 @@ class Resource:
 
     # ------------------------------------------------------------------------------------------ up and down
 
-    def up(self) -> None:
-        """From bare lower devices to Connected, UpToDate on both, ``a`` Primary, the first sync skipped.
+    def up(self, *, equal: bool) -> None:
+        """From bare lower devices to Connected, UpToDate on both, ``a`` Primary.
 
-        The caller knows that the two lower devices are equal; an old resource of the same name is taken down first.
+        ``equal``: the caller knows that the two lower devices hold the same, so the first sync is skipped; else all
+        of ``a`` is copied to ``b``.  An old resource of the same name is taken down first.
         """
-        self.version = parse_version(self.a.runner.run(["cat", "/proc/drbd"]).stdout)
-        _both(self._prepare, self.a, self.b)
+        self.version = parse_version(self.a.runner.run(["sh", "-c", "modprobe drbd; cat /proc/drbd"]).stdout)
+        both(self._prepare, self.a, self.b)
         for node in (self.a, self.b):
             self._events[node.name] = Events(node, self.spec.name)
-        _both(lambda node: node.runner.run(["drbdadm", "up", self.spec.name], timeout=CONNECT_SECONDS), self.a, self.b)
+        both(lambda node: node.runner.run(["drbdadm", "up", self.spec.name], timeout=CONNECT_SECONDS), self.a, self.b)
         deadline = Deadline.after(CONNECT_SECONDS, "the first connection of the resource")
         for node in (self.a, self.b):
             self.events(node).wait(
                 lambda state: state.connection == "Connected" and state.peer_disk == "Inconsistent",
-                f"Connected and Inconsistent on {node.name}", deadline,
-            )  # fmt: skip
-        skip = ["drbdadm", "new-current-uuid", "--clear-bitmap", f"{self.spec.name}/0"]
-        if self.major < 9:
-            skip = ["drbdadm", "--", "--clear-bitmap", "new-current-uuid", f"{self.spec.name}/0"]
-        self.a.runner.run(skip)
+                f"Connected and Inconsistent on {node.name}",
+                deadline,
+            )
+        if equal:
+            self.a.runner.run(self._skip_first_sync())
+        else:
+            self.a.runner.run(["drbdadm", "primary", "--force", self.spec.name])
+            deadline = Deadline.after(RESYNC_SECONDS, "the first sync of the resource")
         for node in (self.a, self.b):
             self.events(node).wait(lambda state: state.healthy, f"UpToDate/UpToDate on {node.name}", deadline)
-        self.a.runner.run(["drbdadm", "primary", self.spec.name])
+        if equal:
+            self.a.runner.run(["drbdadm", "primary", self.spec.name])
         size = self.a.runner.run(["blockdev", "--getsize64", self.device]).stdout
         self.blocks = int(size) // BLOCK_BYTES
+
+    def _skip_first_sync(self) -> list[str]:
+        volume = f"{self.spec.name}/0"
+        if self.major < 9:
+            return ["drbdadm", "--", "--clear-bitmap", "new-current-uuid", volume]
+        return ["drbdadm", "new-current-uuid", "--clear-bitmap", volume]
 
     def _prepare(self, node: Node) -> None:
         conf = resource_file(self.spec, self.major)
@@ -148,7 +160,7 @@ class Resource:
 
     def down(self) -> None:
         """Take the resource down on both nodes; nothing is asked of its data."""
-        _both(lambda node: node.runner.run(["drbdadm", "down", self.spec.name], ok=()), self.a, self.b)
+        both(lambda node: node.runner.run(["drbdadm", "down", self.spec.name], ok=()), self.a, self.b)
 
     # ------------------------------------------------------------------------------------------ what DRBD says
 
@@ -232,14 +244,21 @@ class Resource:
         """Change exactly ``extents`` on ``node`` below DRBD, so that a verify has to find them."""
         script = """
         set -e
+        lower=$(readlink -f "$lower")
         for run in "$@"; do
             start=${run%+*}; size=${run#*+}
             head -c $((size * 512)) /dev/urandom |
-                dd of="$(readlink -f "$lower")" bs=512 seek="$start" oflag=direct conv=notrunc iflag=fullblock status=none
+                dd of="$lower" bs=512 seek="$start" oflag=direct conv=notrunc iflag=fullblock status=none
         done
         """
         runs = [f"{extent.start}+{extent.size}" for extent in extents]
         node.runner.run(["env", f"lower={node.lower}", "sh", "-c", script, "sh", *runs])
+
+    def wideners(self) -> tuple[int, int]:
+        """The delays that are on right now, read back from tc and dmsetup: (link, disk) in ms."""
+        script = f'tc qdisc show dev "$1"; echo ==; dmsetup table {MAPPED}'
+        link, _, table = self.a.runner.run(["sh", "-c", script, "sh", self.a.link]).stdout.partition("==")
+        return netem_delay_ms(link), dm_write_delay_ms(table)
 
     def widen(self, link_delay_ms: int, disk_delay_ms: int) -> None:
         """Delay the Primary's replication egress and its lower device's writes; zeros take both off."""
@@ -262,6 +281,7 @@ class Resource:
         self.a.runner.run(["sh", "-c", script, "sh", self.a.link, str(link_delay_ms), str(disk_delay_ms), self.a.lower])
 
 
-def _both(step: Callable[[Node], object], a: Node, b: Node) -> None:
+def both(step: Callable[[Node], object], a: Node, b: Node) -> None:
+    """Do ``step`` on both nodes at the same time; the first error is raised when both are done."""
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(step, (a, b)))

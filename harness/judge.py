@@ -76,9 +76,9 @@ def _without_oracles(evidence: Evidence) -> Verdict | None:
         return _verdict(VerdictKind.REFUSED, evidence, failure.message)
     if evidence.work is not None and evidence.work.read_back_errors:
         count = evidence.work.read_back_errors
-        return _verdict(
-            VerdictKind.CORRUPT, evidence, f"the client read back something else than it wrote, {count} time(s)"
-        )
+        differing = evidence.comparison.differing_blocks if evidence.comparison else 0
+        sentence = f"the client read back something else than it wrote, {count} time(s)"
+        return _verdict(VerdictKind.CORRUPT, evidence, sentence, differing=differing)
     if failure is not None:
         return _inconclusive(evidence, f"{failure.phase}: {failure.message}")
     for question in (_mismatch, _precondition, _missing):
@@ -126,8 +126,8 @@ def _missing(evidence: Evidence) -> str | None:
         return "the start and the end of the verify were not both seen"
     if verify.skipped_blocks:
         return f"the verify skipped {verify.skipped_blocks} busy blocks"
-    if verify.source.extents != verify.target.extents:
-        return "the two nodes logged different extents of the same verify"
+    if blocks_of(verify.source.extents) != blocks_of(verify.target.extents):
+        return "the two nodes logged different blocks of the same verify"
     if evidence.comparison is None or evidence.counter_kib is None:
         return "an oracle did not answer"
     if evidence.comparison.blocks != evidence.device_blocks or not evidence.device_blocks:
@@ -143,13 +143,10 @@ def _oracles(evidence: Evidence) -> Verdict:
     assert verify is not None and comparison is not None and counter is not None
     verified, compared = blocks_of(verify.source.extents), blocks_of(comparison.differing)
     if counter != len(verified) * KIB_PER_BLOCK:
-        return _inconclusive(
-            evidence, f"the oracles disagree: verify logged {len(verified)} blocks, DRBD counts {counter} KiB out of sync"
-        )
+        logged = f"verify logged {len(verified)} blocks, DRBD counts {counter} KiB out of sync"
+        return _inconclusive(evidence, f"the oracles disagree: {logged}")
     if unseen := compared - verified:
-        return _inconclusive(
-            evidence, f"the oracles disagree: {len(unseen)} blocks differ that verify did not report"
-        )
+        return _inconclusive(evidence, f"the oracles disagree: {len(unseen)} blocks differ that verify did not report")
     if compared:
         return _diverged(evidence, len(verified), len(compared))
     if verified:

@@ -94,6 +94,13 @@ def load(path_or_name: str, known_workloads: Collection[str], search: Path) -> M
     return Matrix(path.stem, description, cells, hashlib.sha256(raw).hexdigest())
 
 
+def cells_from(entry: Mapping[str, Any], known_workloads: Collection[str], where: str) -> tuple[Cell, ...]:
+    """The cells of one entry that stands outside a matrix file, with the keys and the checks of ``[[cells]]``."""
+    reader = _Reader(where, known_workloads)
+    reader._known("its keys", entry, (*_AXES, *_EXPECTATION))
+    return tuple(reader._expand("its keys", entry))
+
+
 def names(search: Path) -> tuple[str, ...]:
     """The matrices in the directory ``search``."""
     return tuple(sorted(path.stem for path in search.glob("*.toml")))

@@ -1,8 +1,8 @@
 """What a run leaves behind, in files that survive a power cut and are checked when they are read.
 
-``<root>/<run id>/run.json`` and ``cells/<cell id>/<attempt>/``: ``evidence.json``, ``verdict.json`` and raw files.  Each
-file is written under a temporary name, synced, renamed, and its directory synced: it is whole or it is not there.  An
-attempt without ``evidence.json`` was interrupted.
+``<root>/<run id>/run.json`` and ``cells/<cell id>/<attempt>/``: ``evidence.json``, ``verdict.json``, raw files.
+Each file is written under a temporary name, synced, renamed, and its directory synced: it is whole or it is not there.
+An attempt without ``evidence.json`` was interrupted.
 """
 
 from __future__ import annotations
@@ -128,6 +128,8 @@ class Store:
             return _load(_RUN, self.directory / "run.json")
         except _DamagedError as damage:
             raise UsageError(str(damage)) from damage
+        except FileNotFoundError:
+            raise UsageError(f"there is no run in {self.directory}: it has no run.json") from None
 
     def save_run(self, run: Run) -> None:
         """Keep the run; called again when something about it is known better."""
@@ -170,6 +172,15 @@ class Store:
         """The newest evidence of every cell that has some, in the order of the run."""
         found = (self.evidence(cell_id) for cell_id in self._cell_ids())
         return tuple(evidence for evidence in found if evidence)
+
+    def every_attempt(self) -> tuple[Evidence, ...]:
+        """The evidence of every attempt at every cell that is whole, oldest first within a cell."""
+        found: list[Evidence] = []
+        for cell_id in self._cell_ids():
+            for number in self._numbers(cell_id):
+                with suppress(_DamagedError, FileNotFoundError):
+                    found.append(_load(_EVIDENCE, self._cell(cell_id) / str(number) / "evidence.json"))
+        return tuple(found)
 
     def missing(self, run: Run, again: Callable[[Evidence], bool] = lambda _: False) -> tuple[Cell, ...]:
         """The cells still to do: without evidence, or with evidence that ``again`` wants replaced."""

@@ -228,8 +228,7 @@ def _worked(ran: FioRun) -> Work:
 
 
 WORKLOADS: Mapping[str, Workload] = {
-    workload.name: workload
-    for workload in (Workload(), Planted(), Mutator(), Swap(), Ext4Buffered(), Ext4Mutator())
+    workload.name: workload for workload in (Workload(), Planted(), Mutator(), Swap(), Ext4Buffered(), Ext4Mutator())
 }
 
 

@@ -11,12 +11,16 @@ from harness.model import Comparison, Sample, Stack
 
 
 class Lab(Protocol):
-    """Two nodes; nothing above this package knows where they come from."""
+    """Two nodes; nothing above this package knows where they come from.
+
+    ``fresh``: nothing has written to the lower devices yet, so they are equal.  The ``guest_*`` paths are on the nodes.
+    """
 
     id: str
     a: Node
     b: Node
     stack: Stack
+    fresh: bool
     guest_kernel: str
     guest_initrd: str
     guest_kernel_args: str

@@ -9,26 +9,42 @@ from collections.abc import Iterator
 from filelock import FileLock, Timeout
 
 from harness.errors import InfrastructureError
-from harness.paths import state_dir
+from harness.paths import make, state_dir
+
+_LOCK = "lease.lock"
+_PID = "lease.pid"
 
 
 @contextlib.contextmanager
 def lease(what: str) -> Iterator[None]:
     """Hold the lease, or say who does.  The kernel takes it back from a process that died."""
-    directory = state_dir()
-    directory.mkdir(parents=True, exist_ok=True)
-    holder = directory / "lease.pid"
-    lock = FileLock(directory / "lease.lock")
+    directory = make(state_dir())
+    lock = FileLock(directory / _LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        pid = holder.read_text().strip() if holder.exists() else "unknown"
         raise InfrastructureError(
-            f"another harness process (pid {pid}) works with {what}; wait until it ends, or end it"
+            f"another harness process (pid {holder()}) works with {what}; wait until it ends, or end it"
         ) from None
     try:
-        holder.write_text(f"{os.getpid()}\n")
+        (directory / _PID).write_text(f"{os.getpid()}\n")
         yield
     finally:
-        holder.unlink(missing_ok=True)
+        (directory / _PID).unlink(missing_ok=True)
         lock.release()
+
+
+def holder() -> str | None:
+    """The process that holds the lease, or None."""
+    directory = state_dir()
+    if not (directory / _LOCK).exists():
+        return None
+    lock = FileLock(directory / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        with contextlib.suppress(OSError):
+            return (directory / _PID).read_text().strip()
+        return "unknown"
+    lock.release()
+    return None

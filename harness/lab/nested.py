@@ -31,7 +31,7 @@ from harness.lab.node import Node
 from harness.lab.record import LabRecord, NodeRecord
 from harness.lab.stack import read_stack
 from harness.model import Comparison, Sample, Stack
-from harness.paths import cache_dir, state_dir
+from harness.paths import cache_dir, make, state_dir
 from harness.remote.local import LocalRunner
 from harness.remote.ssh import SshRunner
 from harness.render.domain import NodeDomain, node_xml
@@ -70,7 +70,8 @@ class NestedLab:
     guest_initrd = "/seed/guest/initrd.img"
     guest_root_device = GUEST_ROOT_DEVICE
 
-    def __init__(self, record: LabRecord, directory: Path, a: Node, b: Node, stack: Stack) -> None:
+    def __init__(self, record: LabRecord, directory: Path, a: Node, b: Node, stack: Stack, *, fresh: bool) -> None:
+        self.fresh = fresh
         self.record = record
         self.directory = directory
         self.id = record.id
@@ -115,15 +116,17 @@ def nested_lab(options: LabOptions, progress: Progress, evidence: Path | None = 
     with contextlib.ExitStack() as stack:
         stack.enter_context(lease("a lab"))
         daemon = stack.enter_context(ensure_libvirt(keep=options.keep))
+        fresh = False
         found = find(daemon, options, progress)
         directory = records.labs_dir() / found.id if found else None
         if found is None or directory is None:
             with contextlib.ExitStack() as undo:
                 directory = bring_up(daemon, options, progress, undo, evidence)
                 stack.push(undo.pop_all())
+            fresh = True
             found = records.read(directory)
             assert found is not None
-        lab = stack.enter_context(contextlib.closing(_Closing(attach(found, directory)))).lab
+        lab = stack.enter_context(contextlib.closing(_Closing(attach(found, directory, fresh=fresh)))).lab
         yield lab
 
 
@@ -171,8 +174,7 @@ def bring_up(
     progress(f"accelerator: {accelerator.kind} ({accelerator.why})")
 
     lab_id = secrets.token_hex(3)
-    directory = records.labs_dir() / lab_id
-    directory.mkdir(parents=True, mode=0o711)
+    directory = make(records.labs_dir() / lab_id)
     with contextlib.ExitStack() as made:
         made.callback(records.forget, directory)
         made.callback(collect_consoles, directory, evidence or state_dir() / "last-failure")
@@ -201,7 +203,7 @@ def bring_up(
                 os.getpid(),
                 now,
                 (nodes[0], nodes[1]),
-            )  # fmt: skip
+            )
         )
         finished = made.pop_all()
     if options.keep:
@@ -228,10 +230,10 @@ def destroy(domain: libvirt.virDomain) -> None:
         domain.destroy()
 
 
-def attach(record: LabRecord, directory: Path) -> NestedLab:
-    """Connect to a lab whose nodes are up."""
+def attach(record: LabRecord, directory: Path, *, fresh: bool = False) -> NestedLab:
+    """Connect to a lab whose nodes are up; ``fresh``: nothing has touched its disks yet."""
     a, b = (_connect(record, node, directory) for node in record.nodes)
-    return NestedLab(record, directory, a, b, read_stack(a, b, record.suite, record.accelerator))
+    return NestedLab(record, directory, a, b, read_stack(a, b, record.suite, record.accelerator), fresh=fresh)
 
 
 def _connect(record: LabRecord, node: NodeRecord, directory: Path) -> Node:
@@ -239,6 +241,8 @@ def _connect(record: LabRecord, node: NodeRecord, directory: Path) -> Node:
         "127.0.0.1", node.ssh_port, key=directory / "user_key", known_hosts=directory / "known_hosts", name=node.name
     )
     runner.connect(60)
+    # Hundreds of out-of-sync lines on an emulated serial line take longer than the verify; an oops still gets there.
+    runner.run(["dmesg", "--console-level", "2"])
     uri = f"qemu+ssh://{node.name}/system?command={directory}/ssh&no_tty=1"
     return Node(node.name, runner, "repl0", node.address, LOWER_DEVICE, uri, directory / f"backing-{node.name[-1]}.raw")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,10 +84,8 @@ class Node:
     def close(self) -> None:
         """End every connection to the node."""
         if self._libvirt is not None:
-            try:
+            with contextlib.suppress(libvirt.libvirtError):
                 self._libvirt.close()
-            except libvirt.libvirtError:
-                pass  # it was lost already, which is what closing is for
             self._libvirt = None
         self._log = None
         self.runner.close()

@@ -29,9 +29,7 @@ class LocalRunner:
             raise CommandError(self.host, argv, 127, "", f"{argv[0]} is not installed") from missing
         except subprocess.TimeoutExpired as late:
             raise DeadlineError(f"'{argv[0]}' on the controller did not end within {timeout:.0f} s") from late
-        result = Completed(
-            self.host, tuple(argv), done.returncode, done.stdout, done.stderr, time.monotonic() - began
-        )
+        result = Completed(self.host, tuple(argv), done.returncode, done.stdout, done.stderr, time.monotonic() - began)
         return result if not ok else result.expect(ok)
 
     def write(self, path: str, text: str) -> None:

@@ -104,7 +104,7 @@ def node_xml(node: NodeDomain) -> str:
 
 def _file_disk(path: Path, target: str, serial: str, *, kind: str = "raw", readonly: bool = False) -> etree._Element:
     # cache=unsafe: the lab is thrown away, and what the comparison reads is the controller's page cache anyway.
-    disk = _E.disk(
+    disk: etree._Element = _E.disk(
         _E.driver(name="qemu", type=kind, cache="unsafe", io="threads", discard="unmap"),
         _E.source(file=str(path)),
         _E.target(dev=target, bus="virtio"),

@@ -1,0 +1,185 @@
+"""What the doctor thinks of the facts, and the one command that mends each thing; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.doctor.kvm_access import TRAP
+from harness.doctor.packages import as_root, install_command
+from harness.doctor.seen import Facts, Place
+
+Status = Literal["ok", "warn", "fail"]
+
+OLDEST_PYTHON = (3, 11)
+MEMORY_GIB = 7.0
+"""Two nodes of 3 GiB, and 1 for everything else."""
+LEAST_MEMORY_GIB = 5.5
+STATE_GIB = 3.0
+CACHE_GIB = 8.0
+KEPT_CACHE_GIB = 1.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at; ``mend`` is a command, or None where there is nothing to type."""
+
+    name: str
+    status: Status
+    detail: str
+    mend: str | None = None
+
+
+def judge(facts: Facts) -> list[Check]:
+    """Every check, in the order in which a person would want to mend them."""
+    return [
+        _python(facts),
+        _tools(facts),
+        _qemu(facts),
+        _kvm_device(facts),
+        _libvirt(facts),
+        _accelerator(facts),
+        _nested(facts),
+        _room("cache", facts.cache, CACHE_GIB if facts.must_build else KEPT_CACHE_GIB, facts),
+        _room("state", facts.state, STATE_GIB, facts),
+        _memory(facts),
+        _cpus(facts),
+        *_building(facts),
+        _images(facts),
+    ]
+
+
+def _python(facts: Facts) -> Check:
+    version = ".".join(map(str, facts.python))
+    if facts.python < OLDEST_PYTHON:
+        return Check("python", "fail", f"{version}, and 3.11 is the oldest that will do", "ci/quickstart")
+    return Check("python", "ok", version)
+
+
+def _tools(facts: Facts) -> Check:
+    """What only building needs is a warning as long as there is nothing to build."""
+    if not facts.missing:
+        return Check("tools", "ok", "all there")
+    needed = [need for need in facts.missing if need.wanted_for == "run" or facts.must_build]
+    names = ", ".join(need.name for need in facts.missing)
+    unknown = [need.name for need in facts.missing if facts.family not in need.packages]
+    detail = f"missing: {names}"
+    if unknown:
+        detail += (
+            f"; this distribution has no package that is known here for {', '.join(unknown)}: "
+            "images can also be built on a Debian or Ubuntu machine and the cache directory copied from there"
+        )
+    mend = install_command(facts.family, facts.missing, root=facts.root)
+    return Check("tools", "fail" if needed else "warn", detail, mend)
+
+
+def _qemu(facts: Facts) -> Check:
+    if facts.qemu.works:
+        return Check("qemu", "ok", facts.qemu.words)
+    mend = install_command(facts.family, [n for n in facts.missing if n.name == "qemu"], root=facts.root)
+    return Check("qemu", "fail", facts.qemu.words, mend)
+
+
+def _kvm_device(facts: Facts) -> Check:
+    kvm = facts.kvm
+    if not kvm.exists:
+        return Check("kvm device", "ok", "there is none; emulation does its work")
+    if kvm.trapped:
+        detail = (
+            f"root can open it and {kvm.account}, whom libvirt runs QEMU as, cannot: each start takes a minute more"
+        )
+        return Check("kvm device", "fail", detail, as_root(TRAP, root=facts.root))
+    if not kvm.me:
+        mend = as_root(f"usermod -aG kvm {facts.user}", root=facts.root)
+        return Check("kvm device", "warn", f"{facts.user} may not open it (log in again after mending)", mend)
+    return Check("kvm device", "ok", f"open to {kvm.account or facts.user}")
+
+
+def _libvirt(facts: Facts) -> Check:
+    if facts.libvirt.works:
+        return Check("libvirt", "ok", facts.libvirt.words)
+    missing = [need for need in facts.missing if "libvirt" in need.name or need.name == "virtlogd"]
+    mend = install_command(facts.family, missing, root=facts.root) or facts.libvirt.mend
+    return Check("libvirt", "fail", facts.libvirt.words, mend)
+
+
+def _accelerator(facts: Facts) -> Check:
+    found = facts.accelerator
+    if found is None:
+        return Check("accelerator", "fail", facts.accelerator_trouble)
+    if found.kind == "kvm":
+        return Check("accelerator", "ok", f"kvm: {found.why}")
+    return Check("accelerator", "warn", f"tcg (emulation; it works, and is slower): {found.why}")
+
+
+def _nested(facts: Facts) -> Check:
+    found = facts.accelerator
+    if found is None:
+        return Check("nested", "fail", "unknown while there is no accelerator")
+    if found.nested:
+        how = "emulated SVM" if found.kind == "tcg" else "this machine's KVM module allows it"
+        return Check("nested", "ok", how)
+    if found.kind == "kvm" and facts.kvm_vendor:
+        module = f"kvm_{facts.kvm_vendor}"
+        mend = as_root(f"modprobe -r {module} && modprobe {module} nested=1", root=facts.root)
+        return Check("nested", "fail", f"{module} does not let guests have KVM of their own", mend)
+    if found.kind == "kvm":
+        return Check("nested", "fail", "KVM does not nest here", "export DRBD_HARNESS_ACCEL=tcg")
+    return Check("nested", "fail", "this QEMU does not emulate SVM")
+
+
+def _room(name: str, place: Place, needed: float, facts: Facts) -> Check:
+    detail = f"{place.free_gib:.0f} GiB free in {place.path}"
+    if place.closed_at:
+        trouble = f"{facts.kvm.account or 'QEMU'}, whom libvirt runs QEMU as, may not enter {place.closed_at}"
+        return Check(name, "fail", trouble, as_root(f"chmod o+x {place.closed_at}", root=facts.root))
+    if place.free_gib < needed:
+        mend = f"export DRBD_HARNESS_{name.upper()}=/a/directory/with/room"
+        return Check(name, "fail", f"{detail}, and {needed:.0f} are needed", mend)
+    return Check(name, "ok", detail)
+
+
+def _memory(facts: Facts) -> Check:
+    detail = f"{facts.memory_gib:.1f} GiB available"
+    if facts.memory_gib >= MEMORY_GIB:
+        return Check("memory", "ok", detail)
+    status: Status = "warn" if facts.memory_gib >= LEAST_MEMORY_GIB else "fail"
+    return Check("memory", status, f"{detail}; two nodes want {MEMORY_GIB:.0f}")
+
+
+def _cpus(facts: Facts) -> Check:
+    if facts.cpus >= 2:
+        return Check("cpus", "ok", str(facts.cpus))
+    return Check("cpus", "warn", "one for two nodes: everything takes twice as long")
+
+
+def _building(facts: Facts) -> Iterator[Check]:
+    """What building images needs; only a warning where they have been built already."""
+    bad: Status = "fail" if facts.must_build else "warn"
+    if not facts.root:
+        if facts.namespaces.works:
+            yield Check("user namespaces", "ok", facts.namespaces.words)
+        else:
+            yield Check("user namespaces", bad, facts.namespaces.words, _mend_namespaces(facts))
+    if facts.suite in facts.keys:
+        yield Check("debian keys", "ok", ", ".join(sorted(facts.keys)))
+    else:
+        keyring = [need for need in facts.missing if need.name == "debian-keyring"]
+        mend = install_command(facts.family, keyring, root=facts.root)
+        has = ", ".join(sorted(facts.keys)) or "none"
+        yield Check("debian keys", bad, f"no key of {facts.suite} (there: {has})", mend)
+
+
+def _mend_namespaces(facts: Facts) -> str:
+    if "range of ids" in facts.namespaces.words:
+        ranges = "--add-subuids 100000-165535 --add-subgids 100000-165535"
+        return as_root(f"usermod {ranges} {facts.user}", root=False)
+    return as_root("sysctl -w kernel.apparmor_restrict_unprivileged_userns=0", root=False)
+
+
+def _images(facts: Facts) -> Check:
+    if facts.must_build:
+        lacking = ", ".join(sorted(facts.images_wanted - facts.images))
+        return Check("images", "warn", f"not built yet for {facts.suite}: {lacking}", "drbd-harness images build")
+    return Check("images", "ok", f"{', '.join(sorted(facts.images))} for {facts.suite}")

@@ -1,0 +1,163 @@
+"""Between pytest and a session: which cells, which run, what is written at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from harness import matrix as matrices
+from harness.judged import conclusive, judged_results
+from harness.lab.base import Lab
+from harness.lab.nested import LabOptions, nested_lab
+from harness.model import Cell, Run
+from harness.report import Result
+from harness.report.html import evidence_html, heat_map_html, write_html
+from harness.report.terminal import print_report
+from harness.session import Session
+from harness.store import Store, new_run_id
+
+
+class Front:
+    """One pytest session's view of a run."""
+
+    def __init__(self, config: pytest.Config, cells: Sequence[Cell], matrix: str, resumed: Store | None) -> None:
+        self.config = config
+        self.cells = list(cells)
+        self.matrix = matrix
+        self.results: dict[str, Result] = {}
+        self.store = resumed
+        self._resumed = resumed is not None
+        self._finished: dict[str, Result] = {}
+        if resumed is not None:
+            self._finished = {result.cell.id: result for result in judged_results(resumed) if conclusive(result)}
+
+    @classmethod
+    def of(cls, config: pytest.Config, search: Path, workloads: Collection[str]) -> Front:
+        """From the options; whatever is wrong with them is a :class:`~harness.errors.UsageError`."""
+        if which := config.getoption("--resume"):
+            store = Store.open(Path(config.getoption("--runs")), which)
+            run = store.run()
+            return cls(config, run.cells, run.matrix, store)
+        if name := config.getoption("--matrix"):
+            matrix = matrices.load(name, workloads, search)
+            return cls(config, matrices.with_controls(matrix.cells), matrix.name, None)
+        return cls(config, (), "", None)
+
+    def select(self, cells: Sequence[Cell]) -> None:
+        """Keep the cells that pytest will really play."""
+        if not self._resumed:
+            self.cells = list({cell.id: cell for cell in cells}.values())
+
+    def finished(self, cell: Cell) -> Result | None:
+        """What an earlier part of a resumed run found out about ``cell``."""
+        return self._finished.get(cell.id)
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Session]:
+        """The session of this run, its store created or opened, locked against other processes."""
+        if self.store is None:
+            run_id = self.config.getoption("--run-id") or new_run_id()
+            run = Run(run_id, self.matrix, datetime.now(UTC).isoformat(timespec="seconds"), tuple(self.cells))
+            self.store = Store.create(Path(self.config.getoption("--runs")), run)
+        with self.store.lock(), Session(self.store, self._lab, Progress(self.config)) as session:
+            yield session
+
+    def _lab(self) -> AbstractContextManager[Lab]:
+        assert self.store is not None
+        option = self.config.getoption
+        options = LabOptions(
+            suite=option("--suite"),
+            guest_suite=option("--guest-suite"),
+            memory_mib=option("--node-mib"),
+            device_mib=option("--device-mib"),
+        )
+        return nested_lab(options, Progress(self.config), self.store.directory / "lab")
+
+    # ------------------------------------------------------------------------------------------ what is written
+
+    def all_results(self) -> list[Result]:
+        """Every cell of the run with what is known of it, in the run's order."""
+        if self.store is None:
+            return []
+        found = {result.cell.id: result for result in judged_results(self.store)}
+        found.update(self.results)
+        return list(found.values())
+
+    def write_report(self) -> None:
+        """``report.html`` in the run's folder."""
+        if self.store is not None:
+            write_html(self.store.directory / "report.html", self.store.run(), self.all_results())
+
+    def heat_map(self) -> list[str]:
+        """The heat map for pytest-html's page."""
+        results = self.all_results()
+        return [heat_map_html(results)] if results else []
+
+    def add_extras(self, report: Any, result: Result) -> None:
+        """A cell's evidence for pytest-html's page, where that plugin is there."""
+        with contextlib.suppress(ImportError):
+            from pytest_html import extras
+
+            report.extras = [*getattr(report, "extras", []), extras.html(evidence_html(result))]
+
+    def exit_status(self, session: pytest.Session) -> int:
+        """pytest's own status in the words of the harness."""
+        status = int(session.exitstatus)
+        if status == pytest.ExitCode.NO_TESTS_COLLECTED:
+            return 3
+        reporter = session.config.pluginmanager.getplugin("terminalreporter")
+        if status == pytest.ExitCode.TESTS_FAILED and reporter is not None and not reporter.stats.get("failed"):
+            return 2
+        return status
+
+    def summarize(self, terminal: Any) -> None:
+        """The heat map in the terminal, and where everything is."""
+        if self.store is None:
+            return
+        terminal.section("DRBD divergence harness")
+        console = Console(file=getattr(terminal._tw, "_file", sys.stdout), highlight=False)
+        print_report(self.store.run(), self.all_results(), console)
+        terminal.write_line(f"report: {(self.store.directory / 'report.html').resolve()}")
+
+
+class Progress:
+    """Says what is going on, past pytest's capturing, with the seconds since the session began."""
+
+    _began = time.monotonic()
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    def __call__(self, what: str) -> None:
+        """One line."""
+        if self._config.getoption("verbose") < 0:
+            return
+        capture = self._config.pluginmanager.getplugin("capturemanager")
+        quiet = capture.global_and_fixture_disabled() if capture else contextlib.nullcontext()
+        with quiet:
+            print(f"  [{time.monotonic() - self._began:6.1f} s] {what}", flush=True)
+
+
+def result_text(result: Result) -> str:
+    """The verdict and its reasons, for the section of a test report."""
+    verdict = result.verdict
+    if verdict is None:
+        return "did not run"
+    return "\n".join([f"{verdict.kind}: {verdict.sentence}", *verdict.reasons])
+
+
+def expectation_missed(result: Result) -> str:
+    """The sentence that says what was seen instead of what was expected."""
+    expected, verdict = result.cell.expected, result.verdict
+    assert expected is not None and verdict is not None
+    wanted = " or ".join(expected.verdicts)
+    return f"{result.cell.id}: {wanted} was expected ({expected.reason}); seen: {verdict.kind}: {verdict.sentence}"

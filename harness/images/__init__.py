@@ -1,0 +1,32 @@
+"""Images of the nodes and guests: found by the digest of their recipe, or built.
+
+A cache holds ``images/<role>-<suite>-<digest12>/`` with ``vmlinuz``, ``initrd.img``, ``root.img`` (a raw, sparse
+filesystem, to be used through an overlay or read-only), ``manifest.json`` and ``build.log``.  The recipes, and the files
+that go in, are in ``vm_images/``.
+"""
+
+from harness.images.cache import (
+    Image,
+    build,
+    current_digests,
+    default_cache,
+    ensure,
+    ensure_all,
+    list_images,
+    prune,
+)
+from harness.images.recipe import DEFAULT_SUITE, ROLES, ImageError
+
+__all__ = [
+    "DEFAULT_SUITE",
+    "ROLES",
+    "Image",
+    "ImageError",
+    "build",
+    "current_digests",
+    "default_cache",
+    "ensure",
+    "ensure_all",
+    "list_images",
+    "prune",
+]

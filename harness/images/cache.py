@@ -1,0 +1,288 @@
+"""The cache of images: look one up, build it if it is missing, list them, prune them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from harness.images import build as _build
+from harness.images import recipe as _recipe
+from harness.images.build import StoppedError, remove_image
+from harness.images.recipe import ROLES, ImageError, Recipe
+
+CACHE_VARIABLE = "DRBD_HARNESS_CACHE"
+DIGEST_SHOWN = 12
+LOGS_KEPT = 10
+LOCK_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Image:
+    """A complete image in a cache. ``size_bytes`` is what it takes on disk; ``built_at`` is in UTC."""
+
+    role: str
+    suite: str
+    digest: str
+    directory: Path
+    manifest: dict[str, Any] = field(repr=False, compare=False, hash=False)
+
+    @property
+    def kernel(self) -> Path:
+        """The kernel, for a direct boot."""
+        return self.directory / "vmlinuz"
+
+    @property
+    def initrd(self) -> Path:
+        """The initrd that belongs to :attr:`kernel`."""
+        return self.directory / "initrd.img"
+
+    @property
+    def root(self) -> Path:
+        """The raw root filesystem; never to be written to."""
+        return self.directory / "root.img"
+
+    @property
+    def packages(self) -> dict[str, str]:
+        """Package to version."""
+        return dict(self.manifest["packages"])
+
+    @property
+    def kernel_args(self) -> list[str]:
+        """The kernel command line this image wants, besides ``root=``."""
+        return list(self.manifest["kernel_args"])
+
+    @property
+    def kernel_version(self) -> str:
+        """The release of :attr:`kernel`, as ``uname -r`` says it."""
+        return str(self.manifest["kernel"])
+
+    @property
+    def built_at(self) -> datetime:
+        """When it was built."""
+        return datetime.fromisoformat(self.manifest["built_at"])
+
+    @property
+    def age_seconds(self) -> float:
+        """Seconds since it was built."""
+        return (datetime.now(UTC) - self.built_at).total_seconds()
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes taken on disk; holes count nothing."""
+        return sum(path.stat().st_blocks * 512 for path in self.directory.iterdir())
+
+
+def default_cache() -> Path:
+    """``$DRBD_HARNESS_CACHE``, or ``/var/cache/drbd-harness`` for root, or the user's cache directory."""
+    if chosen := os.environ.get(CACHE_VARIABLE):
+        return Path(chosen)
+    if os.geteuid() == 0:
+        return Path("/var/cache/drbd-harness")
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "drbd-harness"
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A recipe of today, its digest, and where its image is or will be."""
+
+    recipe: Recipe
+    digest: str
+    recipes: Path
+    target: Path
+
+    @classmethod
+    def of(cls, role: str, suite: str, cache: Path) -> _Wanted:
+        recipes = _recipe.recipes_directory()
+        wanted = _recipe.load(role, suite, recipes)
+        digest = _recipe.digest(wanted, recipes)
+        return cls(wanted, digest, recipes, _images(cache) / f"{role}-{suite}-{digest[:DIGEST_SHOWN]}")
+
+
+def ensure(role: str, suite: str, cache: Path, progress: Callable[[str], None]) -> Image:
+    """The image of ``role`` and ``suite`` for today's recipe: found in ``cache``, or built into it.
+
+    Two processes that want the same image build it once.  ``progress`` gets a line at least every two
+    seconds while it is built.  Raises :class:`ImageError`.
+    """
+    return ensure_all([(role, suite)], cache, progress)[0]
+
+
+def ensure_all(wanted: Sequence[tuple[str, str]], cache: Path, progress: Callable[[str], None]) -> list[Image]:
+    """The images of all pairs of role and suite, in that order; those that are missing are built side by side.
+
+    ``progress`` may be called from several threads.  The first :class:`ImageError` ends the other builds and is raised.
+    """
+    plans = [_Wanted.of(role, suite, cache) for role, suite in wanted]
+    images = [_load(plan.target) for plan in plans]
+    found = [image for image in images if image]
+    if len(found) == len(plans):
+        return found
+    return _build_all(plans, cache, progress, again=False)
+
+
+def build(role: str, suite: str, cache: Path, progress: Callable[[str], None]) -> Image:
+    """Build the image of ``role`` and ``suite`` anew, which takes in newer packages; the old one goes when it is ready.
+
+    Raises :class:`ImageError`.
+    """
+    return _build_all([_Wanted.of(role, suite, cache)], cache, progress, again=True)[0]
+
+
+def _build_all(plans: Sequence[_Wanted], cache: Path, progress: Callable[[str], None], *, again: bool) -> list[Image]:
+    stop = Event()
+    with ThreadPoolExecutor(len(plans)) as pool:
+        futures = [pool.submit(_build_one, plan, cache, progress, stop, again) for plan in plans]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            # Reached early only by a failure or an interrupt: the other builds clean up and end.
+            stop.set()
+    failures = [error for future in futures if (error := future.exception())]
+    for error in sorted(failures, key=lambda error: isinstance(error, StoppedError)):
+        raise error
+    return [future.result() for future in futures]
+
+
+def _build_one(plan: _Wanted, cache: Path, progress: Callable[[str], None], stop: Event, again: bool) -> Image:
+    images, name = plan.target.parent, plan.target.name
+    _make_directory(images)
+    lock = FileLock(images / f".{name}.lock", mode=0o644)
+    with _acquired(lock, f"{plan.recipe.role} image, {plan.recipe.suite}", progress, stop):
+        if not again and (found := _load(plan.target)):
+            return found
+        _remove_leftovers(images, name)
+        log = _new_log(cache, name)
+        _build.into(plan.target, plan.recipe, plan.digest, plan.recipes, log, progress, stop)
+        log.unlink()
+        built = _load(plan.target)
+    if built is None:
+        raise ImageError(f"the image {plan.target} vanished as soon as it was built; is the cache being pruned?")
+    return built
+
+
+def list_images(cache: Path) -> list[Image]:
+    """The complete images in ``cache``, newest first."""
+    directory = _images(cache)
+    names = sorted(path for path in directory.iterdir() if not path.name.startswith(".")) if directory.is_dir() else []
+    found = [image for path in names if (image := _load(path))]
+    return sorted(found, key=lambda image: image.built_at, reverse=True)
+
+
+def prune(cache: Path, keep: Collection[str], dry_run: bool) -> list[Image]:
+    """Remove the images whose digest is not in ``keep``, and what dead builders left; returns the images.
+
+    With ``dry_run`` nothing is removed.  An image that is being built right now stays.
+    """
+    doomed = [image for image in list_images(cache) if image.digest not in keep]
+    if dry_run or not _images(cache).is_dir():
+        return doomed
+    removed = []
+    for image in doomed:
+        with _if_free(_images(cache), image.directory.name) as free:
+            if free:
+                remove_image(image.directory)
+                removed.append(image)
+    for path in _images(cache).glob(".*.lock"):
+        name = path.name.removeprefix(".").removesuffix(".lock")
+        with _if_free(_images(cache), name) as free:
+            if free:
+                _remove_leftovers(_images(cache), name)
+    return removed
+
+
+def current_digests(suites: Collection[str] | None = None) -> set[str]:
+    """The digests of today's recipes of both roles (for all suites, or ``suites``): what pruning usually keeps."""
+    recipes = _recipe.recipes_directory()
+    return {
+        _recipe.digest(_recipe.load(role, suite, recipes), recipes)
+        for role in ROLES
+        for suite in suites or _recipe.suites(role, recipes)
+    }
+
+
+def _images(cache: Path) -> Path:
+    return cache / "images"
+
+
+def _load(directory: Path) -> Image | None:
+    """The image in ``directory`` if it is complete and of a schema this version knows."""
+    try:
+        manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
+        if manifest["schema"] != _build.MANIFEST_SCHEMA:
+            return None
+        image = Image(manifest["role"], manifest["suite"], manifest["digest"], directory, manifest)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return image if all(path.is_file() for path in (image.kernel, image.initrd, image.root)) else None
+
+
+@contextmanager
+def _acquired(lock: FileLock, name: str, progress: Callable[[str], None], stop: Event) -> Iterator[None]:
+    """Hold ``lock``; whoever holds it now is waited for, aloud."""
+    while True:
+        try:
+            lock.acquire(timeout=LOCK_SECONDS)
+            break
+        except Timeout:
+            progress(f"{name}: waiting for another process that builds it")
+            if stop.is_set():
+                raise StoppedError(name) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _if_free(images: Path, name: str) -> Iterator[bool]:
+    """Hold the lock of the image ``name`` if nobody else does; yields whether."""
+    lock = FileLock(images / f".{name}.lock", mode=0o644)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _remove_leftovers(images: Path, name: str) -> None:
+    """Remove the temporary directories of builders of ``name`` that died; the caller holds its lock."""
+    for path in images.glob(f".{name}.*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _make_directory(path: Path) -> None:
+    """Make ``path`` and its missing parents, readable for all: libvirt may run QEMU as another user."""
+    missing = [parent for parent in (path, *path.parents) if not parent.exists()]
+    try:
+        for directory in reversed(missing):
+            directory.mkdir(exist_ok=True)
+            directory.chmod(0o755)
+    except OSError as error:
+        raise ImageError(f"cannot make the image cache {path}: {error.strerror}") from error
+
+
+def _new_log(cache: Path, name: str) -> Path:
+    """An empty log file for one build; the oldest ones of failed builds go."""
+    logs = cache / "logs"
+    _make_directory(logs)
+    for old in sorted(logs.glob("*.log"), key=lambda path: path.stat().st_mtime)[:-LOGS_KEPT]:
+        old.unlink(missing_ok=True)
+    log = logs / f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}.log"
+    log.touch()
+    return log

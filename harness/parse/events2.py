@@ -1,0 +1,115 @@
+"""``drbdsetup events2``: one line, one event; events folded into a view of what DRBD says of its resources."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from harness.model import State
+
+_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT[0-9:.]+(?:[+-]\d\d:?\d\d|Z)?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event.
+
+    ``kind``: exists, create, change, destroy, call, response, rename or skipped.  ``object``: resource, connection,
+    device, peer-device, path, helper, or ``-`` (with ``exists``: the initial state is complete).
+    """
+
+    kind: str
+    object: str
+    fields: Mapping[str, str] = field(default_factory=dict)
+    timestamp: str | None = None
+
+
+def parse_event(line: str) -> Event | None:
+    """The event that ``line`` prints; None for an empty line.  Raises :class:`ValueError` for anything else.
+
+    The tool's ``- skipped N`` (it lost N events) becomes an event of kind ``skipped`` with the field ``count``.
+    """
+    words = line.split()
+    if not words:
+        return None
+    timestamp = words.pop(0) if _TIMESTAMP.fullmatch(words[0]) else None
+    if words[:2] == ["-", "skipped"] and len(words) == 3:
+        return Event("skipped", "-", {"count": words[2]}, timestamp)
+    if len(words) < 2 or ":" in words[0] or ":" in words[1]:
+        raise ValueError(f"not a line of events2: {line.strip()!r}")
+    pairs = (word.partition(":") for word in words[2:])
+    return Event(words[0], words[1], {name: value for name, colon, value in pairs if colon}, timestamp)
+
+
+_Key = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ResourceView:
+    """What the events so far say.  ``complete``: the initial state has been told; ``lossy``: events were skipped."""
+
+    objects: Mapping[_Key, Mapping[str, str]] = field(default_factory=dict)
+    complete: bool = False
+    lossy: bool = False
+
+    def state(self, resource: str, volume: int) -> State | None:
+        """The state of a volume with its first peer; None before the initial state is complete or without the volume.
+
+        A peer that is not configured shows as StandAlone, Unknown, DUnknown and Off.
+        """
+        local = self.objects.get(("resource", resource))
+        device = self.objects.get(("device", resource, str(volume)))
+        if not self.complete or local is None or device is None:
+            return None
+        links = [key for key in self.objects if key[:2] == ("connection", resource)]
+        link = self.objects[links[0]] if links else {}
+        pair = self.objects.get(("peer-device", resource, *links[0][2:], str(volume)), {}) if links else {}
+        return State(
+            connection=link.get("connection", "StandAlone"),
+            local_role=local.get("role", "Unknown"),
+            peer_role=link.get("role", "Unknown"),
+            local_disk=device.get("disk", "DUnknown"),
+            peer_disk=pair.get("peer-disk", "DUnknown"),
+            replication=pair.get("replication", "Off"),
+        )
+
+    def field(self, kind: str, resource: str, volume: int, name: str) -> str | None:
+        """One field of the first ``device`` or ``peer-device`` of a volume, such as ``done`` or ``out-of-sync``."""
+        for key, fields in self.objects.items():
+            if key[:2] == (kind, resource) and key[-1] == str(volume):
+                return fields.get(name)
+        return None
+
+
+def fold(view: ResourceView, event: Event) -> ResourceView:
+    """The view after ``event``.  Kinds and objects that say nothing of the state leave it as it is."""
+    if event.kind == "skipped":
+        return replace(view, lossy=True)
+    if event.kind == "exists" and event.object == "-":
+        return replace(view, complete=True)
+    key = _key(event)
+    if key is None or event.kind not in ("exists", "create", "change", "destroy"):
+        return view
+    objects = dict(view.objects)
+    if event.kind == "destroy":
+        objects.pop(key, None)
+    elif event.kind == "change":
+        objects[key] = {**objects.get(key, {}), **event.fields}
+    else:
+        objects[key] = dict(event.fields)
+    return replace(view, objects=objects)
+
+
+def _key(event: Event) -> _Key | None:
+    """What tells one object from another.  8.4 may name its one peer by address, or not at all."""
+    get = event.fields.get
+    peer = get("conn-name") or get("peer-node-id") or f"{get('local', '')}~{get('peer', '')}"
+    name, volume = get("name", ""), get("volume", "")
+    keys = {
+        "resource": ("resource", name),
+        "device": ("device", name, volume),
+        "connection": ("connection", name, peer),
+        "peer-device": ("peer-device", name, peer, volume),
+    }
+    return keys.get(event.object)

@@ -1,0 +1,198 @@
+"""What DRBD and the kernel wrote to the kernel log: online verify, digests, split brain, trouble.
+
+Understands the records of ``/dev/kmsg`` and the lines that ``dmesg`` prints.  DRBD starts its lines with
+``block drbd0: `` (8.4 up to Linux 6.1), ``drbd r0/0 drbd0: `` (8.4 on 6.12) or ``drbd r0/0 drbd0 nodeb: `` (9).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from harness.model import SECTOR_BYTES, Extent, NodeVerify
+
+
+@dataclass(frozen=True)
+class KernelLine:
+    """One line of the kernel log.  ``seq`` is its number in ``/dev/kmsg`` (None from dmesg); ``seconds`` since boot."""
+
+    seq: int | None
+    seconds: float
+    text: str
+
+
+# --------------------------------------------------------------------------- lines
+
+_KMSG = re.compile(r"\d+,(\d+),(\d+),[^;]*;(.*)", re.ASCII)
+_DMESG = re.compile(r"\[\s*(\d+\.\d+)\](?:\[\s*[CT]\d+\])? ?(.*)", re.ASCII)
+_ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
+
+
+def parse_kmsg(text: str) -> tuple[KernelLine, ...]:
+    """The records of ``/dev/kmsg``; continuation lines (dictionaries) and torn records are left out.
+
+    What was left out shows as a hole in the numbers: see :func:`missing`.
+    """
+    found = (_KMSG.fullmatch(line) for line in text.split("\n"))
+    return tuple(KernelLine(int(m[1]), int(m[2]) / 1e6, _unescape(m[3])) for m in found if m)
+
+
+def parse_dmesg(text: str) -> tuple[KernelLine, ...]:
+    """The lines of ``dmesg`` that carry a time; others are left out."""
+    found = (_DMESG.fullmatch(line) for line in text.split("\n"))
+    return tuple(KernelLine(None, float(m[1]), m[2]) for m in found if m)
+
+
+def missing(lines: Iterable[KernelLine]) -> int:
+    """How many records are missing between the first and the last of ``lines``; 0 where they have no numbers.
+
+    The kernel overwrites what nobody read in time.  A log with holes proves nothing by what it does not say.
+    """
+    numbers = {line.seq for line in lines if line.seq is not None}
+    return max(numbers) - min(numbers) + 1 - len(numbers) if numbers else 0
+
+
+def since(lines: Sequence[KernelLine], marker: str) -> tuple[KernelLine, ...]:
+    """The lines after the last one that contains ``marker``; :class:`ValueError` if none does."""
+    for index in range(len(lines) - 1, -1, -1):
+        if marker in lines[index].text:
+            return tuple(lines[index + 1 :])
+    raise ValueError(f"the marker '{marker}' is not in the {len(lines)} lines of the kernel log")
+
+
+def between(lines: Sequence[KernelLine], start_marker: str, end_marker: str) -> tuple[KernelLine, ...]:
+    """The lines after ``start_marker`` and before the next ``end_marker``; :class:`ValueError` if one is missing."""
+    tail = since(lines, start_marker)
+    for index, line in enumerate(tail):
+        if end_marker in line.text:
+            return tail[:index]
+    raise ValueError(f"the marker '{end_marker}' is not in the {len(tail)} lines after '{start_marker}'")
+
+
+def _unescape(text: str) -> str:
+    """``/dev/kmsg`` writes unprintable bytes and the backslash as ``\\xNN``."""
+    if "\\x" not in text:
+        return text
+    raw = _ESCAPE.sub(lambda m: bytes([int(m[1], 16)]), text.encode("utf-8", "replace"))
+    return raw.decode("utf-8", "replace")
+
+
+# --------------------------------------------------------------------------- online verify
+
+_DEVICE = re.compile(r"(?:block drbd(\d+)|drbd \S+/\d+ drbd(\d+)(?: \S+)?): (.*)", re.ASCII | re.DOTALL)
+_START = re.compile(r"(?:Starting Online Verify from|Online Verify start) sector:? (\d+)", re.ASCII)
+_EXTENT = re.compile(r"Out of sync: start=(\d+), size=(\d+) \(sectors\)", re.ASCII)
+_DONE = re.compile(r"Online verify\s+done(?: but (\d+) (\d+)k blocks? skipped)? \(total ", re.ASCII)
+_FOUND = re.compile(r"Online verify found (\d+) (\d+)k blocks? out of sync!", re.ASCII)
+
+
+@dataclass(frozen=True)
+class VerifyLog:
+    """All that one node logged of one online verify.
+
+    ``from_sector`` is None if its start was not seen; ``skipped_blocks`` (4 KiB) were too busy to be compared (DRBD 9).
+    """
+
+    from_sector: int | None = None
+    finished: bool = False
+    extents: tuple[Extent, ...] = ()
+    found_blocks: int | None = None
+    skipped_blocks: int = 0
+
+
+def last_verify(lines: Iterable[KernelLine], minor: int) -> VerifyLog:
+    """The last online verify of device ``minor`` in ``lines``; an empty one if there was none."""
+    log = VerifyLog()
+    extents: list[Extent] = []
+    for text in _of_device(lines, minor):
+        if start := _START.match(text):
+            log, extents = VerifyLog(from_sector=int(start[1])), []
+        elif extent := _EXTENT.match(text):
+            if log.finished:  # the start of the next one was lost
+                log, extents = VerifyLog(), []
+            extents.append(Extent(int(extent[1]), int(extent[2])))
+        elif done := _DONE.match(text):
+            if log.finished:
+                log, extents = VerifyLog(), []
+            log = replace(log, finished=True, skipped_blocks=_in_4k(done[1], done[2]))
+        elif found := _FOUND.match(text):
+            log = replace(log, found_blocks=_in_4k(found[1], found[2]))
+    return replace(log, extents=tuple(extents))
+
+
+def verify_of(lines: Iterable[KernelLine], node: str, minor: int) -> NodeVerify:
+    """The last online verify of device ``minor`` as ``node`` logged it.
+
+    One that did not start at sector 0 counts as not started: it did not look at the whole device.
+    """
+    log = last_verify(lines, minor)
+    return NodeVerify(node, log.from_sector == 0, log.finished, log.extents, log.found_blocks)
+
+
+def _of_device(lines: Iterable[KernelLine], minor: int) -> Iterator[str]:
+    for line in lines:
+        if (m := _DEVICE.fullmatch(line.text)) and int(m[1] or m[2]) == minor:
+            yield m[3]
+
+
+def _in_4k(count: str | None, kib: str | None) -> int:
+    """DRBD 9 may keep one bit for more than 4 KiB."""
+    return int(count) * int(kib) // 4 if count and kib else 0
+
+
+# --------------------------------------------------------------------------- resync, digests, split brain
+
+_RESYNC_BEGAN = re.compile(r"Began resync as Sync(?:Source|Target) \(will sync (\d+) KB ", re.ASCII)
+_MISMATCH = re.compile(r"Digest mismatch, buffer modified by upper layers during write: (\d+)s \+(\d+)", re.ASCII)
+_DIGEST_FAILED = re.compile(r"Digest integrity check FAILED: (\d+)s \+(\d+)", re.ASCII)
+
+
+def resync_done(lines: Iterable[KernelLine], minor: int = 0) -> bool:
+    """Whether a resync of device ``minor`` ran to its end."""
+    return any(text.startswith("Resync done (total ") for text in _of_device(lines, minor))
+
+
+def resync_kib(lines: Iterable[KernelLine], minor: int = 0) -> int | None:
+    """How many KiB the last resync of device ``minor`` set out to copy; None if none began."""
+    began = [int(m[1]) for text in _of_device(lines, minor) if (m := _RESYNC_BEGAN.match(text))]
+    return began[-1] if began else None
+
+
+def digest_mismatches(lines: Iterable[KernelLine], minor: int = 0) -> tuple[Extent, ...]:
+    """The writes whose buffer changed between the sender's two digests, in the order they were logged."""
+    return _writes(_MISMATCH, lines, minor)
+
+
+def digest_failures(lines: Iterable[KernelLine], minor: int = 0) -> tuple[Extent, ...]:
+    """The writes whose digest the receiver found wrong, in the order they were logged."""
+    return _writes(_DIGEST_FAILED, lines, minor)
+
+
+def split_brain(lines: Iterable[KernelLine]) -> bool:
+    """Whether DRBD gave the connection up because both sides had gone their own way."""
+    return any("Split-Brain detected but unresolved, dropping connection" in line.text for line in lines)
+
+
+def _writes(pattern: re.Pattern[str], lines: Iterable[KernelLine], minor: int) -> tuple[Extent, ...]:
+    found = (pattern.match(text) for text in _of_device(lines, minor))
+    return tuple(Extent(int(m[1]), int(m[2]) // SECTOR_BYTES) for m in found if m)
+
+
+# --------------------------------------------------------------------------- trouble
+
+_TROUBLE = re.compile(
+    r"^WARNING: (?!.*(?:Spectre|eBPF))|\bBUG\b|\bOops\b|\bCall Trace:|\bKernel panic\b|\bgeneral protection\b"
+    r"|\bblocked for more than \d|\bsoft lockup - |\bhard LOCKUP\b|\bdetected stall"
+    r"|\bI/O error\b(?!.*\bdev(?:ice)? (?:fd|sr)\d)|\bLocal IO failed\b|\bEXT4-fs error \("
+    r"|\b[Oo]ut of memory: |\binvoked oom-killer\b|\bASSERTION .* FAILED\b|\bASSERT\(",
+    re.ASCII,
+)
+
+
+def trouble(lines: Iterable[KernelLine]) -> tuple[str, ...]:
+    """The lines that say the kernel itself, its memory or a disk was in trouble, word for word.
+
+    Left out on purpose: what a boot says about the processor's weaknesses, and drives without a medium.
+    """
+    return tuple(line.text for line in lines if _TROUBLE.search(line.text))

@@ -1,0 +1,185 @@
+"""The page ``report.html`` and the fragments for pytest-html: self-contained, static, no script."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from harness.model import Control, Run, VerdictKind
+from harness.report import words
+from harness.report.phases import PhaseShare, phase_shares
+from harness.report.summary import Answer, Headline, headline, stack_rows, summarize, title_of
+from harness.report.table import Entry, HeatMap, Result, heat_map
+from harness.report.view import SIGNS, PhaseBar, anchors, sectors, style_of, view, views
+
+MEANINGS = {
+    VerdictKind.CLEAN: "nothing found, and the lab could have seen it",
+    VerdictKind.TRANSIENT: "out of sync for a while, equal again at the end",
+    VerdictKind.DIVERGED: "blocks still differ after everything was written",
+    VerdictKind.CORRUPT: "the guest read back something else than it wrote",
+    VerdictKind.REFUSED: "the stack would not do it",
+    VerdictKind.INCONCLUSIVE: "no answer",
+    None: "no attempt was made",
+}
+
+_TONES = {Answer.YES: "clean", Answer.NO: "diverged", Answer.UNKNOWN: "inconclusive"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """An entry of the heat map, ready to be written down."""
+
+    kind: str
+    style: str
+    sign: str
+    lines: tuple[str, ...]
+    detail: str
+    unexpected: bool
+    anchor: str
+
+
+@dataclass(frozen=True)
+class MapRow:
+    """A row of the heat map with one tuple of places for each column."""
+
+    name: str
+    places: tuple[tuple[Place, ...], ...]
+
+
+@dataclass(frozen=True)
+class MapView:
+    """The heat map, ready to be written down, with the legend of what occurs in it."""
+
+    columns: tuple[str, ...]
+    rows: tuple[MapRow, ...]
+    legend: tuple[tuple[str, str, str, str], ...]
+
+
+def render_html(run: Run, results: Sequence[Result], title: str = "") -> str:
+    """The whole page as text; it is well-formed XML too."""
+    summary = summarize(results)
+    cells = views(results)
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            title=title or title_of(run),
+            run=run,
+            summary=summary,
+            tone=_TONES[summary.headline.answer],
+            counts=[(kind.value if kind else "not run", number) for kind, number in summary.counts],
+            map=_map_view(summary.map, anchors(results)),
+            missing_controls=_missing(summary.map),
+            stack=stack_rows(run.stack),
+            time=[_time(phase) for phase in phase_shares(run, results).phases],
+            cells=cells,
+        )
+    )
+
+
+def write_html(path: Path, run: Run, results: Sequence[Result], title: str = "") -> None:
+    """Write the page to ``path``: whole and synced, or not at all."""
+    page = render_html(run, results, title)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    unfinished = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), 0o644)
+            file.write(page)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def heat_map_html(results: Sequence[Result]) -> str:
+    """The headline, the heat map and the controls, with their style, for another page's summary."""
+    return _fragment(results, headline(results))
+
+
+def evidence_html(result: Result, *, base: str = "", style: bool = True) -> str:
+    """One result's verdict and evidence for another page.
+
+    ``base`` leads from that page to the run's directory; ``style`` may be False where the page has a heat map already.
+    """
+    return _render_fragment(cell=view(result), base=base, style=style)
+
+
+def _fragment(results: Sequence[Result], said: Headline) -> str:
+    table = heat_map(results)
+    return _render_fragment(
+        map=_map_view(table, anchors(results)),
+        headline=said,
+        tone=_TONES[said.answer],
+        controls=table.controls,
+        missing_controls=_missing(table),
+    )
+
+
+def _render_fragment(**values: object) -> str:
+    defaults: dict[str, object] = {"map": None, "cell": None, "style": True, "base": ""}
+    return _environment().get_template("fragment.html.j2").render(defaults | values)
+
+
+def _map_view(table: HeatMap, names: Sequence[str]) -> MapView:
+    rows = tuple(
+        MapRow(
+            "the node itself" if row == "host" else row,
+            tuple(tuple(_place(entry, names) for entry in table.at(row, column)) for column in table.columns),
+        )
+        for row in table.rows
+    )
+    seen = {entry.kind for entries in table.cells.values() for entry in entries}
+    legend = tuple(
+        (kind.value if kind else "not run", SIGNS[kind], style_of(kind), meaning)
+        for kind, meaning in MEANINGS.items()
+        if kind in seen
+    )
+    return MapView(table.columns, rows, legend)
+
+
+def _place(entry: Entry, names: Sequence[str]) -> Place:
+    first, *lines = entry.text.split("\n")
+    return Place(
+        kind=first,
+        style=style_of(entry.kind),
+        sign=SIGNS[entry.kind],
+        lines=tuple(part for line in lines for part in line.split(", ")),
+        detail=entry.detail,
+        unexpected=entry.expected is False,
+        anchor=names[entry.number],
+    )
+
+
+def _missing(table: HeatMap) -> tuple[str, ...]:
+    present = {entry.control for entry in table.controls}
+    return tuple(control.value for control in Control if control not in present)
+
+
+def _time(phase: PhaseShare) -> PhaseBar:
+    spent = f"{words.seconds(phase.seconds)}, {words.percent(phase.share)}"
+    return PhaseBar(phase.name, spent, round(100 * phase.share, 1))
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        autoescape=True,
+        finalize=_printable,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(count=words.count, sectors=sectors)
+    return environment
+
+
+def _printable(value: object) -> object:
+    return value if isinstance(value, Markup) else words.clean(str(value))

@@ -1,0 +1,124 @@
+"""The three oracles of one cell side by side: what verify logged, what DRBD counts, what the comparison read; pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from harness.model import BLOCK_BYTES, Evidence, Extent, NodeVerify, blocks_of
+from harness.report.words import blocks_size, count, plural, seconds
+
+_KIB_PER_BLOCK = BLOCK_BYTES // 1024
+
+
+class Agreement(StrEnum):
+    """What the three say together."""
+
+    AGREE = "agree"
+    HEALED = "explained"
+    DISAGREE = "disagree"
+    INCOMPLETE = "incomplete"
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """One witness.  ``blocks`` is None where it was not heard; ``extents`` where it names places."""
+
+    name: str
+    blocks: int | None
+    extents: tuple[Extent, ...] = ()
+    note: str = ""
+
+    @property
+    def amount(self) -> str:
+        """The blocks, and as a size."""
+        return "not read" if self.blocks is None else blocks_size(self.blocks)
+
+
+@dataclass(frozen=True)
+class Oracles:
+    """All witnesses of one cell and what they say together."""
+
+    witnesses: tuple[Oracle, ...]
+    agreement: Agreement
+    sentence: str
+
+
+def oracles(evidence: Evidence) -> Oracles:
+    """The witnesses of ``evidence``.  Verify and comparison must name the same blocks, the counter their number."""
+    agreement, sentence = _together(evidence)
+    return Oracles((*_verify(evidence), _counter(evidence), _comparison(evidence)), agreement, sentence)
+
+
+def _together(evidence: Evidence) -> tuple[Agreement, str]:
+    verify, comparison, kib = evidence.verify, evidence.comparison, evidence.counter_kib
+    complete = verify is not None and verify.complete
+    missing = [
+        name
+        for name, heard in (
+            ("verify", complete),
+            ("DRBD's counter", kib is not None),
+            ("the comparison", comparison is not None),
+        )
+        if not heard
+    ]
+    if verify is None or comparison is None or kib is None or not complete:
+        return Agreement.INCOMPLETE, f"Not heard to the end: {', '.join(missing)}."
+    if verify.skipped_blocks:
+        return Agreement.INCOMPLETE, f"Verify skipped {plural(verify.skipped_blocks, 'busy block')}."
+    by_source, by_target = blocks_of(verify.source.extents), blocks_of(verify.target.extents)
+    if by_source != by_target:
+        either = plural(len(by_source ^ by_target), "block")
+        return Agreement.DISAGREE, f"{either} of the same verify stand in the log of one node only."
+    marked = by_source
+    differing = blocks_of(comparison.differing)
+    counted = kib == len(marked) * _KIB_PER_BLOCK
+    if marked == differing and counted:
+        return Agreement.AGREE, f"All three name {plural(len(differing), 'block')}."
+    if differing < marked and counted:
+        healed = plural(len(marked - differing), "block")
+        return Agreement.HEALED, f"{healed} that verify marked were equal again when the devices were compared."
+    parts = [f"the counter says {count(kib)} KiB, verify marked {plural(len(marked), 'block')}"] if not counted else []
+    if marked - differing:
+        parts.append(f"{plural(len(marked - differing), 'block')} only verify names")
+    if differing - marked:
+        parts.append(f"{plural(len(differing - marked), 'block')} only the comparison names")
+    sentence = "; ".join(parts)
+    return Agreement.DISAGREE, f"{sentence[:1].upper()}{sentence[1:]}."
+
+
+def _verify(evidence: Evidence) -> tuple[Oracle, Oracle]:
+    verify = evidence.verify
+    if verify is None:
+        return Oracle("verify, source", None), Oracle("verify, target", None)
+    lasted = f"{seconds(verify.seconds)}"
+    skipped = f", {plural(verify.skipped_blocks, 'busy block')} skipped" if verify.skipped_blocks else ""
+    source = _side("verify, source", verify.source, f"{lasted}{skipped}")
+    return source, _side("verify, target", verify.target, "")
+
+
+def _side(name: str, side: NodeVerify, more: str) -> Oracle:
+    notes = [side.node, "ran to its end" if side.finished else "no end seen"]
+    if not side.started:
+        notes[1:] = ["no start seen"]
+    if side.found_blocks is not None:
+        notes.append(f"its own count {count(side.found_blocks)}")
+    if more:
+        notes.append(more)
+    return Oracle(name, len(blocks_of(side.extents)), side.extents, ", ".join(notes))
+
+
+def _counter(evidence: Evidence) -> Oracle:
+    kib = evidence.counter_kib
+    if kib is None:
+        return Oracle("DRBD's counter", None)
+    odd = "" if kib % _KIB_PER_BLOCK == 0 else ", not a whole number of blocks"
+    return Oracle("DRBD's counter", kib // _KIB_PER_BLOCK, (), f"out-of-sync {count(kib)} KiB{odd}")
+
+
+def _comparison(evidence: Evidence) -> Oracle:
+    comparison = evidence.comparison
+    if comparison is None:
+        return Oracle("comparison", None)
+    note = f"{plural(comparison.blocks, 'block')} read {comparison.where}, {seconds(comparison.seconds)}"
+    return Oracle("comparison", comparison.differing_blocks, comparison.differing, note)

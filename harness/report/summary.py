@@ -1,0 +1,218 @@
+"""What a run says as a whole: the headline, the controls, the findings, what zero is worth; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from enum import StrEnum
+
+from harness.model import Control, Run, Stack, VerdictKind
+from harness.report.oracles import Agreement, oracles
+from harness.report.table import HeatMap, Result, differing_blocks, figures, heat_map
+from harness.report.words import count, joined, plural, row_name
+from harness.report.words import sentence as full_stop
+
+_DIFFERENT = (VerdictKind.DIVERGED, VerdictKind.CORRUPT)
+_ANSWERS = (*_DIFFERENT, VerdictKind.CLEAN, VerdictKind.TRANSIENT)
+
+STACK_NAMES = {
+    "suite": "Distribution",
+    "kernel": "Kernel",
+    "drbd": "DRBD",
+    "drbd_utils": "drbd-utils",
+    "qemu": "QEMU",
+    "libvirt": "libvirt",
+    "guest_kernel": "Guest kernel",
+    "accelerator": "Accelerator",
+    "controller": "Controller",
+}
+
+
+class Answer(StrEnum):
+    """The short answer to "do my replicas still hold the same data?"."""
+
+    YES = "Yes"
+    NO = "No"
+    UNKNOWN = "No answer"
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The short answer, and the sentences that say how far it goes."""
+
+    answer: Answer
+    sentence: str
+
+    def __str__(self) -> str:
+        return f"{self.answer}. {self.sentence}"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One remark about one result: its number among the results, its cell, and the sentence."""
+
+    number: int
+    cell_id: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Everything that stands above the evidence."""
+
+    headline: Headline
+    counts: tuple[tuple[VerdictKind | None, int], ...]
+    map: HeatMap
+    findings: tuple[Line, ...]
+    bounds: tuple[Line, ...]
+    oracles: str
+    disagreeing: tuple[Line, ...]
+
+
+def summarize(results: Sequence[Result]) -> Summary:
+    """The summary of ``results``."""
+    table = heat_map(results)
+    sentence, disagreeing = _oracles(results)
+    kinds = [result.verdict.kind if result.verdict else None for result in results if result.cell.control is None]
+    order: tuple[VerdictKind | None, ...] = (*VerdictKind, None)
+    return Summary(
+        headline=headline(results),
+        counts=tuple((kind, kinds.count(kind)) for kind in order if kind in kinds),
+        map=table,
+        findings=findings(results),
+        bounds=tuple(_bounds(results)),
+        oracles=sentence,
+        disagreeing=disagreeing,
+    )
+
+
+def headline(results: Sequence[Result]) -> Headline:
+    """Do the replicas still hold the same data?  A difference needs no control to be believed; its absence does."""
+    tested = [result for result in results if result.cell.control is None]
+    controls = heat_map(results).controls
+    failed = [control.cell_id for control in controls if control.held is False]
+    answered = [result for result in tested if result.verdict and result.verdict.kind in _ANSWERS]
+    different = [result for result in answered if result.verdict and result.verdict.kind in _DIFFERENT]
+    rest = _unanswered(tested)
+    if different:
+        said = (_difference(different, tested), _no_difference(tested), rest)
+        return Headline(Answer.NO, " ".join(filter(None, said)))
+    if not answered:
+        return Headline(Answer.UNKNOWN, rest or "Nothing ran.")
+    if failed:
+        why = f"No difference was seen, but this lab could not be relied on to see one: {joined(failed)} failed."
+        return Headline(Answer.UNKNOWN, why)
+    held = {control.control for control in controls if control.held}
+    if absent := [f"the {control} control" for control in Control if control not in held]:
+        why = f"No difference was seen, but nothing shows that it would have been: {joined(absent)} did not run."
+        return Headline(Answer.UNKNOWN, why)
+    exposed = sum(result.verdict.exposed_blocks for result in answered if result.verdict)
+    healed = sum(result.verdict.kind is VerdictKind.TRANSIENT for result in answered if result.verdict)
+    equal_again = f"In {plural(healed, 'cell')} blocks were out of sync for a while and equal again at the end."
+    parts = (
+        f"No difference in {plural(len(answered), 'cell')}, over {plural(exposed, 'exposed block write')}.",
+        equal_again if healed else "",
+        rest,
+    )
+    return Headline(Answer.YES, " ".join(filter(None, parts)))
+
+
+def findings(results: Sequence[Result]) -> tuple[Line, ...]:
+    """Every result that is not what its cell, or its kind of control, is expected to be."""
+    lines = []
+    controls = {control.number: control for control in heat_map(results).controls}
+    for number, result in enumerate(results):
+        verdict, expected = result.verdict, result.cell.expected
+        held = controls[number].held if number in controls else None
+        if verdict is None or held or (held is None and verdict.meets(expected)):
+            continue
+        said = f"{verdict.kind}: {full_stop(verdict.sentence)}"
+        if number in controls:
+            said = f"The control failed. {full_stop(controls[number].text)}"
+        wanted = f" Expected {joined(expected.verdicts, 'or')}: {full_stop(expected.reason)}" if expected else ""
+        lines.append(Line(number, result.cell.id, f"{said}{wanted}"))
+    return tuple(lines)
+
+
+def stack_rows(stack: Stack) -> tuple[tuple[str, str], ...]:
+    """The versions under test, name and value; those nobody reported are left out."""
+    rows = ((STACK_NAMES.get(item.name, item.name), str(getattr(stack, item.name))) for item in fields(stack))
+    return tuple((name, value) for name, value in rows if value)
+
+
+def title_of(run: Run) -> str:
+    """What a report of ``run`` is called unless somebody names it."""
+    return f"DRBD divergence: {run.matrix}" if run.matrix else "DRBD divergence"
+
+
+def _difference(different: Sequence[Result], tested: Sequence[Result]) -> str:
+    rows = dict.fromkeys(row_name(result.cell.row) for result in different)
+    blocks = sum(differing_blocks(result) for result in different)
+    corrupt = sum(result.verdict.kind is VerdictKind.CORRUPT for result in different if result.verdict)
+    sentence = f"With {joined(rows)} the replicas differ"
+    if not blocks:
+        sentence = f"With {joined(rows)} data went wrong"
+    sentence += f" in {count(len(different))} of {plural(len(tested), 'cell')}"
+    if blocks:
+        sentence += f": {plural(blocks, 'block')}{_whose(different)}"
+    wrong = f" In {plural(corrupt, 'cell')} the guest read back something else than it wrote." if corrupt else ""
+    return f"{sentence}.{wrong}"
+
+
+def _whose(different: Sequence[Result]) -> str:
+    owned = [result.evidence.ownership for result in different if result.evidence]
+    live, dead = sum(owner.live for owner in owned), sum(owner.dead for owner in owned)
+    if live and dead:
+        return f", {count(live)} of them live data and {count(dead)} in space nobody uses"
+    if live:
+        return f", {count(live)} of them live data"
+    return f", {count(dead)} of them in space nobody uses" if dead else ""
+
+
+def _no_difference(tested: Sequence[Result]) -> str:
+    kinds: dict[str, set[VerdictKind | None]] = {}
+    for result in tested:
+        kinds.setdefault(row_name(result.cell.row), set()).add(result.verdict.kind if result.verdict else None)
+    clean = [row for row, seen in kinds.items() if seen - {VerdictKind.REFUSED} == {VerdictKind.CLEAN}]
+    return f"None was found with {joined(clean)}." if clean else ""
+
+
+def _unanswered(tested: Sequence[Result]) -> str:
+    kinds = [result.verdict.kind if result.verdict else None for result in tested]
+    parts = (
+        (kinds.count(VerdictKind.INCONCLUSIVE), "inconclusive"),
+        (kinds.count(VerdictKind.REFUSED), "refused by the stack"),
+        (kinds.count(None), "not run"),
+    )
+    missing = [f"{count(number)} {what}" for number, what in parts if number]
+    total = sum(number for number, _ in parts)
+    return f"No answer from {plural(total, 'cell')}: {joined(missing)}." if missing else ""
+
+
+def _bounds(results: Sequence[Result]) -> list[Line]:
+    return [
+        Line(number, result.cell.id, figures(result))
+        for number, result in enumerate(results)
+        if result.cell.control is None and result.verdict and result.verdict.kind is VerdictKind.CLEAN
+    ]
+
+
+def _oracles(results: Sequence[Result]) -> tuple[str, tuple[Line, ...]]:
+    heard = [(number, r.cell.id, oracles(r.evidence)) for number, r in enumerate(results) if _read(r) and r.evidence]
+    if not heard:
+        return "No cell got as far as the oracles.", ()
+    agreements = [three.agreement for _, _, three in heard]
+    agree, healed = agreements.count(Agreement.AGREE), agreements.count(Agreement.HEALED)
+    sentence = f"Verify, counter and comparison agree in {count(agree)} of {plural(len(heard), 'cell')}"
+    if healed:
+        sentence += f"; in {count(healed)} more the difference is blocks that healed"
+    unclear = (Agreement.DISAGREE, Agreement.INCOMPLETE)
+    odd = (Line(number, name, three.sentence) for number, name, three in heard if three.agreement in unclear)
+    return f"{sentence}.", tuple(odd)
+
+
+def _read(result: Result) -> bool:
+    evidence = result.evidence
+    return evidence is not None and not (
+        evidence.verify is None and evidence.comparison is None and evidence.counter_kib is None
+    )

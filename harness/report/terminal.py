@@ -1,0 +1,124 @@
+"""The same on a terminal: a heat map that reads without colour, and the lines that matter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from harness.model import Run, VerdictKind
+from harness.report.summary import Answer, Line, Summary, stack_rows, summarize, title_of
+from harness.report.table import Entry, HeatMap, Result
+from harness.report.words import clean
+
+STYLES: dict[VerdictKind | None, str] = {
+    VerdictKind.CLEAN: "green",
+    VerdictKind.TRANSIENT: "yellow",
+    VerdictKind.DIVERGED: "bold red",
+    VerdictKind.CORRUPT: "bold magenta",
+    VerdictKind.REFUSED: "blue",
+    VerdictKind.INCONCLUSIVE: "cyan",
+    None: "dim",
+}
+
+_ANSWERS = {Answer.YES: "bold green", Answer.NO: "bold red", Answer.UNKNOWN: "bold yellow"}
+_ROW_WIDTH = 12
+_HELD = {True: "green", False: "bold red", None: "dim"}
+
+
+def print_report(run: Run, results: Sequence[Result], console: Console | None = None) -> None:
+    """Print the heat map of ``results`` and the summary below it."""
+    console = console or Console(highlight=False)
+    for part in report_parts(run, results, console.width):
+        console.print(part, highlight=False)
+
+
+def report_parts(run: Run, results: Sequence[Result], width: int = 80) -> tuple[RenderableType, ...]:
+    """What :func:`print_report` prints, in order, for a terminal ``width`` columns wide."""
+    summary = summarize(results)
+    title = Text(clean(f"{title_of(run)}, run {run.id}"), style="bold")
+    return (title, *heat_map_tables(summary.map, width), *_summary(run, summary))
+
+
+def heat_map_tables(table: HeatMap, width: int = 80) -> tuple[Table, ...]:
+    """The heat map as one table, or as several with some of the columns each where ``width`` is too small for one."""
+    return tuple(_table(table, columns) for columns in _fitting(table, width))
+
+
+def _table(table: HeatMap, columns: Sequence[str]) -> Table:
+    drawn = Table(show_lines=True, title_justify="left")
+    drawn.add_column("cache", overflow="fold", max_width=_ROW_WIDTH)
+    for column in columns:
+        drawn.add_column(Text(clean(column)), overflow="fold")
+    for row in table.rows:
+        if not any(table.at(row, column) for column in columns):
+            continue
+        drawn.add_row(Text(clean(row)), *(_place(table.at(row, column)) for column in columns))
+    return drawn
+
+
+def _place(entries: Sequence[Entry]) -> Text:
+    return Text("\n").join(_entry(entry) for entry in entries)
+
+
+def _entry(entry: Entry) -> Text:
+    return Text("\n".join(_lines(entry)), style=STYLES[entry.kind])
+
+
+def _lines(entry: Entry) -> list[str]:
+    kind, *rest = entry.text.split("\n")
+    attempt = f" ({entry.attempt})" if entry.attempt and entry.attempt > 1 else ""
+    lines = [f"{entry.letter} {kind}{attempt}", *(part for line in rest for part in line.split(", "))]
+    if entry.detail:
+        lines.append(entry.detail)
+    if entry.expected is False:
+        lines.append("! unexpected")
+    return [clean(line) for line in lines]
+
+
+def _fitting(table: HeatMap, width: int) -> Iterable[tuple[str, ...]]:
+    group: tuple[str, ...] = ()
+    used = start = _ROW_WIDTH + 4
+    for column in table.columns:
+        entries = [entry for row in table.rows for entry in table.at(row, column)]
+        wanted = max((len(line) for entry in entries for line in _lines(entry)), default=0)
+        needed = max(wanted, min(len(column), 24)) + 3
+        if group and used + needed > width:
+            yield group
+            group, used = (), start
+        group, used = (*group, column), used + needed
+    if group:
+        yield group
+
+
+def _summary(run: Run, summary: Summary) -> Iterable[RenderableType]:
+    yield from _section("Controls", _controls(summary.map))
+    yield from _section("Oracles", [Text(summary.oracles), *_lines_of(summary.disagreeing)])
+    yield from _section("Zero found", _lines_of(summary.bounds))
+    yield from _section("Stack", [Text(clean(f"{name}: {value}")) for name, value in stack_rows(run.stack)])
+    yield from _section("Notes", [Text(clean(note)) for note in run.notes])
+    yield from _section("Not as expected", _lines_of(summary.findings))
+    said = summary.headline
+    yield Text.assemble((f"\n{said.answer}.", _ANSWERS[said.answer]), f" {clean(said.sentence)}")
+
+
+def _controls(table: HeatMap) -> list[Text]:
+    if not table.controls:
+        return [Text("none in this run")]
+    return [
+        Text.assemble((entry.word, _HELD[entry.held]), clean(f" {entry.control} ({entry.cell_id}): {entry.text}"))
+        for entry in table.controls
+    ]
+
+
+def _lines_of(lines: Sequence[Line]) -> list[Text]:
+    return [Text(clean(f"{line.cell_id}: {line.sentence}")) for line in lines]
+
+
+def _section(title: str, lines: Sequence[Text]) -> Iterable[RenderableType]:
+    if lines:
+        yield Text(f"\n{title}", style="bold")
+        yield from (Padding(line, (0, 0, 0, 2)) for line in lines)

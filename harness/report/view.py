@@ -1,0 +1,325 @@
+"""One result as the page shows it: plain words and rows, nothing left to decide in the template; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from urllib.parse import quote
+
+from harness.model import BLOCK_BYTES, Cell, ClientKind, Evidence, Extent, Owner, Sample, State, VerdictKind
+from harness.report import words
+from harness.report.asked import Asked, asked_and_seen
+from harness.report.oracles import Oracles, oracles
+from harness.report.strip import Strip, shown_extents, strip
+from harness.report.table import NOT_RUN, Result, control_expectation, differing_blocks, figures, heat_map
+
+EXTENTS_SHOWN = 50
+SAMPLES_SHOWN = 16
+NAMES_SHOWN = 50
+_BYTES_A_ROW = 16
+
+SIGNS: Mapping[VerdictKind | None, str] = {
+    VerdictKind.CLEAN: "=",
+    VerdictKind.TRANSIENT: "\u2248",
+    VerdictKind.DIVERGED: "\u2260",
+    VerdictKind.CORRUPT: "\u2715",
+    VerdictKind.REFUSED: "/",
+    VerdictKind.INCONCLUSIVE: "?",
+    None: "\u2013",
+}
+"""One sign for each verdict, as a page can show it."""
+
+Row = tuple[str, str]
+Piece = tuple[str, bool]
+
+
+@dataclass(frozen=True)
+class HexRow:
+    """Up to 16 bytes of both sides, cut into pieces that agree and pieces that differ."""
+
+    offset: int
+    a: tuple[Piece, ...]
+    b: tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
+class SampleView:
+    """A differing block: where, whose, and both sides."""
+
+    title: str
+    owner: Owner
+    detail: str
+    rows: tuple[HexRow, ...]
+
+
+@dataclass(frozen=True)
+class PhaseBar:
+    """A phase, its seconds, and its part of the cell from 0 to 100."""
+
+    name: str
+    time: str
+    width: float
+
+
+@dataclass(frozen=True)
+class EvidenceView:
+    """All that the page says about one attempt, below its verdict."""
+
+    link: str
+    facts: tuple[Row, ...]
+    asked: tuple[Asked, ...]
+    exposure: tuple[Row, ...]
+    oracles: Oracles
+    strip: Strip | None
+    ownership: tuple[Row, ...]
+    names: tuple[str, ...]
+    names_more: int
+    extents: tuple[Extent, ...]
+    extents_more: int
+    samples: tuple[SampleView, ...]
+    samples_more: int
+    work: tuple[Row, ...]
+    repair: tuple[Row, ...]
+    phases: tuple[PhaseBar, ...]
+    trouble: tuple[str, ...]
+    failure: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class ResultView:
+    """One result: its verdict, what was expected, and its evidence where there is some."""
+
+    anchor: str
+    cell_id: str
+    attempt: int | None
+    control: str
+    kind: str
+    style: str
+    sign: str
+    mark: str
+    sentence: str
+    reasons: tuple[str, ...]
+    figures: str
+    held: str
+    expectation: str
+    evidence: EvidenceView | None
+
+    @property
+    def open(self) -> bool:
+        """Whether the page shows it unfolded: differences that nobody expected."""
+        return self.mark == "unexpected" and self.style in ("diverged", "corrupt")
+
+
+def style_of(kind: VerdictKind | None) -> str:
+    """The name of a verdict's colours in the style sheet."""
+    return kind.value.lower() if kind else "notrun"
+
+
+def views(results: Sequence[Result]) -> tuple[ResultView, ...]:
+    """A view of each result, each with an anchor of its own."""
+    return tuple(view(result, anchor) for result, anchor in zip(results, anchors(results), strict=True))
+
+
+def anchors(results: Sequence[Result]) -> tuple[str, ...]:
+    """The names by which a page's links reach each result: readable, and no two alike."""
+    taken: dict[str, None] = {}
+    for result in results:
+        anchor = base = "cell-" + quote(words.clean(result.cell.id), safe="").replace("%", "_")
+        again = 2
+        while anchor in taken:
+            anchor, again = f"{base}.{again}", again + 1
+        taken[anchor] = None
+    return tuple(taken)
+
+
+def view(result: Result, anchor: str = "") -> ResultView:
+    """The view of one result."""
+    verdict, evidence, cell = result.verdict, result.evidence, result.cell
+    kind = verdict.kind if verdict else None
+    expected = control_expectation(cell) or cell.expected
+    mark = held = ""
+    if verdict is not None:
+        controls = heat_map([result]).controls
+        held = f"control {controls[0].word}" if controls else ""
+        good = controls[0].held if controls else verdict.meets(expected)
+        mark = "as expected" if good else "unexpected"
+    return ResultView(
+        anchor=anchor,
+        cell_id=cell.id,
+        attempt=evidence.attempt if evidence else None,
+        control=cell.control.value if cell.control else "",
+        kind=kind.value if kind else NOT_RUN,
+        style=style_of(kind),
+        sign=SIGNS[kind],
+        mark=mark,
+        sentence=verdict.sentence if verdict else "This cell did not run: nothing is known of it.",
+        reasons=verdict.reasons if verdict else (),
+        figures=figures(result),
+        held=held,
+        expectation=f"{words.joined(expected.verdicts, 'or')}: {expected.reason}" if expected else "",
+        evidence=evidence_view(evidence, result) if evidence else None,
+    )
+
+
+def evidence_view(evidence: Evidence, result: Result) -> EvidenceView:
+    """The view of ``evidence``."""
+    extents = shown_extents(evidence)
+    names = evidence.ownership.names
+    return EvidenceView(
+        link=f"cells/{quote(words.clean(evidence.cell.id), safe='')}/{evidence.attempt}/",
+        facts=_rows(_facts(evidence)),
+        asked=asked_and_seen(evidence.cell, evidence.observed),
+        exposure=_rows(_exposure(evidence, result)),
+        oracles=oracles(evidence),
+        strip=strip(evidence),
+        ownership=_rows([("Owners", words.owners(evidence.ownership)), ("Found by", evidence.ownership.method)]),
+        names=names[:NAMES_SHOWN],
+        names_more=max(0, len(names) - NAMES_SHOWN),
+        extents=extents[:EXTENTS_SHOWN],
+        extents_more=max(0, len(extents) - EXTENTS_SHOWN),
+        samples=tuple(_sample(sample) for sample in evidence.samples[:SAMPLES_SHOWN]),
+        samples_more=max(0, len(evidence.samples) - SAMPLES_SHOWN),
+        work=_rows(_work(evidence)),
+        repair=_rows(_repair(evidence)),
+        phases=_phases(evidence),
+        trouble=evidence.kernel_trouble,
+        failure=_rows(_failure(evidence)),
+    )
+
+
+def hex_rows(sample: Sample) -> tuple[HexRow, ...]:
+    """Both sides of ``sample`` in rows of 16 bytes, the differing bytes told apart."""
+    a, b = _pairs(sample.a), _pairs(sample.b)
+    rows = []
+    for start in range(0, max(len(a), len(b)), _BYTES_A_ROW):
+        part_a, part_b = a[start : start + _BYTES_A_ROW], b[start : start + _BYTES_A_ROW]
+        rows.append(HexRow(sample.offset + start, _pieces(part_a, part_b), _pieces(part_b, part_a)))
+    return tuple(rows)
+
+
+def _pairs(text: str) -> list[str]:
+    return [text[at : at + 2] for at in range(0, len(text), 2)]
+
+
+def _pieces(side: Sequence[str], other: Sequence[str]) -> tuple[Piece, ...]:
+    marked = [(pair, at >= len(other) or pair != other[at]) for at, pair in enumerate(side)]
+    return tuple(
+        (" ".join(pair for pair, _ in run), differs) for differs, run in groupby(marked, key=lambda piece: piece[1])
+    )
+
+
+def _sample(sample: Sample) -> SampleView:
+    differ = words.plural(sample.differing_bytes, "byte")
+    title = f"Block {words.count(sample.block)}: {differ} differ, the first at offset {sample.offset}"
+    return SampleView(title, sample.owner, sample.detail, hex_rows(sample))
+
+
+def _rows(rows: Sequence[Row]) -> tuple[Row, ...]:
+    return tuple((name, value) for name, value in rows if value)
+
+
+def _facts(evidence: Evidence) -> list[Row]:
+    equal = {True: "equal", False: "not equal", None: ""}[evidence.equal_before]
+    return [
+        ("Asked", describe(evidence.cell)),
+        ("Attempt", str(evidence.attempt)),
+        ("Started", evidence.started_at),
+        ("Finished", evidence.finished_at),
+        ("Lab", evidence.lab),
+        ("Device", words.blocks_size(evidence.device_blocks) if evidence.device_blocks else ""),
+        ("DRBD before", _state(evidence.before)),
+        ("DRBD after", _state(evidence.after)),
+        ("Replicas before", equal),
+        ("Planted", _extents(evidence.planted)),
+    ]
+
+
+def describe(cell: Cell) -> str:
+    """A cell in words: who writes what, through what, for how long, with which widener."""
+    wide = [
+        f"{name} {delay} ms"
+        for name, delay in (("link", cell.widener.link_delay_ms), ("disk", cell.widener.disk_delay_ms))
+        if delay
+    ]
+    through = "on the node itself"
+    if cell.client is ClientKind.GUEST:
+        through = f"in a guest, cache={cell.cache}, aio={cell.aio}, bus={cell.bus}"
+    widened = f"widened by {words.joined(wide)}" if wide else "nothing widened"
+    return f"{cell.workload} {through}, {cell.seconds} s of work, {widened}"
+
+
+def _state(state: State | None) -> str:
+    if state is None:
+        return ""
+    return (
+        f"{state.connection}, {state.local_role}/{state.peer_role}, {state.local_disk}/{state.peer_disk}, "
+        f"{state.replication}"
+    )
+
+
+def _extents(extents: Sequence[Extent]) -> str:
+    shown = [f"{words.count(extent.start)}+{extent.size}" for extent in extents[:8]]
+    more = f" and {words.count(len(extents) - 8)} more" if len(extents) > 8 else ""
+    return f"sectors {', '.join(shown)}{more}" if extents else ""
+
+
+def _exposure(evidence: Evidence, result: Result) -> list[Row]:
+    verdict = result.verdict
+    exposed = verdict.exposed_blocks if verdict else evidence.exposed_blocks
+    differing = differing_blocks(result)
+    often = f"{exposed / evidence.device_blocks:.2g} writes" if evidence.device_blocks else ""
+    bound = verdict.rate_upper_95 if verdict else None
+    return [
+        ("Block writes exposed", f"{words.blocks_size(exposed)} sent to the peer while the workload had the device"),
+        ("Per block of the device", often),
+        ("Differing", f"{words.blocks_size(differing)}" if verdict else ""),
+        ("Rate", f"{differing / exposed * 100:.3g} % of the exposed" if exposed and differing else ""),
+        ("95 % upper bound", "" if bound is None else f"{words.upper_bound(bound)} of the exposed"),
+    ]
+
+
+def _work(evidence: Evidence) -> list[Row]:
+    work = evidence.work
+    if work is None:
+        return []
+    facts = [(name, words.figure(value)) for name, value in work.facts.items()]
+    errors = words.count(work.read_back_errors)
+    return [("Worked for", words.seconds(work.seconds)), *facts, ("Wrong reads", errors), *_notes(work.notes)]
+
+
+def _notes(notes: Sequence[str]) -> list[Row]:
+    return [("Note", note) for note in notes]
+
+
+def _repair(evidence: Evidence) -> list[Row]:
+    repair = evidence.repair
+    if repair is None:
+        return []
+    after = words.plural(repair.differing_after, "block")
+    result = "equal again, says the comparison" if repair.differing_after == 0 else f"{after} still differ"
+    return [("How", repair.method), ("Took", words.seconds(repair.seconds)), ("Result", result)]
+
+
+def _failure(evidence: Evidence) -> list[Row]:
+    failure = evidence.failure
+    if failure is None:
+        return []
+    return [("Kind", failure.kind), ("Phase", failure.phase), ("In its words", failure.message)]
+
+
+def _phases(evidence: Evidence) -> tuple[PhaseBar, ...]:
+    total = sum(evidence.phases.values())
+    return tuple(
+        PhaseBar(name, words.seconds(spent), round(100 * spent / total, 1) if total > 0 else 0.0)
+        for name, spent in evidence.phases.items()
+    )
+
+
+def sectors(extent: Extent) -> Row:
+    """An extent as sectors and as a place on the device."""
+    blocks = extent.blocks()
+    place = f"blocks {words.count(blocks.start)} to {words.count(blocks.stop - 1)}"
+    if len(blocks) < 2:
+        place = f"block {words.count(blocks.start)}"
+    return f"{extent.start}+{extent.size}", f"{place}, {words.size(blocks.start * BLOCK_BYTES)} in"

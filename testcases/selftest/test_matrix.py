@@ -1,0 +1,322 @@
+"""Matrix files: what they expand to, and how each mistake is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.errors import UsageError
+from harness.matrix import load, names, with_controls
+from harness.model import AioMode, CacheMode, Cell, ClientKind, Control, Expectation, VerdictKind, Widener
+
+SHIPPED = Path(__file__).parents[1] / "matrices"
+WORKLOADS = frozenset({"planted", "idle", "mutator", "swap", "ext4-buffered", "ext4-mutator"})
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Any:
+    """Loads a text as a matrix file."""
+
+    def loaded(text: str) -> tuple[Cell, ...]:
+        path = tmp_path / "mine.toml"
+        path.write_text(text)
+        return load(str(path), WORKLOADS, tmp_path).cells
+
+    return loaded
+
+
+def ids(cells: tuple[Cell, ...]) -> list[str]:
+    return [cell.id for cell in cells]
+
+
+# --------------------------------------------------------------------------- what is shipped
+
+
+def test_every_shipped_matrix_loads_and_says_what_it_is_for() -> None:
+    assert names(SHIPPED) == ("full", "natural", "quick", "smoke")
+    for name in names(SHIPPED):
+        matrix = load(name, WORKLOADS, SHIPPED)
+        assert (matrix.name, len(matrix.digest)) == (name, 64)
+        assert matrix.description
+
+
+def test_smoke() -> None:
+    cells = load("smoke", WORKLOADS, SHIPPED).cells
+    assert ids(cells) == ["host-mutator", "none-swap-link20ms", "writeback-swap-link20ms"]
+    assert cells[0].control is Control.MUTATOR
+    assert [cell.expected.verdicts for cell in cells[1:] if cell.expected] == [
+        (VerdictKind.DIVERGED,),
+        (VerdictKind.CLEAN,),
+    ]
+
+
+def test_quick() -> None:
+    cells = load("quick", WORKLOADS, SHIPPED).cells
+    assert ids(cells) == [
+        "host-mutator",
+        "none-swap-link20ms",
+        "directsync-swap-link20ms",
+        "writethrough-swap-link20ms",
+        "writeback-swap-link20ms",
+        "none-mutator",
+        "writeback-mutator",
+    ]
+    assert {cell.seconds for cell in cells} == {8}
+    expected = {cell.id: cell.expected.verdicts for cell in cells if cell.expected}
+    assert expected["directsync-swap-link20ms"] == (VerdictKind.DIVERGED, VerdictKind.CLEAN)
+    assert expected["none-mutator"] == (VerdictKind.DIVERGED,)
+    assert expected["writeback-mutator"] == (VerdictKind.CLEAN,)
+
+
+def test_natural_widens_and_expects_nothing() -> None:
+    cells = load("natural", WORKLOADS, SHIPPED).cells
+    assert len(cells) == 6
+    assert all(cell.widener.natural and cell.expected is None and cell.seconds == 60 for cell in cells)
+
+
+def test_full() -> None:
+    cells = load("full", WORKLOADS, SHIPPED).cells
+    guests = [cell for cell in cells if cell.client is ClientKind.GUEST]
+    assert len(guests) == 2 * 5 * 3 + 3 * 5 * 2
+    assert all(cell.cache and cell.cache.direct for cell in guests if cell.aio is AioMode.NATIVE)
+    assert all(cell.expected for cell in guests)
+    assert ids(tuple(guests[:4])) == [
+        "none-idle-native-link20ms",
+        "none-idle-link20ms",
+        "none-idle-iouring-link20ms",
+        "none-mutator-native-link20ms",
+    ]
+
+
+# --------------------------------------------------------------------------- expansion
+
+
+def test_the_first_key_written_varies_slowest(written: Any) -> None:
+    cells = written(
+        'schema = 1\n[[cells]]\nworkload = ["swap", "idle"]\ncache = ["unsafe", "none"]\n'
+        "link_delay_ms = [5, 0]\ndisk_delay_ms = 3\n"
+    )
+    assert ids(cells)[:3] == ["unsafe-swap-link5ms-disk3ms", "unsafe-swap-disk3ms", "none-swap-link5ms-disk3ms"]
+    assert ids(cells)[4] == "unsafe-idle-link5ms-disk3ms"
+
+
+def test_every_key_reaches_the_cell(written: Any) -> None:
+    (cell,) = written(
+        'schema = 1\n[defaults]\nseconds = 7\ndeadline = 99\naio = "native"\n'
+        '[[cells]]\ncache = "none"\nworkload = "swap"\nbus = "scsi"\nlink_delay_ms = 2\ndisk_delay_ms = 3\n'
+        'seconds = 9\nverdicts = ["TRANSIENT"]\nreason = "why"\n'
+    )
+    assert cell == Cell(
+        "swap",
+        cache=CacheMode.NONE,
+        aio=AioMode.NATIVE,
+        bus=cell.bus,
+        widener=Widener(2, 3),
+        seconds=9,
+        deadline=99,
+        expected=Expectation((VerdictKind.TRANSIENT,), "why"),
+    )
+    assert cell.bus == "scsi"
+
+
+def test_the_first_expectation_that_matches_wins_unless_the_cell_has_its_own(written: Any) -> None:
+    cells = written("""
+        schema = 1
+        [[cells]]
+        cache = ["none", "writeback"]
+        workload = ["swap", "idle"]
+        [[cells]]
+        cache = "unsafe"
+        workload = "swap"
+        verdicts = ["REFUSED"]
+        reason = "own"
+        [[expect]]
+        cache = "none"
+        workload = "swap"
+        verdicts = ["DIVERGED"]
+        reason = "first"
+        [[expect]]
+        workload = "swap"
+        verdicts = ["CLEAN"]
+        reason = "second"
+        """)
+    assert [cell.expected.reason if cell.expected else None for cell in cells] == [
+        "first",
+        None,
+        "second",
+        None,
+        "own",
+    ]
+
+
+def test_guest_only_defaults_are_no_concern_of_the_node_itself(written: Any) -> None:
+    cells = written("""
+        schema = 1
+        defaults = { cache = ["none", "writeback"], aio = "native", link_delay_ms = 20 }
+        [[cells]]
+        workload = "swap"
+        [[cells]]
+        client = "host"
+        workload = "mutator"
+        """)
+    assert ids(cells) == ["none-swap-native-link20ms", "writeback-swap-native-link20ms", "host-mutator-link20ms"]
+
+
+ALL = {
+    "cache": [mode.value for mode in CacheMode],
+    "workload": sorted(WORKLOADS),
+    "aio": [mode.value for mode in AioMode],
+    "link_delay_ms": [0, 5, 20],
+}
+
+
+@given(
+    st.permutations(sorted(ALL)).flatmap(
+        lambda keys: st.tuples(
+            *(st.tuples(st.just(k), st.lists(st.sampled_from(ALL[k]), min_size=1, unique=True)) for k in keys)
+        )
+    )
+)
+def test_ids_are_unique_and_their_order_is_that_of_the_file(
+    tmp_path_factory: pytest.TempPathFactory, axes: tuple[tuple[str, list[Any]], ...]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "generated.toml"
+    path.write_text("schema = 1\n[[cells]]\n" + "".join(f"{key} = {values!r}\n" for key, values in axes))
+    cells = load(str(path), WORKLOADS, path.parent).cells
+    size = 1
+    for _, values in axes:
+        size *= len(values)
+    assert len(set(ids(cells))) == len(cells) == size
+    assert load(str(path), WORKLOADS, path.parent).cells == cells
+    ranks = [[values.index(value_of(cell, key)) for key, values in axes] for cell in cells]
+    assert ranks == sorted(ranks)
+
+
+def value_of(cell: Cell, key: str) -> Any:
+    return cell.widener.link_delay_ms if key == "link_delay_ms" else getattr(cell, key)
+
+
+def test_the_digest_is_of_the_bytes(tmp_path: Path) -> None:
+    digests = set()
+    for comment in ("# a", "# b"):
+        path = tmp_path / "m.toml"
+        path.write_text(f'schema = 1 {comment}\n[[cells]]\ncache = "none"\nworkload = "swap"\n')
+        digests.add(load(str(path), WORKLOADS, tmp_path).digest)
+    assert len(digests) == 2
+
+
+# --------------------------------------------------------------------------- controls
+
+
+def test_every_shipped_matrix_gets_its_controls_in_front() -> None:
+    for name in names(SHIPPED):
+        cells = load(name, WORKLOADS, SHIPPED).cells
+        ready = with_controls(cells)
+        assert ids(ready)[:3] == ["host-planted", "host-idle", "host-mutator"]
+        assert [cell.control for cell in ready[:3]] == [Control.PLANTED, Control.IDLE, Control.MUTATOR]
+        kinds = [cell.expected.verdicts for cell in ready[:3] if cell.expected and cell.expected.reason]
+        assert kinds == [(VerdictKind.DIVERGED,), (VerdictKind.CLEAN,), (VerdictKind.DIVERGED,)]
+        assert list(ready[3:]) == [cell for cell in cells if cell.control is None]
+        assert len(set(ids(ready))) == len(ready)
+        assert with_controls(ready) == ready
+
+
+def test_a_cell_that_plays_a_control_keeps_its_own_shape() -> None:
+    own = Cell(
+        "mutator", cache=CacheMode.NONE, control=Control.MUTATOR, expected=Expectation((VerdictKind.CLEAN,), "x")
+    )
+    ready = with_controls((Cell("swap", cache=CacheMode.NONE), own))
+    assert ids(ready) == ["host-planted", "host-idle", "none-mutator", "none-swap"]
+    assert ready[2] == own
+
+
+def test_a_cell_that_asks_what_a_control_asks_becomes_it() -> None:
+    ready = with_controls((Cell("mutator", client=ClientKind.HOST, seconds=33),))
+    assert ids(ready) == ["host-planted", "host-idle", "host-mutator"]
+    assert (ready[2].control, ready[2].seconds) == (Control.MUTATOR, 33)
+    assert ready[2].expected and ready[2].expected.verdicts == (VerdictKind.DIVERGED,)
+
+
+# --------------------------------------------------------------------------- mistakes
+
+CELL = '[[cells]]\ncache = "none"\nworkload = "swap"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("schema = 2\n" + CELL, ["'schema' is 2", "schema = 1"]),
+        (CELL, ["'schema' is None"]),
+        ("schema = 1\n", ["empty"]),
+        ("schema = 1\n" + CELL + '[[exclude]]\ncache = "none"\n', ["empty"]),
+        ("schema = 1\ncell = 1\n" + CELL, ["the top level", "'cell'", "did you mean 'cells'?", "exclude"]),
+        ("schema = 1\ndescription = 3\n" + CELL, ["'description' is 3"]),
+        ("schema = 1\n" + CELL + "second = 3\n", ["[[cells]] number 1", "'second'", "did you mean 'seconds'?"]),
+        ("schema = 1\n[defaults]\ncach = 1\n" + CELL, ["[defaults]", "'cach'", "did you mean 'cache'?"]),
+        ("schema = 1\n" + CELL + "[[exclude]]\nreason = 'x'\n", ["[[exclude]] number 1", "'reason' is no key"]),
+        ("schema = 1\ncells = 3\n", ["'cells'", "[[cells]]"]),
+        ("schema = 1\n" + CELL.replace("none", "nonne"), ["'nonne'", "'cache'", "did you mean 'none'?", "unsafe"]),
+        ("schema = 1\n" + CELL.replace("swap", "swop"), ["'swop'", "did you mean 'swap'?", "ext4-buffered"]),
+        ("schema = 1\n" + CELL.replace('"swap"', "{a = 1}"), ["workload"]),
+        ("schema = 1\n" + CELL + 'client = "gest"\n', ["'gest'", "did you mean 'guest'?"]),
+        ("schema = 1\n" + CELL + 'aio = "thread"\n', ["'thread'", "did you mean 'threads'?"]),
+        ("schema = 1\n" + CELL + 'bus = "ide"\n', ["'ide'", "virtio, scsi"]),
+        ("schema = 1\n" + CELL + 'control = "plant"\n', ["'plant'", "planted"]),
+        ("schema = 1\n" + CELL + 'seconds = "8"\n', ["'seconds' is '8'", "whole number"]),
+        ("schema = 1\n" + CELL + "seconds = 1.5\n", ["'seconds' is 1.5", "whole number"]),
+        ("schema = 1\n" + CELL + "seconds = true\n", ["'seconds' is True", "whole number"]),
+        ("schema = 1\n" + CELL + "seconds = 0\n", ["'seconds' is 0", "least it may be is 1"]),
+        ("schema = 1\n" + CELL + "link_delay_ms = -1\n", ["'link_delay_ms' is -1", "least it may be is 0"]),
+        ("schema = 1\n" + CELL + "seconds = 10\ndeadline = 10\n", ["'deadline' is 10"]),
+        ("schema = 1\n" + CELL + "link_delay_ms = []\n", ["'link_delay_ms' is an empty list"]),
+        ("schema = 1\n" + CELL + CELL, ["[[cells]] number 2", "'none-swap'", "[[cells]] number 1"]),
+        ("schema = 1\n" + CELL + 'client = "host"\n', ["'cache' is given", "host"]),
+        ("schema = 1\n" + CELL + 'client = ["guest", "host"]\n', ["'cache' is given", "host"]),
+        ('schema = 1\n[[cells]]\nworkload = "swap"\n', ["'cache' is missing", "writethrough"]),
+        ('schema = 1\n[[cells]]\ncache = "none"\n', ["'workload' is missing", "swap"]),
+        ("schema = 1\n" + CELL + 'verdicts = ["CLEEN"]\nreason = "x"\n', ["'CLEEN'", "did you mean 'CLEAN'?"]),
+        ("schema = 1\n" + CELL + 'verdicts = "CLEAN"\nreason = "x"\n', ["'verdicts' is 'CLEAN'", "list"]),
+        ("schema = 1\n" + CELL + 'verdicts = ["CLEAN"]\n', ["'reason' is missing"]),
+        ("schema = 1\n" + CELL + '[[expect]]\ncache = "none"\n', ["[[expect]] number 1", "'verdicts' is None"]),
+        ("schema = 1\nx = [\n", ["not valid TOML"]),
+    ],
+)
+def test_a_mistake_is_one_sentence_that_names_file_place_and_what_is_allowed(
+    written: Any, text: str, words: list[str]
+) -> None:
+    with pytest.raises(UsageError) as told:
+        written(text)
+    sentence = str(told.value)
+    assert "mine.toml" in sentence and "\n" not in sentence
+    assert [word for word in words if word not in sentence] == [], sentence
+
+
+def test_a_matrix_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no matrix 'quik' in .*did you mean 'quick'\? allowed: full, natural, quick"):
+        load("quik", WORKLOADS, SHIPPED)
+    with pytest.raises(UsageError, match=r"no matrix file .*gone\.toml"):
+        load(str(tmp_path / "gone.toml"), WORKLOADS, SHIPPED)
+
+
+def test_a_file_that_is_not_text(tmp_path: Path) -> None:
+    (tmp_path / "m.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match="not valid TOML"):
+        load("m", WORKLOADS, tmp_path)
+
+
+@given(st.recursive(st.booleans() | st.integers() | st.text(), lambda s: st.lists(s) | st.dictionaries(st.text(), s)))
+def test_no_value_of_any_key_breaks_it_otherwise(value: object) -> None:
+    from harness.matrix import _Reader  # the reader behind load, so that no file is needed
+
+    for key in ("schema", "description", "defaults", "cells", "exclude", "expect"):
+        table: dict[str, Any] = {"schema": 1, "cells": [{"cache": "none", "workload": "swap"}], key: value}
+        inner = {"schema": 1, "cells": [{"cache": "none", "workload": "swap", "seconds": value, "client": value}]}
+        for tried in (table, inner):
+            try:
+                _Reader("m.toml", WORKLOADS).read(tried)
+            except UsageError:
+                continue

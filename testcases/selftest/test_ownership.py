@@ -1,0 +1,54 @@
+"""Whose a block is: debugfs and dumpe2fs, recorded from a small real filesystem."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.parse.ownership import block_count, block_size, in_use, inodes, paths
+
+EXT4 = Path(__file__).parent / "recordings" / "ext4"
+
+
+def read(name: str) -> str:
+    return (EXT4 / name).read_text()
+
+
+def test_blocks_to_inodes() -> None:
+    assert inodes(read("icheck.txt")) == {0: None, 5: 7, 2000: 8, 2065: 12, 2068: 13, 2072: 14, 2078: None, 12000: None}
+
+
+def test_inodes_to_paths_with_hard_links_and_spaces() -> None:
+    assert paths(read("ncheck.txt")) == {12: ("/sub",), 14: ("/four", "/five"), 13: ("/sub/two words.txt",)}
+
+
+def test_blocks_in_use() -> None:
+    assert in_use(read("testb.txt")) == {block: block < 2076 for block in range(2070, 2080)}
+
+
+def test_all_of_it_from_one_command_file() -> None:
+    text = read("command-file.txt")
+    assert inodes(text) == {2065: 12, 12000: None}
+    assert paths(text) == {12: ("/sub",), 14: ("/four",)}, "it stops at as many paths as it was asked for inodes"
+    assert in_use(text) == {2070: True, 2076: False}
+
+
+def test_the_size_of_the_filesystem() -> None:
+    text = read("dumpe2fs-h.txt")
+    assert (block_size(text), block_count(text)) == (4096, 16384)
+    with pytest.raises(ValueError, match="dumpe2fs"):
+        block_size("dumpe2fs: Bad magic number in super-block")
+
+
+@given(st.text())
+def test_no_text_breaks_it(text: str) -> None:
+    inodes(text), paths(text), in_use(text)
+
+
+@given(st.dictionaries(st.integers(0, 2**32), st.none() | st.integers(1, 2**32)))
+def test_inodes_round_trip(owners: dict[int, int | None]) -> None:
+    lines = [f"{block}\t{'<block not found>' if inode is None else inode}\n" for block, inode in owners.items()]
+    assert inodes("Block\tInode number\n" + "".join(lines)) == owners

@@ -1,0 +1,106 @@
+"""Bounds and comparisons of rates."""
+
+from __future__ import annotations
+
+from math import comb
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.stats import compare, rate_interval, rate_upper
+
+
+@st.composite
+def counts(draw: st.DrawFn, most: int = 10**6) -> tuple[int, int]:
+    trials = draw(st.integers(1, most))
+    return draw(st.integers(0, trials)), trials
+
+
+CONFIDENCE = st.floats(0.5, 0.999)
+
+
+def test_known_values() -> None:
+    assert rate_upper(0, 100) == pytest.approx(0.029513, abs=1e-6)
+    assert rate_upper(0, 3) == pytest.approx(1 - 0.05 ** (1 / 3))
+    assert rate_interval(2, 100) == pytest.approx((0.002431, 0.070383), abs=1e-6)
+    assert rate_interval(0, 100) == pytest.approx((0, 0.036216), abs=1e-6)
+
+
+@given(counts(60), CONFIDENCE)
+def test_at_the_bound_so_few_hits_are_as_unlikely_as_the_confidence_says(
+    count: tuple[int, int], confidence: float
+) -> None:
+    hits, trials = count
+    p = rate_upper(hits, trials, confidence)
+    assert p is not None
+    so_few = sum(comb(trials, k) * p**k * (1 - p) ** (trials - k) for k in range(hits + 1))
+    assert so_few == pytest.approx(1 - confidence if hits < trials else 1, abs=1e-9)
+
+
+@given(counts(), CONFIDENCE)
+def test_bounds_hold_the_estimate(count: tuple[int, int], confidence: float) -> None:
+    hits, trials = count
+    upper, interval = rate_upper(hits, trials, confidence), rate_interval(hits, trials, confidence)
+    assert upper is not None and interval is not None
+    assert 0 <= interval[0] <= hits / trials <= interval[1] <= 1
+    assert hits / trials <= upper <= interval[1]
+
+
+@given(counts(), CONFIDENCE)
+def test_one_hit_more_never_lowers_the_bound_and_one_trial_more_never_raises_it(
+    count: tuple[int, int], confidence: float
+) -> None:
+    hits, trials = count
+    here = rate_upper(hits, trials, confidence)
+    assert here is not None
+    assert hits == trials or here < (rate_upper(hits + 1, trials, confidence) or 0)
+    assert (rate_upper(hits, trials + 1, confidence) or 1) < here or hits == trials
+
+
+@given(counts())
+def test_more_confidence_is_a_wider_bound(count: tuple[int, int]) -> None:
+    assert (rate_upper(*count, 0.9) or 1) <= (rate_upper(*count, 0.99) or 0)
+
+
+def test_zero_hits_meets_the_general_formula() -> None:
+    nearly = rate_interval(0, 50, 0.9)
+    assert nearly is not None and rate_upper(0, 50, 0.95) == pytest.approx(nearly[1])
+
+
+def test_counts_that_make_no_rate() -> None:
+    for hits, trials in ((0, 0), (3, 0), (4, 3)):
+        assert rate_upper(hits, trials) is rate_interval(hits, trials) is None
+        assert compare(hits, trials, 1, 2) is compare(1, 2, hits, trials) is None
+
+
+@pytest.mark.parametrize("wrong", [(-1, 3, 0.95), (0, -1, 0.95), (1, 3, 1.0), (1, 3, 0.0)])
+def test_what_no_count_can_be_is_an_error(wrong: tuple[int, int, float]) -> None:
+    with pytest.raises(ValueError):
+        rate_upper(*wrong)
+    with pytest.raises(ValueError):
+        rate_interval(*wrong)
+
+
+def test_a_real_difference_and_none() -> None:
+    apart = compare(930, 40_000, 23, 40_000)
+    assert apart and apart.larger == "a" and apart.significant() and apart.p_value < 1e-100
+    near = compare(1, 40_000, 2, 40_000)
+    assert near and near.larger == "b" and not near.significant() and near.p_value == pytest.approx(1)
+    tea = compare(3, 4, 1, 4)
+    assert tea and tea.p_value == pytest.approx(0.485714, abs=1e-6)
+
+
+@given(counts(2000), counts(2000))
+def test_a_comparison_does_not_depend_on_the_order(a: tuple[int, int], b: tuple[int, int]) -> None:
+    there, back = compare(*a, *b), compare(*b, *a)
+    assert there and back
+    assert there.p_value == pytest.approx(back.p_value)
+    assert 0 <= there.p_value <= 1 + 1e-9
+    assert {there.larger, back.larger} in ({None}, {"a", "b"})
+
+
+@given(counts(2000))
+def test_equal_counts_do_not_differ(count: tuple[int, int]) -> None:
+    same = compare(*count, *count)
+    assert same and same.larger is None and not same.significant()

@@ -1,0 +1,341 @@
+"""What a run leaves behind: whole, checked, and still there after a kill."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from harness.errors import UsageError
+from harness.model import (
+    CacheMode,
+    Cell,
+    Comparison,
+    Evidence,
+    Expectation,
+    Extent,
+    Failure,
+    NodeVerify,
+    Observed,
+    Owner,
+    Ownership,
+    Repair,
+    Run,
+    Sample,
+    Stack,
+    State,
+    Verdict,
+    VerdictKind,
+    Verify,
+    Widener,
+    Work,
+)
+from harness.store import Store, new_run_id, run_ids
+
+SWAP = Cell("swap", cache=CacheMode.NONE, widener=Widener(20), expected=Expectation((VerdictKind.DIVERGED,), "why"))
+IDLE = Cell("idle", cache=CacheMode.WRITEBACK)
+RUN = Run("20261123T015003Z-4f2a", "quick", "2026-11-23T01:50:03Z", (SWAP, IDLE), Stack(kernel="6.1.0-40-amd64"))
+BARE = Evidence(SWAP, 1, "2026-11-23T01:50:10Z")
+NODE = NodeVerify("nodea", True, True, (Extent(16, 8), Extent(800, 24)), 4)
+FULL = Evidence(
+    cell=SWAP,
+    attempt=1,
+    started_at="2026-11-23T01:50:10Z",
+    finished_at="2026-11-23T01:51:10Z",
+    lab="nested",
+    device_blocks=32768,
+    before=State("Connected", "Primary", "Secondary", "UpToDate", "UpToDate"),
+    after=State("Connected", "Primary", "Secondary", "UpToDate", "UpToDate", "VerifyS"),
+    equal_before=True,
+    observed=Observed(0o2140002, True, False, {"direct": True}, "native", "write back", None, True, True, 20, 0),
+    work=Work(8.5, {"pages": 1e9}, 0, ("swapped",)),
+    exposed_blocks=93210,
+    verify=Verify(NODE, NODE, 9.25, 2),
+    counter_kib=16,
+    comparison=Comparison(32768, (Extent(16, 8),), 0.5, "controller"),
+    planted=(Extent(8, 8),),
+    samples=(Sample(2, 17, 9, "00ff", "ff00", Owner.DEAD, "free swap slot"),),
+    ownership=Ownership(0, 4, 0, "swap map", ("slot 7",)),
+    repair=Repair("invalidate-remote", 2.5, 0),
+    kernel_trouble=("BUG: x",),
+    failure=Failure("deadline", "verify", "it took too long"),
+    phases={"verify": 9.25},
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.create(tmp_path / "runs", RUN)
+
+
+# --------------------------------------------------------------------------- round trips
+
+
+def test_a_run_and_its_evidence_come_back_equal(store: Store) -> None:
+    attempt = store.begin(SWAP)
+    attempt.save(FULL)
+    attempt.save_verdict(Verdict(VerdictKind.DIVERGED, "4 blocks differ", ("a", "b"), 4, 93210, 1e-4))
+    again = Store.open(store.directory.parent, "latest")
+    assert again.run() == RUN
+    assert again.evidence(SWAP.id) == FULL
+    assert again.verdict(SWAP.id) == Verdict(VerdictKind.DIVERGED, "4 blocks differ", ("a", "b"), 4, 93210, 1e-4)
+    assert again.newest(SWAP.id) == (FULL, store.directory / "cells" / "none-swap-link20ms" / "1")
+    assert again.verdict(IDLE.id) is again.newest(IDLE.id) is None
+
+
+TEXT = st.text()
+FLOAT = st.floats(allow_nan=False)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@given(
+    st.builds(Work, FLOAT, st.dictionaries(TEXT, FLOAT), st.integers(), st.lists(TEXT).map(tuple)),
+    st.builds(
+        Observed, qemu_cache=st.none() | st.dictionaries(TEXT, st.booleans()), o_direct=st.none() | st.booleans()
+    ),
+    st.lists(st.builds(Sample, *[st.integers(0)] * 3, TEXT, TEXT, st.sampled_from(Owner), TEXT)).map(tuple),
+)
+def test_any_evidence_comes_back_equal(
+    store: Store, work: Work, observed: Observed, samples: tuple[Sample, ...]
+) -> None:
+    attempt = store.begin(SWAP)
+    evidence = Evidence(SWAP, attempt.number, "now", work=work, observed=observed, samples=samples)
+    attempt.save(evidence)
+    assert store.evidence(SWAP.id) == evidence
+
+
+def test_what_json_cannot_hold_does_not_cost_the_evidence(store: Store) -> None:
+    attempt = store.begin(SWAP)
+    attempt.save(Evidence(SWAP, 1, "now", work=Work(1.0, {"a": math.nan, "b": math.inf}, notes=("torn \udcff",))))
+    found = store.evidence(SWAP.id)
+    assert found and found.work
+    assert math.isnan(found.work.facts["a"]) and found.work.facts["b"] == math.inf
+    assert found.work.notes == ("torn \\udcff",)
+    json.loads((attempt.directory / "evidence.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_raw_files_are_kept_as_they_are(store: Store) -> None:
+    attempt = store.begin(SWAP)
+    assert attempt.write_raw("kmsg-nodea.txt", "torn \udcff\n").read_bytes() == b"torn \\udcff\n"
+    assert attempt.write_raw("disk.bin", b"\x00\xff").read_bytes() == b"\x00\xff"
+    assert store.evidence(SWAP.id) is None, "raw files alone are no evidence"
+    for name in ("../x", "a/b", ".hidden", "", "a\x00b"):
+        with pytest.raises(UsageError, match="name of a file"):
+            attempt.write_raw(name, "x")
+
+
+# --------------------------------------------------------------------------- attempts
+
+
+def test_attempts_are_numbered_and_the_newest_complete_one_counts(store: Store) -> None:
+    first, second, third = (store.begin(SWAP) for _ in range(3))
+    assert [attempt.number for attempt in (first, second, third)] == [1, 2, 3]
+    first.save(BARE)
+    second.save(BARE)
+    assert store.evidence(SWAP.id) == Evidence(SWAP, 2, BARE.started_at), (
+        "the store numbers attempts; the third broke off"
+    )
+    assert [evidence.attempt for evidence in store.all_evidence()] == [2]
+
+
+def test_evidence_of_another_cell_is_refused(store: Store) -> None:
+    with pytest.raises(ValueError, match="'none-swap-link20ms' in an attempt at 'writeback-idle'"):
+        store.begin(IDLE).save(BARE)
+
+
+def test_a_cell_whose_id_leaves_the_run_is_refused(store: Store) -> None:
+    with pytest.raises(UsageError, match="name of a file"):
+        store.begin(Cell("../../x", cache=CacheMode.NONE))
+
+
+def test_what_is_missing(store: Store) -> None:
+    store.begin(IDLE)
+    assert store.missing(RUN) == (SWAP, IDLE)
+    store.begin(SWAP).save(Evidence(SWAP, 1, "now", failure=Failure("infrastructure", "boot", "x")))
+    assert store.missing(RUN) == (IDLE,)
+    assert store.missing(RUN, again=lambda evidence: evidence.failure is not None) == (SWAP, IDLE)
+    store.begin(IDLE).save(Evidence(IDLE, 1, "now"))
+    assert store.missing(RUN) == ()
+    assert [evidence.cell for evidence in store.all_evidence()] == [SWAP, IDLE]
+
+
+def test_cells_that_the_run_no_longer_plans_are_still_reported(store: Store) -> None:
+    store.begin(SWAP).save(BARE)
+    store.save_run(Run(RUN.id, RUN.matrix, RUN.started_at, (IDLE,)))
+    assert [evidence.cell for evidence in store.all_evidence()] == [SWAP]
+
+
+# --------------------------------------------------------------------------- finding runs
+
+
+def test_run_ids_sort_by_time() -> None:
+    moment = datetime(2026, 11, 23, 1, 50, 3, tzinfo=UTC)
+    assert re.fullmatch(r"20261123T015003Z-[0-9a-f]{4}", new_run_id(moment))
+    assert re.fullmatch(r"\d{8}T\d{6}Z-[0-9a-f]{4}", new_run_id())
+
+
+def test_open_by_id_by_path_and_latest(tmp_path: Path) -> None:
+    old = Store.create(tmp_path, RUN)
+    new = Store.create(tmp_path, Run("20261124T000000Z-0000", "quick", "now", ()))
+    assert run_ids(tmp_path) == (RUN.id, "20261124T000000Z-0000")
+    assert Store.open(tmp_path, "latest").directory == new.directory
+    assert Store.open(tmp_path, RUN.id).directory == old.directory
+    assert Store.open(tmp_path / "elsewhere", str(old.directory)).run() == RUN
+
+
+def test_runs_that_cannot_be_opened_or_made(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no run in"):
+        Store.open(tmp_path, "latest")
+    Store.create(tmp_path, RUN)
+    with pytest.raises(UsageError, match=f"no run '20261123T015003Z-4f2b' in .*; did you mean '{RUN.id}'"):
+        Store.open(tmp_path, "20261123T015003Z-4f2b")
+    with pytest.raises(UsageError, match="already in"):
+        Store.create(tmp_path, RUN)
+    with pytest.raises(UsageError, match="name of a file"):
+        Store.create(tmp_path, Run("../x", "quick", "now", ()))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot be kept"):
+        Store.create(tmp_path / "file", RUN)
+
+
+# --------------------------------------------------------------------------- damage
+
+
+def edited(path: Path, **changes: Any) -> str:
+    return json.dumps({**json.loads(path.read_text()), **changes})
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"cell"', "null", "[]", '{"schema": 1}', "\x00", '{"attempt": "x"}'])
+def test_damaged_evidence_is_one_sentence_and_counts_as_missing(store: Store, content: str) -> None:
+    store.begin(SWAP).save(BARE)
+    path = store.begin(SWAP).directory / "evidence.json"
+    path.write_text(content)
+    (sentence,) = store.damaged()
+    assert str(path) in sentence and "damaged" in sentence and "\n" not in sentence
+    assert store.evidence(SWAP.id) == BARE, "the older one is still good"
+    (store.directory / "cells" / SWAP.id / "1" / "evidence.json").unlink()
+    assert store.evidence(SWAP.id) is None
+    assert store.missing(RUN) == (SWAP, IDLE)
+
+
+def test_every_torn_evidence_is_seen(store: Store) -> None:
+    attempt = store.begin(SWAP)
+    attempt.save(FULL)
+    path = attempt.directory / "evidence.json"
+    whole = path.read_bytes().rstrip()
+    for cut in range(0, len(whole), 41):
+        path.write_bytes(whole[:cut])
+        assert store.evidence(SWAP.id) is None
+        assert len(store.damaged()) == 1
+
+
+def test_a_wrong_value_is_named(store: Store) -> None:
+    attempt = store.begin(SWAP)
+    attempt.save(FULL)
+    path = attempt.directory / "evidence.json"
+    path.write_text(edited(path, exposed_blocks="many"))
+    assert "exposed_blocks" in store.damaged()[0]
+
+
+def test_a_newer_schema_is_said_and_not_taken_for_damage(store: Store) -> None:
+    attempt = store.begin(SWAP)
+    attempt.save(FULL)
+    path = attempt.directory / "evidence.json"
+    path.write_text(edited(path, schema=2))
+    for ask in (lambda: store.evidence(SWAP.id), store.damaged, lambda: store.missing(RUN)):
+        with pytest.raises(UsageError, match=r"newer version .* schema is 2, this version reads up to 1"):
+            ask()
+
+
+def test_a_damaged_or_newer_run_is_said(store: Store) -> None:
+    path = store.directory / "run.json"
+    good = path.read_text()
+    path.write_text(edited(path, schema=7))
+    with pytest.raises(UsageError, match="schema is 7"):
+        Store.open(store.directory.parent, "latest")
+    path.write_text(good[:-9])
+    with pytest.raises(UsageError, match="damaged"):
+        Store.open(store.directory.parent, "latest")
+    path.unlink()
+    with pytest.raises(UsageError, match=r"no run\.json"):
+        store.run()
+
+
+# --------------------------------------------------------------------------- other processes
+
+WRITER = """
+import sys
+from pathlib import Path
+from harness.model import *
+from harness.store import Store
+store = Store.open(Path(sys.argv[1]), "latest")
+cell = store.run().cells[0]
+blocks = extents_of(range(0, 4000, 2))
+with store.lock():
+    print("locked", flush=True)
+    attempt = store.begin(cell)
+    number = 0
+    while True:
+        number += 1
+        attempt.save(Evidence(cell, 1, "now", exposed_blocks=number, planted=blocks))
+        print(number, flush=True)
+"""
+
+
+def writer(store: Store) -> subprocess.Popen[str]:
+    argv = [sys.executable, "-c", WRITER, str(store.directory.parent)]
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_kill_in_the_middle_of_writing_leaves_whole_evidence(store: Store) -> None:
+    counts: list[int] = []
+    for round_ in range(4):
+        process = writer(store)
+        assert process.stdout
+        try:
+            said = [process.stdout.readline().strip() for _ in range(2 + 3 * round_)]
+            assert said[0] == "locked"
+            with pytest.raises(UsageError, match="another process is writing"), store.lock():
+                pass
+        finally:
+            os.kill(process.pid, signal.SIGKILL)
+            rest = process.stdout.read().split()
+            process.wait()
+            process.stdout.close()
+        again = Store.open(store.directory.parent, "latest")
+        found = again.evidence(SWAP.id)
+        assert again.damaged() == ()
+        assert found and len(found.planted) == 2000
+        told = int([*said[1:], *rest][-1])
+        assert found.exposed_blocks in (told, told + 1), "what was told to be saved is there"
+        assert found.attempt == round_ + 1
+        counts.append(found.exposed_blocks)
+        with again.lock():
+            pass
+    assert min(counts) >= 1
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_rubbish(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempt = store.begin(SWAP)
+    attempt.save(BARE)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        attempt.save(FULL)
+    monkeypatch.undo()
+    assert store.evidence(SWAP.id) == BARE
+    assert [path.name for path in attempt.directory.iterdir()] == ["evidence.json"]

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * swapstorm: dirty more anonymous memory than the machine has, so that pages are written to
+ * swap while threads go on changing them.
+ *
+ *   swapstorm --mebibytes N --threads T --seconds S
+ *
+ * First every page is filled with non-zero data (at most S seconds), then T threads each pick
+ * random pages and change one byte in every cache line of them for S seconds. At the end one
+ * JSON object is printed. Nothing is verified here: what was written is judged elsewhere.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { PAGE = 4096, LINE = 64, MAX_THREADS = 1024 };
+
+static unsigned char *memory;
+static uint64_t page_count;
+static double storm_end;
+static atomic_uint_fast64_t pages_dirtied;
+
+static double now(void)
+{
+    struct timespec value;
+    clock_gettime(CLOCK_MONOTONIC, &value);
+    return (double)value.tv_sec + (double)value.tv_nsec / 1e9;
+}
+
+/* xorshift64*: cheap, and good enough to spread the accesses over the mapping. */
+static uint64_t next_random(uint64_t *state)
+{
+    *state ^= *state >> 12;
+    *state ^= *state << 25;
+    *state ^= *state >> 27;
+    return *state * UINT64_C(2685821657736338717);
+}
+
+static void die_with_memory_pressure_first(void)
+{
+    int file = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    if (file < 0 || write(file, "1000", 4) != 4)
+        fprintf(stderr, "swapstorm: oom_score_adj: %s\n", strerror(errno));
+    if (file >= 0)
+        close(file);
+}
+
+/* Returns how many pages were filled before the deadline. */
+static uint64_t fill(double deadline)
+{
+    uint64_t state = UINT64_C(0x9E3779B97F4A7C15), page;
+    for (page = 0; page < page_count && now() < deadline; page++) {
+        uint64_t *words = (uint64_t *)(memory + page * PAGE);
+        for (size_t i = 0; i < PAGE / sizeof *words; i++)
+            words[i] = next_random(&state) | UINT64_C(0x0101010101010101);
+    }
+    return page;
+}
+
+static void *storm(void *argument)
+{
+    uint64_t state = (uint64_t)(uintptr_t)argument * UINT64_C(0xD1342543DE82EF95) + 1, dirtied = 0;
+    while (now() < storm_end) {
+        volatile unsigned char *page = memory + (next_random(&state) % page_count) * PAGE;
+        /* Filled bytes are odd and the step is even and not 0: every byte changes and none becomes 0. */
+        unsigned char step = (unsigned char)((dirtied & 0xfe) | 2);
+        for (size_t offset = 0; offset < PAGE; offset += LINE)
+            page[offset] = (unsigned char)((page[offset] + step) | 1);
+        dirtied++;
+    }
+    atomic_fetch_add(&pages_dirtied, dirtied);
+    return NULL;
+}
+
+static unsigned long number(const char *name, const char *text, unsigned long most)
+{
+    char *end;
+    errno = 0;
+    unsigned long value = strtoul(text, &end, 10);
+    if (errno || *end || end == text || *text == '-' || value < 1 || value > most) {
+        fprintf(stderr, "swapstorm: --%s must be a whole number from 1 to %lu, not '%s'\n", name, most, text);
+        exit(4);
+    }
+    return value;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option options[] = {
+        { "mebibytes", required_argument, NULL, 'm' },
+        { "threads", required_argument, NULL, 't' },
+        { "seconds", required_argument, NULL, 's' },
+        { NULL, 0, NULL, 0 },
+    };
+    unsigned long mebibytes = 0, threads = 4, seconds = 10, started = 0;
+    pthread_t handles[MAX_THREADS];
+    pthread_attr_t small;
+    int option;
+
+    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (option == 'm')
+            mebibytes = number("mebibytes", optarg, 1UL << 24);
+        else if (option == 't')
+            threads = number("threads", optarg, MAX_THREADS);
+        else if (option == 's')
+            seconds = number("seconds", optarg, 86400);
+        else
+            return 4;
+    }
+    if (!mebibytes || optind != argc) {
+        fputs("usage: swapstorm --mebibytes N [--threads T] [--seconds S]\n", stderr);
+        return 4;
+    }
+
+    die_with_memory_pressure_first();
+    memory = mmap(NULL, mebibytes << 20, PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) {
+        fprintf(stderr, "swapstorm: mmap of %lu MiB: %s\n", mebibytes, strerror(errno));
+        return 1;
+    }
+    madvise(memory, mebibytes << 20, MADV_NOHUGEPAGE);
+    page_count = (mebibytes << 20) / PAGE;
+
+    double fill_start = now();
+    uint64_t filled = fill(fill_start + (double)seconds);
+    double fill_seconds = now() - fill_start;
+
+    double storm_start = now();
+    storm_end = storm_start + (double)seconds;
+    pthread_attr_init(&small);
+    pthread_attr_setstacksize(&small, 64 * 1024);
+    for (; started < threads; started++) {
+        int error = pthread_create(&handles[started], &small, storm, (void *)(uintptr_t)(started + 1));
+        if (error) {
+            fprintf(stderr, "swapstorm: thread %lu of %lu: %s\n", started + 1, threads, strerror(error));
+            storm_end = 0;
+            break;
+        }
+    }
+    for (unsigned long i = 0; i < started; i++)
+        pthread_join(handles[i], NULL);
+    if (started < threads)
+        return 1;
+    printf("{\"mebibytes\": %lu, \"threads\": %lu, \"seconds\": %.3f, \"fill_seconds\": %.3f, "
+           "\"filled_mebibytes\": %.1f, \"pages_dirtied\": %llu}\n",
+           mebibytes, threads, now() - storm_start, fill_seconds, (double)filled / 256.0,
+           (unsigned long long)atomic_load(&pages_dirtied));
+    return fflush(stdout) == 0 ? 0 : 1;
+}
