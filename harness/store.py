@@ -79,10 +79,11 @@ class Store:
     def create(cls, root: Path, run: Run) -> Store:
         """A new run below ``root``."""
         directory = root / _safe(run.id)
+        if (directory / "run.json").exists():
+            raise UsageError(f"the run '{run.id}' is already in {root}")
         try:
-            directory.mkdir(parents=True)
-        except FileExistsError:
-            raise UsageError(f"the run '{run.id}' is already in {root}") from None
+            # The folder itself may be there: other reporters of the same session make it for their files.
+            directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"the run cannot be kept in {root}: {error.strerror}") from error
         _sync_directory(root)

@@ -25,7 +25,9 @@ setup() { # yes|no: may install packages of the system
 mend_kvm_device() {
     local command
     ((EUID == 0)) && [[ ! -e /run/udev/control ]] || return 0
-    command=$("$VENV/bin/python" -m harness.doctor.kvm_access) || return 0
+    command=$("$VENV/bin/python" -c '
+from harness.doctor import kvm_access as kvm
+print(kvm.TRAP if kvm.look(kvm.qemu_account()).trapped else "")') || return 0
     [[ -n $command ]] || return 0
     say "/dev/kvm was closed to libvirt's QEMU, and no udev is here to open it; did: $command"
     bash -c "$command" || say "that did not work; the doctor will say more"

@@ -83,8 +83,3 @@ def _is_account(name: str) -> bool:
     except KeyError:
         return False
     return True
-
-
-if __name__ == "__main__":
-    if look(qemu_account()).trapped:
-        print(TRAP)

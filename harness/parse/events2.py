@@ -102,9 +102,9 @@ def fold(view: ResourceView, event: Event) -> ResourceView:
 
 
 def _key(event: Event) -> _Key | None:
-    """What tells one object from another.  8.4 may name its one peer by address, or not at all."""
+    """What tells one object from another.  8.4 may name its one peer by its address only."""
     get = event.fields.get
-    peer = get("conn-name") or get("peer-node-id") or f"{get('local', '')}~{get('peer', '')}"
+    peer = get("conn-name") or get("peer-node-id") or get("peer", "")
     name, volume = get("name", ""), get("volume", "")
     keys = {
         "resource": ("resource", name),

@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.parse.fio import VERIFY_ERROR, parse_fio, verify_failures
+
+# A busy machine is no failure.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 FIO = Path(__file__).parent / "recordings" / "fio"
 GOOD = (FIO / "write-then-verify.json").read_text()
@@ -68,6 +72,12 @@ def test_what_is_not_fio_is_an_error(text: str) -> None:
         parse_fio(text)
 
 
+@pytest.mark.parametrize("value", ["true", "NaN", "Infinity", '"84"', "null"])
+def test_a_figure_that_is_no_number_is_an_error(value: str) -> None:
+    with pytest.raises(ValueError, match="not fio's: 'error' is"):
+        parse_fio(GOOD.replace('"error" : 0', f'"error" : {value}'))
+
+
 def test_a_torn_result_is_an_error() -> None:
     for cut in range(0, len(GOOD.rstrip()), 97):
         with pytest.raises(ValueError):
@@ -87,6 +97,7 @@ JSON = st.recursive(
 )
 
 
+@settings(max_examples=40)
 @given(st.lists(JSON))
 def test_no_json_breaks_it_otherwise(jobs: list[Any]) -> None:
     try:

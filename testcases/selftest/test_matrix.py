@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
 from harness.matrix import load, names, with_controls
 from harness.model import AioMode, CacheMode, Cell, ClientKind, Control, Expectation, VerdictKind, Widener
+
+# A busy machine is no failure.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 SHIPPED = Path(__file__).parents[1] / "matrices"
 WORKLOADS = frozenset({"planted", "idle", "mutator", "swap", "ext4-buffered", "ext4-mutator"})
@@ -164,6 +168,17 @@ def test_guest_only_defaults_are_no_concern_of_the_node_itself(written: Any) -> 
         workload = "mutator"
         """)
     assert ids(cells) == ["none-swap-native-link20ms", "writeback-swap-native-link20ms", "host-mutator-link20ms"]
+
+
+def test_lists_among_the_defaults_vary_fastest(written: Any) -> None:
+    cells = written("""
+        schema = 1
+        defaults = { link_delay_ms = [0, 5] }
+        [[cells]]
+        cache = ["none", "unsafe"]
+        workload = "swap"
+        """)
+    assert ids(cells) == ["none-swap", "none-swap-link5ms", "unsafe-swap", "unsafe-swap-link5ms"]
 
 
 ALL = {

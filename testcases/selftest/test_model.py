@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.model import (
@@ -19,6 +19,10 @@ from harness.model import (
     blocks_of,
     extents_of,
 )
+
+# A busy machine is no failure.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 BLOCKS = st.sets(st.integers(0, 300))
 EXTENTS = st.lists(st.builds(Extent, st.integers(0, 5000), st.integers(0, 200)))

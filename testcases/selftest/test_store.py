@@ -43,6 +43,10 @@ from harness.model import (
 )
 from harness.store import Store, new_run_id, run_ids
 
+# A busy machine is no failure.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
+
 SWAP = Cell("swap", cache=CacheMode.NONE, widener=Widener(20), expected=Expectation((VerdictKind.DIVERGED,), "why"))
 IDLE = Cell("idle", cache=CacheMode.WRITEBACK)
 RUN = Run("20261123T015003Z-4f2a", "quick", "2026-11-23T01:50:03Z", (SWAP, IDLE), Stack(kernel="6.1.0-40-amd64"))
@@ -98,7 +102,7 @@ TEXT = st.text()
 FLOAT = st.floats(allow_nan=False)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(
     st.builds(Work, FLOAT, st.dictionaries(TEXT, FLOAT), st.integers(), st.lists(TEXT).map(tuple)),
     st.builds(
@@ -324,6 +328,20 @@ def test_a_kill_in_the_middle_of_writing_leaves_whole_evidence(store: Store) -> 
         with again.lock():
             pass
     assert min(counts) >= 1
+
+
+def test_a_reader_beside_the_writer_never_sees_a_part(store: Store) -> None:
+    process = writer(store)
+    assert process.stdout
+    try:
+        assert [process.stdout.readline().strip() for _ in range(2)] == ["locked", "1"]
+        seen = [store.evidence(SWAP.id) for _ in range(60)]
+    finally:
+        process.kill()
+        process.communicate()
+    counts = [evidence.exposed_blocks if evidence else 0 for evidence in seen]
+    assert counts == sorted(counts) and counts[0] >= 1
+    assert counts[-1] > counts[0], "the writer wrote meanwhile"
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_rubbish(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,10 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.parse.system import meminfo, o_direct, o_sync, offloads, open_flags, packages, qmp_block
+
+# A busy machine is no failure.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 QMP = Path(__file__).parent / "recordings" / "qmp"
 DISK = "/tmp/qmp-demo/d.img"
@@ -99,6 +103,11 @@ def test_a_file_described_by_its_options() -> None:
 def test_no_such_disk_is_an_error(reply: str) -> None:
     with pytest.raises(ValueError):
         qmp_block(reply, "/dev/drbd0")
+
+
+def test_another_disk_is_not_taken_for_it() -> None:
+    with pytest.raises(ValueError, match="/dev/drbd0"):
+        qmp_block((QMP / "query-block-none.json").read_text(), "/dev/drbd0")
 
 
 @given(st.text())
