@@ -15,7 +15,7 @@ from harness.lab.node import Node
 from harness.model import BLOCK_BYTES, Counters, Extent, Repair, State, Verify
 from harness.parse.drbd_status import parse_proc, parse_status_json, parse_version
 from harness.parse.events2 import ResourceView, fold, parse_event
-from harness.parse.kernel_log import verify_of
+from harness.parse.kernel_log import last_verify, verify_of
 from harness.parse.wideners import dm_write_delay_ms, netem_delay_ms
 from harness.remote.stream import LineStream
 from harness.render.drbd_conf import ResourceNode, ResourceSpec, resource_file
@@ -188,17 +188,18 @@ class Resource:
         events = self.events(self.a)
         cursor = events.cursor()
         deadline = Deadline.after(VERIFY_SECONDS, "the online verify")
-        self.a.runner.run(["drbdadm", "verify", f"{self.spec.name}/0"])
+        # Without a start, one that follows an aborted one would begin where that one stopped.
+        self.a.runner.run(["drbdadm", "verify", "--start=0", f"{self.spec.name}/0"])
         begun = events.wait(lambda state: state.replication == "VerifyS", "the start of the verify", deadline, cursor)
         events.wait(lambda state: state.replication != "VerifyS", "the end of the verify", deadline, begun)
         for node in (self.a, self.b):
             node.log.mark("verify ended")
         raw_a, raw_b = (node.log.raw(at) for node, at in zip((self.a, self.b), cursors, strict=True))
-        source, target = (
-            verify_of(node.log.lines(at), node.name, self.spec.minor)
-            for node, at in zip((self.a, self.b), cursors, strict=True)
-        )
-        return Verify(source, target, time.monotonic() - began), raw_a, raw_b
+        logs = [node.log.lines(at) for node, at in zip((self.a, self.b), cursors, strict=True)]
+        source = verify_of(logs[0], self.a.name, self.spec.minor)
+        target = verify_of(logs[1], self.b.name, self.spec.minor)
+        skipped = max(last_verify(log, self.spec.minor).skipped_blocks for log in logs)
+        return Verify(source, target, time.monotonic() - began, skipped), raw_a, raw_b
 
     def repair(self, differing: Callable[[], int]) -> Repair:
         """Make ``b`` equal to ``a`` again and let ``differing`` (the comparison) say whether it is.

@@ -114,6 +114,8 @@ class Front:
         status = int(session.exitstatus)
         if status == pytest.ExitCode.NO_TESTS_COLLECTED:
             return 3
+        if status == pytest.ExitCode.INTERNAL_ERROR:
+            return 2
         reporter = session.config.pluginmanager.getplugin("terminalreporter")
         if status == pytest.ExitCode.TESTS_FAILED and reporter is not None and not reporter.stats.get("failed"):
             return 2

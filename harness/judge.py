@@ -128,6 +128,8 @@ def _missing(evidence: Evidence) -> str | None:
         return f"the verify skipped {verify.skipped_blocks} busy blocks"
     if blocks_of(verify.source.extents) != blocks_of(verify.target.extents):
         return "the two nodes logged different blocks of the same verify"
+    if evidence.log_holes:
+        return f"{evidence.log_holes} kernel messages were lost, and extents may be among them"
     if evidence.comparison is None or evidence.counter_kib is None:
         return "an oracle did not answer"
     if evidence.comparison.blocks != evidence.device_blocks or not evidence.device_blocks:

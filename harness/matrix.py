@@ -52,18 +52,21 @@ _CONTROLS = (
         workload="planted",
         client=ClientKind.HOST,
         control=Control.PLANTED,
+        seconds=1,
         expected=Expectation((VerdictKind.DIVERGED,), "known sectors were changed below DRBD: they must be found"),
     ),
     Cell(
         workload="idle",
         client=ClientKind.HOST,
         control=Control.IDLE,
+        seconds=2,
         expected=Expectation((VerdictKind.CLEAN,), "nothing was written: nothing may differ"),
     ),
     Cell(
         workload="mutator",
         client=ClientKind.HOST,
         control=Control.MUTATOR,
+        seconds=5,
         expected=Expectation((VerdictKind.DIVERGED,), "buffers were changed in flight on purpose: that must be seen"),
     ),
 )

@@ -348,7 +348,8 @@ class Evidence:
     """The facts of one attempt at one cell; no opinion.
 
     ``exposed_blocks`` counts 4 KiB block writes that DRBD sent to its peer while the workload had the device:
-    each was a chance to diverge.  ``planted`` are the extents changed below DRBD on purpose.
+    each was a chance to diverge.  ``log_holes`` counts kernel messages that were lost before they were read.
+    ``planted`` are the extents changed below DRBD on purpose.
     ``phases`` maps phase names to seconds.
     """
 
@@ -372,6 +373,7 @@ class Evidence:
     ownership: Ownership = Ownership()
     repair: Repair | None = None
     kernel_trouble: tuple[str, ...] = ()
+    log_holes: int = 0
     failure: Failure | None = None
     phases: Mapping[str, float] = field(default_factory=dict)
     schema: int = SCHEMA_VERSION

@@ -20,7 +20,7 @@ from harness.judge import REFUSED
 from harness.lab.base import Lab
 from harness.model import ClientKind, Control, Evidence, Failure, Work, blocks_of
 from harness.owners import Owned
-from harness.parse.kernel_log import trouble
+from harness.parse.kernel_log import missing, trouble
 from harness.store import Attempt
 from harness.wait import Deadline
 from harness.workloads import Planted, Site, Workload
@@ -179,11 +179,14 @@ class Trial:
     def close_logs(self) -> None:
         """Keep both kernel logs of the whole cell and look for trouble in them."""
         found: list[str] = []
+        holes = 0
         for node, cursor in zip((self.lab.a, self.lab.b), self._kernel_cursors, strict=True):
             node.log.mark(f"{self.cell.id} ended")
             self.attempt.write_raw(f"kmsg-{node.name}.txt", node.log.raw(cursor))
-            found += (f"{node.name}: {line}" for line in trouble(node.log.lines(cursor)))
-        self.note(kernel_trouble=tuple(found))
+            lines = node.log.lines(cursor)
+            found += (f"{node.name}: {line}" for line in trouble(lines))
+            holes += missing(lines)
+        self.note(kernel_trouble=tuple(found), log_holes=holes)
 
     def rescue(self) -> None:
         """After a failure: nothing of the cell stays on; a guest that holds the disk is ended."""

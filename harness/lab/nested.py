@@ -48,12 +48,16 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True)
 class LabOptions:
-    """What kind of nested lab is wanted.  ``keep``: leave it up afterwards (``drbd-harness lab up``)."""
+    """What kind of nested lab is wanted.
+
+    ``vcpus`` of a node, 0 for what is best: more than one each on two cores made emulated nodes slower.
+    ``keep``: leave it up afterwards (``drbd-harness lab up``).
+    """
 
     suite: str = "trixie"
     guest_suite: str = ""
     memory_mib: int = 2560
-    vcpus: int = 1
+    vcpus: int = 0
     device_mib: int = 128
     keep: bool = False
 
@@ -276,7 +280,7 @@ def _prepare(
         }
         domain = NodeDomain(
             name=f"drbd-harness-{lab_id}-{letter}", lab=lab_id, uuid=str(uuid.uuid4()), hardware=hardware,
-            vcpus=options.vcpus, memory_mib=options.memory_mib, kernel=node.kernel, initrd=node.initrd,
+            vcpus=options.vcpus or (2 if hardware and (os.cpu_count() or 1) >= 4 else 1), memory_mib=options.memory_mib, kernel=node.kernel, initrd=node.initrd,
             kernel_args=_arguments(node), root=directory / f"root-{letter}.qcow2",
             seed=directory / f"seed-{letter}.img", backing=directory / f"backing-{letter}.raw",
             guest_root=guest.root, console=directory / f"console-{letter}.log", ssh_port=ports[f"ssh_{letter}"],

@@ -1,0 +1,536 @@
+"""The doctor's opinion of made-up machines, the accelerator's probe against a made-up QEMU, and where things are kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness import accel, bootable, doctor, paths
+from harness.accel import Accelerator
+from harness.doctor import facts as looking
+from harness.doctor import kvm_access, packages
+from harness.doctor.kvm_access import KvmAccess
+from harness.doctor.packages import Family, Need
+from harness.doctor.rules import Check, judge
+from harness.doctor.seen import Answer, Facts, Place
+from harness.errors import HarnessError, InfrastructureError, UsageError
+from harness.lab import daemon
+from harness.wait import Deadline
+
+GOOD = Facts(
+    python=(3, 12, 1),
+    machine="x86_64",
+    root=True,
+    user="root",
+    family=Family.APT,
+    missing=(),
+    qemu=Answer("9.2.0", True),
+    libvirt=Answer("11.3.0 at qemu:///system", True),
+    accelerator=Accelerator("kvm", True, "KVM booted a kernel", 2.0),
+    accelerator_trouble="",
+    kvm=KvmAccess(True, True, "libvirt-qemu", True),
+    kvm_vendor="intel",
+    cache=Place(Path("/var/cache/drbd-harness"), 40.0),
+    state=Place(Path("/var/lib/drbd-harness"), 40.0),
+    memory_gib=16.0,
+    cpus=4,
+    namespaces=Answer("root needs none", True),
+    keys=frozenset({"bookworm", "trixie"}),
+    suite="trixie",
+    images=frozenset({"guest", "node"}),
+    images_wanted=frozenset({"guest", "node"}),
+)
+NEEDS = {need.name: need for need in packages.needs()}
+
+
+def only(facts: Facts, name: str) -> Check:
+    return next(check for check in judge(facts) if check.name == name)
+
+
+def troubles(facts: Facts) -> dict[str, str]:
+    return {check.name: check.status for check in judge(facts) if check.status != "ok"}
+
+
+# --------------------------------------------------------------------------- the rules
+
+
+def test_a_good_machine_has_no_trouble() -> None:
+    assert troubles(GOOD) == {}
+
+
+@pytest.mark.parametrize(
+    ("machine", "expected"),
+    [
+        (replace(GOOD, python=(3, 10, 9)), {"python": "fail"}),
+        (replace(GOOD, memory_gib=6.0), {"memory": "warn"}),
+        (replace(GOOD, memory_gib=3.9), {"memory": "fail"}),
+        (replace(GOOD, cpus=1), {"cpus": "warn"}),
+        (replace(GOOD, accelerator=Accelerator("tcg", True, "no /dev/kvm", 9.0)), {"accelerator": "warn"}),
+        (replace(GOOD, accelerator=Accelerator("kvm", False, "KVM booted", 9.0)), {"nested": "fail"}),
+        (replace(GOOD, accelerator=None, accelerator_trouble="no"), {"accelerator": "fail", "nested": "fail"}),
+        (replace(GOOD, images=frozenset({"node"})), {"images": "warn"}),
+        (replace(GOOD, cache=Place(Path("/c"), 5.0)), {}),
+        (replace(GOOD, cache=Place(Path("/c"), 5.0), images=frozenset()), {"cache": "fail", "images": "warn"}),
+        (replace(GOOD, state=Place(Path("/s"), 2.9)), {"state": "fail"}),
+        (replace(GOOD, state=Place(Path("/root/s"), 99.0, Path("/root"))), {"state": "fail"}),
+        (replace(GOOD, keys=frozenset({"bookworm"})), {"debian keys": "warn"}),
+        (replace(GOOD, keys=frozenset(), images=frozenset()), {"debian keys": "fail", "images": "warn"}),
+        (replace(GOOD, missing=(NEEDS["qemu-img"],)), {"tools": "fail"}),
+        (replace(GOOD, missing=(NEEDS["genext2fs"],)), {"tools": "warn"}),
+        (replace(GOOD, missing=(NEEDS["genext2fs"],), images=frozenset()), {"tools": "fail", "images": "warn"}),
+        (replace(GOOD, libvirt=Answer("does not answer", False)), {"libvirt": "fail"}),
+    ],
+)
+def test_one_trouble_at_a_time(machine: Facts, expected: dict[str, str]) -> None:
+    assert troubles(machine) == expected
+
+
+def test_namespaces_are_an_ordinary_users_business() -> None:
+    closed = Answer("/etc/subuid gives ann no range of ids", False)
+    assert troubles(replace(GOOD, namespaces=closed)) == {}
+    ann = replace(GOOD, root=False, user="ann", namespaces=closed, images=frozenset())
+    check = only(ann, "user namespaces")
+    assert check.status == "fail"
+    assert check.mend == "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 ann"
+
+
+# --------------------------------------------------------------------------- the trap of /dev/kvm
+
+
+@pytest.mark.parametrize(
+    ("access", "trapped", "status"),
+    [
+        (KvmAccess(False), False, "ok"),
+        (KvmAccess(True, True, "libvirt-qemu", True), False, "ok"),
+        (KvmAccess(True, True, "libvirt-qemu", False), True, "fail"),
+        (KvmAccess(True, True), False, "ok"),
+        (KvmAccess(True, False), False, "warn"),
+        (KvmAccess(True, False, "libvirt-qemu", False), False, "warn"),
+    ],
+)
+def test_the_trap(access: KvmAccess, trapped: bool, status: str) -> None:
+    assert access.trapped is trapped
+    check = only(replace(GOOD, kvm=access), "kvm device")
+    assert check.status == status
+    assert (check.mend is None) == (status == "ok")
+
+
+def test_the_trap_is_mended_by_what_udev_would_do() -> None:
+    trapped = KvmAccess(True, True, "libvirt-qemu", False)
+    command = "chgrp kvm /dev/kvm && chmod 0660 /dev/kvm"
+    assert only(replace(GOOD, kvm=trapped), "kvm device").mend == command
+    assert only(replace(GOOD, kvm=trapped, root=False), "kvm device").mend == f"sudo sh -c '{command}'"
+
+
+@pytest.mark.parametrize(
+    ("conf", "accounts", "account"),
+    [
+        ('#user = "root"\n', {"libvirt-qemu"}, "libvirt-qemu"),
+        ("", {"qemu"}, "qemu"),
+        ('user = "tester"\n', {"qemu"}, "tester"),
+        ('  user="+107"\n', {"qemu"}, "107"),
+        ('remember_owner = 1\nuser = "root"\n', {"libvirt-qemu"}, "root"),
+        ("", set(), None),
+    ],
+)
+def test_whom_libvirt_runs_qemu_as(conf: str, accounts: set[str], account: str | None) -> None:
+    assert kvm_access.account_from(conf, accounts.__contains__) == account
+
+
+def test_the_topmost_closed_directory_is_the_one_to_mend(tmp_path: Path) -> None:
+    deep = tmp_path / "a" / "b" / "c"
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    closed = {tmp_path / "a", tmp_path / "a" / "b"}
+    assert kvm_access.first_closed(deep, lambda way: way not in closed) == tmp_path / "a"
+    assert kvm_access.first_closed(deep, lambda way: True) is None
+
+
+# --------------------------------------------------------------------------- packages and commands
+
+
+@pytest.mark.parametrize(
+    ("os_release", "family"),
+    [
+        ("ID=debian\n", Family.APT),
+        ('ID=linuxmint\nID_LIKE="ubuntu debian"\n', Family.APT),
+        ("ID=fedora\n", Family.DNF),
+        ('ID="rocky"\nID_LIKE="rhel centos fedora"\n', Family.DNF),
+        ("ID=arch\n", Family.PACMAN),
+        ('ID="opensuse-tumbleweed"\nID_LIKE="opensuse suse"\n', Family.ZYPPER),
+        ("ID=void\n", Family.UNKNOWN),
+        ("", Family.UNKNOWN),
+    ],
+)
+def test_families(os_release: str, family: Family) -> None:
+    assert packages.family_of(os_release) is family
+
+
+@pytest.mark.parametrize(
+    ("family", "command"),
+    [
+        (Family.APT, "apt-get install -y --no-install-recommends mmdebstrap qemu-utils"),
+        (Family.DNF, "dnf install -y /usr/bin/mmdebstrap qemu-img"),
+        (Family.PACMAN, "pacman -S --needed --noconfirm qemu-img"),
+        (Family.ZYPPER, "zypper --non-interactive install /usr/bin/mmdebstrap /usr/bin/qemu-img"),
+        (Family.UNKNOWN, None),
+    ],
+)
+def test_one_command_installs_what_is_missing(family: Family, command: str | None) -> None:
+    machine = replace(GOOD, family=family, missing=(NEEDS["qemu-img"], NEEDS["mmdebstrap"]))
+    assert only(machine, "tools").mend == command
+    mend = only(replace(machine, root=False), "tools").mend
+    assert mend == (f"sudo {command}" if command else None)
+
+
+def test_a_package_nobody_knows_is_named() -> None:
+    check = only(replace(GOOD, family=Family.PACMAN, missing=(NEEDS["mmdebstrap"],)), "tools")
+    assert check.mend is None
+    assert "no package that is known here for mmdebstrap" in check.detail
+
+
+def test_the_table_is_whole() -> None:
+    for need in packages.needs():
+        assert need.kind in {"command", "file", "pkgconfig"}
+        assert need.wanted_for in {"run", "build", "python"}
+        assert Family.APT in need.packages, f"{need.name} cannot be installed on Debian itself"
+
+
+def test_looking_for_a_need(tmp_path: Path) -> None:
+    (tmp_path / "lib.so").touch()
+
+    def there(kind: str, *alternatives: str) -> bool:
+        return packages.is_there(Need("x", "run", kind, alternatives, {}))
+
+    assert there("file", f"{tmp_path}/none", f"{tmp_path}/*.so")
+    assert not there("file", f"{tmp_path}/*.a")
+    assert there("command", "no-such-command", "sh")
+    assert not there("command", "no-such-command")
+
+
+def test_the_shell_sees_what_the_doctor_sees() -> None:
+    """ci/lib/packages.sh reads the same table; the two must agree on this machine."""
+    root = Path(__file__).parents[2]
+    script = f"""
+        set -euo pipefail
+        ROOT={root}; FAMILY=apt
+        . "$ROOT/ci/lib/packages.sh"
+        python_to_build_with() {{ :; }}
+        look_for_missing
+        printf '%s\\n' "${{MISSING[@]}}"
+    """
+    said = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, timeout=20).stdout
+    assert said.split() == [need.name for need in packages.needs() if not packages.is_there(need)]
+
+
+# --------------------------------------------------------------------------- reading the machine
+
+
+def test_keys_are_found_by_their_names() -> None:
+    ring = (
+        b"\x99\x01IDebian Archive Automatic Signing Key (12/bookworm) <ftpmaster@debian.org>\x89"
+        b"RDebian Security Archive Automatic Signing Key (11/bullseye) <ftpmaster@debian.org>"
+    )
+    assert looking.keys_in(ring) == {"bookworm"}
+
+
+def test_memory_is_what_the_control_group_leaves(tmp_path: Path) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal: 16777216 kB\nMemAvailable:    8388608 kB\n")
+    assert looking.memory_gib(meminfo, tmp_path) == 8.0
+    (tmp_path / "memory.current").write_text(f"{1 << 30}\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert looking.memory_gib(meminfo, tmp_path) == 8.0
+    (tmp_path / "memory.max").write_text(f"{4 << 30}\n")
+    assert looking.memory_gib(meminfo, tmp_path) == 3.0
+
+
+@pytest.mark.parametrize(("facts", "status"), [(GOOD, 0), (replace(GOOD, memory_gib=1.0), 2)])
+def test_the_doctor_for_machines(
+    facts: Facts, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "gather", lambda fresh: facts)
+    assert doctor.run_doctor(json_output=True) == status
+    said = json.loads(capsys.readouterr().out)
+    assert said["ok"] is (status == 0)
+    assert {check["name"] for check in said["checks"] if check["status"] == "fail"} == ({"memory"} if status else set())
+
+
+def test_the_doctor_for_people_keeps_commands_in_one_piece(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = tuple(packages.needs())
+    monkeypatch.setattr(doctor, "gather", lambda fresh: replace(GOOD, missing=missing))
+    assert doctor.run_doctor() == 2
+    said = capsys.readouterr().out
+    assert str(packages.install_command(Family.APT, missing, root=True)) in said
+    assert "A lab cannot come up here yet: tools." in said
+
+
+def test_brackets_in_details_are_text(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "gather", lambda fresh: replace(GOOD, qemu=Answer("it said [/nonsense]", False)))
+    assert doctor.run_doctor() == 2
+    assert "it said [/nonsense]" in capsys.readouterr().out
+
+
+# --------------------------------------------------------------------------- the accelerator's probe
+
+
+FAKE_QEMU = """#!/bin/sh
+[ "$1" = --version ] && echo "QEMU emulator version 9.9.9" && exit
+echo $$ >>"$0.pids"
+echo "$*" >>"$0.calls"
+case "$*" in
+    *"-accel kvm"*-kernel*) mode=$KVM_KERNEL ;;
+    *"-accel kvm"*) mode=$KVM_SECTOR ;;
+    *svm=on*) mode=$TCG_SVM ;;
+    *) mode=$TCG ;;
+esac
+case $mode in
+    boots) case "$*" in *-kernel*) echo "[    1.0] Run /init as init process" ;; *) echo "@SENTINEL@" ;; esac ;;
+    refuses) echo "qemu: no such thing" && exit 1 ;;
+esac
+exec sleep 60
+"""
+
+Machine = Callable[..., Path]
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """Makes a machine whose QEMU boots, refuses or hangs as told."""
+
+    def make(kvm_sector: str = "boots", kvm_kernel: str = "boots", tcg_svm: str = "boots", tcg: str = "boots") -> Path:
+        qemu = tmp_path / "qemu-system-x86_64"
+        qemu.write_text(FAKE_QEMU.replace("@SENTINEL@", bootable.SECTOR_SENTINEL.decode()))
+        qemu.chmod(0o755)
+        device = tmp_path / "kvm"
+        device.touch()
+        (tmp_path / "vmlinuz").touch()
+        monkeypatch.setattr(accel, "DEV_KVM", device)
+        monkeypatch.setattr(accel, "SLOW_SECONDS", 1.0)
+        monkeypatch.setattr(accel, "kvm_is_nested", lambda: True)
+        monkeypatch.delenv(accel.OVERRIDE, raising=False)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        for name, mode in {"KVM_SECTOR": kvm_sector, "KVM_KERNEL": kvm_kernel, "TCG_SVM": tcg_svm, "TCG": tcg}.items():
+            monkeypatch.setenv(name, mode)
+        return tmp_path
+
+    return make
+
+
+def calls(place: Path) -> int:
+    return len((place / "qemu-system-x86_64.calls").read_text().splitlines())
+
+
+def test_kvm_that_boots_is_used(machine: Machine) -> None:
+    place = machine()
+    found = accel.probe(place / "vmlinuz", None, place)
+    assert (found.kind, found.nested, calls(place)) == ("kvm", True, 2)
+
+
+def test_kvm_that_refuses_is_not(machine: Machine) -> None:
+    place = machine(kvm_sector="refuses")
+    found = accel.probe(place / "vmlinuz", None, place)
+    assert (found.kind, found.nested) == ("tcg", True)
+    assert "no such thing" in found.why
+
+
+def test_kvm_that_hangs_in_the_kernel_is_not_used_and_ends(machine: Machine) -> None:
+    place = machine(kvm_kernel="hangs")
+    started = time.monotonic()
+    found = accel.probe(place / "vmlinuz", None, place, deadline_seconds=0.4)
+    assert found.kind == "tcg"
+    assert time.monotonic() - started < 4
+    pids = (place / "qemu-system-x86_64.pids").read_text().split()
+    assert len(pids) == 4
+    assert [pid for pid in pids if Path("/proc", pid).exists() and not is_zombie(pid)] == []
+
+
+def is_zombie(pid: str) -> bool:
+    return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_a_boot_sector_alone_says_that_there_is_more_to_come(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = machine()
+    monkeypatch.setattr(accel, "host_kernel", lambda: None)
+    found = accel.probe(None, None, place)
+    assert (found.kind, calls(place)) == ("kvm", 1)
+    assert "the full probe follows when images exist" in found.why
+
+
+def test_without_a_device_kvm_is_not_even_tried(machine: Machine) -> None:
+    place = machine(kvm_sector="hangs")
+    (place / "kvm").unlink()
+    assert accel.probe(place / "vmlinuz", None, place).kind == "tcg"
+
+
+def test_emulation_without_svm_does_not_nest(machine: Machine) -> None:
+    place = machine(kvm_sector="refuses", tcg_svm="refuses")
+    found = accel.probe(place / "vmlinuz", None, place)
+    assert (found.kind, found.nested) == ("tcg", False)
+
+
+def test_a_qemu_that_boots_nothing_is_an_error(machine: Machine) -> None:
+    place = machine("refuses", "refuses", "refuses", "refuses")
+    with pytest.raises(InfrastructureError, match="boots nothing here.*no such thing"):
+        accel.probe(place / "vmlinuz", None, place)
+
+
+def test_the_answer_is_kept_until_something_changes(machine: Machine) -> None:
+    place = machine()
+    kernel = place / "vmlinuz"
+    first = accel.probe(kernel, None, place / "cache")
+    assert accel.probe(kernel, None, place / "cache") == first
+    assert calls(place) == 2
+    accel.probe(kernel, None, place / "cache", fresh=True)
+    assert calls(place) == 4
+    kernel.write_text("another kernel")
+    accel.probe(kernel, None, place / "cache")
+    assert calls(place) == 6
+    (place / "cache" / "probe.json").write_text("{ not json")
+    accel.probe(kernel, None, place / "cache")
+    assert calls(place) == 8
+
+
+def test_the_key_covers_device_kernel_and_choice(machine: Machine) -> None:
+    place = machine()
+    qemu, subject = place / "qemu-system-x86_64", accel.Subject(place / "vmlinuz")
+    keys = {accel.cache_key(qemu, None, subject), accel.cache_key(qemu, "tcg", subject)}
+    keys.add(accel.cache_key(qemu, None, None))
+    (place / "kvm").chmod(0o600)
+    keys.add(accel.cache_key(qemu, None, subject))
+    (place / "kvm").unlink()
+    keys.add(accel.cache_key(qemu, None, subject))
+    assert len(keys) == 5
+
+
+@pytest.mark.parametrize(("forced", "kvm"), [("kvm", "refuses"), ("tcg", "boots")])
+def test_the_choice_can_be_forced(forced: str, kvm: str, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = machine(kvm_sector=kvm)
+    monkeypatch.setenv(accel.OVERRIDE, forced)
+    found = accel.probe(place / "vmlinuz", None, place)
+    assert found.kind == forced
+    assert "forced by" in found.why
+
+
+def test_a_choice_that_does_not_exist(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = machine()
+    monkeypatch.setenv(accel.OVERRIDE, "xen")
+    with pytest.raises(UsageError, match="'kvm' or 'tcg', not 'xen'"):
+        accel.probe(None, None, place)
+
+
+@pytest.mark.parametrize(("text", "nested"), [("Y\n", True), ("1\n", True), ("N\n", False), ("0\n", False)])
+def test_reading_the_modules_parameter(tmp_path: Path, text: str, nested: bool) -> None:
+    (tmp_path / "nested").write_text(text)
+    assert accel.kvm_is_nested([tmp_path / "missing", tmp_path / "nested"]) is nested
+
+
+def test_last_words_are_readable() -> None:
+    assert accel.last_words(b"\x1bc\x1b[?7l\x1b[2JSeaBIOS (1.16)\r\n\r\n") == "'SeaBIOS (1.16)'"
+    assert accel.last_words(b"\x1bc\x1b[?7l\r\n") == "none at all"
+
+
+def test_the_boot_sector_is_one() -> None:
+    sector = bootable.boot_sector()
+    assert (len(sector), sector[-2:]) == (512, b"\x55\xaa")
+    where = int.from_bytes(sector[6:8], "little") - 0x7C00
+    assert sector[where:].startswith(bootable.SECTOR_SENTINEL + b"\r\n\0")
+
+
+@pytest.mark.skipif(shutil.which("cpio") is None, reason="needs cpio to read the archive back")
+def test_the_initial_file_system_is_an_archive_with_an_init(tmp_path: Path) -> None:
+    archive = bootable.tiny_initramfs()
+    said = subprocess.run(["cpio", "-itv"], input=archive, capture_output=True, check=True).stdout.decode()
+    assert said.startswith("-rwxr-xr-x")
+    assert said.split()[-1] == "init"
+
+
+# --------------------------------------------------------------------------- libvirt's daemons, and places
+
+
+def test_a_dead_daemons_socket_is_no_answer(tmp_path: Path) -> None:
+    one = daemon.Daemon("libvirtd", tmp_path / "sock")
+    assert not daemon._answers(one)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(one.socket))
+        listener.listen()
+        assert daemon._answers(one)
+    assert one.socket.exists()
+    assert not daemon._answers(one)
+
+
+def test_a_daemon_that_ends_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "libvirtd"
+    program.write_text("#!/bin/sh\necho 'error : cannot bind' >&2\nexit 6\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("DRBD_HARNESS_STATE", str(tmp_path / "state"))
+    with ExitStack() as undo:
+        started = daemon._start(daemon.Daemon("libvirtd", tmp_path / "sock"), undo)
+        with pytest.raises(InfrastructureError, match="libvirtd ended with status 6: error : cannot bind"):
+            daemon._wait_for(started, Deadline.after(5, "an answer"))
+
+
+def test_systemd_is_told_by_its_own_directory(tmp_path: Path) -> None:
+    assert daemon.has_systemd(tmp_path)
+    assert not daemon.has_systemd(tmp_path / "missing")
+
+
+def test_the_connection_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(daemon.URI_OVERRIDE, "qemu+ssh://somewhere/system")
+    assert daemon.default_uri() == "qemu+ssh://somewhere/system"
+    monkeypatch.delenv(daemon.URI_OVERRIDE)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert daemon.default_uri() == "qemu:///session"
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert daemon.default_uri() == "qemu:///system"
+
+
+def test_a_libvirt_that_is_not_there_is_an_error_of_ours(tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match="libvirt does not answer"):
+        daemon.connect(f"qemu+unix:///system?socket={tmp_path}/none")
+
+
+def test_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("DRBD_HARNESS_CACHE", "DRBD_HARNESS_STATE", "XDG_CACHE_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/home/ann")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert (paths.cache_dir(), paths.state_dir()) == (
+        Path("/var/cache/drbd-harness"),
+        Path("/var/lib/drbd-harness"),
+    )
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert (paths.cache_dir(), paths.state_dir()) == (
+        Path("/home/ann/.cache/drbd-harness"),
+        Path("/home/ann/.local/state/drbd-harness"),
+    )
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", "relative/is/ignored")
+    assert paths.cache_dir() == tmp_path / "drbd-harness"
+    assert paths.state_dir() == Path("/home/ann/.local/state/drbd-harness")
+    monkeypatch.setenv("DRBD_HARNESS_STATE", str(tmp_path / "mine"))
+    assert paths.state_dir() == tmp_path / "mine"
+
+
+def test_roots_directories_can_be_entered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        monkeypatch.setattr(os, "geteuid", lambda: 0)
+        made = paths.make(tmp_path / "a" / "b")
+        assert [path.stat().st_mode & 0o777 for path in (made, made.parent)] == [0o755, 0o755]
+        monkeypatch.setattr(os, "geteuid", lambda: 1000)
+        assert paths.make(tmp_path / "c").stat().st_mode & 0o777 == 0o700
+    finally:
+        os.umask(before)
