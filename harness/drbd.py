@@ -188,8 +188,7 @@ class Resource:
         events = self.events(self.a)
         cursor = events.cursor()
         deadline = Deadline.after(VERIFY_SECONDS, "the online verify")
-        # Without a start, one that follows an aborted one would begin where that one stopped.
-        self.a.runner.run(["drbdadm", "verify", "--start=0", f"{self.spec.name}/0"])
+        self.a.runner.run(self._start_verify())
         begun = events.wait(lambda state: state.replication == "VerifyS", "the start of the verify", deadline, cursor)
         events.wait(lambda state: state.replication != "VerifyS", "the end of the verify", deadline, begun)
         for node in (self.a, self.b):
@@ -200,6 +199,13 @@ class Resource:
         target = verify_of(logs[1], self.b.name, self.spec.minor)
         skipped = max(last_verify(log, self.spec.minor).skipped_blocks for log in logs)
         return Verify(source, target, time.monotonic() - began, skipped), raw_a, raw_b
+
+    def _start_verify(self) -> list[str]:
+        # Without a start, one that follows an aborted one would begin where that one stopped.
+        volume = f"{self.spec.name}/0"
+        if self.major < 9:
+            return ["drbdadm", "--", "--start=0", "verify", volume]
+        return ["drbdadm", "verify", "--start=0", volume]
 
     def repair(self, differing: Callable[[], int]) -> Repair:
         """Make ``b`` equal to ``a`` again and let ``differing`` (the comparison) say whether it is.

@@ -249,6 +249,10 @@ def conclude(trial: Trial, owning: Owning, method: str) -> None:
         trial.ask()
         trial.explain(owning, method)
         trial.repair()
+    except HarnessError as trouble:
+        trial.fail(trouble)
+    # Where an oracle failed, the kernel logs are what tells why.
+    try:
         trial.close_logs()
     except HarnessError as trouble:
         trial.fail(trouble)

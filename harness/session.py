@@ -20,7 +20,7 @@ from harness.guest import Guest
 from harness.judge import Controls, control_outcome, judge
 from harness.lab.base import Lab
 from harness.matrix import with_controls
-from harness.model import Cell, Control, Evidence, Verdict, VerdictKind
+from harness.model import Cell, Evidence, Verdict, VerdictKind
 from harness.report import Result
 from harness.scenario import Trial, play
 from harness.store import Store
@@ -29,6 +29,8 @@ from harness.workloads import workload_named
 LabFactory = Callable[[], AbstractContextManager[Lab]]
 
 REBUILDS = 1
+# Failures that say nothing about the cell: what it stood on went away.
+LOST = ("lost-node", "lost-guest")
 
 
 class Session:
@@ -42,7 +44,7 @@ class Session:
         self._lab: Lab | None = None
         self._resource: Resource | None = None
         self._guest: Guest | None = None
-        self._controls: Controls | None = None
+        self._controls: Controls = {}
         self._rebuilds = 0
         self._gave_up: str | None = None
 
@@ -112,19 +114,31 @@ class Session:
     # ------------------------------------------------------------------------------------------ cells
 
     def play(self, cell: Cell) -> Result:
-        """One cell and what is to be thought of it; the run's controls go first if they have not gone yet."""
+        """One cell and what is to be thought of it; the run's controls go first if they have not gone yet.
+
+        A cell whose node or guest was lost is played once more, on what replaced it; both attempts are kept.
+        """
+        result = self._after_controls(cell)
+        failure = result.evidence.failure if result.evidence else None
+        if failure is not None and failure.kind in LOST and self._gave_up is None:
+            self.say(f"{cell.id}: once more")
+            result = self._after_controls(cell)
+        return result
+
+    def _after_controls(self, cell: Cell) -> Result:
         if cell.control is None:
             self.controls()
         return self._play(cell)
 
     def controls(self) -> Controls:
-        """The outcomes of this lab's controls, played at the first use."""
-        if self._controls is None:
-            run = self.store.run()
-            self._controls = {}
-            for cell in with_controls(run.cells):
-                if cell.control is not None and cell.control not in self._controls:
-                    self._play(cell)
+        """The outcomes of this lab's controls, played at the first use.
+
+        A second round is for a lab that was rebuilt in the middle of the first: nothing proven then counts.
+        """
+        cells = [cell for cell in with_controls(self.store.run().cells) if cell.control is not None]
+        for cell in [*cells, *cells]:
+            if cell.control not in self._controls and self._gave_up is None:
+                self._play(cell)
         return self._controls
 
     def _play(self, cell: Cell) -> Result:
@@ -143,8 +157,8 @@ class Session:
         """The verdict on what a trial found, kept beside it; mends what the trial broke."""
         cell = evidence.cell
         if cell.control is not None:
-            self._controls = {**(self._controls or {}), cell.control: control_outcome(evidence)}
-        verdict = judge(evidence, self._controls or {})
+            self._controls = {**self._controls, cell.control: control_outcome(evidence)}
+        verdict = judge(evidence, self._controls)
         trial.attempt.save_verdict(verdict)
         self.say(f"{cell.id}: {verdict.kind}: {verdict.sentence}")
         if evidence.failure is not None or (evidence.repair and evidence.repair.differing_after):
@@ -154,7 +168,7 @@ class Session:
     def _played_control(self, cell: Cell) -> Result | None:
         """A control of this lab that was played already, asked for again as an item of its own."""
         assert cell.control is not None
-        if cell.control not in (self._controls or {}):
+        if cell.control not in self._controls:
             return None
         evidence = self.store.evidence(cell.id)
         verdict = self.store.verdict(cell.id)
@@ -204,7 +218,7 @@ class Session:
         self._resource = None
         self._lab = None
         # Another lab proves nothing about this one.
-        self._controls = None
+        self._controls = {}
         self._stack.close()
 
     def _keep_guest_console(self) -> None:
@@ -219,11 +233,3 @@ class Session:
 def inconclusive(cell: Cell, trouble: str) -> Result:
     """The answer for a cell that could not even begin."""
     return Result(cell, Verdict(VerdictKind.INCONCLUSIVE, trouble), None)
-
-
-def controls_of(evidence: list[Evidence], lab: str) -> Controls:
-    """The outcomes of the controls that were played in one lab; the newest of each counts."""
-    found: dict[Control, Evidence] = {
-        one.cell.control: one for one in evidence if one.cell.control is not None and one.lab == lab
-    }
-    return {control: control_outcome(one) for control, one in found.items()}

@@ -82,12 +82,13 @@ catch_signals() {
     trap 'pass_on HUP' HUP
 }
 
-# A Ctrl-C at the terminal reaches the child too, and a second one would disturb its cleaning up.
+# Whatever we are told to end with, the child hears it as Ctrl-C: that is what everything cleans up after.  A Ctrl-C at
+# the terminal reaches it without us, and a second one would disturb the cleaning up.
 pass_on() { # signal
     INTERRUPTED=$1
     [[ -n $CHILD ]] || stop_if_interrupted
     if [[ $1 != INT ]] || ! at_the_terminal; then
-        kill -s "$1" "$CHILD" 2>/dev/null || true
+        kill -s INT "$CHILD" 2>/dev/null || true
     fi
 }
 

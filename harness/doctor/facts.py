@@ -57,7 +57,8 @@ def gather(*, fresh: bool = False, suite: str = DEFAULT_SUITE) -> Facts:
 
 def keys_in(keyring: bytes) -> frozenset[str]:
     """The Debian suites whose archive keys are in a keyring, by the keys' own names."""
-    return frozenset(name.decode() for name in re.findall(rb"Automatic Signing Key \(\d+/([a-z]+)\)", keyring))
+    names = re.findall(rb"Debian Archive Automatic Signing Key \(\d+/([a-z]+)\)", keyring)
+    return frozenset(name.decode() for name in names)
 
 
 def memory_gib(meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> float:

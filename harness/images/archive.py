@@ -25,8 +25,6 @@ _MODULE = re.compile(r"\.ko(?:\.xz)?$")
 class Contents:
     """What the builder has to know of an installed system."""
 
-    kernel: bytes
-    """Unpacked where the recipe unpacks it: QEMU starts such a kernel without decompressing it."""
     kernel_version: str
     modules: dict[str, bytes]
     """The initrd's modules, uncompressed, in loading order: file name to content."""
@@ -62,10 +60,25 @@ def pack(path: Path, files: Iterable[Entry], programs: Mapping[str, Path]) -> No
             add(PurePosixPath(name), tarfile.REGTYPE, 0o755, binary.read_bytes())
 
 
-def read(path: Path, initrd_modules: Iterable[str]) -> Contents:
-    """Look through the installed system in the tar ``path``.
+def find_kernel(boot: Path) -> tuple[str, Path]:
+    """The version of the one kernel in the directory ``boot``, and its file.
 
-    Raises :class:`ImageError` if there is not exactly one kernel, or one of ``initrd_modules`` is missing.
+    The file is ``vmlinux-VERSION`` where the recipe unpacked the kernel: QEMU starts such a one without
+    decompressing it.  Raises :class:`ImageError` unless there is exactly one.
+    """
+    kernels = sorted(boot.glob("vmlinuz-*"))
+    if len(kernels) != 1:
+        names = ", ".join(path.name for path in kernels)
+        raise ImageError(f"the installed system has {len(kernels)} kernels instead of one: {names}")
+    version = kernels[0].name.removeprefix("vmlinuz-")
+    unpacked = boot / f"vmlinux-{version}"
+    return version, unpacked if unpacked.is_file() else kernels[0]
+
+
+def read(path: Path, version: str, initrd_modules: Iterable[str]) -> Contents:
+    """Look through the installed system in the tar ``path``, whose kernel is ``version``.
+
+    Raises :class:`ImageError` if one of ``initrd_modules`` is missing.
     """
     blocks = inodes = 0
     with tarfile.open(path, "r:") as tar:
@@ -86,10 +99,6 @@ def read(path: Path, initrd_modules: Iterable[str]) -> Contents:
                 raise ImageError(f"{name} in the installed system is not a file")
             return found.read()
 
-        kernels = [name for name in members if name.startswith("boot/vmlinuz-")]
-        if len(kernels) != 1:
-            raise ImageError(f"the installed system has {len(kernels)} kernels instead of one: {', '.join(kernels)}")
-        version = kernels[0].removeprefix("boot/vmlinuz-")
         tree = f"usr/lib/modules/{version}"
         order = loading_order(
             content(f"{tree}/modules.dep").decode(), content(f"{tree}/modules.builtin").decode(), initrd_modules
@@ -101,9 +110,7 @@ def read(path: Path, initrd_modules: Iterable[str]) -> Contents:
                 lzma.decompress(data) if name.endswith(".xz") else data
             )
         packages = parse_status(content("var/lib/dpkg/status").decode())
-        unpacked = f"boot/vmlinux-{version}"
-        kernel = content(unpacked if unpacked in members else kernels[0])
-        return Contents(kernel, version, modules, packages, blocks, inodes)
+        return Contents(version, modules, packages, blocks, inodes)
 
 
 def loading_order(modules_dep: str, modules_builtin: str, wanted: Iterable[str]) -> list[str]:

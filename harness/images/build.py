@@ -130,11 +130,12 @@ def _make(work: Path, wanted: Recipe, digest: str, directory: Path, log: Path, s
     programs = {path: binaries[source] for path, source in wanted.programs}
     archive.pack(overlay, recipe.entries(wanted, directory), programs)
 
-    _run(mmdebstrap_argv(wanted, overlay, tar, os.environ.get(MIRROR_VARIABLE)), log, step)
+    _run(mmdebstrap_argv(wanted, overlay, parts, tar, os.environ.get(MIRROR_VARIABLE)), log, step)
 
     step.say("reading what was installed")
-    contents = archive.read(tar, wanted.initrd_modules)
-    (work / "vmlinuz").write_bytes(contents.kernel)
+    version, kernel = archive.find_kernel(parts / "boot")
+    kernel.rename(work / "vmlinuz")
+    contents = archive.read(tar, version, wanted.initrd_modules)
     (work / "initrd.img").write_bytes(archive.initrd(binaries["initrd.c"].read_bytes(), contents.modules))
     blocks, inodes = archive.filesystem_size(contents, wanted.free_mib)
     image = work / "root.img"
@@ -163,8 +164,11 @@ def _make(work: Path, wanted: Recipe, digest: str, directory: Path, log: Path, s
         path.chmod(0o644)
 
 
-def mmdebstrap_argv(wanted: Recipe, overlay: Path, tar: Path, mirror: str | None) -> list[str]:
-    """The mmdebstrap command that makes ``tar`` of ``wanted`` with the files of the tar ``overlay`` in it."""
+def mmdebstrap_argv(wanted: Recipe, overlay: Path, parts: Path, tar: Path, mirror: str | None) -> list[str]:
+    """The mmdebstrap command that makes ``tar`` of ``wanted``.
+
+    The files of the tar ``overlay`` go in; what is in ``/boot`` comes out, into ``parts``.
+    """
     argv = [
         "mmdebstrap",
         f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
@@ -190,6 +194,7 @@ def mmdebstrap_argv(wanted: Recipe, overlay: Path, tar: Path, mirror: str | None
     if wanted.keep_modules:
         argv.append(_in_chroot(f"exec /usr/lib/drbd-harness/slim-modules {shlex.join(wanted.keep_modules)}"))
     argv += [_in_chroot(command) for command in wanted.commands]
+    argv += [f"--customize-hook=copy-out /boot {shlex.quote(str(parts))}", _in_chroot("rm -rf /boot/*")]
     return [*argv, wanted.suite, str(tar), *([mirror] if mirror else [])]
 
 

@@ -1,0 +1,219 @@
+"""Commands in a guest through qemu-guest-agent."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import libvirt
+import pytest
+
+from harness import agent as module
+from harness.agent import GuestAgent
+from harness.errors import CommandError, DeadlineError, LostGuestError
+from harness.wait import Deadline
+
+
+class Domain:
+    """A domain whose agent is this object; ``status`` is what guest-exec-status says in the end."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.timeouts: list[int] = []
+        self.status: dict[str, Any] = {"exited": True, "exitcode": 0}
+        self.pending = 0
+        self.silent = 0
+        self.files: dict[str, bytearray] = {}
+        self.active = True
+        self.fails: Callable[[str], bool] = lambda _: False
+
+    def isActive(self) -> int:  # noqa: N802 - libvirt's name
+        return int(self.active)
+
+    def answer(self, request: str, timeout: int) -> str:
+        asked = json.loads(request)
+        command, arguments = asked["execute"], asked.get("arguments", {})
+        self.asked.append((command, arguments))
+        self.timeouts.append(timeout)
+        if self.silent or self.fails(command):
+            self.silent -= 1
+            raise libvirt.libvirtError("Guest agent is not responding")
+        return json.dumps({"return": getattr(self, command.replace("-", "_"))(**{
+            name.replace("-", "_"): value for name, value in arguments.items()
+        })})  # fmt: skip
+
+    def guest_ping(self) -> dict[str, Any]:
+        return {}
+
+    def guest_exec(self, **_: Any) -> dict[str, Any]:
+        return {"pid": 42}
+
+    def guest_exec_status(self, pid: int) -> dict[str, Any]:
+        assert pid == 42
+        if self.pending:
+            self.pending -= 1
+            return {"exited": False}
+        return self.status
+
+    def guest_file_open(self, path: str, mode: str) -> int:
+        assert mode == "w"
+        self.files[path] = bytearray()
+        return 1000
+
+    def guest_file_write(self, handle: int, buf_b64: str) -> dict[str, Any]:
+        assert handle == 1000
+        data = base64.b64decode(buf_b64)
+        list(self.files.values())[-1].extend(data)
+        return {"count": len(data), "eof": False}
+
+    def guest_file_close(self, handle: int) -> dict[str, Any]:
+        assert handle == 1000
+        return {}
+
+    def commands(self) -> list[str]:
+        return [command for command, _ in self.asked]
+
+
+@pytest.fixture
+def domain(monkeypatch: pytest.MonkeyPatch) -> Domain:
+    monkeypatch.setattr(
+        module.libvirt_qemu, "qemuAgentCommand", lambda domain, request, timeout, flags: domain.answer(request, timeout)
+    )
+    return Domain()
+
+
+@pytest.fixture
+def agent(domain: Domain) -> GuestAgent:
+    return GuestAgent(lambda: domain)
+
+
+def encoded(text: bytes) -> str:
+    return base64.b64encode(text).decode()
+
+
+def test_a_command_runs_bounded_with_a_path_and_its_output_comes_back(agent: GuestAgent, domain: Domain) -> None:
+    domain.status = {"exited": True, "exitcode": 0, "out-data": encoded(b"a\xff\n"), "err-data": encoded(b"warn\n")}
+    domain.pending = 2
+    done = agent.run(["mkswap", "/dev/vdb x"], timeout=12)
+    assert (done.host, done.argv, done.status) == ("guest", ("mkswap", "/dev/vdb x"), 0)
+    assert (done.stdout, done.stderr) == ("a\ufffd\n", "warn\n")
+    command, arguments = domain.asked[0]
+    assert command == "guest-exec" and arguments["capture-output"] is True
+    assert [arguments["path"], *arguments["arg"]] == ["timeout", "-k", "2", "12", "mkswap", "/dev/vdb x"]
+    assert any(one.startswith("PATH=") and "/sbin" in one for one in arguments["env"])
+    assert "input-data" not in arguments
+    assert domain.commands()[1:] == ["guest-exec-status"] * 3
+
+
+def test_standard_input_is_handed_over(agent: GuestAgent, domain: Domain) -> None:
+    agent.run(["cat"], stdin="ä\n")
+    assert base64.b64decode(domain.asked[0][1]["input-data"]).decode() == "ä\n"
+
+
+def test_a_status_is_an_error_unless_it_was_asked_for(agent: GuestAgent, domain: Domain) -> None:
+    domain.status = {"exited": True, "exitcode": 3, "err-data": encoded(b"no\n")}
+    with pytest.raises(CommandError, match="on guest, 'false' ended with status 3: no"):
+        agent.run(["false"])
+    assert agent.run(["false"], ok=()).status == 3
+    assert agent.run(["false"], ok=(3,)).status == 3
+
+
+def test_a_death_by_signal_is_a_status_as_in_a_shell(agent: GuestAgent, domain: Domain) -> None:
+    domain.status = {"exited": True, "signal": 11}
+    assert agent.run(["x"], ok=()).status == 139
+
+
+def test_the_bound_is_a_deadline_and_its_status_alone_is_not(agent: GuestAgent, domain: Domain) -> None:
+    domain.status = {"exited": True, "exitcode": 124}
+    assert agent.run(["x"], ok=()).status == 124, "it came at once: the program's own"
+    with pytest.raises(DeadlineError, match="'x y' in guest did not end within 0 s"):
+        agent.run(["x", "y"], timeout=0)
+
+
+def test_a_command_whose_end_is_never_told(agent: GuestAgent, domain: Domain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_ANSWER_SECONDS", 0)
+    domain.pending = 10**6
+    with pytest.raises(DeadlineError, match="the end of 'x' in guest did not happen"):
+        agent.run(["x"], timeout=0.1)
+
+
+def test_an_agent_that_does_not_answer_is_a_lost_guest(agent: GuestAgent, domain: Domain) -> None:
+    domain.silent = 1
+    with pytest.raises(LostGuestError, match="the agent of guest did not do guest-exec: Guest agent is not responding"):
+        agent.run(["true"])
+
+
+@pytest.mark.parametrize("size", [0, 1, 48 * 1024, 48 * 1024 + 1, 200_000])
+def test_a_file_holds_exactly_the_text_in_pieces_the_agent_can_take(
+    agent: GuestAgent, domain: Domain, size: int
+) -> None:
+    text = ("0123456789ä" * (size // 11 + 1))[:size]
+    agent.write("/etc/x", text)
+    assert domain.files["/etc/x"].decode() == text
+    assert domain.commands()[0] == "guest-file-open" and domain.commands()[-1] == "guest-file-close"
+    assert all(len(arguments.get("buf-b64", "")) <= 64 * 1024 for _, arguments in domain.asked)
+
+
+def test_a_file_is_closed_when_writing_fails(agent: GuestAgent, domain: Domain) -> None:
+    domain.fails = lambda command: command == "guest-file-write"
+    with pytest.raises(LostGuestError, match="guest-file-write"):
+        agent.write("/etc/x", "text")
+    assert domain.commands()[-1] == "guest-file-close"
+
+
+def test_after_a_migration_the_new_domain_is_asked(domain: Domain) -> None:
+    other = Domain()
+    at = [domain]
+    agent = GuestAgent(lambda: at[0])
+    agent.run(["true"])
+    at[0] = other
+    agent.run(["true"])
+    assert domain.commands() == other.commands() == ["guest-exec", "guest-exec-status"]
+
+
+# --------------------------------------------------------------------------- until it answers
+
+
+@pytest.fixture
+def no_sleep(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    slept: list[float] = []
+    monkeypatch.setattr(module.time, "sleep", slept.append)
+    return slept
+
+
+def test_an_agent_is_waited_for(agent: GuestAgent, domain: Domain, no_sleep: list[float]) -> None:
+    domain.silent = 3
+    agent.wait_ready(Deadline.after(10, "the agent"))
+    assert domain.commands() == ["guest-ping"] * 4 and len(no_sleep) == 3
+    assert all(1 <= timeout <= 5 for timeout in domain.timeouts), "one silent question must not eat the deadline"
+
+
+def test_a_guest_that_ended_is_not_waited_for(agent: GuestAgent, domain: Domain, no_sleep: list[float]) -> None:
+    domain.silent, domain.active = 10**6, False
+    with pytest.raises(LostGuestError, match="guest ended before its agent answered"):
+        agent.wait_ready(Deadline.after(10, "the agent"))
+    assert no_sleep == []
+
+
+def test_an_agent_that_never_comes(agent: GuestAgent, domain: Domain) -> None:
+    domain.silent = 10**6
+    with pytest.raises(DeadlineError, match="the agent did not happen within 0 s"):
+        agent.wait_ready(Deadline.after(0.05, "the agent"))
+
+
+def test_a_domain_that_vanished_is_a_lost_guest(agent: GuestAgent, domain: Domain) -> None:
+    def gone() -> int:
+        raise libvirt.libvirtError("Domain not found")
+
+    domain.silent = 10**6
+    domain.isActive = gone  # type: ignore[method-assign]
+    with pytest.raises(LostGuestError):
+        agent.wait_ready(Deadline.after(0.5, "the agent"))
+
+
+def test_the_bound_of_a_command_is_what_timeout_understands() -> None:
+    done = subprocess.run(["timeout", "-k", "2", f"{12.0:.0f}", "true"], check=False)
+    assert done.returncode == 0

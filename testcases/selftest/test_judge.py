@@ -1,0 +1,533 @@
+"""Evidence in, verdict out: every kind, every doubt, and which of two comes first."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from harness.judge import ControlOutcome, Controls, control_outcome, judge, outcomes
+from harness.model import (
+    AioMode,
+    CacheMode,
+    Cell,
+    ClientKind,
+    Comparison,
+    Control,
+    Evidence,
+    Extent,
+    Failure,
+    NodeVerify,
+    Observed,
+    Ownership,
+    State,
+    Verdict,
+    VerdictKind,
+    Verify,
+    Widener,
+    Work,
+    extents_of,
+)
+
+# A busy machine is no failure.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
+
+BLOCKS = 32768
+HEALTHY = State("Connected", "Primary", "Secondary", "UpToDate", "UpToDate")
+HELD: Controls = {control: ControlOutcome(control, True, "as it should be") for control in Control}
+SWAP = Cell("swap", cache=CacheMode.NONE)
+
+
+def observed(cell: Cell) -> Observed:
+    """Just what the cell asks for."""
+    seen = Observed(
+        scatter_gather=True, link_delay_ms=cell.widener.link_delay_ms, disk_delay_ms=cell.widener.disk_delay_ms
+    )
+    if cell.cache is None:
+        return seen
+    told = cell.cache.guest_write_cache
+    return replace(
+        seen,
+        o_direct=cell.cache.direct,
+        qemu_cache={
+            "direct": cell.cache.direct,
+            "no-flush": cell.cache.no_flush,
+            "writeback": told == "write back",
+        },
+        qemu_aio=cell.aio.value,
+        guest_write_cache=told,
+    )
+
+
+def oracles(verified: set[int], compared: set[int], counter_kib: int | None = None) -> dict[str, Any]:
+    """What the three oracles say, as fields of the evidence."""
+    extents = extents_of(verified)
+    nodes = (NodeVerify(name, True, True, extents, len(verified)) for name in ("nodea", "nodeb"))
+    return {
+        "verify": Verify(*nodes, 9.0),
+        "counter_kib": 4 * len(verified) if counter_kib is None else counter_kib,
+        "comparison": Comparison(BLOCKS, extents_of(compared), 0.1, "controller"),
+    }
+
+
+def evidence(cell: Cell = SWAP, **changed: Any) -> Evidence:
+    """Evidence that is CLEAN under controls that held, but for what is ``changed``."""
+    whole: dict[str, Any] = {
+        "lab": "lab",
+        "device_blocks": BLOCKS,
+        "before": HEALTHY,
+        "after": HEALTHY,
+        "equal_before": True,
+        "observed": observed(cell),
+        "work": Work(8.0),
+        "exposed_blocks": 1000,
+        **oracles(set(), set()),
+        **changed,
+    }
+    return Evidence(cell, 1, "2026-11-23T01:50:10Z", **whole)
+
+
+def kind(found: Evidence, controls: Controls | None = HELD) -> VerdictKind:
+    return judge(found, controls).kind
+
+
+def doubted(found: Evidence, words: str, controls: Controls | None = HELD) -> None:
+    """``found`` is INCONCLUSIVE, and the sentence says why."""
+    verdict = judge(found, controls)
+    assert verdict.kind is VerdictKind.INCONCLUSIVE, verdict.sentence
+    assert words in verdict.sentence
+
+
+# --------------------------------------------------------------------------- one of each kind
+
+
+def test_nothing_found_by_a_lab_that_can_see_is_clean_with_its_bound() -> None:
+    verdict = judge(evidence(), HELD)
+    assert verdict.kind is VerdictKind.CLEAN
+    assert (verdict.exposed_blocks, verdict.differing_blocks, verdict.reasons) == (1000, 0, ())
+    assert verdict.rate_upper_95 == pytest.approx(1 - 0.05 ** (1 / 1000))
+    assert "1000 exposed block writes" in verdict.sentence and "0.003 of them" in verdict.sentence
+
+
+def test_blocks_that_verify_saw_and_the_comparison_does_not_are_transient() -> None:
+    verdict = judge(evidence(**oracles({1, 2, 3}, set())), HELD)
+    assert (verdict.kind, verdict.differing_blocks) == (VerdictKind.TRANSIENT, 0)
+    assert "3 blocks" in verdict.sentence
+
+
+def test_blocks_that_differ_in_the_end_are_divergence_with_owners_and_the_claim() -> None:
+    found = evidence(**oracles({5, 6, 7, 900}, {5, 6, 900}), ownership=Ownership(live=1, dead=2))
+    verdict = judge(found, HELD)
+    assert (verdict.kind, verdict.differing_blocks) == (VerdictKind.DIVERGED, 3)
+    assert verdict.sentence.startswith("3 blocks differ (1 live, 2 dead) after 1000 exposed block writes")
+    assert "while DRBD said Connected, UpToDate/UpToDate" in verdict.sentence
+    assert verdict.reasons == ("1 more blocks were reported and are equal again",)
+    assert verdict.rate_upper_95 is not None and verdict.rate_upper_95 > 0.003
+
+
+def test_divergence_needs_neither_controls_nor_scatter_gather_nor_an_owner() -> None:
+    found = evidence(**oracles({5}, {5}), after=None, exposed_blocks=0)
+    found = replace(found, observed=replace(found.observed, scatter_gather=False))
+    verdict = judge(found, {})
+    assert (verdict.kind, verdict.sentence) == (VerdictKind.DIVERGED, "1 blocks differ (no owner known)")
+    assert verdict.rate_upper_95 is None, "no trials, no rate"
+
+
+def test_more_differing_blocks_than_exposed_ones_still_have_a_verdict() -> None:
+    verdict = judge(evidence(**oracles({1, 2, 3}, {1, 2, 3}), exposed_blocks=2), HELD)
+    assert (verdict.kind, verdict.rate_upper_95) == (VerdictKind.DIVERGED, 1.0)
+
+
+def test_wrong_data_read_back_is_corrupt() -> None:
+    verdict = judge(evidence(work=Work(8.0, read_back_errors=3), **oracles({4, 5}, {4})), HELD)
+    assert (verdict.kind, verdict.differing_blocks) == (VerdictKind.CORRUPT, 1)
+    assert "3 time(s)" in verdict.sentence
+
+
+def test_a_refusal_is_an_answer_in_the_words_of_who_refused() -> None:
+    words = "libvirt or QEMU refused: io=native needs cache.direct=on"
+    verdict = judge(evidence(failure=Failure("refused", "attach", words), verify=None, comparison=None), None)
+    assert (verdict.kind, verdict.sentence) == (VerdictKind.REFUSED, words)
+
+
+def test_a_failure_is_inconclusive_with_its_phase() -> None:
+    verdict = judge(evidence(failure=Failure("deadline", "verify", "it took too long")), HELD)
+    assert (verdict.kind, verdict.sentence) == (VerdictKind.INCONCLUSIVE, "verify: it took too long")
+
+
+# --------------------------------------------------------------------------- which comes first
+
+
+def layered(*layers: str) -> Evidence:
+    """Evidence with several things to say at once."""
+    found = evidence(**oracles({1, 2}, {1}) if "diverged" in layers else oracles({1}, set()))
+    if "clean" in layers:
+        found = evidence()
+    if "mismatch" in layers:
+        found = replace(found, observed=replace(found.observed, o_direct=not found.observed.o_direct))
+    if "disagree" in layers:
+        found = replace(found, counter_kib=400)
+    if "corrupt" in layers:
+        found = replace(found, work=Work(1.0, read_back_errors=1))
+    if "failed" in layers:
+        found = replace(found, failure=Failure("lost-guest", "work", "gone"))
+    if "refused" in layers:
+        found = replace(found, failure=Failure("refused", "attach", "no"))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("layers", "wanted"),
+    [
+        (("refused", "corrupt", "diverged"), VerdictKind.REFUSED),
+        (("corrupt", "failed", "diverged"), VerdictKind.CORRUPT),
+        (("corrupt", "mismatch", "diverged"), VerdictKind.CORRUPT),
+        (("corrupt", "disagree"), VerdictKind.CORRUPT),
+        (("corrupt", "clean"), VerdictKind.CORRUPT),
+        (("failed", "diverged"), VerdictKind.INCONCLUSIVE),
+        (("mismatch", "diverged"), VerdictKind.INCONCLUSIVE),
+        (("disagree", "diverged"), VerdictKind.INCONCLUSIVE),
+        (("mismatch", "clean"), VerdictKind.INCONCLUSIVE),
+        (("diverged",), VerdictKind.DIVERGED),
+        ((), VerdictKind.TRANSIENT),
+        (("clean",), VerdictKind.CLEAN),
+    ],
+    ids=lambda value: "+".join(value) or "transient" if isinstance(value, tuple) else str(value),
+)
+def test_what_comes_first(layers: tuple[str, ...], wanted: VerdictKind) -> None:
+    assert kind(layered(*layers)) is wanted
+
+
+# --------------------------------------------------------------------------- asked and observed
+
+
+@pytest.mark.parametrize("aio", AioMode)
+@pytest.mark.parametrize("cache", CacheMode)
+def test_what_was_asked_and_seen_is_believed(cache: CacheMode, aio: AioMode) -> None:
+    assert kind(evidence(Cell("swap", cache=cache, aio=aio, widener=Widener(20, 0)))) is VerdictKind.CLEAN
+
+
+def test_each_cache_mode_wants_its_own_flags() -> None:
+    table = {
+        CacheMode.NONE: (True, False, True, "write back"),
+        CacheMode.DIRECTSYNC: (True, False, False, "write through"),
+        CacheMode.WRITETHROUGH: (False, False, False, "write through"),
+        CacheMode.WRITEBACK: (False, False, True, "write back"),
+        CacheMode.UNSAFE: (False, True, True, "write back"),
+    }
+    for asked in CacheMode:
+        for opened, (direct, no_flush, writeback, told) in table.items():
+            seen = Observed(
+                o_direct=direct,
+                qemu_cache={"direct": direct, "no-flush": no_flush, "writeback": writeback},
+                qemu_aio="threads",
+                guest_write_cache=told,
+                scatter_gather=True,
+            )
+            found = kind(evidence(Cell("swap", cache=asked), observed=seen))
+            wanted = VerdictKind.CLEAN if asked is opened else VerdictKind.INCONCLUSIVE
+            assert found is wanted, f"asked for {asked}, opened as {opened}"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"o_direct": False}, "QEMU's descriptor has O_DIRECT: False, not True"),
+        ({"o_direct": None}, "QEMU's descriptor has O_DIRECT could not be read back"),
+        ({"guest_write_cache": "write through"}, "the guest's write_cache: write through, not write back"),
+        ({"guest_write_cache": None}, "the guest's write_cache could not be read back"),
+        ({"qemu_aio": "io_uring"}, "the aio mode: io_uring, not threads"),
+        ({"qemu_aio": None}, "the aio mode could not be read back"),
+        ({"qemu_cache": None}, "QEMU's cache.direct could not be read back"),
+        ({"qemu_cache": {"direct": True, "no-flush": False}}, "QEMU's cache.writeback could not be read back"),
+        ({"qemu_cache": {"direct": False, "no-flush": False, "writeback": True}}, "QEMU's cache.direct: False"),
+        ({"qemu_cache": {"direct": True, "no-flush": True, "writeback": True}}, "QEMU's cache.no-flush: True"),
+        ({"qemu_cache": {"direct": True, "no-flush": False, "writeback": False}}, "QEMU's cache.writeback: False"),
+        ({"link_delay_ms": 20}, "the widener was 20/0 ms, 0/0 ms were asked"),
+        ({"disk_delay_ms": 3}, "the widener was 0/3 ms"),
+    ],
+)
+def test_each_mismatch_is_named(change: dict[str, Any], words: str) -> None:
+    found = evidence()
+    doubted(replace(found, observed=replace(found.observed, **change)), words)
+
+
+def test_a_widener_that_is_not_on_is_a_mismatch() -> None:
+    cell = Cell("swap", cache=CacheMode.NONE, widener=Widener(20, 5))
+    doubted(evidence(cell, observed=observed(SWAP)), "the widener was 0/0 ms, 20/5 ms were asked")
+
+
+def test_the_node_itself_has_no_qemu_to_ask() -> None:
+    cell = Cell("mutator", client=ClientKind.HOST, widener=Widener(20, 0))
+    assert kind(evidence(cell)) is VerdictKind.CLEAN
+    doubted(evidence(cell, observed=Observed(scatter_gather=True)), "the widener was 0/0 ms")
+
+
+# --------------------------------------------------------------------------- preconditions and silent oracles
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"before": None}, "was not Connected and UpToDate/UpToDate before"),
+        ({"before": replace(HEALTHY, connection="Connecting")}, "was not Connected and UpToDate/UpToDate before"),
+        ({"before": replace(HEALTHY, peer_disk="Inconsistent")}, "was not Connected and UpToDate/UpToDate before"),
+        ({"before": replace(HEALTHY, replication="VerifyS")}, "was not Connected and UpToDate/UpToDate before"),
+        ({"equal_before": False}, "the replicas were not equal before"),
+        ({"equal_before": None}, "the replicas were not equal before"),
+        ({"verify": None}, "the start and the end of the verify were not both seen"),
+        ({"counter_kib": None}, "an oracle did not answer"),
+        ({"comparison": None}, "an oracle did not answer"),
+        ({"device_blocks": BLOCKS + 1}, f"the comparison covered {BLOCKS} of {BLOCKS + 1} blocks"),
+        ({"device_blocks": 0, "comparison": Comparison(0, (), 0.0, "nowhere")}, "the comparison covered 0 of 0"),
+    ],
+)
+def test_what_makes_the_oracles_worthless(change: dict[str, Any], words: str) -> None:
+    doubted(evidence(**change), words)
+    doubted(evidence(**{**oracles({1}, {1}), **change}), words)
+
+
+@pytest.mark.parametrize("seen", [{"started": False}, {"finished": False}])
+def test_a_verify_that_was_not_seen_from_start_to_end(seen: dict[str, bool]) -> None:
+    whole = oracles(set(), set())["verify"]
+    doubted(evidence(verify=replace(whole, source=replace(whole.source, **seen))), "were not both seen")
+
+
+def test_a_verify_with_holes_proves_nothing() -> None:
+    whole = oracles(set(), set())["verify"]
+    doubted(evidence(verify=replace(whole, skipped_blocks=7)), "the verify skipped 7 busy blocks")
+    doubted(evidence(log_holes=3), "3 kernel messages were lost")
+
+
+# --------------------------------------------------------------------------- oracles that disagree
+
+
+def test_the_two_nodes_must_log_the_same_blocks() -> None:
+    whole = oracles({1, 2}, {1, 2})
+    target = replace(whole["verify"].target, extents=extents_of({1}))
+    doubted(evidence(**{**whole, "verify": replace(whole["verify"], target=target)}), "logged different blocks")
+
+
+def test_the_same_blocks_in_other_extents_are_the_same() -> None:
+    whole = oracles({1, 2}, {1, 2})
+    target = replace(whole["verify"].target, extents=(Extent(16, 8), Extent(8, 8), Extent(16, 8)))
+    assert kind(evidence(**{**whole, "verify": replace(whole["verify"], target=target)})) is VerdictKind.DIVERGED
+
+
+@pytest.mark.parametrize(
+    ("verified", "compared", "counter", "words"),
+    [
+        (set(), set(), 4, "verify logged 0 blocks, DRBD counts 4 KiB"),
+        ({1, 2}, {1, 2}, 4, "verify logged 2 blocks, DRBD counts 4 KiB"),
+        ({1, 2}, {1, 2}, 0, "verify logged 2 blocks, DRBD counts 0 KiB"),
+        ({1, 2}, {1, 2}, 12, "verify logged 2 blocks, DRBD counts 12 KiB"),
+        (set(), {9}, 0, "1 blocks differ that verify did not report"),
+        ({1}, {1, 9, 10}, 4, "2 blocks differ that verify did not report"),
+    ],
+)
+def test_each_disagreement(verified: set[int], compared: set[int], counter: int, words: str) -> None:
+    found = evidence(**oracles(verified, compared, counter))
+    doubted(found, "the oracles disagree: ")
+    doubted(found, words)
+
+
+# --------------------------------------------------------------------------- clean is doubted
+
+
+@pytest.mark.parametrize("control", Control)
+def test_clean_needs_each_control(control: Control) -> None:
+    missing = {name: outcome for name, outcome in HELD.items() if name is not control}
+    doubted(evidence(), f"nothing was found, but the {control} control of this run has no result", missing)
+    failed = {**HELD, control: ControlOutcome(control, False, "it saw nothing")}
+    doubted(evidence(), f"nothing was found, but the {control} control failed: it saw nothing", failed)
+
+
+def test_clean_without_any_controls() -> None:
+    doubted(evidence(), "control of this run has no result", None)
+
+
+@pytest.mark.parametrize("scatter_gather", [False, None])
+def test_a_link_without_scatter_gather_cannot_show_it(scatter_gather: bool | None) -> None:
+    seen = replace(observed(SWAP), scatter_gather=scatter_gather)
+    doubted(evidence(observed=seen), "no scatter-gather")
+
+
+def test_nothing_exposed_is_nothing_proven() -> None:
+    doubted(evidence(exposed_blocks=0), "the workload exposed no block write")
+    idle = judge(evidence(Cell("idle", cache=CacheMode.NONE), exposed_blocks=0), HELD)
+    assert (idle.kind, idle.rate_upper_95) == (VerdictKind.CLEAN, None)
+    assert "no block write was exposed" in idle.sentence
+
+
+def test_a_kernel_in_trouble_is_no_witness() -> None:
+    said = ("nodea: BUG: soft lockup", "nodeb: Oops")
+    doubted(evidence(kernel_trouble=said), "a kernel reported trouble: nodea: BUG: soft lockup")
+    verdict = judge(evidence(kernel_trouble=said, **oracles({1}, {1})), HELD)
+    assert verdict.kind is VerdictKind.DIVERGED, "what is seen is seen"
+    assert verdict.reasons == ("kernel: nodea: BUG: soft lockup", "kernel: nodeb: Oops")
+
+
+# --------------------------------------------------------------------------- the controls themselves
+
+PLANTED = Cell("planted", client=ClientKind.HOST, control=Control.PLANTED)
+MUTATOR = Cell("mutator", client=ClientKind.HOST, control=Control.MUTATOR)
+IDLE = Cell("idle", client=ClientKind.HOST, control=Control.IDLE)
+
+
+def planted(wanted: set[int], verified: set[int], compared: set[int]) -> ControlOutcome:
+    extents = extents_of(wanted)
+    return control_outcome(evidence(PLANTED, planted=extents, exposed_blocks=0, **oracles(verified, compared)))
+
+
+def test_exactly_what_was_planted_must_come_back() -> None:
+    assert planted({0, 1000, 5003}, {0, 1000, 5003}, {0, 1000, 5003}).held
+    assert not planted({0, 1000}, {0, 1000, 7}, {0, 1000, 7}).held, "one too many"
+    assert not planted({0, 1000, 7}, {0, 1000}, {0, 1000}).held, "one too few"
+    assert not planted({0, 1000}, {0, 7}, {0, 7}).held, "another"
+    assert not planted(set(), {0}, {0}).held, "nothing was noted as planted"
+    assert not planted({0}, set(), set()).held, "nothing was found"
+
+
+def test_a_planted_block_that_one_oracle_lacks_is_named() -> None:
+    outcome = planted({0, 1000}, {0, 1000}, {0})
+    assert not outcome.held
+    assert outcome.sentence == "the comparison found blocks [0], planted were [0, 1000]"
+
+
+def test_the_mutator_must_diverge_and_idle_must_not() -> None:
+    assert control_outcome(evidence(MUTATOR, **oracles({3}, {3}))).held
+    silent = control_outcome(evidence(MUTATOR))
+    assert not silent.held and silent.sentence.startswith("DIVERGED was wanted: ")
+    assert not control_outcome(evidence(MUTATOR, **oracles({3}, set()))).held, "transient is not enough"
+    assert control_outcome(evidence(IDLE, exposed_blocks=0)).held
+    noisy = control_outcome(evidence(IDLE, **oracles({3}, {3})))
+    assert not noisy.held and noisy.sentence.startswith("CLEAN was wanted: 1 blocks differ")
+
+
+def test_a_control_that_broke_did_not_hold() -> None:
+    broken = Failure("lost-node", "work", "gone")
+    for cell in (PLANTED, MUTATOR, IDLE):
+        outcome = control_outcome(evidence(cell, failure=broken, **oracles({3}, {3})))
+        assert not outcome.held and "work: gone" in outcome.sentence
+
+
+def test_a_control_is_judged_without_the_others() -> None:
+    assert judge(evidence(IDLE), None).kind is VerdictKind.CLEAN
+    assert judge(evidence(MUTATOR, **oracles({3}, {3})), None).kind is VerdictKind.DIVERGED
+
+
+def test_an_ordinary_cell_is_no_control() -> None:
+    with pytest.raises(ValueError, match="none-swap is no control"):
+        control_outcome(evidence())
+
+
+def test_the_newest_outcome_of_a_control_counts() -> None:
+    good, bad = evidence(MUTATOR, **oracles({3}, {3})), evidence(MUTATOR)
+    assert outcomes([good, evidence(), bad])[Control.MUTATOR].held is False
+    assert outcomes([bad, good])[Control.MUTATOR].held is True
+    assert set(outcomes([good, evidence()])) == {Control.MUTATOR}
+
+
+# --------------------------------------------------------------------------- whatever the evidence
+
+NUMBERS = st.sets(st.integers(0, 40), max_size=6)
+EXTENTS = st.lists(st.builds(Extent, st.integers(0, 400), st.integers(0, 40)), max_size=4).map(tuple)
+WORDS = st.sampled_from(["", "Connected", "UpToDate", "Established", "Inconsistent", "VerifyS"])
+NODES = st.builds(NodeVerify, st.just("node"), st.booleans(), st.booleans(), EXTENTS, st.none() | st.integers(0, 50))
+CELLS = st.builds(
+    Cell,
+    st.sampled_from(["swap", "idle", "mutator"]),
+    client=st.sampled_from(ClientKind),
+    cache=st.none() | st.sampled_from(CacheMode),
+    aio=st.sampled_from(AioMode),
+    widener=st.builds(Widener, st.sampled_from([0, 20]), st.sampled_from([0, 5])),
+    control=st.none() | st.sampled_from(Control),
+)
+SEEN = st.builds(
+    Observed,
+    o_direct=st.none() | st.booleans(),
+    qemu_cache=st.none()
+    | st.dictionaries(st.sampled_from(["direct", "no-flush", "writeback"]), st.booleans(), max_size=3),
+    qemu_aio=st.none() | st.sampled_from(["threads", "native"]),
+    guest_write_cache=st.sampled_from([None, "write back", "write through"]),
+    scatter_gather=st.none() | st.booleans(),
+    link_delay_ms=st.sampled_from([0, 20]),
+    disk_delay_ms=st.sampled_from([0, 5]),
+)
+COMPARISONS = st.builds(Comparison, st.sampled_from([0, BLOCKS]), EXTENTS, st.just(0.1), st.just("here"))
+FAILURES = st.builds(Failure, st.sampled_from(["refused", "deadline", "bug"]), st.just("work"), st.text(max_size=5))
+OUTCOMES = st.dictionaries(st.sampled_from(Control), st.booleans()).map(
+    lambda held: {control: ControlOutcome(control, ok, "why") for control, ok in held.items()}
+)
+
+
+@st.composite
+def any_evidence(draw: st.DrawFn) -> Evidence:
+    """Anything: half of each piece is as it should be, so that every question is reached."""
+    cell = draw(CELLS)
+    found = evidence(cell)
+    verified = draw(NUMBERS)
+    if draw(st.booleans()):
+        compared = draw(st.sets(st.sampled_from(sorted(verified)), max_size=3)) if verified else set()
+        found = replace(found, **oracles(verified, compared))
+    pieces: dict[str, st.SearchStrategy[Any]] = {
+        "before": st.none() | st.builds(State, *[WORDS] * 6),
+        "equal_before": st.none() | st.booleans(),
+        "observed": SEEN,
+        "work": st.none() | st.builds(Work, st.just(1.0), read_back_errors=st.integers(0, 2)),
+        "exposed_blocks": st.integers(0, 3),
+        "verify": st.none() | st.builds(Verify, NODES, NODES, st.just(1.0), st.integers(0, 1)),
+        "counter_kib": st.none() | st.integers(0, 200),
+        "comparison": st.none() | COMPARISONS,
+        "planted": EXTENTS,
+        "ownership": st.builds(Ownership, *[st.integers(0, 3)] * 3),
+        "kernel_trouble": st.lists(st.text(max_size=5), max_size=2).map(tuple),
+        "failure": st.none() | FAILURES,
+        "log_holes": st.integers(0, 1),
+    }
+    chosen = draw(st.sets(st.sampled_from(sorted(pieces)), max_size=3))
+    return replace(found, **{name: draw(pieces[name]) for name in sorted(chosen)})
+
+
+@settings(max_examples=300)
+@given(any_evidence(), OUTCOMES)
+@example(Evidence(SWAP, 1, ""), {})
+def test_whatever_the_evidence_there_is_one_verdict_and_it_keeps_its_promises(
+    found: Evidence, controls: dict[Control, ControlOutcome]
+) -> None:
+    verdict = judge(found, controls)
+    assert isinstance(verdict, Verdict) and verdict.sentence is not None
+    assert judge(found, controls) == verdict, "the same evidence, the same verdict"
+    if verdict.kind is VerdictKind.CLEAN:
+        assert found.cell.control or (len(controls) == 3 and all(one.held for one in controls.values()))
+        assert found.comparison and found.verify and found.verify.complete
+        assert found.counter_kib == 0 and not found.comparison.differing_blocks
+        assert found.failure is None and not found.log_holes
+    if verdict.kind in (VerdictKind.DIVERGED, VerdictKind.TRANSIENT):
+        assert found.failure is None and found.equal_before is True
+        assert (verdict.kind is VerdictKind.DIVERGED) is bool(verdict.differing_blocks)
+    if found.work and found.work.read_back_errors:
+        assert verdict.kind in (VerdictKind.CORRUPT, VerdictKind.REFUSED)
+    assert verdict.rate_upper_95 is None or 0 < verdict.rate_upper_95 <= 1
+    if found.cell.control:
+        control_outcome(found)
+
+
+@given(NUMBERS, NUMBERS)
+def test_a_block_that_only_the_comparison_saw_is_never_an_answer(verified: set[int], compared: set[int]) -> None:
+    found = kind(evidence(**oracles(verified, compared)))
+    if compared - verified:
+        assert found is VerdictKind.INCONCLUSIVE
+    else:
+        found_something = VerdictKind.DIVERGED if compared else VerdictKind.TRANSIENT
+        assert found is (found_something if verified else VerdictKind.CLEAN)
+
+
+@given(st.integers(1, 10**9))
+def test_more_exposure_never_loosens_the_bound(exposed: int) -> None:
+    fewer, more = (judge(evidence(exposed_blocks=count), HELD).rate_upper_95 for count in (exposed, exposed + 1))
+    assert fewer is not None and more is not None and fewer >= more > 0

@@ -1,0 +1,281 @@
+"""Running commands: here, from a table, and over ssh with a pinned host key."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import paramiko
+import pytest
+
+from harness.errors import CommandError, DeadlineError, LostNodeError
+from harness.lab.keys import KeyPair, known_hosts, new_key_pair, write_private
+from harness.remote.local import LocalRunner
+from harness.remote.scripted import ScriptedRunner
+from harness.remote.ssh import SshRunner
+from harness.wait import Deadline
+
+# --------------------------------------------------------------------------- here
+
+
+def test_a_command_here_gets_its_arguments_as_they_are() -> None:
+    done = LocalRunner().run(["printf", "%s|", "a b", "$HOME", "'", "*", ""])
+    assert done.stdout == "a b|$HOME|'|*||"
+    assert (done.host, done.status, done.stderr) == ("controller", 0, "") and done.seconds >= 0
+
+
+def test_standard_input_arrives_and_ends() -> None:
+    assert LocalRunner().run(["cat"], stdin="ä\nb").stdout == "ä\nb"
+
+
+def test_what_is_no_text_is_no_error() -> None:
+    assert LocalRunner().run(["printf", r"a\377b"]).stdout == "a\ufffdb"
+
+
+def test_a_status_is_an_error_unless_it_was_asked_for() -> None:
+    fails = ["sh", "-c", "echo out; echo first >&2; echo last words >&2; exit 3"]
+    with pytest.raises(CommandError) as caught:
+        LocalRunner().run(fails)
+    error = caught.value
+    assert (error.host, error.status, error.stdout) == ("controller", 3, "out\n")
+    assert error.argv == tuple(fails) and error.stderr == "first\nlast words\n"
+    assert str(error).endswith("ended with status 3: last words")
+    assert LocalRunner().run(fails, ok=(0, 3)).status == 3
+    assert LocalRunner().run(fails, ok=()).status == 3
+    with pytest.raises(CommandError):
+        LocalRunner().run(["true"], ok=(1,))
+
+
+def test_a_program_that_is_missing() -> None:
+    with pytest.raises(CommandError, match="status 127: no-such-program is not installed"):
+        LocalRunner().run(["no-such-program", "x"])
+
+
+def test_a_command_that_does_not_end_is_ended() -> None:
+    began = time.monotonic()
+    with pytest.raises(DeadlineError, match="'sleep' on the controller did not end within 0 s"):
+        LocalRunner().run(["sleep", "30"], timeout=0.1)
+    assert time.monotonic() - began < 10
+
+
+def test_a_file_here_holds_exactly_the_text(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_text("something much longer")
+    LocalRunner().write(str(path), "short\n")
+    assert path.read_bytes() == b"short\n"
+
+
+# --------------------------------------------------------------------------- from a table
+
+
+def test_a_scripted_runner_answers_and_remembers() -> None:
+    runner = ScriptedRunner(lambda argv: (0, "pong", "") if argv == ("ping",) else (7, "", "what?"))
+    assert runner.run(["ping"]).stdout == "pong"
+    with pytest.raises(CommandError, match="on scripted, 'other x' ended with status 7"):
+        runner.run(["other", "x"])
+    assert runner.run(["other"], ok=()).status == 7
+    runner.write("/etc/x", "text")
+    assert runner.ran == [("ping",), ("other", "x"), ("other",)] and runner.written == {"/etc/x": "text"}
+
+
+# --------------------------------------------------------------------------- over ssh
+
+
+@dataclass
+class Sshd(paramiko.ServerInterface):
+    """A small ssh server in this process that runs what it is asked to run, on this machine, as itself."""
+
+    host_key: KeyPair
+    allowed: str
+    commands: list[str] = field(default_factory=list)
+    connections: int = 0
+
+    def __post_init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self.transports: list[paramiko.Transport] = []
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        key = paramiko.Ed25519Key.from_private_key(io.StringIO(self.host_key.private))
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            transport = paramiko.Transport(connection)
+            transport.add_server_key(key)
+            self.transports.append(transport)
+            try:
+                transport.start_server(server=self)
+            except (paramiko.SSHException, EOFError, OSError):
+                continue
+
+    def close(self) -> None:
+        self._listener.close()
+        for transport in self.transports:
+            transport.close()
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "publickey"
+
+    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+        good = username == "root" and key.get_base64() == self.allowed.split()[1]
+        return paramiko.AUTH_SUCCESSFUL if good else paramiko.AUTH_FAILED
+
+    def check_channel_request(self, kind: str, chanid: int) -> int:
+        return paramiko.OPEN_SUCCEEDED
+
+    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        self.commands.append(command.decode())
+        threading.Thread(target=self._run, args=(channel, command), daemon=True).start()
+        return True
+
+    @staticmethod
+    def _run(channel: paramiko.Channel, command: bytes) -> None:
+        # A streaming command writes as it goes, so its output is passed on piece by piece.
+        process = subprocess.Popen(
+            ["sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert process.stdin and process.stdout and process.stderr
+        if b"streaming" not in command:
+            while piece := channel.recv(65536):
+                process.stdin.write(piece)
+        process.stdin.close()
+        try:
+            for line in process.stdout:
+                channel.sendall(line)
+            channel.sendall_stderr(process.stderr.read())
+            channel.send_exit_status(process.wait())
+            channel.close()
+        except OSError:
+            process.kill()
+            process.wait()
+
+
+@dataclass
+class Place:
+    """A server, and the files of a client that may use it."""
+
+    sshd: Sshd
+    folder: Path
+
+    def runner(self, *, key: str = "user_key", hosts: str = "known_hosts") -> SshRunner:
+        """A client, not connected yet."""
+        return SshRunner(
+            "127.0.0.1", self.sshd.port, key=self.folder / key, known_hosts=self.folder / hosts, name="nodea"
+        )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("ssh")
+    user, stranger, host, other = (new_key_pair(name) for name in ("user", "stranger", "nodea", "other"))
+    sshd = Sshd(host, user.public)
+    write_private(folder / "user_key", user.private)
+    write_private(folder / "stranger_key", stranger.private)
+    (folder / "known_hosts").write_text(known_hosts(sshd.port, host.public, sshd.port + 1, other.public))
+    (folder / "swapped_hosts").write_text(known_hosts(sshd.port, other.public, sshd.port + 1, host.public))
+    (folder / "no_hosts").write_text("")
+    yield Place(sshd, folder)
+    sshd.close()
+
+
+@pytest.fixture(scope="module")
+def node(place: Place) -> Iterator[SshRunner]:
+    runner = place.runner()
+    runner.connect(10)
+    yield runner
+    runner.close()
+
+
+def test_arguments_cross_the_shell_on_the_other_side_unharmed(node: SshRunner, place: Place) -> None:
+    words = ["a b", "$HOME", "'", '"', "*", "", "; false", "a\nb", "`id`", "ä", "\\"]
+    done = node.run(["printf", "%s|", *words])
+    assert done.stdout == "".join(f"{word}|" for word in words)
+    assert (done.host, done.argv[0], done.status) == ("nodea", "printf", 0)
+    assert place.sshd.commands[-1].startswith("timeout -k 2 60 printf "), "bounded there as well as here"
+
+
+def test_both_outputs_and_the_status_come_back(node: SshRunner) -> None:
+    fails = ["sh", "-c", "echo out; echo err >&2; exit 5"]
+    with pytest.raises(CommandError, match=r"^on nodea, .* ended with status 5: err$"):
+        node.run(fails)
+    done = node.run(fails, ok=())
+    assert (done.status, done.stdout, done.stderr) == (5, "out\n", "err\n")
+
+
+def test_input_and_files_over_ssh(node: SshRunner, tmp_path: Path) -> None:
+    assert node.run(["cat"], stdin="ä\n" * 50000).stdout == "ä\n" * 50000
+    target = tmp_path / "with a space"
+    node.write(str(target), "text without an end")
+    assert target.read_text() == "text without an end"
+
+
+def test_a_command_that_runs_into_its_bound_is_a_deadline(node: SshRunner) -> None:
+    with pytest.raises(DeadlineError, match=r"'sleep 20' on nodea did not end within 1 s"):
+        node.run(["sleep", "20"], timeout=1)
+    # A program may end with that status by itself.
+    assert node.run(["sh", "-c", "exit 124"], ok=()).status == 124
+
+
+def test_a_stream_grows_and_says_when_it_ends(node: SshRunner) -> None:
+    stream = node.stream(["sh", "-c", ": streaming; echo one; echo two; printf rest"], "log")
+    assert stream.name == "log on nodea"
+    deadline = Deadline.after(20, "the end")
+    assert stream.wait(lambda line: line if line == "two" else None, 0, deadline) == ("two", 2)
+    with pytest.raises(LostNodeError, match="log on nodea ended while waiting for the end"):
+        stream.wait(lambda line: None, 0, deadline)
+    assert stream.since(0) == ["one", "two", "rest"]
+
+
+@pytest.mark.parametrize("hosts", ["swapped_hosts", "no_hosts"])
+def test_any_other_host_key_is_rejected_without_waiting(place: Place, hosts: str) -> None:
+    began, before = time.monotonic(), place.sshd.connections
+    with pytest.raises(LostNodeError, match="no ssh to nodea at 127.0.0.1"):
+        place.runner(hosts=hosts).connect(4)
+    assert place.sshd.connections == before + 1, "a wrong key will not become right"
+    assert time.monotonic() - began < 3.5
+
+
+def test_a_key_that_is_not_wanted_is_not_tried_again(place: Place) -> None:
+    before = place.sshd.connections
+    with pytest.raises(LostNodeError, match="Authentication failed"):
+        place.runner(key="stranger_key").connect(4)
+    assert place.sshd.connections == before + 1
+
+
+def test_a_node_that_refuses_is_tried_again_and_then_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    runner = SshRunner("127.0.0.1", port, key=Path("/nokey"), known_hosts=Path(os.devnull), name="nodeb")
+    began = time.monotonic()
+    with pytest.raises(LostNodeError, match=f"no ssh to nodeb at 127.0.0.1:{port}"):
+        runner.connect(0.6)
+    assert time.monotonic() - began >= 0.5
+
+
+def test_without_a_connection_nothing_runs(place: Place) -> None:
+    with pytest.raises(LostNodeError, match="nodea is not connected"):
+        place.runner().run(["true"])
+
+
+def test_a_lost_connection_ends_the_command_and_the_streams(place: Place) -> None:
+    runner = place.runner()
+    runner.connect(10)
+    stream = runner.stream(["sh", "-c", ": streaming; echo up; exec sleep 5"], "log")
+    stream.wait(lambda line: line or None, 0, Deadline.after(10, "the first line"))
+    place.sshd.transports[-1].close()
+    with pytest.raises(LostNodeError, match="ended while waiting for"):
+        stream.wait(lambda line: None, 1, Deadline.after(10, "more"))
+    with pytest.raises(LostNodeError):
+        runner.run(["true"])
+    runner.close()

@@ -1,0 +1,262 @@
+"""Facts become text that a machine reads: domain XML, drbd.conf, fio job files."""
+
+from __future__ import annotations
+
+import configparser
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from lxml import etree
+
+from harness.model import AioMode, CacheMode, DiskBus
+from harness.render.domain import (
+    MANAGEMENT_SLOT,
+    QEMU_NAMESPACE,
+    GuestDomain,
+    NodeDomain,
+    disk_xml,
+    guest_xml,
+    lab_of,
+    node_xml,
+)
+from harness.render.drbd_conf import ResourceNode, ResourceSpec, resource_file
+from harness.render.fio_job import Job, job_file
+
+# A busy machine is no failure.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
+
+NODE = NodeDomain(
+    name="drbd-harness-1a2b3c-a",
+    lab="1a2b3c",
+    uuid="5a3f0b6e-0b1a-4c39-9c93-0c9c2f4a1d10",
+    hardware=False,
+    vcpus=2,
+    memory_mib=2560,
+    kernel=Path("/images/vmlinuz"),
+    initrd=Path("/images/initrd.img"),
+    kernel_args='root=/dev/vda quiet="<&>"',
+    root=Path("/lab/root & more.qcow2"),
+    seed=Path("/lab/seed.img"),
+    backing=Path("/lab/backing.raw"),
+    guest_root=Path("/images/guest.img"),
+    console=Path("/lab/console.log"),
+    ssh_port=2201,
+    mgmt_mac="52:54:00:10:00:01",
+    repl_mac="52:54:00:77:00:01",
+    repl_ports=(7001, 7002),
+)
+GUEST = GuestDomain("guest", NODE.uuid, 384, "/seed/vmlinuz", "/seed/initrd", "root=/dev/vda", "/dev/by-id/x", "/log")
+
+
+def tree(xml: str) -> etree._Element:
+    return etree.fromstring(xml.encode())
+
+
+def attributes(element: etree._Element | None) -> dict[str, str]:
+    assert element is not None
+    return dict(element.items())
+
+
+# --------------------------------------------------------------------------- the nodes
+
+
+def test_a_node_without_hardware_emulates_the_virtualization_it_passes_on() -> None:
+    domain = tree(node_xml(NODE))
+    assert (domain.get("type"), domain.find("cpu").get("mode")) == ("qemu", "maximum")
+    assert attributes(domain.find("cpu/feature")) == {"policy": "require", "name": "svm"}
+
+
+def test_a_node_with_hardware_is_as_its_host() -> None:
+    domain = tree(node_xml(replace(NODE, hardware=True)))
+    assert (domain.get("type"), domain.find("cpu").get("mode")) == ("kvm", "host-passthrough")
+    assert domain.find("cpu/feature") is None
+
+
+def test_a_node_says_what_it_was_given_even_what_xml_would_trip_over() -> None:
+    domain = tree(node_xml(NODE))
+    assert domain.findtext("name") == NODE.name
+    assert (domain.findtext("vcpu"), domain.findtext("memory")) == ("2", "2560")
+    assert domain.find("memory").get("unit") == "MiB"
+    assert domain.findtext("os/cmdline") == NODE.kernel_args
+    files = {disk.findtext("serial"): disk.find("source").get("file") for disk in domain.iterfind("devices/disk")}
+    assert files == {
+        "root": "/lab/root & more.qcow2",
+        "backing": "/lab/backing.raw",
+        "seed": "/lab/seed.img",
+        "guestroot": "/images/guest.img",
+    }
+
+
+def test_what_two_nodes_share_neither_can_write() -> None:
+    domain = tree(node_xml(NODE))
+    readonly = {disk.findtext("serial"): disk.find("readonly") is not None for disk in domain.iterfind("devices/disk")}
+    assert readonly == {"root": False, "backing": False, "seed": True, "guestroot": True}
+    kinds = {disk.findtext("serial"): disk.find("driver").get("type") for disk in domain.iterfind("devices/disk")}
+    assert kinds["root"] == "qcow2" and kinds["backing"] == "raw", "the comparison reads the backing file as it is"
+
+
+def test_the_replication_link_is_a_pair_of_udp_sockets_on_loopback_with_scatter_gather() -> None:
+    one = tree(node_xml(NODE))
+    other = tree(node_xml(replace(NODE, repl_ports=(7002, 7001))))
+    link, back = one.find("devices/interface"), other.find("devices/interface")
+    assert link.get("type") == "udp" and attributes(link.find("model")) == {"type": "e1000"}
+    assert attributes(link.find("source")) == {"address": "127.0.0.1", "port": "7002"}
+    assert attributes(link.find("source/local")) == {"address": "127.0.0.1", "port": "7001"}
+    assert attributes(back.find("source")) == attributes(link.find("source/local"))
+    assert attributes(back.find("source/local")) == attributes(link.find("source"))
+
+
+def test_management_is_reached_on_loopback_only_and_reaches_nothing() -> None:
+    arguments = [arg.get("value") for arg in tree(node_xml(NODE)).iter(f"{{{QEMU_NAMESPACE}}}arg")]
+    assert arguments == [
+        "-netdev",
+        "user,id=mgmt,restrict=on,hostfwd=tcp:127.0.0.1:2201-:22",
+        "-device",
+        f"virtio-net-pci,netdev=mgmt,mac=52:54:00:10:00:01,addr={MANAGEMENT_SLOT}",
+    ]
+
+
+def test_a_node_that_ends_stays_ended() -> None:
+    domain = tree(node_xml(NODE))
+    assert [domain.findtext(f"on_{what}") for what in ("poweroff", "reboot", "crash")] == ["destroy"] * 3
+
+
+def test_a_domain_is_found_by_its_label_and_by_nothing_else() -> None:
+    assert lab_of(node_xml(NODE)) == "1a2b3c"
+    assert lab_of(guest_xml(GUEST)) is None
+    assert lab_of(f"<domain><name>{NODE.name}</name></domain>") is None, "a name is no label"
+    assert lab_of("<domain><metadata><lab id='1a2b3c'/></metadata></domain>") is None, "nor is another's element"
+
+
+# --------------------------------------------------------------------------- the guest and its disk
+
+
+def test_a_guest_can_be_moved_and_has_room_for_disks() -> None:
+    domain = tree(guest_xml(GUEST))
+    assert (domain.get("type"), domain.find("os/type").get("machine")) == ("kvm", "q35")
+    assert domain.find("cpu").get("migratable") == "on"
+    controllers = [attributes(one) for one in domain.iterfind("devices/controller")]
+    pci = [(one["index"], one["model"]) for one in controllers if one["type"] == "pci"]
+    assert pci[0] == ("0", "pcie-root")
+    assert {model for _, model in pci[1:]} == {"pcie-root-port"} and len(pci) > GUEST.spare_ports
+    assert [index for index, _ in pci] == [str(number) for number in range(len(pci))]
+    assert any(one["type"] == "scsi" and one["model"] == "virtio-scsi" for one in controllers)
+
+
+def test_a_guest_has_an_agent_a_console_and_a_root_it_cannot_write() -> None:
+    domain = tree(guest_xml(GUEST))
+    assert domain.find("devices/channel/target").get("name") == "org.qemu.guest_agent.0"
+    assert domain.find("devices/serial/source").get("path") == "/log"
+    (root,) = domain.findall("devices/disk")
+    assert root.find("source").get("dev") == "/dev/by-id/x" and root.find("readonly") is not None
+    assert root.find("shareable") is not None, "else the guest could not be moved"
+
+
+@pytest.mark.parametrize("bus", DiskBus)
+@pytest.mark.parametrize("aio", AioMode)
+@pytest.mark.parametrize("cache", CacheMode)
+def test_the_disk_under_test_is_as_the_cell_wants_it(cache: CacheMode, aio: AioMode, bus: DiskBus) -> None:
+    disk = tree(disk_xml("/dev/drbd0", "cell-7", cache, aio, bus))
+    assert disk.get("type") == "block", "a file of that name would be a copy"
+    driver = attributes(disk.find("driver"))
+    assert driver == {"name": "qemu", "type": "raw", "cache": str(cache), "io": str(aio)}
+    assert attributes(disk.find("source")) == {"dev": "/dev/drbd0"}
+    assert disk.find("target").get("bus") == str(bus)
+    assert disk.findtext("serial") == "cell-7"
+    assert disk.find("shareable") is None and disk.find("readonly") is None
+
+
+# --------------------------------------------------------------------------- drbd.conf
+
+SPEC = ResourceSpec(
+    "r0",
+    0,
+    7789,
+    (ResourceNode("nodea", "10.0.0.1", "/dev/mapper/x"), ResourceNode("nodeb", "10.0.0.2", "/dev/mapper/y")),
+)
+
+
+def section(text: str, name: str) -> dict[str, str]:
+    """The options of the section ``name``."""
+    body = re.search(rf"^  {re.escape(name)} {{\n(.*?)^  }}$", text, re.DOTALL | re.MULTILINE)
+    assert body, text
+    return dict(line.strip().removesuffix(";").split(" ", 1) for line in body[1].splitlines())
+
+
+def test_the_resource_of_either_generation() -> None:
+    text = resource_file(SPEC, 8)
+    assert text.startswith("resource r0 {\n") and text.endswith("}\n")
+    assert section(text, "net") == {"protocol": "C", "verify-alg": "crc32c", "max-buffers": "8k"}
+    assert section(text, "disk") == {"c-plan-ahead": "0", "c-max-rate": "700M", "resync-rate": "700M"}
+    assert section(text, "on nodea") == {
+        "device": "/dev/drbd0 minor 0",
+        "disk": "/dev/mapper/x",
+        "meta-disk": "internal",
+        "address": "10.0.0.1:7789",
+    }
+    assert section(text, "on nodeb")["address"] == "10.0.0.2:7789"
+    assert "node-id" not in text, "8.4 does not know the word"
+    nine = resource_file(SPEC, 9)
+    assert [section(nine, f"on node{name}")["node-id"] for name in "ab"] == ["0", "1"]
+
+
+def test_own_options_replace_the_defaults_once() -> None:
+    spec = replace(SPEC, net=(("protocol", "A"), ("data-integrity-alg", "crc32c")), disk=(("al-extents", "67"),))
+    text = resource_file(spec, 9)
+    assert section(text, "net") == {
+        "protocol": "A",
+        "verify-alg": "crc32c",
+        "max-buffers": "8k",
+        "data-integrity-alg": "crc32c",
+    }
+    assert text.count("protocol ") == 1
+    assert section(text, "disk")["al-extents"] == "67"
+    assert section(resource_file(replace(SPEC, minor=7), 9), "on nodea")["device"] == "/dev/drbd7 minor 7"
+
+
+@pytest.mark.parametrize("major", [8, 9])
+def test_every_brace_is_closed_and_every_option_ended(major: int) -> None:
+    for line in resource_file(SPEC, major).splitlines():
+        assert line.strip() == "}" or line.endswith((" {", ";")), line
+    assert resource_file(SPEC, major).count("{") == resource_file(SPEC, major).count("}") == 5
+
+
+# --------------------------------------------------------------------------- fio
+
+NAMES = st.text(st.characters(categories=("Ll", "Nd")), min_size=1, max_size=8)
+VALUES = st.integers(-5, 10**12) | st.booleans() | NAMES
+
+
+def test_a_job_file_reads_as_fio_wants_it() -> None:
+    jobs = (Job("writer", {"rw": "randwrite", "direct": True}), Job("reader", {"invalidate": False, "size": "4m"}))
+    assert job_file(jobs, {"runtime": 8}) == (
+        "[global]\nruntime=8\n\n[writer]\nrw=randwrite\ndirect=1\n\n[reader]\ninvalidate=0\nsize=4m\n"
+    )
+    assert job_file((Job("alone"),)) == "[alone]\n"
+    assert "[global]" not in job_file(jobs, {})
+
+
+@given(st.dictionaries(NAMES, VALUES, max_size=4), st.dictionaries(NAMES, VALUES, max_size=4))
+def test_every_option_arrives_in_its_own_section(common: dict[str, str | int], own: dict[str, str | int]) -> None:
+    parsed = configparser.RawConfigParser(strict=True, default_section="none")
+    parsed.optionxform = str  # type: ignore[method-assign,assignment]
+    parsed.read_string(job_file((Job("one", own), Job("two")), common))
+    plain = {name: str(int(value)) if isinstance(value, bool) else str(value) for name, value in own.items()}
+    assert dict(parsed["one"]) == plain and dict(parsed["two"]) == {}
+    assert parsed.has_section("global") is bool(common)
+
+
+@pytest.mark.parametrize("name", ["a]", "[a", "a\nb"])
+def test_a_name_that_would_break_out_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="cannot be the name of a fio job"):
+        job_file((Job(name),))
+
+
+def test_a_value_that_would_break_out_is_refused() -> None:
+    with pytest.raises(ValueError, match="fio"):
+        job_file((Job("one", {"filename": "/dev/vdb\nexec_prerun=touch /tmp/x"}),))

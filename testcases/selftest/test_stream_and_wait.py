@@ -1,0 +1,172 @@
+"""Deadlines, and streams that are waited on from a cursor."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from harness.errors import DeadlineError, LostNodeError
+from harness.remote.stream import LineStream
+from harness.wait import Deadline, poll
+
+
+def soon(seconds: float = 5.0, what: str = "it") -> Deadline:
+    return Deadline.after(seconds, what)
+
+
+def past(what: str = "it") -> Deadline:
+    return Deadline(what, time.monotonic() - 1, 7)
+
+
+def is_line(wanted: str) -> Callable[[str], str | None]:
+    return lambda line: line if line == wanted else None
+
+
+# --------------------------------------------------------------------------- deadlines
+
+
+def test_a_deadline_counts_down_and_names_what_did_not_happen() -> None:
+    deadline = soon(10, "the boot")
+    first = deadline.left()
+    assert 9 < deadline.left() <= first <= 10
+    with pytest.raises(DeadlineError, match=r"^the boot did not happen within 7 s$"):
+        past("the boot").left()
+
+
+def test_a_step_never_outlives_the_whole() -> None:
+    whole = soon(10, "the cell")
+    step = whole.sooner(1, "the step")
+    assert (step.what, step.seconds) == ("the step", 1) and step.at < whole.at
+    assert whole.sooner(100, "a long step").at == whole.at
+    with pytest.raises(DeadlineError):
+        past().sooner(100, "a step").left()
+
+
+def test_poll_asks_until_there_is_an_answer() -> None:
+    answers = iter([None, None, 0])
+    assert poll(lambda: next(answers), soon(), every=0.001) == 0, "0 and False are answers"
+
+
+def test_poll_asks_at_least_once_and_gives_up() -> None:
+    assert poll(lambda: "there", past()) == "there"
+    with pytest.raises(DeadlineError, match="the disk did not happen within"):
+        poll(lambda: None, soon(0.03, "the disk"), every=0.01)
+
+
+def test_poll_does_not_sleep_past_the_deadline() -> None:
+    began = time.monotonic()
+    with pytest.raises(DeadlineError):
+        poll(lambda: None, soon(0.05), every=60)
+    assert time.monotonic() - began < 5
+
+
+def test_poll_lets_errors_through() -> None:
+    def broken() -> None:
+        raise LostNodeError("gone")
+
+    with pytest.raises(LostNodeError, match="gone"):
+        poll(broken, soon())
+
+
+# --------------------------------------------------------------------------- streams
+
+
+def filled(*lines: str) -> LineStream:
+    stream = LineStream("events on nodea")
+    for line in lines:
+        stream.append(line)
+    return stream
+
+
+def test_what_was_there_before_the_cursor_is_not_mistaken_for_it() -> None:
+    stream = filled("up", "down")
+    cursor = stream.cursor()
+    assert (cursor, stream.since(0), stream.since(cursor)) == (2, ["up", "down"], [])
+    with pytest.raises(DeadlineError):
+        stream.wait(is_line("up"), cursor, soon(0.02))
+    stream.append("up")
+    assert stream.wait(is_line("up"), cursor, past()) == ("up", 3), "what is there needs no time"
+
+
+def test_what_happens_between_the_cursor_and_the_wait_is_not_lost() -> None:
+    stream = filled("old")
+    cursor = stream.cursor()
+    stream.append("start")
+    stream.append("end")
+    found, behind = stream.wait(is_line("start"), cursor, soon())
+    assert (found, behind) == ("start", 2)
+    assert stream.wait(is_line("end"), behind, soon()) == ("end", 3)
+
+
+def test_each_line_is_offered_once_and_in_order() -> None:
+    stream = filled("a", "b", "c", "d")
+    seen: list[str] = []
+    stream.wait(lambda line: seen.append(line) or (line if line == "c" else None), 1, soon())
+    assert seen == ["b", "c"]
+
+
+def test_a_falsy_answer_is_an_answer() -> None:
+    assert filled("a").wait(lambda _: 0, 0, soon()) == (0, 1)
+
+
+def test_a_waiting_reader_is_woken() -> None:
+    stream = filled()
+    timer = threading.Timer(0.02, stream.append, ["now"])
+    timer.start()
+    assert stream.wait(is_line("now"), 0, soon(30)) == ("now", 1)
+    timer.join()
+
+
+def test_two_readers_both_get_the_line() -> None:
+    stream = filled()
+    found: list[str] = []
+    readers = [
+        threading.Thread(target=lambda: found.append(stream.wait(is_line("x"), 0, soon(30))[0])) for _ in range(2)
+    ]
+    for reader in readers:
+        reader.start()
+    stream.append("noise")
+    stream.append("x")
+    for reader in readers:
+        reader.join(30)
+    assert found == ["x", "x"]
+
+
+def test_nothing_in_time_names_the_last_line() -> None:
+    with pytest.raises(DeadlineError, match=r"the end did not happen .*\(last line of events on nodea: b\)"):
+        filled("a", "b").wait(is_line("c"), 0, soon(0.02, "the end"))
+    with pytest.raises(DeadlineError, match="last line of events on nodea: nothing"):
+        filled().wait(is_line("c"), 0, soon(0.02))
+
+
+def test_the_end_wakes_who_waits() -> None:
+    stream = filled()
+    timer = threading.Timer(0.02, stream.end, ["the connection was lost"])
+    timer.start()
+    with pytest.raises(LostNodeError, match="ended while waiting for the boot: the connection was lost"):
+        stream.wait(is_line("x"), 0, soon(30, "the boot"))
+    timer.join()
+
+
+def test_what_came_before_the_end_still_counts_and_the_first_reason_stays() -> None:
+    stream = filled("x")
+    stream.end("first")
+    stream.end("second")
+    assert stream.wait(is_line("x"), 0, soon()) == ("x", 1)
+    with pytest.raises(LostNodeError, match="first"):
+        stream.wait(is_line("y"), 0, soon())
+
+
+def test_an_error_of_the_reader_is_the_readers() -> None:
+    stream = filled("x")
+
+    def broken(_: str) -> None:
+        raise ValueError("not a line")
+
+    with pytest.raises(ValueError, match="not a line"):
+        stream.wait(broken, 0, soon())
+    stream.append("y")
+    assert stream.wait(is_line("y"), 0, soon()) == ("y", 2), "and the stream lives on"
