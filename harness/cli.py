@@ -20,6 +20,7 @@ from harness import __version__
 from harness import matrix as matrices
 from harness.errors import HarnessError, NothingRanError, UsageError
 from harness.model import VerdictKind
+from harness.progress import Progress
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Do two DRBD replicas still hold the same data, and if not, why?")  # fmt: skip
@@ -33,20 +34,18 @@ SuiteOption = Annotated[str, typer.Option(help="Debian suite of the nodes: trixi
 RunsOption = Annotated[Path, typer.Option(help="where runs are kept")]
 
 
-def say(what: str) -> None:
-    """Progress for people, on standard error."""
-    print(f"  {what}", file=sys.stderr, flush=True)
+say = Progress()
 
 
 def main() -> None:
     """Entry point: one sentence and the right exit code for everything that goes wrong on purpose."""
     try:
-        app(standalone_mode=False)
+        # Outside its standalone mode the exit code of typer.Exit comes back as the value of the call.
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
     except HarnessError as trouble:
         print(f"drbd-harness: {trouble}", file=sys.stderr)
         sys.exit(trouble.exit_code)
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         print("drbd-harness: interrupted", file=sys.stderr)
         sys.exit(2)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from harness.judged import conclusive, judged_results
 from harness.lab.base import Lab
 from harness.lab.nested import LabOptions, nested_lab
 from harness.model import Cell, Run
+from harness.progress import Progress
 from harness.report import Result
 from harness.report.html import evidence_html, heat_map_html, write_html
 from harness.report.terminal import print_report
@@ -68,7 +68,7 @@ class Front:
             run_id = self.config.getoption("--run-id") or new_run_id()
             run = Run(run_id, self.matrix, datetime.now(UTC).isoformat(timespec="seconds"), tuple(self.cells))
             self.store = Store.create(Path(self.config.getoption("--runs")), run)
-        with self.store.lock(), Session(self.store, self._lab, Progress(self.config)) as session:
+        with self.store.lock(), Session(self.store, self._lab, Voice(self.config)) as session:
             yield session
 
     def _lab(self) -> AbstractContextManager[Lab]:
@@ -80,7 +80,7 @@ class Front:
             memory_mib=option("--node-mib"),
             device_mib=option("--device-mib"),
         )
-        return nested_lab(options, Progress(self.config), self.store.directory / "lab")
+        return nested_lab(options, Voice(self.config), self.store.directory / "lab")
 
     # ------------------------------------------------------------------------------------------ what is written
 
@@ -131,22 +131,22 @@ class Front:
         terminal.write_line(f"report: {(self.store.directory / 'report.html').resolve()}")
 
 
-class Progress:
-    """Says what is going on, past pytest's capturing, with the seconds since the session began."""
+class Voice:
+    """Says what is going on, past pytest's capturing."""
 
-    _began = time.monotonic()
+    _progress = Progress(clock=True)
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
 
     def __call__(self, what: str) -> None:
-        """One line."""
-        if self._config.getoption("verbose") < 0:
+        """One line, unless it was said a moment ago or pytest was told to be quiet."""
+        line = self._progress.line(what)
+        if line is None or self._config.getoption("verbose") < 0:
             return
         capture = self._config.pluginmanager.getplugin("capturemanager")
-        quiet = capture.global_and_fixture_disabled() if capture else contextlib.nullcontext()
-        with quiet:
-            print(f"  [{time.monotonic() - self._began:6.1f} s] {what}", flush=True)
+        with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
+            print(line, flush=True)
 
 
 def result_text(result: Result) -> str:

@@ -279,14 +279,25 @@ def _prepare(
             "PEERS": '"192.168.77.1=nodea 192.168.77.2=nodeb"',
         }
         domain = NodeDomain(
-            name=f"drbd-harness-{lab_id}-{letter}", lab=lab_id, uuid=str(uuid.uuid4()), hardware=hardware,
-            vcpus=options.vcpus or (2 if hardware and (os.cpu_count() or 1) >= 4 else 1), memory_mib=options.memory_mib, kernel=node.kernel, initrd=node.initrd,
-            kernel_args=_arguments(node), root=directory / f"root-{letter}.qcow2",
-            seed=directory / f"seed-{letter}.img", backing=directory / f"backing-{letter}.raw",
-            guest_root=guest.root, console=directory / f"console-{letter}.log", ssh_port=ports[f"ssh_{letter}"],
-            mgmt_mac=management, repl_mac=replication,
+            name=f"drbd-harness-{lab_id}-{letter}",
+            lab=lab_id,
+            uuid=str(uuid.uuid4()),
+            hardware=hardware,
+            vcpus=options.vcpus or (2 if hardware and (os.cpu_count() or 1) >= 4 else 1),
+            memory_mib=options.memory_mib,
+            kernel=node.kernel,
+            initrd=node.initrd,
+            kernel_args=_arguments(node),
+            root=directory / f"root-{letter}.qcow2",
+            seed=directory / f"seed-{letter}.img",
+            backing=directory / f"backing-{letter}.raw",
+            guest_root=guest.root,
+            console=directory / f"console-{letter}.log",
+            ssh_port=ports[f"ssh_{letter}"],
+            mgmt_mac=management,
+            repl_mac=replication,
             repl_ports=(ports["repl_a"], ports["repl_b"]) if letter == "a" else (ports["repl_b"], ports["repl_a"]),
-        )  # fmt: skip
+        )
         _make_disks(domain, directory, node, options)
         _make_seed(domain.seed, directory / f"seed-{letter}", seed, hosts[letter].private, hosts[letter].public,
                    user.public, guest)  # fmt: skip
