@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from harness import __version__
 from harness import matrix as matrices
@@ -225,7 +225,7 @@ def list_runs(
         for cell in matrices.with_controls(matrices.load(matrix, frozenset(WORKLOADS), testcases() / "matrices").cells):
             print(cell.id)
         return
-    table = Table("run", "matrix", "suite", "kernel", "DRBD", "verdicts")
+    table = Table(Column("run", no_wrap=True, min_width=21), "matrix", "suite", "kernel", "DRBD", "verdicts")
     for run_id in run_ids(runs):
         with shown(run_id):
             store = Store.open(runs, run_id)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.agree import Together, together
 from harness.model import (
-    BLOCK_BYTES,
     ClientKind,
     Control,
     Evidence,
@@ -20,7 +20,6 @@ from harness.model import (
 )
 from harness.stats import rate_upper
 
-KIB_PER_BLOCK = BLOCK_BYTES // 1024
 REFUSED = "refused"
 
 
@@ -126,8 +125,6 @@ def _missing(evidence: Evidence) -> str | None:
         return "the start and the end of the verify were not both seen"
     if verify.skipped_blocks:
         return f"the verify skipped {verify.skipped_blocks} busy blocks"
-    if blocks_of(verify.source.extents) != blocks_of(verify.target.extents):
-        return "the two nodes logged different blocks of the same verify"
     if evidence.log_holes:
         return f"{evidence.log_holes} kernel messages were lost, and extents may be among them"
     if evidence.comparison is None or evidence.counter_kib is None:
@@ -141,34 +138,33 @@ def _missing(evidence: Evidence) -> str | None:
 
 
 def _oracles(evidence: Evidence) -> Verdict:
-    verify, comparison, counter = evidence.verify, evidence.comparison, evidence.counter_kib
-    assert verify is not None and comparison is not None and counter is not None
-    verified, compared = blocks_of(verify.source.extents), blocks_of(comparison.differing)
-    if counter != len(verified) * KIB_PER_BLOCK:
-        logged = f"verify logged {len(verified)} blocks, DRBD counts {counter} KiB out of sync"
-        return _inconclusive(evidence, f"the oracles disagree: {logged}")
-    if unseen := compared - verified:
-        return _inconclusive(evidence, f"the oracles disagree: {len(unseen)} blocks differ that verify did not report")
-    if compared:
-        return _diverged(evidence, len(verified), len(compared))
-    if verified:
+    said = together(evidence)
+    if said.dispute is not None:
+        return _inconclusive(evidence, f"the oracles disagree: {said.dispute}")
+    if said.differing:
+        return _diverged(evidence, said)
+    if said.marked:
         return _verdict(
             VerdictKind.TRANSIENT, evidence,
-            f"verify reported {len(verified)} blocks; all were equal again once everything had been written",
+            f"verify reported {said.marked} blocks; all were equal again once everything had been written",
         )  # fmt: skip
     return _verdict(VerdictKind.CLEAN, evidence, _nothing(evidence))
 
 
-def _diverged(evidence: Evidence, verified: int, compared: int) -> Verdict:
+def _diverged(evidence: Evidence, said: Together) -> Verdict:
     own = evidence.ownership
     owners = [f"{count} {name}" for name, count in (("live", own.live), ("dead", own.dead), ("unknown", own.unknown))
               if count]  # fmt: skip
     state = evidence.after
     claim = f" while DRBD said {state.connection}, {state.local_disk}/{state.peer_disk}" if state else ""
     exposed = f" after {evidence.exposed_blocks} exposed block writes" if evidence.exposed_blocks else ""
-    sentence = f"{compared} blocks differ ({', '.join(owners) or 'no owner known'}){exposed}{claim}"
-    reasons = [] if verified == compared else [f"{verified - compared} more blocks were reported and are equal again"]
-    return _verdict(VerdictKind.DIVERGED, evidence, sentence, tuple(reasons), compared)
+    sentence = f"{len(said.differing)} blocks differ ({', '.join(owners) or 'no owner known'}){exposed}{claim}"
+    reasons = []
+    if said.healed:
+        reasons.append(f"{said.healed} more blocks were reported and are equal again")
+    if said.unnamed:
+        reasons.append(f"the kernel log names {len(said.named)} of the {said.marked} blocks that verify marked")
+    return _verdict(VerdictKind.DIVERGED, evidence, sentence, tuple(reasons), len(said.differing))
 
 
 def _nothing(evidence: Evidence) -> str:

@@ -26,8 +26,6 @@ from harness.wait import Deadline
 from harness.workloads import Planted, Site, Workload
 
 MAX_SAMPLES = 16
-# Owners are asked block by block where a file system has to be searched; beyond this the sentence does not change.
-MAX_OWNED = 4000
 KIB_PER_BLOCK = 4
 
 Owning = Callable[[Site, list[int]], Mapping[int, Owned]]
@@ -159,14 +157,12 @@ class Trial:
         with self.phase("explain"):
             blocks = sorted(blocks_of(comparison.differing))
             primary = Site(self.lab.a.runner, self.resource.device, self.resource)
-            owned = owning(primary, blocks[:MAX_OWNED])
+            owned = owning(primary, blocks)
             samples = (
                 replace(sample, owner=owned[sample.block].owner, detail=owned[sample.block].detail)
                 for sample in self.lab.sample(blocks[:MAX_SAMPLES])
             )
-            counted = owners.summary(owned, method)
-            counted = replace(counted, unknown=counted.unknown + max(0, len(blocks) - MAX_OWNED))
-            self.note(samples=tuple(samples), ownership=counted)
+            self.note(samples=tuple(samples), ownership=owners.summary(owned, method))
 
     def repair(self) -> None:
         """Make the replicas equal again where they are not, and say whether the comparison agrees."""

@@ -91,27 +91,31 @@ install_somehow() { # packages...
 unique() { printf '%s\n' "$@" | grep -vx -e - | sort -u; }
 
 system_packages() { # yes|no: may install
-    local packages
+    local packages _
     FAMILY=$(family_of_this_system)
     look_for_missing
-    ((${#MISSING[@]})) || return 0
-    mapfile -t packages < <(unique "${WANTED[@]}")
-    say "missing on this machine: ${MISSING[*]}"
-    say "packages ($FAMILY): ${packages[*]:-none known}"
-    if [[ $1 == no ]]; then
-        die 2 "nothing was installed, as asked; install these and start again"
+    # Twice, because the distribution's own Python may turn out to be too old once it is there.
+    for _ in first second; do
+        ((${#MISSING[@]})) || return 0
+        mapfile -t packages < <(unique "${WANTED[@]}")
+        say "missing on this machine: $(IFS=, && echo "${MISSING[*]}")"
+        say "packages ($FAMILY): ${packages[*]:-none known}"
+        [[ $1 != no ]] || die 2 "nothing was installed, as asked; install these and start again"
+        [[ $FAMILY != unknown ]] || die 2 "this distribution's package manager is not known here; install these by hand"
+        ((${#packages[@]})) || break
+        install_packages "${packages[@]}"
+        look_for_missing
+    done
+    ((${#MISSING[@]} == 0)) || die 2 "still missing: $(IFS=, && echo "${MISSING[*]}"); the log: $LOG"
+}
+
+install_packages() { # packages...
+    if ((EUID)); then
+        command -v sudo >/dev/null || die 2 "neither root nor sudo: install the packages above as root"
+        sudo -v || die 2 "sudo was refused: install the packages above as root"
     fi
-    [[ $FAMILY != unknown ]] || die 2 "this distribution's package manager is not known here; install these by hand"
-    if ((${#packages[@]})); then
-        if ((EUID)); then
-            command -v sudo >/dev/null || die 2 "neither root nor sudo: install the packages above as root"
-            sudo -v || die 2 "sudo was refused: install the packages above as root"
-        fi
-        export -f install refresh_lists install_somehow as_root
-        export FAMILY
-        quietly "installing ${#packages[@]} packages" bash -c 'install_somehow "$@"' - "${packages[@]}" ||
-            say "not everything could be installed; the log: $LOG"
-    fi
-    look_for_missing
-    ((${#MISSING[@]} == 0)) || die 2 "still missing: ${MISSING[*]}; the log: $LOG"
+    export -f install refresh_lists install_somehow as_root
+    export FAMILY
+    quietly "installing $# packages" bash -c 'install_somehow "$@"' - "$@" ||
+        say "not everything could be installed; the log: $LOG"
 }

@@ -17,19 +17,26 @@ sys.exit(not (sys.version_info >= (3, 11) and os.path.exists(headers)))' 2>/dev/
     return 1
 }
 
-# Packages that make python_to_build_with succeed: for the Python there is if it is new enough, else for 3.11 or later.
+# Packages that make python_to_build_with succeed: what the Python there lacks, a newer one beside one that is too old,
+# or the distribution's own where there is none.
 python_packages() {
-    local name version=""
+    local name version=none
     for name in python3 python3.14 python3.13 python3.12 python3.11; do
         version=$("$name" -c 'import sys
-print("%d.%d" % sys.version_info[:2] if sys.version_info >= (3, 11) else "")' 2>/dev/null) || version=""
-        [[ -z $version ]] || break
+print("%d.%d" % sys.version_info[:2] if sys.version_info >= (3, 11) else "old")' 2>/dev/null) || version=none
+        [[ $version != 3.* ]] || break
     done
-    case $FAMILY in
-        apt) [[ -z $version ]] && version=3.11; echo "python$version python$version-venv python$version-dev" ;;
-        dnf) [[ -n $version ]] && echo python3-devel || echo "python3.12 python3.12-devel" ;;
-        pacman) echo python ;;
-        zypper) version=${version/./}; echo "python${version:-311} python${version:-311}-devel" ;;
+    if [[ $version != 3.* ]] && python3 -c '' 2>/dev/null; then version=old; fi
+    case $FAMILY-$version in
+        apt-none) echo python3 python3-venv python3-dev ;;
+        apt-old) echo python3.11 python3.11-venv python3.11-dev ;;
+        apt-*) echo "python$version" "python$version-venv" "python$version-dev" ;;
+        dnf-old) echo python3.12 python3.12-devel ;;
+        dnf-*) echo python3 python3-devel ;;
+        pacman-*) echo python ;;
+        zypper-none) echo python3 python3-devel ;;
+        zypper-old) echo python311 python311-devel ;;
+        zypper-*) echo "python${version/./}" "python${version/./}-devel" ;;
         *) echo - ;;
     esac
 }

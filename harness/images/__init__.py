@@ -1,8 +1,8 @@
 """Images of the nodes and guests: found by the digest of their recipe, or built.
 
-A cache holds ``images/<role>-<suite>-<digest12>/`` with ``vmlinuz``, ``initrd.img``, ``root.img`` (a raw, sparse
-filesystem, to be used through an overlay or read-only), ``manifest.json`` and ``build.log``.  The recipes, and the files
-that go in, are in ``vm_images/``.
+A cache holds ``images/<role>-<suite>-<digest12>/`` with ``vmlinuz`` (unpacked where the recipe says so, in spite of its
+name), ``initrd.img``, ``root.img`` (a raw, sparse filesystem, to be used through an overlay or read-only),
+``manifest.json`` and ``build.log``.  The recipes, and the files that go in, are in ``vm_images/``.
 """
 
 from harness.images.cache import (

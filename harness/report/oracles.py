@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from harness.model import BLOCK_BYTES, Evidence, Extent, NodeVerify, blocks_of
+from harness.agree import KIB_PER_BLOCK, together
+from harness.model import Evidence, Extent, NodeVerify, blocks_of
 from harness.report.words import blocks_size, count, plural, seconds
-
-_KIB_PER_BLOCK = BLOCK_BYTES // 1024
 
 
 class Agreement(StrEnum):
@@ -66,25 +65,14 @@ def _together(evidence: Evidence) -> tuple[Agreement, str]:
         return Agreement.INCOMPLETE, f"Not heard to the end: {', '.join(missing)}."
     if verify.skipped_blocks:
         return Agreement.INCOMPLETE, f"Verify skipped {plural(verify.skipped_blocks, 'busy block')}."
-    by_source, by_target = blocks_of(verify.source.extents), blocks_of(verify.target.extents)
-    if by_source != by_target:
-        either = plural(len(by_source ^ by_target), "block")
-        return Agreement.DISAGREE, f"{either} of the same verify stand in the log of one node only."
-    marked = by_source
-    differing = blocks_of(comparison.differing)
-    counted = kib == len(marked) * _KIB_PER_BLOCK
-    if marked == differing and counted:
-        return Agreement.AGREE, f"All three name {plural(len(differing), 'block')}."
-    if differing < marked and counted:
-        healed = plural(len(marked - differing), "block")
-        return Agreement.HEALED, f"{healed} that verify marked were equal again when the devices were compared."
-    parts = [f"the counter says {count(kib)} KiB, verify marked {plural(len(marked), 'block')}"] if not counted else []
-    if marked - differing:
-        parts.append(f"{plural(len(marked - differing), 'block')} only verify names")
-    if differing - marked:
-        parts.append(f"{plural(len(differing - marked), 'block')} only the comparison names")
-    sentence = "; ".join(parts)
-    return Agreement.DISAGREE, f"{sentence[:1].upper()}{sentence[1:]}."
+    said = together(evidence)
+    if said.dispute is not None:
+        return Agreement.DISAGREE, f"{said.dispute[:1].upper()}{said.dispute[1:]}."
+    short = f" The kernel log names {count(len(said.named))} of them." if said.unnamed else ""
+    if said.healed:
+        healed = plural(said.healed, "block")
+        return Agreement.HEALED, f"{healed} that verify marked were equal again when the devices were compared.{short}"
+    return Agreement.AGREE, f"All three find {plural(len(said.differing), 'block')}.{short}"
 
 
 def _verify(evidence: Evidence) -> tuple[Oracle, Oracle]:
@@ -112,8 +100,8 @@ def _counter(evidence: Evidence) -> Oracle:
     kib = evidence.counter_kib
     if kib is None:
         return Oracle("DRBD's counter", None)
-    odd = "" if kib % _KIB_PER_BLOCK == 0 else ", not a whole number of blocks"
-    return Oracle("DRBD's counter", kib // _KIB_PER_BLOCK, (), f"out-of-sync {count(kib)} KiB{odd}")
+    odd = "" if kib % KIB_PER_BLOCK == 0 else ", not a whole number of blocks"
+    return Oracle("DRBD's counter", kib // KIB_PER_BLOCK, (), f"out-of-sync {count(kib)} KiB{odd}")
 
 
 def _comparison(evidence: Evidence) -> Oracle:

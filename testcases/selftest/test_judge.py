@@ -493,7 +493,7 @@ def any_evidence(draw: st.DrawFn) -> Evidence:
     return replace(found, **{name: draw(pieces[name]) for name in sorted(chosen)})
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(any_evidence(), OUTCOMES)
 @example(Evidence(SWAP, 1, ""), {})
 def test_whatever_the_evidence_there_is_one_verdict_and_it_keeps_its_promises(

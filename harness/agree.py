@@ -1,0 +1,59 @@
+"""What the three oracles say together: pure, and one place for the judge and the reports.
+
+The kernel log may name fewer blocks than the verify marked: DRBD keeps the extent it will print next in one place, and
+a differing block that does not follow it directly takes that place unprinted (``drbd_ov_out_of_sync_found`` in
+drbd_worker.c, 8.4).  Replies that come out of order do that.  The bitmap's weight, DRBD's counter, is complete; so
+the log may be short of it, never beyond it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.model import BLOCK_BYTES, Evidence, blocks_of
+
+KIB_PER_BLOCK = BLOCK_BYTES // 1024
+
+
+@dataclass(frozen=True)
+class Together:
+    """The oracles' common answer, in 4 KiB blocks.
+
+    ``marked``: how many DRBD holds out of sync; ``named``: those that a kernel log names; ``differing``: those that the
+    comparison found.  ``dispute`` says in one sentence how they contradict each other, or is None.
+    """
+
+    marked: int
+    named: frozenset[int]
+    differing: frozenset[int]
+    dispute: str | None
+
+    @property
+    def unnamed(self) -> int:
+        """Marked blocks that no kernel log names."""
+        return self.marked - len(self.named)
+
+    @property
+    def healed(self) -> int:
+        """Marked blocks that were equal again when the devices were compared."""
+        return self.marked - len(self.differing)
+
+
+def together(evidence: Evidence) -> Together:
+    """The common answer of a verify, a counter and a comparison that were all heard."""
+    verify, comparison, counter = evidence.verify, evidence.comparison, evidence.counter_kib
+    if verify is None or comparison is None or counter is None:
+        raise ValueError("an oracle was not heard")
+    source, target = blocks_of(verify.source.extents), blocks_of(verify.target.extents)
+    named, differing = source | target, blocks_of(comparison.differing)
+    marked = counter // KIB_PER_BLOCK
+    dispute = None
+    if counter % KIB_PER_BLOCK:
+        dispute = f"DRBD counts {counter} KiB out of sync, which is no whole number of blocks"
+    elif len(named) > marked:
+        dispute = f"the kernel logs of the verify name {len(named)} blocks, DRBD counts {marked} out of sync"
+    elif len(named | differing) > marked:
+        dispute = f"{len(named | differing) - marked} blocks differ that verify did not report"
+    elif source != target and len(named) == marked:
+        dispute = f"{len(source ^ target)} blocks of the same verify stand in the log of one node only"
+    return Together(marked, named, differing, dispute)

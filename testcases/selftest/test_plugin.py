@@ -1,0 +1,473 @@
+"""The front door, through pytest itself: ids, selections, outcomes, exit codes, reports, resuming."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lxml import etree
+from test_judge import evidence as judged_evidence
+from test_judge import observed, oracles
+from test_scenario import FakeGuest, FakeLab, FakeResource, Story
+
+from harness import front, plugin, session
+from harness.errors import InfrastructureError
+from harness.model import Cell, Control, Failure, Stack
+from harness.store import Store, run_ids
+from harness.workloads import Planted
+
+pytest_plugins = ("pytester",)
+
+MATRIX = """
+schema = 1
+description = "three cells"
+[[cells]]
+cache = ["none", "writeback", "unsafe"]
+workload = "swap"
+[[expect]]
+cache = "none"
+workload = "swap"
+verdicts = ["DIVERGED"]
+reason = "buffers change in flight"
+[[expect]]
+cache = "writeback"
+verdicts = ["CLEAN"]
+reason = "pages are copied"
+"""
+# Pages cost more than everything else here; the tests that look at one ask for the real ones.
+PAGES = {"evidence_html": front.evidence_html, "write_html": front.write_html}
+IDS = ["host-planted", "host-idle", "host-mutator", "none-swap", "writeback-swap", "unsafe-swap"]
+
+
+@dataclass
+class World:
+    """What the session stands on: labs that only remember; ``finds`` says what a cell finds, by its id."""
+
+    finds: dict[str, dict[str, Any]] = field(default_factory=dict)
+    labs: list[str] = field(default_factory=list)
+    options: list[Any] = field(default_factory=list)
+    played: list[str] = field(default_factory=list)
+    trouble: BaseException | None = None
+
+    @contextlib.contextmanager
+    def lab(self, options: Any, say: Any, evidence: Path | None = None) -> Iterator[FakeLab]:
+        self.options.append(options)
+        if self.trouble is not None:
+            raise self.trouble
+        self.labs.append(f"lab{len(self.labs) + 1}")
+        yield FakeLab(Story(), id=self.labs[-1], stack=Stack(kernel="6.12-fake", drbd="8.4.11"))
+
+    def play(self, trial: Any, workload: Any, guest: Callable[[], Any]) -> Any:
+        cell: Cell = trial.cell
+        self.played.append(cell.id)
+        good: dict[str, Any] = {}
+        if cell.control is Control.PLANTED:
+            blocks = {block for extent in Planted.extents(32768) for block in extent.blocks()}
+            good = {"planted": Planted.extents(32768), **oracles(blocks, blocks)}
+        elif cell.control is Control.MUTATOR or cell.id == "none-swap":
+            good = oracles({1, 2}, {1, 2})
+        wrong = self.finds.get(cell.id, {})
+        if isinstance(wrong.get("raises"), BaseException):
+            raise wrong["raises"]
+        found = {"lab": trial.lab.id, "observed": observed(cell), **good, **wrong}
+        whole = judged_evidence(cell, **found)
+        trial.attempt.save(whole)
+        return whole
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    made = World()
+    monkeypatch.setattr(front, "nested_lab", made.lab)
+    monkeypatch.setattr(front, "evidence_html", lambda result: "")
+    monkeypatch.setattr(front, "write_html", lambda path, run, results: path.write_text(run.id))
+    monkeypatch.setattr(session, "play", made.play)
+    monkeypatch.setattr(session.Resource, "over", lambda a, b: FakeResource(FakeLab()))
+    monkeypatch.setattr(session.Guest, "start", lambda lab, node: FakeGuest(Story()))
+    return made
+
+
+@pytest.fixture
+def pages(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, real in PAGES.items():
+        monkeypatch.setattr(front, name, real)
+
+
+@pytest.fixture
+def matrix(pytester: pytest.Pytester) -> Path:
+    """A folder as a checkout has it: the lab's testcase and a matrix."""
+    pytester.makepyfile(test_matrix=(plugin.TESTCASES / "lab" / "test_matrix.py").read_text())
+    path = pytester.path / "three.toml"
+    path.write_text(MATRIX)
+    return path
+
+
+@dataclass
+class Ran:
+    """How a pytest session ended: its exit code, its outcomes by item, what it said."""
+
+    status: int
+    outcomes: dict[str, int]
+    out: str
+    err: str
+    folder: Path
+
+    @property
+    def store(self) -> Store:
+        return Store.open(self.folder / "runs", "latest")
+
+
+Runs = Callable[..., Ran]
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester) -> Runs:
+    def run(*arguments: str) -> Ran:
+        result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:hypothesispytest", *arguments)
+        outcomes: dict[str, int] = {}
+        with contextlib.suppress(ValueError):
+            outcomes = result.parseoutcomes()
+        return Ran(int(result.ret), outcomes, result.stdout.str(), result.stderr.str(), pytester.path)
+
+    return run
+
+
+def diverged() -> dict[str, Any]:
+    return oracles({5, 6}, {5, 6})
+
+
+def broken() -> dict[str, Any]:
+    return {"failure": Failure("deadline", "work", "it took too long")}
+
+
+# --------------------------------------------------------------------------- what is collected
+
+
+def test_the_cells_are_items_with_the_controls_in_front(run: Runs, matrix: Path, world: World) -> None:
+    ran = run("--collect-only", "-q", "--matrix", str(matrix))
+    assert re.findall(r"test_matrix\.py::test_cell\[(.+)\]", ran.out) == IDS
+    assert ran.status == 0 and world.labs == [] and not (ran.folder / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "ids"),
+    [
+        ("none-swap", ["none-swap"]),
+        ("swap and not none", ["writeback-swap", "unsafe-swap"]),
+        ("host", ["host-planted", "host-idle", "host-mutator"]),
+    ],
+)
+def test_cells_are_chosen_as_any_items_are(run: Runs, matrix: Path, words: str, ids: list[str]) -> None:
+    ran = run("--collect-only", "-q", "--matrix", str(matrix), "-k", words)
+    assert re.findall(r"\[(.+)\]", ran.out) == ids
+
+
+def test_all_cells_are_marked_as_needing_a_lab(run: Runs, matrix: Path) -> None:
+    assert run("--collect-only", "-q", "--matrix", str(matrix), "-m", "not lab").status == 3
+    assert run("--collect-only", "-q", "--matrix", str(matrix), "-m", "lab", "--strict-markers").status == 0
+
+
+def test_the_run_is_what_was_chosen(run: Runs, matrix: Path, world: World) -> None:
+    ran = run("--matrix", str(matrix), "-k", "none-swap")
+    assert [cell.id for cell in ran.store.run().cells] == ["none-swap"]
+    assert world.played == ["host-planted", "host-idle", "host-mutator", "none-swap"], "never without its controls"
+    assert ran.status == 0 and ran.outcomes == {"passed": 1, "deselected": 5}
+
+
+# --------------------------------------------------------------------------- what is wrong before it starts
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--matrix", "quikc"), "there is no matrix 'quikc'.*did you mean 'quick'"),
+        (("--matrix", "missing.toml"), "there is no matrix file missing.toml"),
+        (("--resume", "20260101"), "there is no run '20260101' in runs"),
+        (("--device-mib", "much"), "--device-mib"),
+    ],
+)
+def test_a_wrong_request_is_one_sentence(
+    run: Runs, matrix: Path, world: World, arguments: tuple[str, ...], words: str
+) -> None:
+    ran = run(*arguments)
+    assert ran.status == 4
+    assert re.search(words, ran.out + ran.err)
+    assert "Traceback" not in ran.out + ran.err and world.labs == []
+
+
+def test_a_matrix_key_that_nobody_knows(run: Runs, matrix: Path) -> None:
+    matrix.write_text(MATRIX.replace("[[cells]]", '[[cells]]\ncahce = "none"'))
+    ran = run("--matrix", str(matrix))
+    assert ran.status == 4 and "did you mean 'cache'?" in ran.out + ran.err
+    assert "Traceback" not in ran.out + ran.err
+
+
+OWN = """
+import pytest
+@pytest.mark.cell({keys})
+def test_my_own(own_trial):
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ('cahce="none"', "did you mean 'cache'?"),
+        ('cache="nnoe"', "did you mean 'none'?"),
+        ("", "'cache' is missing"),
+    ],
+)
+def test_a_marker_key_that_nobody_knows(
+    run: Runs, pytester: pytest.Pytester, world: World, keys: str, words: str
+) -> None:
+    pytester.makepyfile(test_own=OWN.format(keys=keys))
+    ran = run()
+    assert words in ran.out + ran.err and "test_my_own" in ran.out + ran.err
+    assert "Traceback" not in ran.out + ran.err
+    assert ran.status == 4 and world.labs == []
+
+
+def test_a_cell_of_a_test_of_ones_own_is_named_after_the_test(run: Runs, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_own=OWN.format(keys='cache=["none", "writeback"], link_delay_ms=20'))
+    ran = run("--collect-only", "-q", "--strict-markers")
+    assert re.findall(r"\[(.+)\]", ran.out) == ["none-my-own-link20ms", "writeback-my-own-link20ms"]
+
+
+def test_nothing_chosen_is_nothing_run(run: Runs, matrix: Path, world: World) -> None:
+    assert run("--matrix", str(matrix), "-k", "nosuchcell").status == 3
+    assert world.labs == []
+
+
+def test_no_matrix_at_all_is_nothing_run(run: Runs, matrix: Path, world: World) -> None:
+    ran = run()
+    assert "INTERNALERROR" not in ran.out + ran.err
+    assert ran.status == 3, "a success that did nothing is none"
+    assert world.labs == []
+
+
+# --------------------------------------------------------------------------- how a session ends
+
+
+def test_as_expected_is_a_success(run: Runs, matrix: Path, world: World) -> None:
+    ran = run("--matrix", str(matrix))
+    assert (ran.status, ran.outcomes) == (0, {"passed": 6})
+    assert world.played == IDS and len(world.labs) == 1
+    assert (ran.store.directory / "report.html").exists() and "report: " in ran.out
+    assert "DIVERGED" in ran.out and ran.store.run().stack.kernel == "6.12-fake"
+
+
+def test_a_finding_is_a_failure_that_says_what_was_seen(run: Runs, matrix: Path, world: World) -> None:
+    world.finds["writeback-swap"] = diverged()
+    ran = run("--matrix", str(matrix))
+    assert (ran.status, ran.outcomes) == (1, {"passed": 5, "failed": 1})
+    said = "writeback-swap: CLEAN was expected (pages are copied); seen: DIVERGED: 2 blocks differ"
+    assert said in ran.out
+    assert "Traceback" not in ran.out and "def test_cell" not in ran.out, "the sentence, not our source"
+
+
+def test_without_an_expectation_a_conclusive_answer_is_enough(run: Runs, matrix: Path, world: World) -> None:
+    world.finds["unsafe-swap"] = diverged()
+    assert run("--matrix", str(matrix)).status == 0
+
+
+def test_no_answer_is_an_error_and_not_a_finding(run: Runs, matrix: Path, world: World) -> None:
+    world.finds["writeback-swap"] = broken()
+    ran = run("--matrix", str(matrix))
+    assert (ran.status, ran.outcomes) == (2, {"passed": 5, "errors": 1})
+    assert "writeback-swap: INCONCLUSIVE: work: it took too long" in ran.out and "Traceback" not in ran.out
+
+
+def test_a_finding_outweighs_an_error(run: Runs, matrix: Path, world: World) -> None:
+    world.finds |= {"unsafe-swap": broken(), "writeback-swap": diverged()}
+    ran = run("--matrix", str(matrix))
+    assert (ran.status, ran.outcomes) == (1, {"passed": 4, "failed": 1, "errors": 1})
+
+
+def test_a_control_that_fails_is_a_finding_and_takes_clean_away(run: Runs, matrix: Path, world: World) -> None:
+    world.finds["host-idle"] = diverged()
+    ran = run("--matrix", str(matrix))
+    assert ran.outcomes == {"passed": 3, "failed": 1, "errors": 2}
+    assert ran.status == 1 and "the idle control failed" in ran.out
+
+
+def test_a_lab_that_does_not_come_up_is_an_error_for_every_cell(run: Runs, matrix: Path, world: World) -> None:
+    world.trouble = InfrastructureError("node a did not boot")
+    ran = run("--matrix", str(matrix))
+    assert (ran.status, ran.outcomes) == (2, {"errors": 6})
+    assert "node a did not boot" in ran.out and "Traceback" not in ran.out
+    assert len(world.options) == 1, "asked once, not once a cell"
+
+
+def test_the_options_reach_the_lab(run: Runs, matrix: Path, world: World) -> None:
+    run("--matrix", str(matrix), "--suite", "bookworm", "--guest-suite", "sid", "--device-mib", "64", "--node-mib", "9",
+        "-k", "none-swap", "--runs", "elsewhere", "--run-id", "mine")  # fmt: skip
+    (options,) = world.options
+    assert (options.suite, options.guest, options.device_mib, options.memory_mib) == ("bookworm", "sid", 64, 9)
+    assert run_ids(Path("elsewhere")) == ("mine",)
+
+
+def test_ctrl_c_ends_the_session_with_everything_kept(pytester: pytest.Pytester, matrix: Path, world: World) -> None:
+    world.finds["writeback-swap"] = {"raises": KeyboardInterrupt()}
+    ended = pytester.inline_run("-p", "no:cacheprovider", "--matrix", str(matrix), no_reraise_ctrlc=True)
+    assert int(ended.ret) == 2
+    store = Store.open(pytester.path / "runs", "latest")
+    assert store.evidence("none-swap") is not None and store.run().finished_at
+    assert (store.directory / "report.html").exists()
+
+
+def test_our_own_bug_is_no_run_without_tests(run: Runs, matrix: Path, pytester: pytest.Pytester) -> None:
+    pytester.makeconftest("def pytest_collection_finish(session):\n    raise ZeroDivisionError('ours')\n")
+    ran = run("--matrix", str(matrix))
+    assert "INTERNALERROR" in ran.out + ran.err
+    assert ran.status == 2, "3 means that nothing was chosen"
+
+
+# --------------------------------------------------------------------------- reports of others
+
+
+def test_junit_tells_findings_from_errors(run: Runs, matrix: Path, world: World) -> None:
+    world.finds |= {"unsafe-swap": broken(), "writeback-swap": diverged()}
+    ran = run("--matrix", str(matrix), "--junitxml", "junit.xml")
+    root = etree.fromstring((ran.folder / "junit.xml").read_bytes())
+    cases = {case.get("name"): [child.tag for child in case] for case in root.iter("testcase")}
+    assert "failure" in cases["test_cell[writeback-swap]"] and "error" not in cases["test_cell[writeback-swap]"]
+    assert "error" in cases["test_cell[unsafe-swap]"] and "failure" not in cases["test_cell[unsafe-swap]"]
+    assert not {"failure", "error"} & set(cases["test_cell[none-swap]"])
+    assert "CLEAN was expected" in next(root.iter("failure")).get("message")
+    assert "INCONCLUSIVE: work: it took too long" in etree.tostring(next(root.iter("error")), encoding="unicode")
+    suite = next(root.iter("testsuite"))
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("6", "1", "1")
+
+
+@pytest.mark.usefixtures("pages")
+def test_both_pages_have_the_heat_map_and_the_evidence(run: Runs, matrix: Path, world: World) -> None:
+    ran = run("--matrix", str(matrix), "--html", "page.html", "--self-contained-html")
+    page = (ran.folder / "page.html").read_text()
+    assert "DRBD divergence harness" in page and "writeback" in page and "none-swap" in page
+    own = (ran.store.directory / "report.html").read_text()
+    assert "none-swap" in own and "2 blocks differ" in own
+
+
+# --------------------------------------------------------------------------- going on with a run
+
+
+def test_a_resumed_run_plays_only_what_has_no_answer(run: Runs, matrix: Path, world: World) -> None:
+    world.finds["unsafe-swap"] = broken()
+    assert run("--matrix", str(matrix)).status == 2
+    world.finds.clear()
+    world.played.clear()
+    ran = run("--resume", "latest")
+    assert (ran.status, ran.outcomes) == (0, {"passed": 6})
+    assert world.played == ["host-planted", "host-idle", "host-mutator", "unsafe-swap"], "another lab, its controls"
+    assert len(run_ids(ran.folder / "runs")) == 1
+    assert [cell.id for cell in ran.store.run().cells] == IDS
+
+
+def test_a_finished_run_that_is_resumed_needs_no_lab(run: Runs, matrix: Path, world: World) -> None:
+    world.finds["writeback-swap"] = diverged()
+    assert run("--matrix", str(matrix)).status == 1
+    world.trouble = InfrastructureError("there is no lab any more")
+    ran = run("--resume", "latest")
+    assert (ran.status, ran.outcomes) == (1, {"passed": 5, "failed": 1}), "a finding stays one"
+    assert len(world.options) == 1
+
+
+# --------------------------------------------------------------------------- tests of one's own
+
+
+def own_world(monkeypatch: pytest.MonkeyPatch, story: Story) -> None:
+    """Trials of tests of one's own take their real steps, over what only remembers."""
+    lab = FakeLab(story, id="lab1")
+    monkeypatch.setattr(session.Resource, "over", lambda a, b: FakeResource(lab, sent_kib=0))
+    monkeypatch.setattr(session.Guest, "start", lambda lab, node: FakeGuest(story))
+
+
+def test_a_test_of_ones_own_is_concluded_whatever_it_does(
+    run: Runs, pytester: pytest.Pytester, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story = Story()
+    own_world(monkeypatch, story)
+    pytester.makepyfile(
+        test_own="""
+        import pytest
+        @pytest.mark.cell(cache="none")
+        def test_breaks(own_trial, disk):
+            assert disk.path == "/dev/vdb"
+            raise ZeroDivisionError("the test's own")
+        """
+    )
+    ran = run()
+    assert (ran.status, ran.outcomes) == (1, {"failed": 1})
+    assert story.steps.index("attach") < story.steps.index("detach") < story.steps.index("verify")
+    found = ran.store.evidence("none-breaks")
+    assert found is not None and found.verify is not None and found.failure is None
+
+
+def test_a_verdict_that_is_none_is_an_error_of_a_test_of_ones_own(
+    run: Runs, pytester: pytest.Pytester, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story = Story()
+    story.broken["verify"] = InfrastructureError("the verify did not end")
+    own_world(monkeypatch, story)
+    pytester.makepyfile(
+        test_own="""
+        import pytest
+        @pytest.mark.cell(cache="none")
+        def test_asks(verdict):
+            verdict()
+        """
+    )
+    ran = run("--junitxml", "junit.xml")
+    assert (ran.status, ran.outcomes) == (2, {"errors": 1})
+    assert "INCONCLUSIVE: verify: the verify did not end" in ran.out and "Traceback" not in ran.out
+    (suite,) = etree.fromstring((ran.folder / "junit.xml").read_bytes()).iter("testsuite")
+    assert (suite.get("failures"), suite.get("errors")) == ("0", "1")
+
+
+def test_a_test_on_the_node_itself_has_its_evidence_too(
+    run: Runs, pytester: pytest.Pytester, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_world(monkeypatch, Story())
+    pytester.makepyfile(test_own=OWN.format(keys='client="host"'))
+    ran = run()
+    assert "Traceback" not in ran.out and "AssertionError" not in ran.out
+    assert ran.store.evidence("host-my-own") is not None
+
+
+# --------------------------------------------------------------------------- beside other people's tests
+
+
+def test_other_tests_are_left_alone(run: Runs, pytester: pytest.Pytester, world: World) -> None:
+    pytester.makepyfile(test_other="def test_one():\n    pass\ndef test_two():\n    assert False\n")
+    ran = run()
+    assert (ran.status, ran.outcomes) == (1, {"passed": 1, "failed": 1})
+    assert world.labs == [] and not (ran.folder / "runs").exists()
+
+
+def test_a_cell_that_is_somebody_elses_is_left_alone(run: Runs, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_other="""
+        import pytest
+        @pytest.fixture
+        def cell():
+            return "A1"
+        def test_of_a_spreadsheet(cell):
+            assert cell == "A1"
+        """
+    )
+    assert run().outcomes == {"passed": 1}
+    pytester.makepyfile(
+        test_other="""
+        import pytest
+        @pytest.mark.parametrize("cell", ["A1", "B2"])
+        def test_of_a_spreadsheet(cell):
+            assert cell in ("A1", "B2")
+        """
+    )
+    assert run().outcomes == {"passed": 2}

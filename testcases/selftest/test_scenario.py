@@ -1,0 +1,581 @@
+"""One cell, start to finish, over a lab that only remembers: the order of the steps, and what each failure leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from harness import scenario
+from harness.drbd import Resource
+from harness.errors import (
+    CommandError,
+    DeadlineError,
+    HarnessError,
+    InfrastructureError,
+    LostGuestError,
+    LostNodeError,
+    RefusedError,
+)
+from harness.guest import AttachedDisk, Guest
+from harness.judge import judge
+from harness.lab.base import Lab
+from harness.model import (
+    AioMode,
+    CacheMode,
+    Cell,
+    ClientKind,
+    Comparison,
+    Control,
+    Counters,
+    DiskBus,
+    Evidence,
+    NodeVerify,
+    Observed,
+    Owner,
+    Ownership,
+    Repair,
+    Run,
+    Sample,
+    Stack,
+    State,
+    VerdictKind,
+    Verify,
+    Widener,
+    Work,
+    extents_of,
+)
+from harness.owners import Owned
+from harness.parse.kernel_log import KernelLine, parse_kmsg
+from harness.remote.scripted import ScriptedRunner
+from harness.scenario import MAX_OWNED, MAX_SAMPLES, Trial, conclude, play
+from harness.store import Attempt, Store
+from harness.workloads import Planted, Site, Workload
+
+BLOCKS = 32768
+HEALTHY = State("Connected", "Primary", "Secondary", "UpToDate", "UpToDate")
+GUEST_CELL = Cell("swap", cache=CacheMode.NONE, widener=Widener(20, 0))
+HOST_CELL = Cell("mutator", client=ClientKind.HOST)
+
+
+# --------------------------------------------------------------------------- what only remembers
+
+
+@dataclass
+class Story:
+    """What happened, in order, and what goes wrong on the way: ``broken`` maps a step to what it raises."""
+
+    steps: list[str] = field(default_factory=list)
+    broken: dict[str, BaseException] = field(default_factory=dict)
+
+    def __call__(self, step: str) -> None:
+        self.steps.append(step)
+        trouble = self.broken.get(step)
+        if trouble is not None:
+            raise trouble
+
+
+class FakeLog:
+    """A kernel log with one line of its own."""
+
+    def __init__(self, story: Story, name: str) -> None:
+        self._story = story
+        self.name = name
+        self.text = "6,1,1000,-;quiet\n"
+
+    def mark(self, what: str) -> int:
+        self._story(f"mark {self.name}: {what}")
+        return 0
+
+    def raw(self, cursor: int) -> str:
+        return self.text
+
+    def lines(self, cursor: int) -> tuple[KernelLine, ...]:
+        return parse_kmsg(self.text)
+
+
+class FakeNode:
+    """A node that does nothing."""
+
+    def __init__(self, story: Story, name: str) -> None:
+        self.name = name
+        self.log = FakeLog(story, name)
+        self.alive = True
+        self.runner = ScriptedRunner(self._answer, name)
+
+    def _answer(self, argv: tuple[str, ...]) -> tuple[int, str, str]:
+        if not self.alive:
+            raise LostNodeError(f"{self.name} does not answer")
+        return 0, "", ""
+
+
+@dataclass
+class FakeLab:
+    """Two nodes; ``differing`` are the blocks that differ outside DRBD."""
+
+    story: Story = field(default_factory=Story)
+    id: str = "lab1"
+    differing: set[int] = field(default_factory=set)
+    stack: Stack = field(default_factory=lambda: Stack(kernel="6.12"))
+    fresh: bool = True
+
+    def __post_init__(self) -> None:
+        self.a = FakeNode(self.story, "nodea")
+        self.b = FakeNode(self.story, "nodeb")
+
+    def compare(self, blocks: int) -> Comparison:
+        self.story("compare")
+        return Comparison(blocks, extents_of(self.differing), 0.1, "here")
+
+    def sample(self, blocks: Iterable[int]) -> tuple[Sample, ...]:
+        return tuple(Sample(block, 0, 1, "00", "01") for block in blocks)
+
+
+@dataclass
+class FakeResource:
+    """DRBD over them; ``verified`` are the blocks that a verify reports, ``mends`` whether a repair works."""
+
+    lab: FakeLab
+    blocks: int = BLOCKS
+    device: str = "/dev/drbd0"
+    state: State = HEALTHY
+    sent_kib: int = 1000
+    verified: set[int] = field(default_factory=set)
+    widened: tuple[int, int] = (0, 0)
+    mends: bool = True
+    ups: list[bool] = field(default_factory=list)
+    oos_kib: int = 0
+
+    def up(self, *, equal: bool) -> None:
+        self.lab.story(f"up equal={equal}")
+        self.ups.append(equal)
+        self.state = HEALTHY
+
+    def down(self) -> None:
+        self.lab.story("down")
+
+    def status(self, node: object = None) -> tuple[State, Counters]:
+        self.lab.story("status")
+        return self.state, Counters(self.sent_kib, 0, 0, 0, self.oos_kib)
+
+    def sync(self) -> None:
+        self.lab.story("sync")
+
+    def verify(self) -> tuple[Verify, str, str]:
+        self.lab.story("verify")
+        self.oos_kib = 4 * len(self.verified)
+        nodes = (NodeVerify(name, True, True, extents_of(self.verified)) for name in ("nodea", "nodeb"))
+        return Verify(*nodes, 1.0), "raw of a", "raw of b"
+
+    def repair(self, differing: Callable[[], int]) -> Repair:
+        self.lab.story("repair")
+        if self.mends:
+            self.lab.differing, self.verified, self.oos_kib = set(), set(), 0
+        return Repair("by hand", 1.0, differing())
+
+    def widen(self, link: int, disk: int) -> None:
+        self.lab.story(f"widen {link}/{disk}")
+        self.widened = (link, disk)
+
+    def wideners(self) -> tuple[int, int]:
+        return self.widened
+
+
+@dataclass
+class FakeGuest:
+    """A guest with room for one disk."""
+
+    story: Story
+    agent: ScriptedRunner = field(default_factory=lambda: ScriptedRunner(lambda _: (0, "", ""), "guest"))
+    attached: bool = False
+    living: bool = True
+
+    def attach(self, device: str, cell: Cell) -> AttachedDisk:
+        self.story("attach")
+        assert cell.cache is not None and not self.attached
+        self.attached = True
+        return AttachedDisk("/dev/vdb", "cell-1", "<disk/>", cell.cache, AioMode.THREADS, DiskBus.VIRTIO)
+
+    def observe(self, disk: AttachedDisk, device: str) -> Observed:
+        self.story("observe")
+        return Observed(
+            o_direct=True,
+            qemu_cache={"direct": True, "no-flush": False, "writeback": True},
+            qemu_aio="threads",
+            guest_write_cache="write back",
+            scatter_gather=True,
+        )
+
+    def detach(self, disk: AttachedDisk) -> None:
+        self.story("detach")
+        self.attached = False
+
+    def console(self) -> str:
+        self.story("console")
+        return "guest said\n"
+
+    def alive(self) -> bool:
+        return self.living
+
+    def destroy(self) -> None:
+        self.story("destroy")
+        self.attached = self.living = False
+
+
+class Script(Workload):
+    """A workload that tells the story."""
+
+    name = "swap"
+
+    def __init__(self, lab: FakeLab, resource: FakeResource) -> None:
+        self.lab, self.resource = lab, resource
+        self.wrong = 0
+        self.leaves: set[int] = set()
+
+    def prepare(self, site: Site) -> None:
+        self.lab.story(f"prepare {site.device}")
+
+    def work(self, site: Site, seconds: int) -> Work:
+        self.lab.story(f"work {seconds}")
+        self.resource.sent_kib += 400
+        self.lab.differing |= self.leaves
+        self.resource.verified |= self.leaves
+        return Work(float(seconds), {"pages": 5.0}, 1 if self.wrong else 0)
+
+    def quiesce(self, site: Site) -> int:
+        self.lab.story("quiesce")
+        return self.wrong
+
+    def owners(self, site: Site, blocks: Iterable[int]) -> Mapping[int, Owned]:
+        self.lab.story("owners")
+        assert site.device == "/dev/drbd0", "asked on the Primary, when the guest has let go of it"
+        return {block: Owned(Owner.DEAD, "free swap slot") for block in blocks}
+
+
+@dataclass
+class Stage:
+    """Everything that one trial needs."""
+
+    trial: Trial
+    lab: FakeLab
+    resource: FakeResource
+    guest: FakeGuest
+    workload: Script
+    store: Store
+
+    def play(self) -> Evidence:
+        return play(self.trial, self.workload, lambda: cast(Guest, self.guest))
+
+    @property
+    def steps(self) -> list[str]:
+        return self.lab.story.steps
+
+    def kept(self) -> Evidence:
+        """What is on the disk."""
+        found = self.store.evidence(self.trial.cell.id)
+        assert found is not None, "no evidence was kept"
+        return found
+
+    def raw(self, name: str) -> str:
+        return (self.trial.attempt.directory / name).read_text()
+
+
+@pytest.fixture
+def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Stage]:
+    monkeypatch.setattr(scenario, "observe_node", lambda node, device: Observed(scatter_gather=True))
+
+    def stage(cell: Cell = GUEST_CELL) -> Stage:
+        store = Store.create(tmp_path, Run("run1", "quick", "2026-11-23T01:50:03Z", (cell,)))
+        lab = FakeLab()
+        resource = FakeResource(lab)
+        trial = Trial(cast(Lab, lab), cast(Resource, resource), store.begin(cell), lambda what: None)
+        return Stage(trial, lab, resource, FakeGuest(lab.story), Script(lab, resource), store)
+
+    return stage
+
+
+# --------------------------------------------------------------------------- when all goes well
+
+
+def test_the_steps_of_a_guests_cell_in_their_order(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    found = stage.play()
+    assert stage.steps == [
+        "mark nodea: none-swap-link20ms begins", "mark nodeb: none-swap-link20ms begins", "status", "compare",
+        "attach", "observe", "prepare /dev/vdb", "widen 20/0", "work 10", "quiesce",
+        "widen 0/0", "detach", "sync", "status",
+        "verify", "status", "compare",
+        "mark nodea: none-swap-link20ms ended", "mark nodeb: none-swap-link20ms ended",
+    ]  # fmt: skip
+    assert found.failure is None and found == stage.kept()
+    assert (found.before, found.after, found.equal_before) == (HEALTHY, HEALTHY, True)
+    assert (found.exposed_blocks, found.counter_kib, found.lab, found.device_blocks) == (100, 0, "lab1", BLOCKS)
+    assert found.observed.link_delay_ms == 20 and found.observed.o_direct is True
+    assert found.work == Work(10.0, {"pages": 5.0}) and found.finished_at >= found.started_at
+    assert list(found.phases) == ["begin", "attach", "prepare", "work", "quiesce", "detach", "verify", "compare"]
+    assert (stage.raw("kmsg-verify-source.txt"), stage.raw("kmsg-verify-target.txt")) == ("raw of a", "raw of b")
+    assert stage.raw("kmsg-nodea.txt") == stage.raw("kmsg-nodeb.txt") == "6,1,1000,-;quiet\n"
+
+
+def test_a_cell_of_the_node_itself_needs_no_guest_and_a_natural_one_no_widener(staged: Callable[..., Stage]) -> None:
+    stage = staged(HOST_CELL)
+    found = stage.play()
+    assert found.failure is None and "prepare /dev/drbd0" in stage.steps
+    assert not {"attach", "observe", "detach"} & set(stage.steps)
+    assert not any(step.startswith("widen") for step in stage.steps)
+
+
+def test_what_differs_is_sampled_owned_and_repaired(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    stage.workload.leaves = {5, 6, 900}
+    found = stage.play()
+    assert stage.steps[-5:-2] == ["owners", "repair", "compare"]
+    assert found.comparison and found.comparison.differing_blocks == 3 and found.counter_kib == 12
+    assert [(one.block, one.owner, one.detail) for one in found.samples] == [
+        (block, Owner.DEAD, "free swap slot") for block in (5, 6, 900)
+    ]
+    assert found.ownership == Ownership(0, 3, 0, "swap", ("free swap slot",))
+    assert found.repair == Repair("by hand", 1.0, 0)
+    assert judge(found).kind is VerdictKind.DIVERGED
+
+
+def test_what_verify_marked_is_repaired_even_where_nothing_differs(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    stage.resource.verified = {7}
+    found = stage.play()
+    assert "repair" in stage.steps and "owners" not in stage.steps
+    assert judge(found).kind is VerdictKind.TRANSIENT
+
+
+def test_very_much_that_differs_is_counted_and_not_asked_block_by_block(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    stage.workload.leaves = set(range(MAX_OWNED + 10))
+    found = stage.play()
+    assert len(found.samples) == MAX_SAMPLES
+    assert (found.ownership.dead, found.ownership.unknown) == (MAX_OWNED, 10)
+
+
+def test_wrong_data_from_the_work_and_from_the_last_reading_add_up(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    stage.workload.wrong = 2
+    found = stage.play()
+    assert found.work and found.work.read_back_errors == 3
+    assert judge(found).kind is VerdictKind.CORRUPT
+
+
+def test_a_planted_control_says_what_was_planted(staged: Callable[..., Stage]) -> None:
+    stage = staged(Cell("planted", client=ClientKind.HOST, control=Control.PLANTED))
+    assert stage.play().planted == Planted.extents(BLOCKS)
+
+
+@pytest.mark.parametrize("left", ["counted", "uncounted"])
+def test_what_the_cell_before_left_is_repaired_first(staged: Callable[..., Stage], left: str) -> None:
+    stage = staged()
+    if left == "counted":
+        stage.resource.oos_kib = 4
+    else:
+        stage.lab.differing = {3}
+    found = stage.play()
+    assert stage.steps.index("repair") < stage.steps.index("attach")
+    assert found.equal_before is True and found.failure is None
+    assert judge(found).kind is not VerdictKind.DIVERGED, "what was there before is not this cell's"
+
+
+def test_replicas_that_cannot_be_made_equal_are_no_ground_for_an_answer(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    stage.lab.differing, stage.resource.mends = {3}, False
+    stage.resource.verified = {3}
+    found = stage.play()
+    assert found.equal_before is False
+    assert judge(found).kind is VerdictKind.INCONCLUSIVE
+
+
+def test_trouble_and_holes_in_the_kernel_logs_are_noted(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    stage.lab.b.log.text = "4,1,1000,-;BUG: soft lockup - CPU#0\n4,5,1001,-;fine\n"
+    found = stage.play()
+    assert found.kernel_trouble == ("nodeb: BUG: soft lockup - CPU#0",)
+    assert found.log_holes == 3
+
+
+# --------------------------------------------------------------------------- when something fails
+
+PHASES = {
+    "status": "begin",
+    "compare": "begin",
+    "attach": "attach",
+    "observe": "attach",
+    "prepare /dev/vdb": "prepare",
+    "widen 20/0": "prepare",
+    "work 10": "work",
+    "quiesce": "quiesce",
+    "detach": "detach",
+    "sync": "detach",
+    "verify": "verify",
+}
+
+
+@pytest.mark.parametrize(("step", "phase"), PHASES.items())
+def test_a_failure_is_kept_with_its_phase_and_nothing_stays_on(
+    staged: Callable[..., Stage], step: str, phase: str
+) -> None:
+    stage = staged()
+    stage.lab.story.broken[step] = InfrastructureError("it broke")
+    found = stage.play()
+    assert found.failure is not None and found == stage.kept()
+    assert (found.failure.kind, found.failure.phase, found.failure.message) == ("infrastructure", phase, "it broke")
+    assert found.finished_at and phase in found.phases
+    assert stage.resource.widened == (0, 0), "the next cell would be slow and not know why"
+    assert judge(found).kind is VerdictKind.INCONCLUSIVE
+
+
+@pytest.mark.parametrize("step", ["observe", "prepare /dev/vdb", "work 10", "quiesce", "detach"])
+def test_a_guest_that_holds_the_disk_after_a_failure_is_ended(staged: Callable[..., Stage], step: str) -> None:
+    stage = staged()
+    stage.lab.story.broken[step] = DeadlineError("it took too long")
+    stage.play()
+    assert not stage.guest.attached, "QEMU still has the device open, and the next cell attaches it again"
+    assert "destroy" in stage.steps
+    assert stage.raw("guest-console.txt") == "guest said\n"
+
+
+def test_a_guest_that_holds_nothing_lives_on(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    stage.lab.story.broken["attach"] = RefusedError("libvirt or QEMU", "io=native needs cache.direct=on")
+    found = stage.play()
+    assert "destroy" not in stage.steps and stage.guest.living
+    assert judge(found).kind is VerdictKind.REFUSED
+    assert "io=native needs" in judge(found).sentence
+
+
+@pytest.mark.parametrize("step", ["attach", "prepare /dev/vdb", "work 10", "quiesce", "sync"])
+def test_the_oracles_are_asked_after_a_failure_too(staged: Callable[..., Stage], step: str) -> None:
+    stage = staged()
+    stage.lab.story.broken[step] = LostGuestError("the guest is gone")
+    stage.workload.leaves = {4}
+    found = stage.play()
+    asked = stage.steps[stage.steps.index(step) + 1 :]
+    assert "verify" in asked and found.verify and found.comparison and found.counter_kib is not None
+    assert stage.raw("kmsg-nodea.txt")
+    if step in ("quiesce", "sync"):
+        assert found.comparison.differing_blocks == 1 and found.repair == Repair("by hand", 1.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "kind"),
+    [
+        (RefusedError("QEMU", "no"), "refused"),
+        (LostNodeError("gone"), "lost-node"),
+        (LostGuestError("gone"), "lost-guest"),
+        (DeadlineError("late"), "deadline"),
+        (CommandError("nodea", ["x"], 1, "", "no"), "command"),
+        (InfrastructureError("broken"), "infrastructure"),
+        (HarnessError("broken"), "infrastructure"),
+    ],
+)
+def test_the_kind_of_a_failure(staged: Callable[..., Stage], trouble: HarnessError, kind: str) -> None:
+    stage = staged()
+    stage.lab.story.broken["work 10"] = trouble
+    found = stage.play()
+    assert found.failure and (found.failure.kind, found.failure.message) == (kind, str(trouble))
+
+
+def test_the_first_reason_stays(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    stage.lab.story.broken |= {"work 10": LostGuestError("first"), "verify": LostNodeError("second")}
+    found = stage.play()
+    assert found.failure and (found.failure.phase, found.failure.message) == ("work", "first")
+
+
+def test_a_rescue_that_fails_too_hides_nothing(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    stage.lab.story.broken |= {
+        "work 10": LostNodeError("first"),
+        "widen 0/0": LostNodeError("second"),
+        "console": LostNodeError("third"),
+    }
+    found = stage.play()
+    assert found.failure and found.failure.message == "first"
+    assert not stage.guest.attached
+    assert stage.raw("guest-console.txt") == "unreadable: third\n"
+
+
+@pytest.mark.parametrize("step", ["work 10", "verify"])
+def test_the_kernel_logs_are_kept_after_a_failure(staged: Callable[..., Stage], step: str) -> None:
+    stage = staged()
+    stage.lab.a.log.text = "4,1,1000,-;BUG: soft lockup - CPU#0\n"
+    stage.lab.story.broken[step] = DeadlineError("it took too long")
+    found = stage.play()
+    assert (stage.trial.attempt.directory / "kmsg-nodea.txt").exists(), "this is where the reason would be"
+    assert found.kernel_trouble == ("nodea: BUG: soft lockup - CPU#0",)
+
+
+def test_a_cell_that_ran_out_of_time_still_keeps_its_kernel_logs(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    stage.trial.deadline = replace(stage.trial.deadline, at=0.0)
+    found = stage.play()
+    assert found.failure and found.failure.kind == "deadline" and "the cell none-swap-link20ms" in found.failure.message
+    assert (stage.trial.attempt.directory / "kmsg-nodea.txt").exists(), "this is where the reason would be"
+
+
+# --------------------------------------------------------------------------- when somebody, or we, break it
+
+
+@pytest.mark.parametrize("step", ["status", "work 10", "verify", "owners", "repair"])
+@pytest.mark.parametrize(
+    ("trouble", "kind"), [(KeyboardInterrupt(), "interrupted"), (ZeroDivisionError("by zero"), "bug")]
+)
+def test_ctrl_c_and_our_own_bugs_get_out_after_the_evidence_is_kept(
+    staged: Callable[..., Stage], trouble: BaseException, kind: str, step: str
+) -> None:
+    stage = staged()
+    stage.workload.leaves = {4}
+    stage.lab.story.broken[step] = trouble
+    with pytest.raises(type(trouble)):
+        stage.play()
+    found = stage.kept()
+    assert found.failure is not None and found.failure.kind == kind
+    assert found.failure.message == (str(trouble) or "KeyboardInterrupt")
+    assert found.finished_at
+    assert stage.resource.widened == (0, 0) and not stage.guest.attached
+    if step == "work 10":
+        assert found.failure.phase == "work" and "verify" not in stage.steps
+        assert "destroy" in stage.steps
+
+
+def test_ctrl_c_keeps_the_kernel_logs(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    stage.lab.story.broken["work 10"] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        stage.play()
+    assert (stage.trial.attempt.directory / "kmsg-nodea.txt").exists()
+
+
+# --------------------------------------------------------------------------- a test of one's own
+
+
+def test_the_same_steps_with_other_work_in_the_middle(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    trial = stage.trial
+    trial.begin()
+    site = trial.take_guest(cast(Guest, stage.guest))
+    assert trial.disk is not None and site.device == trial.disk.path == "/dev/vdb"
+    assert site.runner is stage.guest.agent
+    trial.widen()
+    trial.note(work=Work(1.0, notes=("the test's own work",)))
+    trial.release()
+    assert trial.disk is None
+    conclude(trial, stage.workload.owners, "own")
+    found = trial.finish()
+    assert found == stage.kept() and found.verify is not None and found.failure is None
+
+
+def test_an_attempt_keeps_its_number(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    stage.play()
+    attempt: Attempt = stage.store.begin(GUEST_CELL)
+    again = Trial(cast(Any, stage.lab), cast(Any, stage.resource), attempt, lambda what: None)
+    assert play(again, stage.workload, lambda: cast(Guest, FakeGuest(stage.lab.story))).attempt == 2

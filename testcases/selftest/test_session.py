@@ -1,0 +1,382 @@
+"""A run in progress: controls first and once, one rebuild, a guest that is replaced, and never silence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from test_judge import evidence as judged_evidence
+from test_judge import observed, oracles
+from test_scenario import FakeGuest, FakeLab, FakeResource, Story
+
+from harness import session as module
+from harness.errors import DeadlineError, HarnessError, InfrastructureError, LostNodeError
+from harness.guest import Guest
+from harness.judged import judged_results
+from harness.lab.base import Lab
+from harness.matrix import with_controls
+from harness.model import CacheMode, Cell, ClientKind, Control, Evidence, Failure, Repair, Run, Stack, VerdictKind
+from harness.report import Result
+from harness.scenario import Trial
+from harness.session import Session
+from harness.store import Store
+from harness.workloads import Planted
+
+SWAP = Cell("swap", cache=CacheMode.NONE)
+OTHER = Cell("swap", cache=CacheMode.WRITEBACK)
+CONTROLS = ["host-planted", "host-idle", "host-mutator"]
+BLOCKS = 32768
+
+
+def answer(cell: Cell) -> dict[str, Any]:
+    """What a good lab finds."""
+    if cell.control is Control.PLANTED:
+        planted = Planted.extents(BLOCKS)
+        blocks = {block for extent in planted for block in extent.blocks()}
+        return {"planted": planted, **oracles(blocks, blocks)}
+    if cell.control is Control.MUTATOR:
+        return oracles({1, 2}, {1, 2})
+    return {}
+
+
+@dataclass
+class Stage:
+    """A session over labs that only remember; ``finds`` says what the next attempt at a cell finds."""
+
+    session: Session
+    store: Store
+    labs: list[FakeLab] = field(default_factory=list)
+    resources: list[FakeResource] = field(default_factory=list)
+    guests: list[FakeGuest] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
+    played: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    finds: Callable[[Cell, int], dict[str, Any]] = lambda cell, turn: {}
+    before_lab: Callable[[], None] = lambda: None
+    before_up: Callable[[], None] = lambda: None
+    asks_guest: bool = True
+
+    def play(self, trial: Trial, workload: object, guest: Callable[[], Guest]) -> Evidence:
+        """In the place of :func:`harness.scenario.play`."""
+        cell = trial.cell
+        self.played.append(cell.id)
+        if cell.client is ClientKind.GUEST and self.asks_guest:
+            guest()
+        found: dict[str, Any] = {
+            "lab": trial.lab.id,
+            "observed": observed(cell),
+            **answer(cell),
+            **self.finds(cell, self.played.count(cell.id)),
+        }
+        whole = judged_evidence(cell, **found)
+        trial.attempt.save(whole)
+        return whole
+
+    @contextmanager
+    def lab(self) -> Iterator[Lab]:
+        self.before_lab()
+        lab = FakeLab(Story(), id=f"lab{len(self.labs) + 1}", stack=Stack(kernel="6.12", drbd="8.4.11"))
+        self.labs.append(lab)
+        yield cast(Lab, lab)
+        self.closed.append(lab.id)
+
+    def over(self, a: Any, b: Any) -> FakeResource:
+        outer = self
+
+        class Up(FakeResource):
+            def up(self, *, equal: bool) -> None:
+                outer.before_up()
+                super().up(equal=equal)
+
+        self.resources.append(Up(self.labs[-1]))
+        return self.resources[-1]
+
+    def start(self, lab: Any, node: Any) -> FakeGuest:
+        assert node is lab.a
+        self.guests.append(FakeGuest(self.labs[-1].story))
+        self.guests[-1].agent._answer = lambda argv: (0, "6.1.0-guest\n", "")
+        return self.guests[-1]
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    store = Store.create(tmp_path, Run("run1", "quick", "2026-11-23T01:50:03Z", (SWAP, OTHER)))
+    made: list[Stage] = []
+    session = Session(store, lambda: made[0].lab(), lambda what: made[0].said.append(what))
+    made.append(Stage(session, store))
+    monkeypatch.setattr(module, "play", made[0].play)
+    monkeypatch.setattr(module.Resource, "over", made[0].over)
+    monkeypatch.setattr(module.Guest, "start", made[0].start)
+    return made[0]
+
+
+def failing(kind: str = "lost-node", phase: str = "work") -> dict[str, Any]:
+    return {"failure": Failure(kind, phase, "it broke")}
+
+
+def verdict(result: Result) -> VerdictKind:
+    assert result.verdict is not None
+    return result.verdict.kind
+
+
+# --------------------------------------------------------------------------- brought up once, when needed
+
+
+def test_nothing_is_brought_up_before_it_is_needed(stage: Stage) -> None:
+    with stage.session:
+        pass
+    assert stage.labs == [] and stage.said == []
+    assert stage.store.run().finished_at
+
+
+def test_one_lab_one_resource_one_guest_for_all_cells_and_all_are_taken_down(stage: Stage) -> None:
+    with stage.session as session:
+        assert [verdict(session.play(cell)) for cell in (SWAP, OTHER)] == [VerdictKind.CLEAN] * 2
+        assert stage.closed == []
+    assert (len(stage.labs), len(stage.resources), len(stage.guests)) == (1, 1, 1)
+    assert stage.resources[0].ups == [True], "the disks are new, so the first sync is skipped"
+    assert stage.closed == ["lab1"] and not stage.guests[0].living and "down" in stage.labs[0].story.steps
+
+
+def test_a_lab_that_was_used_before_is_synced(stage: Stage) -> None:
+    with stage.session as session:
+        cast(Any, session.lab).fresh = False
+        assert session.resource is not None
+    assert stage.resources[0].ups == [False]
+
+
+def test_the_run_knows_its_versions_and_what_the_lab_cost(stage: Stage) -> None:
+    with stage.session as session:
+        session.play(SWAP)
+    run = stage.store.run()
+    assert (run.stack.kernel, run.stack.drbd, run.stack.guest_kernel) == ("6.12", "8.4.11", "6.1.0-guest")
+    assert set(run.lab_seconds) == {"lab", "resource", "guest"} and run.finished_at
+
+
+def test_everything_is_taken_down_after_ctrl_c_too(stage: Stage) -> None:
+    with pytest.raises(KeyboardInterrupt), stage.session as session:
+        session.play(SWAP)
+        raise KeyboardInterrupt
+    assert stage.closed == ["lab1"] and stage.store.run().finished_at
+    assert (stage.store.directory / "lab" / "console-guest.log").read_text() == "guest said\n"
+
+
+# --------------------------------------------------------------------------- controls
+
+
+def test_the_controls_go_first_and_once(stage: Stage) -> None:
+    with stage.session as session:
+        session.play(SWAP)
+        session.play(OTHER)
+    assert stage.played == [*CONTROLS, SWAP.id, OTHER.id]
+
+
+def test_controls_that_are_cells_of_the_run_are_not_played_again(stage: Stage) -> None:
+    with stage.session as session:
+        results = [session.play(cell) for cell in with_controls((SWAP, OTHER))]
+    assert stage.played == [*CONTROLS, SWAP.id, OTHER.id]
+    assert [verdict(one) for one in results] == [VerdictKind(name) for name in
+                                                 ("DIVERGED", "CLEAN", "DIVERGED", "CLEAN", "CLEAN")]  # fmt: skip
+
+
+def test_a_control_that_went_before_is_answered_from_what_was_kept(stage: Stage) -> None:
+    planted = next(cell for cell in with_controls(()) if cell.control is Control.PLANTED)
+    with stage.session as session:
+        session.play(SWAP)
+        result = session.play(planted)
+    assert verdict(result) is VerdictKind.DIVERGED and result.evidence is not None
+    assert stage.played.count(planted.id) == 1
+
+
+@pytest.mark.parametrize("control", Control)
+def test_a_control_that_did_not_hold_leaves_no_cell_clean(stage: Stage, control: Control) -> None:
+    wrong = oracles({7}, {7}) if control is Control.IDLE else {"planted": (), **oracles(set(), set())}
+    stage.finds = lambda cell, turn: wrong if cell.control is control else {}
+    with stage.session as session:
+        result = session.play(SWAP)
+    assert verdict(result) is VerdictKind.INCONCLUSIVE
+    assert result.verdict and f"the {control} control failed" in result.verdict.sentence
+    stored = {one.cell.id: one.verdict for one in judged_results(stage.store)}
+    assert stored[SWAP.id] == result.verdict, "and judged again it is the same"
+
+
+def test_what_is_said_and_kept_of_a_cell(stage: Stage) -> None:
+    with stage.session as session:
+        result = session.play(SWAP)
+    assert stage.store.verdict(SWAP.id) == result.verdict and stage.store.evidence(SWAP.id) == result.evidence
+    assert any(said.startswith("none-swap: CLEAN: ") for said in stage.said)
+
+
+# --------------------------------------------------------------------------- after a failure
+
+
+def test_a_failure_on_a_lab_that_is_well_costs_nothing_else(stage: Stage) -> None:
+    stage.finds = lambda cell, turn: failing("deadline") if cell == SWAP else {}
+    with stage.session as session:
+        assert verdict(session.play(SWAP)) is VerdictKind.INCONCLUSIVE
+        assert verdict(session.play(OTHER)) is VerdictKind.CLEAN
+    assert len(stage.labs) == 1 and stage.resources[0].ups == [True]
+
+
+def test_a_resource_that_is_ill_after_a_failure_is_set_up_again(stage: Stage) -> None:
+    def ill(cell: Cell, turn: int) -> dict[str, Any]:
+        if cell != SWAP:
+            return {}
+        stage.resources[0].state = replace(stage.resources[0].state, connection="StandAlone")
+        return failing("deadline")
+
+    stage.finds = ill
+    with stage.session as session:
+        session.play(SWAP)
+        assert stage.resources[0].ups == [True, False], "nobody knows what is on the disks"
+        assert not stage.guests[0].living, "it may hold the device"
+        assert verdict(session.play(OTHER)) is VerdictKind.CLEAN
+    assert (len(stage.labs), len(stage.guests)) == (1, 2)
+
+
+def test_replicas_that_a_repair_left_different_are_set_up_again(stage: Stage) -> None:
+    def stuck(cell: Cell, turn: int) -> dict[str, Any]:
+        if cell != SWAP:
+            return {}
+        stage.resources[0].oos_kib = 4
+        return {**oracles({5}, {5}), "repair": Repair("by hand", 1.0, 1)}
+
+    stage.finds = stuck
+    with stage.session as session:
+        assert verdict(session.play(SWAP)) is VerdictKind.DIVERGED
+    assert stage.resources[0].ups == [True, False]
+
+
+def dies(stage: Stage, *which: Cell) -> None:
+    """Each attempt at ``which`` takes a node with it."""
+
+    def find(cell: Cell, turn: int) -> dict[str, Any]:
+        if cell not in which:
+            return {}
+        cast(Any, stage.labs[-1].a).alive = False
+        return failing()
+
+    stage.finds = find
+
+
+def test_a_lost_node_means_another_lab_whose_controls_go_first_again(stage: Stage) -> None:
+    def once(cell: Cell, turn: int) -> dict[str, Any]:
+        if cell != SWAP or turn > 1:
+            return {}
+        cast(Any, stage.labs[-1].b).alive = False
+        return failing()
+
+    stage.finds = once
+    with stage.session as session:
+        assert verdict(session.play(SWAP)) is VerdictKind.CLEAN, "played once more, on what replaced the lost node"
+        assert verdict(session.play(OTHER)) is VerdictKind.CLEAN
+    assert stage.played == [*CONTROLS, SWAP.id, *CONTROLS, SWAP.id, OTHER.id]
+    assert stage.closed == ["lab1", "lab2"] and not stage.guests[0].living
+    assert stage.store.run().notes == ("the lab was rebuilt: nodeb does not answer",)
+    assert len(stage.store.every_attempt()) == 9, "both attempts are kept"
+
+
+def test_a_lab_that_is_lost_again_is_given_up_and_the_rest_is_answered(stage: Stage) -> None:
+    dies(stage, SWAP)
+    with stage.session as session:
+        assert verdict(session.play(SWAP)) is VerdictKind.INCONCLUSIVE
+        with pytest.raises(InfrastructureError, match="the run gave up on its lab: nodea does not answer"):
+            session.play(OTHER)
+        with pytest.raises(InfrastructureError, match="the run gave up on its lab"):
+            assert session.lab
+    assert len(stage.labs) == 2 and stage.closed == ["lab1", "lab2"]
+    assert stage.played.count(SWAP.id) == 2 and OTHER.id not in stage.played
+    assert any(said.startswith("giving the lab up") for said in stage.said)
+
+
+def test_a_lab_lost_during_its_controls_is_rebuilt_and_all_controls_go_again(stage: Stage) -> None:
+    def once(cell: Cell, turn: int) -> dict[str, Any]:
+        if cell.control is not Control.IDLE or turn > 1:
+            return {}
+        cast(Any, stage.labs[-1].a).alive = False
+        return failing()
+
+    stage.finds = once
+    with stage.session as session:
+        assert verdict(session.play(SWAP)) is VerdictKind.CLEAN
+    assert len(stage.labs) == 2
+    second = [one.cell.id for one in stage.store.every_attempt() if one.lab == "lab2"]
+    assert sorted(second) == sorted([*CONTROLS, SWAP.id]), "what another lab proved does not count"
+
+
+def test_a_lab_that_never_comes_up_is_not_tried_for_every_cell(stage: Stage) -> None:
+    tries: list[int] = []
+
+    def refuse() -> None:
+        tries.append(1)
+        raise InfrastructureError("node a did not boot")
+
+    stage.before_lab = refuse
+    with stage.session as session:
+        for cell in (SWAP, OTHER):
+            with pytest.raises(HarnessError, match="node a did not boot"):
+                session.play(cell)
+    assert len(tries) == 1
+
+
+def test_a_resource_that_never_comes_up_costs_one_rebuild_and_not_its_patience_for_every_cell(stage: Stage) -> None:
+    tries: list[int] = []
+
+    def refuse() -> None:
+        tries.append(1)
+        raise DeadlineError("the first connection of the resource did not happen within 60 s")
+
+    stage.before_up = refuse
+    with stage.session as session:
+        for _ in range(5):
+            with pytest.raises(HarnessError):
+                session.play(SWAP)
+    assert len(tries) <= 1 + module.REBUILDS, "once the lab was rebuilt and failed again the run stops"
+
+
+def test_a_resource_that_comes_up_at_the_second_try_has_its_controls(stage: Stage) -> None:
+    tries: list[int] = []
+
+    def refuse_once() -> None:
+        tries.append(1)
+        if len(tries) == 1:
+            raise DeadlineError("the first connection of the resource did not happen within 60 s")
+
+    stage.before_up = refuse_once
+    with stage.session as session:
+        try:
+            result = session.play(SWAP)
+        except HarnessError:
+            result = session.play(SWAP)
+    assert verdict(result) is VerdictKind.CLEAN and stage.played == [*CONTROLS, SWAP.id]
+
+
+# --------------------------------------------------------------------------- the guest
+
+
+def test_a_guest_that_does_not_answer_is_replaced(stage: Stage) -> None:
+    with stage.session as session:
+        first = session.guest
+        assert session.guest is first
+        cast(Any, first).living = False
+        assert session.guest is not first
+    assert len(stage.guests) == 2 and len(stage.labs) == 1
+    assert stage.labs[0].story.steps.count("destroy") == 2
+
+
+def test_a_guest_that_cannot_be_started_again_is_tried_again_for_the_next_cell(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(lab: Any, node: Any) -> FakeGuest:
+        raise LostNodeError("no libvirt on nodea")
+
+    with stage.session as session:
+        with monkeypatch.context() as patched:
+            patched.setattr(module.Guest, "start", refuse)
+            with pytest.raises(LostNodeError):
+                assert session.guest
+        assert session.guest is cast(Any, stage.guests[0])
