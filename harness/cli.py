@@ -21,6 +21,7 @@ from harness import matrix as matrices
 from harness.errors import HarnessError, NothingRanError, UsageError
 from harness.model import VerdictKind
 from harness.progress import Progress
+from harness.signals import stop_like_ctrl_c
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Do two DRBD replicas still hold the same data, and if not, why?")  # fmt: skip
@@ -39,6 +40,7 @@ say = Progress()
 
 def main() -> None:
     """Entry point: one sentence and the right exit code for everything that goes wrong on purpose."""
+    stop_like_ctrl_c()
     try:
         # Outside its standalone mode the exit code of typer.Exit comes back as the value of the call.
         code = app(standalone_mode=False)

@@ -23,6 +23,7 @@ from harness.report import Result
 from harness.report.html import evidence_html, heat_map_html, write_html
 from harness.report.terminal import print_report
 from harness.session import Session
+from harness.signals import stop_like_ctrl_c
 from harness.store import Store, new_run_id
 
 
@@ -64,6 +65,7 @@ class Front:
     @contextlib.contextmanager
     def session(self) -> Iterator[Session]:
         """The session of this run, its store created or opened, locked against other processes."""
+        stop_like_ctrl_c()
         if self.store is None:
             run_id = self.config.getoption("--run-id") or new_run_id()
             run = Run(run_id, self.matrix, datetime.now(UTC).isoformat(timespec="seconds"), tuple(self.cells))

@@ -176,13 +176,16 @@ def bring_up(
     guest_image = ensure("guest", options.guest, cache, progress)
     accelerator = probe(guest_image.kernel, guest_image.initrd, cache)
     progress(f"accelerator: {accelerator.kind} ({accelerator.why})")
+    hardware = accelerator.kind == "kvm" and accelerator.nested
+    if accelerator.kind == "kvm" and not hardware:
+        progress("KVM works here without nesting; the nodes are emulated, so that their guests can have KVM")
 
     lab_id = secrets.token_hex(3)
     directory = make(records.labs_dir() / lab_id)
     with contextlib.ExitStack() as made:
         made.callback(records.forget, directory)
         made.callback(collect_consoles, directory, evidence or state_dir() / "last-failure")
-        domains = _prepare(lab_id, directory, options, node_image, guest_image, accelerator.kind == "kvm")
+        domains = _prepare(lab_id, directory, options, node_image, guest_image, hardware)
         connection = made.enter_context(opened(daemon))
         for domain in domains:
             # With AUTODESTROY libvirt ends the domain when our connection ends, even after a kill -9.
@@ -201,7 +204,7 @@ def bring_up(
                 options.suite,
                 node_image.digest,
                 guest_image.digest,
-                accelerator.kind,
+                "kvm" if hardware else "tcg",
                 _arguments(guest_image),
                 options.keep,
                 os.getpid(),

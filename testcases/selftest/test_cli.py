@@ -163,7 +163,7 @@ def test_a_run_is_named_by_its_id_its_folder_or_as_the_latest(command: Any, tmp_
         ({}, 0),
         ({"writeback": oracles({5}, {5})}, 1),
         ({"none": oracles(set(), set())}, 1),
-        ({"writeback": oracles(set(), set(), 4)}, 2),
+        ({"writeback": oracles(set(), set(), 2)}, 2),
         ({"writeback": {"failure": Failure("deadline", "work", "late")}}, 2),
         ({"writeback": None}, 2),
         ({"none": {"failure": Failure("deadline", "work", "late")}, "writeback": oracles({5}, {5})}, 1),

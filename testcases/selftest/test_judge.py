@@ -170,7 +170,7 @@ def layered(*layers: str) -> Evidence:
     if "mismatch" in layers:
         found = replace(found, observed=replace(found.observed, o_direct=not found.observed.o_direct))
     if "disagree" in layers:
-        found = replace(found, counter_kib=400)
+        found = replace(found, counter_kib=2)
     if "corrupt" in layers:
         found = replace(found, work=Work(1.0, read_back_errors=1))
     if "failed" in layers:
@@ -306,10 +306,26 @@ def test_a_verify_with_holes_proves_nothing() -> None:
 # --------------------------------------------------------------------------- oracles that disagree
 
 
-def test_the_two_nodes_must_log_the_same_blocks() -> None:
-    whole = oracles({1, 2}, {1, 2})
-    target = replace(whole["verify"].target, extents=extents_of({1}))
-    doubted(evidence(**{**whole, "verify": replace(whole["verify"], target=target)}), "logged different blocks")
+def seen_by_target(blocks: set[int], **facts: Any) -> Evidence:
+    """Evidence whose target's kernel log names other blocks than the source's."""
+    verify = facts["verify"]
+    target = replace(verify.target, extents=extents_of(blocks))
+    return evidence(**{**facts, "verify": replace(verify, target=target)})
+
+
+def test_the_two_nodes_must_name_the_same_blocks_where_all_are_named() -> None:
+    doubted(seen_by_target({1}, **oracles({1, 2}, {1, 2})), "1 blocks of the same verify stand in the log of one node")
+    doubted(seen_by_target({1, 3}, **oracles({1, 2}, {1, 2})), "name 3 blocks, DRBD counts 2 out of sync")
+
+
+def test_a_log_that_is_short_of_what_was_marked_is_no_contradiction() -> None:
+    verdict = judge(seen_by_target({1}, **oracles({1, 2}, {1, 2, 9}, 16)), HELD)
+    assert (verdict.kind, verdict.differing_blocks) == (VerdictKind.DIVERGED, 3)
+    assert verdict.reasons == (
+        "1 more blocks were reported and are equal again",
+        "the kernel log names 2 of the 4 blocks that verify marked",
+    )
+    assert kind(evidence(**oracles(set(), set(), 4))) is VerdictKind.TRANSIENT
 
 
 def test_the_same_blocks_in_other_extents_are_the_same() -> None:
@@ -321,12 +337,15 @@ def test_the_same_blocks_in_other_extents_are_the_same() -> None:
 @pytest.mark.parametrize(
     ("verified", "compared", "counter", "words"),
     [
-        (set(), set(), 4, "verify logged 0 blocks, DRBD counts 4 KiB"),
-        ({1, 2}, {1, 2}, 4, "verify logged 2 blocks, DRBD counts 4 KiB"),
-        ({1, 2}, {1, 2}, 0, "verify logged 2 blocks, DRBD counts 0 KiB"),
-        ({1, 2}, {1, 2}, 12, "verify logged 2 blocks, DRBD counts 12 KiB"),
+        ({1, 2}, {1, 2}, 4, "name 2 blocks, DRBD counts 1 out of sync"),
+        ({1, 2}, {1, 2}, 0, "name 2 blocks, DRBD counts 0 out of sync"),
+        ({1, 2}, set(), 4, "name 2 blocks, DRBD counts 1 out of sync"),
+        ({1}, {1}, 5, "DRBD counts 5 KiB out of sync, which is no whole number of blocks"),
+        (set(), set(), 3, "DRBD counts 3 KiB out of sync, which is no whole number of blocks"),
         (set(), {9}, 0, "1 blocks differ that verify did not report"),
+        (set(), {9, 10}, 4, "1 blocks differ that verify did not report"),
         ({1}, {1, 9, 10}, 4, "2 blocks differ that verify did not report"),
+        ({1}, {9}, 4, "1 blocks differ that verify did not report"),
     ],
 )
 def test_each_disagreement(verified: set[int], compared: set[int], counter: int, words: str) -> None:

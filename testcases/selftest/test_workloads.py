@@ -365,6 +365,14 @@ def test_many_blocks_are_asked_in_turns_and_all_are_answered() -> None:
     assert owners.ext4(runner, "/dev/drbd0", []) == {}
 
 
+def test_too_many_blocks_to_search_for_are_unknown_and_not_dead() -> None:
+    runner = Debugfs(debugfs)
+    found = owners.ext4(runner, "/dev/drbd0", range(100, 100 + owners.MAX_SEARCHED + 10))
+    counted = owners.summary(found, "ext4")
+    assert (counted.live, counted.dead, counted.unknown) == (0, owners.MAX_SEARCHED, 10)
+    assert "not searched" in found[100 + owners.MAX_SEARCHED + 9].detail
+
+
 def test_owners_are_counted_and_named_once() -> None:
     live, dead = Owned(Owner.LIVE, "a"), Owned(Owner.DEAD, "free")
     found = owners.summary({1: live, 2: live, 3: dead, 4: Owned(Owner.UNKNOWN, "")}, "asking")
