@@ -48,9 +48,15 @@ class GuestAgent:
                 self.call("guest-ping", timeout=max(1, min(5, int(left))))
                 return
             except LostGuestError:
-                if not self._domain().isActive():
+                if not self._active():
                     raise LostGuestError(f"{self.host} ended before its agent answered") from None
                 time.sleep(min(0.3, deadline.left()))
+
+    def _active(self) -> bool:
+        try:
+            return bool(self._domain().isActive())
+        except libvirt.libvirtError:  # a transient domain that ended is not there any more
+            return False
 
     def run(
         self, argv: Sequence[str], *, stdin: str | None = None, timeout: float = 60, ok: Collection[int] = (0,)

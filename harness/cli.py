@@ -36,6 +36,8 @@ RunsOption = Annotated[Path, typer.Option(help="where runs are kept")]
 
 
 say = Progress()
+# What typer makes of a Ctrl-C inside of a command.
+_INTERRUPTED = 130
 
 
 def main() -> None:
@@ -44,6 +46,8 @@ def main() -> None:
     try:
         # Outside its standalone mode the exit code of typer.Exit comes back as the value of the call.
         code = app(standalone_mode=False)
+        if code == _INTERRUPTED:
+            raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
     except HarnessError as trouble:
         print(f"drbd-harness: {trouble}", file=sys.stderr)
@@ -186,16 +190,16 @@ def lab_console(
 def run(
     matrix: Annotated[str | None, typer.Option(help="smoke, quick, natural, full, or a TOML file")] = None,
     resume: Annotated[str | None, typer.Option(help="go on with a run: its id, its folder, or 'latest'")] = None,
-    suite: SuiteOption = "trixie",
+    suite: Annotated[str | None, typer.Option(help="Debian suite of the nodes: trixie or bookworm")] = None,
     runs: RunsOption = Path("runs"),
     select: Annotated[str, typer.Option("-k", help="only cells whose id matches, as pytest's -k")] = "",
-    device_mib: Annotated[int, typer.Option(help="size of the DRBD device in MiB")] = 128,
+    device_mib: Annotated[int | None, typer.Option(help="size of the DRBD device in MiB (default: 128)")] = None,
 ) -> None:
     """Play a matrix on a lab of its own (or the one that is up), and print the heat map and the report's path."""
     from harness.store import Store, new_run_id
 
-    if resume and matrix:
-        raise UsageError("--resume goes on with the matrix the run has; leave --matrix out")
+    if resume and (matrix or suite or device_mib):
+        raise UsageError("--resume goes on with the matrix, the suite and the device the run has; leave them out")
     if resume:
         directory = Store.open(runs, resume).directory
         chosen = ["--resume", str(directory), "--runs", str(directory.parent)]
@@ -203,7 +207,8 @@ def run(
         run_id = new_run_id()
         directory = runs / run_id
         chosen = ["--matrix", matrix or "quick", "--run-id", run_id, "--runs", str(runs)]
-    lab = ["--suite", suite, "--device-mib", str(device_mib)]
+    lab = ["--suite", suite] if suite else []
+    lab += ["--device-mib", str(device_mib)] if device_mib else []
     kept = [f"--junitxml={directory}/junit.xml", f"--html={directory}/pytest.html", "--self-contained-html"]
     here = testcases() / "lab"
     argv = [str(here), f"--rootdir={testcases().parent}", "-p", "no:cacheprovider", *chosen, *lab, *kept]

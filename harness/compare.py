@@ -22,7 +22,7 @@ def compare_files(a: Path, b: Path, blocks: int) -> Comparison:
     """Compare the first ``blocks`` 4 KiB blocks of two files; what lies behind (DRBD's metadata) is no data."""
     began = time.monotonic()
     differing: list[int] = []
-    with a.open("rb", buffering=0) as left, b.open("rb", buffering=0) as right:
+    with _opened(a) as left, _opened(b) as right:
         for first in range(0, blocks, _CHUNK_BLOCKS):
             count = min(_CHUNK_BLOCKS, blocks - first)
             one = _read(left, first, count, a)
@@ -30,6 +30,13 @@ def compare_files(a: Path, b: Path, blocks: int) -> Comparison:
             if one != two:
                 differing += (first + block for block in _differing(one, two, count))
     return Comparison(blocks, extents_of(differing), time.monotonic() - began, "backing files on the controller")
+
+
+def _opened(path: Path) -> io.FileIO:
+    try:
+        return path.open("rb", buffering=0)
+    except OSError as trouble:
+        raise InfrastructureError(f"the backing file {path} cannot be read: {trouble.strerror}") from None
 
 
 def _read(file: io.FileIO, first: int, count: int, path: Path) -> bytes:

@@ -167,6 +167,12 @@ class Resource:
     def status(self, node: Node | None = None) -> tuple[State, Counters]:
         """State and counters in the words of one node (``a`` by default)."""
         node = node or self.a
+        try:
+            return self._status(node)
+        except ValueError as unreadable:
+            raise InfrastructureError(f"what DRBD says on {node.name} cannot be read: {unreadable}") from unreadable
+
+    def _status(self, node: Node) -> tuple[State, Counters]:
         if self.major < 9:
             device = parse_proc(node.runner.run(["cat", "/proc/drbd"]).stdout).devices.get(self.spec.minor)
             if device is None or device.state is None or device.counters is None:

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 from rich.console import Console
 
 from harness import matrix as matrices
+from harness.errors import UsageError
 from harness.judged import conclusive, judged_results
 from harness.lab.base import Lab
 from harness.lab.nested import LabOptions, nested_lab
@@ -26,6 +28,10 @@ from harness.session import Session
 from harness.signals import stop_like_ctrl_c
 from harness.store import Store, new_run_id
 
+# The options of the command line that make a lab what it is, by their names in LabOptions.
+LAB_OPTIONS = ("suite", "guest_suite", "device_mib", "memory_mib")
+_LAB_OPTIONS = TypeAdapter(LabOptions)
+
 
 class Front:
     """One pytest session's view of a run."""
@@ -36,6 +42,8 @@ class Front:
         self.matrix = matrix
         self.results: dict[str, Result] = {}
         self.store = resumed
+        #: What is wrong with the tests' own cells, in one sentence each.
+        self.wrong: list[str] = []
         self._resumed = resumed is not None
         self._finished: dict[str, Result] = {}
         if resumed is not None:
@@ -45,6 +53,10 @@ class Front:
     def of(cls, config: pytest.Config, search: Path, workloads: Collection[str]) -> Front:
         """From the options; whatever is wrong with them is a :class:`~harness.errors.UsageError`."""
         if which := config.getoption("--resume"):
+            given = [name for name in ("matrix", *LAB_OPTIONS) if config.getoption(f"--{name.replace('_', '-')}")]
+            if given:
+                wrong = given[0].replace("_", "-")
+                raise UsageError(f"--resume goes on with what the run has; leave --{wrong} out")
             store = Store.open(Path(config.getoption("--runs")), which)
             run = store.run()
             return cls(config, run.cells, run.matrix, store)
@@ -68,20 +80,19 @@ class Front:
         stop_like_ctrl_c()
         if self.store is None:
             run_id = self.config.getoption("--run-id") or new_run_id()
-            run = Run(run_id, self.matrix, datetime.now(UTC).isoformat(timespec="seconds"), tuple(self.cells))
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            run = Run(run_id, self.matrix, now, tuple(self.cells), lab_options=self._lab_options())
             self.store = Store.create(Path(self.config.getoption("--runs")), run)
         with self.store.lock(), Session(self.store, self._lab, Voice(self.config)) as session:
             yield session
 
+    def _lab_options(self) -> dict[str, str | int]:
+        asked = {name: self.config.getoption(f"--{name.replace('_', '-')}") for name in LAB_OPTIONS}
+        return {name: value for name, value in asked.items() if value is not None}
+
     def _lab(self) -> AbstractContextManager[Lab]:
         assert self.store is not None
-        option = self.config.getoption
-        options = LabOptions(
-            suite=option("--suite"),
-            guest_suite=option("--guest-suite"),
-            memory_mib=option("--node-mib"),
-            device_mib=option("--device-mib"),
-        )
+        options = _LAB_OPTIONS.validate_python(dict(self.store.run().lab_options))
         return nested_lab(options, Voice(self.config), self.store.directory / "lab")
 
     # ------------------------------------------------------------------------------------------ what is written

@@ -13,7 +13,7 @@ import libvirt_qemu
 from lxml import etree
 
 from harness.agent import GuestAgent
-from harness.errors import HarnessError, LostGuestError, RefusedError
+from harness.errors import HarnessError, InfrastructureError, LostGuestError, RefusedError
 from harness.lab.base import Lab
 from harness.lab.node import Node
 from harness.model import AioMode, CacheMode, Cell, DiskBus, Observed
@@ -147,6 +147,14 @@ class Guest:
 
     def observe(self, disk: AttachedDisk, device: str) -> Observed:
         """What was really opened: QEMU's descriptor and block layer, and what the guest was told."""
+        try:
+            return self._observe(disk, device)
+        except libvirt.libvirtError as trouble:
+            raise LostGuestError(f"the guest's QEMU does not say what it opened: {trouble}") from None
+        except ValueError as unreadable:
+            raise InfrastructureError(f"what was opened could not be read back: {unreadable}") from unreadable
+
+    def _observe(self, disk: AttachedDisk, device: str) -> Observed:
         minor = device.rsplit("/", 1)[-1]
         node_side = _sections(self.node.runner.run(["sh", "-c", _OBSERVE, "sh", device, minor, self.node.link]).stdout)
         flags = [open_flags(text) for name, text in node_side if name.startswith("fdinfo")]

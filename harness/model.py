@@ -417,7 +417,10 @@ class Stack:
 
 @dataclass(frozen=True)
 class Run:
-    """Many cells in one environment."""
+    """Many cells in one environment.
+
+    ``lab_options`` are the fields of the lab's options, so that a resumed run goes on with the same kind of lab.
+    """
 
     id: str
     matrix: str
@@ -426,5 +429,6 @@ class Run:
     stack: Stack = Stack()
     finished_at: str = ""
     lab_seconds: Mapping[str, float] = field(default_factory=dict)
+    lab_options: Mapping[str, str | int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     schema: int = SCHEMA_VERSION

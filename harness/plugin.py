@@ -19,7 +19,7 @@ from harness.fio import FioRun, run_fio
 from harness.front import Front, result_text
 from harness.guest import AttachedDisk, Guest
 from harness.lab.base import Lab
-from harness.model import Cell, Evidence, Verdict, VerdictKind, Work
+from harness.model import Cell, ClientKind, Evidence, Verdict, VerdictKind, Work
 from harness.owners import unknown
 from harness.render.fio_job import Job, Option
 from harness.report import Result
@@ -32,6 +32,8 @@ MATRICES = TESTCASES / "matrices"
 
 _FRONT = pytest.StashKey[Front]()
 _RESULT = pytest.StashKey[Result]()
+# The fixtures that play a cell: only tests that use one of them get cells.
+_OURS = frozenset({"cell_result", "own_trial"})
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,10 +43,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--runs", metavar="DIR", default="runs", help="where runs are kept (default: ./runs)")
     group.addoption("--run-id", metavar="ID", help="the id of the new run (default: made from the time)")
     group.addoption("--resume", metavar="RUN", help="go on with a run: its id, its folder, or 'latest'")
-    group.addoption("--suite", metavar="SUITE", default="trixie", help="Debian suite of the nodes (default: trixie)")
-    group.addoption("--guest-suite", metavar="SUITE", default="", help="Debian suite of the guest (default: as nodes)")
-    group.addoption("--device-mib", metavar="N", type=int, default=128, help="size of the DRBD device (default: 128)")
-    group.addoption("--node-mib", metavar="N", type=int, default=2560, help="memory of a node (default: 2560)")
+    group.addoption("--suite", metavar="SUITE", help="Debian suite of the nodes (default: trixie)")
+    group.addoption("--guest-suite", metavar="SUITE", help="Debian suite of the guest (default: as nodes)")
+    group.addoption("--device-mib", metavar="N", type=int, help="size of the DRBD device (default: 128)")
+    group.addoption("--memory-mib", metavar="N", type=int, help="memory of a node (default: 2560)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -58,15 +60,20 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One item for each cell: of the test's own ``cell`` markers, else of the matrix."""
-    if "cell" not in metafunc.fixturenames:
+    """One item for each cell: of the test's own ``cell`` markers, else of the matrix.
+
+    Only tests that use a fixture of ours are meant; a ``cell`` that is somebody else's is left alone.
+    """
+    if not _OURS & set(metafunc.fixturenames) or "cell" not in metafunc.fixturenames:
         return
     marks = list(metafunc.definition.iter_markers("cell"))
     front = metafunc.config.stash[_FRONT]
     try:
         own = [cell for mark in reversed(marks) for cell in _own_cells(mark, metafunc.definition.originalname)]
     except UsageError as trouble:
-        raise pytest.UsageError(f"{metafunc.definition.nodeid}: {trouble}") from None
+        # Said when everything is collected: raised from here it would come with a traceback of pytest's own.
+        front.wrong.append(f"{metafunc.definition.nodeid}: {trouble}")
+        own = []
     cells = own if marks else front.cells
     metafunc.parametrize("cell", cells, ids=[cell.id for cell in cells])
 
@@ -79,7 +86,13 @@ def _own_cells(mark: pytest.Mark, test: str) -> list[Cell]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Cells of one cache mode stay in the order of the matrix; everything with a cell needs a lab."""
+    """Everything with a cell needs a lab; a test that should have cells and has none is not run."""
+    if wrong := config.stash[_FRONT].wrong:
+        raise pytest.UsageError(wrong[0])
+    without = [item for item in items if _cell_of(item) is None and _OURS & set(getattr(item, "fixturenames", ()))]
+    if without:
+        config.hook.pytest_deselected(items=without)
+        items[:] = [item for item in items if item not in without]
     for item in items:
         if "cell" in getattr(item, "fixturenames", ()) or "lab" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.lab)
@@ -87,9 +100,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """The cells that were selected are the run."""
-    cells = [item.callspec.params["cell"] for item in session.items
-             if hasattr(item, "callspec") and "cell" in item.callspec.params]  # fmt: skip
+    cells = [cell for item in session.items if (cell := _cell_of(item)) is not None]
     session.config.stash[_FRONT].select(cells)
+
+
+def _cell_of(item: pytest.Item) -> Cell | None:
+    found = getattr(item, "callspec", None)
+    cell = found.params.get("cell") if found is not None else None
+    return cell if isinstance(cell, Cell) else None
 
 
 # --------------------------------------------------------------------------- fixtures: the public interface
@@ -158,7 +176,10 @@ def own_trial(request: pytest.FixtureRequest, drbd_run: Session, cell: Cell) -> 
         own = OwnTrial(drbd_run, drbd_run.trial(cell))
         try:
             own.trial.begin()
-            own.trial.take_guest(drbd_run.guest)
+            if cell.client is ClientKind.HOST:
+                own.trial.take_host()
+            else:
+                own.trial.take_guest(drbd_run.guest)
             own.trial.widen()
             own.trial.note(work=Work(0.0, notes=("the test's own work",)))
         except HarnessError as trouble:
@@ -174,7 +195,8 @@ def own_trial(request: pytest.FixtureRequest, drbd_run: Session, cell: Cell) -> 
 def disk(own_trial: OwnTrial) -> AttachedDisk:
     """The DRBD device in the guest (``disk.path``), attached with the cell's cache, aio and bus."""
     attached = own_trial.trial.disk
-    assert attached is not None
+    if attached is None:
+        pytest.fail("a cell with client=host has no disk in a guest; use the fixture 'resource'", pytrace=False)
     return attached
 
 

@@ -18,7 +18,7 @@ from harness.errors import CommandError, DeadlineError, HarnessError, LostGuestE
 from harness.guest import AttachedDisk, Guest, observe_node
 from harness.judge import REFUSED
 from harness.lab.base import Lab
-from harness.model import ClientKind, Control, Evidence, Failure, Work, blocks_of
+from harness.model import ClientKind, Control, Evidence, Failure, blocks_of
 from harness.owners import Owned
 from harness.parse.kernel_log import missing, trouble
 from harness.store import Attempt
@@ -94,11 +94,11 @@ class Trial:
                 self.lab.b.log.mark(f"{self.cell.id} begins"),
             )
             state, counters = self.resource.status()
-            equal = self._differing() == 0
-            if state.healthy and (counters.out_of_sync_kib or not equal):
+            equal = counters.out_of_sync_kib == 0 and self._differing() == 0
+            if state.healthy and not equal:
                 self.resource.repair(self._differing)
                 state, counters = self.resource.status()
-                equal = self._differing() == 0
+                equal = counters.out_of_sync_kib == 0 and self._differing() == 0
             self._sent_kib = counters.sent_kib
             self.note(before=state, equal_before=equal)
 
@@ -132,8 +132,8 @@ class Trial:
             if not self.cell.widener.natural:
                 self.resource.widen(0, 0)
             if self._guest is not None and self._disk is not None:
-                disk, self._disk = self._disk, None
-                self._guest.detach(disk)
+                self._guest.detach(self._disk)
+                self._disk = None
             self.resource.sync()
             _, counters = self.resource.status()
             self.note(exposed_blocks=max(0, counters.sent_kib - self._sent_kib) // KIB_PER_BLOCK)
@@ -184,6 +184,12 @@ class Trial:
             holes += missing(lines)
         self.note(kernel_trouble=tuple(found), log_holes=holes)
 
+    def keep_logs(self) -> None:
+        """Keep the kernel logs as far as they arrived; asks the nodes nothing, so it works on a broken lab."""
+        for node, cursor in zip((self.lab.a, self.lab.b), self._kernel_cursors, strict=True):
+            with contextlib.suppress(HarnessError, OSError):
+                self.attempt.write_raw(f"kmsg-{node.name}.txt", node.log.raw(cursor))
+
     def rescue(self) -> None:
         """After a failure: nothing of the cell stays on; a guest that holds the disk is ended."""
         with contextlib.suppress(HarnessError):
@@ -213,6 +219,7 @@ def play(trial: Trial, workload: Workload, guest: Callable[[], Guest]) -> Eviden
         conclude(trial, workload.owners, workload.name)
     except BaseException as trouble:
         trial.fail(trouble)
+        trial.keep_logs()
         trial.rescue()
         raise
     finally:
@@ -252,11 +259,7 @@ def conclude(trial: Trial, owning: Owning, method: str) -> None:
         trial.close_logs()
     except HarnessError as trouble:
         trial.fail(trouble)
-
-
-def worked(seconds: float) -> Work:
-    """The work of somebody whose workload the harness does not know."""
-    return Work(seconds, notes=("the test's own work",))
+        trial.keep_logs()
 
 
 _KINDS: tuple[tuple[type[BaseException], str], ...] = (

@@ -83,7 +83,11 @@ class Session:
             lab = self.lab
             began = time.monotonic()
             resource = Resource.over(lab.a, lab.b)
-            resource.up(equal=lab.fresh)
+            try:
+                resource.up(equal=lab.fresh)
+            except HarnessError as trouble:
+                self._rebuild(str(trouble))
+                raise
             self._resource = resource
             self._timed("resource", began)
         return self._resource

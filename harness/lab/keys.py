@@ -35,9 +35,9 @@ SSH_CONFIG = """\
 Host nodea nodeb
   HostName 127.0.0.1
   User root
-  IdentityFile {directory}/user_key
+  IdentityFile "{directory}/user_key"
   IdentitiesOnly yes
-  UserKnownHostsFile {directory}/known_hosts
+  UserKnownHostsFile "{directory}/known_hosts"
   GlobalKnownHostsFile /dev/null
   StrictHostKeyChecking yes
   PasswordAuthentication no

@@ -13,6 +13,7 @@ from harness.lab import record as records
 from harness.lab.daemon import connect, default_uri, ensure_libvirt
 from harness.lab.lease import holder, lease
 from harness.lab.record import LabRecord
+from harness.paths import state_dir
 from harness.render.domain import lab_of
 
 
@@ -92,7 +93,7 @@ def _labelled(connection: libvirt.virConnect) -> list[tuple[libvirt.virDomain, s
     found = []
     for domain in connection.listAllDomains():
         with contextlib.suppress(libvirt.libvirtError):
-            lab = lab_of(domain.XMLDesc(0))
+            lab = lab_of(domain.XMLDesc(0), str(state_dir()))
             if lab is not None:
                 found.append((domain, lab))
     return found

@@ -284,6 +284,7 @@ def _prepare(
         domain = NodeDomain(
             name=f"drbd-harness-{lab_id}-{letter}",
             lab=lab_id,
+            state=str(state_dir()),
             uuid=str(uuid.uuid4()),
             hardware=hardware,
             vcpus=options.vcpus or (2 if hardware and (os.cpu_count() or 1) >= 4 else 1),

@@ -25,11 +25,12 @@ _LAB = ElementMaker(namespace=LABEL_NAMESPACE, nsmap={"lab": LABEL_NAMESPACE})
 class NodeDomain:
     """Everything a node's domain is made of.  Memory in MiB; paths are on the controller.
 
-    ``repl_ports`` are (own, peer's) UDP ports on loopback.
+    ``repl_ports`` are (own, peer's) UDP ports on loopback; ``state`` is the folder that the lab is kept in.
     """
 
     name: str
     lab: str
+    state: str
     uuid: str
     hardware: bool
     vcpus: int
@@ -58,7 +59,7 @@ def node_xml(node: NodeDomain) -> str:
     domain = _E.domain(
         _E.name(node.name),
         _E.uuid(node.uuid),
-        _E.metadata(_LAB.lab(id=node.lab)),
+        _E.metadata(_LAB.lab(id=node.lab, state=node.state)),
         _E.memory(str(node.memory_mib), unit="MiB"),
         _E.vcpu(str(node.vcpus)),
         _E.os(
@@ -197,11 +198,14 @@ def disk_xml(source: str, serial: str, cache: CacheMode, aio: AioMode, bus: Disk
     return _text(disk)
 
 
-def lab_of(domain_xml: str) -> str | None:
-    """The lab a domain belongs to, by the label in its metadata; None for anybody else's domain."""
+def lab_of(domain_xml: str, state: str) -> str | None:
+    """The lab a domain belongs to, by the label in its metadata.
+
+    None for anybody else's domain, also for a lab that is kept in another state folder than ``state``.
+    """
     root = etree.fromstring(domain_xml.encode())
     label = root.find(f"metadata/{{{LABEL_NAMESPACE}}}lab")
-    return None if label is None else label.get("id")
+    return None if label is None or label.get("state") != state else label.get("id")
 
 
 def _text(element: etree._Element) -> str:

@@ -25,5 +25,8 @@ def job_file(jobs: tuple[Job, ...], common: Mapping[str, Option] | None = None) 
 def _section(job: Job) -> str:
     if any(character in job.name for character in "[]\n"):
         raise ValueError(f"'{job.name}' cannot be the name of a fio job")
+    for key, value in job.options.items():
+        if "\n" in f"{key}{value}":
+            raise ValueError(f"the option {key!r} of the fio job '{job.name}' has a line break in it")
     lines = [f"{key}={int(value) if isinstance(value, bool) else value}" for key, value in job.options.items()]
     return "\n".join([f"[{job.name}]", *lines, ""])

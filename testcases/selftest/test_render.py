@@ -33,6 +33,7 @@ settings.load_profile("unhurried")
 NODE = NodeDomain(
     name="drbd-harness-1a2b3c-a",
     lab="1a2b3c",
+    state="/var/lib/labs",
     uuid="5a3f0b6e-0b1a-4c39-9c93-0c9c2f4a1d10",
     hardware=False,
     vcpus=2,
@@ -127,10 +128,12 @@ def test_a_node_that_ends_stays_ended() -> None:
 
 
 def test_a_domain_is_found_by_its_label_and_by_nothing_else() -> None:
-    assert lab_of(node_xml(NODE)) == "1a2b3c"
-    assert lab_of(guest_xml(GUEST)) is None
-    assert lab_of(f"<domain><name>{NODE.name}</name></domain>") is None, "a name is no label"
-    assert lab_of("<domain><metadata><lab id='1a2b3c'/></metadata></domain>") is None, "nor is another's element"
+    assert lab_of(node_xml(NODE), NODE.state) == "1a2b3c"
+    assert lab_of(node_xml(NODE), "/var/lib/other") is None, "a lab kept elsewhere is somebody else's"
+    assert lab_of(guest_xml(GUEST), NODE.state) is None
+    assert lab_of(f"<domain><name>{NODE.name}</name></domain>", NODE.state) is None, "a name is no label"
+    other = "<domain><metadata><lab id='1a2b3c' state='/var/lib/labs'/></metadata></domain>"
+    assert lab_of(other, NODE.state) is None, "nor is another's element"
 
 
 # --------------------------------------------------------------------------- the guest and its disk

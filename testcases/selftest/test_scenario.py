@@ -148,6 +148,7 @@ class FakeResource:
     mends: bool = True
     ups: list[bool] = field(default_factory=list)
     oos_kib: int = 0
+    stuck_kib: int = 0
 
     def up(self, *, equal: bool) -> None:
         self.lab.story(f"up equal={equal}")
@@ -159,7 +160,7 @@ class FakeResource:
 
     def status(self, node: object = None) -> tuple[State, Counters]:
         self.lab.story("status")
-        return self.state, Counters(self.sent_kib, 0, 0, 0, self.oos_kib)
+        return self.state, Counters(self.sent_kib, 0, 0, 0, self.oos_kib + self.stuck_kib)
 
     def sync(self) -> None:
         self.lab.story("sync")
@@ -391,6 +392,13 @@ def test_replicas_that_cannot_be_made_equal_are_no_ground_for_an_answer(staged: 
     found = stage.play()
     assert found.equal_before is False
     assert judge(found).kind is VerdictKind.INCONCLUSIVE
+
+
+def test_marks_that_no_repair_took_away_are_not_this_cells(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    stage.resource.stuck_kib = 4
+    found = stage.play()
+    assert judge(found).kind is VerdictKind.INCONCLUSIVE, "they were there before anything was written"
 
 
 def test_trouble_and_holes_in_the_kernel_logs_are_noted(staged: Callable[..., Stage]) -> None:

@@ -133,8 +133,6 @@ int main(void)
             say("guest init: mount %s: %s", mounts[i].path, strerror(errno));
     for (size_t i = 0; i < COUNT(later_directories); i++)
         mkdir(later_directories[i], 0755);
-    /* Programs are read from the root by page faults: few large requests instead of many small ones. */
-    write_text("/sys/block/vda/queue/read_ahead_kb", "1024");
     if (symlink("/proc/self/fd", "/dev/fd"))
         say("guest init: /dev/fd: %s", strerror(errno));
 
