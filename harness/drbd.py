@@ -172,14 +172,24 @@ class Resource:
         except ValueError as unreadable:
             raise InfrastructureError(f"what DRBD says on {node.name} cannot be read: {unreadable}") from unreadable
 
-    def _status(self, node: Node) -> tuple[State, Counters]:
+    def said(self, node: Node) -> dict[str, str]:
+        """What one node says of the resource, word for word: its status, and all events since it came up."""
+        events = "\n".join(self.events(node).stream.since(0))
+        return {"status": self._raw_status(node), "events2": f"{events}\n"}
+
+    def _raw_status(self, node: Node) -> str:
         if self.major < 9:
-            device = parse_proc(node.runner.run(["cat", "/proc/drbd"]).stdout).devices.get(self.spec.minor)
+            return node.runner.run(["cat", "/proc/drbd"]).stdout
+        return node.runner.run(["drbdsetup", "status", "--json", "--statistics", self.spec.name]).stdout
+
+    def _status(self, node: Node) -> tuple[State, Counters]:
+        raw = self._raw_status(node)
+        if self.major < 9:
+            device = parse_proc(raw).devices.get(self.spec.minor)
             if device is None or device.state is None or device.counters is None:
                 raise InfrastructureError(f"{self.spec.name} is not configured on {node.name}")
             return device.state, device.counters
-        argv = ["drbdsetup", "status", "--json", "--statistics", self.spec.name]
-        return parse_status_json(node.runner.run(argv).stdout, self.spec.name, 0)
+        return parse_status_json(raw, self.spec.name, 0)
 
     def sync(self) -> None:
         """Flush the page cache of the Primary's device and wait until nothing is in flight to the peer."""

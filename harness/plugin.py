@@ -187,6 +187,12 @@ def own_trial(request: pytest.FixtureRequest, drbd_run: Session, cell: Cell) -> 
             own.trial.rescue()
             own.conclude()
             raise
+        except BaseException as trouble:
+            own.trial.fail(trouble)
+            own.trial.keep_logs()
+            own.trial.rescue()
+            own.trial.finish()
+            raise
     yield own
     request.node.stash[_RESULT] = own.conclude()
 

@@ -146,6 +146,9 @@ class Trial:
             self.attempt.write_raw("kmsg-verify-target.txt", raw_b)
             state, counters = self.resource.status()
             self.note(verify=verify, counter_kib=counters.out_of_sync_kib, after=state)
+            for node in (self.lab.a, self.lab.b):
+                for what, text in self.resource.said(node).items():
+                    self.attempt.write_raw(f"drbd-{what}-{node.name}.txt", text)
         with self.phase("compare"):
             self.note(comparison=self.lab.compare(self.resource.blocks))
 

@@ -11,23 +11,18 @@ import os
 import pwd
 import shlex
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Event
 
 from harness.images import archive, recipe
+from harness.images.process import Step, run
 from harness.images.recipe import ImageError, Recipe
 
 MANIFEST_SCHEMA = 1
 MIRROR_VARIABLE = "DRBD_HARNESS_MIRROR"
-PROGRESS_SECONDS = 1.0
-LOG_LINES = 5
 
 # Measured once with room to spare, in MiB: the installed system while it is made, and tar plus image.
 _SCRATCH_MIB = {"node": 2200, "guest": 1100}
@@ -41,48 +36,25 @@ _PACKAGES_OF_TOOLS = {
     "newuidmap": "uidmap",
 }
 
-Progress = Callable[[str], None]
 
-
-class StoppedError(ImageError):
-    """This build was given up because another one failed or the user interrupted."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """How a build says what it is doing, with the seconds since it began, and learns that it has to stop."""
-
-    name: str
-    progress: Progress
-    began: float
-    stop: Event
-
-    def say(self, what: str) -> None:
-        """One line of progress; raises :class:`StoppedError` if the build was asked to stop."""
-        if self.stop.is_set():
-            raise StoppedError(f"{self.name}: stopped")
-        self.progress(f"{self.name}: {what} ({time.monotonic() - self.began:.0f} s)")
-
-
-def into(
-    target: Path, wanted: Recipe, digest: str, directory: Path, log: Path, progress: Progress, stop: Event
-) -> None:
+def into(target: Path, wanted: Recipe, digest: str, directory: Path, log: Path, step: Step) -> None:
     """Build ``wanted`` (whose digest is ``digest``) so that ``target`` appears, complete, in one rename.
 
     ``directory`` holds the recipes; ``log`` is where mmdebstrap's output goes.  Raises :class:`ImageError`; then, and
     on an interrupt, nothing is left but the log.
     """
-    step = Step(f"{wanted.role} image, {wanted.suite}", progress, time.monotonic(), stop)
     check_tools(wanted)
     check_space(target.parent, wanted.role)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        _make(work, wanted, digest, directory, log, step)
         work.chmod(0o755)
+        _make(work, wanted, digest, directory, log, step)
         _sync(work)
         if target.exists():
             remove_image(target)
         work.rename(target)
+    except OSError as error:
+        raise ImageError(f"cannot write the {wanted.role} image in {target.parent}: {error}") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
     step.say("done")
@@ -110,7 +82,7 @@ def check_tools(wanted: Recipe) -> None:
 
 def check_space(cache: Path, role: str) -> None:
     """Raises :class:`ImageError` if the cache or the temporary directory has too little room for a ``role`` image."""
-    scratch = Path(os.environ.get("TMPDIR", "/tmp"))
+    scratch = cache if os.geteuid() == 0 else Path(os.environ.get("TMPDIR", "/tmp"))
     needs: dict[int, tuple[Path, int]] = {}
     for place, mib in ((cache, _CACHE_MIB[role]), (scratch, _SCRATCH_MIB[role])):
         device = place.stat().st_dev
@@ -130,7 +102,9 @@ def _make(work: Path, wanted: Recipe, digest: str, directory: Path, log: Path, s
     programs = {path: binaries[source] for path, source in wanted.programs}
     archive.pack(overlay, recipe.entries(wanted, directory), programs)
 
-    _run(mmdebstrap_argv(wanted, overlay, parts, tar, os.environ.get(MIRROR_VARIABLE)), log, step)
+    argv = mmdebstrap_argv(wanted, overlay, parts, tar, os.environ.get(MIRROR_VARIABLE))
+    # An ordinary user's mmdebstrap needs a directory that its namespace's users can reach: not below a home.
+    run(argv, log, step, "starting mmdebstrap", scratch=parts if os.geteuid() == 0 else None)
 
     step.say("reading what was installed")
     version, kernel = archive.find_kernel(parts / "boot")
@@ -140,7 +114,8 @@ def _make(work: Path, wanted: Recipe, digest: str, directory: Path, log: Path, s
     blocks, inodes = archive.filesystem_size(contents, wanted.free_mib)
     image = work / "root.img"
     options = ["-B", str(archive.BLOCK_BYTES), "-b", str(blocks), "-N", str(inodes), "-m", "0", "-z", "-L", "root"]
-    _run(["genext2fs", *options, "-a", str(tar), str(image)], log, step, "making the filesystem")
+    step.say("making the filesystem")
+    run(["genext2fs", *options, "-a", str(tar), str(image)], log, step, "making the filesystem")
 
     manifest = {
         "schema": MANIFEST_SCHEMA,
@@ -210,61 +185,6 @@ def _compile(source: Path, directory: Path) -> Path:
         said = (result.stderr.strip().splitlines() or ["no output"])[-1]
         raise ImageError(f"gcc could not build {source.name} as a static program (libc6-dev is needed): {said}")
     return binary
-
-
-def _run(argv: Sequence[str], log: Path, step: Step, phase: str = "starting mmdebstrap") -> None:
-    """Run ``argv`` with its output appended to ``log``; each new ``I:`` line of it is a phase for ``progress``."""
-    # INITRD=No: the kernel packages' hook makes no initrd, this project makes its own.
-    environment = os.environ | {"INITRD": "No", "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
-    with log.open("ab") as output:
-        start = output.tell()
-        process = subprocess.Popen(
-            # The child is told to end if this process is killed without a chance to tell it itself.
-            ["setpriv", "--pdeathsig", "TERM", *argv],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env=environment,
-            start_new_session=True,
-        )
-    try:
-        while True:
-            try:
-                status = process.wait(PROGRESS_SECONDS)
-                break
-            except subprocess.TimeoutExpired:
-                phase = _last_phase(log, start) or phase
-                step.say(phase)
-    except BaseException:
-        _end(process)
-        raise
-    if status:
-        tail = " / ".join(_lines(log, start)[-LOG_LINES:]) or "no output"
-        raise ImageError(f"{argv[0]} ended with status {status} (whole log: {log}): {tail}")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End ``process`` and what it started, leaving it time to clean up after itself."""
-    for number, seconds in ((signal.SIGTERM, 30.0), (signal.SIGKILL, 5.0)):
-        try:
-            os.killpg(process.pid, number)
-            process.wait(seconds)
-            return
-        except ProcessLookupError:
-            return
-        except subprocess.TimeoutExpired:
-            continue
-
-
-def _lines(log: Path, start: int) -> list[str]:
-    with log.open("rb") as file:
-        file.seek(start)
-        return [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-
-
-def _last_phase(log: Path, start: int) -> str | None:
-    phases = [line.removeprefix("I: ").rstrip(".") for line in _lines(log, start) if line.startswith("I: ")]
-    return phases[-1] if phases else None
 
 
 def _no_user_namespace() -> str | None:

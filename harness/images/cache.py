@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -18,7 +19,8 @@ from filelock import FileLock, Timeout
 
 from harness.images import build as _build
 from harness.images import recipe as _recipe
-from harness.images.build import StoppedError, remove_image
+from harness.images.build import remove_image
+from harness.images.process import Step, StoppedError
 from harness.images.recipe import ROLES, ImageError, Recipe
 
 CACHE_VARIABLE = "DRBD_HARNESS_CACHE"
@@ -157,13 +159,18 @@ def _build_all(plans: Sequence[_Wanted], cache: Path, progress: Callable[[str], 
 def _build_one(plan: _Wanted, cache: Path, progress: Callable[[str], None], stop: Event, again: bool) -> Image:
     images, name = plan.target.parent, plan.target.name
     _make_directory(images)
+    step = Step(f"{plan.recipe.role} image, {plan.recipe.suite}", progress, time.monotonic(), stop)
     lock = FileLock(images / f".{name}.lock", mode=0o644)
-    with _acquired(lock, f"{plan.recipe.role} image, {plan.recipe.suite}", progress, stop):
+    with _acquired(lock, step):
         if not again and (found := _load(plan.target)):
             return found
         _remove_leftovers(images, name)
         log = _new_log(cache, name)
-        _build.into(plan.target, plan.recipe, plan.digest, plan.recipes, log, progress, stop)
+        try:
+            _build.into(plan.target, plan.recipe, plan.digest, plan.recipes, log, step)
+        except StoppedError:
+            log.unlink()
+            raise
         log.unlink()
         built = _load(plan.target)
     if built is None:
@@ -228,16 +235,14 @@ def _load(directory: Path) -> Image | None:
 
 
 @contextmanager
-def _acquired(lock: FileLock, name: str, progress: Callable[[str], None], stop: Event) -> Iterator[None]:
+def _acquired(lock: FileLock, step: Step) -> Iterator[None]:
     """Hold ``lock``; whoever holds it now is waited for, aloud."""
     while True:
         try:
             lock.acquire(timeout=LOCK_SECONDS)
             break
         except Timeout:
-            progress(f"{name}: waiting for another process that builds it")
-            if stop.is_set():
-                raise StoppedError(name) from None
+            step.say("waiting for another process that builds it")
     try:
         yield
     finally:

@@ -17,7 +17,7 @@ from test_scenario import FakeGuest, FakeLab, FakeResource, Story
 
 from harness import front, plugin, session
 from harness.errors import InfrastructureError
-from harness.model import Cell, Control, Failure, Stack
+from harness.model import Cell, Control, Failure, Observed, Stack
 from harness.store import Store, run_ids
 from harness.workloads import Planted
 
@@ -101,7 +101,7 @@ def pages(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def matrix(pytester: pytest.Pytester) -> Path:
     """A folder as a checkout has it: the lab's testcase and a matrix."""
-    pytester.makepyfile(test_matrix=(plugin.TESTCASES / "lab" / "test_matrix.py").read_text())
+    pytester.makepyfile(test_cells=(plugin.TESTCASES / "lab" / "test_cells.py").read_text())
     path = pytester.path / "three.toml"
     path.write_text(MATRIX)
     return path
@@ -150,7 +150,7 @@ def broken() -> dict[str, Any]:
 
 def test_the_cells_are_items_with_the_controls_in_front(run: Runs, matrix: Path, world: World) -> None:
     ran = run("--collect-only", "-q", "--matrix", str(matrix))
-    assert re.findall(r"test_matrix\.py::test_cell\[(.+)\]", ran.out) == IDS
+    assert re.findall(r"test_cells\.py::test_cell\[(.+)\]", ran.out) == IDS
     assert ran.status == 0 and world.labs == [] and not (ran.folder / "runs").exists()
 
 
@@ -305,8 +305,8 @@ def test_a_lab_that_does_not_come_up_is_an_error_for_every_cell(run: Runs, matri
 
 
 def test_the_options_reach_the_lab(run: Runs, matrix: Path, world: World) -> None:
-    run("--matrix", str(matrix), "--suite", "bookworm", "--guest-suite", "sid", "--device-mib", "64", "--node-mib", "9",
-        "-k", "none-swap", "--runs", "elsewhere", "--run-id", "mine")  # fmt: skip
+    chosen = ("--suite", "bookworm", "--guest-suite", "sid", "--device-mib", "64", "--memory-mib", "9")
+    run("--matrix", str(matrix), *chosen, "-k", "none-swap", "--runs", "elsewhere", "--run-id", "mine")
     (options,) = world.options
     assert (options.suite, options.guest, options.device_mib, options.memory_mib) == ("bookworm", "sid", 64, 9)
     assert run_ids(Path("elsewhere")) == ("mine",)
@@ -367,6 +367,15 @@ def test_a_resumed_run_plays_only_what_has_no_answer(run: Runs, matrix: Path, wo
     assert world.played == ["host-planted", "host-idle", "host-mutator", "unsafe-swap"], "another lab, its controls"
     assert len(run_ids(ran.folder / "runs")) == 1
     assert [cell.id for cell in ran.store.run().cells] == IDS
+
+
+def test_a_resumed_run_goes_on_with_the_same_kind_of_lab(run: Runs, matrix: Path, world: World) -> None:
+    world.finds["unsafe-swap"] = broken()
+    run("--matrix", str(matrix), "--suite", "bookworm", "--device-mib", "64")
+    run("--resume", "latest")
+    assert [(one.suite, one.device_mib) for one in world.options] == [("bookworm", 64)] * 2
+    refused = run("--resume", "latest", "--suite", "trixie")
+    assert refused.status == 4 and "leave --suite out" in refused.err
 
 
 def test_a_finished_run_that_is_resumed_needs_no_lab(run: Runs, matrix: Path, world: World) -> None:
@@ -434,6 +443,7 @@ def test_a_test_on_the_node_itself_has_its_evidence_too(
     run: Runs, pytester: pytest.Pytester, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own_world(monkeypatch, Story())
+    monkeypatch.setattr("harness.scenario.observe_node", lambda node, device: Observed(scatter_gather=True))
     pytester.makepyfile(test_own=OWN.format(keys='client="host"'))
     ran = run()
     assert "Traceback" not in ran.out and "AssertionError" not in ran.out

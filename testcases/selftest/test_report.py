@@ -439,7 +439,7 @@ def test_the_page_answers_and_shows_the_evidence(page: str) -> None:
     for expected in (
         "930 of 12 400 exposed",
         "930 blocks (3.6 MiB)",
-        "All three name 930 blocks.",
+        "All three find 930 blocks.",
         "out-of-sync 3 720 KiB",
         "freed swap slot 2048",
         "4 more",

@@ -102,6 +102,7 @@ class FakeNode:
 
     def __init__(self, story: Story, name: str) -> None:
         self.name = name
+        self.link = "repl0"
         self.log = FakeLog(story, name)
         self.alive = True
         self.runner = ScriptedRunner(self._answer, name)
@@ -157,6 +158,9 @@ class FakeResource:
 
     def down(self) -> None:
         self.lab.story("down")
+
+    def said(self, node: object) -> dict[str, str]:
+        return {"status": "as it is\n"}
 
     def status(self, node: object = None) -> tuple[State, Counters]:
         self.lab.story("status")

@@ -262,6 +262,7 @@ def test_a_slow_machine_is_not_corruption(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(workloads, "MOUNT_POINT", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     site = Site(Unmounted(f"{tmp_path}/"), "/dev/null", cast(Resource, Below(9)))
+    Ext4Buffered().prepare(site)
     workload = Slow()
     work = workload.work(site, 1)
     assert work.read_back_errors == 0

@@ -1,0 +1,118 @@
+"""Running the long programs of a build: progress while they run, one sentence when they fail, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+from harness.images.recipe import ImageError
+
+PROGRESS_SECONDS = 1.0
+LOG_LINES = 3
+LINE_CHARACTERS = 160
+
+# Runs "$@". A TERM, from the harness or because the harness died, goes to everything that was started, and then
+# there is time to clean up: mmdebstrap itself would wait for children that nobody told.
+_GROUP = """
+trap 'trap "" TERM; kill -TERM 0' TERM
+"$@" &
+child=$!
+wait "$child"; status=$?
+while kill -0 "$child" 2>/dev/null; do wait "$child"; status=$?; done
+exit "$status"
+"""
+
+# Lines in which the tools say only that they are about to end.
+_EPILOGUE = ("I:", "E: setup failed", "E: mmdebstrap failed", "E: Sub-process", "W: hooklistener")
+
+
+class StoppedError(ImageError):
+    """This build was given up because another one failed or the user interrupted."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """How a build says what it is doing, with the seconds since it began, and learns that it has to stop."""
+
+    name: str
+    progress: Callable[[str], None]
+    began: float
+    stop: Event
+
+    def say(self, what: str) -> None:
+        """One line of progress; raises :class:`StoppedError` if the build was asked to stop."""
+        if self.stop.is_set():
+            raise StoppedError(f"{self.name}: stopped")
+        self.progress(f"{self.name}: {what} ({time.monotonic() - self.began:.0f} s)")
+
+
+def run(argv: Sequence[str], log: Path, step: Step, phase: str, scratch: Path | None = None) -> None:
+    """Run ``argv`` with its output appended to ``log``, until it ends or ``step`` is stopped.
+
+    ``phase`` is what ``step`` says every second, until the program writes an ``I:`` line of its own.  With
+    ``scratch`` the program keeps its temporary files there, and, for root, mounts only in a namespace of its
+    own, so that none of it outlives a harness that was killed.  Raises :class:`ImageError` with the end of the log.
+    """
+    # INITRD=No: the kernel packages' hook makes no initrd, this project makes its own.
+    environment = os.environ | {"INITRD": "No", "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
+    wrapped = ["setpriv", "--pdeathsig", "TERM"]
+    if scratch is not None:
+        environment["TMPDIR"] = str(scratch)
+        wrapped += ["unshare", "--mount"]
+    with log.open("ab") as output:
+        start = output.tell()
+        process = subprocess.Popen(
+            [*wrapped, "sh", "-c", _GROUP, "sh", *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=environment,
+            start_new_session=True,
+        )
+    try:
+        while True:
+            try:
+                status = process.wait(PROGRESS_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                phase = last_phase(_lines(log, start)) or phase
+                step.say(phase)
+    except BaseException:
+        _end(process)
+        raise
+    if status:
+        raise ImageError(f"{argv[0]} ended with status {status}: {reason(_lines(log, start))} (whole log: {log})")
+
+
+def last_phase(lines: Sequence[str]) -> str | None:
+    """What mmdebstrap said last about what it is doing."""
+    phases = [line.removeprefix("I: ").rstrip(".") for line in lines if line.startswith("I: ")]
+    return phases[-1] if phases else None
+
+
+def reason(lines: Sequence[str]) -> str:
+    """The last lines of a log that say why it ended, in one line."""
+    telling = [line for line in lines if not line.startswith(_EPILOGUE)] or list(lines)
+    return " / ".join(line[:LINE_CHARACTERS] for line in telling[-LOG_LINES:]) or "no output"
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End ``process`` and what it started, leaving it time to clean up after itself."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(30.0)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(5.0)
+
+
+def _lines(log: Path, start: int) -> list[str]:
+    with log.open("rb") as file:
+        file.seek(start)
+        return [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
