@@ -1,0 +1,663 @@
+"""The image builder and its cache, without a network, a build or a boot."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path, PurePosixPath
+from threading import Event
+
+import pytest
+from filelock import FileLock
+
+from harness import images
+from harness.images import ImageError, archive, builder, cache, process, recipe
+
+ROLES_AND_SUITES = [(role, suite) for role in images.ROLES for suite in recipe.suites(role)]
+
+
+@pytest.fixture
+def recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A writable copy of the recipes, which the package then uses."""
+    copy = tmp_path / "vm_images"
+    shutil.copytree(recipe.recipes_directory(), copy, symlinks=True)
+    monkeypatch.setattr(recipe, "recipes_directory", lambda: copy)
+    return copy
+
+
+def digest_of(recipes: Path, role: str = "guest", suite: str = "trixie") -> str:
+    return recipe.digest(recipe.load(role, suite, recipes), recipes)
+
+
+def put_image(store: Path, role: str, suite: str, digest: str, age: timedelta = timedelta()) -> Path:
+    """A complete image with nothing in it."""
+    directory = store / "images" / f"{role}-{suite}-{digest[:12]}"
+    directory.mkdir(parents=True)
+    for name in ("vmlinuz", "initrd.img", "root.img"):
+        (directory / name).write_bytes(b"x")
+    manifest = {
+        "schema": builder.MANIFEST_SCHEMA,
+        "role": role,
+        "suite": suite,
+        "digest": digest,
+        "kernel": "6.12.0",
+        "kernel_args": ["ro"],
+        "packages": {"fio": "3.39-1"},
+        "built_at": (datetime.now(UTC) - age).isoformat(),
+    }
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    return directory
+
+
+class TestRecipes:
+    @pytest.mark.parametrize(("role", "suite"), ROLES_AND_SUITES)
+    def test_every_recipe_loads_and_can_be_digested(self, role: str, suite: str) -> None:
+        wanted = recipe.load(role, suite)
+        assert wanted.packages
+        assert wanted.kernel_args
+        assert len(recipe.digest(wanted, recipe.recipes_directory())) == 64
+
+    def test_default_suite_is_offered_for_both_roles(self) -> None:
+        for role in images.ROLES:
+            assert {"trixie", "bookworm"} <= set(recipe.suites(role))
+            assert images.DEFAULT_SUITE in recipe.suites(role)
+
+    def test_a_suite_adds_to_the_common_lists(self, recipes: Path) -> None:
+        trixie, bookworm = (recipe.load("node", suite, recipes).packages for suite in ("trixie", "bookworm"))
+        assert "libvirt-daemon-driver-qemu" in trixie
+        assert "libvirt-daemon-driver-qemu" not in bookworm
+        assert "drbd-utils" in trixie
+        assert "drbd-utils" in bookworm
+
+    @pytest.mark.parametrize(
+        ("role", "suite", "says"),
+        [
+            ("router", "trixie", "unknown image role 'router': it is one of node, guest"),
+            ("node", "potato", "unknown suite 'potato' for a node image: it is one of bookworm, trixie"),
+        ],
+    )
+    def test_unknown_names_are_one_sentence(self, role: str, suite: str, says: str) -> None:
+        with pytest.raises(ImageError) as caught:
+            recipe.load(role, suite)
+        assert str(caught.value) == says
+        assert caught.value.exit_code == 2
+
+    @pytest.mark.parametrize(
+        ("old", "new", "says"),
+        [
+            ("free_mib = 16", 'free_mib = "much"', "free_mib .* must be a whole number of MiB"),
+            ("free_mib = 16", "free_mib = 16\npakages = []", "unknown key 'pakages'"),
+            ('components = ["main"]', 'components = "main"', "'components' .* must be a list of strings"),
+            ("schema = 1", "schema = 99", "must say schema = 1"),
+            ("schema = 1", "schema =", "cannot read the image recipe"),
+            ("swapstorm.c", "gone.c", "gone.c does not exist"),
+        ],
+    )
+    def test_malformed_recipes_say_what_is_wrong(self, recipes: Path, old: str, new: str, says: str) -> None:
+        path = recipes / "guest.toml"
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+        with pytest.raises(ImageError, match=says):
+            digest_of(recipes)
+
+    def test_what_runs_in_an_image_can_be_executed(self) -> None:
+        for role, suite in ROLES_AND_SUITES:
+            wanted = recipe.load(role, suite)
+            for entry in recipe.entries(wanted, recipe.recipes_directory()):
+                if entry.source and entry.content.startswith(b"#!"):
+                    assert entry.mode == 0o755, entry.path
+
+    def test_nothing_secret_goes_in(self) -> None:
+        for role, suite in ROLES_AND_SUITES:
+            for entry in recipe.entries(recipe.load(role, suite), recipe.recipes_directory()):
+                assert b"PRIVATE KEY" not in entry.content
+                assert entry.path.name not in ("shadow", "authorized_keys", "machine-id")
+
+
+class TestDigest:
+    @staticmethod
+    def _change_list(recipes: Path) -> None:
+        path = recipes / "guest.toml"
+        path.write_text(path.read_text().replace('"fio",', '"fio", "hdparm",', 1))
+
+    @staticmethod
+    def _change_number(recipes: Path) -> None:
+        path = recipes / "guest.toml"
+        path.write_text(path.read_text().replace("free_mib = 16", "free_mib = 17"))
+
+    @staticmethod
+    def _change_content(recipes: Path) -> None:
+        with (recipes / "files/guest/usr/sbin/shutdown").open("a") as file:
+            file.write("# more\n")
+
+    @staticmethod
+    def _change_mode(recipes: Path) -> None:
+        (recipes / "files/guest/usr/sbin/shutdown").chmod(0o644)
+
+    @staticmethod
+    def _change_name(recipes: Path) -> None:
+        path = recipes / "files/guest/usr/sbin/shutdown"
+        path.rename(path.with_name("halt"))
+
+    @staticmethod
+    def _change_kind(recipes: Path) -> None:
+        path = recipes / "files/guest/usr/sbin/shutdown"
+        path.unlink()
+        path.symlink_to("poweroff")
+
+    @staticmethod
+    def _change_common_file(recipes: Path) -> None:
+        (recipes / "files/common/usr/lib/drbd-harness/new").write_text("new")
+
+    @staticmethod
+    def _change_program(recipes: Path) -> None:
+        with (recipes / "src/swapstorm.c").open("a") as file:
+            file.write("/* more */\n")
+
+    @staticmethod
+    def _change_initrd(recipes: Path) -> None:
+        with (recipes / "src/initrd.c").open("a") as file:
+            file.write("/* more */\n")
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            _change_list,
+            _change_number,
+            _change_content,
+            _change_mode,
+            _change_name,
+            _change_kind,
+            _change_common_file,
+            _change_program,
+            _change_initrd,
+        ],
+        ids=lambda change: change.__name__.removeprefix("_change_"),
+    )
+    def test_every_input_counts(self, recipes: Path, change: Callable[[Path], None]) -> None:
+        before = digest_of(recipes)
+        change(recipes)
+        assert digest_of(recipes) != before
+
+    def test_where_a_link_points_counts(self, recipes: Path) -> None:
+        link = recipes / "files/guest/link"
+        link.symlink_to("/run")
+        before = digest_of(recipes)
+        link.unlink()
+        link.symlink_to("/tmp")
+        assert digest_of(recipes) != before
+
+    def test_format_of_the_builder_counts(self, recipes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        before = digest_of(recipes)
+        monkeypatch.setattr(recipe, "BUILDER_FORMAT", recipe.BUILDER_FORMAT + 1)
+        assert digest_of(recipes) != before
+
+    def test_times_umask_and_backups_do_not_count(self, recipes: Path) -> None:
+        before = digest_of(recipes)
+        path = recipes / "files/guest/usr/sbin/shutdown"
+        os.utime(path, (1, 1))
+        path.chmod(0o700)
+        path.with_name("shutdown~").write_text("an editor's backup")
+        assert digest_of(recipes) == before
+
+    def test_a_comment_in_the_recipe_does_not_count(self, recipes: Path) -> None:
+        before = digest_of(recipes)
+        with (recipes / "guest.toml").open("a") as file:
+            file.write("\n# a remark\n")
+        assert digest_of(recipes) == before
+
+    def test_the_other_role_does_not_count(self, recipes: Path) -> None:
+        before = digest_of(recipes, "node")
+        self._change_content(recipes)
+        assert digest_of(recipes, "node") == before
+
+    def test_suites_differ(self, recipes: Path) -> None:
+        assert digest_of(recipes, suite="trixie") != digest_of(recipes, suite="bookworm")
+
+    def test_own_files_win_over_common_ones(self, recipes: Path) -> None:
+        path = PurePosixPath("/usr/lib/drbd-harness/killable")
+        own = recipes / "files/guest" / path.relative_to("/")
+        own.parent.mkdir(parents=True)
+        own.write_text("mine")
+        found = {entry.path: entry for entry in recipe.entries(recipe.load("guest", "trixie", recipes), recipes)}
+        assert found[path].content == b"mine"
+
+
+class TestCache:
+    def test_complete_images_are_listed_newest_first(self, tmp_path: Path) -> None:
+        put_image(tmp_path, "guest", "trixie", "a" * 64, timedelta(hours=2))
+        put_image(tmp_path, "node", "trixie", "b" * 64)
+        found = images.list_images(tmp_path)
+        assert [image.digest[0] for image in found] == ["b", "a"]
+        assert found[0].packages == {"fio": "3.39-1"}
+        assert found[0].kernel_args == ["ro"]
+        assert 7000 < found[1].age_seconds < 8000
+        assert found[0].size_bytes > 0
+
+    @pytest.mark.parametrize("missing", ["vmlinuz", "initrd.img", "root.img", "manifest.json"])
+    def test_half_images_are_not_listed(self, tmp_path: Path, missing: str) -> None:
+        directory = put_image(tmp_path, "guest", "trixie", "a" * 64)
+        assert len(images.list_images(tmp_path)) == 1
+        (directory / missing).unlink()
+        assert images.list_images(tmp_path) == []
+
+    @pytest.mark.parametrize(
+        "text", ["", "{", "[]", '{"schema": 99, "role": "guest", "suite": "trixie", "digest": "a"}']
+    )
+    def test_images_with_a_strange_manifest_are_not_listed(self, tmp_path: Path, text: str) -> None:
+        directory = put_image(tmp_path, "guest", "trixie", "a" * 64)
+        (directory / "manifest.json").write_text(text)
+        assert images.list_images(tmp_path) == []
+
+    def test_builds_under_way_are_not_listed(self, tmp_path: Path) -> None:
+        directory = put_image(tmp_path, "guest", "trixie", "a" * 64)
+        directory.rename(directory.with_name(f".{directory.name}.abcdef"))
+        assert images.list_images(tmp_path) == []
+
+    def test_no_cache_is_an_empty_cache(self, tmp_path: Path) -> None:
+        assert images.list_images(tmp_path / "nowhere") == []
+        assert images.prune(tmp_path / "nowhere", set(), dry_run=False) == []
+
+    def test_prune_keeps_what_it_is_told_to(self, tmp_path: Path) -> None:
+        kept = put_image(tmp_path, "guest", "trixie", "a" * 64)
+        gone = put_image(tmp_path, "node", "trixie", "b" * 64)
+        assert [image.directory for image in images.prune(tmp_path, {"a" * 64}, dry_run=True)] == [gone]
+        assert gone.exists()
+        assert [image.directory for image in images.prune(tmp_path, {"a" * 64}, dry_run=False)] == [gone]
+        assert kept.exists()
+        assert not gone.exists()
+
+    def test_prune_sweeps_what_dead_builders_left_and_spares_living_ones(self, tmp_path: Path) -> None:
+        dead, living = "guest-trixie-" + "a" * 12, "node-trixie-" + "b" * 12
+        built = put_image(tmp_path, "node", "trixie", "b" * 64)
+        store = tmp_path / "images"
+        for name in (dead, living):
+            (store / f".{name}.lock").touch()
+            (store / f".{name}.xyz" / "parts").mkdir(parents=True)
+        with FileLock(store / f".{living}.lock"):
+            assert images.prune(tmp_path, set(), dry_run=False) == []
+        assert built.exists()
+        assert not (store / f".{dead}.xyz").exists()
+        assert (store / f".{living}.xyz").exists()
+
+    def test_current_digests_are_those_of_the_recipes(self, recipes: Path) -> None:
+        assert images.current_digests(["trixie"]) == {digest_of(recipes, role) for role in images.ROLES}
+        assert len(images.current_digests()) == len(ROLES_AND_SUITES)
+
+    def test_default_cache(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("DRBD_HARNESS_CACHE", str(tmp_path))
+        assert images.default_cache() == tmp_path
+        monkeypatch.delenv("DRBD_HARNESS_CACHE")
+        monkeypatch.setattr(os, "geteuid", lambda: 0)
+        assert images.default_cache() == Path("/var/cache/drbd-harness")
+        monkeypatch.setattr(os, "geteuid", lambda: 1000)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+        assert images.default_cache() == tmp_path / "xdg" / "drbd-harness"
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert images.default_cache() == tmp_path / ".cache" / "drbd-harness"
+
+
+class TestEnsure:
+    """:func:`images.ensure` with a builder that only pretends."""
+
+    @pytest.fixture
+    def builds(self, recipes: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+        made: list[str] = []
+
+        def into(
+            target: Path, wanted: recipe.Recipe, digest: str, directory: Path, log: Path, step: process.Step
+        ) -> None:
+            step.say("pretending")
+            made.append(target.name)
+            if target.exists():
+                builder.remove_image(target)
+            put_image(target.parent.parent, wanted.role, wanted.suite, digest)
+
+        monkeypatch.setattr(builder, "into", into)
+        yield made
+
+    def test_built_once_and_then_found(self, builds: list[str], tmp_path: Path) -> None:
+        said: list[str] = []
+        first = images.ensure("guest", "trixie", tmp_path, said.append)
+        second = images.ensure("guest", "trixie", tmp_path, said.append)
+        assert first == second
+        assert builds == [first.directory.name]
+        assert said == ["guest image, trixie: pretending (0 s)"]
+        assert list((tmp_path / "logs").iterdir()) == []
+
+    def test_changed_recipe_is_built_beside_the_old(self, builds: list[str], recipes: Path, tmp_path: Path) -> None:
+        images.ensure("guest", "trixie", tmp_path, print)
+        (recipes / "files/guest/new").write_text("new")
+        images.ensure("guest", "trixie", tmp_path, print)
+        assert len(set(builds)) == 2
+        assert len(images.list_images(tmp_path)) == 2
+
+    def test_build_again_replaces(self, builds: list[str], tmp_path: Path) -> None:
+        images.ensure("guest", "trixie", tmp_path, print)
+        images.build("guest", "trixie", tmp_path, print)
+        assert len(builds) == 2
+        assert len(images.list_images(tmp_path)) == 1
+
+    def test_all_come_in_the_order_asked_for(self, builds: list[str], tmp_path: Path) -> None:
+        wanted = [("node", "trixie"), ("guest", "bookworm"), ("guest", "trixie")]
+        found = images.ensure_all(wanted, tmp_path, print)
+        assert [(image.role, image.suite) for image in found] == wanted
+        assert len(builds) == 3
+
+    def test_leftovers_of_a_dead_builder_go(self, builds: list[str], recipes: Path, tmp_path: Path) -> None:
+        left = tmp_path / "images" / f".guest-trixie-{digest_of(recipes)[:12]}.dead"
+        left.mkdir(parents=True)
+        images.ensure("guest", "trixie", tmp_path, print)
+        assert not left.exists()
+
+    def test_two_processes_build_once(self, builds: list[str], recipes: Path, tmp_path: Path) -> None:
+        digest = digest_of(recipes)
+        lock = FileLock(tmp_path / "images" / f".guest-trixie-{digest[:12]}.lock", thread_local=False)
+        (tmp_path / "images").mkdir()
+        lock.acquire()
+        said: list[str] = []
+
+        def progress(line: str) -> None:
+            said.append(line)
+            if lock.is_locked:
+                # The other process ends its build while this one waits.
+                put_image(tmp_path, "guest", "trixie", digest)
+                lock.release()
+
+        found = images.ensure("guest", "trixie", tmp_path, progress)
+        assert found.digest == digest
+        assert builds == []
+        assert said[0].startswith("guest image, trixie: waiting for another process")
+
+    def test_one_failure_stops_the_others_and_is_what_is_raised(
+        self, recipes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def into(
+            target: Path, wanted: recipe.Recipe, digest: str, directory: Path, log: Path, step: process.Step
+        ) -> None:
+            if wanted.role == "node":
+                raise ImageError("no network")
+            while True:
+                step.say("busy")
+                step.stop.wait(0.01)
+
+        monkeypatch.setattr(builder, "into", into)
+        with pytest.raises(ImageError, match=r"^no network$"):
+            images.ensure_all([("guest", "trixie"), ("node", "trixie")], tmp_path, lambda line: None)
+        logs = [path.name.split("-")[0] for path in (tmp_path / "logs").iterdir()]
+        assert logs == ["node"]
+
+    def test_cache_that_cannot_be_made(self, builds: list[str], tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(ImageError, match="cannot make the image cache"):
+            images.ensure("guest", "trixie", tmp_path / "file" / "cache", print)
+
+
+class TestPreconditions:
+    @pytest.fixture
+    def guest(self) -> recipe.Recipe:
+        return recipe.load("guest", "trixie")
+
+    def test_no_space_is_one_sentence(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        usage = shutil._ntuple_diskusage(10 << 30, 10 << 30, 5 << 20)
+        monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
+        with pytest.raises(ImageError, match=r"^building the node image needs \d+ MiB free in .*, and only 5 MiB are$"):
+            builder.check_space(tmp_path, "node")
+
+    def test_enough_space_is_silent(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        usage = shutil._ntuple_diskusage(10 << 30, 0, 10 << 30)
+        monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
+        builder.check_space(tmp_path, "node")
+
+    def test_missing_tools_name_their_packages(self, guest: recipe.Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(shutil, "which", lambda tool: None if tool in ("gcc", "genext2fs") else f"/usr/bin/{tool}")
+        with pytest.raises(ImageError, match=r"needs genext2fs, gcc: .*'apt-get install genext2fs gcc libc6-dev'$"):
+            builder.check_tools(guest)
+
+    def test_user_without_subordinate_ids(self, guest: recipe.Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(shutil, "which", lambda tool: f"/usr/bin/{tool}")
+        monkeypatch.setattr(os, "geteuid", lambda: 4000000)
+        monkeypatch.setattr(os, "getuid", lambda: 4000000)
+        with pytest.raises(ImageError, match=r"subuid gives 4000000 no range of ids \(as root: usermod --add"):
+            builder.check_tools(guest)
+
+    @pytest.mark.parametrize(("uid", "mode"), [(0, "root"), (1000, "unshare")])
+    def test_mode_and_mirror(self, guest: recipe.Recipe, uid: int, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "geteuid", lambda: uid)
+        parts = Path("/a dir/parts")
+        argv = builder.mmdebstrap_argv(guest, parts / "overlay.tar", parts, parts / "root.tar", None)
+        assert f"--mode={mode}" in argv
+        assert argv[-2:] == ["trixie", "/a dir/parts/root.tar"]
+        assert "--customize-hook=tar-in '/a dir/parts/overlay.tar' /" in argv
+        with_mirror = builder.mmdebstrap_argv(guest, parts / "overlay.tar", parts, parts / "root.tar", "http://mirror/")
+        assert with_mirror == [*argv, "http://mirror/"]
+
+    def test_program_that_does_not_compile(self, recipes: Path, tmp_path: Path) -> None:
+        if not shutil.which("gcc"):
+            pytest.skip("no gcc")
+        (recipes / "src/swapstorm.c").write_text("int main(void) { return nothing; }\n")
+        with pytest.raises(ImageError, match=r"gcc could not build swapstorm\.c"):
+            builder.compile_program(recipes / "src/swapstorm.c", tmp_path)
+
+
+class TestArchive:
+    DEP = textwrap.dedent(
+        """\
+        kernel/fs/ext4/ext4.ko.xz: kernel/lib/crc16.ko.xz kernel/fs/jbd2/jbd2.ko.xz kernel/fs/mbcache.ko.xz
+        kernel/fs/jbd2/jbd2.ko.xz:
+        kernel/fs/mbcache.ko.xz:
+        kernel/lib/crc16.ko.xz:
+        kernel/drivers/net/e1000.ko.xz:
+        """
+    )
+
+    def test_modules_are_loaded_after_what_they_need(self) -> None:
+        order = archive.loading_order(
+            self.DEP, "kernel/drivers/virtio/virtio-pci.ko\n", ["virtio_pci", "ext4", "e1000"]
+        )
+        assert order == [
+            "kernel/fs/mbcache.ko.xz",
+            "kernel/fs/jbd2/jbd2.ko.xz",
+            "kernel/lib/crc16.ko.xz",
+            "kernel/fs/ext4/ext4.ko.xz",
+            "kernel/drivers/net/e1000.ko.xz",
+        ]
+
+    def test_unknown_module_is_named(self) -> None:
+        with pytest.raises(ImageError, match="no module 'zfs'"):
+            archive.loading_order(self.DEP, "", ["ext4", "zfs"])
+
+    def test_only_installed_packages_count(self) -> None:
+        text = textwrap.dedent(
+            """\
+            Package: zlib1g
+            Status: install ok installed
+            Version: 1:1.3
+            Description: a library
+             Package: not this one
+
+            Package: gone
+            Status: deinstall ok config-files
+            Version: 1
+
+            Package: fio
+            Status: install ok installed
+            Version: 3.39-1
+            """
+        )
+        assert archive.parse_status(text) == {"fio": "3.39-1", "zlib1g": "1:1.3"}
+
+    def test_overlay_is_roots_and_carries_modes_and_parents(self, tmp_path: Path) -> None:
+        (tmp_path / "binary").write_bytes(b"\x7fELF")
+        (tmp_path / "script").write_text("#!/bin/sh\n")
+        entries = [
+            recipe.Entry(PurePosixPath("/etc"), 0o755),
+            recipe.Entry(PurePosixPath("/etc/script"), 0o755, source=tmp_path / "script"),
+            recipe.Entry(PurePosixPath("/etc/link"), 0o777, target="/dev/null"),
+        ]
+        archive.pack(tmp_path / "overlay.tar", entries, {"/usr/lib/own/program": tmp_path / "binary"})
+        with tarfile.open(tmp_path / "overlay.tar") as tar:
+            members = {member.name: member for member in tar}
+        assert list(members) == [
+            "etc", "etc/script", "etc/link", "usr", "usr/lib", "usr/lib/own", "usr/lib/own/program",
+        ]  # fmt: skip
+        assert {member.uid for member in members.values()} == {0}
+        assert members["etc/script"].mode == 0o755
+        assert members["etc/link"].linkname == "/dev/null"
+        assert members["usr/lib/own/program"].size == 4
+
+    def test_initrd_is_an_archive_in_the_form_the_kernel_reads(self) -> None:
+        data = archive.initrd(b"program", {"a.ko": b"AAAAA", "b.ko": b"B"})
+        found = dict(self.read_newc(data))
+        assert list(found) == ["dev", "dev/console", "init", "modules.list", "a.ko", "b.ko", "TRAILER!!!"]
+        assert found["init"] == (0o100755, b"program")
+        assert found["modules.list"] == (0o100644, b"/a.ko\n/b.ko\n")
+        assert found["a.ko"] == (0o100644, b"AAAAA")
+        assert found["dev/console"][0] == 0o020600
+
+    @staticmethod
+    def read_newc(data: bytes) -> Iterator[tuple[str, tuple[int, bytes]]]:
+        """Name, mode and content of each member, read by the format's own description (cpio(5), "newc")."""
+        at = 0
+        while at < len(data):
+            assert data[at : at + 6] == b"070701"
+            fields = [int(data[at + 6 + 8 * index : at + 14 + 8 * index], 16) for index in range(13)]
+            mode, size, name_size = fields[1], fields[6], fields[11]
+            name = data[at + 110 : at + 110 + name_size]
+            assert name.endswith(b"\0")
+            start = -(-(at + 110 + name_size) // 4) * 4
+            yield name[:-1].decode(), (mode, data[start : start + size])
+            at = -(-(start + size) // 4) * 4
+
+    def test_the_unpacked_kernel_is_preferred(self, tmp_path: Path) -> None:
+        (tmp_path / "vmlinuz-6.1").touch()
+        assert archive.find_kernel(tmp_path) == ("6.1", tmp_path / "vmlinuz-6.1")
+        (tmp_path / "vmlinux-6.1").touch()
+        assert archive.find_kernel(tmp_path) == ("6.1", tmp_path / "vmlinux-6.1")
+        (tmp_path / "vmlinuz-6.2").touch()
+        with pytest.raises(ImageError, match=r"2 kernels instead of one: vmlinuz-6\.1, vmlinuz-6\.2"):
+            archive.find_kernel(tmp_path)
+
+    def test_installed_system_becomes_a_sound_filesystem(self, tmp_path: Path) -> None:
+        """A small system through the whole chain: tar, contents, filesystem, and the checker's opinion of it."""
+        if not (shutil.which("genext2fs") and shutil.which("e2fsck")):
+            pytest.skip("needs genext2fs and e2fsck")
+        tar_path = tmp_path / "root.tar"
+        big = os.urandom(3 << 20)
+        files = {
+            "./usr/lib/modules/6.1/modules.dep": self.DEP.replace(".xz", "").encode(),
+            "./usr/lib/modules/6.1/modules.builtin": b"",
+            "./usr/lib/modules/6.1/kernel/drivers/net/e1000.ko": b"module",
+            "./var/lib/dpkg/status": b"Package: fio\nStatus: install ok installed\nVersion: 3\n",
+            "./usr/bin/big": big,
+        }
+        with tarfile.open(tar_path, "w") as tar:
+            for name, data in files.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+        contents = archive.read(tar_path, "6.1", ["e1000"])
+        assert contents.modules == {"e1000.ko": b"module"}
+        assert contents.packages == {"fio": "3"}
+        blocks, inodes = archive.filesystem_size(contents, free_mib=2048)
+        image = tmp_path / "root.img"
+        argv = ["genext2fs", "-B", "4096", "-b", str(blocks), "-N", str(inodes), "-m", "0", "-z", "-a", str(tar_path)]
+        subprocess.run([*argv, str(image)], check=True, capture_output=True)
+        checked = subprocess.run(["e2fsck", "-fn", str(image)], capture_output=True, text=True, check=False)
+        assert checked.returncode == 0, checked.stdout
+        status = image.stat()
+        assert status.st_size >= 2048 << 20
+        assert status.st_blocks * 512 < 64 << 20, "the filesystem must be sparse"
+
+
+class TestProcess:
+    @staticmethod
+    def step(said: list[str] | None = None) -> process.Step:
+        lines = said if said is not None else []
+        return process.Step("guest image, trixie", lines.append, time.monotonic(), Event())
+
+    def test_failure_says_why_and_where_the_log_is(self, tmp_path: Path) -> None:
+        script = 'echo Reading package lists; echo "E: Unable to locate package nonsense"; echo "I: done"; exit 25'
+        log = tmp_path / "log"
+        with pytest.raises(ImageError) as caught:
+            process.run(["sh", "-c", script], log, self.step(), "starting")
+        assert str(caught.value) == f"sh ended with status 25: E: Unable to locate package nonsense (whole log: {log})"
+        assert "Reading package lists" in log.read_text()
+
+    def test_progress_is_the_last_phase(self) -> None:
+        assert process.last_phase(["I: extracting archives...", "Setting up x", "I: done"]) == "done"
+        assert process.last_phase(["Setting up x"]) is None
+
+    def test_without_an_error_line_the_last_lines_are_the_reason(self) -> None:
+        assert process.reason(["a", "b", "c", "d", "I: done"]) == "b / c / d"
+        assert process.reason(["I: done"]) == "I: done"
+        assert process.reason([]) == "no output"
+        assert len(process.reason(["x" * 10000])) < 200
+
+    def test_progress_comes_while_the_program_is_silent(self, tmp_path: Path) -> None:
+        said: list[str] = []
+        process.run(["sleep", "1.3"], tmp_path / "log", self.step(said), "waiting")
+        assert said[0].startswith("guest image, trixie: waiting (")
+
+    def test_stopping_lets_the_program_clean_up(self, tmp_path: Path) -> None:
+        step = self.step()
+        marker = tmp_path / "cleaned"
+        script = f'trap "touch {marker}; exit 1" TERM; sleep 60 & wait'
+        step.stop.set()
+        with pytest.raises(process.StoppedError):
+            process.run(["sh", "-c", script], tmp_path / "log", step, "waiting")
+        assert marker.exists()
+
+    def test_killed_harness_takes_its_programs_with_it(self, tmp_path: Path) -> None:
+        """SIGKILL leaves the harness no chance; the programs it started must end all the same."""
+        marker = tmp_path / "cleaned"
+        script = f'trap "touch {marker}; exit 1" TERM; echo started; sleep 60 & wait'
+        program = textwrap.dedent(
+            f"""
+            import time
+            from pathlib import Path
+            from threading import Event
+            from harness.images import process
+            step = process.Step("x", print, time.monotonic(), Event())
+            process.run(["sh", "-c", {script!r}], Path({str(tmp_path / "log")!r}), step, "waiting")
+            """
+        )
+        root = Path(images.__file__).parents[2]
+        harness = subprocess.Popen([sys.executable, "-c", program], cwd=root, stdout=subprocess.DEVNULL)
+        try:
+            self.wait_until(lambda: (tmp_path / "log").exists() and "started" in (tmp_path / "log").read_text())
+        finally:
+            harness.kill()
+            harness.wait()
+        self.wait_until(marker.exists)
+
+    @staticmethod
+    def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, "did not happen in time"
+            time.sleep(0.02)
+
+
+def test_unpack_kernel_and_slim_modules_are_valid_shell() -> None:
+    for path in (recipe.recipes_directory() / "files").rglob("*"):
+        if path.is_file() and path.read_bytes().startswith(b"#!/bin/sh"):
+            checked = subprocess.run(["sh", "-n", str(path)], capture_output=True, text=True, check=False)
+            assert checked.returncode == 0, checked.stderr
+
+
+def test_cache_module_keeps_lock_files_out_of_sight(tmp_path: Path) -> None:
+    put_image(tmp_path, "guest", "trixie", "a" * 64)
+    (tmp_path / "images" / ".guest-trixie-aaaaaaaaaaaa.lock").touch()
+    assert len(cache.list_images(tmp_path)) == 1
