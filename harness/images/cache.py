@@ -17,9 +17,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from harness.images import build as _build
+from harness.images import builder
 from harness.images import recipe as _recipe
-from harness.images.build import remove_image
+from harness.images.builder import remove_image
 from harness.images.process import Step, StoppedError
 from harness.images.recipe import ROLES, ImageError, Recipe
 
@@ -167,7 +167,7 @@ def _build_one(plan: _Wanted, cache: Path, progress: Callable[[str], None], stop
         _remove_leftovers(images, name)
         log = _new_log(cache, name)
         try:
-            _build.into(plan.target, plan.recipe, plan.digest, plan.recipes, log, step)
+            builder.into(plan.target, plan.recipe, plan.digest, plan.recipes, log, step)
         except StoppedError:
             log.unlink()
             raise
@@ -226,7 +226,7 @@ def _load(directory: Path) -> Image | None:
     """The image in ``directory`` if it is complete and of a schema this version knows."""
     try:
         manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
-        if manifest["schema"] != _build.MANIFEST_SCHEMA:
+        if manifest["schema"] != builder.MANIFEST_SCHEMA:
             return None
         image = Image(manifest["role"], manifest["suite"], manifest["digest"], directory, manifest)
     except (OSError, ValueError, KeyError, TypeError):

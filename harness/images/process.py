@@ -98,7 +98,9 @@ def last_phase(lines: Sequence[str]) -> str | None:
 
 def reason(lines: Sequence[str]) -> str:
     """The last lines of a log that say why it ended, in one line."""
-    telling = [line for line in lines if not line.startswith(_EPILOGUE)] or list(lines)
+    telling = [line for line in lines if not line.startswith(_EPILOGUE)]
+    errors = [line for line in telling if line.startswith(("E: ", "dpkg: error"))]
+    telling = errors or telling or list(lines)
     return " / ".join(line[:LINE_CHARACTERS] for line in telling[-LOG_LINES:]) or "no output"
 
 

@@ -19,6 +19,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -97,6 +98,24 @@ static void read_command_line(struct options *options)
     }
 }
 
+/* Opening one of these loads its module, which would make the node; without it nobody could open it. */
+static const struct {
+    const char *path;
+    unsigned minor;
+} static_nodes[] = {
+    { "/dev/fuse", 229 },       { "/dev/btrfs-control", 234 }, { "/dev/mapper/control", 236 },
+    { "/dev/loop-control", 237 }, { "/dev/vhost-net", 238 },   { "/dev/net/tun", 200 },
+};
+
+static void make_static_nodes(void)
+{
+    mkdir("/dev/mapper", 0755);
+    mkdir("/dev/net", 0755);
+    for (size_t i = 0; i < sizeof static_nodes / sizeof *static_nodes; i++)
+        if (mknod(static_nodes[i].path, S_IFCHR | 0600, makedev(10, static_nodes[i].minor)) && errno != EEXIST)
+            say("make %s: %s", static_nodes[i].path, strerror(errno));
+}
+
 static void wait_for(const char *path)
 {
     const struct timespec pause = { 0, POLL_MILLISECONDS * 1000000L };
@@ -122,6 +141,7 @@ int main(void)
     if (mount("devtmpfs", "/dev", "devtmpfs", 0, "mode=0755") && errno != EBUSY)
         fail("mount", "/dev");
 
+    make_static_nodes();
     read_command_line(&options);
     load_modules();
     wait_for(options.root);

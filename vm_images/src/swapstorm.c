@@ -61,8 +61,9 @@ static uint64_t fill(double deadline)
     uint64_t state = UINT64_C(0x9E3779B97F4A7C15), page;
     for (page = 0; page < page_count && now() < deadline; page++) {
         uint64_t *words = (uint64_t *)(memory + page * PAGE);
-        for (size_t i = 0; i < PAGE / sizeof *words; i++)
-            words[i] = next_random(&state) | UINT64_C(0x0101010101010101);
+        uint64_t value = next_random(&state);
+        for (size_t i = 0; i < PAGE / sizeof *words; i++, value += UINT64_C(0x9E3779B97F4A7C15))
+            words[i] = value | UINT64_C(0x0101010101010101);
     }
     return page;
 }

@@ -97,7 +97,7 @@ def _make(work: Path, wanted: Recipe, digest: str, directory: Path, log: Path, s
     parts = work / "parts"
     parts.mkdir()
     step.say("compiling the programs")
-    binaries = {name: _compile(recipe.source_path(name, directory), parts) for name in recipe.sources(wanted)}
+    binaries = {name: compile_program(recipe.source_path(name, directory), parts) for name in recipe.sources(wanted)}
     overlay, tar = parts / "overlay.tar", parts / "root.tar"
     programs = {path: binaries[source] for path, source in wanted.programs}
     archive.pack(overlay, recipe.entries(wanted, directory), programs)
@@ -177,7 +177,8 @@ def _in_chroot(command: str) -> str:
     return f'--customize-hook=chroot "$1" sh -e -c {shlex.quote(command)}'
 
 
-def _compile(source: Path, directory: Path) -> Path:
+def compile_program(source: Path, directory: Path) -> Path:
+    """Build the C ``source`` as a static program in ``directory``; raises :class:`ImageError` with gcc's words."""
     binary = directory / source.stem
     argv = ["gcc", "-O2", "-Wall", "-static", "-pthread", "-o", str(binary), str(source)]
     result = subprocess.run(argv, capture_output=True, text=True, check=False)
