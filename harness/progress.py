@@ -18,16 +18,16 @@ class Progress:
     def __init__(self, *, clock: bool = False) -> None:
         self._began = time.monotonic()
         self._clock = clock
-        self._phase = ""
-        self._said = float("-inf")
+        self._said: dict[str, float] = {}
 
     def line(self, what: str) -> str | None:
         """The line to print for ``what``, or None when it was said a moment ago."""
         now = time.monotonic()
         phase = _ELAPSED.sub("", what)
-        if phase == self._phase and now - self._said < REPEAT_SECONDS:
+        # By phase, since two things may be going on at once and speak in turns.
+        if now - self._said.get(phase, float("-inf")) < REPEAT_SECONDS:
             return None
-        self._phase, self._said = phase, now
+        self._said[phase] = now
         text = what if len(what) <= WIDTH else what[: WIDTH - 1] + "…"
         return f"  [{now - self._began:6.1f} s] {text}" if self._clock else f"  {text}"
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 
 from harness.drbd import Resource
-from harness.errors import HarnessError, InfrastructureError
+from harness.errors import DeadlineError, HarnessError, InfrastructureError, LostNodeError
 from harness.guest import Guest
 from harness.judge import Controls, control_outcome, judge
 from harness.lab.base import Lab
@@ -69,7 +69,13 @@ class Session:
             began = time.monotonic()
             try:
                 self._lab = self._stack.enter_context(self._make_lab())
+            except (LostNodeError, DeadlineError) as trouble:
+                self._rebuild(str(trouble))
+                if self._gave_up is not None:
+                    raise
+                return self.lab
             except HarnessError as trouble:
+                # What is missing on the controller will be missing again.
                 self._gave_up = str(trouble)
                 raise
             self._timed("lab", began)
@@ -122,12 +128,16 @@ class Session:
 
         A cell whose node or guest was lost is played once more, on what replaced it; both attempts are kept.
         """
-        result = self._after_controls(cell)
-        failure = result.evidence.failure if result.evidence else None
-        if failure is not None and failure.kind in LOST and self._gave_up is None:
-            self.say(f"{cell.id}: once more")
+        try:
             result = self._after_controls(cell)
-        return result
+            failure = result.evidence.failure if result.evidence else None
+            if failure is None or failure.kind not in LOST or self._gave_up is not None:
+                return result
+        except HarnessError:
+            if self._gave_up is not None:
+                raise
+        self.say(f"{cell.id}: once more")
+        return self._after_controls(cell)
 
     def _after_controls(self, cell: Cell) -> Result:
         if cell.control is None:

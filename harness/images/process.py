@@ -93,7 +93,8 @@ def run(argv: Sequence[str], log: Path, step: Step, phase: str, scratch: Path | 
 def last_phase(lines: Sequence[str]) -> str | None:
     """What mmdebstrap said last about what it is doing."""
     phases = [line.removeprefix("I: ").rstrip(".") for line in lines if line.startswith("I: ")]
-    return phases[-1] if phases else None
+    # The text of a hook is a script; that one runs is enough to say.
+    return phases[-1].split(" in shell:")[0] if phases else None
 
 
 def reason(lines: Sequence[str]) -> str:

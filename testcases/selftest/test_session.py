@@ -348,11 +348,39 @@ def test_a_resource_that_comes_up_at_the_second_try_has_its_controls(stage: Stag
 
     stage.before_up = refuse_once
     with stage.session as session:
-        try:
-            result = session.play(SWAP)
-        except HarnessError:
-            result = session.play(SWAP)
+        result = session.play(SWAP)
     assert verdict(result) is VerdictKind.CLEAN and stage.played == [*CONTROLS, SWAP.id]
+
+
+@pytest.mark.parametrize("error", [LostNodeError, DeadlineError])
+def test_a_node_that_is_lost_while_it_boots_is_tried_once_more(stage: Stage, error: type[HarnessError]) -> None:
+    tries: list[int] = []
+
+    def refuse_once() -> None:
+        tries.append(1)
+        if len(tries) == 1:
+            raise error("node a ended while it was booting")
+
+    stage.before_lab = refuse_once
+    with stage.session as session:
+        assert verdict(session.play(SWAP)) is VerdictKind.CLEAN
+    assert len(tries) == 2
+    assert "the lab was rebuilt: node a ended while it was booting" in stage.store.run().notes
+
+
+def test_a_node_that_never_boots_ends_the_run(stage: Stage) -> None:
+    tries: list[int] = []
+
+    def refuse() -> None:
+        tries.append(1)
+        raise LostNodeError("node a ended while it was booting")
+
+    stage.before_lab = refuse
+    with stage.session as session:
+        for cell in (SWAP, OTHER):
+            with pytest.raises(HarnessError, match="ended while it was booting"):
+                session.play(cell)
+    assert len(tries) == 1 + module.REBUILDS
 
 
 # --------------------------------------------------------------------------- the guest
