@@ -33,6 +33,11 @@ LAB_OPTIONS = ("suite", "guest_suite", "device_mib", "memory_mib")
 _LAB_OPTIONS = TypeAdapter(LabOptions)
 
 
+def _asked(config: pytest.Config) -> dict[str, str | int]:
+    asked = {name: config.getoption(f"--{name.replace('_', '-')}") for name in LAB_OPTIONS}
+    return {name: value for name, value in asked.items() if value is not None}
+
+
 class Front:
     """One pytest session's view of a run."""
 
@@ -60,6 +65,7 @@ class Front:
             store = Store.open(Path(config.getoption("--runs")), which)
             run = store.run()
             return cls(config, run.cells, run.matrix, store)
+        _LAB_OPTIONS.validate_python(_asked(config))
         if name := config.getoption("--matrix"):
             matrix = matrices.load(name, workloads, search)
             return cls(config, matrices.with_controls(matrix.cells), matrix.name, None)
@@ -81,14 +87,10 @@ class Front:
         if self.store is None:
             run_id = self.config.getoption("--run-id") or new_run_id()
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            run = Run(run_id, self.matrix, now, tuple(self.cells), lab_options=self._lab_options())
+            run = Run(run_id, self.matrix, now, tuple(self.cells), lab_options=_asked(self.config))
             self.store = Store.create(Path(self.config.getoption("--runs")), run)
         with self.store.lock(), Session(self.store, self._lab, Voice(self.config)) as session:
             yield session
-
-    def _lab_options(self) -> dict[str, str | int]:
-        asked = {name: self.config.getoption(f"--{name.replace('_', '-')}") for name in LAB_OPTIONS}
-        return {name: value for name, value in asked.items() if value is not None}
 
     def _lab(self) -> AbstractContextManager[Lab]:
         assert self.store is not None

@@ -21,8 +21,9 @@ import libvirt
 
 from harness import compare
 from harness.accel import probe
-from harness.errors import HarnessError, InfrastructureError, LostNodeError
+from harness.errors import HarnessError, InfrastructureError, LostNodeError, UsageError
 from harness.images import Image, ensure
+from harness.images.recipe import suites
 from harness.lab import record as records
 from harness.lab.daemon import Libvirt, ensure_libvirt
 from harness.lab.keys import known_hosts, new_key_pair, ssh_config, write_private
@@ -60,6 +61,15 @@ class LabOptions:
     vcpus: int = 0
     device_mib: int = 128
     keep: bool = False
+
+    def __post_init__(self) -> None:
+        for role, suite in (("node", self.suite), ("guest", self.guest)):
+            known = suites(role)
+            if suite not in known:
+                raise UsageError(f"there is no {role} image of '{suite}'; there is one of {', '.join(known)}")
+        for what, least in (("memory_mib", 64), ("device_mib", 16)):
+            if getattr(self, what) < least:
+                raise UsageError(f"{what} is {getattr(self, what)}; the least is {least}")
 
     @property
     def guest(self) -> str:

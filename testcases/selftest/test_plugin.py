@@ -305,10 +305,10 @@ def test_a_lab_that_does_not_come_up_is_an_error_for_every_cell(run: Runs, matri
 
 
 def test_the_options_reach_the_lab(run: Runs, matrix: Path, world: World) -> None:
-    chosen = ("--suite", "bookworm", "--guest-suite", "sid", "--device-mib", "64", "--memory-mib", "9")
+    chosen = ("--suite", "bookworm", "--guest-suite", "trixie", "--device-mib", "64", "--memory-mib", "900")
     run("--matrix", str(matrix), *chosen, "-k", "none-swap", "--runs", "elsewhere", "--run-id", "mine")
     (options,) = world.options
-    assert (options.suite, options.guest, options.device_mib, options.memory_mib) == ("bookworm", "sid", 64, 9)
+    assert (options.suite, options.guest, options.device_mib, options.memory_mib) == ("bookworm", "trixie", 64, 900)
     assert run_ids(Path("elsewhere")) == ("mine",)
 
 
@@ -367,6 +367,22 @@ def test_a_resumed_run_plays_only_what_has_no_answer(run: Runs, matrix: Path, wo
     assert world.played == ["host-planted", "host-idle", "host-mutator", "unsafe-swap"], "another lab, its controls"
     assert len(run_ids(ran.folder / "runs")) == 1
     assert [cell.id for cell in ran.store.run().cells] == IDS
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (("--suite", "warty"), "there is no node image of 'warty'"),
+        (("--guest-suite", "warty"), "there is no guest image of 'warty'"),
+        (("--device-mib", "1"), "device_mib is 1"),
+    ],
+)
+def test_a_lab_that_cannot_be_is_said_before_anything_starts(
+    run: Runs, matrix: Path, world: World, option: tuple[str, str], words: str
+) -> None:
+    ran = run("--matrix", str(matrix), *option)
+    assert ran.status == 4 and words in ran.err
+    assert not world.labs and not (ran.folder / "runs").exists()
 
 
 def test_a_resumed_run_goes_on_with_the_same_kind_of_lab(run: Runs, matrix: Path, world: World) -> None:
