@@ -21,7 +21,7 @@ import libvirt
 
 from harness import compare
 from harness.accel import probe
-from harness.errors import HarnessError, InfrastructureError, LostNodeError, UsageError
+from harness.errors import DeadlineError, HarnessError, InfrastructureError, LostNodeError, UsageError
 from harness.images import Image, ensure
 from harness.images.recipe import suites
 from harness.lab import record as records
@@ -41,6 +41,8 @@ from harness.wait import Deadline, poll
 Progress = Callable[[str], None]
 
 READY = "DRBD-HARNESS-NODE-READY"
+# What a node says when waiting for it is of no use any more.
+GIVEN_UP = (b"Kernel panic - not syncing", b"DRBD-HARNESS-NODE-FAILED")
 BOOT_SECONDS = 300.0
 LOWER_DEVICE = "/dev/disk/by-id/virtio-backing"
 GUEST_ROOT_DEVICE = "/dev/disk/by-id/virtio-guestroot"
@@ -375,8 +377,10 @@ def _wait_for_boot(connection: libvirt.virConnect, domains: list[NodeDomain], pr
             if READY.encode() in text:
                 progress(f"{name} is up after {time.monotonic() - began:.0f} s")
                 del waiting[name]
+            elif any(sign in text for sign in GIVEN_UP):
+                raise LostNodeError(f"{name} gave its boot up: {last_words(text)}")
             elif not _alive(connection, name):
-                raise LostNodeError(f"{name} ended while it was booting; its console is {domain.console}")
+                raise LostNodeError(f"{name} ended while it was booting: {last_words(text)}")
         if waiting and time.monotonic() - said > 10:
             said = time.monotonic()
             progress(f"waiting for {', '.join(sorted(waiting))} to boot, {said - began:.0f} s so far")
@@ -384,11 +388,17 @@ def _wait_for_boot(connection: libvirt.virConnect, domains: list[NodeDomain], pr
 
     try:
         poll(look, deadline, every=0.3)
-    except HarnessError as trouble:
+    except DeadlineError as late:
         name, domain = next(iter(waiting.items()))
-        text = domain.console.read_text(errors="replace") if domain.console.exists() else ""
-        last = text.strip().splitlines()[-1] if text.strip() else "nothing"
-        raise type(trouble)(f"{trouble}; {name} said last: {last}") from None
+        text = domain.console.read_bytes() if domain.console.exists() else b""
+        raise DeadlineError(f"{late}; {name}: {last_words(text)}") from None
+
+
+def last_words(console: bytes) -> str:
+    """Why a node's console says that it gave up, or else what it said last."""
+    lines = console.decode(errors="replace").strip().splitlines()
+    reasons = [line for line in lines if any(sign.decode() in line for sign in GIVEN_UP)]
+    return (reasons or lines or ["its console is empty"])[0 if reasons else -1].strip()
 
 
 def _alive(connection: libvirt.virConnect, name: str) -> bool:

@@ -1,0 +1,25 @@
+"""Why a node did not boot, from what its console said."""
+
+import pytest
+
+from harness.lab.nested import last_words
+
+
+@pytest.mark.parametrize(
+    ("console", "words"),
+    [
+        (b"", "its console is empty"),
+        (b"[ 0.1] one\r\n[ 0.2] two\r\n", "[ 0.2] two"),
+        (
+            b"[ 1.3] Kernel panic - not syncing: System is deadlocked on memory\n[ 1.4] Kernel Offset: disabled\n",
+            "[ 1.3] Kernel panic - not syncing: System is deadlocked on memory",
+        ),
+        (
+            b"DRBD-HARNESS-NODE-FAILED seed: no disk labelled SEED\nlogin:\n",
+            "DRBD-HARNESS-NODE-FAILED seed: no disk labelled SEED",
+        ),
+        (b"\xff\xfe last", "\ufffd\ufffd last"),
+    ],
+)
+def test_the_reason_before_the_last_line(console: bytes, words: str) -> None:
+    assert last_words(console) == words
