@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.judge import Controls, control_outcome, judge
+from harness.judge import Controls, judge, outcomes
 from harness.model import Evidence, VerdictKind
 from harness.report import Result
 from harness.store import Store
@@ -10,14 +10,10 @@ from harness.store import Store
 
 def controls_by_lab(store: Store) -> dict[str, Controls]:
     """The outcomes of the controls of each lab that a run used; controls prove nothing about another lab."""
-    found: dict[str, dict[object, Evidence]] = {}
+    found: dict[str, list[Evidence]] = {}
     for evidence in store.every_attempt():
-        if evidence.cell.control is not None:
-            found.setdefault(evidence.lab, {})[evidence.cell.control] = evidence
-    return {
-        lab: {one.cell.control: control_outcome(one) for one in seen.values() if one.cell.control is not None}
-        for lab, seen in found.items()
-    }
+        found.setdefault(evidence.lab, []).append(evidence)
+    return {lab: outcomes(seen) for lab, seen in found.items()}
 
 
 def judged_results(store: Store) -> list[Result]:

@@ -23,7 +23,6 @@ from harness.images.builder import remove_image
 from harness.images.process import Step, StoppedError
 from harness.images.recipe import ROLES, ImageError, Recipe
 
-CACHE_VARIABLE = "DRBD_HARNESS_CACHE"
 DIGEST_SHOWN = 12
 LOGS_KEPT = 10
 LOCK_SECONDS = 1.0
@@ -83,15 +82,6 @@ class Image:
     def size_bytes(self) -> int:
         """Bytes taken on disk; holes count nothing."""
         return sum(path.stat().st_blocks * 512 for path in self.directory.iterdir())
-
-
-def default_cache() -> Path:
-    """``$DRBD_HARNESS_CACHE``, or ``/var/cache/drbd-harness`` for root, or the user's cache directory."""
-    if chosen := os.environ.get(CACHE_VARIABLE):
-        return Path(chosen)
-    if os.geteuid() == 0:
-        return Path("/var/cache/drbd-harness")
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "drbd-harness"
 
 
 @dataclass(frozen=True)

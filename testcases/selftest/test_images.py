@@ -19,7 +19,7 @@ from threading import Event
 import pytest
 from filelock import FileLock
 
-from harness import images
+from harness import images, paths
 from harness.images import ImageError, archive, builder, cache, process, recipe
 
 ROLES_AND_SUITES = [(role, suite) for role in images.ROLES for suite in recipe.suites(role)]
@@ -296,16 +296,16 @@ class TestCache:
 
     def test_default_cache(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv("DRBD_HARNESS_CACHE", str(tmp_path))
-        assert images.default_cache() == tmp_path
+        assert paths.cache_dir() == tmp_path
         monkeypatch.delenv("DRBD_HARNESS_CACHE")
         monkeypatch.setattr(os, "geteuid", lambda: 0)
-        assert images.default_cache() == Path("/var/cache/drbd-harness")
+        assert paths.cache_dir() == Path("/var/cache/drbd-harness")
         monkeypatch.setattr(os, "geteuid", lambda: 1000)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-        assert images.default_cache() == tmp_path / "xdg" / "drbd-harness"
+        assert paths.cache_dir() == tmp_path / "xdg" / "drbd-harness"
         monkeypatch.delenv("XDG_CACHE_HOME")
         monkeypatch.setenv("HOME", str(tmp_path))
-        assert images.default_cache() == tmp_path / ".cache" / "drbd-harness"
+        assert paths.cache_dir() == tmp_path / ".cache" / "drbd-harness"
 
 
 class TestEnsure:

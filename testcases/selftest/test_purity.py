@@ -14,7 +14,7 @@ IMPURE = ("libvirt", "paramiko", "pytest")
 
 
 def pure_modules() -> list[str]:
-    single = [name for name in ("model", "matrix", "judge", "stats") if (PACKAGE / f"{name}.py").exists()]
+    single = [name for name in ("model", "matrix", "agree", "judge", "stats") if (PACKAGE / f"{name}.py").exists()]
     nested = [
         f"{folder}.{path.stem}"
         for folder in ("parse", "render")
