@@ -98,7 +98,8 @@ def headline(results: Sequence[Result]) -> Headline:
         said = (_difference(different, tested), _no_difference(tested), rest)
         return Headline(Answer.NO, " ".join(filter(None, said)))
     if not answered:
-        return Headline(Answer.UNKNOWN, rest or "Nothing ran.")
+        nothing = "Only controls ran." if any(result.verdict for result in results) else "Nothing ran."
+        return Headline(Answer.UNKNOWN, rest or nothing)
     if failed:
         why = f"No difference was seen, but this lab could not be relied on to see one: {joined(failed)} failed."
         return Headline(Answer.UNKNOWN, why)

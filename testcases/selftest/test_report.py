@@ -631,3 +631,8 @@ def test_extents_are_named_as_blocks_and_places() -> None:
     result = replace(diverged(), evidence=evidence(SWAP_NONE, [256], [256]))
     assert "2048+8 block 256, 1 MiB in" in text_of(evidence_html(result))
     assert Extent(2048, 8).blocks() == range(256, 257)
+
+
+def test_controls_alone_are_no_answer_and_not_nothing() -> None:
+    idle = Result(IDLE, verdict(VerdictKind.CLEAN, "Nothing was found.", 0), evidence(IDLE, [], []))
+    assert "No answer. Only controls ran." in terminal([idle])
