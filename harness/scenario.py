@@ -13,6 +13,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from harness import owners
+from harness.agree import KIB_PER_BLOCK
+from harness.compare import owned
 from harness.drbd import Resource
 from harness.errors import CommandError, DeadlineError, HarnessError, LostGuestError, LostNodeError, RefusedError
 from harness.guest import AttachedDisk, Guest, observe_node
@@ -26,7 +28,6 @@ from harness.wait import Deadline
 from harness.workloads import Planted, Site, Workload
 
 MAX_SAMPLES = 16
-KIB_PER_BLOCK = 4
 
 Owning = Callable[[Site, list[int]], Mapping[int, Owned]]
 
@@ -40,7 +41,6 @@ class Trial:
         self.cell = attempt.cell
         self.attempt = attempt
         self.evidence = Evidence(self.cell, attempt.number, _now(), lab=lab.id, device_blocks=resource.blocks)
-        self.site: Site | None = None
         self.deadline = Deadline.after(self.cell.deadline, f"the cell {self.cell.id}")
         self._say = say
         self._phases: dict[str, float] = {}
@@ -106,8 +106,7 @@ class Trial:
         """The node itself is the client."""
         with self.phase("attach"):
             self.note(observed=observe_node(self.lab.a, self.resource.device))
-            self.site = Site(self.lab.a.runner, self.resource.device, self.resource)
-        return self.site
+            return self._primary()
 
     def take_guest(self, guest: Guest) -> Site:
         """The guest is the client: attach the disk and read back what was really opened."""
@@ -115,8 +114,7 @@ class Trial:
             self._guest = guest
             self._disk = guest.attach(self.resource.device, self.cell)
             self.note(observed=guest.observe(self._disk, self.resource.device))
-            self.site = Site(guest.agent, self._disk.path, self.resource)
-        return self.site
+            return Site(guest.agent, self._disk.path, self.resource)
 
     def widen(self) -> None:
         """The cell's widener goes on, and what is really on is read back."""
@@ -159,13 +157,10 @@ class Trial:
             return
         with self.phase("explain"):
             blocks = sorted(blocks_of(comparison.differing))
-            primary = Site(self.lab.a.runner, self.resource.device, self.resource)
-            owned = owning(primary, blocks)
-            samples = (
-                replace(sample, owner=owned[sample.block].owner, detail=owned[sample.block].detail)
-                for sample in self.lab.sample(blocks[:MAX_SAMPLES])
-            )
-            self.note(samples=tuple(samples), ownership=owners.summary(owned, method))
+            whose = owning(self._primary(), blocks)
+            found = self.lab.sample(blocks[:MAX_SAMPLES])
+            samples = (owned(one, whose[one.block].owner, whose[one.block].detail) for one in found)
+            self.note(samples=tuple(samples), ownership=owners.summary(whose, method))
 
     def repair(self) -> None:
         """Make the replicas equal again where they are not, and say whether the comparison agrees."""
@@ -201,6 +196,9 @@ class Trial:
             self.attempt.write_raw("guest-console.txt", _said(self._guest))
             self._guest.destroy()
             self._disk = None
+
+    def _primary(self) -> Site:
+        return Site(self.lab.a.runner, self.resource.device, self.resource)
 
     def _differing(self) -> int:
         return self.lab.compare(self.resource.blocks).differing_blocks

@@ -20,7 +20,7 @@ from harness.guest import Guest
 from harness.judge import Controls, control_outcome, judge
 from harness.lab.base import Lab
 from harness.matrix import with_controls
-from harness.model import Cell, Evidence, Verdict, VerdictKind
+from harness.model import Cell, Evidence, Run, Verdict, VerdictKind
 from harness.report import Result
 from harness.scenario import Trial, play
 from harness.store import Store
@@ -55,8 +55,7 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._take_down()
-        run = self.store.run()
-        self.store.save_run(replace(run, finished_at=datetime.now(UTC).isoformat(timespec="seconds")))
+        self._save(lambda run: replace(run, finished_at=datetime.now(UTC).isoformat(timespec="seconds")))
 
     # ------------------------------------------------------------------------------------------ what cells stand on
 
@@ -79,7 +78,8 @@ class Session:
                 self._gave_up = str(trouble)
                 raise
             self._timed("lab", began)
-            self.store.save_run(replace(self.store.run(), stack=self._lab.stack))
+            stack = self._lab.stack
+            self._save(lambda run: replace(run, stack=stack))
         return self._lab
 
     @property
@@ -110,16 +110,18 @@ class Session:
             self.say("starting the guest")
             self._guest = Guest.start(self.lab, self.lab.a)
             kernel = self._guest.agent.run(["uname", "-r"]).stdout.strip()
-            run = self.store.run()
-            self.store.save_run(replace(run, stack=replace(run.stack, guest_kernel=kernel)))
+            self._save(lambda run: replace(run, stack=replace(run.stack, guest_kernel=kernel)))
             self._timed("guest", began)
         return self._guest
 
     def _timed(self, what: str, began: float) -> None:
-        run = self.store.run()
-        seconds = dict(run.lab_seconds)
-        seconds[what] = seconds.get(what, 0.0) + time.monotonic() - began
-        self.store.save_run(replace(run, lab_seconds=seconds))
+        seconds = time.monotonic() - began
+        self._save(
+            lambda run: replace(run, lab_seconds={**run.lab_seconds, what: run.lab_seconds.get(what, 0.0) + seconds})
+        )
+
+    def _save(self, change: Callable[[Run], Run]) -> None:
+        self.store.save_run(change(self.store.run()))
 
     # ------------------------------------------------------------------------------------------ cells
 
@@ -211,8 +213,7 @@ class Session:
             return
         self._rebuilds += 1
         self.say(f"rebuilding the lab: {why}")
-        run = self.store.run()
-        self.store.save_run(replace(run, notes=(*run.notes, f"the lab was rebuilt: {why}")))
+        self._save(lambda run: replace(run, notes=(*run.notes, f"the lab was rebuilt: {why}")))
         self._take_down()
 
     def _drop_guest(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Protocol
 
 from harness.lab.node import Node
@@ -32,8 +31,4 @@ class Lab(Protocol):
 
     def sample(self, blocks: Iterable[int]) -> tuple[Sample, ...]:
         """A piece of both sides of each of ``blocks``."""
-        ...
-
-    def collect(self, into: Path) -> None:
-        """Copy consoles and logs there; works on a broken lab too."""
         ...

@@ -104,9 +104,11 @@ class NestedLab:
         """A piece of both sides of each of ``blocks``."""
         return compare.sample_files(self._image(self.a), self._image(self.b), blocks)
 
-    def collect(self, into: Path) -> None:
-        """Copy the serial consoles; the nodes need not be alive."""
-        collect_consoles(self.directory, into)
+    def close(self) -> None:
+        """End the connections to the nodes; the nodes go on."""
+        for node in (self.a, self.b):
+            with contextlib.suppress(HarnessError, OSError):
+                node.close()
 
     @staticmethod
     def _image(node: Node) -> Path:
@@ -142,26 +144,13 @@ def nested_lab(options: LabOptions, progress: Progress, evidence: Path | None = 
             fresh = True
             found = records.read(directory)
             assert found is not None
-        lab = stack.enter_context(contextlib.closing(_Closing(attach(found, directory, fresh=fresh)))).lab
-        yield lab
-
-
-class _Closing:
-    """Closes a lab's connections, not the lab."""
-
-    def __init__(self, lab: NestedLab) -> None:
-        self.lab = lab
-
-    def close(self) -> None:
-        for node in (self.lab.a, self.lab.b):
-            with contextlib.suppress(HarnessError, OSError):
-                node.close()
+        yield stack.enter_context(contextlib.closing(attach(found, directory, fresh=fresh)))
 
 
 def find(daemon: Libvirt, options: LabOptions, progress: Progress) -> LabRecord | None:
     """The lab that is up already, of the same suite and images; one that is up and differs is an error."""
     with opened(daemon) as connection:
-        active = set(connection.listAllDomains()) and {domain.name() for domain in connection.listAllDomains()}
+        active = {domain.name() for domain in connection.listAllDomains()}
     for directory in records.directories():
         record = records.read(directory)
         if record is None or not record.keep or not {node.domain for node in record.nodes} <= active:
