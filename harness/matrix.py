@@ -21,12 +21,16 @@ from typing import Any, NoReturn
 from harness.errors import UsageError
 from harness.model import (
     AioMode,
+    Arm,
     CacheMode,
     Cell,
     ClientKind,
     Control,
+    Crash,
     DiskBus,
     Expectation,
+    Fault,
+    Protocol,
     VerdictKind,
     Widener,
 )
@@ -39,11 +43,21 @@ _CHOICES: Mapping[str, type[StrEnum]] = {
     "aio": AioMode,
     "bus": DiskBus,
     "control": Control,
+    "crash": Crash,
+    "fault": Fault,
+    "protocol": Protocol,
 }
 # Whole numbers, and the least each may be.
-_NUMBERS = {"link_delay_ms": 0, "disk_delay_ms": 0, "seconds": 1, "deadline": 1}
-_GUEST_ONLY = ("cache", "aio", "bus")
-_AXES = ("workload", *_CHOICES, *_NUMBERS)
+_NUMBERS = {
+    "link_delay_ms": 0, "disk_delay_ms": 0, "seconds": 1, "deadline": 1, "migrations": 0, "migration_deadline": 5,
+}  # fmt: skip
+_FLAGS = ("disable_sendpage", "scatter_gather", "two_primaries", "unsafe_migration")
+# Algorithms of data-integrity-alg that Debian's kernels have; "none" for none.
+INTEGRITY = ("none", "crc32c", "md5", "sha1", "sha256")
+_GUEST_ONLY = ("cache", "aio", "bus", "migrations", "unsafe_migration", "migration_deadline", "crash")
+_AXES = ("workload", *_CHOICES, "integrity", *_FLAGS, *_NUMBERS)
+# The keys that are fields of a cell's arm.
+_ARM = ("protocol", "integrity", "disable_sendpage", "scatter_gather", "two_primaries")
 _EXPECTATION = ("verdicts", "reason")
 _TOP = ("schema", "description", "defaults", "cells", "exclude", "expect")
 
@@ -204,11 +218,18 @@ class _Reader:
     def _cell(self, where: str, values: dict[str, Any], expected: Expectation | None) -> Cell:
         given = [key for key in _GUEST_ONLY if key in values]
         widener = Widener(values.pop("link_delay_ms", 0), values.pop("disk_delay_ms", 0))
-        cell = Cell(**values, widener=widener, expected=expected)
+        arm = Arm(**{key: values.pop(key) for key in _ARM if key in values})
+        cell = Cell(**values, widener=widener, arm=arm, expected=expected)
         if cell.client is ClientKind.HOST and given:
             self._fail(where, f"'{given[0]}' is given with client = \"host\", which has no QEMU; leave it out")
         if cell.client is ClientKind.GUEST and cell.cache is None:
             self._fail(where, f"'cache' is missing, a guest needs one{_hint('', CacheMode)}")
+        if cell.fault is not None and cell.client is ClientKind.HOST:
+            self._fail(where, f"'fault' is '{cell.fault}' with client = \"host\"; a fault happens to a guest")
+        if cell.fault is not None and cell.fault.needs_migration and not cell.migrations:
+            self._fail(where, f"'fault' is '{cell.fault}', which strikes in mid-migration; give 'migrations' too")
+        if cell.crash is not None and (cell.migrations or cell.fault is not None):
+            self._fail(where, "'crash' goes with neither 'migrations' nor 'fault': one thing at a time")
         if cell.deadline <= cell.seconds:
             self._fail(where, f"'deadline' is {cell.deadline}, which leaves no time behind 'seconds' = {cell.seconds}")
         return cell
@@ -242,6 +263,14 @@ class _Reader:
             return value
         if key in _CHOICES:
             return self._word(where, key, value, _CHOICES[key])
+        if key == "integrity":
+            if value not in INTEGRITY:
+                self._fail(where, f"{value!r} is no value of 'integrity'{_hint(value, INTEGRITY)}")
+            return "" if value == "none" else value
+        if key in _FLAGS:
+            if not isinstance(value, bool):
+                self._fail(where, f"'{key}' is {value!r}, not true or false")
+            return value
         if not isinstance(value, int) or isinstance(value, bool):
             self._fail(where, f"'{key}' is {value!r}, not a whole number")
         if value < _NUMBERS[key]:
@@ -288,5 +317,11 @@ def _matches(pattern: Mapping[str, tuple[Any, ...]], cell: Cell) -> bool:
         "disk_delay_ms": cell.widener.disk_delay_ms,
         "seconds": cell.seconds,
         "deadline": cell.deadline,
+        "crash": cell.crash,
+        "fault": cell.fault,
+        "migrations": cell.migrations,
+        "migration_deadline": cell.migration_deadline,
+        "unsafe_migration": cell.unsafe_migration,
+        **{name: getattr(cell.arm, name) for name in _ARM},
     }
     return all(values[key] in allowed for key, allowed in pattern.items())

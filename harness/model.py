@@ -72,6 +72,47 @@ class Control(StrEnum):
     IDLE = "idle"
 
 
+class Protocol(StrEnum):
+    """When DRBD calls a write done: sent (A), received by the peer (B), written by the peer (C)."""
+
+    A = "A"
+    B = "B"
+    C = "C"
+
+
+class Crash(StrEnum):
+    """What dies in the middle of the work."""
+
+    NODE = "node"  # the Primary loses its power; the peer is promoted and runs the guest
+    QEMU = "qemu"  # the guest's QEMU is killed; the guest starts again on the same node
+    RESET = "reset"  # the guest is reset; its QEMU goes on
+
+
+class Fault(StrEnum):
+    """What goes wrong around the guest, on purpose."""
+
+    LINK_CUT = "link-cut"  # the replication link carries nothing any more, in mid-migration
+    TARGET_KILL = "target-kill"  # the target node loses its power in mid-migration
+    LIBVIRTD_RESTART = "libvirtd-restart"  # the source's libvirtd is restarted in mid-migration
+    STALL = "stall"  # the migration gets so little bandwidth that it cannot end
+    IO_ERROR = "io-error"  # both lower devices fail, so that the guest's writes do
+    STANDALONE = "standalone"  # both nodes are StandAlone when the cell begins
+
+    @property
+    def needs_migration(self) -> bool:
+        """Whether it strikes in the middle of a migration."""
+        return self not in (Fault.IO_ERROR, Fault.STANDALONE)
+
+
+class MigrationOutcome(StrEnum):
+    """How one live migration ended."""
+
+    COMPLETED = "completed"
+    REFUSED = "refused"  # libvirt, QEMU or DRBD would not begin
+    ABORTED = "aborted"  # given up by its deadline; the guest stayed where it was
+    FAILED = "failed"  # it broke under way
+
+
 class VerdictKind(StrEnum):
     """The opinion about one cell; see :mod:`harness.judge`."""
 
@@ -113,6 +154,38 @@ class Widener:
 
 
 @dataclass(frozen=True)
+class Arm:
+    """How DRBD replicates; the default is how the harness sets a resource up.
+
+    ``integrity`` is the algorithm of ``data-integrity-alg``, empty for none.  ``disable_sendpage`` is the parameter of
+    DRBD's module, ``scatter_gather`` the feature of both replication NICs.  ``two_primaries``: both nodes are Primary
+    all the time.
+    """
+
+    protocol: Protocol = Protocol.C
+    integrity: str = ""
+    disable_sendpage: bool = False
+    scatter_gather: bool = True
+    two_primaries: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing differs from the harness's default."""
+        return self == Arm()
+
+    def suffix(self) -> str:
+        """The part of a cell's id that names the arm; empty for the default."""
+        parts = [
+            (self.protocol is not Protocol.C, f"proto{self.protocol}"),
+            (bool(self.integrity), f"digest.{self.integrity}"),
+            (self.disable_sendpage, "nosendpage"),
+            (not self.scatter_gather, "nosg"),
+            (self.two_primaries, "twoprimaries"),
+        ]
+        return "".join(f"-{name}" for there, name in parts if there)
+
+
+@dataclass(frozen=True)
 class Expectation:
     """What a cell is expected to end as, and why; a verdict outside ``verdicts`` is a finding."""
 
@@ -122,7 +195,12 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Cell:
-    """One point of the matrix.  ``seconds`` is how long the workload works; ``deadline`` bounds the whole cell."""
+    """One point of the matrix.
+
+    ``seconds`` is how long the workload works; ``deadline`` bounds the whole cell.  ``migrations``: how often the guest
+    is moved to the other node and back while it works, ``migration_deadline`` bounds each in seconds.
+    ``unsafe_migration`` asks libvirt for what it refuses otherwise.
+    """
 
     workload: str
     client: ClientKind = ClientKind.GUEST
@@ -130,6 +208,12 @@ class Cell:
     aio: AioMode = AioMode.THREADS
     bus: DiskBus = DiskBus.VIRTIO
     widener: Widener = Widener()
+    arm: Arm = Arm()
+    migrations: int = 0
+    unsafe_migration: bool = False
+    migration_deadline: int = 60
+    crash: Crash | None = None
+    fault: Fault | None = None
     seconds: int = 10
     deadline: int = 180
     control: Control | None = None
@@ -147,7 +231,23 @@ class Cell:
             parts.append(self.aio.value.replace("_", ""))
         if self.client is ClientKind.GUEST and self.bus is not DiskBus.VIRTIO:
             parts.append(self.bus.value)
-        return "-".join(parts) + self.widener.suffix()
+        return "-".join(parts) + self.widener.suffix() + self.arm.suffix() + self._happenings()
+
+    def _happenings(self) -> str:
+        parts = [
+            (self.migrations, f"migrate{self.migrations}"),
+            (self.unsafe_migration, "unsafemigration"),
+            (self.crash, f"crash.{self.crash}"),
+            (self.fault, f"fault.{self.fault}"),
+        ]
+        return "".join(f"-{name}" for there, name in parts if there)
+
+    @property
+    def watched(self) -> bool:
+        """Whether a canary lives in the guest beside the workload: wherever something happens to the guest."""
+        return self.client is ClientKind.GUEST and (
+            self.migrations > 0 or self.crash is not None or self.fault is not None
+        )
 
     @property
     def column(self) -> str:
@@ -313,6 +413,7 @@ class Observed:
     scatter_gather: bool | None = None
     link_delay_ms: int = 0
     disk_delay_ms: int = 0
+    arm: Arm | None = None
 
 
 @dataclass(frozen=True)
@@ -335,6 +436,143 @@ class Repair:
 
 
 @dataclass(frozen=True)
+class Migration:
+    """One live migration of the guest.
+
+    ``began`` is in seconds since the work began (for ``during`` = "readings": since the readings began), ``seconds``
+    from the call to its end, ``two_primaries_seconds`` how long both nodes were Primary for it.  ``downtime_ms``,
+    ``iterations`` and ``transferred_bytes`` are QEMU's figures as libvirt hands them on; None where it has none.
+    ``throttle_percent`` is how far auto-converge slowed the guest down at most.  ``words`` is what the stack said when
+    it did not complete.
+    """
+
+    number: int
+    source: str
+    target: str
+    outcome: MigrationOutcome
+    began: float
+    seconds: float
+    downtime_ms: float | None = None
+    iterations: int | None = None
+    transferred_bytes: int | None = None
+    memory_bytes: int | None = None
+    throttle_percent: int | None = None
+    two_primaries_seconds: float = 0.0
+    during: str = "work"
+    words: str = ""
+
+
+@dataclass(frozen=True)
+class Readings:
+    """The guest read the whole device before a migration and after it, and nothing wrote in between.
+
+    ``differing`` is what it read differently; ``ownership`` whose that is.  ``before`` and ``after`` are the nodes.
+    """
+
+    blocks: int
+    before: str
+    after: str
+    differing: tuple[Extent, ...] = ()
+    ownership: Ownership = Ownership()
+    seconds: float = 0.0
+
+    @property
+    def differing_blocks(self) -> int:
+        """How many 4 KiB blocks the guest read differently."""
+        return len(blocks_of(self.differing))
+
+
+@dataclass(frozen=True)
+class Canary:
+    """What the guest process with the checksummed records kept and lost.
+
+    ``acknowledged``, ``lost``: records by how they were written (``fsync``, ``dsync``, ``direct``): those the guest
+    was told are safe, and those of them that are not there any more (an older record or none in their place).
+    ``corrupt`` counts records of the disk whose checksum is wrong although nothing was writing them; ``memory_wrong``
+    records in memory that are not what was put there, of ``memory_checked`` looks at them.  ``examples`` are sentences.
+    ``longest_gap_seconds`` is the longest time in which it got nothing done: what a user feels.
+    """
+
+    acknowledged: Mapping[str, int] = field(default_factory=dict)
+    lost: Mapping[str, int] = field(default_factory=dict)
+    corrupt: int = 0
+    memory_checked: int = 0
+    memory_wrong: int = 0
+    longest_gap_seconds: float = 0.0
+    survived: bool = True
+    examples: tuple[str, ...] = ()
+
+    @property
+    def total_lost(self) -> int:
+        """Acknowledged records that are gone, however they were written."""
+        return sum(self.lost.values())
+
+
+@dataclass(frozen=True)
+class Aftermath:
+    """What was found after a crash.
+
+    Seconds are counted from the crash: until the peer was ``promoted``, until the guest answered again, until the
+    replicas were ``rejoined`` (both UpToDate again).  ``differing_blocks`` is how many blocks of the two disks differed
+    right after the crash, before anything was resynced.  ``fsck_status`` is fsck's exit status after the journal was
+    replayed (0: clean), None where there is no file system.
+    """
+
+    crash: Crash
+    crashed_at: float = 0.0
+    promoted_seconds: float | None = None
+    guest_seconds: float | None = None
+    rejoined_seconds: float | None = None
+    differing_blocks: int | None = None
+    resynced_kib: int | None = None
+    fsck_status: int | None = None
+    fsck_words: str = ""
+    wrong_reads: int = 0
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SplitBrain:
+    """Both replicas went their own way.
+
+    ``after_seconds``: from the first digest failure to the moment DRBD gave the connection up, by one kernel's clock;
+    None where there was no digest failure.  ``states`` are both sides' own words before the repair;
+    ``differing_blocks`` what the comparison found then.  ``victim``: whose data was given up in the repair.
+    """
+
+    after_seconds: float | None
+    states: Mapping[str, State]
+    differing_blocks: int | None
+    victim: str
+    repaired: bool
+
+
+@dataclass(frozen=True)
+class Alarms:
+    """What DRBD itself noticed while the workload had the device.
+
+    ``mismatches``: writes whose buffer the sender saw changed; ``failures``: writes whose digest the receiver found
+    wrong; each in the order of the kernel log, repeats included.  ``drops``: how often the connection was lost;
+    ``down_seconds``: how long it was not Connected and UpToDate, in ``watched_seconds``; ``resynced_kib``: how much was
+    copied again for it.
+    """
+
+    algorithm: str = ""
+    mismatches: tuple[Extent, ...] = ()
+    failures: tuple[Extent, ...] = ()
+    drops: int = 0
+    down_seconds: float = 0.0
+    watched_seconds: float = 0.0
+    resynced_kib: int = 0
+    split_brain: SplitBrain | None = None
+
+    @property
+    def detections(self) -> int:
+        """Distinct writes that either side noticed."""
+        return len({*self.mismatches, *self.failures})
+
+
+@dataclass(frozen=True)
 class Failure:
     """Why a cell has no answer, or was refused: which kind of error, in which phase, in its own words."""
 
@@ -349,7 +587,8 @@ class Evidence:
 
     ``exposed_blocks`` counts 4 KiB block writes that DRBD sent to its peer while the workload had the device:
     each was a chance to diverge.  ``log_holes`` counts kernel messages that were lost before they were read.
-    ``planted`` are the extents changed below DRBD on purpose.
+    ``planted`` are the extents changed below DRBD on purpose.  ``happened`` are sentences about what was done to the
+    lab on purpose and how it was mended; ``console_trouble`` are lines of the guest's console that speak of trouble.
     ``phases`` maps phase names to seconds.
     """
 
@@ -372,6 +611,13 @@ class Evidence:
     samples: tuple[Sample, ...] = ()
     ownership: Ownership = Ownership()
     repair: Repair | None = None
+    migrations: tuple[Migration, ...] = ()
+    readings: Readings | None = None
+    canary: Canary | None = None
+    aftermath: Aftermath | None = None
+    alarms: Alarms | None = None
+    happened: tuple[str, ...] = ()
+    console_trouble: tuple[str, ...] = ()
     kernel_trouble: tuple[str, ...] = ()
     log_holes: int = 0
     failure: Failure | None = None
