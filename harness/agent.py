@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import libvirt
@@ -30,12 +32,28 @@ class GuestAgent:
     def __init__(self, domain: Callable[[], libvirt.virDomain], host: str = "guest") -> None:
         self.host = host
         self._domain = domain
+        self._turn = threading.RLock()
+        self._held_seconds = 0.0
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Let nobody else speak with the agent meanwhile; who waits for an answer gets that much more time.
+
+        An answer that is on its way while the guest moves to another QEMU would be lost.
+        """
+        with self._turn:
+            began = time.monotonic()
+            try:
+                yield
+            finally:
+                self._held_seconds += time.monotonic() - began
 
     def call(self, command: str, arguments: Mapping[str, Any] | None = None, timeout: int = _ANSWER_SECONDS) -> Any:
         """One agent command and what it returned; ``timeout`` in seconds is for the agent to answer."""
         request = {"execute": command, **({"arguments": arguments} if arguments else {})}
         try:
-            answer = libvirt_qemu.qemuAgentCommand(self._domain(), json.dumps(request), timeout, 0)
+            with self._turn:
+                answer = libvirt_qemu.qemuAgentCommand(self._domain(), json.dumps(request), timeout, 0)
         except libvirt.libvirtError as trouble:
             raise LostGuestError(f"the agent of {self.host} did not do {command}: {trouble}") from None
         return json.loads(answer)["return"]
@@ -68,11 +86,13 @@ class GuestAgent:
                      "capture-output": True}  # fmt: skip
         if stdin is not None:
             arguments["input-data"] = base64.b64encode(stdin.encode()).decode()
+        held = self._held_seconds
         pid = self.call("guest-exec", arguments)["pid"]
         deadline = Deadline.after(timeout + _ANSWER_SECONDS, f"the end of '{argv[0]}' in {self.host}")
         pause = 0.02
         while not (status := self.call("guest-exec-status", {"pid": pid}))["exited"]:
-            time.sleep(min(pause, deadline.left()))
+            at = deadline.at + self._held_seconds - held
+            time.sleep(min(pause, Deadline(deadline.what, at, deadline.seconds).left()))
             pause = min(pause * 2, 1.0)
         code = 128 + int(status["signal"]) if "signal" in status else int(status["exitcode"])
         seconds = time.monotonic() - began

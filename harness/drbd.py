@@ -9,10 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
-from harness.errors import InfrastructureError
+from harness.errors import InfrastructureError, RefusedError
 from harness.lab.node import Node
-from harness.model import BLOCK_BYTES, Counters, Extent, Repair, State, Verify
+from harness.model import BLOCK_BYTES, Arm, Counters, Extent, Repair, State, Verify
 from harness.parse.drbd_status import parse_proc, parse_status_json, parse_version
 from harness.parse.events2 import ResourceView, fold, parse_event
 from harness.parse.kernel_log import last_verify, verify_of
@@ -80,6 +81,9 @@ class Resource:
         self.spec = spec
         self.version = ""
         self.blocks = 0
+        #: How the resource replicates now; None after a change that did not succeed.  See :mod:`harness.arms`.
+        self.arm: Arm | None = Arm()
+        self._net = spec.net
         self._events: dict[str, Events] = {}
 
     @classmethod
@@ -114,7 +118,11 @@ class Resource:
         of ``a`` is copied to ``b``.  An old resource of the same name is taken down first.
         """
         self.version = parse_version(self.a.runner.run(["sh", "-c", "modprobe drbd; cat /proc/drbd"]).stdout)
+        self.spec = replace(self.spec, net=self._net)
+        # What an earlier cell changed outside of the resource file is not known where something went wrong.
+        self.arm = Arm() if equal else None
         both(self._prepare, self.a, self.b)
+        both(self._new_metadata, self.a, self.b)
         for node in (self.a, self.b):
             self._events[node.name] = Events(node, self.spec.name)
         both(lambda node: node.runner.run(["drbdadm", "up", self.spec.name], timeout=CONNECT_SECONDS), self.a, self.b)
@@ -154,9 +162,21 @@ class Resource:
         dmsetup create {MAPPED} --table "0 $(blockdev --getsz "$lower") linear $lower 0"
         udevadm settle 2>/dev/null || true
         cat > /etc/drbd.d/{self.spec.name}.res
-        drbdadm create-md --force {self.spec.name}
         """
         node.runner.run(["sh", "-c", script, "sh", node.lower], stdin=conf, timeout=CONNECT_SECONDS)
+
+    def _new_metadata(self, node: Node) -> None:
+        node.runner.run(["drbdadm", "create-md", "--force", self.spec.name], timeout=CONNECT_SECONDS)
+
+    def write_configuration(self, node: Node) -> None:
+        """Put the resource file that ``spec`` renders to on ``node``; DRBD learns of it by an adjust."""
+        node.runner.write(f"/etc/drbd.d/{self.spec.name}.res", resource_file(self.spec, self.major))
+
+    def rejoin(self, node: Node) -> None:
+        """Bring the resource up again on a node that has booted; its data is what it was."""
+        self._prepare(node)
+        self._events[node.name] = Events(node, self.spec.name)
+        node.runner.run(["drbdadm", "up", self.spec.name], timeout=CONNECT_SECONDS)
 
     def down(self) -> None:
         """Take the resource down on both nodes; nothing is asked of its data."""
@@ -191,9 +211,18 @@ class Resource:
             return device.state, device.counters
         return parse_status_json(raw, self.spec.name, 0)
 
-    def sync(self) -> None:
-        """Flush the page cache of the Primary's device and wait until nothing is in flight to the peer."""
-        self.a.runner.run(["sh", "-c", 'sync; blockdev --flushbufs "$1"', "sh", self.device], timeout=120)
+    def sync(self, node: Node | None = None) -> None:
+        """Flush the page cache of a Primary's device (``a`` by default) and wait until nothing is in flight."""
+        node = node or self.a
+        node.runner.run(["sh", "-c", 'sync; blockdev --flushbufs "$1"', "sh", self.device], timeout=120)
+
+    def adm(self, node: Node, *words: str, timeout: float = CONNECT_SECONDS) -> None:
+        """One `drbdadm` command about the resource on ``node``; raises :class:`RefusedError` with DRBD's words."""
+        command, *rest = words
+        done = node.runner.run(["drbdadm", command, *rest, self.spec.name], timeout=timeout, ok=())
+        if done.status:
+            said = " ".join((done.stderr.strip() or done.stdout.strip() or f"status {done.status}").split())
+            raise RefusedError(f"DRBD on {node.name}", f"drbdadm {' '.join(words)}: {said}")
 
     # ------------------------------------------------------------------------------------------ verify and repair
 
@@ -277,31 +306,49 @@ class Resource:
         runs = [f"{extent.start}+{extent.size}" for extent in extents]
         node.runner.run(["env", f"lower={node.lower}", "sh", "-c", script, "sh", *runs])
 
-    def wideners(self) -> tuple[int, int]:
-        """The delays that are on right now, read back from tc and dmsetup: (link, disk) in ms."""
+    def wideners(self, node: Node | None = None) -> tuple[int, int]:
+        """The delays that are on right now on ``node`` (``a`` by default), read back: (link, disk) in ms."""
+        node = node or self.a
         script = f'tc qdisc show dev "$1"; echo ==; dmsetup table {MAPPED}'
-        link, _, table = self.a.runner.run(["sh", "-c", script, "sh", self.a.link]).stdout.partition("==")
+        link, _, table = node.runner.run(["sh", "-c", script, "sh", node.link]).stdout.partition("==")
         return netem_delay_ms(link), dm_write_delay_ms(table)
 
-    def widen(self, link_delay_ms: int, disk_delay_ms: int) -> None:
-        """Delay the Primary's replication egress and its lower device's writes; zeros take both off."""
+    def widen(self, link_delay_ms: int, disk_delay_ms: int, node: Node | None = None) -> None:
+        """Delay the replication egress and the lower device's writes of ``node`` (``a`` by default); zeros: neither."""
+        node = node or self.a
+        # Only DRBD is delayed: TCP sends little more than a millisecond's worth into a queue on its own machine, so that
+        # a migration over the same link would crawl (1.7 MB/s with 20 ms).
         script = f"""
         set -e
+        tc qdisc del dev "$1" root 2>/dev/null || true
         if [ "$2" -gt 0 ]; then
-            tc qdisc replace dev "$1" root netem delay "$2"ms limit 20000
-        else
-            tc qdisc del dev "$1" root 2>/dev/null || true
+            tc qdisc add dev "$1" root handle 1: prio bands 3 priomap 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0
+            tc qdisc add dev "$1" parent 1:3 handle 30: netem delay "$2"ms limit 20000
+            for side in sport dport; do
+                tc filter add dev "$1" parent 1: protocol ip u32 match ip "$side" {self.spec.port} 0xffff flowid 1:3
+            done
         fi
         lower=$(readlink -f "$4"); sectors=$(blockdev --getsz "$lower")
-        case "$(dmsetup table {MAPPED})" in *" delay "*) delayed=1;; *) delayed=0;; esac
+        case "$(dmsetup table {MAPPED})" in *" linear "*) plain=1;; *) plain=0;; esac
         if [ "$3" -gt 0 ]; then table="0 $sectors delay $lower 0 0 $lower 0 $3"
-        elif [ "$delayed" = 1 ]; then table="0 $sectors linear $lower 0"
+        elif [ "$plain" = 0 ]; then table="0 $sectors linear $lower 0"
         else exit 0; fi
         dmsetup load {MAPPED} --table "$table"
         dmsetup suspend {MAPPED}
         dmsetup resume {MAPPED}
         """
-        self.a.runner.run(["sh", "-c", script, "sh", self.a.link, str(link_delay_ms), str(disk_delay_ms), self.a.lower])
+        node.runner.run(["sh", "-c", script, "sh", node.link, str(link_delay_ms), str(disk_delay_ms), node.lower])
+
+    def break_disk(self, node: Node) -> None:
+        """Every request to the lower device of ``node`` fails from now on; :meth:`widen` makes it whole again."""
+        script = f"""
+        set -e
+        sectors=$(blockdev --getsz "$(readlink -f "$1")")
+        dmsetup load {MAPPED} --table "0 $sectors error"
+        dmsetup suspend --noflush --nolockfs {MAPPED}
+        dmsetup resume {MAPPED}
+        """
+        node.runner.run(["sh", "-c", script, "sh", node.lower])
 
 
 def both(step: Callable[[Node], object], a: Node, b: Node) -> None:

@@ -16,7 +16,7 @@ from harness.agent import GuestAgent
 from harness.errors import HarnessError, InfrastructureError, LostGuestError, RefusedError
 from harness.lab.base import Lab
 from harness.lab.node import Node
-from harness.model import AioMode, CacheMode, Cell, DiskBus, Observed
+from harness.model import AioMode, CacheMode, Cell, DiskBus, Fault, Observed
 from harness.parse.system import o_direct, o_sync, offloads, open_flags, qmp_block
 from harness.render.domain import GuestDomain, disk_xml, guest_xml
 from harness.wait import Deadline, poll
@@ -72,6 +72,48 @@ class Guest:
             raise LostGuestError(f"{trouble}; the guest's console said last: {last}") from None
         return guest
 
+    def moved(self, node: Node, domain: libvirt.virDomain) -> None:
+        """It runs on ``node`` now, as ``domain`` of that node's libvirt."""
+        self.node = node
+        self.domain = domain
+
+    def found_again(self) -> None:
+        """Look the domain up again, after its node's libvirtd was restarted."""
+        try:
+            self.domain = self.node.libvirt.lookupByName(NAME)
+        except libvirt.libvirtError as trouble:
+            raise LostGuestError(f"the guest is not known to libvirt on {self.node.name} any more: {trouble}") from None
+
+    def paused(self) -> str | None:
+        """Why the guest is paused (``I/O error``, or libvirt's number of the reason); None when it is not."""
+        try:
+            state, reason = self.domain.state()
+        except libvirt.libvirtError:
+            return None
+        if state != libvirt.VIR_DOMAIN_PAUSED:
+            return None
+        return "I/O error" if reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR else f"reason {reason}"
+
+    def resume(self) -> None:
+        """Let a paused guest go on; QEMU repeats the requests that failed."""
+        try:
+            self.domain.resume()
+        except libvirt.libvirtError as trouble:
+            raise LostGuestError(f"the paused guest did not go on: {trouble}") from None
+
+    def kill(self) -> None:
+        """Kill its QEMU with SIGKILL: nothing in it gets to finish."""
+        script = 'pid=$(cat "/run/libvirt/qemu/$1.pid") && kill -9 "$pid"'
+        self.node.runner.run(["sh", "-ec", script, "sh", NAME])
+
+    def reset(self) -> None:
+        """Press its reset button and wait for the agent of the new boot."""
+        try:
+            self.domain.reset()
+        except libvirt.libvirtError as trouble:
+            raise LostGuestError(f"the guest was not reset: {trouble}") from None
+        self.agent.wait_ready(Deadline.after(AGENT_SECONDS, "the first answer of the agent after the reset"))
+
     def console_tail(self) -> str:
         """The last line on the guest's serial console."""
         with contextlib.suppress(HarnessError):
@@ -107,7 +149,9 @@ class Guest:
         """
         assert cell.cache is not None
         serial = f"cell-{time.monotonic_ns() % 10**9}"
-        xml = disk_xml(device, serial, cell.cache, cell.aio, cell.bus)
+        # Only where the cell is about it does an error stop the guest; QEMU's default tells the guest of it.
+        stop = cell.fault is Fault.IO_ERROR
+        xml = disk_xml(device, serial, cell.cache, cell.aio, cell.bus, stop_on_error=stop)
         try:
             self.domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
         except libvirt.libvirtError as trouble:
@@ -115,6 +159,16 @@ class Guest:
                 raise LostGuestError(f"the guest was lost while its disk was attached: {trouble}") from None
             raise RefusedError("libvirt or QEMU", str(trouble)) from None
         disk = AttachedDisk("", serial, xml, cell.cache, cell.aio, cell.bus)
+        try:
+            return self.located(disk)
+        except HarnessError:
+            with contextlib.suppress(HarnessError):
+                self.detach(disk)
+            raise
+
+    def located(self, disk: AttachedDisk) -> AttachedDisk:
+        """The disk with the path at which the guest sees it now; waits until it does."""
+        serial = disk.serial
         deadline = Deadline.after(PLUG_SECONDS, "the disk's appearance in the guest")
         script = 'for f in /sys/block/*; do [ "$(cat $f/serial $f/device/vpd_pg80 2>/dev/null | tr -cd "a-z0-9-")" '
         script += f"= {serial} ] && echo /dev/${{f##*/}}; done; true"
@@ -122,13 +176,7 @@ class Guest:
         def look() -> str | None:
             return self.agent.run(["sh", "-c", script]).stdout.strip() or None
 
-        try:
-            path = poll(look, deadline, every=0.1)
-        except HarnessError:
-            with contextlib.suppress(HarnessError):
-                self.detach(disk)
-            raise
-        return replace(disk, path=path)
+        return replace(disk, path=poll(look, deadline, every=0.1))
 
     def detach(self, disk: AttachedDisk) -> None:
         """Detach and wait until QEMU let go of it."""
@@ -177,6 +225,18 @@ class Guest:
             drbd_stable_writes=_flag(named.get("stable_writes", "")),
             scatter_gather=offloads(named.get("offloads", "")).get("scatter-gather"),
         )
+
+
+def console_size(node: Node) -> int:
+    """How many bytes the guest's console on ``node`` has; 0 where there was none yet."""
+    said = node.runner.run(["stat", "-c", "%s", CONSOLE], ok=()).stdout.strip()
+    return int(said) if said.isdigit() else 0
+
+
+def console_since(node: Node, begins: int) -> str:
+    """The guest's console on ``node`` from the byte ``begins`` on."""
+    script = '[ ! -e "$1" ] || tail -c "+$2" "$1"'
+    return node.runner.run(["sh", "-c", script, "sh", CONSOLE, str(begins + 1)]).stdout
 
 
 def observe_node(node: Node, device: str) -> Observed:

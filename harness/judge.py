@@ -11,9 +11,14 @@ from dataclasses import dataclass
 
 from harness.agree import Together, together
 from harness.model import (
+    Alarms,
     ClientKind,
     Control,
     Evidence,
+    Fault,
+    MigrationOutcome,
+    Ownership,
+    SplitBrain,
     Verdict,
     VerdictKind,
     blocks_of,
@@ -21,6 +26,7 @@ from harness.model import (
 from harness.stats import rate_upper
 
 REFUSED = "refused"
+_ENDED_WELL = (MigrationOutcome.COMPLETED, MigrationOutcome.REFUSED)
 
 
 @dataclass(frozen=True)
@@ -71,13 +77,15 @@ def outcomes(evidence: Sequence[Evidence]) -> Controls:
 
 def _without_oracles(evidence: Evidence) -> Verdict | None:
     failure = evidence.failure
+    if harms := harm(evidence):
+        differing = evidence.comparison.differing_blocks if evidence.comparison else 0
+        return _verdict(VerdictKind.CORRUPT, evidence, "; ".join(harms), _also(evidence), differing)
     if failure is not None and failure.kind == REFUSED:
         return _verdict(VerdictKind.REFUSED, evidence, failure.message)
-    if evidence.work is not None and evidence.work.read_back_errors:
-        count = evidence.work.read_back_errors
-        differing = evidence.comparison.differing_blocks if evidence.comparison else 0
-        sentence = f"the client read back something else than it wrote, {count} time(s)"
-        return _verdict(VerdictKind.CORRUPT, evidence, sentence, differing=differing)
+    refused = [one for one in evidence.migrations if one.outcome is MigrationOutcome.REFUSED]
+    if refused:
+        said = f"migration {refused[0].number} was refused: {refused[0].words}"
+        return _verdict(VerdictKind.REFUSED, evidence, said, _also(evidence))
     if failure is not None:
         return _inconclusive(evidence, f"{failure.phase}: {failure.message}")
     for question in (_mismatch, _precondition, _missing):
@@ -86,9 +94,75 @@ def _without_oracles(evidence: Evidence) -> Verdict | None:
     return None
 
 
+def harm(evidence: Evidence) -> tuple[str, ...]:
+    """What a user of the guest lost, each piece in a sentence: read back, kept, or read on either side of a move."""
+    found: list[str] = []
+    wrong = evidence.work.read_back_errors if evidence.work else 0
+    if wrong:
+        found.append(f"the client read back something else than it wrote, {wrong} time(s)")
+    crashed, canary, readings = evidence.aftermath, evidence.canary, evidence.readings
+    if crashed is not None and crashed.wrong_reads:
+        found.append(
+            f"after the crash the client read back something else than it wrote, {crashed.wrong_reads} time(s)"
+        )
+    if crashed is not None and crashed.fsck_status:
+        found.append(f"after the crash fsck ended with status {crashed.fsck_status}: {crashed.fsck_words}")
+    if canary is not None and canary.total_lost:
+        ways = [f"{count} of {canary.acknowledged.get(way, 0)} {way}" for way, count in canary.lost.items() if count]
+        found.append(f"{canary.total_lost} acknowledged records are lost ({', '.join(ways)})")
+    if canary is not None and canary.corrupt:
+        found.append(f"{canary.corrupt} records on the disk have a wrong checksum")
+    if canary is not None and canary.memory_wrong:
+        found.append(
+            f"{canary.memory_wrong} of {canary.memory_checked} looks at the guest's memory found a wrong record"
+        )
+    if readings is not None and readings.differing and readings.ownership.dead < readings.differing_blocks:
+        found.append(_read_twice(evidence))
+    return tuple(found)
+
+
+def _read_twice(evidence: Evidence) -> str:
+    readings = evidence.readings
+    assert readings is not None
+    whose = _owners(readings.ownership)
+    return (
+        f"with no write in between the guest reads {readings.differing_blocks} blocks differently on {readings.after} "
+        f"than on {readings.before} ({whose})"
+    )
+
+
+def _also(evidence: Evidence) -> tuple[str, ...]:
+    """What is to be said besides by a verdict that rests on something else than the oracles."""
+    comparison = evidence.comparison
+    if comparison is None or not comparison.differing:
+        return _besides(evidence)
+    return f"{comparison.differing_blocks} blocks differ ({_owners(evidence.ownership)})", *_besides(evidence)
+
+
+def _besides(evidence: Evidence) -> tuple[str, ...]:
+    """What happened besides a divergence."""
+    reasons: list[str] = []
+    alarms, readings = evidence.alarms, evidence.readings
+    if readings is not None and readings.differing:
+        reasons.append(_read_twice(evidence))
+    if alarms is not None and (alarms.detections or alarms.drops):
+        noticed = f"DRBD noticed {alarms.detections} writes whose buffer changed"
+        reasons.append(f"{noticed} and lost its connection {alarms.drops} time(s)")
+    broken = [one for one in evidence.migrations if one.outcome not in _ENDED_WELL]
+    reasons += [f"migration {one.number} {one.outcome}: {one.words}" for one in broken]
+    return (*reasons, *(f"guest: {line}" for line in evidence.console_trouble))
+
+
+def _owners(own: Ownership) -> str:
+    named = (("live", own.live), ("dead", own.dead), ("unknown", own.unknown))
+    return ", ".join(f"{count} {name}" for name, count in named if count) or "no owner known"
+
+
 def _mismatch(evidence: Evidence) -> str | None:
     """What was opened is not what was asked, or could not be read back."""
     cell, seen = evidence.cell, evidence.observed
+    if seen.arm is not None and seen.arm != cell.arm:
+        return f"asked for {cell.arm}, but in force was {seen.arm}"
     asked = (cell.widener.link_delay_ms, cell.widener.disk_delay_ms)
     if (seen.link_delay_ms, seen.disk_delay_ms) != asked:
         return f"the widener was {seen.link_delay_ms}/{seen.disk_delay_ms} ms, {asked[0]}/{asked[1]} ms were asked"
@@ -141,25 +215,46 @@ def _oracles(evidence: Evidence) -> Verdict:
     said = together(evidence)
     if said.dispute is not None:
         return _inconclusive(evidence, f"the oracles disagree: {said.dispute}")
+    split = evidence.alarms.split_brain if evidence.alarms else None
+    if split is not None:
+        return _split(evidence, split)
     if said.differing:
         return _diverged(evidence, said)
     if said.marked:
         return _verdict(
             VerdictKind.TRANSIENT, evidence,
             f"verify reported {said.marked} blocks; all were equal again once everything had been written",
+            _also(evidence),
         )  # fmt: skip
+    if evidence.alarms is not None and evidence.alarms.detections:
+        return _verdict(VerdictKind.TRANSIENT, evidence, _healed_by_resync(evidence.alarms))
     return _verdict(VerdictKind.CLEAN, evidence, _nothing(evidence))
 
 
+def _split(evidence: Evidence, split: SplitBrain) -> Verdict:
+    """Both replicas went their own way; that they were put together afterwards, at a price, does not undo it."""
+    when = "" if split.after_seconds is None else f" {split.after_seconds:.1f} s after the first digest failure"
+    said = ", ".join(f"{node} {state.connection}" for node, state in split.states.items())
+    differing = split.differing_blocks or 0
+    sentence = f"split brain{when}: {said}; {differing} blocks differed, and {split.victim} gave its changes up"
+    return _verdict(VerdictKind.DIVERGED, evidence, sentence, _also(evidence), differing)
+
+
+def _healed_by_resync(alarms: Alarms) -> str:
+    minutes = alarms.watched_seconds / 60
+    often = f", {alarms.drops / minutes:.1f} a minute" if minutes else ""
+    return (
+        f"DRBD's digest noticed {alarms.detections} writes whose buffer had changed; the connection was lost "
+        f"{alarms.drops} time(s){often}, and after the resyncs everything was equal"
+    )
+
+
 def _diverged(evidence: Evidence, said: Together) -> Verdict:
-    own = evidence.ownership
-    owners = [f"{count} {name}" for name, count in (("live", own.live), ("dead", own.dead), ("unknown", own.unknown))
-              if count]  # fmt: skip
     state = evidence.after
     claim = f" while DRBD said {state.connection}, {state.local_disk}/{state.peer_disk}" if state else ""
     exposed = f" after {evidence.exposed_blocks} exposed block writes" if evidence.exposed_blocks else ""
-    sentence = f"{len(said.differing)} blocks differ ({', '.join(owners) or 'no owner known'}){exposed}{claim}"
-    reasons = []
+    sentence = f"{len(said.differing)} blocks differ ({_owners(evidence.ownership)}){exposed}{claim}"
+    reasons = list(_besides(evidence))
     if said.healed:
         reasons.append(f"{said.healed} more blocks were reported and are equal again")
     if said.unnamed:
@@ -181,15 +276,42 @@ def _doubted(clean: Verdict, evidence: Evidence, controls: Controls) -> Verdict:
     """CLEAN stands only where the lab is proven to see, and where there was something to see."""
     questions: list[Callable[[], str | None]] = [
         lambda: _controls_failed(controls),
-        lambda: None if evidence.observed.scatter_gather else
+        lambda: None if evidence.observed.scatter_gather or not evidence.cell.arm.scatter_gather else
         "the replication link has no scatter-gather: TCP copies, and the pitfall cannot be seen",
         lambda: "the workload exposed no block write" if _idle_but_should_not(evidence) else None,
-        lambda: f"a kernel reported trouble: {evidence.kernel_trouble[0]}" if evidence.kernel_trouble else None,
+        lambda: f"a kernel reported trouble: {evidence.kernel_trouble[0]}" if _unasked_trouble(evidence) else None,
+        lambda: _journey_failed(evidence),
     ]  # fmt: skip
     for question in questions:
         if doubt := question():
             return _inconclusive(evidence, f"nothing was found, but {doubt}")
     return clean
+
+
+def _unasked_trouble(evidence: Evidence) -> bool:
+    """Whether a kernel was in trouble that the cell did not make on purpose."""
+    return bool(evidence.kernel_trouble) and evidence.cell.fault is not Fault.IO_ERROR
+
+
+def _journey_failed(evidence: Evidence) -> str | None:
+    """Whether what was to happen to the guest did not happen, or cannot be judged."""
+    cell = evidence.cell
+    if cell.fault is None:
+        for one in evidence.migrations:
+            if one.outcome not in _ENDED_WELL:
+                return f"migration {one.number} {one.outcome}: {one.words}"
+    done = sum(1 for one in evidence.migrations if one.during == "work")
+    if done < cell.migrations:
+        return f"only {done} of {cell.migrations} migrations were tried"
+    if cell.watched and evidence.canary is None:
+        return "the canary was not heard"
+    if evidence.canary is not None and cell.crash is None and not evidence.canary.survived:
+        return "the canary died" + (f": {evidence.console_trouble[0]}" if evidence.console_trouble else "")
+    if cell.crash is not None and evidence.aftermath is None:
+        return "the crash did not happen"
+    if evidence.console_trouble and cell.fault is not Fault.IO_ERROR:
+        return f"the guest's console speaks of trouble: {evidence.console_trouble[0]}"
+    return None
 
 
 def _controls_failed(controls: Controls) -> str | None:

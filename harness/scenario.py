@@ -7,21 +7,39 @@ own work in the middle (see :mod:`harness.plugin`).
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from harness import owners
+from harness import arms, crash, faults, journey, owners, roles
 from harness.agree import KIB_PER_BLOCK
+from harness.canary import CanaryWatch, Region
 from harness.compare import owned
 from harness.drbd import Resource
 from harness.errors import CommandError, DeadlineError, HarnessError, LostGuestError, LostNodeError, RefusedError
-from harness.guest import AttachedDisk, Guest, observe_node
+from harness.guest import AttachedDisk, Guest, console_since, console_size, observe_node
 from harness.judge import REFUSED
 from harness.lab.base import Lab
-from harness.model import ClientKind, Control, Evidence, Failure, blocks_of
+from harness.lab.node import Node
+from harness.model import (
+    Alarms,
+    Arm,
+    ClientKind,
+    Control,
+    Counters,
+    Evidence,
+    Failure,
+    Fault,
+    Owner,
+    SplitBrain,
+    State,
+    blocks_of,
+)
 from harness.owners import Owned
+from harness.parse.alarms import alarms_of, first_digest_to_split_brain
+from harness.parse.guest_console import trouble as console_trouble
 from harness.parse.kernel_log import missing, trouble
 from harness.store import Attempt
 from harness.wait import Deadline
@@ -45,10 +63,16 @@ class Trial:
         self._say = say
         self._phases: dict[str, float] = {}
         self._phase = "begin"
-        self._guest: Guest | None = None
+        self.guest: Guest | None = None
+        self.watch: CanaryWatch | None = None
         self._disk: AttachedDisk | None = None
-        self._kernel_cursors: tuple[int, int] = (0, 0)
-        self._sent_kib = 0
+        # By the name of the node: where this cell begins in its kernel log, its guest console, and its counters.
+        self._kernel_cursors: dict[str, int] = {}
+        self._consoles: dict[str, int] = {}
+        self._counters: dict[str, list[Counters]] = {}
+        self._events_from = 0
+        self._began = time.monotonic()
+        self._faults = contextlib.ExitStack()
 
     # ------------------------------------------------------------------------------------------ bookkeeping
 
@@ -63,6 +87,21 @@ class Trial:
             yield
         finally:
             self._phases[name] = self._phases.get(name, 0.0) + time.monotonic() - began
+
+    @property
+    def nodes(self) -> tuple[Node, Node]:
+        """Both nodes, ``a`` first."""
+        return self.lab.a, self.lab.b
+
+    @property
+    def region(self) -> Region:
+        """The end of the device, which is the canary's in cells that have one."""
+        return Region.at_end(self.resource.blocks)
+
+    def happened(self, what: str) -> None:
+        """Keep a sentence about what was done to the lab on purpose, or how it was mended."""
+        self._say(f"{self.cell.id}: {what}")
+        self.note(happened=(*self.evidence.happened, what))
 
     @property
     def disk(self) -> AttachedDisk | None:
@@ -80,6 +119,9 @@ class Trial:
 
     def finish(self) -> Evidence:
         """Complete the evidence and keep it."""
+        if self.watch is not None:
+            self.keep_canary()
+            self.watch.close()
         self.note(finished_at=_now(), phases=dict(self._phases))
         self.attempt.save(self.evidence)
         return self.evidence
@@ -89,52 +131,154 @@ class Trial:
     def begin(self) -> None:
         """Preconditions: healthy, nothing out of sync, replicas equal; the capture of both kernel logs starts."""
         with self.phase("begin"):
-            self._kernel_cursors = (
-                self.lab.a.log.mark(f"{self.cell.id} begins"),
-                self.lab.b.log.mark(f"{self.cell.id} begins"),
-            )
+            self._kernel_cursors = {node.name: node.log.mark(f"{self.cell.id} begins") for node in self.nodes}
+            if self.cell.fault is Fault.STANDALONE:
+                faults.stand_alone(self.resource)
+                self.happened("both nodes were made StandAlone before the cell")
+            if mended := roles.heal(self.resource, self.deadline.sooner(roles.SETTLE_SECONDS, "the healing")):
+                self.happened(mended)
+            arms.put(self.resource, self.cell.arm)
             state, counters = self.resource.status()
             equal = counters.out_of_sync_kib == 0 and self._differing() == 0
             if state.healthy and not equal:
                 self.resource.repair(self._differing)
                 state, counters = self.resource.status()
                 equal = counters.out_of_sync_kib == 0 and self._differing() == 0
-            self._sent_kib = counters.sent_kib
+            self.count()
+            self._events_from = self.resource.events(self.lab.a).cursor()
+            self._began = time.monotonic()
             self.note(before=state, equal_before=equal)
 
     def take_host(self) -> Site:
         """The node itself is the client."""
         with self.phase("attach"):
-            self.note(observed=observe_node(self.lab.a, self.resource.device))
+            observed = replace(observe_node(self.lab.a, self.resource.device), arm=self._arm())
+            self.note(observed=observed)
             return self._primary()
 
     def take_guest(self, guest: Guest) -> Site:
         """The guest is the client: attach the disk and read back what was really opened."""
         with self.phase("attach"):
-            self._guest = guest
-            self._disk = guest.attach(self.resource.device, self.cell)
-            self.note(observed=guest.observe(self._disk, self.resource.device))
-            return Site(guest.agent, self._disk.path, self.resource)
+            self._consoles = {node.name: console_size(node) for node in self.nodes} if self.cell.watched else {}
+            self._consoles.setdefault(guest.node.name, console_size(guest.node))
+            self.plug(guest)
+            assert self._disk is not None
+            observed = guest.observe(self._disk, self.resource.device)
+            self.note(observed=replace(observed, arm=self._arm()))
+            return self.site()
+
+    def plug(self, guest: Guest) -> None:
+        """Attach the disk to ``guest``, which from now on is the cell's."""
+        self.guest, self._disk = guest, None
+        self._disk = guest.attach(self.resource.device, self.cell)
+
+    def relocate(self) -> None:
+        """Find the disk in the guest again, after a reset."""
+        assert self.guest is not None and self._disk is not None
+        self._disk = self.guest.located(self._disk)
+
+    def unplug(self) -> None:
+        """Detach the disk from the guest, if it has it."""
+        if self.guest is not None and self._disk is not None:
+            self.guest.detach(self._disk)
+            self._disk = None
+
+    def drop_guest(self) -> None:
+        """End the guest; the session starts another one where one is needed."""
+        if self.guest is not None:
+            self.keep_console()
+            self.guest.destroy()
+        self.guest, self._disk = None, None
+
+    def site(self) -> Site:
+        """The workload's part of the disk in the guest."""
+        assert self.guest is not None and self._disk is not None
+        blocks = self.region.first_block if self.cell.watched else 0
+        return Site(self.guest.agent, self._disk.path, self.resource, blocks)
 
     def widen(self) -> None:
-        """The cell's widener goes on, and what is really on is read back."""
+        """The cell's widener goes on, and what is really on is read back; on both nodes where both may be Primary."""
         widener = self.cell.widener
         if not widener.natural:
-            self.resource.widen(widener.link_delay_ms, widener.disk_delay_ms)
-            link, disk = self.resource.wideners()
-            self.note(observed=replace(self.evidence.observed, link_delay_ms=link, disk_delay_ms=disk))
+            for node in self.nodes if self.cell.migrations or self.cell.arm.two_primaries else self.nodes[:1]:
+                self.resource.widen(widener.link_delay_ms, widener.disk_delay_ms, node)
+                link, disk = self.resource.wideners(node)
+                self.note(observed=replace(self.evidence.observed, link_delay_ms=link, disk_delay_ms=disk))
+
+    def narrow(self) -> None:
+        """Take the widener off again."""
+        if not self.cell.widener.natural:
+            for node in self.nodes:
+                self.resource.widen(0, 0, node)
+
+    def inflict(self, undo: Callable[[], None]) -> None:
+        """A fault was inflicted; ``undo`` takes it back at the latest when the cell is over."""
+        self._faults.callback(undo)
+
+    def mend(self) -> None:
+        """Take back what was inflicted, the newest first."""
+        self._faults.close()
+
+    def count(self) -> None:
+        """Read the counters of both nodes; a node that does not answer keeps what was read before."""
+        for node in self.nodes:
+            with contextlib.suppress(HarnessError):
+                self._counters.setdefault(node.name, []).append(self.resource.status(node)[1])
+
+    def _exposed_blocks(self) -> int:
+        """How many block writes DRBD sent since the cell began.
+
+        DRBD counts what it sent anew with each connection; where one was lost, what ``a`` wrote to its disk is counted.
+        """
+        if self.evidence.alarms is not None and self.evidence.alarms.drops:
+            return _grown(self._counters[self.lab.a.name], lambda one: one.disk_write_kib) // KIB_PER_BLOCK
+        return sum(_grown(read, lambda one: one.sent_kib) for read in self._counters.values()) // KIB_PER_BLOCK
 
     def release(self) -> None:
-        """Widener off, disk detached, everything flushed; counts what was exposed since the beginning."""
+        """Widener off, disk detached, everything flushed, one Primary; counts what was exposed since the beginning."""
         with self.phase("detach"):
-            if not self.cell.widener.natural:
-                self.resource.widen(0, 0)
-            if self._guest is not None and self._disk is not None:
-                self._guest.detach(self._disk)
-                self._disk = None
+            self.narrow()
+            self.unplug()
+            if self.guest is not None and self.guest.node is not self.lab.a:
+                self.resource.sync(self.guest.node)
+                self.drop_guest()
+            self.together()
             self.resource.sync()
-            _, counters = self.resource.status()
-            self.note(exposed_blocks=max(0, counters.sent_kib - self._sent_kib) // KIB_PER_BLOCK)
+            self.count()
+            self.note(exposed_blocks=self._exposed_blocks())
+
+    def together(self) -> None:
+        """Both replicas connected and UpToDate, ``a`` the only Primary; keeps what DRBD noticed until then."""
+        deadline = self.deadline.sooner(roles.SETTLE_SECONDS, "the reunion of the replicas")
+        healthy = roles.settled(self.resource, deadline)
+        split = None if healthy else self._reunite(deadline)
+        self.note(alarms=self._alarms(split))
+        if not healthy or self.cell.watched or self.cell.arm.two_primaries:
+            roles.only(self.resource, self.lab.a)
+
+    def _reunite(self, deadline: Deadline) -> SplitBrain:
+        """Both went their own way: keep their words, then let ``b`` give its own changes up."""
+        states = roles.states(self.resource)
+        self.resource.sync()
+        differing = self._differing()
+        victim = self.lab.b
+        self.happened(f"the replicas were apart ({_apart(states)}); {victim.name} gave its own changes up")
+        roles.reunite(self.resource, victim, deadline)
+        return SplitBrain(None, states, differing, victim.name, True)
+
+    def _alarms(self, split: SplitBrain | None) -> Alarms | None:
+        on_a, on_b = (node.log.lines(self._kernel_cursors.get(node.name, 0)) for node in self.nodes)
+        found = alarms_of(
+            on_a, on_b, self.resource.events(self.lab.a).stream.since(0), resource=self.resource.spec.name,
+            minor=self.resource.spec.minor, algorithm=self.cell.arm.integrity, events_from=self._events_from,
+            watched_seconds=time.monotonic() - self._began,
+        )  # fmt: skip
+        if split is not None:
+            times = [took for log in (on_a, on_b) if (took := first_digest_to_split_brain(log)) is not None]
+            split = replace(split, after_seconds=min(times, default=None))
+        # A connection that was never lost and a digest that nobody asked for are no news.
+        quiet = not (found.algorithm or found.drops or found.detections or split)
+        return None if quiet else replace(found, split_brain=split)
 
     def ask(self) -> None:
         """The three oracles: verify, counter, comparison."""
@@ -157,10 +301,21 @@ class Trial:
             return
         with self.phase("explain"):
             blocks = sorted(blocks_of(comparison.differing))
-            whose = owning(self._primary(), blocks)
+            whose = self._whose(owning, blocks)
             found = self.lab.sample(blocks[:MAX_SAMPLES])
             samples = (owned(one, whose[one.block].owner, whose[one.block].detail) for one in found)
             self.note(samples=tuple(samples), ownership=owners.summary(whose, method))
+            readings = self.evidence.readings
+            if readings is not None and readings.differing:
+                read = self._whose(owning, sorted(blocks_of(readings.differing)))
+                self.note(readings=replace(readings, ownership=owners.summary(read, method)))
+
+    def _whose(self, owning: Owning, blocks: list[int]) -> Mapping[int, Owned]:
+        """The workload knows whose its blocks are; those behind them are the canary's."""
+        site = self._primary()
+        mine = [block for block in blocks if block < site.own_blocks]
+        rest = [block for block in blocks if block >= site.own_blocks]
+        return {**owning(site, mine), **{block: Owned(Owner.LIVE, "a record of the canary") for block in rest}}
 
     def repair(self) -> None:
         """Make the replicas equal again where they are not, and say whether the comparison agrees."""
@@ -174,7 +329,8 @@ class Trial:
         """Keep both kernel logs of the whole cell and look for trouble in them."""
         found: list[str] = []
         holes = 0
-        for node, cursor in zip((self.lab.a, self.lab.b), self._kernel_cursors, strict=True):
+        for node in self.nodes:
+            cursor = self._kernel_cursors.get(node.name, 0)
             node.log.mark(f"{self.cell.id} ended")
             self.attempt.write_raw(f"kmsg-{node.name}.txt", node.log.raw(cursor))
             lines = node.log.lines(cursor)
@@ -184,21 +340,53 @@ class Trial:
 
     def keep_logs(self) -> None:
         """Keep the kernel logs as far as they arrived; asks the nodes nothing, so it works on a broken lab."""
-        for node, cursor in zip((self.lab.a, self.lab.b), self._kernel_cursors, strict=True):
+        for node in self.nodes:
             with contextlib.suppress(HarnessError, OSError):
-                self.attempt.write_raw(f"kmsg-{node.name}.txt", node.log.raw(cursor))
+                raw = node.log.raw(self._kernel_cursors.get(node.name, 0))
+                self.attempt.write_raw(f"kmsg-{node.name}.txt", raw)
+
+    def node_dies(self, node: Node) -> None:
+        """Keep what the node said before its power is taken away; its log begins anew with its next boot."""
+        raw = node.log.raw(self._kernel_cursors.get(node.name, 0))
+        self.attempt.write_raw(f"kmsg-{node.name}-before-power-cut.txt", raw)
+        self._kernel_cursors[node.name] = 0
+        self._consoles[node.name] = 0
+        if node is self.lab.a:
+            self._events_from = 0
+
+    def keep_console(self) -> None:
+        """Keep what the guest's console said during the cell and look for trouble in it."""
+        if self.guest is None:
+            return
+        said = "".join(_said(node, self._consoles.get(node.name)) for node in self.nodes)
+        if said:
+            self.attempt.write_raw("guest-console.txt", said)
+            found = dict.fromkeys((*self.evidence.console_trouble, *console_trouble(said)))
+            self.note(console_trouble=tuple(found))
+
+    def keep_canary(self) -> None:
+        """Keep every line of the canary's that reached us."""
+        if self.watch is not None:
+            self.attempt.write_raw("canary.txt", self.watch.said())
 
     def rescue(self) -> None:
         """After a failure: nothing of the cell stays on; a guest that holds the disk is ended."""
         with contextlib.suppress(HarnessError):
-            self.resource.widen(0, 0)
-        if self._guest is not None and self._disk is not None:
-            self.attempt.write_raw("guest-console.txt", _said(self._guest))
-            self._guest.destroy()
-            self._disk = None
+            self.mend()
+        with contextlib.suppress(HarnessError):
+            for node in self.nodes:
+                self.resource.widen(0, 0, node)
+        if self.guest is not None and (self._disk is not None or self.guest.node is not self.lab.a):
+            self.drop_guest()
+        with contextlib.suppress(HarnessError):
+            self.together()
+
+    def _arm(self) -> Arm:
+        return arms.observed(self.resource, self.lab.a)
 
     def _primary(self) -> Site:
-        return Site(self.lab.a.runner, self.resource.device, self.resource)
+        blocks = self.region.first_block if self.cell.watched else 0
+        return Site(self.lab.a.runner, self.resource.device, self.resource, blocks)
 
     def _differing(self) -> int:
         return self.lab.compare(self.resource.blocks).differing_blocks
@@ -232,13 +420,20 @@ def _work(trial: Trial, workload: Workload, guest: Callable[[], Guest]) -> None:
     site = trial.take_guest(guest()) if trial.cell.client is ClientKind.GUEST else trial.take_host()
     with trial.phase("prepare"):
         workload.prepare(site)
+        if trial.cell.watched:
+            journey.let_the_canary_in(trial, site)
         trial.widen()
     with trial.phase("work"):
-        work = workload.work(site, trial.cell.seconds)
+        work = journey.work(trial, workload, site)
         trial.note(work=work)
-    with trial.phase("quiesce"):
-        wrong = workload.quiesce(site)
-        trial.note(work=replace(work, read_back_errors=work.read_back_errors + wrong))
+    if trial.cell.crash is not None:
+        with trial.phase("aftermath"):
+            crash.aftermath(trial, workload)
+    else:
+        with trial.phase("quiesce"):
+            wrong = workload.quiesce(trial.site() if trial.guest else site)
+            trial.note(work=replace(work, read_back_errors=work.read_back_errors + wrong))
+        journey.arrive(trial)
     if trial.cell.control is Control.PLANTED:
         trial.note(planted=Planted.extents(trial.resource.blocks))
 
@@ -256,6 +451,7 @@ def conclude(trial: Trial, owning: Owning, method: str) -> None:
     except HarnessError as trouble:
         trial.fail(trouble)
     # Where an oracle failed, the kernel logs are what tells why.
+    trial.keep_console()
     try:
         trial.close_logs()
     except HarnessError as trouble:
@@ -278,11 +474,24 @@ def _kind(trouble: BaseException) -> str:
     return next((kind for error, kind in _KINDS if isinstance(trouble, error)), "bug")
 
 
-def _said(guest: Guest) -> str:
+def _said(node: Node, begins: int | None) -> str:
+    if begins is None:
+        return ""
     try:
-        return guest.console()
+        said = console_since(node, begins)
     except HarnessError as trouble:
-        return f"unreadable: {trouble}\n"
+        return f"== the guest's console on {node.name} is unreadable: {trouble}\n"
+    return f"== the guest's console on {node.name}\n{said}\n" if said.strip() else ""
+
+
+def _grown(read: Sequence[Counters], counter: Callable[[Counters], int]) -> int:
+    """How far a counter went; one that went back began anew, with its connection or its node."""
+    values = [counter(one) for one in read]
+    return sum(after - before if after >= before else after for before, after in itertools.pairwise(values))
+
+
+def _apart(states: Mapping[str, State]) -> str:
+    return "; ".join(f"{name} {one.connection} {one.local_role}/{one.peer_role}" for name, one in states.items())
 
 
 def _now() -> str:

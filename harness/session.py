@@ -132,8 +132,7 @@ class Session:
         """
         try:
             result = self._after_controls(cell)
-            failure = result.evidence.failure if result.evidence else None
-            if failure is None or failure.kind not in LOST or self._gave_up is not None:
+            if not _lost(cell, result) or self._gave_up is not None:
                 return result
         except HarnessError:
             if self._gave_up is not None:
@@ -243,6 +242,17 @@ class Session:
             directory = self.store.directory / "lab"
             directory.mkdir(exist_ok=True)
             (directory / "console-guest.log").write_text(self._guest.console())
+
+
+def _lost(cell: Cell, result: Result) -> bool:
+    """Whether the cell has no answer because what it stood on went away by itself.
+
+    Where something was done to the guest on purpose its loss may be the answer.
+    """
+    failure = result.evidence.failure if result.evidence else None
+    if failure is None or failure.kind not in LOST:
+        return False
+    return not cell.watched or (failure.kind == "lost-node" and cell.crash is None and cell.fault is None)
 
 
 def inconclusive(cell: Cell, trouble: str) -> Result:

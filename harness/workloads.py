@@ -28,12 +28,33 @@ MARGIN_SECONDS = 90.0
 
 
 @dataclass(frozen=True)
+class Recovered:
+    """What a workload finds when its device comes back after a crash.
+
+    ``fsck_status``: fsck's exit status once the journal was replayed, None without a file system; ``words``: its own.
+    """
+
+    fsck_status: int | None = None
+    words: str = ""
+    wrong_reads: int = 0
+
+
+@dataclass(frozen=True)
 class Site:
-    """Where a workload runs: ``device`` as ``runner`` sees it; ``resource`` is what lies below."""
+    """Where a workload runs: ``device`` as ``runner`` sees it; ``resource`` is what lies below.
+
+    ``blocks``: how many 4 KiB blocks from its beginning are the workload's; 0 for all.
+    """
 
     runner: Runner
     device: str
     resource: Resource
+    blocks: int = 0
+
+    @property
+    def own_blocks(self) -> int:
+        """The number of blocks that are the workload's."""
+        return self.blocks or self.resource.blocks
 
     def sh(self, script: str, *arguments: str, timeout: float = 60) -> str:
         """Run a shell script with positional ``arguments`` there and return what it printed."""
@@ -58,6 +79,10 @@ class Workload:
     def quiesce(self, site: Site) -> int:
         """Leave everything written and nothing in use; returns how many wrong data a final reading found."""
         return 0
+
+    def recover(self, site: Site) -> Recovered:
+        """After a crash, instead of :meth:`quiesce`: bring the data up again as its owner would, and look at it."""
+        return Recovered()
 
     def owners(self, site: Site, blocks: Iterable[int]) -> Mapping[int, Owned]:
         """Who each of ``blocks`` belongs to now; ``site`` is the Primary after everything was written."""
@@ -129,7 +154,8 @@ class Swap(Workload):
 
     def prepare(self, site: Site) -> None:
         """Make the device the only swap."""
-        site.sh('mkswap "$1" >/dev/null && swapon "$1"', site.device)
+        kibibytes = str(site.own_blocks * BLOCK_BYTES // 1024)
+        site.sh('mkswap "$1" "$2" >/dev/null && swapon "$1"', site.device, kibibytes)
 
     def work(self, site: Site, seconds: int) -> Work:
         """Storm."""
@@ -159,13 +185,29 @@ class Ext4(Workload):
         """Make and mount it.  4 KiB blocks, so that its blocks and DRBD's are the same."""
         options = "-E lazy_itable_init=0,lazy_journal_init=0"
         site.sh(
-            f'mkfs.ext4 -q -F -b {BLOCK_BYTES} {options} "$1" && mkdir -p "$2" && mount -t ext4 "$1" "$2"',
-            site.device, MOUNT_POINT, timeout=MARGIN_SECONDS,
+            f'mkfs.ext4 -q -F -b {BLOCK_BYTES} {options} "$1" "$3" && mkdir -p "$2" && mount -t ext4 "$1" "$2"',
+            site.device, MOUNT_POINT, str(site.own_blocks), timeout=MARGIN_SECONDS,
         )  # fmt: skip
 
     def quiesce(self, site: Site) -> int:
         """Unmount; whatever was dirty is written."""
         site.sh('sync; umount "$1"; sync', MOUNT_POINT, timeout=MARGIN_SECONDS)
+        return 0
+
+    def recover(self, site: Site) -> Recovered:
+        """Mount, which replays the journal; unmount; fsck, which then has nothing to find; read back what is there."""
+        site.runner.run(["mkdir", "-p", MOUNT_POINT])
+        mounted = site.runner.run(["mount", "-t", "ext4", site.device, MOUNT_POINT], timeout=MARGIN_SECONDS, ok=())
+        if mounted.status:
+            checked = site.runner.run(["e2fsck", "-fn", site.device], timeout=MARGIN_SECONDS, ok=())
+            return Recovered(checked.status, f"mount: {mounted.stderr.strip()}; fsck: {_last(checked.stdout)}")
+        wrong = self._read_back(site)
+        site.sh('sync; umount "$1"; sync', MOUNT_POINT, timeout=MARGIN_SECONDS)
+        checked = site.runner.run(["e2fsck", "-fn", site.device], timeout=MARGIN_SECONDS, ok=())
+        return Recovered(checked.status, _last(checked.stdout), wrong)
+
+    def _read_back(self, site: Site) -> int:
+        """How much of the mounted file system's checksummed data is wrong."""
         return 0
 
     def owners(self, site: Site, blocks: Iterable[int]) -> Mapping[int, Owned]:
@@ -194,7 +236,7 @@ class Ext4Buffered(Ext4):
     def work(self, site: Site, seconds: int) -> Work:
         """Write again here and there, each block with its checksum."""
         ran = run_fio(
-            site.runner, (self._job(),), {"runtime": seconds, "do_verify": False},
+            site.runner, (self._job(),), {"runtime": seconds, "time_based": True, "do_verify": False},
             name=self.name, timeout=seconds + MARGIN_SECONDS,
         )  # fmt: skip
         return _worked(ran)
@@ -203,11 +245,46 @@ class Ext4Buffered(Ext4):
         """Unmount, mount again, read everything back, unmount."""
         super().quiesce(site)
         site.sh('mount -t ext4 "$1" "$2"', site.device, MOUNT_POINT)
+        wrong = self._read_back(site)
+        super().quiesce(site)
+        return wrong
+
+    def _read_back(self, site: Site) -> int:
         common: dict[str, Option] = {"rw": "read", "verify_state_load": False}
         read = Job("buffered", {**self._job().options, **common})
         ran = run_fio(site.runner, (read,), None, name=f"{self.name}-read", timeout=MARGIN_SECONDS)
-        super().quiesce(site)
         return ran.read_back_errors
+
+
+class Ext4Mmap(Ext4):
+    """Threads dirty the pages of mapped files while their writeback is under way, again and again.
+
+    A page changed in flight is dirty again and written again, which heals the block; unless the guest dies first.
+    """
+
+    name = "ext4-mmap"
+
+    def prepare(self, site: Site) -> None:
+        """Make and mount it, and write the files once."""
+        super().prepare(site)
+        whole = Job("mapped", {**self._files(), "rw": "write", "bs": "64k", "ioengine": "psync", "end_fsync": True})
+        run_fio(site.runner, (whole,), None, name=f"{self.name}-layout", timeout=MARGIN_SECONDS)
+
+    def work(self, site: Site, seconds: int) -> Work:
+        """Dirty, and push the writeback, and dirty again."""
+        job = Job(
+            "mapped",
+            {**self._files(), "rw": "randwrite", "bs": 512, "ioengine": "mmap", "norandommap": True,
+             "sync_file_range": "write:512", "overwrite": True},
+        )  # fmt: skip
+        ran = run_fio(
+            site.runner, (job,), {"time_based": True, "runtime": seconds, "randrepeat": False},
+            name=self.name, timeout=seconds + MARGIN_SECONDS,
+        )  # fmt: skip
+        return _worked(ran)
+
+    def _files(self) -> Mapping[str, Option]:
+        return {"directory": MOUNT_POINT, "size": "6m", "numjobs": 3}
 
 
 class Ext4Mutator(Ext4, Mutator):
@@ -224,6 +301,11 @@ class Ext4Mutator(Ext4, Mutator):
         return Ext4.owners(self, site, blocks)
 
 
+def _last(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1].strip() if lines else ""
+
+
 def _worked(ran: FioRun) -> Work:
     facts: dict[str, float] = {}
     for job in ran.result.jobs:
@@ -234,7 +316,8 @@ def _worked(ran: FioRun) -> Work:
 
 
 WORKLOADS: Mapping[str, Workload] = {
-    workload.name: workload for workload in (Workload(), Planted(), Mutator(), Swap(), Ext4Buffered(), Ext4Mutator())
+    workload.name: workload
+    for workload in (Workload(), Planted(), Mutator(), Swap(), Ext4Buffered(), Ext4Mmap(), Ext4Mutator())
 }
 
 

@@ -32,3 +32,11 @@ class Lab(Protocol):
     def sample(self, blocks: Iterable[int]) -> tuple[Sample, ...]:
         """A piece of both sides of each of ``blocks``."""
         ...
+
+    def kill(self, node: Node) -> None:
+        """Take the node's power away without a warning."""
+        ...
+
+    def revive(self, node: Node) -> None:
+        """Give the power back and wait until the node answers; what was set up on it by hand is gone."""
+        ...

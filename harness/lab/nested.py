@@ -10,7 +10,6 @@ import os
 import secrets
 import shutil
 import socket
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -21,14 +20,16 @@ import libvirt
 
 from harness import compare
 from harness.accel import probe
-from harness.errors import DeadlineError, HarnessError, InfrastructureError, LostNodeError, UsageError
+from harness.errors import HarnessError, InfrastructureError, UsageError
 from harness.images import Image, ensure
 from harness.images.recipe import suites
+from harness.lab import boot
 from harness.lab import record as records
 from harness.lab.daemon import Libvirt, ensure_libvirt
 from harness.lab.keys import known_hosts, new_key_pair, ssh_config, write_private
 from harness.lab.lease import lease
 from harness.lab.node import Node
+from harness.lab.power import Power
 from harness.lab.record import LabRecord, NodeRecord
 from harness.lab.stack import read_stack
 from harness.model import Comparison, Sample, Stack
@@ -36,14 +37,9 @@ from harness.paths import cache_dir, make, state_dir
 from harness.remote.local import LocalRunner
 from harness.remote.ssh import SshRunner
 from harness.render.domain import NodeDomain, node_xml
-from harness.wait import Deadline, poll
 
 Progress = Callable[[str], None]
 
-READY = "DRBD-HARNESS-NODE-READY"
-# What a node says when waiting for it is of no use any more.
-GIVEN_UP = (b"Kernel panic - not syncing", b"DRBD-HARNESS-NODE-FAILED")
-BOOT_SECONDS = 300.0
 LOWER_DEVICE = "/dev/disk/by-id/virtio-backing"
 GUEST_ROOT_DEVICE = "/dev/disk/by-id/virtio-guestroot"
 MIB = 1024 * 1024
@@ -86,8 +82,11 @@ class NestedLab:
     guest_initrd = "/seed/guest/initrd.img"
     guest_root_device = GUEST_ROOT_DEVICE
 
-    def __init__(self, record: LabRecord, directory: Path, a: Node, b: Node, stack: Stack, *, fresh: bool) -> None:
+    def __init__(
+        self, record: LabRecord, directory: Path, a: Node, b: Node, stack: Stack, power: Power, *, fresh: bool
+    ) -> None:
         self.fresh = fresh
+        self._power = power
         self.record = record
         self.directory = directory
         self.id = record.id
@@ -103,6 +102,19 @@ class NestedLab:
     def sample(self, blocks: Iterable[int]) -> tuple[Sample, ...]:
         """A piece of both sides of each of ``blocks``."""
         return compare.sample_files(self._image(self.a), self._image(self.b), blocks)
+
+    def kill(self, node: Node) -> None:
+        """Take the node's power away: nothing in it gets to finish."""
+        self._power.off(self._domain(node))
+        node.close()
+
+    def revive(self, node: Node) -> None:
+        """Give it back: the node boots from its own disks and is connected to."""
+        self._power.on(self._domain(node))
+        _reach(node)
+
+    def _domain(self, node: Node) -> str:
+        return next(known.domain for known in self.record.nodes if known.name == node.name)
 
     def close(self) -> None:
         """End the connections to the nodes; the nodes go on."""
@@ -144,7 +156,9 @@ def nested_lab(options: LabOptions, progress: Progress, evidence: Path | None = 
             fresh = True
             found = records.read(directory)
             assert found is not None
-        yield stack.enter_context(contextlib.closing(attach(found, directory, fresh=fresh)))
+        connection = stack.enter_context(opened(daemon))
+        power = Power(connection, directory, progress, autodestroy=not found.keep)
+        yield stack.enter_context(contextlib.closing(attach(found, directory, power, fresh=fresh)))
 
 
 def find(daemon: Libvirt, options: LabOptions, progress: Progress) -> LabRecord | None:
@@ -192,7 +206,7 @@ def bring_up(
             # With AUTODESTROY libvirt ends the domain when our connection ends, even after a kill -9.
             flags = 0 if options.keep else libvirt.VIR_DOMAIN_START_AUTODESTROY
             made.callback(destroy, _create(connection, domain, flags))
-        _wait_for_boot(connection, domains, progress)
+        boot.wait(connection, {domain.name: domain.console for domain in domains}, progress)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         nodes = tuple(
             NodeRecord(f"node{letter}", domain.name, domain.ssh_port, f"192.168.77.{number}")
@@ -238,21 +252,28 @@ def destroy(domain: libvirt.virDomain) -> None:
         domain.destroy()
 
 
-def attach(record: LabRecord, directory: Path, *, fresh: bool = False) -> NestedLab:
+def attach(record: LabRecord, directory: Path, power: Power, *, fresh: bool = False) -> NestedLab:
     """Connect to a lab whose nodes are up; ``fresh``: nothing has touched its disks yet."""
     a, b = (_connect(record, node, directory) for node in record.nodes)
-    return NestedLab(record, directory, a, b, read_stack(a, b, record.suite, record.accelerator), fresh=fresh)
+    stack = read_stack(a, b, record.suite, record.accelerator)
+    return NestedLab(record, directory, a, b, stack, power, fresh=fresh)
 
 
 def _connect(record: LabRecord, node: NodeRecord, directory: Path) -> Node:
     runner = SshRunner(
         "127.0.0.1", node.ssh_port, key=directory / "user_key", known_hosts=directory / "known_hosts", name=node.name
     )
-    runner.connect(60)
-    # Hundreds of out-of-sync lines on an emulated serial line take longer than the verify; an oops still gets there.
-    runner.run(["dmesg", "--console-level", "2"])
     uri = f"qemu+ssh://{node.name}/system?command={directory}/ssh&no_tty=1"
-    return Node(node.name, runner, "repl0", node.address, LOWER_DEVICE, uri, directory / f"backing-{node.name[-1]}.raw")
+    image = directory / f"backing-{node.name[-1]}.raw"
+    found = Node(node.name, runner, "repl0", node.address, LOWER_DEVICE, uri, image)
+    _reach(found)
+    return found
+
+
+def _reach(node: Node) -> None:
+    node.runner.connect(60)
+    # Hundreds of out-of-sync lines on an emulated serial line take longer than the verify; an oops still gets there.
+    node.runner.run(["dmesg", "--console-level", "2"])
 
 
 # ------------------------------------------------------------------------------------------- the pieces of a bring-up
@@ -351,50 +372,6 @@ def _create(connection: libvirt.virConnect, domain: NodeDomain, flags: int) -> l
         return connection.createXML(node_xml(domain), flags)
     except libvirt.libvirtError as trouble:
         raise InfrastructureError(f"libvirt did not start {domain.name}: {trouble}") from None
-
-
-def _wait_for_boot(connection: libvirt.virConnect, domains: list[NodeDomain], progress: Progress) -> None:
-    began = time.monotonic()
-    deadline = Deadline.after(BOOT_SECONDS, "the boot of the nodes")
-    waiting = {domain.name: domain for domain in domains}
-    said = 0.0
-
-    def look() -> bool | None:
-        nonlocal said
-        for name, domain in list(waiting.items()):
-            text = domain.console.read_bytes() if domain.console.exists() else b""
-            if READY.encode() in text:
-                progress(f"{name} is up after {time.monotonic() - began:.0f} s")
-                del waiting[name]
-            elif any(sign in text for sign in GIVEN_UP):
-                raise LostNodeError(f"{name} gave its boot up: {last_words(text)}")
-            elif not _alive(connection, name):
-                raise LostNodeError(f"{name} ended while it was booting: {last_words(text)}")
-        if waiting and time.monotonic() - said > 10:
-            said = time.monotonic()
-            progress(f"waiting for {', '.join(sorted(waiting))} to boot, {said - began:.0f} s so far")
-        return True if not waiting else None
-
-    try:
-        poll(look, deadline, every=0.3)
-    except DeadlineError as late:
-        name, domain = next(iter(waiting.items()))
-        text = domain.console.read_bytes() if domain.console.exists() else b""
-        raise DeadlineError(f"{late}; {name}: {last_words(text)}") from None
-
-
-def last_words(console: bytes) -> str:
-    """Why a node's console says that it gave up, or else what it said last."""
-    lines = console.decode(errors="replace").strip().splitlines()
-    reasons = [line for line in lines if any(sign.decode() in line for sign in GIVEN_UP)]
-    return (reasons or lines or ["its console is empty"])[0 if reasons else -1].strip()
-
-
-def _alive(connection: libvirt.virConnect, name: str) -> bool:
-    try:
-        return bool(connection.lookupByName(name).isActive())
-    except libvirt.libvirtError:
-        return False
 
 
 def _arguments(image: Image) -> str:

@@ -146,6 +146,8 @@ def _in_4k(count: str | None, kib: str | None) -> int:
 _RESYNC_BEGAN = re.compile(r"Began resync as Sync(?:Source|Target) \(will sync (\d+) KB ", re.ASCII)
 _MISMATCH = re.compile(r"Digest mismatch, buffer modified by upper layers during write: (\d+)s \+(\d+)", re.ASCII)
 _DIGEST_FAILED = re.compile(r"Digest integrity check FAILED: (\d+)s \+(\d+)", re.ASCII)
+_SPLIT_BRAIN = "Split-Brain detected but unresolved, dropping connection"
+_STAND_ALONE = re.compile(r"(?:block|drbd) [^:]+: .*\bconn\( \w+ -> StandAlone \)", re.ASCII)
 
 
 def resync_done(lines: Iterable[KernelLine], minor: int = 0) -> bool:
@@ -155,8 +157,13 @@ def resync_done(lines: Iterable[KernelLine], minor: int = 0) -> bool:
 
 def resync_kib(lines: Iterable[KernelLine], minor: int = 0) -> int | None:
     """How many KiB the last resync of device ``minor`` set out to copy; None if none began."""
-    began = [int(m[1]) for text in _of_device(lines, minor) if (m := _RESYNC_BEGAN.match(text))]
+    began = resyncs_kib(lines, minor)
     return began[-1] if began else None
+
+
+def resyncs_kib(lines: Iterable[KernelLine], minor: int = 0) -> tuple[int, ...]:
+    """How many KiB each resync of device ``minor`` set out to copy, in the order they began."""
+    return tuple(int(m[1]) for text in _of_device(lines, minor) if (m := _RESYNC_BEGAN.match(text)))
 
 
 def digest_mismatches(lines: Iterable[KernelLine], minor: int = 0) -> tuple[Extent, ...]:
@@ -171,7 +178,21 @@ def digest_failures(lines: Iterable[KernelLine], minor: int = 0) -> tuple[Extent
 
 def split_brain(lines: Iterable[KernelLine]) -> bool:
     """Whether DRBD gave the connection up because both sides had gone their own way."""
-    return any("Split-Brain detected but unresolved, dropping connection" in line.text for line in lines)
+    return any(_SPLIT_BRAIN in line.text for line in lines)
+
+
+def noticed_change(text: str) -> bool:
+    """Whether DRBD says in this line, of any device, that a write was not what its digest says."""
+    m = _DEVICE.fullmatch(text)
+    return m is not None and bool(_MISMATCH.match(m[3]) or _DIGEST_FAILED.match(m[3]))
+
+
+def gave_up(text: str) -> bool:
+    """Whether DRBD says in this line that it gives a connection up: a split brain, or StandAlone.
+
+    The side of DRBD 9 that did not find the split brain itself says only that it is StandAlone.
+    """
+    return _SPLIT_BRAIN in text or _STAND_ALONE.match(text) is not None
 
 
 def _writes(pattern: re.Pattern[str], lines: Iterable[KernelLine], minor: int) -> tuple[Extent, ...]:
@@ -183,7 +204,7 @@ def _writes(pattern: re.Pattern[str], lines: Iterable[KernelLine], minor: int) -
 
 _TROUBLE = re.compile(
     r"^WARNING: (?!.*(?:Spectre|eBPF))|\bBUG\b|\bOops\b|\bCall Trace:|\bKernel panic\b|\bgeneral protection\b"
-    r"|\bblocked for more than \d|\bsoft lockup - |\bhard LOCKUP\b|\bdetected stall"
+    r"|\bblocked for more than \d|\bsoft lockup - |\bhard LOCKUP\b|\bdetected (?:expedited )?stall"
     r"|\bI/O error\b(?!.*\bdev(?:ice)? (?:fd|sr)\d)|\bLocal IO failed\b|\bEXT4-fs error \("
     r"|\b[Oo]ut of memory: |\binvoked oom-killer\b|\bASSERTION .* FAILED\b|\bASSERT\(",
     re.ASCII,
@@ -195,4 +216,9 @@ def trouble(lines: Iterable[KernelLine]) -> tuple[str, ...]:
 
     Left out on purpose: what a boot says about the processor's weaknesses, and drives without a medium.
     """
-    return tuple(line.text for line in lines if _TROUBLE.search(line.text))
+    return tuple(line.text for line in lines if is_trouble(line.text))
+
+
+def is_trouble(text: str) -> bool:
+    """Whether one line, without its time, is what :func:`trouble` looks for."""
+    return _TROUBLE.search(text) is not None

@@ -16,6 +16,10 @@ QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 # libvirt does not know the management NIC, which comes through its command-line door; nothing else may get this slot.
 MANAGEMENT_SLOT = "0x10"
 
+# The virtio port of the guest that its canary speaks into, and the file on the node that QEMU appends it to.
+CANARY_PORT = "org.drbd-harness.canary.0"
+CANARY_ACKS = "/var/log/drbd-harness-canary.log"
+
 _E = ElementMaker()
 _QEMU = ElementMaker(namespace=QEMU_NAMESPACE, nsmap={"qemu": QEMU_NAMESPACE})
 _LAB = ElementMaker(namespace=LABEL_NAMESPACE, nsmap={"lab": LABEL_NAMESPACE})
@@ -121,7 +125,10 @@ def _file_disk(path: Path, target: str, serial: str, *, kind: str = "raw", reado
 
 @dataclass(frozen=True)
 class GuestDomain:
-    """The guest under test.  Memory in MiB; paths are on the node.  ``spare_ports`` take hot-attached disks."""
+    """The guest under test.  Memory in MiB; paths are on the node.  ``spare_ports`` take hot-attached disks.
+
+    ``canary_acks`` is the file that what the guest's canary says is appended to.
+    """
 
     name: str
     uuid: str
@@ -133,6 +140,7 @@ class GuestDomain:
     console: str
     spare_ports: int = 4
     vcpus: int = 1
+    canary_acks: str = CANARY_ACKS
 
 
 def guest_xml(guest: GuestDomain) -> str:
@@ -157,7 +165,8 @@ def guest_xml(guest: GuestDomain) -> str:
         _E.cpu(mode="host-passthrough", check="none", migratable="on"),
         _E.clock(offset="utc"),
         _E.on_poweroff("destroy"),
-        _E.on_reboot("destroy"),
+        # A reset from outside counts as a reboot.
+        _E.on_reboot("restart"),
         _E.on_crash("destroy"),
         _E.devices(
             _E.controller(type="pci", index="0", model="pcie-root"),
@@ -175,6 +184,12 @@ def guest_xml(guest: GuestDomain) -> str:
                 device="disk",
             ),
             _E.channel(_E.target(type="virtio", name="org.qemu.guest_agent.0"), type="unix"),
+            # A file and no socket: it needs no reader to be there first, and each node has its own after a migration.
+            _E.channel(
+                _E.source(path=guest.canary_acks, append="on"),
+                _E.target(type="virtio", name=CANARY_PORT),
+                type="file",
+            ),
             _E.serial(_E.source(path=guest.console, append="on"), _E.target(port="0"), type="file"),
             _E.memballoon(model="none"),
             _E.rng(_E.backend("/dev/urandom", model="random"), model="virtio"),
@@ -184,11 +199,17 @@ def guest_xml(guest: GuestDomain) -> str:
     return _text(domain)
 
 
-def disk_xml(source: str, serial: str, cache: CacheMode, aio: AioMode, bus: DiskBus) -> str:
-    """The disk under test: the DRBD device with the cell's cache and aio mode on the cell's bus."""
+def disk_xml(
+    source: str, serial: str, cache: CacheMode, aio: AioMode, bus: DiskBus, *, stop_on_error: bool = False
+) -> str:
+    """The disk under test: the DRBD device with the cell's cache and aio mode on the cell's bus.
+
+    ``stop_on_error``: an I/O error pauses the guest instead of being told to it.
+    """
     target = "vdt" if bus is DiskBus.VIRTIO else "sdt"
+    policy = {"error_policy": "stop", "rerror_policy": "stop"} if stop_on_error else {}
     disk = _E.disk(
-        _E.driver(name="qemu", type="raw", cache=cache.value, io=aio.value),
+        _E.driver(name="qemu", type="raw", cache=cache.value, io=aio.value, **policy),
         _E.source(dev=source),
         _E.target(dev=target, bus=bus.value),
         _E.serial(serial),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from harness.model import CacheMode, Cell, ClientKind, Observed
+from harness.model import Arm, CacheMode, Cell, ClientKind, Observed
 
 
 class Match(StrEnum):
@@ -31,7 +31,7 @@ class Asked:
 def asked_and_seen(cell: Cell, seen: Observed) -> tuple[Asked, ...]:
     """Every property of ``cell`` that can be read back, then those that are only noted."""
     guest = _guest(cell.cache, cell, seen) if cell.client is ClientKind.GUEST and cell.cache else ()
-    return (*guest, *_wideners(cell, seen), *_noted(seen))
+    return (*guest, *_wideners(cell, seen), *_arm(cell.arm, seen.arm), *_noted(seen))
 
 
 def _guest(cache: CacheMode, cell: Cell, seen: Observed) -> tuple[Asked, ...]:
@@ -67,6 +67,23 @@ def _wideners(cell: Cell, seen: Observed) -> tuple[Asked, ...]:
         ("Disk delay", cell.widener.disk_delay_ms, seen.disk_delay_ms),
     )
     return tuple(_same(what, f"{wanted} ms", f"{got} ms") for what, wanted, got in delays if wanted or got)
+
+
+def _arm(wanted: Arm, seen: Arm | None) -> tuple[Asked, ...]:
+    if seen is None:
+        return ()
+    return (
+        _same("Protocol", wanted.protocol, seen.protocol),
+        _same("data-integrity-alg", wanted.integrity or "none", seen.integrity or "none"),
+        _same(
+            "disable_sendpage of DRBD",
+            wanted.disable_sendpage,
+            seen.disable_sendpage,
+            "on: the socket copies each page",
+        ),
+        _same("Scatter-gather of both NICs", wanted.scatter_gather, seen.scatter_gather),
+        _same("Both Primary all the time", wanted.two_primaries, seen.two_primaries),
+    )
 
 
 def _noted(seen: Observed) -> tuple[Asked, ...]:

@@ -13,10 +13,13 @@ from markupsafe import Markup
 
 from harness.model import Control, Run, VerdictKind
 from harness.report import words
+from harness.report.alarms import alarm_grid, alarm_sentence, arm_grid
+from harness.report.kept import kept_grid, kept_sentence, loss_grid
+from harness.report.migrated import migration_grid, migration_sentence, timelines
 from harness.report.phases import PhaseShare, phase_shares
 from harness.report.summary import Answer, Headline, headline, stack_rows, summarize, title_of
-from harness.report.table import Entry, HeatMap, Result, heat_map
-from harness.report.view import SIGNS, PhaseBar, anchors, sectors, style_of, view, views
+from harness.report.table import SIGNS, Entry, HeatMap, Result, heat_map, style_of
+from harness.report.view import PhaseBar, anchors, sectors, view, views
 
 MEANINGS = {
     VerdictKind.CLEAN: "nothing found, and the lab could have seen it",
@@ -65,6 +68,7 @@ def render_html(run: Run, results: Sequence[Result], title: str = "") -> str:
     """The whole page as text; it is well-formed XML too."""
     summary = summarize(results)
     cells = views(results)
+    names = anchors(results)
     return (
         _environment()
         .get_template("report.html.j2")
@@ -74,7 +78,16 @@ def render_html(run: Run, results: Sequence[Result], title: str = "") -> str:
             summary=summary,
             tone=_TONES[summary.headline.answer],
             counts=[(kind.value if kind else "not run", number) for kind, number in summary.counts],
-            map=_map_view(summary.map, anchors(results)),
+            map=_map_view(summary.map, names),
+            migrations=migration_grid(results, names),
+            migrated=migration_sentence(results),
+            timelines=timelines(results, names),
+            kept=kept_grid(results, names),
+            kept_said=kept_sentence(results),
+            losses=loss_grid(results, names),
+            alarms=alarm_grid(results, names),
+            alarmed=alarm_sentence(results),
+            arms=arm_grid(results, names),
             missing_controls=_missing(summary.map),
             stack=stack_rows(run.stack),
             time=[_time(phase) for phase in phase_shares(run, results).phases],
@@ -177,8 +190,13 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(count=words.count, sectors=sectors)
+    environment.filters.update(count=words.count, sectors=sectors, across=_across)
     return environment
+
+
+def _across(share: float) -> str:
+    """A place in a drawing, as SVG wants it."""
+    return f"{share:.3f}%"
 
 
 def _printable(value: object) -> object:

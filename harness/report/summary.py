@@ -147,15 +147,15 @@ def title_of(run: Run) -> str:
 
 
 def _difference(different: Sequence[Result], tested: Sequence[Result]) -> str:
-    rows = dict.fromkeys(row_name(result.cell.row) for result in different)
-    blocks = sum(differing_blocks(result) for result in different)
+    # The guest may have lost or misread data while the replicas are equal: that is no difference between them.
+    apart = [result for result in different if differing_blocks(result)]
     corrupt = sum(result.verdict.kind is VerdictKind.CORRUPT for result in different if result.verdict)
-    sentence = f"With {joined(rows)} the replicas differ"
-    if not blocks:
-        sentence = f"With {joined(rows)} data went wrong"
-    sentence += f" in {count(len(different))} of {plural(len(tested), 'cell')}"
-    if blocks:
-        sentence += f": {plural(blocks, 'block')}{_whose(different)}"
+    rows = dict.fromkeys(row_name(result.cell.row) for result in apart or different)
+    where = f"in {count(len(apart or different))} of {plural(len(tested), 'cell')}"
+    sentence = f"With {joined(rows)} data went wrong {where}"
+    if apart:
+        blocks = sum(differing_blocks(result) for result in apart)
+        sentence = f"With {joined(rows)} the replicas differ {where}: {plural(blocks, 'block')}{_whose(apart)}"
     wrong = f" In {plural(corrupt, 'cell')} the guest read back something else than it wrote." if corrupt else ""
     return f"{sentence}.{wrong}"
 

@@ -6,7 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.judge import control_outcome
-from harness.model import CacheMode, Cell, Control, Evidence, Expectation, Verdict, VerdictKind, blocks_of
+from harness.model import (
+    CacheMode,
+    Cell,
+    Control,
+    Evidence,
+    Expectation,
+    MigrationOutcome,
+    Verdict,
+    VerdictKind,
+    blocks_of,
+)
 from harness.report.words import count, owners, plural, upper_bound
 
 NOT_RUN = "not run"
@@ -21,6 +31,17 @@ LETTERS: Mapping[VerdictKind | None, str] = {
     None: "-",
 }
 """One sign for each verdict, so that no reader depends on colour."""
+
+SIGNS: Mapping[VerdictKind | None, str] = {
+    VerdictKind.CLEAN: "=",
+    VerdictKind.TRANSIENT: "\u2248",
+    VerdictKind.DIVERGED: "\u2260",
+    VerdictKind.CORRUPT: "\u2715",
+    VerdictKind.REFUSED: "/",
+    VerdictKind.INCONCLUSIVE: "?",
+    None: "\u2013",
+}
+"""One sign for each verdict, as a page can show it."""
 
 _ROWS = (*(str(mode) for mode in CacheMode), "host")
 
@@ -111,6 +132,11 @@ def heat_map(results: Sequence[Result]) -> HeatMap:
     return HeatMap(rows, tuple(columns), cells, tuple(controls))
 
 
+def style_of(kind: VerdictKind | None) -> str:
+    """The name of a verdict's colours in the style sheet."""
+    return kind.value.lower() if kind else "notrun"
+
+
 def figures(result: Result) -> str:
     """The line below the verdict: how many blocks of how many, or why there is none."""
     verdict, evidence = result.verdict, result.evidence
@@ -126,12 +152,28 @@ def figures(result: Result) -> str:
         case VerdictKind.TRANSIENT:
             return f"{_of(differing or verified_blocks(evidence), exposed)}, equal again"
         case VerdictKind.CORRUPT:
-            wrong = evidence.work.read_back_errors if evidence and evidence.work else 0
-            differ = f", {_of(differing, exposed)}" if differing else ""
-            return (plural(wrong, "wrong read") if wrong else "wrong data read back") + differ
+            wrong = _wrong(evidence) if evidence else []
+            return ", ".join([*(wrong or ["wrong data read back"]), *([_of(differing, exposed)] if differing else [])])
         case VerdictKind.REFUSED | VerdictKind.INCONCLUSIVE:
             failure = evidence.failure if evidence else None
+            ended = [one.outcome for one in evidence.migrations] if evidence else []
+            if verdict.kind is VerdictKind.REFUSED and failure is None and MigrationOutcome.REFUSED in ended:
+                return plural(ended.count(MigrationOutcome.REFUSED), "migration")
             return f"during {failure.phase}" if failure else "no answer"
+
+
+def _wrong(evidence: Evidence) -> list[str]:
+    """All that the guest found wrong, each with its number."""
+    canary, readings = evidence.canary, evidence.readings
+    found = (
+        (evidence.work.read_back_errors if evidence.work else 0, "wrong read", ""),
+        (evidence.aftermath.wrong_reads if evidence.aftermath else 0, "wrong read", " after the crash"),
+        (canary.total_lost if canary else 0, "record", " lost"),
+        (canary.corrupt if canary else 0, "corrupt record", ""),
+        (canary.memory_wrong if canary else 0, "record", " wrong in memory"),
+        (readings.differing_blocks if readings else 0, "block", " read differently"),
+    )
+    return [f"{plural(number, noun)}{how}" for number, noun, how in found if number]
 
 
 def _of(blocks: int, exposed: int) -> str:

@@ -10,6 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.model import Run, VerdictKind
+from harness.report.alarms import alarm_sentence
+from harness.report.kept import kept_sentence
+from harness.report.migrated import migration_sentence
 from harness.report.summary import Answer, Line, Summary, stack_rows, summarize, title_of
 from harness.report.table import Entry, HeatMap, Result
 from harness.report.words import clean
@@ -40,7 +43,7 @@ def report_parts(run: Run, results: Sequence[Result], width: int = 80) -> tuple[
     """What :func:`print_report` prints, in order, for a terminal ``width`` columns wide."""
     summary = summarize(results)
     title = Text(clean(f"{title_of(run)}, run {run.id}"), style="bold")
-    return (title, *heat_map_tables(summary.map, width), *_summary(run, summary))
+    return (title, *heat_map_tables(summary.map, width), *_seen(results), *_summary(run, summary))
 
 
 def heat_map_tables(table: HeatMap, width: int = 80) -> tuple[Table, ...]:
@@ -92,6 +95,11 @@ def _fitting(table: HeatMap, width: int) -> Iterable[tuple[str, ...]]:
         group, used = (*group, column), used + needed
     if group:
         yield group
+
+
+def _seen(results: Sequence[Result]) -> Iterable[RenderableType]:
+    said = (migration_sentence(results), kept_sentence(results), alarm_sentence(results))
+    yield from _section("Guest and alarms", [Text(clean(sentence)) for sentence in said if sentence])
 
 
 def _summary(run: Run, summary: Summary) -> Iterable[RenderableType]:

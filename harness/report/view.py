@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from urllib.parse import quote
 
-from harness.model import BLOCK_BYTES, Cell, ClientKind, Evidence, Extent, Owner, Sample, State, VerdictKind
+from harness.model import BLOCK_BYTES, Evidence, Extent, Owner, Sample
 from harness.report import words
+from harness.report.alarms import alarm_rows
 from harness.report.asked import Asked, asked_and_seen
+from harness.report.described import describe, state_words
+from harness.report.grid import Grid
+from harness.report.kept import aftermath_rows, canary_rows, readings_rows
+from harness.report.migrated import CellTimeline, cell_timeline, migrations_of
 from harness.report.oracles import Oracles, oracles
 from harness.report.strip import Strip, shown_extents, strip
-from harness.report.table import NOT_RUN, Result, control_expectation, differing_blocks, figures, heat_map
+from harness.report.table import (
+    NOT_RUN,
+    SIGNS,
+    Result,
+    control_expectation,
+    differing_blocks,
+    figures,
+    heat_map,
+    style_of,
+)
 
 EXTENTS_SHOWN = 50
 SAMPLES_SHOWN = 16
 NAMES_SHOWN = 50
+MISMATCHES_SHOWN = 20
 _BYTES_A_ROW = 16
-
-SIGNS: Mapping[VerdictKind | None, str] = {
-    VerdictKind.CLEAN: "=",
-    VerdictKind.TRANSIENT: "\u2248",
-    VerdictKind.DIVERGED: "\u2260",
-    VerdictKind.CORRUPT: "\u2715",
-    VerdictKind.REFUSED: "/",
-    VerdictKind.INCONCLUSIVE: "?",
-    None: "\u2013",
-}
-"""One sign for each verdict, as a page can show it."""
 
 Row = tuple[str, str]
 Piece = tuple[str, bool]
@@ -84,6 +88,19 @@ class EvidenceView:
     phases: tuple[PhaseBar, ...]
     trouble: tuple[str, ...]
     failure: tuple[Row, ...]
+    happened: tuple[str, ...]
+    console: tuple[str, ...]
+    migrations: Grid | None
+    timeline: CellTimeline | None
+    readings: tuple[Row, ...]
+    reread: tuple[Extent, ...]
+    reread_more: int
+    canary: tuple[Row, ...]
+    canary_examples: tuple[str, ...]
+    aftermath: tuple[Row, ...]
+    alarms: tuple[Row, ...]
+    mismatches: tuple[Extent, ...]
+    mismatches_more: int
 
 
 @dataclass(frozen=True)
@@ -109,11 +126,6 @@ class ResultView:
     def open(self) -> bool:
         """Whether the page shows it unfolded: differences that nobody expected."""
         return self.mark == "unexpected" and self.style in ("diverged", "corrupt")
-
-
-def style_of(kind: VerdictKind | None) -> str:
-    """The name of a verdict's colours in the style sheet."""
-    return kind.value.lower() if kind else "notrun"
 
 
 def views(results: Sequence[Result]) -> tuple[ResultView, ...]:
@@ -166,6 +178,9 @@ def evidence_view(evidence: Evidence, result: Result) -> EvidenceView:
     """The view of ``evidence``."""
     extents = shown_extents(evidence)
     names = evidence.ownership.names
+    attempt = replace(result, evidence=evidence)
+    reread = evidence.readings.differing if evidence.readings else ()
+    mismatches = evidence.alarms.mismatches if evidence.alarms else ()
     return EvidenceView(
         link=f"cells/{quote(words.clean(evidence.cell.id), safe='')}/{evidence.attempt}/",
         facts=_rows(_facts(evidence)),
@@ -185,6 +200,19 @@ def evidence_view(evidence: Evidence, result: Result) -> EvidenceView:
         phases=_phases(evidence),
         trouble=evidence.kernel_trouble,
         failure=_rows(_failure(evidence)),
+        happened=evidence.happened,
+        console=evidence.console_trouble,
+        migrations=migrations_of(attempt),
+        timeline=cell_timeline(attempt),
+        readings=_rows(readings_rows(evidence)),
+        reread=reread[:EXTENTS_SHOWN],
+        reread_more=max(0, len(reread) - EXTENTS_SHOWN),
+        canary=_rows(canary_rows(evidence)),
+        canary_examples=evidence.canary.examples if evidence.canary else (),
+        aftermath=_rows(aftermath_rows(evidence)),
+        alarms=_rows(alarm_rows(evidence)),
+        mismatches=mismatches[:MISMATCHES_SHOWN],
+        mismatches_more=max(0, len(mismatches) - MISMATCHES_SHOWN),
     )
 
 
@@ -228,34 +256,11 @@ def _facts(evidence: Evidence) -> list[Row]:
         ("Finished", evidence.finished_at),
         ("Lab", evidence.lab),
         ("Device", words.blocks_size(evidence.device_blocks) if evidence.device_blocks else ""),
-        ("DRBD before", _state(evidence.before)),
-        ("DRBD after", _state(evidence.after)),
+        ("DRBD before", state_words(evidence.before)),
+        ("DRBD after", state_words(evidence.after)),
         ("Replicas before", equal),
         ("Planted", _extents(evidence.planted)),
     ]
-
-
-def describe(cell: Cell) -> str:
-    """A cell in words: who writes what, through what, for how long, with which widener."""
-    wide = [
-        f"{name} {delay} ms"
-        for name, delay in (("link", cell.widener.link_delay_ms), ("disk", cell.widener.disk_delay_ms))
-        if delay
-    ]
-    through = "on the node itself"
-    if cell.client is ClientKind.GUEST:
-        through = f"in a guest, cache={cell.cache}, aio={cell.aio}, bus={cell.bus}"
-    widened = f"widened by {words.joined(wide)}" if wide else "nothing widened"
-    return f"{cell.workload} {through}, {cell.seconds} s of work, {widened}"
-
-
-def _state(state: State | None) -> str:
-    if state is None:
-        return ""
-    return (
-        f"{state.connection}, {state.local_role}/{state.peer_role}, {state.local_disk}/{state.peer_disk}, "
-        f"{state.replication}"
-    )
 
 
 def _extents(extents: Sequence[Extent]) -> str:

@@ -35,12 +35,21 @@ def plural(number: int, noun: str) -> str:
 
 def seconds(duration: float) -> str:
     """A duration, as exact as its length deserves: ``0.42 s``, ``12.3 s``, ``3 min 05 s``."""
-    if duration < 10:
+    if duration < 10 or not math.isfinite(duration):
         return f"{duration:.2f} s"
     if round(duration, 1) < 120:
         return f"{duration:.1f} s"
     minutes, rest = divmod(round(duration), 60)
     return f"{minutes} min {rest:02d} s"
+
+
+def milliseconds(duration: float) -> str:
+    """A short time given in milliseconds: ``0.4 ms``, ``420 ms``, ``1.2 s``."""
+    if duration < 10:
+        return f"{duration:.1f}".removesuffix(".0") + " ms"
+    if not math.isfinite(duration) or round(duration) < 1000:
+        return f"{duration:.0f} ms"
+    return f"{duration / 1000:.1f} s" if round(duration / 1000, 1) < 120 else seconds(duration / 1000)
 
 
 def size(number_of_bytes: int) -> str:
@@ -81,6 +90,11 @@ def figure(value: float) -> str:
     if value == int(value) or abs(value) >= 1000:
         return count(round(value))
     return f"{value:.3g}"
+
+
+def part_of(number: int, total: int) -> str:
+    """``3 of 1 204``."""
+    return f"{count(number)} of {count(total)}"
 
 
 def joined(items: Iterable[str], last: str = "and") -> str:

@@ -15,12 +15,16 @@ from harness.parse.kernel_log import (
     between,
     digest_failures,
     digest_mismatches,
+    gave_up,
+    is_trouble,
     last_verify,
     missing,
+    noticed_change,
     parse_dmesg,
     parse_kmsg,
     resync_done,
     resync_kib,
+    resyncs_kib,
     since,
     split_brain,
     trouble,
@@ -231,6 +235,8 @@ def test_recorded_resync() -> None:
     assert resync_done(empty) and resync_kib(empty) == 0
     assert not resync_done(copied[:-2]) and not resync_done(copied, 1)
     assert resync_kib(copied[:1]) is None
+    assert resyncs_kib((*copied, *empty, *copied)) == (31680, 0, 31680)
+    assert resyncs_kib(copied, 1) == resyncs_kib(copied[:1]) == ()
 
 
 def test_recorded_digests() -> None:
@@ -244,6 +250,32 @@ def test_recorded_digests() -> None:
 def test_split_brain() -> None:
     assert split_brain(said("block drbd0: Split-Brain detected but unresolved, dropping connection!"))
     assert not split_brain(said("block drbd0: Split-Brain detected, 1 primaries, automatically solved."))
+
+
+def test_the_recorded_split_brain_of_drbd_9_where_one_side_only_stands_alone() -> None:
+    log = parse_dmesg((DRBD_9 / "dmesg-dual-primary-integrity.txt").read_text())
+    assert not split_brain(log)
+    assert [line.seconds for line in log if gave_up(line.text)] == [251.458830]
+    assert [line.seconds for line in log if noticed_change(line.text)] == [250.581906, 250.597414, 250.608124]
+
+
+@pytest.mark.parametrize(
+    ("text", "change", "end"),
+    [
+        ("block drbd3: Digest mismatch, buffer modified by upper layers during write: 8s +4096", True, False),
+        ("drbd r0/0 drbd0 nodeb: Digest integrity check FAILED: 8s +4096", True, False),
+        ("run: block drbd3: Digest integrity check FAILED: 8s +4096", False, False),
+        ("block drbd0: Split-Brain detected but unresolved, dropping connection!", False, True),
+        ("drbd r0: conn( Disconnecting -> StandAlone ) ", False, True),
+        ("drbd r0 nodeb: conn( Disconnecting -> StandAlone ) [disconnected]", False, True),
+        ("block drbd0: peer( Secondary -> Unknown ) conn( Disconnecting -> StandAlone ) ", False, True),
+        ("drbd r0: conn( StandAlone -> Unconnected ) ", False, False),
+        ("drbd r0: conn( WFConnection -> Disconnecting ) ", False, False),
+        ("run: drbd r0: conn( Disconnecting -> StandAlone ) ", False, False),
+    ],
+)
+def test_a_digest_that_fails_and_a_connection_given_up(text: str, change: bool, end: bool) -> None:
+    assert (noticed_change(text), gave_up(text)) == (change, end)
 
 
 # --------------------------------------------------------------------------- trouble
@@ -261,6 +293,7 @@ def test_split_brain() -> None:
         "INFO: task drbd_w_r0:812 blocked for more than 120 seconds.",
         "rcu: INFO: rcu_preempt self-detected stall on CPU",
         "rcu: INFO: rcu_sched detected stalls on CPUs/tasks:",
+        "rcu: INFO: rcu_preempt detected expedited stalls on CPUs/tasks: { 1-...D } 6 jiffies s: 113 root: 0x2/.",
         "Oops: 0002 [#1] PREEMPT SMP NOPTI",
         "Call Trace:",
         "general protection fault, probably for non-canonical address 0xdead000000000100: 0000 [#1]",
@@ -277,6 +310,7 @@ def test_split_brain() -> None:
 )
 def test_trouble_is_reported_word_for_word(text: str) -> None:
     assert trouble(said("block drbd0: fine", text)) == (text,)
+    assert is_trouble(text)
 
 
 @pytest.mark.parametrize(
@@ -298,6 +332,7 @@ def test_trouble_is_reported_word_for_word(text: str) -> None:
 )
 def test_harmless_lines_are_not_trouble(text: str) -> None:
     assert trouble(said(text)) == ()
+    assert not is_trouble(text)
 
 
 @pytest.mark.parametrize("path", sorted(RECORDINGS.glob("drbd-*/*.txt")), ids=lambda path: path.name)

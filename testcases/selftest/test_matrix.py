@@ -10,8 +10,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
-from harness.matrix import load, names, with_controls
-from harness.model import AioMode, CacheMode, Cell, ClientKind, Control, Expectation, VerdictKind, Widener
+from harness.matrix import INTEGRITY, load, names, with_controls
+from harness.model import (
+    AioMode,
+    Arm,
+    CacheMode,
+    Cell,
+    ClientKind,
+    Control,
+    Crash,
+    Expectation,
+    Fault,
+    Protocol,
+    VerdictKind,
+    Widener,
+)
 
 # A busy machine is no failure.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -127,6 +140,112 @@ def test_every_key_reaches_the_cell(written: Any) -> None:
     assert cell.bus == "scsi"
 
 
+def test_every_key_of_an_arm_and_of_what_happens_reaches_the_cell(written: Any) -> None:
+    (cell,) = written(
+        'schema = 1\n[[cells]]\ncache = "none"\nworkload = "swap"\nprotocol = "A"\nintegrity = "sha1"\n'
+        "disable_sendpage = true\nscatter_gather = false\ntwo_primaries = true\nunsafe_migration = true\n"
+        'migrations = 3\nmigration_deadline = 7\nfault = "stall"\n'
+    )
+    assert cell == Cell(
+        "swap",
+        cache=CacheMode.NONE,
+        arm=Arm(Protocol.A, "sha1", disable_sendpage=True, scatter_gather=False, two_primaries=True),
+        migrations=3,
+        unsafe_migration=True,
+        migration_deadline=7,
+        fault=Fault.STALL,
+    )
+
+
+def test_the_node_itself_may_have_an_arm(written: Any) -> None:
+    (cell,) = written(
+        'schema = 1\n[[cells]]\nclient = "host"\nworkload = "mutator"\nprotocol = "B"\nintegrity = "md5"\n'
+        "disable_sendpage = true\n"
+    )
+    assert cell.id == "host-mutator-protoB-digest.md5-nosendpage"
+
+
+def test_defaults_written_out_are_the_default_and_none_is_no_digest(written: Any) -> None:
+    (cell,) = written(
+        'schema = 1\n[[cells]]\ncache = "none"\nworkload = "swap"\nprotocol = "C"\nintegrity = "none"\n'
+        "disable_sendpage = false\nscatter_gather = true\ntwo_primaries = false\nunsafe_migration = false\n"
+        "migrations = 0\nmigration_deadline = 60\n"
+    )
+    assert cell == Cell("swap", cache=CacheMode.NONE) and cell.arm.plain
+
+
+def test_lists_of_arms_and_of_what_happens_are_multiplied_out(written: Any) -> None:
+    arms = written(
+        'schema = 1\n[[cells]]\ncache = "none"\nworkload = "mutator"\nintegrity = ["none", "crc32c"]\n'
+        "two_primaries = [false, true]\n"
+    )
+    assert ids(arms) == [
+        "none-mutator",
+        "none-mutator-twoprimaries",
+        "none-mutator-digest.crc32c",
+        "none-mutator-digest.crc32c-twoprimaries",
+    ]
+    moved = written(
+        'schema = 1\n[[cells]]\ncache = "none"\nworkload = "swap"\nlink_delay_ms = 20\nmigrations = [0, 2]\n'
+        '[[cells]]\ncache = "none"\nworkload = "ext4-buffered"\ncrash = ["node", "qemu", "reset"]\n'
+    )
+    assert ids(moved) == [
+        "none-swap-link20ms",
+        "none-swap-link20ms-migrate2",
+        "none-ext4-buffered-crash.node",
+        "none-ext4-buffered-crash.qemu",
+        "none-ext4-buffered-crash.reset",
+    ]
+
+
+@pytest.mark.parametrize("fault", Fault)
+def test_every_fault_can_be_asked(written: Any, fault: Fault) -> None:
+    moved = "migrations = 1\n" if fault.needs_migration else ""
+    (cell,) = written(f'schema = 1\n[[cells]]\ncache = "none"\nworkload = "idle"\nfault = "{fault}"\n{moved}')
+    assert cell.fault is fault and cell.id.endswith(f"-fault.{fault}") and cell.watched
+
+
+# Each is one of two values of a key that is given in both cells.
+TWO_OF = {
+    "protocol": ("A", "C"),
+    "integrity": ("crc32c", "none"),
+    "disable_sendpage": (True, False),
+    "scatter_gather": (False, True),
+    "two_primaries": (True, False),
+    "unsafe_migration": (True, False),
+    "migrations": (2, 1),
+    "migration_deadline": (7, 60),
+    "crash": ("node", "reset"),
+    "fault": ("io-error", "standalone"),
+}
+
+
+@pytest.mark.parametrize("key", TWO_OF)
+def test_exclude_and_expect_match_on_every_new_key(written: Any, key: str) -> None:
+    this, other = (toml(value) for value in TWO_OF[key])
+    # Two workloads, for not every key is a part of the id.
+    text = (
+        f'schema = 1\n[[cells]]\ncache = "none"\nworkload = "swap"\n{key} = {this}\n'
+        f'[[cells]]\ncache = "none"\nworkload = "idle"\n{key} = {other}\n'
+    )
+    (left,) = written(f"{text}[[exclude]]\n{key} = {this}\n")
+    assert left.workload == "idle"
+    assert len(written(f"{text}[[exclude]]\n{key} = {this}\nworkload = 'idle'\n")) == 2
+    with pytest.raises(UsageError, match="empty"):
+        written(f"{text}[[exclude]]\n{key} = [{this}, {other}]\n")
+    cells = written(f"{text}[[expect]]\n{key} = {this}\nverdicts = ['CLEAN']\nreason = 'x'\n")
+    assert [cell.expected is not None for cell in cells] == [True, False]
+
+
+def test_a_pattern_sees_the_default_of_a_key_that_was_not_given(written: Any) -> None:
+    text = 'schema = 1\n[[cells]]\ncache = "none"\nworkload = "swap"\nmigrations = [0, 1]\n[[exclude]]\n'
+    for default in ('protocol = "C"', 'integrity = "none"', "scatter_gather = true", "two_primaries = false"):
+        with pytest.raises(UsageError, match="empty"):
+            written(f"{text}{default}\n")
+    assert ids(written(f"{text}migrations = 0\n")) == ["none-swap-migrate1"]
+    assert len(written(f'{text}crash = ["node", "qemu", "reset"]\n')) == 2
+
+
 def test_the_first_expectation_that_matches_wins_unless_the_cell_has_its_own(written: Any) -> None:
     cells = written("""
         schema = 1
@@ -170,6 +289,29 @@ def test_guest_only_defaults_are_no_concern_of_the_node_itself(written: Any) -> 
     assert ids(cells) == ["none-swap-native-link20ms", "writeback-swap-native-link20ms", "host-mutator-link20ms"]
 
 
+def test_what_happens_to_a_guest_is_no_concern_of_the_node_itself_but_the_arm_is(written: Any) -> None:
+    cells = written("""
+        schema = 1
+        defaults = { cache = "none", migrations = 2, unsafe_migration = true, migration_deadline = 9, protocol = "A" }
+        [[cells]]
+        workload = "swap"
+        [[cells]]
+        client = "host"
+        workload = "mutator"
+        """)
+    assert ids(cells) == ["none-swap-protoA-migrate2-unsafemigration", "host-mutator-protoA"]
+    crashing = written("""
+        schema = 1
+        defaults = { cache = "none", crash = "qemu" }
+        [[cells]]
+        workload = "swap"
+        [[cells]]
+        client = "host"
+        workload = "mutator"
+        """)
+    assert [cell.crash for cell in crashing] == [Crash.QEMU, None]
+
+
 def test_lists_among_the_defaults_vary_fastest(written: Any) -> None:
     cells = written("""
         schema = 1
@@ -181,16 +323,30 @@ def test_lists_among_the_defaults_vary_fastest(written: Any) -> None:
     assert ids(cells) == ["none-swap", "none-swap-link5ms", "unsafe-swap", "unsafe-swap-link5ms"]
 
 
-ALL = {
+ALL: dict[str, list[Any]] = {
     "cache": [mode.value for mode in CacheMode],
     "workload": sorted(WORKLOADS),
     "aio": [mode.value for mode in AioMode],
     "link_delay_ms": [0, 5, 20],
+    "protocol": [protocol.value for protocol in Protocol],
+    "integrity": list(INTEGRITY),
+    "disable_sendpage": [False, True],
+    "scatter_gather": [False, True],
+    "two_primaries": [False, True],
+    "migrations": [0, 1, 2],
+    "unsafe_migration": [False, True],
 }
 
 
+def toml(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
 @given(
-    st.permutations(sorted(ALL)).flatmap(
+    # Not all at once: a matrix of all their values has tens of thousands of cells.
+    st.sets(st.sampled_from(sorted({*ALL} - {"cache", "workload"})), max_size=3)
+    .flatmap(lambda others: st.permutations(sorted({"cache", "workload", *others})))
+    .flatmap(
         lambda keys: st.tuples(
             *(st.tuples(st.just(k), st.lists(st.sampled_from(ALL[k]), min_size=1, unique=True)) for k in keys)
         )
@@ -200,7 +356,9 @@ def test_ids_are_unique_and_their_order_is_that_of_the_file(
     tmp_path_factory: pytest.TempPathFactory, axes: tuple[tuple[str, list[Any]], ...]
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "generated.toml"
-    path.write_text("schema = 1\n[[cells]]\n" + "".join(f"{key} = {values!r}\n" for key, values in axes))
+    path.write_text(
+        "schema = 1\n[[cells]]\n" + "".join(f"{key} = [{', '.join(map(toml, values))}]\n" for key, values in axes)
+    )
     cells = load(str(path), WORKLOADS, path.parent).cells
     size = 1
     for _, values in axes:
@@ -212,7 +370,10 @@ def test_ids_are_unique_and_their_order_is_that_of_the_file(
 
 
 def value_of(cell: Cell, key: str) -> Any:
-    return cell.widener.link_delay_ms if key == "link_delay_ms" else getattr(cell, key)
+    if key == "integrity":
+        return cell.arm.integrity or "none"
+    holder = next(each for each in (cell, cell.arm, cell.widener) if hasattr(each, key))
+    return getattr(holder, key)
 
 
 def test_the_digest_is_of_the_bytes(tmp_path: Path) -> None:
@@ -259,6 +420,7 @@ def test_a_cell_that_asks_what_a_control_asks_becomes_it() -> None:
 # --------------------------------------------------------------------------- mistakes
 
 CELL = '[[cells]]\ncache = "none"\nworkload = "swap"\n'
+HOST = '[[cells]]\nclient = "host"\nworkload = "mutator"\n'
 
 
 @pytest.mark.parametrize(
@@ -298,6 +460,34 @@ CELL = '[[cells]]\ncache = "none"\nworkload = "swap"\n'
         ("schema = 1\n" + CELL + 'verdicts = ["CLEAN"]\n', ["'reason' is missing"]),
         ("schema = 1\n" + CELL + '[[expect]]\ncache = "none"\n', ["[[expect]] number 1", "'verdicts' is None"]),
         ("schema = 1\nx = [\n", ["not valid TOML"]),
+        ("schema = 1\n" + CELL + 'protocol = "c"\n', ["'c'", "'protocol'", "allowed: A, B, C"]),
+        ("schema = 1\n" + CELL + 'integrity = "crc32"\n', ["'crc32'", "'integrity'", "did you mean 'crc32c'?", "none"]),
+        ("schema = 1\n" + CELL + "integrity = false\n", ["False", "'integrity'", "none, crc32c, md5, sha1, sha256"]),
+        ("schema = 1\n" + CELL + 'integrity = ""\n', ["''", "'integrity'", "none"]),
+        ("schema = 1\n" + CELL + 'crash = "nod"\n', ["'nod'", "'crash'", "did you mean 'node'?", "reset"]),
+        ("schema = 1\n" + CELL + 'fault = "linkcut"\n', ["'linkcut'", "did you mean 'link-cut'?", "standalone"]),
+        ("schema = 1\n" + CELL + 'disable_sendpage = "Y"\n', ["'disable_sendpage' is 'Y'", "not true or false"]),
+        ("schema = 1\n" + CELL + "scatter_gather = 1\n", ["'scatter_gather' is 1", "not true or false"]),
+        ("schema = 1\n" + CELL + "two_primaries = 0\n", ["'two_primaries' is 0", "not true or false"]),
+        ("schema = 1\n" + CELL + 'unsafe_migration = "yes"\n', ["'unsafe_migration' is 'yes'", "not true or false"]),
+        ("schema = 1\n" + CELL + "migrations = -1\n", ["'migrations' is -1", "least it may be is 0"]),
+        ("schema = 1\n" + CELL + "migrations = true\n", ["'migrations' is True", "whole number"]),
+        ("schema = 1\n" + CELL + "migration_deadline = 4\n", ["'migration_deadline' is 4", "least it may be is 5"]),
+        ("schema = 1\n" + CELL + "migration = 2\n", ["'migration' is no key", "did you mean 'migrations'?"]),
+        (
+            "schema = 1\n" + CELL + 'crash = "node"\nmigrations = 1\n',
+            ["'crash'", "'migrations'", "one thing at a time"],
+        ),
+        ("schema = 1\n" + CELL + 'crash = "node"\nfault = "io-error"\n', ["'crash'", "'fault'", "one thing"]),
+        *(
+            ("schema = 1\n" + CELL + f'fault = "{fault}"\n', [f"'fault' is '{fault}'", "give 'migrations' too"])
+            for fault in ("link-cut", "target-kill", "libvirtd-restart", "stall")
+        ),
+        *(
+            ("schema = 1\n" + HOST + f"{key}\n", [f"'{key.partition(' ')[0]}' is", "host"])
+            for key in ("migrations = 1", "unsafe_migration = true", "migration_deadline = 9", "crash = 'qemu'")
+        ),
+        ("schema = 1\n" + HOST + "fault = 'io-error'\n", ["'fault' is 'io-error'", "host", "happens to a guest"]),
     ],
 )
 def test_a_mistake_is_one_sentence_that_names_file_place_and_what_is_allowed(
@@ -330,7 +520,8 @@ def test_no_value_of_any_key_breaks_it_otherwise(value: object) -> None:
     for key in ("schema", "description", "defaults", "cells", "exclude", "expect"):
         table: dict[str, Any] = {"schema": 1, "cells": [{"cache": "none", "workload": "swap"}], key: value}
         inner = {"schema": 1, "cells": [{"cache": "none", "workload": "swap", "seconds": value, "client": value}]}
-        for tried in (table, inner):
+        new = [{"schema": 1, "cells": [{"cache": "none", "workload": "swap", name: value}]} for name in TWO_OF]
+        for tried in (table, inner, *new):
             try:
                 _Reader("m.toml", WORKLOADS).read(tried)
             except UsageError:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import fields, replace
 from itertools import pairwise
+from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.model import (
     SECTORS_PER_BLOCK,
     AioMode,
+    Arm,
     CacheMode,
     Cell,
     ClientKind,
+    Crash,
     DiskBus,
     Extent,
+    Fault,
+    Protocol,
     Widener,
     blocks_of,
     extents_of,
@@ -60,3 +68,108 @@ def test_ids_leave_defaults_out_and_name_the_rest() -> None:
         "host-mutator",
     ]
     assert [(cell.row, cell.column) for cell in (guest, host)] == [("none", "swap"), ("host", "mutator")]
+
+
+@pytest.mark.parametrize(
+    ("cell", "suffix"),
+    [
+        (Cell("swap", widener=Widener(20), migrations=2), "swap-link20ms-migrate2"),
+        (Cell("mutator", arm=Arm(integrity="crc32c", two_primaries=True)), "mutator-digest.crc32c-twoprimaries"),
+        (Cell("ext4-buffered", crash=Crash.NODE), "ext4-buffered-crash.node"),
+        (Cell("swap", arm=Arm(Protocol.A, disable_sendpage=True)), "swap-protoA-nosendpage"),
+        (Cell("swap", arm=Arm(Protocol.B, scatter_gather=False)), "swap-protoB-nosg"),
+        (Cell("idle", migrations=1, fault=Fault.LINK_CUT), "idle-migrate1-fault.link-cut"),
+        (Cell("idle", fault=Fault.IO_ERROR), "idle-fault.io-error"),
+        (Cell("idle", migrations=1, unsafe_migration=True, migration_deadline=5), "idle-migrate1-unsafemigration"),
+        (
+            Cell("idle", aio=AioMode.NATIVE, widener=Widener(5), arm=Arm(Protocol.A), migrations=10, seconds=3),
+            "idle-native-link5ms-protoA-migrate10",
+        ),
+    ],
+)
+def test_ids_name_the_arm_and_what_happens(cell: Cell, suffix: str) -> None:
+    cell = replace(cell, cache=CacheMode.NONE)
+    assert (cell.id, cell.row, cell.column) == (f"none-{suffix}", "none", suffix)
+
+
+@pytest.mark.parametrize("crash", Crash)
+def test_a_canary_lives_in_the_guest_wherever_something_happens_to_it(crash: Crash) -> None:
+    quiet = Cell("swap", cache=CacheMode.NONE, arm=Arm(Protocol.A, "md5"))
+    assert not quiet.watched
+    assert all(
+        cell.watched
+        for cell in (replace(quiet, crash=crash), replace(quiet, migrations=1), replace(quiet, fault=Fault.STANDALONE))
+    )
+    assert not Cell("swap", client=ClientKind.HOST).watched
+
+
+# What a cell asks: all its fields but those that change how long it asks, or what is made of the answer.
+NOT_ASKED = {"seconds", "deadline", "migration_deadline", "control", "expected"}
+ARMS: dict[str, list[Any]] = {
+    "protocol": [*Protocol],
+    "integrity": ["", "crc32c", "md5", "sha1", "sha256"],
+    "disable_sendpage": [False, True],
+    "scatter_gather": [True, False],
+    "two_primaries": [False, True],
+}
+WIDENERS: dict[str, list[Any]] = {"link_delay_ms": [0, 2, 20], "disk_delay_ms": [0, 2, 20]}
+HOST_AXES: dict[str, list[Any]] = {
+    "workload": ["planted", "idle", "mutator", "swap", "ext4-buffered", "ext4-mutator"],
+}
+GUEST_AXES: dict[str, list[Any]] = {
+    **HOST_AXES,
+    "cache": [*CacheMode],
+    "aio": [*AioMode],
+    "bus": [*DiskBus],
+    "migrations": [0, 1, 2, 11, 12],
+    "unsafe_migration": [False, True],
+    "crash": [None, *Crash],
+    "fault": [None, *Fault],
+}
+
+
+def one_of_each(axes: dict[str, list[Any]]) -> dict[str, st.SearchStrategy[Any]]:
+    return {name: st.sampled_from(values) for name, values in axes.items()}
+
+
+# The host has no cache, aio, bus, and nothing happens to it: the matrix refuses those.
+PARTS = {"widener": st.builds(Widener, **one_of_each(WIDENERS)), "arm": st.builds(Arm, **one_of_each(ARMS))}
+CELLS = st.one_of(
+    st.builds(Cell, client=st.just(ClientKind.GUEST), **one_of_each(GUEST_AXES), **PARTS),
+    st.builds(Cell, client=st.just(ClientKind.HOST), **one_of_each(HOST_AXES), **PARTS),
+)
+
+
+def asked(cell: Cell) -> dict[str, Any]:
+    return {each.name: getattr(cell, each.name) for each in fields(cell) if each.name not in NOT_ASKED}
+
+
+def test_no_axis_is_left_out_of_the_property_below() -> None:
+    assert {*GUEST_AXES, *PARTS, "client", *NOT_ASKED} == {each.name for each in fields(Cell)}
+    assert set(ARMS) == {each.name for each in fields(Arm)} and set(WIDENERS) == {each.name for each in fields(Widener)}
+
+
+@given(CELLS, CELLS)
+def test_two_cells_have_one_id_only_if_they_ask_the_same(one: Cell, other: Cell) -> None:
+    assert (one.id == other.id) == (asked(one) == asked(other))
+
+
+@given(CELLS)
+def test_each_value_of_each_axis_makes_another_id(cell: Cell) -> None:
+    def ids(cells: Iterable[Cell]) -> list[str]:
+        return sorted(each.id for each in cells)
+
+    for name, values in (GUEST_AXES if cell.client is ClientKind.GUEST else HOST_AXES).items():
+        found = ids(replace(cell, **{name: value}) for value in values)
+        assert len(set(found)) == len(values), (name, found)
+    for name, values in ARMS.items():
+        found = ids(replace(cell, arm=replace(cell.arm, **{name: value})) for value in values)
+        assert len(set(found)) == len(values), (name, found)
+    for name, values in WIDENERS.items():
+        found = ids(replace(cell, widener=replace(cell.widener, **{name: value})) for value in values)
+        assert len(set(found)) == len(values), (name, found)
+
+
+@given(CELLS, st.integers(1, 999), st.integers(1, 999), st.integers(5, 999))
+def test_how_long_it_takes_is_no_part_of_the_id(cell: Cell, seconds: int, deadline: int, migration: int) -> None:
+    assert replace(cell, seconds=seconds, deadline=deadline, migration_deadline=migration).id == cell.id

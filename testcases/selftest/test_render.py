@@ -14,6 +14,8 @@ from lxml import etree
 
 from harness.model import AioMode, CacheMode, DiskBus
 from harness.render.domain import (
+    CANARY_ACKS,
+    CANARY_PORT,
     MANAGEMENT_SLOT,
     QEMU_NAMESPACE,
     GuestDomain,
@@ -158,6 +160,17 @@ def test_a_guest_has_an_agent_a_console_and_a_root_it_cannot_write() -> None:
     (root,) = domain.findall("devices/disk")
     assert root.find("source").get("dev") == "/dev/by-id/x" and root.find("readonly") is not None
     assert root.find("shareable") is not None, "else the guest could not be moved"
+
+
+def test_what_the_canary_says_goes_on_at_the_end_of_a_file_on_the_node() -> None:
+    for guest, path in ((GUEST, CANARY_ACKS), (replace(GUEST, canary_acks="/tmp/<acks>"), "/tmp/<acks>")):
+        agent, canary = tree(guest_xml(guest)).findall("devices/channel")
+        assert agent.find("target").get("name") == "org.qemu.guest_agent.0"
+        assert attributes(canary.find("target")) == {"type": "virtio", "name": CANARY_PORT}
+        assert canary.get("type") == "file"
+        assert attributes(canary.find("source")) == {"path": path, "append": "on"}, (
+            "a guest that moves back goes on in it"
+        )
 
 
 @pytest.mark.parametrize("bus", DiskBus)

@@ -1,0 +1,111 @@
+"""A crash in the middle of the work, and what is there afterwards."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from harness import journey, roles
+from harness.aside import Aside
+from harness.errors import HarnessError, InfrastructureError
+from harness.guest import Guest
+from harness.model import Aftermath, Crash, Work
+from harness.wait import Deadline
+from harness.workloads import Workload
+
+if TYPE_CHECKING:
+    from harness.scenario import Trial
+
+# How long the work may take to notice that what it ran in is gone.
+NOTICE_SECONDS = 60.0
+
+
+def strike(trial: Trial, aside: Aside[Work], began: float) -> Work:
+    """Let the work go on for half its time, then let the cell's crash happen; the work ends with it."""
+    assert trial.cell.crash is not None and trial.guest is not None
+    if aside.ended(trial.cell.seconds / 2):
+        aside.result(Deadline.after(1, "the work"))
+        raise InfrastructureError("the work was over before the crash")
+    trial.count()
+    worked = time.monotonic() - began
+    match trial.cell.crash:
+        case Crash.NODE:
+            trial.keep_console()
+            trial.node_dies(trial.lab.a)
+            trial.lab.kill(trial.lab.a)
+        case Crash.QEMU:
+            trial.guest.kill()
+        case Crash.RESET:
+            trial.guest.reset()
+    trial.happened(f"crash '{trial.cell.crash}' {worked:.1f} s into the work")
+    trial.note(aftermath=Aftermath(trial.cell.crash, worked))
+    if not aside.ended(NOTICE_SECONDS):
+        trial.happened("the workload did not notice the crash; it is left behind")
+    return Work(worked, notes=(f"ended by the crash '{trial.cell.crash}'",))
+
+
+def aftermath(trial: Trial, workload: Workload) -> None:
+    """Bring the guest up where it would be brought up, and look at what is there."""
+    assert trial.cell.crash is not None
+    crashed = time.monotonic()
+    match trial.cell.crash:
+        case Crash.NODE:
+            _fail_over(trial, workload, crashed)
+        case Crash.QEMU:
+            trial.resource.sync()
+            _found(trial, differing_blocks=trial.lab.compare(trial.resource.blocks).differing_blocks)
+            trial.plug(Guest.start(trial.lab, trial.lab.a))
+            _look(trial, workload, crashed)
+        case Crash.RESET:
+            trial.relocate()
+            _look(trial, workload, crashed)
+
+
+def _fail_over(trial: Trial, workload: Workload, crashed: float) -> None:
+    """The peer notices, is promoted and runs the guest; then the dead node comes back and is resynced."""
+    resource, b = trial.resource, trial.lab.b
+    deadline = Deadline.after(roles.LOSS_SECONDS, f"{b.name}'s notice of its peer's loss")
+    resource.events(b).wait(lambda state: state.connection != "Connected", "the loss of the peer", deadline)
+    roles.promote(resource, b)
+    _found(trial, promoted_seconds=time.monotonic() - crashed)
+    _found(trial, differing_blocks=trial.lab.compare(resource.blocks).differing_blocks)
+    try:
+        trial.plug(Guest.start(trial.lab, b))
+        _look(trial, workload, crashed)
+    finally:
+        # Also when the guest's data is beyond help: the next cell needs both nodes.
+        _take_back(trial, crashed)
+
+
+def _look(trial: Trial, workload: Workload, crashed: float) -> None:
+    """What the guest finds on its disk."""
+    _found(trial, guest_seconds=time.monotonic() - crashed)
+    try:
+        recovered = workload.recover(trial.site())
+        _found(trial, fsck_status=recovered.fsck_status, fsck_words=recovered.words, wrong_reads=recovered.wrong_reads)
+    finally:
+        journey.hear(trial, survived=False)
+
+
+def _take_back(trial: Trial, crashed: float) -> None:
+    resource, a, b = trial.resource, trial.lab.a, trial.lab.b
+    try:
+        trial.unplug()
+    finally:
+        trial.drop_guest()
+    resource.sync(b)
+    trial.lab.revive(a)
+    resource.rejoin(a)
+    if not roles.settled(resource, Deadline.after(roles.SETTLE_SECONDS, f"{a.name}'s return")):
+        trial.happened(f"split brain at {a.name}'s return; it gave its own changes up")
+        roles.reunite(resource, a, Deadline.after(roles.SETTLE_SECONDS, f"{a.name}'s return"))
+    _found(trial, rejoined_seconds=time.monotonic() - crashed)
+    roles.only(resource, a)
+
+
+def _found(trial: Trial, **facts: object) -> None:
+    so_far = trial.evidence.aftermath
+    if so_far is None:
+        raise HarnessError("there was no crash")
+    trial.note(aftermath=replace(so_far, **facts))  # type: ignore[arg-type]

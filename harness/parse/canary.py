@@ -1,0 +1,261 @@
+"""What the guest program ``canary`` says, what it finds on the disk afterwards, and what both together prove.
+
+A line is known by the CRC-32 at its end, which covers the run too: a migration or a kill may tear a line, QEMU on
+either node writes a file of its own, and an earlier run may have left lines.  Whatever is not whole or not of this run
+is passed over.  Lines may come twice and in any order, as each carries its number.
+
+Each way of writing goes on to its next record only after the kernel said that the one before is safe.  So whoever
+knows of record S knows that all before it were acknowledged, be it from a line or from a record found on the disk.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, pairwise, zip_longest
+
+from harness.model import Canary
+
+WAYS = ("fsync", "dsync", "direct")
+# How far behind the newest record that is known of, one may have been in flight when everything ended.
+IN_FLIGHT = 3
+EXAMPLES = 10
+
+
+@dataclass(frozen=True)
+class Ack:
+    """A record that the kernel called safe.  ``at_ms``: the guest's monotonic clock, in milliseconds."""
+
+    way: str
+    number: int
+    at_ms: int
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A record that could not be written; its way stopped there."""
+
+    way: str
+    number: int
+    errno: int
+    words: str
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A sign of life: how many looks there were at records in memory, and how many found something wrong."""
+
+    at_ms: int
+    checked: int
+    wrong: int
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """A record in memory that is not what was put there."""
+
+    index: int
+    expected: int
+    found: int
+    checksum_right: bool
+
+
+@dataclass(frozen=True)
+class Done:
+    """The last word of a canary that was told to stop."""
+
+    checked: int
+    wrong: int
+
+
+Word = Ack | Failed | Tick | Forgotten | Done
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A word, and when the controller got it, in seconds of the controller's monotonic clock."""
+
+    at: float
+    word: Word
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One slot of a ring that is not all zero: ``ok``, ``wrong`` or ``foreign``; ``number`` as its record says."""
+
+    way: str
+    slot: int
+    state: str
+    number: int = 0
+
+
+# --------------------------------------------------------------------------- lines
+
+
+def sealed(text: str, run: int) -> str:
+    """``text`` as the canary of ``run`` ends its lines; here to be compared with, and for tests."""
+    return f"{text} {zlib.crc32(f'{run:016x} {text}'.encode()):08x}"
+
+
+def parse_line(line: str, run: int) -> Word | None:
+    """The word in one line (without its newline); None for anything that the canary of ``run`` did not say whole."""
+    text = line.rpartition(" ")[0]
+    if line != sealed(text, run):
+        return None
+    try:
+        match text.split(" "):
+            case ["ack", way, number, at_ms] if way in WAYS:
+                return Ack(way, int(number), int(at_ms))
+            case ["error", way, number, errno, *words] if way in WAYS:
+                return Failed(way, int(number), int(errno), " ".join(words))
+            case ["tick", at_ms, checked, wrong]:
+                return Tick(int(at_ms), int(checked), int(wrong))
+            case ["memory", index, expected, found, "checksum-ok" | "checksum-wrong" as checksum]:
+                return Forgotten(int(index), int(expected), int(found), checksum == "checksum-ok")
+            case ["done", checked, wrong]:
+                return Done(int(checked), int(wrong))
+    except ValueError:
+        return None
+    return None
+
+
+def heard(lines: Iterable[tuple[float, str]], run: int) -> tuple[Heard, ...]:
+    """The words of ``run`` in ``lines``, each of which is (when it came, the line)."""
+    return tuple(Heard(at, word) for at, line in lines if (word := parse_line(line, run)) is not None)
+
+
+def parse_check(text: str, blocks: int) -> tuple[Slot, ...]:
+    """The output of ``canary check`` over a region of ``blocks``; :class:`ValueError` if it is something else."""
+    found = []
+    for line in text.splitlines():
+        match line.split(" "):
+            case [way, slot, "ok" | "wrong" as state, number] if way in WAYS:
+                found.append(Slot(way, int(slot), state, int(number)))
+            case [way, slot, "foreign"] if way in WAYS:
+                found.append(Slot(way, int(slot), "foreign"))
+            case _:
+                raise ValueError(f"no slot of a canary's region: {line[:60]!r}")
+        if not 0 <= found[-1].slot < blocks // len(WAYS):
+            raise ValueError(f"a canary's region of {blocks} blocks has no such slot: {line[:60]!r}")
+    return tuple(found)
+
+
+# --------------------------------------------------------------------------- what it amounts to
+
+
+def report(words: Sequence[Heard], slots: Iterable[Slot], blocks: int, *, survived: bool = False) -> Canary:
+    """What the canary kept and lost: ``words`` it said, ``slots`` found in its region of ``blocks`` afterwards.
+
+    Of each slot the newest acknowledged record is looked for; what was there before was overwritten and cannot be
+    asked about.  A newer record in its place is fine.  A slot that may have been written when everything ended is
+    left out if it holds no whole record: then the old one was being overwritten.  ``survived`` is the caller's
+    knowledge; a canary that was stopped in an orderly way survived in any case.
+    """
+    rings: dict[str, dict[int, Slot]] = {way: {} for way in WAYS}
+    for slot in slots:
+        rings[slot.way][slot.slot] = slot
+    stopped = any(isinstance(one.word, Done) for one in words)
+    judged = {way: _ring(way, words, rings[way], blocks // len(WAYS), stopped) for way in WAYS}
+    forgotten = {one.word: None for one in words if isinstance(one.word, Forgotten)}
+    looks = [one.word for one in words if isinstance(one.word, Tick | Done)]
+    kinds = (
+        [sentence for ring in judged.values() for sentence in ring.lost],
+        [sentence for ring in judged.values() for sentence in ring.corrupt],
+        [_memory_sentence(one) for one in forgotten],
+        list(dict.fromkeys(_failure_sentence(one.word) for one in words if isinstance(one.word, Failed))),
+        [sentence for ring in judged.values() for sentence in ring.strange],
+    )
+    in_turn = [sentence for row in zip_longest(*kinds) for sentence in row if sentence is not None]
+    return Canary(
+        acknowledged={way: ring.acknowledged for way, ring in judged.items()},
+        lost={way: len(ring.lost) for way, ring in judged.items()},
+        corrupt=sum(len(ring.corrupt) for ring in judged.values()),
+        memory_checked=max((look.checked for look in looks), default=0),
+        memory_wrong=max(len(forgotten), *(look.wrong for look in looks), 0),
+        longest_gap_seconds=longest_gap(words),
+        survived=survived or stopped,
+        examples=tuple(in_turn[:EXAMPLES]),
+    )
+
+
+@dataclass(frozen=True)
+class _Ring:
+    acknowledged: int
+    lost: list[str]
+    corrupt: list[str]
+    strange: list[str]
+
+
+def _ring(way: str, words: Sequence[Heard], found: Mapping[int, Slot], size: int, stopped: bool) -> _Ring:
+    said = max((one.word.number for one in words if isinstance(one.word, Ack) and one.word.way == way), default=0)
+    newest = max((slot.number for slot in found.values() if slot.state == "ok"), default=0)
+    acknowledged = max(said, newest - 1)
+    failed = any(isinstance(one.word, Failed) and one.word.way == way for one in words)
+    behind = max(said, newest)
+    flying = range(behind + 1, behind + 1 + IN_FLIGHT) if failed or not stopped else range(0)
+    in_flight = {(number - 1) % size for number in flying}
+    ring = _Ring(acknowledged, [], [], [])
+    for place in range(size):
+        slot = found.get(place)
+        # The newest acknowledged record of this slot; 0 where there is none.
+        due = acknowledged - (acknowledged - 1 - place) % size if acknowledged > place else 0
+        whole = slot is None or slot.state == "ok"
+        if not whole and place in in_flight:
+            continue
+        promise = f"{way} record {due} was acknowledged"
+        if slot is not None and slot.state == "wrong":
+            ring.corrupt.append(
+                f"{promise}; the record in its slot has a wrong checksum"
+                if due
+                else f"slot {place} of {way} was never acknowledged and holds a record with a wrong checksum"
+            )
+        elif slot is not None and slot.state == "foreign" and not due:
+            ring.strange.append(f"slot {place} of {way} was never acknowledged and holds something else")
+        elif due and slot is None:
+            ring.lost.append(f"{promise}; its slot is empty")
+        elif due and slot is not None and slot.state == "foreign":
+            ring.lost.append(f"{promise}; its slot holds something else")
+        elif due and slot is not None and slot.number < due:
+            ring.lost.append(f"{promise}; its slot holds record {slot.number}")
+    return ring
+
+
+def _memory_sentence(one: Forgotten) -> str:
+    checksum = "right" if one.checksum_right else "wrong"
+    return (
+        f"record {one.index} in memory was of generation {one.expected}; "
+        f"what is there says {one.found}, its checksum is {checksum}"
+    )
+
+
+def _failure_sentence(one: Failed) -> str:
+    return f"{one.way} record {one.number} could not be written: {one.words or f'errno {one.errno}'}"
+
+
+def longest_gap(words: Iterable[Heard]) -> float:
+    """The longest time in seconds in which no record became safe, or in which there was no sign of life at all.
+
+    The guest's clock stands still while the guest is paused, as it is at the end of a migration, and the controller's
+    clock also counts how long a line was under way.  So both are used: a line was said no later than any line behind
+    it came, less the time that passed between the two in the guest.  A pause makes all lines behind it late; a delay
+    on the way makes only some lines late, and does not count.  A way that failed is at its end, not in a gap.
+    """
+    first: dict[Ack | Tick, float] = {}
+    failed = set()
+    for one in words:
+        if isinstance(one.word, Ack | Tick):
+            first[one.word] = min(one.at, first.get(one.word, math.inf))
+        elif isinstance(one.word, Failed):
+            failed.add(one.word.way)
+    acks: list[float] = []
+    ticks: list[float] = []
+    late = math.inf
+    for word in sorted(first, key=lambda word: (-word.at_ms, first[word])):
+        late = min(late, first[word] - word.at_ms / 1000)
+        (acks if isinstance(word, Ack) else ticks).append(word.at_ms / 1000 + late)
+    # Both begin with the latest.  Work that never went on again lasts until the last sign of life.
+    until = [ticks[0]] if ticks and acks and ticks[0] > acks[0] and not failed.issuperset(WAYS) else []
+    gaps = (after - before for after, before in chain(pairwise(until + acks), pairwise(ticks)))
+    return max(gaps, default=0.0)

@@ -1,0 +1,49 @@
+"""Tables as the page writes them down: slots with a tone, and no column that nobody filled; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One place of a table.
+
+    ``tone`` names its look in the style sheet; with a ``sign`` it is a chip of that tone.  ``anchor`` is what it links
+    to on the same page, empty for nothing.
+    """
+
+    text: str = ""
+    tone: str = ""
+    sign: str = ""
+    anchor: str = ""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table with a name for those who cannot see it."""
+
+    label: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Slot, ...], ...]
+
+
+def grid(label: str, columns: Sequence[str], rows: Iterable[Sequence[Slot]]) -> Grid | None:
+    """The table without its empty columns; None where there is no row."""
+    filled = [tuple(row) for row in rows]
+    if not filled:
+        return None
+    used = [at for at in range(len(columns)) if any(row[at].text for row in filled)]
+    return Grid(
+        label,
+        tuple(columns[at] for at in used),
+        tuple(tuple(row[at] for at in used) for row in filled),
+    )
+
+
+def counted(number: int | None, text: str = "") -> Slot:
+    """A number of bad things: it stands out unless it is zero.  ``text`` says it in other words; None is empty."""
+    if number is None:
+        return Slot()
+    return Slot(text or str(number), "odd" if number else "")

@@ -1,0 +1,887 @@
+"""The canary: what its lines and its records on the disk prove, the controller's side of it, and the program itself."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from harness import canary as module
+from harness.canary import ACKS, PID_FILE, PORT, PROGRAM, CanaryWatch, Region
+from harness.errors import CommandError, DeadlineError, InfrastructureError, LostGuestError
+from harness.images import recipe
+from harness.model import BLOCK_BYTES, Canary
+from harness.parse.canary import (
+    EXAMPLES,
+    IN_FLIGHT,
+    WAYS,
+    Ack,
+    Done,
+    Failed,
+    Forgotten,
+    Heard,
+    Slot,
+    Tick,
+    Word,
+    heard,
+    longest_gap,
+    parse_check,
+    parse_line,
+    report,
+    sealed,
+)
+from harness.remote.scripted import Answer, ScriptedRunner
+from harness.remote.stream import LineStream
+
+# A busy machine is no failure.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
+
+RUN = 0x1234_5678_9ABC_DEF0
+NUMBERS = st.integers(0, 2**64 - 1)
+LINES = st.one_of(
+    st.builds("ack {} {} {}".format, st.sampled_from(WAYS), NUMBERS, NUMBERS),
+    st.builds("error {} {} {} Input/output error".format, st.sampled_from(WAYS), NUMBERS, st.integers(1, 133)),
+    st.builds("tick {} {} {}".format, NUMBERS, NUMBERS, NUMBERS),
+    st.builds("memory {} {} {} checksum-{}".format, NUMBERS, NUMBERS, NUMBERS, st.sampled_from(["ok", "wrong"])),
+    st.builds("done {} {}".format, NUMBERS, NUMBERS),
+)
+
+
+# --------------------------------------------------------------------------- its lines
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("ack fsync 381 12345", Ack("fsync", 381, 12345)),
+        ("error direct 7 5 Input/output error", Failed("direct", 7, 5, "Input/output error")),
+        ("tick 200 10 0", Tick(200, 10, 0)),
+        ("memory 12 5 4 checksum-ok", Forgotten(12, 5, 4, True)),
+        ("memory 12 5 4 checksum-wrong", Forgotten(12, 5, 4, False)),
+        ("done 4096 1", Done(4096, 1)),
+        ("ack msync 1 2", None),
+        ("ack fsync one 2", None),
+        ("ack fsync 1", None),
+        ("memory 1 2 3 checksum", None),
+        ("chirp", None),
+    ],
+)
+def test_a_whole_line_is_a_word_if_it_is_one_of_the_canarys(text: str, word: Word | None) -> None:
+    assert parse_line(sealed(text, RUN), RUN) == word
+
+
+@given(LINES, st.integers(0, 2**64 - 1).filter(lambda run: run != RUN))
+def test_a_line_of_another_run_is_nothing(text: str, other: int) -> None:
+    assert parse_line(sealed(text, RUN), RUN) is not None
+    assert parse_line(sealed(text, other), RUN) is None
+
+
+@given(st.text(max_size=60))
+def test_other_text_is_nothing_and_no_error(text: str) -> None:
+    assert parse_line(text, RUN) is None
+
+
+@given(st.lists(LINES, min_size=1, max_size=8), st.data())
+def test_whatever_is_torn_out_of_the_lines_nothing_is_heard_that_was_not_said(
+    texts: list[str], data: st.DataObject
+) -> None:
+    stream = "".join(f"{sealed(text, RUN)}\n" for text in texts)
+    begin = data.draw(st.integers(0, len(stream)))
+    end = data.draw(st.integers(begin, len(stream)))
+    torn = stream[:begin] + stream[end:]
+    said = {parse_line(sealed(text, RUN), RUN) for text in texts}
+    assert {one.word for one in heard(((0.0, line) for line in torn.split("\n")), RUN)} <= said
+
+
+def test_a_number_that_lost_a_digit_on_the_way_is_not_believed() -> None:
+    whole = sealed("ack fsync 3815 12345", RUN)
+    assert parse_line(whole, RUN) is not None
+    assert parse_line(whole.replace("3815", "35"), RUN) is None
+    assert parse_line(whole[:-1], RUN) is None and parse_line(whole.rpartition(" ")[0], RUN) is None
+
+
+def test_what_is_found_on_the_disk_is_read() -> None:
+    text = "fsync 0 ok 381\ndsync 7 wrong 12\ndirect 9 foreign\n"
+    assert parse_check(text, 30) == (
+        Slot("fsync", 0, "ok", 381), Slot("dsync", 7, "wrong", 12), Slot("direct", 9, "foreign"),
+    )  # fmt: skip
+    assert parse_check("", 30) == ()
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["fsync 0 ok", "fsync 0 fine 1", "msync 0 ok 1", "fsync 10 ok 11", "fsync -1 ok 1", "fsync 0 foreign 3", "x",
+     "fsync a ok 1"],
+)  # fmt: skip
+def test_anything_else_on_the_disk_is_an_error(line: str) -> None:
+    with pytest.raises(ValueError, match=r"canary's region|invalid literal"):
+        parse_check(f"fsync 1 ok 2\n{line}\n", 30)
+
+
+# --------------------------------------------------------------------------- what was lost
+
+SIZE = 8
+BLOCKS = 3 * SIZE
+
+
+def acks(way: str, last: int) -> list[Heard]:
+    return [Heard(number / 50, Ack(way, number, number * 20)) for number in range(1, last + 1)]
+
+
+def ring(way: str, newest: int, size: int = SIZE) -> dict[int, Slot]:
+    """The slots of a ring in which every record up to ``newest`` arrived."""
+    return {(n - 1) % size: Slot(way, (n - 1) % size, "ok", n) for n in range(1, newest + 1)}
+
+
+def judged(slots: dict[int, Slot], words: Sequence[Heard]) -> Canary:
+    return report(words, slots.values(), BLOCKS)
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 2)), min_size=3, max_size=3), st.booleans())
+def test_a_disk_that_holds_what_was_promised_lost_nothing(ends: list[tuple[int, int]], stopped: bool) -> None:
+    words = [one for way, (last, _) in zip(WAYS, ends, strict=True) for one in acks(way, last)]
+    # Records that were written and whose acknowledgement did not arrive are there beyond what was promised.
+    slots = [slot for way, (last, more) in zip(WAYS, ends, strict=True) for slot in ring(way, last + more).values()]
+    words += [Heard(9.0, Done(5, 0))] * stopped
+    found = report(words, slots, BLOCKS)
+    assert found.total_lost == found.corrupt == 0 and found.examples == ()
+    assert found.survived is stopped
+    for way, (last, more) in zip(WAYS, ends, strict=True):
+        assert last <= found.acknowledged[way] <= last + more
+
+
+@given(st.integers(1, 40), st.data())
+def test_each_slot_that_went_back_is_one_lost_record(last: int, data: st.DataObject) -> None:
+    slots = ring("dsync", last)
+    gone = data.draw(st.sets(st.sampled_from(sorted(slots)), min_size=1))
+    for place in gone:
+        older = slots[place].number - SIZE
+        if older > 0 and data.draw(st.booleans()):
+            slots[place] = Slot("dsync", place, "ok", older)
+        else:
+            del slots[place]
+    found = judged(slots, acks("dsync", last))
+    assert found.lost == {"fsync": 0, "dsync": len(gone), "direct": 0} and found.corrupt == 0
+    assert found.acknowledged == {"fsync": 0, "dsync": last, "direct": 0}
+    assert len(found.examples) == min(EXAMPLES, len(gone))
+
+
+def test_a_lost_record_is_named_with_what_took_its_place() -> None:
+    slots = ring("fsync", 11)
+    slots[(11 - 1) % SIZE] = Slot("fsync", 2, "ok", 3)
+    del slots[(10 - 1) % SIZE]
+    slots[(4 - 1) % SIZE] = Slot("fsync", 3, "ok", 12)
+    found = report(acks("fsync", 11), slots.values(), BLOCKS)
+    assert set(found.examples) == {
+        "fsync record 11 was acknowledged; its slot holds record 3",
+        "fsync record 10 was acknowledged; its slot is empty",
+    }
+    assert found.acknowledged["fsync"] == 11, "12 is there, so 11 was acknowledged; of 12 itself nobody knows"
+
+
+def test_a_record_on_the_disk_proves_that_all_before_it_were_acknowledged() -> None:
+    slots = ring("direct", 20)
+    slots[(19 - 1) % SIZE] = Slot("direct", (19 - 1) % SIZE, "ok", 11)
+    found = report(acks("direct", 15), slots.values(), BLOCKS)
+    assert found.acknowledged["direct"] == 19 and found.lost["direct"] == 1
+    assert found.examples == ("direct record 19 was acknowledged; its slot holds record 11",)
+    assert report(acks("direct", 15), ring("direct", 18).values(), BLOCKS).total_lost == 0, "19 is promised nowhere"
+
+
+@pytest.mark.parametrize("state", ["wrong", "foreign"])
+def test_of_a_slot_that_was_being_written_at_the_end_nothing_is_said(state: str) -> None:
+    for behind in range(1, IN_FLIGHT + 1):
+        place = (20 + behind - 1) % SIZE
+        slots = {**ring("fsync", 20), place: Slot("fsync", place, state, 20 + behind)}
+        found = judged(slots, acks("fsync", 20))
+        assert (found.total_lost, found.corrupt, found.examples) == (0, 0, ())
+        # Also when the last acknowledgements did not arrive: the disk tells how far it had come.
+        assert (late := judged(slots, acks("fsync", 17))).total_lost == late.corrupt == 0
+
+
+def test_an_empty_slot_is_lost_even_if_it_was_being_written() -> None:
+    slots = ring("fsync", 20)
+    del slots[(21 - 1) % SIZE]
+    assert judged(slots, acks("fsync", 20)).examples == ("fsync record 13 was acknowledged; its slot is empty",)
+
+
+def test_a_wrong_record_that_nobody_was_writing_is_corrupt() -> None:
+    place = (20 - 1) % SIZE
+    slots = {**ring("fsync", 20), place: Slot("fsync", place, "wrong", 20)}
+    found = judged(slots, acks("fsync", 20))
+    assert (found.corrupt, found.total_lost) == (1, 0)
+    assert found.examples == ("fsync record 20 was acknowledged; the record in its slot has a wrong checksum",)
+
+
+def test_after_an_orderly_end_nothing_was_being_written() -> None:
+    place = (21 - 1) % SIZE
+    slots = {**ring("fsync", 20), place: Slot("fsync", place, "wrong", 21)}
+    done = [Heard(9.0, Done(9, 0))]
+    assert judged(slots, acks("fsync", 20)).corrupt == 0
+    assert judged(slots, [*acks("fsync", 20), *done]).corrupt == 1
+    failed = [Heard(8.0, Failed("fsync", 21, 5, "Input/output error"))]
+    found = judged(slots, [*acks("fsync", 20), *failed, *done])
+    assert found.corrupt == 0, "a write that failed leaves what it likes"
+    assert found.examples == ("fsync record 21 could not be written: Input/output error",)
+
+
+def test_something_else_in_the_place_of_a_record_is_a_loss() -> None:
+    slots = {**ring("fsync", 3), 0: Slot("fsync", 0, "foreign"), 7: Slot("fsync", 7, "foreign")}
+    found = judged(slots, acks("fsync", 3))
+    assert (found.lost["fsync"], found.corrupt) == (1, 0)
+    assert found.examples == (
+        "fsync record 1 was acknowledged; its slot holds something else",
+        "slot 7 of fsync was never acknowledged and holds something else",
+    )
+
+
+def test_a_damaged_record_where_none_was_acknowledged_is_corrupt() -> None:
+    slots = {**ring("fsync", 2), 7: Slot("fsync", 7, "wrong", 8)}
+    found = judged(slots, acks("fsync", 2))
+    assert found.corrupt == 1 and "slot 7 of fsync was never acknowledged" in found.examples[0]
+
+
+def test_a_canary_that_was_never_heard_promised_nothing() -> None:
+    assert report([], [], BLOCKS) == Canary(dict.fromkeys(WAYS, 0), dict.fromkeys(WAYS, 0), survived=False)
+    assert report([], [], BLOCKS, survived=True).survived
+
+
+def test_lines_of_both_nodes_count_once_in_any_order() -> None:
+    words = [*acks("fsync", 9), *acks("dsync", 9)]
+    words += [Heard(1.0, Forgotten(3, 2, 1, True)), Heard(1.0, Tick(180, 70, 1))]
+    words += [Heard(2.0, Failed("direct", 1, 5, "Input/output error"))]
+    slots = [*ring("fsync", 8).values(), *ring("dsync", 9).values()]
+    shuffled = [*words, *words[5:]]
+    random.Random(4711).shuffle(shuffled)
+    assert report(shuffled, slots, BLOCKS) == report(words, slots, BLOCKS)
+
+
+def test_memory_counts_as_the_last_word_says_or_as_the_lines_say() -> None:
+    ticks = [Heard(1.0, Tick(200, 100, 0)), Heard(2.0, Tick(400, 200, 1))]
+    assert report(ticks, [], BLOCKS).memory_checked == 200 and report(ticks, [], BLOCKS).memory_wrong == 1
+    done = [*ticks, Heard(3.0, Done(4500, 3))]
+    assert (found := report(done, [], BLOCKS)).memory_checked == 4500 and found.memory_wrong == 3
+    lines = [Heard(1.0, Forgotten(index, 9, 8, index > 0)) for index in range(3)]
+    found = report([*ticks, *lines], [], BLOCKS)
+    assert found.memory_wrong == 3, "the tick that would have counted them did not come"
+    assert found.examples[0] == (
+        "record 0 in memory was of generation 9; what is there says 8, its checksum is wrong"
+    )  # fmt: skip
+    assert found.examples[1].endswith("its checksum is right")
+
+
+def test_examples_are_few_and_of_every_kind() -> None:
+    words = [*acks("fsync", 30), *acks("dsync", 30), *(Heard(1.0, Forgotten(i, 9, 8, True)) for i in range(20))]
+    words += [Heard(1.0, Failed("direct", 1, 5, "Input/output error"))]
+    wrong = [Slot("dsync", place, "wrong", 1) for place in range(SIZE)]
+    examples = report(words, wrong, BLOCKS).examples
+    assert len(examples) == EXAMPLES
+    for kind in ("its slot is empty", "wrong checksum", "in memory", "could not be written"):
+        assert any(kind in one for one in examples), kind
+
+
+# --------------------------------------------------------------------------- how long nothing was done
+
+
+def said(times: Sequence[tuple[int, float]], word: Callable[[int], Word] = lambda ms: Tick(ms, 0, 0)) -> list[Heard]:
+    return [Heard(at, word(ms)) for ms, at in times]
+
+
+STEPS = st.lists(st.integers(1, 3000), min_size=1, max_size=30)
+
+
+def clock(steps: list[int]) -> list[int]:
+    return [sum(steps[: number + 1]) for number in range(len(steps))]
+
+
+@given(STEPS, st.floats(0, 10**6))
+def test_on_an_even_way_the_gap_is_the_guests_own(steps: list[int], late: float) -> None:
+    times = clock(steps)
+    gap = longest_gap(said([(ms, ms / 1000 + late) for ms in times]))
+    assert gap == pytest.approx(max(steps[1:], default=0) / 1000, abs=1e-6)
+
+
+@given(STEPS, st.integers(1, 29), st.floats(0.001, 100))
+def test_a_pause_that_the_guest_does_not_see_counts_in_full(steps: list[int], where: int, pause: float) -> None:
+    times = clock(steps)
+    if where >= len(times):
+        return
+    gap = longest_gap(said([(ms, ms / 1000 + (pause if i >= where else 0)) for i, ms in enumerate(times)]))
+    assert gap >= pause + steps[where] / 1000 - 1e-6
+    assert gap <= pause + max(steps[1:]) / 1000 + 1e-6
+
+
+@given(st.lists(st.tuples(st.integers(1, 3000), st.floats(0, 50)), min_size=2, max_size=30))
+def test_a_delay_on_the_way_is_no_gap(lines: list[tuple[int, float]]) -> None:
+    times = clock([step for step, _ in lines])
+    # Lines come in order, so a late one holds up those behind it; the last one is in time.
+    at, heard_at = 0.0, []
+    for ms, (_, late) in zip(times[:-1], lines, strict=False):
+        at = max(at, ms / 1000 + late)
+        heard_at.append((ms, at))
+    in_time = [(ms, min(at, times[-1] / 1000)) for ms, at in heard_at] + [(times[-1], times[-1] / 1000)]
+    assert longest_gap(said(in_time)) == pytest.approx(max(step for step, _ in lines[1:]) / 1000, abs=1e-6)
+
+
+def ack(ms: int, way: str = "fsync") -> Word:
+    return Ack(way, ms, ms)
+
+
+def test_a_disk_that_stalls_is_a_gap_although_the_canary_ticks_on() -> None:
+    ticks = said([(ms, ms / 1000) for ms in range(0, 10_001, 200)])
+    work = said([(ms, ms / 1000) for ms in [*range(0, 4000, 20), *range(7000, 10_000, 20)]], ack)
+    assert longest_gap(ticks) == pytest.approx(0.2)
+    assert longest_gap([*ticks, *work]) == pytest.approx(7.0 - 3.98)
+
+
+def test_a_stall_that_never_ends_lasts_until_the_last_sign_of_life() -> None:
+    ticks = said([(ms, ms / 1000) for ms in range(0, 10_001, 200)])
+    work = said([(ms, ms / 1000) for ms in range(0, 4000, 20)], ack)
+    assert longest_gap([*ticks, *work]) == pytest.approx(10.0 - 3.98)
+    failed = [Heard(4.0, Failed(way, 200, 5, "Input/output error")) for way in WAYS]
+    assert longest_gap([*ticks, *work, *failed]) == pytest.approx(0.2), "they are at their end, not in a gap"
+    assert longest_gap([*ticks, *work, *failed[:2]]) == pytest.approx(10.0 - 3.98), "one of them hangs"
+
+
+def test_a_line_that_comes_again_much_later_changes_nothing() -> None:
+    words = said([(ms, ms / 1000) for ms in range(0, 2000, 200)])
+    again = [Heard(one.at + 60, one.word) for one in words]
+    assert longest_gap([*words, *again]) == longest_gap([*again, *words]) == longest_gap(words)
+    assert longest_gap([]) == longest_gap(words[:1]) == 0.0
+
+
+# --------------------------------------------------------------------------- the controller's side
+
+
+class NodeRunner(ScriptedRunner):
+    """A node whose streams are fed by the test."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(lambda _: (0, "", ""), host)
+        self.streams: list[LineStream] = []
+
+    def stream(self, argv: Sequence[str], name: str) -> LineStream:
+        self.ran.append(tuple(argv))
+        self.streams.append(LineStream(f"{name} on {self.host}"))
+        return self.streams[-1]
+
+
+@dataclass
+class FakeNode:
+    name: str
+    runner: NodeRunner
+
+    def says(self, *texts: str, run: int = RUN) -> None:
+        for text in texts:
+            self.runner.streams[-1].append(sealed(text, run))
+
+
+@pytest.fixture
+def nodes() -> list[FakeNode]:
+    return [FakeNode(name, NodeRunner(name)) for name in ("nodea", "nodeb")]
+
+
+@pytest.fixture
+def watch(nodes: list[FakeNode]) -> CanaryWatch:
+    return CanaryWatch(nodes, Region(1000, BLOCKS), RUN)
+
+
+class GuestRunner(ScriptedRunner):
+    """A guest with the port; its canary speaks through ``node`` when it starts and when it is stopped."""
+
+    def __init__(self, node: FakeNode, check: str = "") -> None:
+        super().__init__(self._do, "guest")
+        self.node = node
+        self.check = check
+        self.port = "/dev/vport1p2\n"
+        self.running = True
+        self.silent = False
+
+    def _do(self, argv: tuple[str, ...]) -> Answer:
+        if argv[:2] == (PROGRAM, "check"):
+            return 0, self.check, ""
+        if argv[:2] == (PROGRAM, "run") and not self.silent:
+            self.node.says("ack fsync 1 10", "ack dsync 1 11", "ack direct 1 12")
+        if argv[0] == "sh" and argv[-1] == PORT:
+            return 0, self.port, ""
+        if argv[0] == "sh" and argv[-1] == PID_FILE:
+            if not self.running:
+                return 2, "", f"cat: {PID_FILE}: No such file or directory\nsh: 1: kill: Illegal number: \n"
+            if not self.silent:
+                self.node.says("tick 400 20 0", "done 4116 0")
+        return 0, "", ""
+
+
+def test_a_region_is_the_end_of_the_device() -> None:
+    assert Region.at_end(10_000) == Region(10_000 - 1536, 1536)
+    assert Region.at_end(100, 30) == Region(70, 30)
+    with pytest.raises(InfrastructureError, match="a device of 30 blocks has no room for a canary's 30"):
+        Region.at_end(30, 30)
+
+
+def test_it_is_followed_on_both_nodes_before_it_starts(watch: CanaryWatch, nodes: list[FakeNode]) -> None:
+    guest = GuestRunner(nodes[0])
+    watch.start(guest, "/dev/vdb")
+    for node in nodes:
+        assert node.runner.ran[0] == ("truncate", "-s", "0", ACKS)
+        (followed,) = [argv for argv in node.runner.ran if ACKS in argv and argv[0] == "sh"]
+        assert "exec tail -n +1 -F" in followed[2]
+    (started,) = [argv for argv in guest.ran if argv[:2] == (PROGRAM, "run")]
+    options = dict(zip(started[2::2], started[3::2], strict=True))
+    assert options == {
+        "--device": "/dev/vdb", "--first-block": "1000", "--blocks": str(BLOCKS), "--port": "/dev/vport1p2",
+        "--run": str(RUN), "--mebibytes": "16", "--pid-file": PID_FILE,
+    }  # fmt: skip
+
+
+def test_a_guest_without_the_port_has_no_canary(watch: CanaryWatch, nodes: list[FakeNode]) -> None:
+    guest = GuestRunner(nodes[0])
+    guest.port = "\n"
+    with pytest.raises(InfrastructureError, match=f"no virtio port with the name {PORT}"):
+        watch.start(guest, "/dev/vdb")
+    assert not any(argv[0] == PROGRAM for argv in guest.ran)
+
+
+def test_a_canary_that_is_not_heard_has_not_started(
+    watch: CanaryWatch, nodes: list[FakeNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HEARD_SECONDS", 0.05)
+    guest = GuestRunner(nodes[0])
+    guest.silent = True
+    watch.follow(nodes[0])
+    nodes[0].says("ack fsync 1 10", run=RUN + 1)
+    with pytest.raises(DeadlineError, match="the first acknowledgement of the canary"):
+        watch.start(guest, "/dev/vdb")
+
+
+def test_what_was_said_on_both_nodes_is_judged_with_what_is_on_the_disk(
+    watch: CanaryWatch, nodes: list[FakeNode]
+) -> None:
+    guest = GuestRunner(nodes[0], "fsync 0 ok 1\nfsync 1 ok 2\ndsync 0 ok 1\n")
+    watch.start(guest, "/dev/vdb")
+    guest.node = nodes[1]
+    nodes[1].says("ack fsync 2 30", "ack dsync 2 31", run=RUN)
+    watch.stop(guest)
+    found = watch.report(guest, "/dev/vdc")
+    assert found.acknowledged == {"fsync": 2, "dsync": 2, "direct": 1}
+    assert found.lost == {"fsync": 0, "dsync": 1, "direct": 1}
+    assert (found.survived, found.memory_checked) == (True, 4116)
+    checked = (PROGRAM, "check", "--device", "/dev/vdc", "--first-block", "1000", "--blocks", str(BLOCKS),
+               "--run", str(RUN))  # fmt: skip
+    assert guest.ran[-1] == checked
+    lines = watch.said().splitlines()
+    assert lines[0] == sealed("ack fsync 1 10", RUN) and lines[-1] == sealed("done 4116 0", RUN) and len(lines) == 7
+
+
+def test_what_arrived_before_a_node_died_stays_and_nothing_is_emptied_when_it_is_back(
+    watch: CanaryWatch, nodes: list[FakeNode]
+) -> None:
+    guest = GuestRunner(nodes[0], "fsync 0 ok 1\n")
+    watch.start(guest, "/dev/vdb")
+    nodes[0].says("ack fsync 2 30")
+    nodes[0].runner.streams[0].append(sealed("ack fsync 3 50", RUN)[:-3])
+    nodes[0].runner.streams[0].end("the node died")
+    watch.follow(nodes[0])
+    assert [argv[0] for argv in nodes[0].runner.ran].count("truncate") == 1
+    nodes[0].says("ack fsync 1 10")
+    found = watch.report(guest, "/dev/vdb")
+    assert found.acknowledged["fsync"] == 2 and found.lost["fsync"] == 1 and not found.survived
+    assert watch.report(guest, "/dev/vdb", survived=True).survived
+
+
+def test_the_time_a_line_came_is_the_controllers(watch: CanaryWatch, nodes: list[FakeNode]) -> None:
+    guest = GuestRunner(nodes[0])
+    watch.start(guest, "/dev/vdb")
+    time.sleep(0.5)
+    # A guest that was paused: its clock stood still.
+    nodes[0].says("ack fsync 2 30", "tick 40 1 0")
+    guest.silent = True
+    deadline = time.monotonic() + 10
+    while len(watch._followed[0].arrivals) < 5 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert 0.4 < watch.report(guest, "/dev/vdb").longest_gap_seconds < 10
+
+
+def test_a_canary_that_died_is_not_waited_for(watch: CanaryWatch, nodes: list[FakeNode]) -> None:
+    guest = GuestRunner(nodes[0])
+    watch.start(guest, "/dev/vdb")
+    guest.running = False
+    with pytest.raises(LostGuestError, match="the canary in guest is not running any more"):
+        watch.stop(guest)
+
+
+def test_a_last_word_that_does_not_come(
+    watch: CanaryWatch, nodes: list[FakeNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest = GuestRunner(nodes[0])
+    watch.start(guest, "/dev/vdb")
+    monkeypatch.setattr(module, "STOP_SECONDS", 0.05)
+    guest.silent = True
+    with pytest.raises(DeadlineError, match="the canary's last word"):
+        watch.stop(guest)
+
+
+def test_an_unreadable_region_is_no_region_without_losses(watch: CanaryWatch, nodes: list[FakeNode]) -> None:
+    with pytest.raises(InfrastructureError, match="what the canary found on the disk is unreadable"):
+        watch.report(GuestRunner(nodes[0], "fsync 99 ok 1\n"), "/dev/vdb")
+    broken = ScriptedRunner(lambda _: (1, "", "canary: read /dev/vdb at block 7: Input/output error\n"))
+    with pytest.raises(CommandError, match="at block 7"):
+        watch.report(broken, "/dev/vdb")
+
+
+def test_following_ends_on_the_nodes_too_and_a_dead_one_is_no_error(
+    watch: CanaryWatch, nodes: list[FakeNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch.follow(nodes[0])
+    watch.follow(nodes[1])
+    told = nodes[0].runner.ran[-1][-1]
+    monkeypatch.setattr(nodes[1].runner, "_answer", lambda _: 1 / 0)
+    monkeypatch.setattr(
+        nodes[1].runner, "run", lambda *_, **__: (_ for _ in ()).throw(InfrastructureError("nodeb is gone"))
+    )
+    watch.close()
+    assert nodes[0].runner.ran[-1][:2] == ("sh", "-c") and nodes[0].runner.ran[-1][-1] == told
+    assert "kill" in nodes[0].runner.ran[-1][2]
+
+
+def shell(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    argv = ["sh", "-c", script, "sh", *map(str, arguments)]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+
+
+def test_the_port_is_found_by_its_name(tmp_path: Path) -> None:
+    for port, name in (("vport1p1", "org.qemu.guest_agent.0"), ("vport1p2", PORT), ("vport1p3", f"{PORT}0")):
+        (tmp_path / port).mkdir()
+        (tmp_path / port / "name").write_text(f"{name}\n")
+    (tmp_path / "vport1p0").mkdir()
+    script = module._FIND_PORT.replace("/sys/class/virtio-ports", str(tmp_path))
+    assert (found := shell(script, PORT)).stdout == "/dev/vport1p2\n" and found.returncode == 0
+    assert (found := shell(script, "another")).stdout == "" and found.returncode == 0
+    assert shell(script.replace(str(tmp_path), str(tmp_path / "none")), PORT).returncode == 0
+
+
+def test_a_file_is_followed_from_its_beginning_until_told_to_leave(tmp_path: Path) -> None:
+    acks_file, pid_file = tmp_path / "acks", tmp_path / "pid"
+    argv = ["sh", "-c", module._FOLLOW, "sh", str(acks_file), str(pid_file)]
+    acks_file.write_text("one\n")
+    got: list[str] = []
+    came = threading.Event()
+
+    def read(stream: Iterator[str]) -> None:
+        for line in stream:
+            got.append(line)
+            came.set()
+
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as tail:
+        assert tail.stdout is not None
+        reader = threading.Thread(target=read, args=(tail.stdout,), daemon=True)
+        reader.start()
+        assert came.wait(10)
+        with acks_file.open("a") as file:
+            file.write("two\n")
+        deadline = time.monotonic() + 10
+        while len(got) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert shell(module._LEAVE, pid_file).returncode == 0
+        assert tail.wait(10) != 0
+        reader.join(10)
+    assert got == ["one\n", "two\n"] and not pid_file.exists()
+
+
+# --------------------------------------------------------------------------- the program itself
+
+FIRST, DISK_BLOCKS = 5, 4096
+PIECE = 20
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not shutil.which("gcc"):
+        pytest.skip("there is no gcc")
+    folder = tmp_path_factory.mktemp("program")
+    source = recipe.recipes_directory() / "src" / "canary.c"
+    argv = ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", str(folder / "canary"), str(source)]
+    subprocess.run(argv, check=True, timeout=120)
+    try:
+        os.close(os.open(folder / "canary", os.O_RDONLY | os.O_DIRECT))
+    except OSError:
+        pytest.skip(f"the file system of {folder} has no O_DIRECT")
+    return folder / "canary"
+
+
+class Bird:
+    """A canary on a file, with a file for its port."""
+
+    def __init__(self, program: Path, folder: Path) -> None:
+        self.program = program
+        self.disk, self.port, self.pid_file = folder / "disk", folder / "port", folder / "pid"
+        # Not zero: the region has to be cleared, and only the region.
+        self.disk.write_bytes(b"\xee" * (FIRST + 3 * PIECE + 7) * BLOCK_BYTES)
+        self.port.touch()
+
+    def call(
+        self, what: str, *more: object, run: int = RUN, blocks: int = 3 * PIECE
+    ) -> subprocess.CompletedProcess[str]:
+        argv = [self.program, what, "--device", self.disk, "--first-block", FIRST, "--blocks", blocks, "--run", run]
+        # Its output is read to its end: a canary that kept the pipe open would hang here.
+        return subprocess.run(
+            [*map(str, argv), *map(str, more)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            # A write behind a limit of its size is to be an error and not its end: Python ignores that signal too.
+            restore_signals=False,
+        )
+
+    def start(self) -> None:
+        done = self.call("run", "--port", self.port, "--pid-file", self.pid_file, "--mebibytes", 1)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+    def words(self) -> tuple[Heard, ...]:
+        return heard(((0.0, line) for line in self.port.read_text().split("\n")), RUN)
+
+    def wait(self, enough: Callable[[list[Word]], bool]) -> list[Word]:
+        deadline = time.monotonic() + 30
+        while not enough(words := [one.word for one in self.words()]):
+            assert time.monotonic() < deadline, words[-5:]
+            time.sleep(0.05)
+        return words
+
+    def newest(self) -> int:
+        """The record that every way has reached."""
+        reached = dict.fromkeys(WAYS, 0)
+        for one in self.words():
+            if isinstance(one.word, Ack):
+                reached[one.word.way] = max(reached[one.word.way], one.word.number)
+        return min(reached.values())
+
+    def end(self, how: signal.Signals) -> None:
+        os.kill(int(self.pid_file.read_text()), how)
+
+    def found(self, run: int = RUN) -> tuple[Slot, ...]:
+        done = self.call("check", run=run)
+        assert done.returncode == 0, done.stderr
+        return parse_check(done.stdout, 3 * PIECE)
+
+    def judged(self) -> Canary:
+        return report(self.words(), self.found(), 3 * PIECE)
+
+    def flip(self, way: str, slot: int, offset: int) -> None:
+        with self.disk.open("r+b") as file:
+            at = (FIRST + WAYS.index(way) * PIECE + slot) * BLOCK_BYTES + offset
+            file.seek(at)
+            byte = file.read(1)[0]
+            file.seek(at)
+            file.write(bytes([byte ^ 0x80]))
+
+
+@pytest.fixture
+def bird(program: Path, tmp_path: Path) -> Iterator[Bird]:
+    bird = Bird(program, tmp_path)
+    yield bird
+    if bird.pid_file.exists() and bird.pid_file.read_text().strip():
+        pid = int(bird.pid_file.read_text())
+        # Only what is really this test's, and still there.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if Path(f"/proc/{pid}/exe").readlink() == bird.program:
+                os.kill(pid, signal.SIGKILL)
+
+
+def test_a_canary_that_is_stopped_lost_nothing_and_says_so(bird: Bird) -> None:
+    bird.start()
+    assert {one.word.way for one in bird.words() if isinstance(one.word, Ack)} <= set(WAYS)
+    bird.wait(lambda _: bird.newest() > PIECE + 3)
+    bird.end(signal.SIGTERM)
+    words = bird.wait(lambda words: any(isinstance(word, Done) for word in words))
+    found = bird.judged()
+    assert found.survived and found.total_lost == found.corrupt == found.memory_wrong == 0
+    assert min(found.acknowledged.values()) > PIECE, "the rings went round"
+    assert found.memory_checked > 256, "all of it was looked at once more at the end"
+    assert any(isinstance(word, Tick) for word in words) and found.longest_gap_seconds < 30
+    deadline = time.monotonic() + 10
+    while bird.pid_file.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not bird.pid_file.exists()
+    everything = bird.disk.read_bytes()
+    outside = everything[: FIRST * BLOCK_BYTES] + everything[(FIRST + 3 * PIECE) * BLOCK_BYTES :]
+    assert set(outside) == {0xEE}, "nothing beside the region was written"
+
+
+def test_each_way_counts_without_a_hole_and_at_a_bounded_pace(bird: Bird) -> None:
+    bird.start()
+    words = bird.wait(lambda _: bird.newest() >= 10)
+    for way in WAYS:
+        numbers = [word.number for word in words if isinstance(word, Ack) and word.way == way]
+        times = [word.at_ms for word in words if isinstance(word, Ack) and word.way == way]
+        assert numbers == list(range(1, len(numbers) + 1))
+        assert len(times) / (times[-1] - times[0]) * 1000 < 60 and times == sorted(times)
+
+
+def test_after_a_kill_every_acknowledged_record_is_there_and_each_missing_one_is_seen(bird: Bird) -> None:
+    bird.start()
+    bird.wait(lambda _: bird.newest() >= 8)
+    before = bird.disk.read_bytes()
+    bird.wait(lambda _: bird.newest() >= 12)
+    bird.end(signal.SIGKILL)
+    found = bird.judged()
+    assert not found.survived and found.total_lost == found.corrupt == 0
+    assert all(0 < found.acknowledged[way] <= PIECE for way in WAYS), "else the older disk below is no loss"
+    # The disk of a while ago: what was acknowledged since is lost.
+    bird.disk.write_bytes(before)
+    found = bird.judged()
+    assert found.total_lost > 0 and found.corrupt == 0
+    assert re.fullmatch(r"\w+ record \d+ was acknowledged; its slot is empty", found.examples[0])
+
+
+@pytest.mark.parametrize("offset", [24, 32, 40, 48, 2047, 4095])
+def test_a_changed_bit_anywhere_is_seen(bird: Bird, offset: int) -> None:
+    bird.start()
+    bird.wait(lambda _: bird.newest() >= 3)
+    bird.end(signal.SIGKILL)
+    assert all(slot.state == "ok" for slot in bird.found())
+    for way in WAYS:
+        bird.flip(way, 1, offset)
+    assert [(slot.way, slot.slot) for slot in bird.found() if slot.state == "wrong"] == [(way, 1) for way in WAYS]
+    assert bird.judged().corrupt == 3
+
+
+def test_a_whole_record_where_it_does_not_belong_is_wrong_and_another_runs_is_foreign(bird: Bird) -> None:
+    bird.start()
+    bird.wait(lambda _: bird.newest() >= 3)
+    bird.end(signal.SIGKILL)
+    data = bytearray(bird.disk.read_bytes())
+    one, two = FIRST * BLOCK_BYTES, (FIRST + 1) * BLOCK_BYTES
+    data[two : two + BLOCK_BYTES] = data[one : one + BLOCK_BYTES]
+    bird.disk.write_bytes(data)
+    slots = bird.found()
+    assert slots[:2] == (Slot("fsync", 0, "ok", 1), Slot("fsync", 1, "wrong", 1))
+    assert {slot.state for slot in bird.found(RUN + 1)} == {"foreign"}
+    assert len(bird.found(RUN + 1)) == len(slots)
+
+
+def test_a_record_that_changes_in_memory_is_noticed(bird: Bird) -> None:
+    bird.start()
+    pid = int(bird.pid_file.read_text())
+    magic = (0x6D654D79726E6143).to_bytes(8, "little") + RUN.to_bytes(8, "little")
+    with contextlib.ExitStack() as stack:
+        try:
+            memory = stack.enter_context(Path(f"/proc/{pid}/mem").open("r+b", buffering=0))
+        except PermissionError:
+            pytest.skip("another process's memory may not be written here")
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            begin, end = (int(word, 16) for word in line.split()[0].split("-"))
+            if " rw-p " not in line or end - begin < 2**20 or "[" in line:
+                continue
+            memory.seek(begin)
+            held = memory.read(end - begin)
+            places = [at for at in range(0, len(held), BLOCK_BYTES) if held[at : at + 16] == magic]
+            for at in places[:200]:
+                memory.seek(begin + at + 4095)
+                memory.write(bytes([held[at + 4095] ^ 1]))
+    bird.end(signal.SIGTERM)
+    words = bird.wait(lambda words: any(isinstance(word, Done) for word in words))
+    (done,) = [word for word in words if isinstance(word, Done)]
+    forgotten = [word for word in words if isinstance(word, Forgotten)]
+    assert done.wrong > 20 and len(forgotten) == 20, "all are counted and some are shown"
+    assert bird.judged().memory_wrong == done.wrong
+
+
+def test_a_port_that_nobody_reads_holds_up_no_record(bird: Bird) -> None:
+    bird.port.unlink()
+    os.mkfifo(bird.port)
+    reader = os.open(bird.port, os.O_RDWR)
+    try:
+        # A pipe that is full from the beginning.
+        os.set_blocking(reader, False)
+        try:
+            while True:
+                os.write(reader, b"x" * 4096)
+        except BlockingIOError:
+            pass
+        bird.start()
+        deadline = time.monotonic() + 30
+        while min((slot.number for slot in bird.found()), default=0) < 10:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        bird.end(signal.SIGKILL)
+    finally:
+        os.close(reader)
+
+
+def test_there_is_one_canary_at_a_time(bird: Bird) -> None:
+    bird.start()
+    before = bird.newest()
+    done = bird.call("run", "--port", bird.port, "--pid-file", bird.pid_file)
+    assert done.returncode == 1 and "there is a canary already" in done.stderr
+    bird.wait(lambda _: bird.newest() > before + 2)
+
+
+@pytest.mark.parametrize(
+    ("what", "more", "status", "says"),
+    [
+        ("run", ("--port", "/nonexistent/port"), 1, "canary: open /nonexistent/port: No such file"),
+        ("run", ("--port", "/dev/null", "--first-block", "100"), 1, "canary: .*disk has no block 159: it is too small"),
+        ("check", ("--first-block", "100"), 1, "canary: read .*disk at block 100: it ends there"),
+        ("run", (), 2, "^usage: canary"),
+        ("run", ("--port", "/dev/null", "--mebibytes", "0"), 2, "^usage: canary"),
+        ("check", ("--blocks", "2"), 2, "^usage: canary"),
+        ("check", ("--run", "x"), 2, "^usage: canary"),
+        ("check", ("--port", "/dev/null"), 2, "^usage: canary"),
+        ("check", ("--loud",), 2, "^usage: canary"),
+        ("sing", (), 2, "^usage: canary"),
+    ],
+)
+def test_the_program_says_what_it_could_not_do(
+    bird: Bird, what: str, more: tuple[str, ...], status: int, says: str
+) -> None:
+    if what == "run" and status == 1:
+        more = (*more, "--pid-file", str(bird.pid_file))
+    done = bird.call(what, *more)
+    assert done.returncode == status and re.search(says, done.stderr), done
+
+
+def limited(pid: int, blocks: int) -> None:
+    """Let nothing be written behind the first ``blocks`` of a file."""
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (blocks * BLOCK_BYTES, resource.RLIM_INFINITY))
+
+
+def test_a_region_that_cannot_be_cleared_is_said_at_the_start(bird: Bird) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limited(os.getpid(), FIRST + 2 * PIECE)
+    try:
+        done = bird.call("run", "--port", bird.port, "--pid-file", bird.pid_file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert done.returncode == 1 and re.fullmatch(r"canary: clear .*disk: File too large\n", done.stderr), done
+
+
+def test_a_way_that_fails_says_so_and_the_others_go_on(bird: Bird) -> None:
+    bird.start()
+    bird.wait(lambda _: bird.newest() >= 3)
+    limited(int(bird.pid_file.read_text()), FIRST + 2 * PIECE)
+    words = bird.wait(lambda words: any(isinstance(word, Failed) for word in words))
+    (failed,) = [word for word in words if isinstance(word, Failed)]
+    assert (failed.way, failed.errno, failed.words) == ("direct", 27, "File too large")
+    bird.wait(lambda words: max(word.number for word in words if isinstance(word, Ack)) > failed.number + 5)
+    bird.end(signal.SIGTERM)
+    bird.wait(lambda words: any(isinstance(word, Done) for word in words))
+    found = bird.judged()
+    assert found.acknowledged["direct"] == failed.number - 1 < min(found.acknowledged[way] for way in WAYS[:2])
+    assert found.total_lost == found.corrupt == 0
+    assert found.examples == (f"direct record {failed.number} could not be written: File too large",)

@@ -1,0 +1,88 @@
+"""libvirt's figures of a migration, and its refusals."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from harness.parse.migration import Figures, figures, unsafe_refusal
+
+# A busy machine is no failure.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
+
+COMPLETED: dict[str, object] = {
+    "type": 3, "operation": 5, "time_elapsed": 5312, "downtime": 87, "setup_time": 4,
+    "data_total": 537923584, "data_processed": 301219840, "data_remaining": 0,
+    "memory_total": 537923584, "memory_processed": 301219840, "memory_remaining": 0, "memory_bps": 58720256,
+    "memory_constant": 91223, "memory_normal": 72811, "memory_normal_bytes": 298233856, "memory_dirty_rate": 0,
+    "memory_iteration": 4, "memory_page_size": 4096, "memory_postcopy_requests": 0,
+}  # fmt: skip
+UNDER_WAY: list[dict[str, object]] = [
+    {"type": 2, "downtime": 300, "data_processed": 100, "memory_iteration": 1, "memory_total": 500},
+    {"type": 2, "downtime": 900, "data_processed": 300, "memory_iteration": 6, "auto_converge_throttle": 40},
+    {"type": 2, "downtime": 700, "data_processed": 200, "memory_iteration": 5, "auto_converge_throttle": 30},
+]
+WITHOUT_SHARED = "Unsafe migration: Migration without shared storage is unsafe"
+OTHER_CACHE = "Unsafe migration: Migration may lead to data corruption if disks use cache other than none or directsync"
+
+
+def test_the_figures_of_a_completed_migration() -> None:
+    assert figures(COMPLETED) == Figures(
+        downtime_ms=87, iterations=4, transferred_bytes=301219840, memory_bytes=537923584, throttle_percent=None
+    )
+
+
+def test_what_the_completed_job_has_wins_except_for_the_throttle() -> None:
+    assert figures(COMPLETED, UNDER_WAY) == Figures(87, 4, 301219840, 537923584, throttle_percent=40)
+    assert figures({**COMPLETED, "auto_converge_throttle": 0}, UNDER_WAY).throttle_percent == 40
+    assert figures({**COMPLETED, "auto_converge_throttle": 60}, UNDER_WAY).throttle_percent == 60
+
+
+def test_a_migration_that_did_not_complete_has_only_what_was_seen() -> None:
+    # The downtime of a sample is what QEMU expects, not what was.
+    assert figures({}, UNDER_WAY) == Figures(None, 6, 300, 500, 40)
+    assert figures({"type": 4, "downtime": 300}, UNDER_WAY).downtime_ms is None
+    assert figures({}) == figures({"type": 0}) == Figures()
+
+
+def test_no_value_is_not_zero_and_zero_is_a_value() -> None:
+    assert figures({"downtime": 0, "memory_iteration": 0}, UNDER_WAY) == Figures(0, 0, 300, 500, 40)
+
+
+NUMBERS = st.none() | st.integers(0, 2**63) | st.booleans() | st.text(max_size=3)
+SAMPLE = st.dictionaries(st.sampled_from(sorted(COMPLETED)), NUMBERS)
+
+
+@given(SAMPLE, st.lists(SAMPLE, max_size=4))
+def test_no_statistics_break_it_and_every_figure_was_in_them(
+    completed: dict[str, object], seen: list[dict[str, object]]
+) -> None:
+    found = figures(completed, seen)
+    everything = [value for sample in (completed, *seen) for value in sample.values() if type(value) is int]
+    for value in (found.downtime_ms, found.iterations, found.transferred_bytes, found.memory_bytes):
+        assert value is None or value in everything
+    if type(completed.get("memory_iteration")) is int:
+        assert found.iterations == completed["memory_iteration"]
+
+
+@pytest.mark.parametrize("prefix", ["", "error: ", "internal error: "])
+@pytest.mark.parametrize("text", [WITHOUT_SHARED, OTHER_CACHE, OTHER_CACHE.removeprefix("Unsafe migration: ")])
+def test_a_refusal_for_safety(text: str, prefix: str) -> None:
+    assert unsafe_refusal(prefix + text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "operation failed: migration out job: unexpectedly failed",
+        "Cannot access storage file '/dev/drbd0': Wrong medium type",
+        "Requested operation is not valid: cannot migrate domain: the migration has been disabled",
+        "internal error: qemu unexpectedly closed the monitor: Could not open '/dev/drbd0': Wrong medium type",
+        "The cache mode 'unsafe' of the disk is fine for a migration",
+    ],
+)
+def test_other_errors_are_none(text: str) -> None:
+    assert not unsafe_refusal(text)

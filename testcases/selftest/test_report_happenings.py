@@ -1,0 +1,599 @@
+"""What the report says of migrations, of what the guest read and kept, of DRBD's alarms and of the arms."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from test_report import (
+    BLOCKS,
+    HEALTHY,
+    HOSTILE,
+    diverged,
+    everything,
+    evidence,
+    idle,
+    mutator,
+    nodes,
+    planted,
+    run_of,
+    terminal,
+    text_of,
+    verdict,
+)
+
+from harness.model import (
+    Aftermath,
+    Alarms,
+    Arm,
+    CacheMode,
+    Canary,
+    Cell,
+    ClientKind,
+    Crash,
+    Evidence,
+    Extent,
+    Failure,
+    Fault,
+    Migration,
+    MigrationOutcome,
+    Ownership,
+    Protocol,
+    Readings,
+    SplitBrain,
+    Verdict,
+    VerdictKind,
+    Work,
+    extents_of,
+)
+from harness.report import Result
+from harness.report.alarms import alarm_grid, alarm_sentence, arm_grid
+from harness.report.asked import Match, asked_and_seen
+from harness.report.described import arm_words, describe
+from harness.report.grid import Grid, Slot, grid
+from harness.report.html import evidence_html, render_html
+from harness.report.kept import kept_grid, kept_sentence, loss_grid
+from harness.report.migrated import migration_grid, migration_sentence, timelines
+from harness.report.summary import Answer, headline
+from harness.report.table import figures
+from harness.report.view import anchors
+from harness.report.words import milliseconds
+
+KEPT = Canary({"fsync": 1204, "dsync": 900}, {}, 0, 5300, 0, 1.3)
+
+
+def moved(number: int, **changes: object) -> Migration:
+    source, target = ("node-a", "node-b") if number % 2 else ("node-b", "node-a")
+    made = Migration(
+        number, source, target, MigrationOutcome.COMPLETED, 5.0 * number, 2.5, 100.0 * number, 3, 210 << 20, 256 << 20,
+        None, 3.25,
+    )  # fmt: skip
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def migrated() -> Result:
+    """Three migrations during the work, one of them refused, and one between the readings."""
+    cell = Cell("ext4-buffered", cache=CacheMode.NONE, migrations=3, seconds=60)
+    moves = (
+        moved(1),
+        moved(2, throttle_percent=20),
+        moved(3, outcome=MigrationOutcome.REFUSED, downtime_ms=None, iterations=None, transferred_bytes=None,
+              words=f"Unsafe migration: {HOSTILE}"),
+        moved(4, during="readings"),
+    )  # fmt: skip
+    found = evidence(
+        cell, [], [], work=Work(60.4), migrations=moves, canary=KEPT, readings=Readings(BLOCKS, "node-a", "node-b"),
+        happened=(f"somebody did {HOSTILE}",), console_trouble=(f"EXT4-fs error {HOSTILE}",),
+    )  # fmt: skip
+    return Result(cell, verdict(VerdictKind.CLEAN, "Nothing."), found)
+
+
+def misread() -> Result:
+    cell = Cell("swap", cache=CacheMode.WRITEBACK, migrations=2, unsafe_migration=True)
+    readings = Readings(
+        BLOCKS,
+        "node-a",
+        "node-b",
+        extents_of([5, 6, 99]),
+        Ownership(live=2, dead=1, method="debugfs", names=("/a.db",)),
+    )
+    canary = replace(KEPT, lost={"fsync": 3}, memory_wrong=2, examples=(f"record 12 is gone {HOSTILE}",))
+    found = evidence(cell, [], [], migrations=(moved(1), moved(2)), readings=readings, canary=canary)
+    return Result(cell, verdict(VerdictKind.CORRUPT, "Three blocks were read differently."), found)
+
+
+def crashed(crash: Crash, cache: CacheMode, protocol: Protocol, lost: dict[str, int], workload: str = "ext4") -> Result:
+    cell = Cell(workload, cache=cache, crash=crash, arm=Arm(protocol))
+    after = Aftermath(
+        crash, 5.1, 1.25 if crash is Crash.NODE else None, 23.4, 31.5, 17, 4096, 0, "clean", 0, ("was forced",)
+    )
+    found = evidence(cell, [], [], canary=replace(KEPT, lost=lost, survived=False), aftermath=after)
+    kind = VerdictKind.CORRUPT if lost else VerdictKind.CLEAN
+    return Result(cell, verdict(kind, "It crashed."), found)
+
+
+def alarmed(arm: Arm, alarms: Alarms | None, differing: int = 0) -> Result:
+    cell = Cell("mutator", cache=CacheMode.NONE, arm=arm)
+    blocks = list(range(differing))
+    kind = VerdictKind.DIVERGED if differing else VerdictKind.CLEAN
+    return Result(cell, verdict(kind, "Said.", differing), evidence(cell, blocks, blocks, alarms=alarms))
+
+
+NOISY = Alarms(
+    "crc32c",
+    (*(Extent(8 * at, 8) for at in range(30)), Extent(0, 8)),
+    (Extent(0, 8), Extent(800, 8)),
+    14, 12.0, 60.0, 40960,
+    SplitBrain(
+        12.5, {"node-a": HEALTHY, "node-b": replace(HEALTHY, connection="StandAlone")}, 5, "node-b", True
+    ),
+)  # fmt: skip
+
+
+def alarm_cells() -> list[Result]:
+    return [alarmed(Arm(integrity="crc32c"), NOISY), alarmed(Arm(), Alarms(watched_seconds=60), 535)]
+
+
+def sample() -> list[Result]:
+    return [
+        planted(), mutator(), idle(), migrated(), misread(),
+        crashed(Crash.NODE, CacheMode.NONE, Protocol.A, {"fsync": 12, "direct": 1}),
+        crashed(Crash.NODE, CacheMode.NONE, Protocol.C, {}),
+        crashed(Crash.QEMU, CacheMode.NONE, Protocol.C, {}),
+        *alarm_cells(),
+        Result(Cell("mutator", cache=CacheMode.NONE, arm=Arm(scatter_gather=False)), None, None),
+    ]  # fmt: skip
+
+
+def shown(table: Grid | None, row: int = 0) -> dict[str, str]:
+    """One row of ``table``, by the names of its columns."""
+    assert table is not None
+    return {name: slot.text for name, slot in zip(table.columns, table.rows[row], strict=True)}
+
+
+def tones(table: Grid | None, row: int = 0) -> dict[str, str]:
+    assert table is not None
+    return {name: slot.tone for name, slot in zip(table.columns, table.rows[row], strict=True)}
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return render_html(run_of(sample()), sample(), "A run")
+
+
+# --------------------------------------------------------------------------- tables
+
+
+def test_a_table_has_no_column_that_nobody_filled() -> None:
+    made = grid("x", ("a", "b", "c"), [(Slot("1"), Slot(), Slot()), (Slot("2"), Slot(tone="odd"), Slot("3"))])
+    assert made and made.columns == ("a", "c")
+    assert [[slot.text for slot in row] for row in made.rows] == [["1", ""], ["2", "3"]]
+    assert grid("x", ("a",), []) is None
+
+
+def test_short_times() -> None:
+    said = [milliseconds(ms) for ms in (0, 0.44, 9.99, 420.4, 999.6, 1240, 185_000)]
+    assert said == ["0 ms", "0.4 ms", "10 ms", "420 ms", "1.0 s", "1.2 s", "3 min 05 s"]
+
+
+# --------------------------------------------------------------------------- migrations
+
+
+def test_each_migration_is_a_row() -> None:
+    results = [diverged(), migrated(), misread()]
+    table = migration_grid(results, anchors(results))
+    assert table and len(table.rows) == 6
+    assert shown(table, 1) == {
+        "Cell": "none-ext4-buffered-migrate3", "#": "2", "From, to": "node-b \u2192 node-a", "Outcome": "completed",
+        "Duration": "2.50 s", "Downtime": "200 ms", "Iterations": "3", "Transferred": "210.0 MiB of 256",
+        "Throttled by": "20 %", "Both Primary": "3.25 s", "During": "", "In its words": "",
+    }  # fmt: skip
+    refused = shown(table, 2)
+    assert (refused["Outcome"], refused["Downtime"], refused["Transferred"]) == ("refused", "", "")
+    assert refused["In its words"].startswith("Unsafe migration:")
+    assert shown(table, 3)["During"] == "readings"
+    assert table.rows[1][0].anchor == anchors(results)[1]
+    chips = [row[3] for row in table.rows]
+    assert {(chip.tone, chip.sign) for chip in chips} == {("clean", "\u2713"), ("refused", "/")}
+
+
+def test_the_migrations_in_one_sentence() -> None:
+    assert migration_sentence([migrated(), misread()]) == (
+        "6 migrations: 5 completed, 1 refused; downtime median 200 ms, worst 400 ms."
+    )
+    slow = Result(misread().cell, None, Evidence(misread().cell, 1, "", migrations=(moved(1, downtime_ms=1240.0),)))
+    assert migration_sentence([slow]) == "1 migration: 1 completed; downtime median 1.2 s, worst 1.2 s."
+    failed = Evidence(slow.cell, 1, "", migrations=(moved(1, outcome=MigrationOutcome.FAILED),))
+    assert migration_sentence([replace(slow, evidence=failed)]) == "1 migration: 1 failed."
+    assert migration_sentence(everything()) == ""
+
+
+def test_migrations_between_readings_are_listed_beside_the_timeline() -> None:
+    results = [diverged(), migrated()]
+    (one,) = timelines(results, anchors(results))
+    assert one.drawing and one.anchor == anchors(results)[1]
+    assert [len(lane.bars) for lane in one.drawing.lanes] == [2, 1]
+    assert one.others == ("4: node-b \u2192 node-a completed, 2.50 s, downtime 400 ms (during the readings)",)
+
+
+# --------------------------------------------------------------------------- what the guest read and kept
+
+
+def test_what_was_kept_stands_beside_what_happened() -> None:
+    results = [diverged(), migrated(), misread(), *sample()[5:8]]
+    table = kept_grid(results, anchors(results))
+    good, bad, crash = shown(table, 0), shown(table, 1), shown(table, 2)
+    assert table and len(table.rows) == 5
+    assert good["Happened"] == "3 of 4 migrations" and bad["Happened"] == "2 migrations"
+    assert (good["Two readings"], bad["Two readings"]) == ("equal", "3 blocks differ: 2 live, 1 dead")
+    assert (good["Lost, fsync"], bad["Lost, fsync"], crash["Lost, fsync"]) == (
+        "0 of 1 204",
+        "3 of 1 204",
+        "12 of 1 204",
+    )
+    assert (bad["Lost, dsync"], bad["Lost, direct"], crash["Lost, direct"]) == ("0 of 900", "", "1 of 0")
+    assert bad["Records in memory"] == "2 wrong in 5 300 looks" and good["Longest gap"] == "1.30 s"
+    assert good["Corrupt records"] == "0"
+    assert tones(table, 0)["Lost, fsync"] == "" and tones(table, 1)["Lost, fsync"] == "odd"
+    assert tones(table, 1)["Records in memory"] == tones(table, 1)["Two readings"] == "odd"
+    assert crash["Happened"] == "the Primary loses its power" and crash["fsck"] == "clean"
+    assert (crash["Promoted after"], crash["Guest answers after"], crash["Rejoined after"]) == (
+        "1.25 s", "23.4 s", "31.5 s")  # fmt: skip
+    assert crash["Blocks differing at the crash"] == "17" and crash["fio's wrong reads"] == "0"
+    assert shown(table, 4)["Promoted after"] == ""
+
+
+def test_a_file_system_that_was_damaged_stands_out() -> None:
+    result = crashed(Crash.QEMU, CacheMode.UNSAFE, Protocol.C, {})
+    assert result.evidence and result.evidence.aftermath
+    after = replace(result.evidence.aftermath, fsck_status=4, wrong_reads=2)
+    table = kept_grid([replace(result, evidence=replace(result.evidence, aftermath=after))], ["x"])
+    assert shown(table)["fsck"] == "status 4" and shown(table)["fio's wrong reads"] == "2"
+    assert tones(table)["fsck"] == tones(table)["fio's wrong reads"] == "odd"
+
+
+def test_a_fault_that_ended_every_migration_is_told() -> None:
+    cell = Cell("swap", cache=CacheMode.NONE, migrations=2, fault=Fault.LINK_CUT)
+    result = Result(cell, None, Evidence(cell, 1, "", canary=KEPT))
+    told = shown(kept_grid([result], ["x"]))["Happened"]
+    assert told == "none of 2 migrations, the replication link is cut in mid-migration"
+
+
+def test_losses_by_cache_mode_and_protocol() -> None:
+    results = [
+        crashed(Crash.RESET, CacheMode.WRITEBACK, Protocol.C, {}),
+        crashed(Crash.NODE, CacheMode.NONE, Protocol.A, {"direct": 1, "fsync": 12}),
+        crashed(Crash.NODE, CacheMode.NONE, Protocol.C, {}),
+        crashed(Crash.QEMU, CacheMode.NONE, Protocol.C, {}),
+        migrated(),
+    ]
+    table = loss_grid(results, anchors(results))
+    assert table and table.columns == ("", "The Primary loses its power", "QEMU is killed", "The guest is reset")
+    assert [[slot.text for slot in row] for row in table.rows] == [
+        ["cache=none, protocol C", "0 of 2 104", "0 of 2 104", ""],
+        ["cache=none, protocol A", "13 of 2 104 (12 fsync and 1 direct)", "", ""],
+        ["cache=writeback, protocol C", "", "", "0 of 2 104"],
+    ]
+    assert (table.rows[0][1].tone, table.rows[1][1].tone) == ("good", "odd")
+    assert table.rows[1][1].anchor == anchors(results)[1]
+    assert loss_grid([migrated()], ["x"]) is None
+
+
+def test_two_workloads_in_the_same_place_have_two_rows() -> None:
+    results = [crashed(Crash.NODE, CacheMode.NONE, Protocol.C, {}, name) for name in ("swap", "ext4")]
+    table = loss_grid(results, anchors(results))
+    assert table and {row[0].text for row in table.rows} == {
+        "cache=none, protocol C, swap", "cache=none, protocol C, ext4"}  # fmt: skip
+
+
+def test_the_records_in_one_sentence() -> None:
+    fine = [migrated(), crashed(Crash.NODE, CacheMode.NONE, Protocol.C, {})]
+    assert kept_sentence(fine) == (
+        "The guest kept every acknowledged record (4 208 of them). Its two readings of the device were equal in 1 cell."
+    )
+    assert kept_sentence([*fine, misread()]) == (
+        "The guest lost 3 acknowledged records of 6 312 in 1 cell; 2 wrong in its memory. "
+        "Its two readings of the device differ in 1 of 2 cells: 3 blocks."
+    )
+    silent = Evidence(misread().cell, 1, "", canary=Canary())
+    assert kept_sentence([Result(misread().cell, None, silent)]) == "No record of the guest was acknowledged."
+    assert kept_sentence(everything()) == ""
+
+
+# --------------------------------------------------------------------------- alarms and arms
+
+
+def test_alarms_are_counted_and_compared_with_the_cell_without_a_digest() -> None:
+    results = alarm_cells()
+    table = alarm_grid(results, anchors(results))
+    assert table and len(table.rows) == 1
+    row = shown(table)
+    assert (row["Digest"], row["Protocol"]) == ("crc32c", "C")
+    assert row["Writes noticed"] == "31 (sender 31, receiver 2)"
+    assert (row["Drops"], row["Drops a minute"], row["Down"], row["Resynced"]) == (
+        "14",
+        "14.0",
+        "12.0 s (20.0 %)",
+        "40 MiB",
+    )
+    for part in (
+        "after 12.5 s",
+        "node-b: StandAlone",
+        "5 blocks differed then",
+        "the data of node-b given up",
+        "repaired",
+    ):
+        assert part in row["Split brain"], part
+    assert row["After it all"] == "CLEAN 0"
+    assert row["The same without the digest"] == "DIVERGED 535"
+    assert table.rows[0][-1].anchor == anchors(results)[1]
+
+
+def test_another_arm_is_no_partner() -> None:
+    loud, plain = alarm_cells()
+    other = Result(replace(plain.cell, arm=Arm(protocol=Protocol.A)), plain.verdict, plain.evidence)
+    assert "The same without the digest" not in shown(alarm_grid([loud, other], ["x", "y"]))
+    absent = Result(plain.cell, None, None)
+    assert shown(alarm_grid([loud, absent], ["x", "y"]))["The same without the digest"] == "not run"
+
+
+def test_drops_without_a_digest_are_alarms_too_and_silence_is_none() -> None:
+    dropped = alarmed(Arm(), Alarms(drops=3, down_seconds=2, watched_seconds=90))
+    row = shown(alarm_grid([dropped], ["x"]))
+    assert (row["Digest"], row["Drops a minute"], row["Writes noticed"]) == ("none", "2.0", "none")
+    assert alarm_grid([alarmed(Arm(), Alarms(watched_seconds=60)), migrated()], ["x", "y"]) is None
+    blind = alarmed(Arm(), Alarms(drops=3))
+    assert shown(alarm_grid([blind], ["x"]))["Drops"] == "3"
+
+
+def test_the_alarms_in_one_sentence() -> None:
+    quiet = alarmed(Arm(integrity="sha1"), Alarms("sha1", watched_seconds=60))
+    assert alarm_sentence([*alarm_cells(), quiet]) == (
+        "DRBD noticed 31 writes that changed in flight in 1 of 2 cells; it lost its connection 14 times "
+        "(12.0 s of 2 min 00 s); split brain in 1 cell."
+    )
+    assert alarm_sentence([quiet]) == "DRBD noticed no write that changed in flight."
+    assert alarm_sentence(everything()) == ""
+
+
+def test_arms_stand_below_each_other_only_where_there_are_several() -> None:
+    results = sample()
+    table = arm_grid(results, anchors(results))
+    assert table
+    rows = [[slot.text for slot in row] for row in table.rows]
+    assert [row[:5] for row in rows] == [
+        ["none-ext4-crash.node", "protocol C", "CLEAN", "0", "12 400"],
+        ["", "protocol A", "CORRUPT", "0", "12 400"],
+        ["none-mutator", "protocol C", "DIVERGED", "535", "12 400"],
+        ["", "protocol C, digest crc32c", "CLEAN", "0", "12 400"],
+        ["", "protocol C, no scatter-gather", "not run", "", ""],
+    ]
+    assert table.columns[-1] == "Lost records" and [row[-1] for row in rows] == ["0", "13", "", "", ""]
+    assert arm_grid([migrated(), misread()], ["x", "y"]) is None
+
+
+# --------------------------------------------------------------------------- asked, described, the map, the headline
+
+
+def test_the_arm_is_compared_field_by_field() -> None:
+    arm = Arm(Protocol.A, "crc32c", True, False, True)
+    cell = Cell("swap", cache=CacheMode.NONE, arm=arm)
+    seen = evidence(cell, [], []).observed
+    names = {"Protocol", "data-integrity-alg", "disable_sendpage of DRBD", "Scatter-gather of both NICs",
+             "Both Primary all the time"}  # fmt: skip
+
+    def matches(got: Arm | None) -> dict[str, Match]:
+        return {row.what: row.match for row in asked_and_seen(cell, replace(seen, arm=got)) if row.what in names}
+
+    assert matches(None) == {}
+    assert matches(arm) == dict.fromkeys(names, Match.SAME)
+    assert matches(Arm()) == dict.fromkeys(names, Match.DIFFERENT)
+    assert matches(replace(arm, integrity="sha1"))["data-integrity-alg"] is Match.DIFFERENT
+
+
+def test_a_cell_is_described_with_all_that_is_done_to_it() -> None:
+    plain = Cell("swap", cache=CacheMode.NONE)
+    assert describe(plain) == ("swap in a guest, cache=none, aio=threads, bus=virtio, 10 s of work, nothing widened")
+    moving = replace(plain, migrations=4, unsafe_migration=True, fault=Fault.STALL, arm=Arm(Protocol.B, "sha1"))
+    assert describe(moving).endswith(
+        ", protocol B, digest sha1, 4 live migrations of at most 60 s each, also where libvirt calls it unsafe, "
+        "the migration gets too little bandwidth to end"
+    )
+    assert describe(replace(plain, crash=Crash.QEMU)).endswith(", QEMU is killed")
+    assert "on the node itself" in describe(Cell("idle", ClientKind.HOST))
+
+
+@pytest.mark.parametrize("crash", Crash)
+@pytest.mark.parametrize("fault", Fault)
+def test_everything_that_can_happen_has_words(crash: Crash, fault: Fault) -> None:
+    said = {describe(Cell("w", crash=what)) for what in (None, crash)} | {describe(Cell("w", fault=fault))}
+    assert len(said) == 3
+
+
+def test_every_arm_has_words_of_its_own() -> None:
+    arms = [Arm(), Arm(Protocol.A), Arm(Protocol.B), Arm(integrity="x"), Arm(disable_sendpage=True),
+            Arm(scatter_gather=False), Arm(two_primaries=True)]  # fmt: skip
+    assert len({arm_words(arm) for arm in arms}) == len(arms)
+
+
+def test_the_map_says_what_the_guest_found_wrong() -> None:
+    assert figures(misread()) == "3 records lost, 2 records wrong in memory, 3 blocks read differently"
+    lost = crashed(Crash.NODE, CacheMode.NONE, Protocol.A, {"fsync": 1})
+    assert figures(lost) == "1 record lost"
+    bare = Result(lost.cell, verdict(VerdictKind.CORRUPT, "Wrong."), None)
+    assert figures(bare) == "wrong data read back"
+
+
+def test_the_map_says_which_refusal_it_was() -> None:
+    cell = Cell("swap", cache=CacheMode.WRITEBACK, migrations=1)
+    found = Evidence(cell, 1, "", migrations=(moved(1, outcome=MigrationOutcome.REFUSED),))
+    no = Verdict(VerdictKind.REFUSED, "libvirt would not.")
+    assert figures(Result(cell, no, found)) == "1 migration"
+    failure = Failure("refused", "attach", "no")
+    assert figures(Result(cell, no, replace(found, failure=failure))) == "during attach"
+    assert figures(Result(cell, no, Evidence(cell, 1, ""))) == "no answer"
+
+
+def test_lost_records_are_no_difference_between_the_replicas() -> None:
+    lost = crashed(Crash.NODE, CacheMode.UNSAFE, Protocol.C, {"fsync": 4})
+    said = headline([lost, migrated()])
+    assert said.answer is Answer.NO and "replicas differ" not in said.sentence
+    assert "With cache=unsafe data went wrong in 1 of 2 cells." in said.sentence
+    both = headline([lost, diverged()]).sentence
+    assert "With cache=none the replicas differ in 1 of 2 cells: 930 blocks" in both
+    assert "In 1 cell the guest read back something else than it wrote." in both
+
+
+# --------------------------------------------------------------------------- the page
+
+
+def test_the_page_is_well_formed_and_its_links_lead_somewhere(page: str) -> None:
+    anchored = set(nodes(page, "//@id"))
+    assert len(anchored) == len(sample())
+    links = set(nodes(page, "//a[starts-with(@href, '#')]/@href"))
+    assert links and links <= {f"#{anchor}" for anchor in anchored}
+    assert not nodes(page, "//script | //@src") and "<script" not in page and "\x1b" not in page
+
+
+def test_the_page_has_its_new_sections(page: str) -> None:
+    said = text_of(page)
+    for expected in (
+        "Live migrations 6 migrations: 5 completed, 1 refused; downtime median 200 ms, worst 400 ms.",
+        "All migrations (6)",
+        "What the guest read and kept The guest lost 16 acknowledged records",
+        "Acknowledged and lost in a crash",
+        "13 of 2 104 (12 fsync and 1 direct)",
+        "DRBD's own alarms DRBD noticed 31 writes",
+        "DIVERGED 535",
+        "protocol C, no scatter-gather",
+        "Unsafe migration: <script>alert('x')</script>",
+    ):
+        assert expected in said, expected
+
+
+def test_a_run_without_all_that_has_none_of_the_sections() -> None:
+    said = text_of(render_html(run_of(everything()), everything()))
+    for absent in ("Live migrations", "What the guest read and kept", "DRBD's own alarms", "The arms of replication"):
+        assert absent not in said, absent
+
+
+def test_the_timeline_is_drawn_with_words(page: str) -> None:
+    drawings = nodes(page, "//main/section/div[@class='scroll']/svg[@class='timeline']")
+    assert len(drawings) == 2
+    first = drawings[0]
+    assert first.get("role") == "img" and first.get("aria-label").startswith("Work of 60.4 s. Migrations 1: node-a")
+    assert len(first.xpath(".//g")) == 3 and len(first.xpath(".//g[contains(@class, 'broken')]")) == 1
+    assert len(first.xpath(".//rect[@class='down']")) == 2 and len(first.xpath("./rect[@class='work']")) == 1
+    assert [title.split(":")[0] for title in first.xpath(".//g/title/text()")] == ["1", "3", "2"]
+    shares = [float(value.rstrip("%")) for value in first.xpath(".//rect/@x | .//rect/@width")]
+    assert shares and all(0 <= share <= 100 for share in shares)
+
+
+def test_wide_tables_scroll_on_their_own(page: str) -> None:
+    tables = nodes(page, "//table[contains(@class, 'figures')]")
+    assert len(tables) >= 5
+    assert all(table.getparent().get("class") == "scroll" and table.getparent().get("aria-label") for table in tables)
+
+
+def test_many_migrations_are_folded() -> None:
+    result = migrated()
+    assert result.evidence
+    many = tuple(moved(number) for number in range(1, 60))
+    page = render_html(run_of([]), [replace(result, evidence=replace(result.evidence, migrations=many))])
+    folded = "//details[starts-with(summary, 'All migrations')]"
+    assert nodes(page, f"{folded}[not(@open)]")
+    assert nodes(render_html(run_of([]), [result]), f"{folded}[@open]")
+
+
+# --------------------------------------------------------------------------- the evidence of one cell
+
+
+def test_the_evidence_tells_the_migrations_and_what_was_done() -> None:
+    fragment = evidence_html(migrated())
+    said = text_of(fragment)
+    for expected in (
+        "What was done on purpose somebody did <script>",
+        "Trouble on the guest's console EXT4-fs error <script>",
+        "Two readings Read 32 768 blocks (128 MiB) on node-a, then on node-b Result equal",
+        "Lost of acknowledged, fsync 0 of 1 204",
+        "went on to the end",
+        "4: node-b \u2192 node-a completed",
+    ):
+        assert expected in said, expected
+    wrapped = f"<div>{fragment}</div>"
+    assert len(nodes(wrapped, "//svg[@class='timeline']")) == 1
+    assert not nodes(wrapped, "//a[starts-with(@href, '#')]") and "<script" not in fragment
+
+
+def test_the_evidence_tells_what_was_misread_and_lost() -> None:
+    said = text_of(evidence_html(misread()))
+    for expected in (
+        "Result 3 blocks differ Owners 2 live, 1 dead Found by debugfs Names /a.db",
+        "Extents that the guest read differently (2)",
+        "40+16 blocks 5 to 6",
+        "Lost of acknowledged, fsync 3 of 1 204",
+        "2 wrong in 5 300 looks",
+        "Examples of the canary record 12 is gone",
+    ):
+        assert expected in said, expected
+
+
+def test_the_evidence_tells_the_crash_and_the_alarms() -> None:
+    said = text_of(evidence_html(crashed(Crash.NODE, CacheMode.NONE, Protocol.A, {"fsync": 12})))
+    for expected in (
+        "After the crash Crash the Primary loses its power, 5.10 s into the work",
+        "Peer promoted 1.25 s after the crash",
+        "Differing at the crash 17 blocks (68 KiB)",
+        "fsck clean",
+        "Note was forced",
+        "did not live to the end",
+    ):
+        assert expected in said, expected
+    said = text_of(evidence_html(alarm_cells()[0]))
+    for expected in (
+        "Writes noticed 31 (sender 31, receiver 2)",
+        "Connection lost 14 times",
+        "Split brain 12.5 s after the first failure",
+        "Said node-b StandAlone",
+        "Writes that the sender saw changed (31), in sectors",
+        "11 more",
+    ):
+        assert expected in said, expected
+
+
+def test_evidence_without_all_that_says_nothing_of_it() -> None:
+    said = text_of(evidence_html(diverged()))
+    for absent in ("Migrations", "Two readings", "canary", "After the crash", "alarms", "on purpose", "console"):
+        assert absent not in said, absent
+
+
+# --------------------------------------------------------------------------- the terminal
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_the_terminal_says_it_in_a_line_each(width: int) -> None:
+    said = terminal(sample(), width)
+    assert max(len(line) for line in said.splitlines()) <= width
+    flat = " ".join(said.split())
+    for expected in (
+        "6 migrations: 5 completed, 1 refused; downtime median 200 ms, worst 400 ms.",
+        "The guest lost 16 acknowledged records",
+        "DRBD noticed 31 writes that changed in flight in 1 of 1 cell",
+    ):
+        assert flat.index(expected) < flat.index("Controls held"), expected
+    assert "Guest and alarms" not in terminal(everything(), width)
+
+
+# --------------------------------------------------------------------------- purity
+
+
+def test_the_new_parts_bring_nothing_impure() -> None:
+    names = ("timeline", "grid", "described", "migrated", "kept", "alarms")
+    look = (
+        f"import {', '.join(f'harness.report.{name}' for name in names)}; import sys;"
+        "print(sorted({'libvirt', 'paramiko', 'pytest'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
