@@ -19,7 +19,8 @@ from harness.wait import Deadline
 
 # guest-file-write takes base64 in one JSON line; the agent's line buffer is far larger than this.
 _CHUNK_BYTES = 48 * 1024
-_ANSWER_SECONDS = 30
+_ANSWER_SECONDS = 60
+_UNSENT = "didn't respond to synchronization"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -51,12 +52,19 @@ class GuestAgent:
     def call(self, command: str, arguments: Mapping[str, Any] | None = None, timeout: int = _ANSWER_SECONDS) -> Any:
         """One agent command and what it returned; ``timeout`` in seconds is for the agent to answer."""
         request = {"execute": command, **({"arguments": arguments} if arguments else {})}
-        try:
-            with self._turn:
-                answer = libvirt_qemu.qemuAgentCommand(self._domain(), json.dumps(request), timeout, 0)
-        except libvirt.libvirtError as trouble:
-            raise LostGuestError(f"the agent of {self.host} did not do {command}: {trouble}") from None
-        return json.loads(answer)["return"]
+        patience = time.monotonic() + timeout
+        while True:
+            try:
+                with self._turn:
+                    answer = libvirt_qemu.qemuAgentCommand(self._domain(), json.dumps(request), timeout, 0)
+                return json.loads(answer)["return"]
+            except libvirt.libvirtError as trouble:
+                # libvirt waits 5 s for an agent to find its feet before it sends the command: a guest in a storm, or
+                # just arrived on another node, may need longer, and a command that was not sent may be sent again.
+                unsent = _UNSENT in str(trouble)
+                if unsent and time.monotonic() < patience and self._active():
+                    continue
+                raise LostGuestError(f"the agent of {self.host} did not do {command}: {trouble}") from None
 
     def wait_ready(self, deadline: Deadline) -> None:
         """Wait until the agent answers."""

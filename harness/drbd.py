@@ -316,8 +316,8 @@ class Resource:
     def widen(self, link_delay_ms: int, disk_delay_ms: int, node: Node | None = None) -> None:
         """Delay the replication egress and the lower device's writes of ``node`` (``a`` by default); zeros: neither."""
         node = node or self.a
-        # Only DRBD is delayed: TCP sends little more than a millisecond's worth into a queue on its own machine, so that
-        # a migration over the same link would crawl (1.7 MB/s with 20 ms).
+        # Only DRBD is delayed: TCP sends little more than a millisecond's worth into a queue on its own machine, so
+        # that a migration over the same link would crawl (1.7 MB/s with 20 ms).
         script = f"""
         set -e
         tc qdisc del dev "$1" root 2>/dev/null || true

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from harness import crash, faults, readings, roles
 from harness.aside import Aside
-from harness.canary import CanaryWatch
+from harness.canary import CanaryWatch, Region
 from harness.errors import HarnessError, InfrastructureError, LostGuestError
 from harness.guest import Guest
 from harness.lab.node import Node
@@ -29,11 +29,11 @@ IO_ERROR_SECONDS = 60.0
 
 def let_the_canary_in(trial: Trial, site: Site) -> None:
     """Start the canary in the guest; from now on its acknowledgements reach us, whatever becomes of the guest."""
-    watch = CanaryWatch(trial.nodes, trial.region, secrets.randbits(63))
+    watch = CanaryWatch(trial.nodes, Region(0, trial.region.blocks), secrets.randbits(63))
     trial.watch = watch
     for node in trial.nodes:
         watch.follow(node)
-    watch.start(site.runner, site.device)
+    watch.start(site.runner, trial.canary_device)
 
 
 def work(trial: Trial, workload: Workload, site: Site) -> Work:
@@ -79,7 +79,7 @@ def hear(trial: Trial, *, survived: bool) -> None:
     """What the canary kept, read in the guest that has the disk now."""
     assert trial.watch is not None
     site = trial.site()
-    trial.note(canary=trial.watch.report(site.runner, site.device, survived=survived))
+    trial.note(canary=trial.watch.report(site.runner, trial.canary_device, survived=survived))
     trial.keep_canary()
 
 
@@ -93,11 +93,11 @@ def _two_readings(trial: Trial) -> None:
     began = time.monotonic()
     blocks = trial.resource.blocks
     before_node = guest.node
-    before = readings.read_device(guest.agent, trial.site().device, blocks)
+    before = readings.read_device(guest.agent, trial.disk_path, blocks)
     migration = _migrate(trial, len(trial.evidence.migrations) + 1, began, None, during="readings")
     if migration.outcome is not MigrationOutcome.COMPLETED:
         return
-    after = readings.read_device(guest.agent, trial.site().device, blocks)
+    after = readings.read_device(guest.agent, trial.disk_path, blocks)
     seconds = time.monotonic() - began
     trial.note(readings=readings.compared(before, after, before_node.name, guest.node.name, seconds))
 

@@ -54,7 +54,7 @@ _NUMBERS = {
 _FLAGS = ("disable_sendpage", "scatter_gather", "two_primaries", "unsafe_migration")
 # Algorithms of data-integrity-alg that Debian's kernels have; "none" for none.
 INTEGRITY = ("none", "crc32c", "md5", "sha1", "sha256")
-_GUEST_ONLY = ("cache", "aio", "bus", "migrations", "unsafe_migration", "migration_deadline", "crash")
+_GUEST_ONLY = ("cache", "aio", "bus", "migrations", "unsafe_migration", "migration_deadline", "crash", "fault")
 _AXES = ("workload", *_CHOICES, "integrity", *_FLAGS, *_NUMBERS)
 # The keys that are fields of a cell's arm.
 _ARM = ("protocol", "integrity", "disable_sendpage", "scatter_gather", "two_primaries")
@@ -224,10 +224,14 @@ class _Reader:
             self._fail(where, f"'{given[0]}' is given with client = \"host\", which has no QEMU; leave it out")
         if cell.client is ClientKind.GUEST and cell.cache is None:
             self._fail(where, f"'cache' is missing, a guest needs one{_hint('', CacheMode)}")
-        if cell.fault is not None and cell.client is ClientKind.HOST:
-            self._fail(where, f"'fault' is '{cell.fault}' with client = \"host\"; a fault happens to a guest")
         if cell.fault is not None and cell.fault.needs_migration and not cell.migrations:
             self._fail(where, f"'fault' is '{cell.fault}', which strikes in mid-migration; give 'migrations' too")
+        if cell.unsafe_migration and not cell.migrations:
+            self._fail(where, "'unsafe_migration' is given without 'migrations'")
+        if cell.migrations and cell.deadline <= cell.migration_deadline:
+            self._fail(
+                where, f"'deadline' is {cell.deadline}, no more than 'migration_deadline', {cell.migration_deadline}"
+            )
         if cell.crash is not None and (cell.migrations or cell.fault is not None):
             self._fail(where, "'crash' goes with neither 'migrations' nor 'fault': one thing at a time")
         if cell.deadline <= cell.seconds:

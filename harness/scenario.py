@@ -24,6 +24,7 @@ from harness.judge import REFUSED
 from harness.lab.base import Lab
 from harness.lab.node import Node
 from harness.model import (
+    SECTORS_PER_BLOCK,
     Alarms,
     Arm,
     ClientKind,
@@ -40,12 +41,13 @@ from harness.model import (
 from harness.owners import Owned
 from harness.parse.alarms import alarms_of, first_digest_to_split_brain
 from harness.parse.guest_console import trouble as console_trouble
-from harness.parse.kernel_log import missing, trouble
+from harness.parse.kernel_log import KernelLine, missing, trouble
 from harness.store import Attempt
 from harness.wait import Deadline
 from harness.workloads import Planted, Site, Workload
 
 MAX_SAMPLES = 16
+DIVIDE = "/usr/lib/drbd-harness/divide"
 
 Owning = Callable[[Site, list[int]], Mapping[int, Owned]]
 
@@ -171,11 +173,25 @@ class Trial:
         """Attach the disk to ``guest``, which from now on is the cell's."""
         self.guest, self._disk = guest, None
         self._disk = guest.attach(self.resource.device, self.cell)
+        self._divide()
 
     def relocate(self) -> None:
         """Find the disk in the guest again, after a reset."""
         assert self.guest is not None and self._disk is not None
         self._disk = self.guest.located(self._disk)
+        self._divide()
+
+    def _divide(self) -> None:
+        """Where there is a canary, the kernel of the guest is told of two partitions; the disk has no table of them.
+
+        A kernel lets nobody write to a device that it swaps to, but to the device's other partition.  The workload's
+        begins where the disk does, so that its blocks have the same numbers as DRBD's.
+        """
+        if not self.cell.watched:
+            return
+        assert self.guest is not None and self._disk is not None
+        first, rest = (blocks * SECTORS_PER_BLOCK for blocks in (self.region.first_block, self.region.blocks))
+        self.guest.agent.run([DIVIDE, self._disk.path, str(first), str(rest)])
 
     def unplug(self) -> None:
         """Detach the disk from the guest, if it has it."""
@@ -193,8 +209,21 @@ class Trial:
     def site(self) -> Site:
         """The workload's part of the disk in the guest."""
         assert self.guest is not None and self._disk is not None
-        blocks = self.region.first_block if self.cell.watched else 0
-        return Site(self.guest.agent, self._disk.path, self.resource, blocks)
+        if not self.cell.watched:
+            return Site(self.guest.agent, self._disk.path, self.resource)
+        return Site(self.guest.agent, f"{self._disk.path}1", self.resource, self.region.first_block)
+
+    @property
+    def disk_path(self) -> str:
+        """The whole disk in the guest."""
+        assert self._disk is not None
+        return self._disk.path
+
+    @property
+    def canary_device(self) -> str:
+        """The canary's partition of the disk in the guest."""
+        assert self._disk is not None
+        return f"{self._disk.path}2"
 
     def widen(self) -> None:
         """The cell's widener goes on, and what is really on is read back; on both nodes where both may be Primary."""
@@ -251,8 +280,14 @@ class Trial:
         """Both replicas connected and UpToDate, ``a`` the only Primary; keeps what DRBD noticed until then."""
         deadline = self.deadline.sooner(roles.SETTLE_SECONDS, "the reunion of the replicas")
         healthy = roles.settled(self.resource, deadline)
-        split = None if healthy else self._reunite(deadline)
-        self.note(alarms=self._alarms(split))
+        alarms = self._alarms()
+        if not healthy:
+            # The alarms are DRBD's; the repair that follows is ours and belongs to no figure of them.
+            split = self._reunite(deadline)
+            alarms = replace(alarms, split_brain=replace(split, after_seconds=self._until_split()))
+        # A connection that was never lost and a digest that nobody asked for are no news.
+        if alarms.algorithm or alarms.drops or alarms.detections or alarms.split_brain:
+            self.note(alarms=alarms)
         if not healthy or self.cell.watched or self.cell.arm.two_primaries:
             roles.only(self.resource, self.lab.a)
 
@@ -266,19 +301,21 @@ class Trial:
         roles.reunite(self.resource, victim, deadline)
         return SplitBrain(None, states, differing, victim.name, True)
 
-    def _alarms(self, split: SplitBrain | None) -> Alarms | None:
-        on_a, on_b = (node.log.lines(self._kernel_cursors.get(node.name, 0)) for node in self.nodes)
-        found = alarms_of(
-            on_a, on_b, self.resource.events(self.lab.a).stream.since(0), resource=self.resource.spec.name,
+    def _logged(self) -> tuple[tuple[KernelLine, ...], tuple[KernelLine, ...]]:
+        """Both kernels' logs of this cell so far."""
+        a, b = (node.log.lines(self._kernel_cursors.get(node.name, 0)) for node in self.nodes)
+        return a, b
+
+    def _alarms(self) -> Alarms:
+        return alarms_of(
+            *self._logged(), self.resource.events(self.lab.a).stream.since(0), resource=self.resource.spec.name,
             minor=self.resource.spec.minor, algorithm=self.cell.arm.integrity, events_from=self._events_from,
             watched_seconds=time.monotonic() - self._began,
         )  # fmt: skip
-        if split is not None:
-            times = [took for log in (on_a, on_b) if (took := first_digest_to_split_brain(log)) is not None]
-            split = replace(split, after_seconds=min(times, default=None))
-        # A connection that was never lost and a digest that nobody asked for are no news.
-        quiet = not (found.algorithm or found.drops or found.detections or split)
-        return None if quiet else replace(found, split_brain=split)
+
+    def _until_split(self) -> float | None:
+        times = (first_digest_to_split_brain(lines) for lines in self._logged())
+        return min((took for took in times if took is not None), default=None)
 
     def ask(self) -> None:
         """The three oracles: verify, counter, comparison."""

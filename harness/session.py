@@ -161,6 +161,9 @@ class Session:
             return done
         trial = self.trial(cell)
         evidence = play(trial, workload_named(cell.workload), lambda: self.guest)
+        if trial.guest is not None:
+            # After a crash it is another one than the cell began with.
+            self._guest = trial.guest
         return self.judged(trial, evidence)
 
     def trial(self, cell: Cell) -> Trial:

@@ -154,8 +154,7 @@ class Swap(Workload):
 
     def prepare(self, site: Site) -> None:
         """Make the device the only swap."""
-        kibibytes = str(site.own_blocks * BLOCK_BYTES // 1024)
-        site.sh('mkswap "$1" "$2" >/dev/null && swapon "$1"', site.device, kibibytes)
+        site.sh('mkswap "$1" >/dev/null && swapon "$1"', site.device)
 
     def work(self, site: Site, seconds: int) -> Work:
         """Storm."""
@@ -185,8 +184,8 @@ class Ext4(Workload):
         """Make and mount it.  4 KiB blocks, so that its blocks and DRBD's are the same."""
         options = "-E lazy_itable_init=0,lazy_journal_init=0"
         site.sh(
-            f'mkfs.ext4 -q -F -b {BLOCK_BYTES} {options} "$1" "$3" && mkdir -p "$2" && mount -t ext4 "$1" "$2"',
-            site.device, MOUNT_POINT, str(site.own_blocks), timeout=MARGIN_SECONDS,
+            f'mkfs.ext4 -q -F -b {BLOCK_BYTES} {options} "$1" && mkdir -p "$2" && mount -t ext4 "$1" "$2"',
+            site.device, MOUNT_POINT, timeout=MARGIN_SECONDS,
         )  # fmt: skip
 
     def quiesce(self, site: Site) -> int:
@@ -257,7 +256,7 @@ class Ext4Buffered(Ext4):
 
 
 class Ext4Mmap(Ext4):
-    """Threads dirty the pages of mapped files while their writeback is under way, again and again.
+    """Processes dirty the pages of one mapped file while the others have its writeback under way.
 
     A page changed in flight is dirty again and written again, which heals the block; unless the guest dies first.
     """
@@ -265,17 +264,21 @@ class Ext4Mmap(Ext4):
     name = "ext4-mmap"
 
     def prepare(self, site: Site) -> None:
-        """Make and mount it, and write the files once."""
+        """Make and mount it, and write the file once."""
         super().prepare(site)
-        whole = Job("mapped", {**self._files(), "rw": "write", "bs": "64k", "ioengine": "psync", "end_fsync": True})
+        whole = Job("mapped", {**self._file(), "rw": "write", "bs": "64k", "ioengine": "psync", "end_fsync": True})
         run_fio(site.runner, (whole,), None, name=f"{self.name}-layout", timeout=MARGIN_SECONDS)
 
     def work(self, site: Site, seconds: int) -> Work:
-        """Dirty, and push the writeback, and dirty again."""
+        """Dirty, and write back, and dirty again.
+
+        fio's mmap engine answers any kind of sync with an msync that waits; so it takes several processes on one file
+        for pages to change while they are written.
+        """
         job = Job(
             "mapped",
-            {**self._files(), "rw": "randwrite", "bs": 512, "ioengine": "mmap", "norandommap": True,
-             "sync_file_range": "write:512", "overwrite": True},
+            {**self._file(), "rw": "randwrite", "bs": 512, "ioengine": "mmap", "norandommap": True, "numjobs": 4,
+             "fsync": 256, "overwrite": True},
         )  # fmt: skip
         ran = run_fio(
             site.runner, (job,), {"time_based": True, "runtime": seconds, "randrepeat": False},
@@ -283,8 +286,8 @@ class Ext4Mmap(Ext4):
         )  # fmt: skip
         return _worked(ran)
 
-    def _files(self) -> Mapping[str, Option]:
-        return {"directory": MOUNT_POINT, "size": "6m", "numjobs": 3}
+    def _file(self) -> Mapping[str, Option]:
+        return {"filename": f"{MOUNT_POINT}/mapped", "size": "12m"}
 
 
 class Ext4Mutator(Ext4, Mutator):

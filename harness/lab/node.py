@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +23,8 @@ class KernelLog:
     def __init__(self, runner: SshRunner) -> None:
         self._runner = runner
         self._numbers = itertools.count(1)
+        # The log of a lab that stays up holds the markers of the runs before.
+        self._reader = secrets.token_hex(3)
         # Where the kernel's own numbering starts is not ours to know: the first lines are the boot's.
         self.stream: LineStream = runner.stream(["cat", "/dev/kmsg"], "kernel log")
 
@@ -30,7 +33,7 @@ class KernelLog:
 
         Returns the cursor behind the marker.
         """
-        marker = f"drbd-harness: {what} #{next(self._numbers)}"
+        marker = f"drbd-harness: {what} #{self._reader}.{next(self._numbers)}"
         cursor = self.stream.cursor()
         self._runner.run(["sh", "-c", 'echo "$1" > /dev/kmsg', "sh", marker])
         deadline = Deadline.after(30, f"the marker in the kernel log of {self._runner.host}")

@@ -294,3 +294,8 @@ def test_a_link_that_was_down_all_the_time_was_down_all_the_time() -> None:
 def test_without_the_moment_it_began_no_more_than_the_watch_is_down() -> None:
     assert watch([*START, *told(ALONE, 4)], len(START), 10).down_seconds == pytest.approx(10)
     assert watch([*START, *told(ALONE, 4)], len(START), 10, at(0)).down_seconds == pytest.approx(6)
+
+
+def test_a_clock_that_is_set_back_in_the_watch_makes_it_no_longer() -> None:
+    back = [*START, *told(BROKEN, 1), *told(ALONE, -8)]
+    assert watch(back, len(START), 10, at(0)).down_seconds == 10

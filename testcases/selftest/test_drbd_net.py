@@ -119,6 +119,7 @@ def test_defaults_comments_and_quoted_text() -> None:
 def test_an_option_of_another_section_is_none_and_the_last_of_two_counts() -> None:
     text = "resource r0 { protocol B; net { protocol A; } disk { protocol B; } connection { net { protocol C; } } }"
     assert net_options(text) == {"protocol": "C"}
+    assert net_options("resource r0 { net { ping-int 3; inner { protocol A; } } protocol B; }") == {"ping-int": "3"}
     assert net_options("resource r0 { net { allow-two-primaries; } }") == {"allow-two-primaries": "yes"}
 
 

@@ -48,6 +48,7 @@ TROUBLE = [
     "traps: fio[901] trap invalid opcode ip:55d0c0ffee00 sp:7ffc0badf00d error:0 in fio[55d0c0f00000+9e000]",
     "Future hung task reports are suppressed, see sysctl kernel.hung_task_warnings",
     "rcu: rcu_preempt kthread starved for 5250 jiffies! g1189 f0x0 RCU_GP_WAIT_FQS(5) ->state=0x0 ->cpu=0",
+    "Out of memory and no killable processes...",
     "oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,task=fio,pid=901,uid=0",
     "Read-error on swap-device (253:16:4096)",
     "Write-error on swap-device (253:16:4096)",

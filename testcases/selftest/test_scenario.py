@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from fakes import BLOCKS, HEALTHY, NARROW, FakeGuest, Stage
 
 from harness import scenario
-from harness.drbd import Resource
 from harness.errors import (
     CommandError,
     DeadlineError,
@@ -20,286 +20,33 @@ from harness.errors import (
     LostNodeError,
     RefusedError,
 )
-from harness.guest import AttachedDisk, Guest
+from harness.guest import Guest
 from harness.judge import judge
-from harness.lab.base import Lab
 from harness.model import (
-    AioMode,
     CacheMode,
     Cell,
     ClientKind,
-    Comparison,
     Control,
-    Counters,
-    DiskBus,
-    Evidence,
-    NodeVerify,
     Observed,
     Owner,
     Ownership,
     Repair,
-    Run,
-    Sample,
-    Stack,
-    State,
     VerdictKind,
-    Verify,
     Widener,
     Work,
-    extents_of,
 )
-from harness.owners import Owned
-from harness.parse.kernel_log import KernelLine, parse_kmsg
-from harness.remote.scripted import ScriptedRunner
 from harness.scenario import MAX_SAMPLES, Trial, conclude, play
-from harness.store import Attempt, Store
-from harness.workloads import Planted, Site, Workload
+from harness.store import Attempt
+from harness.workloads import Planted
 
-BLOCKS = 32768
-HEALTHY = State("Connected", "Primary", "Secondary", "UpToDate", "UpToDate")
 GUEST_CELL = Cell("swap", cache=CacheMode.NONE, widener=Widener(20, 0))
 HOST_CELL = Cell("mutator", client=ClientKind.HOST)
-
-
-# --------------------------------------------------------------------------- what only remembers
-
-
-@dataclass
-class Story:
-    """What happened, in order, and what goes wrong on the way: ``broken`` maps a step to what it raises."""
-
-    steps: list[str] = field(default_factory=list)
-    broken: dict[str, BaseException] = field(default_factory=dict)
-
-    def __call__(self, step: str) -> None:
-        self.steps.append(step)
-        trouble = self.broken.get(step)
-        if trouble is not None:
-            raise trouble
-
-
-class FakeLog:
-    """A kernel log with one line of its own."""
-
-    def __init__(self, story: Story, name: str) -> None:
-        self._story = story
-        self.name = name
-        self.text = "6,1,1000,-;quiet\n"
-
-    def mark(self, what: str) -> int:
-        self._story(f"mark {self.name}: {what}")
-        return 0
-
-    def raw(self, cursor: int) -> str:
-        return self.text
-
-    def lines(self, cursor: int) -> tuple[KernelLine, ...]:
-        return parse_kmsg(self.text)
-
-
-class FakeNode:
-    """A node that does nothing."""
-
-    def __init__(self, story: Story, name: str) -> None:
-        self.name = name
-        self.link = "repl0"
-        self.log = FakeLog(story, name)
-        self.alive = True
-        self.runner = ScriptedRunner(self._answer, name)
-
-    def _answer(self, argv: tuple[str, ...]) -> tuple[int, str, str]:
-        if not self.alive:
-            raise LostNodeError(f"{self.name} does not answer")
-        return 0, "", ""
-
-
-@dataclass
-class FakeLab:
-    """Two nodes; ``differing`` are the blocks that differ outside DRBD."""
-
-    story: Story = field(default_factory=Story)
-    id: str = "lab1"
-    differing: set[int] = field(default_factory=set)
-    stack: Stack = field(default_factory=lambda: Stack(kernel="6.12"))
-    fresh: bool = True
-
-    def __post_init__(self) -> None:
-        self.a = FakeNode(self.story, "nodea")
-        self.b = FakeNode(self.story, "nodeb")
-
-    def compare(self, blocks: int) -> Comparison:
-        self.story("compare")
-        return Comparison(blocks, extents_of(self.differing), 0.1, "here")
-
-    def sample(self, blocks: Iterable[int]) -> tuple[Sample, ...]:
-        return tuple(Sample(block, 0, 1, "00", "01") for block in blocks)
-
-
-@dataclass
-class FakeResource:
-    """DRBD over them; ``verified`` are the blocks that a verify reports, ``mends`` whether a repair works."""
-
-    lab: FakeLab
-    blocks: int = BLOCKS
-    device: str = "/dev/drbd0"
-    state: State = HEALTHY
-    sent_kib: int = 1000
-    verified: set[int] = field(default_factory=set)
-    widened: tuple[int, int] = (0, 0)
-    mends: bool = True
-    ups: list[bool] = field(default_factory=list)
-    oos_kib: int = 0
-    stuck_kib: int = 0
-
-    def up(self, *, equal: bool) -> None:
-        self.lab.story(f"up equal={equal}")
-        self.ups.append(equal)
-        self.state = HEALTHY
-
-    def down(self) -> None:
-        self.lab.story("down")
-
-    def said(self, node: object) -> dict[str, str]:
-        return {"status": "as it is\n"}
-
-    def status(self, node: object = None) -> tuple[State, Counters]:
-        self.lab.story("status")
-        return self.state, Counters(self.sent_kib, 0, 0, 0, self.oos_kib + self.stuck_kib)
-
-    def sync(self) -> None:
-        self.lab.story("sync")
-
-    def verify(self) -> tuple[Verify, str, str]:
-        self.lab.story("verify")
-        self.oos_kib = 4 * len(self.verified)
-        nodes = (NodeVerify(name, True, True, extents_of(self.verified)) for name in ("nodea", "nodeb"))
-        return Verify(*nodes, 1.0), "raw of a", "raw of b"
-
-    def repair(self, differing: Callable[[], int]) -> Repair:
-        self.lab.story("repair")
-        if self.mends:
-            self.lab.differing, self.verified, self.oos_kib = set(), set(), 0
-        return Repair("by hand", 1.0, differing())
-
-    def widen(self, link: int, disk: int) -> None:
-        self.lab.story(f"widen {link}/{disk}")
-        self.widened = (link, disk)
-
-    def wideners(self) -> tuple[int, int]:
-        return self.widened
-
-
-@dataclass
-class FakeGuest:
-    """A guest with room for one disk."""
-
-    story: Story
-    agent: ScriptedRunner = field(default_factory=lambda: ScriptedRunner(lambda _: (0, "", ""), "guest"))
-    attached: bool = False
-    living: bool = True
-
-    def attach(self, device: str, cell: Cell) -> AttachedDisk:
-        self.story("attach")
-        assert cell.cache is not None and not self.attached
-        self.attached = True
-        return AttachedDisk("/dev/vdb", "cell-1", "<disk/>", cell.cache, AioMode.THREADS, DiskBus.VIRTIO)
-
-    def observe(self, disk: AttachedDisk, device: str) -> Observed:
-        self.story("observe")
-        return Observed(
-            o_direct=True,
-            qemu_cache={"direct": True, "no-flush": False, "writeback": True},
-            qemu_aio="threads",
-            guest_write_cache="write back",
-            scatter_gather=True,
-        )
-
-    def detach(self, disk: AttachedDisk) -> None:
-        self.story("detach")
-        self.attached = False
-
-    def console(self) -> str:
-        self.story("console")
-        return "guest said\n"
-
-    def alive(self) -> bool:
-        return self.living
-
-    def destroy(self) -> None:
-        self.story("destroy")
-        self.attached = self.living = False
-
-
-class Script(Workload):
-    """A workload that tells the story."""
-
-    name = "swap"
-
-    def __init__(self, lab: FakeLab, resource: FakeResource) -> None:
-        self.lab, self.resource = lab, resource
-        self.wrong = 0
-        self.leaves: set[int] = set()
-
-    def prepare(self, site: Site) -> None:
-        self.lab.story(f"prepare {site.device}")
-
-    def work(self, site: Site, seconds: int) -> Work:
-        self.lab.story(f"work {seconds}")
-        self.resource.sent_kib += 400
-        self.lab.differing |= self.leaves
-        self.resource.verified |= self.leaves
-        return Work(float(seconds), {"pages": 5.0}, 1 if self.wrong else 0)
-
-    def quiesce(self, site: Site) -> int:
-        self.lab.story("quiesce")
-        return self.wrong
-
-    def owners(self, site: Site, blocks: Iterable[int]) -> Mapping[int, Owned]:
-        self.lab.story("owners")
-        assert site.device == "/dev/drbd0", "asked on the Primary, when the guest has let go of it"
-        return {block: Owned(Owner.DEAD, "free swap slot") for block in blocks}
-
-
-@dataclass
-class Stage:
-    """Everything that one trial needs."""
-
-    trial: Trial
-    lab: FakeLab
-    resource: FakeResource
-    guest: FakeGuest
-    workload: Script
-    store: Store
-
-    def play(self) -> Evidence:
-        return play(self.trial, self.workload, lambda: cast(Guest, self.guest))
-
-    @property
-    def steps(self) -> list[str]:
-        return self.lab.story.steps
-
-    def kept(self) -> Evidence:
-        """What is on the disk."""
-        found = self.store.evidence(self.trial.cell.id)
-        assert found is not None, "no evidence was kept"
-        return found
-
-    def raw(self, name: str) -> str:
-        return (self.trial.attempt.directory / name).read_text()
 
 
 @pytest.fixture
 def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Stage]:
     monkeypatch.setattr(scenario, "observe_node", lambda node, device: Observed(scatter_gather=True))
-
-    def stage(cell: Cell = GUEST_CELL) -> Stage:
-        store = Store.create(tmp_path, Run("run1", "quick", "2026-11-23T01:50:03Z", (cell,)))
-        lab = FakeLab()
-        resource = FakeResource(lab)
-        trial = Trial(cast(Lab, lab), cast(Resource, resource), store.begin(cell), lambda what: None)
-        return Stage(trial, lab, resource, FakeGuest(lab.story), Script(lab, resource), store)
-
-    return stage
+    return lambda cell=GUEST_CELL: Stage.over(tmp_path, cell)
 
 
 # --------------------------------------------------------------------------- when all goes well
@@ -440,7 +187,7 @@ def test_a_failure_is_kept_with_its_phase_and_nothing_stays_on(
     assert found.failure is not None and found == stage.kept()
     assert (found.failure.kind, found.failure.phase, found.failure.message) == ("infrastructure", phase, "it broke")
     assert found.finished_at and phase in found.phases
-    assert stage.resource.widened == (0, 0), "the next cell would be slow and not know why"
+    assert stage.resource.widened == NARROW, "the next cell would be slow and not know why"
     assert judge(found).kind is VerdictKind.INCONCLUSIVE
 
 
@@ -552,7 +299,7 @@ def test_ctrl_c_and_our_own_bugs_get_out_after_the_evidence_is_kept(
     assert found.failure is not None and found.failure.kind == kind
     assert found.failure.message == (str(trouble) or "KeyboardInterrupt")
     assert found.finished_at
-    assert stage.resource.widened == (0, 0) and not stage.guest.attached
+    assert stage.resource.widened == NARROW and not stage.guest.attached
     if step == "work 10":
         assert found.failure.phase == "work" and "verify" not in stage.steps
         assert "destroy" in stage.steps
@@ -590,4 +337,4 @@ def test_an_attempt_keeps_its_number(staged: Callable[..., Stage]) -> None:
     stage.play()
     attempt: Attempt = stage.store.begin(GUEST_CELL)
     again = Trial(cast(Any, stage.lab), cast(Any, stage.resource), attempt, lambda what: None)
-    assert play(again, stage.workload, lambda: cast(Guest, FakeGuest(stage.lab.story))).attempt == 2
+    assert play(again, stage.workload, lambda: cast(Guest, FakeGuest(stage.lab.story, stage.lab.a))).attempt == 2

@@ -175,7 +175,11 @@ static struct {
     uint64_t head, tail;
     int closed;
     char lines[QUEUE_LINES][LINE_BYTES];
-} queue = { .lock = PTHREAD_MUTEX_INITIALIZER, .filled = PTHREAD_COND_INITIALIZER, .emptied = PTHREAD_COND_INITIALIZER };
+} queue = {
+    .lock = PTHREAD_MUTEX_INITIALIZER,
+    .filled = PTHREAD_COND_INITIALIZER,
+    .emptied = PTHREAD_COND_INITIALIZER,
+};
 
 static uint32_t crc32_of(uint32_t state, const char *text)
 {
@@ -391,9 +395,11 @@ __attribute__((noreturn)) static void live(int port, int pid_file, int parent)
     sigaddset(&all, SIGHUP);
     sigprocmask(SIG_BLOCK, &all, NULL);
 
-    /* The guest agent waits until nobody holds the standard files any more. */
+    /* The guest agent waits until nobody holds the standard files any more. A group of its own, so that it does not end
+     * with "timeout", but no session of its own: the scheduler's autogroup goes by sessions, and a sleeper alone in one
+     * was seen to get nothing for as long as other sessions kept the machine busy. */
     int null = open("/dev/null", O_RDWR);
-    if (setsid() < 0 || null < 0)
+    if (setpgid(0, 0) || null < 0)
         fail("go to the background: %s", strerror(errno));
     for (int i = 0; i < 3; i++)
         dup2(null, i);

@@ -1,0 +1,709 @@
+"""A lab that only remembers: two nodes, a small DRBD with roles and connections, a guest, a canary, a workload.
+
+Nothing here waits for anything, and nothing here is a test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import libvirt
+
+from harness.drbd import Resource
+from harness.errors import DeadlineError, InfrastructureError, LostGuestError, LostNodeError, RefusedError
+from harness.guest import AttachedDisk, Guest
+from harness.lab.base import Lab
+from harness.model import (
+    AioMode,
+    CacheMode,
+    Canary,
+    Cell,
+    Comparison,
+    Counters,
+    DiskBus,
+    Evidence,
+    NodeVerify,
+    Observed,
+    Owner,
+    Repair,
+    Run,
+    Sample,
+    Stack,
+    State,
+    Verify,
+    Work,
+    extents_of,
+)
+from harness.owners import Owned
+from harness.parse.kernel_log import KernelLine, parse_kmsg
+from harness.remote.scripted import Answer, ScriptedRunner
+from harness.remote.stream import LineStream
+from harness.render.drbd_conf import ResourceNode, ResourceSpec
+from harness.scenario import Trial, play
+from harness.store import Store
+from harness.wait import Deadline
+from harness.workloads import Recovered, Site, Workload
+
+BLOCKS = 32768
+HEALTHY = State("Connected", "Primary", "Secondary", "UpToDate", "UpToDate")
+NARROW = {"nodea": (0, 0), "nodeb": (0, 0)}
+MULTIPLE = "State change failed: (-1) Multiple primaries not allowed by config"
+HELD_OPEN = "State change failed: (-12) Device is held open by someone"
+
+
+# --------------------------------------------------------------------------- what happened
+
+
+@dataclass
+class Story:
+    """What happened, in order, and what goes wrong on the way.
+
+    ``broken`` maps a step to what it raises, each time; ``when`` to what happens besides.
+    """
+
+    steps: list[str] = field(default_factory=list)
+    broken: dict[str, BaseException] = field(default_factory=dict)
+    when: dict[str, Callable[[], object]] = field(default_factory=dict)
+
+    def __call__(self, step: str) -> None:
+        self.steps.append(step)
+        if step in self.when:
+            self.when[step]()
+        trouble = self.broken.get(step)
+        if trouble is not None:
+            raise trouble
+
+
+def in_order(steps: Sequence[str], *wanted: str) -> bool:
+    """Whether ``wanted`` happened in that order, whatever else did in between."""
+    left = iter(steps)
+    return all(any(step == one for step in left) for one in wanted)
+
+
+# --------------------------------------------------------------------------- nodes
+
+
+class FakeLog:
+    """A kernel log with one line of its own."""
+
+    def __init__(self, story: Story, name: str) -> None:
+        self._story = story
+        self.name = name
+        self.text = "6,1,1000,-;quiet\n"
+
+    def mark(self, what: str) -> int:
+        self._story(f"mark {self.name}: {what}")
+        return 0
+
+    def raw(self, cursor: int) -> str:
+        return self.text
+
+    def lines(self, cursor: int) -> tuple[KernelLine, ...]:
+        return parse_kmsg(self.text)
+
+
+class LibvirtSaid(libvirt.libvirtError):  # type: ignore[misc]
+    """An error of libvirt's with a code."""
+
+    def __init__(self, words: str, code: int = libvirt.VIR_ERR_INTERNAL_ERROR) -> None:
+        super().__init__(words)
+        self.code = code
+
+    def get_error_code(self) -> int:
+        return self.code
+
+
+@dataclass
+class FakeLibvirt:
+    """The libvirt of one node."""
+
+    name: str
+    story: Story
+    domains: dict[str, object] = field(default_factory=dict)
+
+    def getVersion(self) -> int:  # noqa: N802 - libvirt's name
+        self.story(f"libvirt of {self.name} answers")
+        return 10_000_000
+
+    def lookupByName(self, name: str) -> object:  # noqa: N802 - libvirt's name
+        if name not in self.domains:
+            raise LibvirtSaid(f"Domain not found: {name}", libvirt.VIR_ERR_NO_DOMAIN)
+        return self.domains[name]
+
+
+class FakeNode:
+    """A node that keeps what was put below DRBD, and otherwise says nothing.
+
+    ``answers`` maps a piece of a command to what the node answers it with, before anything else.
+    """
+
+    def __init__(self, story: Story, name: str) -> None:
+        self.story = story
+        self.name = name
+        self.link = "repl0"
+        self.lower = "/dev/vdb"
+        self.address = "192.0.2.1" if name == "nodea" else "192.0.2.2"
+        self.log = FakeLog(story, name)
+        self.alive = True
+        self.console = "guest said\n"
+        self.net: dict[str, str] = {}
+        self.sendpage = "N"
+        self.gather = "on"
+        self.answers: dict[str, Answer] = {}
+        self.runner = ScriptedRunner(self._answer, name)
+        self.libvirt = FakeLibvirt(name, story)
+
+    def _answer(self, argv: tuple[str, ...]) -> Answer:
+        if not self.alive:
+            raise LostNodeError(f"{self.name} does not answer")
+        text = " ".join(argv)
+        for piece, answer in self.answers.items():
+            if piece in text:
+                return answer
+        if "drbdsetup show" in text:
+            return 0, self._shown(), ""
+        if "ethtool -K" in text:
+            self.sendpage, self.gather = argv[-3], argv[-1]
+        if "tail -c" in text:
+            self.story(f"console {self.name}")
+            return 0, self.console, ""
+        if "netem loss" in text or "tc qdisc del" in text:
+            self.story(f"link of {self.name} {'cut' if 'netem loss' in text else 'joined'}")
+        if "systemctl restart" in text:
+            self.story(f"{argv[-1]} restarted on {self.name}")
+        return 0, "", ""
+
+    def _shown(self) -> str:
+        net = "".join(f"        {name} {value};\n" for name, value in self.net.items())
+        show = f"resource r0 {{\n    net {{\n{net}    }}\n}}\n"
+        return f"{show}== parameter\n{self.sendpage}\n== link\nscatter-gather: {self.gather}\n"
+
+
+@dataclass
+class FakeLab:
+    """Two nodes; ``differing`` are the blocks that differ outside DRBD."""
+
+    story: Story = field(default_factory=Story)
+    id: str = "lab1"
+    differing: set[int] = field(default_factory=set)
+    stack: Stack = field(default_factory=lambda: Stack(kernel="6.12"))
+    fresh: bool = True
+    resources: list[FakeResource] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.a = FakeNode(self.story, "nodea")
+        self.b = FakeNode(self.story, "nodeb")
+
+    def compare(self, blocks: int) -> Comparison:
+        self.story("compare")
+        return Comparison(blocks, extents_of(self.differing), 0.1, "here")
+
+    def sample(self, blocks: Iterable[int]) -> tuple[Sample, ...]:
+        return tuple(Sample(block, 0, 1, "00", "01") for block in blocks)
+
+    def kill(self, node: FakeNode) -> None:
+        node.alive = False
+        for resource in self.resources:
+            resource.lost(node)
+        self.story(f"kill {node.name}")
+
+    def revive(self, node: FakeNode) -> None:
+        self.story(f"revive {node.name}")
+        node.alive = True
+
+
+# --------------------------------------------------------------------------- DRBD
+
+
+class FakeEvents:
+    """One node's events2: what it waits for is there already, or never comes."""
+
+    def __init__(self, resource: FakeResource, node: FakeNode) -> None:
+        self._resource, self._node = resource, node
+        self.stream = LineStream(f"events2 on {node.name}")
+
+    def cursor(self) -> int:
+        return self.stream.cursor()
+
+    def wait(self, accept: Callable[[State], bool], what: str, deadline: Deadline, cursor: int | None = None) -> int:
+        self._resource.lab.story(f"wait on {self._node.name}: {what}")
+        if not accept(self._resource.seen_by(self._node)):
+            raise DeadlineError(f"{what} did not happen within {deadline.seconds:.0f} s")
+        return self.cursor()
+
+
+class FakeResource:
+    """DRBD over a lab: ``verified`` are the blocks that a verify reports, ``mends`` whether a repair works.
+
+    ``split``: the two sides do not find together again unless one of them gives its data up.  ``refuses`` maps what is
+    asked, e.g. ``nodeb secondary``, to the words of the refusals that come before it is done.
+    """
+
+    def __init__(self, lab: FakeLab, sent_kib: int = 1000) -> None:
+        self.lab = lab
+        self.a, self.b = lab.a, lab.b
+        lab.resources.append(self)
+        nodes = (ResourceNode("nodea", self.a.address, "x"), ResourceNode("nodeb", self.b.address, "x"))
+        self.spec = ResourceSpec("r0", 0, 7789, nodes)
+        self.arm: Any = None
+        self.blocks = BLOCKS
+        self.device = "/dev/drbd0"
+        self.major = 8
+        self.sent_kib = sent_kib
+        self.verified: set[int] = set()
+        self.widened = dict(NARROW)
+        self.mends = True
+        self.ups: list[bool] = []
+        self.oos_kib = 0
+        self.stuck_kib = 0
+        self.refuses: dict[str, list[str]] = {}
+        self.split = False
+        self._events: dict[str, FakeEvents] = {}
+        self._fresh()
+
+    def _fresh(self) -> None:
+        from harness.model import Arm
+
+        self.arm = Arm()
+        self.roles = {"nodea": "Primary", "nodeb": "Secondary"}
+        self.disks = {"nodea": "UpToDate", "nodeb": "UpToDate"}
+        self.links = {"nodea": "Connected", "nodeb": "Connected"}
+        self.here = {"nodea", "nodeb"}
+        self._events = {node.name: FakeEvents(self, node) for node in (self.a, self.b)}
+
+    # ----------------------------------------------------------------------- up and down
+
+    def up(self, *, equal: bool) -> None:
+        self.lab.story(f"up equal={equal}")
+        self.ups.append(equal)
+        self._fresh()
+
+    def down(self) -> None:
+        self.lab.story("down")
+
+    def lost(self, node: FakeNode) -> None:
+        """The node has no power any more."""
+        self.here.discard(node.name)
+        self.roles[node.name] = "Secondary"
+        other = self._other(node)
+        if self.links[other.name] == "Connected":
+            self.links[other.name] = "Connecting"
+
+    def rejoin(self, node: FakeNode) -> None:
+        self.lab.story(f"rejoin {node.name}")
+        assert node.alive, "it has no power"
+        self.here.add(node.name)
+        self._events[node.name] = FakeEvents(self, node)
+        self._connect(node)
+
+    def write_configuration(self, node: FakeNode) -> None:
+        self.lab.story(f"configure {node.name}: {dict(self.spec.net)}")
+
+    # ----------------------------------------------------------------------- what it says
+
+    @property
+    def state(self) -> State:
+        """As ``a`` sees it."""
+        return self.seen_by(self.a)
+
+    @state.setter
+    def state(self, state: State) -> None:
+        self.links["nodea"] = state.connection
+        self.links["nodeb"] = state.connection
+        self.roles = {"nodea": state.local_role, "nodeb": state.peer_role}
+        self.disks = {"nodea": state.local_disk, "nodeb": state.peer_disk}
+
+    def seen_by(self, node: FakeNode) -> State:
+        peer = self._other(node)
+        link = self.links[node.name]
+        connected = link == self.links[peer.name] == "Connected" and peer.name in self.here
+        if link == "Connected" and not connected:
+            link = "Connecting"
+        return State(
+            link,
+            self.roles[node.name],
+            self.roles[peer.name] if connected else "Unknown",
+            self.disks[node.name],
+            self.disks[peer.name] if connected else "DUnknown",
+        )
+
+    def _other(self, node: FakeNode) -> FakeNode:
+        return self.b if node.name == self.a.name else self.a
+
+    def events(self, node: FakeNode) -> FakeEvents:
+        return self._events[node.name]
+
+    def said(self, node: object) -> dict[str, str]:
+        return {"status": "as it is\n"}
+
+    def status(self, node: FakeNode | None = None) -> tuple[State, Counters]:
+        node = node or self.a
+        self.lab.story("status")
+        if not node.alive:
+            raise LostNodeError(f"{node.name} does not answer")
+        if node.name not in self.here:
+            raise InfrastructureError(f"r0 is not configured on {node.name}")
+        sent, received = (self.sent_kib, 0) if node.name == "nodea" else (0, self.sent_kib)
+        return self.seen_by(node), Counters(sent, received, self.sent_kib, 0, self.oos_kib + self.stuck_kib)
+
+    # ----------------------------------------------------------------------- what it does
+
+    def adm(self, node: FakeNode, *words: str, timeout: float = 60.0) -> None:
+        asked = f"{node.name} {' '.join(words)}"
+        self.lab.story(f"adm {asked}")
+        if not node.alive:
+            raise LostNodeError(f"{node.name} does not answer")
+        if self.refuses.get(asked):
+            self._refuse(node, words, self.refuses[asked].pop(0))
+        match words[0]:
+            case "primary":
+                both = self.roles[self._other(node).name] == "Primary"
+                if both and self._connected() and node.net.get("allow-two-primaries") != "yes":
+                    self._refuse(node, words, MULTIPLE)
+                self.roles[node.name] = "Primary"
+            case "secondary":
+                self.roles[node.name] = "Secondary"
+            case "disconnect":
+                self.links[node.name] = "StandAlone"
+                if self.links[self._other(node).name] == "Connected":
+                    self.links[self._other(node).name] = "Connecting"
+            case "connect" | "adjust":
+                if "--discard-my-data" in words:
+                    self.split = False
+                if words[0] == "adjust":
+                    node.net = dict(self.spec.net)
+                self._connect(node)
+            case "attach":
+                self.disks[node.name] = "UpToDate"
+            case "net-options":
+                node.net["allow-two-primaries"] = words[1].rpartition("=")[2]
+            case _:
+                raise AssertionError(f"unknown to the fake: drbdadm {words}")
+
+    def _refuse(self, node: FakeNode, words: Sequence[str], said: str) -> None:
+        raise RefusedError(f"DRBD on {node.name}", f"drbdadm {' '.join(words)}: {said}")
+
+    def _connected(self) -> bool:
+        return self.here == {"nodea", "nodeb"} and set(self.links.values()) == {"Connected"}
+
+    def _connect(self, node: FakeNode) -> None:
+        self.links[node.name] = "Connecting"
+        if self.links[self._other(node).name] != "StandAlone" and self.here == {"nodea", "nodeb"}:
+            word = "StandAlone" if self.split else "Connected"
+            self.links = {"nodea": word, "nodeb": word}
+
+    def sync(self, node: FakeNode | None = None) -> None:
+        node = node or self.a
+        self.lab.story("sync" if node.name == "nodea" else f"sync {node.name}")
+        if not node.alive:
+            raise LostNodeError(f"{node.name} does not answer")
+
+    def verify(self) -> tuple[Verify, str, str]:
+        self.lab.story("verify")
+        self.oos_kib = 4 * len(self.verified)
+        nodes = (NodeVerify(name, True, True, extents_of(self.verified)) for name in ("nodea", "nodeb"))
+        return Verify(*nodes, 1.0), "raw of a", "raw of b"
+
+    def repair(self, differing: Callable[[], int]) -> Repair:
+        self.lab.story("repair")
+        if self.mends:
+            self.lab.differing, self.verified, self.oos_kib = set(), set(), 0
+        return Repair("by hand", 1.0, differing())
+
+    def widen(self, link: int, disk: int, node: FakeNode | None = None) -> None:
+        node = node or self.a
+        self.lab.story(f"widen {link}/{disk}" + ("" if node.name == "nodea" else f" on {node.name}"))
+        if not node.alive:
+            raise LostNodeError(f"{node.name} does not answer")
+        self.widened[node.name] = (link, disk)
+
+    def wideners(self, node: FakeNode | None = None) -> tuple[int, int]:
+        return self.widened[(node or self.a).name]
+
+    def break_disk(self, node: FakeNode) -> None:
+        self.lab.story(f"break the disk of {node.name}")
+        self.disks[node.name] = "Diskless"
+
+    def plant(self, node: FakeNode, extents: object) -> None:
+        self.lab.story(f"plant on {node.name}")
+
+
+# --------------------------------------------------------------------------- the guest
+
+
+class FakeAgent(ScriptedRunner):
+    """The guest's agent; ``holding`` is how many hold it right now."""
+
+    def __init__(self, story: Story) -> None:
+        super().__init__(self._told, "guest")
+        self.story = story
+        self.holding = 0
+        self.kernel = ""
+        self.digest: Callable[[int], str] = lambda block: f"{block:016x}"
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        self.holding += 1
+        try:
+            yield
+        finally:
+            self.holding -= 1
+
+    def _told(self, argv: tuple[str, ...]) -> Answer:
+        program = argv[0].rpartition("/")[2]
+        if program == "divide":
+            self.story(f"divide {' '.join(argv[1:])}")
+        if program == "blockdigest":
+            first, count = int(argv[2]), int(argv[3])
+            if first == 0:
+                self.story(f"read {argv[1]}")
+            return 0, "".join(f"{self.digest(block)}\n" for block in range(first, first + count)), ""
+        return 0, self.kernel, ""
+
+
+class FakeDomain:
+    """As much of a libvirt domain as a migration needs.
+
+    ``trouble`` is what ``migrate3`` raises; it ends at once, or waits for ``ends`` when that is set to an event.
+    ``sample`` is what the job's statistics say under way, ``completed`` what they say in the end.
+    """
+
+    def __init__(self, story: Story, node: FakeNode, agent: FakeAgent | None = None) -> None:
+        self.story, self.node, self.agent = story, node, agent
+        self.trouble: BaseException | None = None
+        self.ends: threading.Event | None = None
+        self.sample: dict[str, object] = {}
+        self.completed: dict[str, object] = {"type": 3, "downtime": 34, "memory_iteration": 5}
+        self.asked: list[tuple[str, dict[str, object], int]] = []
+        self.held_then: list[bool] = []
+        self.becomes: FakeDomain | None = None
+        self.abort_ends = True
+        self.running = True
+
+    def migrate3(self, destination: FakeLibvirt, parameters: dict[str, object], flags: int) -> FakeDomain:
+        self.story(f"migrate {self.node.name} to {destination.name}")
+        self.asked.append((destination.name, parameters, flags))
+        self.held_then.append(self.agent is not None and self.agent.holding > 0)
+        if self.ends is not None:
+            assert self.ends.wait(20), "nobody let the migration end"
+        if self.trouble is not None:
+            raise self.trouble
+        assert self.becomes is not None, "the test did not say what it becomes"
+        return self.becomes
+
+    def jobStats(self, flags: int = 0) -> dict[str, object]:  # noqa: N802 - libvirt's name
+        return self.completed if flags & libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED else self.sample
+
+    def abortJob(self) -> None:  # noqa: N802 - libvirt's name
+        self.story("abort")
+        self.trouble = LibvirtSaid("operation aborted: migration out job: canceled by client")
+        if self.abort_ends and self.ends is not None:
+            self.ends.set()
+
+    def isActive(self) -> int:  # noqa: N802 - libvirt's name
+        return int(self.running)
+
+
+class FakeGuest:
+    """A guest with room for one disk, on ``node``."""
+
+    def __init__(self, story: Story, node: Any = None, said: str = "guest") -> None:
+        self.story = story
+        self.node: Any = node or FakeNode(story, "nodea")
+        self.name = said
+        self.agent = FakeAgent(story)
+        self.domain: Any = FakeDomain(story, self.node, self.agent)
+        self.attached = False
+        self.living = True
+        self.pauses: list[str | None] = ["I/O error"]
+
+    def attach(self, device: str, cell: Cell) -> AttachedDisk:
+        self.story("attach" if self.node.name == "nodea" else f"attach on {self.node.name}")
+        assert cell.cache is not None and not self.attached
+        self.attached = True
+        return AttachedDisk("/dev/vdb", "cell-1", "<disk/>", cell.cache, AioMode.THREADS, DiskBus.VIRTIO)
+
+    def located(self, disk: AttachedDisk) -> AttachedDisk:
+        self.story("located")
+        return replace(disk, path="/dev/vdc")
+
+    def observe(self, disk: AttachedDisk, device: str) -> Observed:
+        self.story("observe")
+        return Observed(
+            o_direct=True,
+            qemu_cache={"direct": True, "no-flush": False, "writeback": True},
+            qemu_aio="threads",
+            guest_write_cache="write back",
+            scatter_gather=True,
+        )
+
+    def detach(self, disk: AttachedDisk) -> None:
+        self.story("detach")
+        if not self.living:
+            raise LostGuestError("the disk was not detached: the domain is not running")
+        self.attached = False
+
+    def moved(self, node: Any, domain: Any) -> None:
+        self.story(f"moved to {node.name}")
+        self.node, self.domain = node, domain
+
+    def found_again(self) -> None:
+        self.story("found again")
+
+    def paused(self) -> str | None:
+        return self.pauses.pop(0) if len(self.pauses) > 1 else self.pauses[0]
+
+    def resume(self) -> None:
+        self.story("resume")
+
+    def kill(self) -> None:
+        self.living = self.attached = False
+        self.story("kill the guest")
+
+    def reset(self) -> None:
+        self.story("reset the guest")
+
+    def console(self) -> str:
+        self.story("console")
+        return "guest said\n"
+
+    def alive(self) -> bool:
+        return self.living and bool(self.node.alive)
+
+    def destroy(self) -> None:
+        self.story("destroy")
+        self.attached = self.living = False
+
+
+class Traveller(FakeGuest):
+    """A guest between both nodes of a lab: each migration takes its domain to the other one."""
+
+    def __init__(self, lab: FakeLab) -> None:
+        super().__init__(lab.story, lab.a)
+        there = FakeDomain(lab.story, lab.b, self.agent)
+        self.domain.becomes, there.becomes = there, self.domain
+        self.here, self.there = self.domain, there
+
+
+# --------------------------------------------------------------------------- the canary
+
+
+class FakeWatch:
+    """The controller's side of a canary."""
+
+    story: Story
+    found = Canary({"fsync": 9}, memory_checked=9)
+
+    def __init__(self, nodes: Sequence[FakeNode], region: object, run: int) -> None:
+        self.nodes, self.region, self.run = nodes, region, run
+        self.story = nodes[0].story
+
+    def follow(self, node: FakeNode) -> None:
+        self.story(f"follow {node.name}")
+        if not node.alive:
+            raise LostNodeError(f"{node.name} does not answer")
+
+    def start(self, runner: object, device: str) -> None:
+        self.story(f"canary on {device}")
+
+    def stop(self, runner: object) -> None:
+        self.story("canary stops")
+
+    def report(self, runner: object, device: str, *, survived: bool = False) -> Canary:
+        self.story(f"canary heard on {device}")
+        return replace(self.found, survived=survived)
+
+    def said(self) -> str:
+        return "what it said\n"
+
+    def close(self) -> None:
+        self.story("canary left")
+
+
+# --------------------------------------------------------------------------- the workload, and all of it
+
+
+class Script(Workload):
+    """A workload that tells the story; with ``ends`` its work goes on until that is set, and then fails."""
+
+    name = "swap"
+
+    def __init__(self, lab: FakeLab, resource: FakeResource) -> None:
+        self.lab, self.resource = lab, resource
+        self.wrong = 0
+        self.leaves: set[int] = set()
+        self.ends: threading.Event | None = None
+        self.ended_by: BaseException | None = None
+        self.recovers = Recovered()
+
+    def prepare(self, site: Site) -> None:
+        self.lab.story(f"prepare {site.device}")
+
+    def work(self, site: Site, seconds: int) -> Work:
+        self.lab.story(f"work {seconds}")
+        self.resource.sent_kib += 400
+        self.lab.differing |= self.leaves
+        self.resource.verified |= self.leaves
+        if self.ends is not None:
+            assert self.ends.wait(20), "nobody let the work end"
+        if self.ended_by is not None:
+            raise self.ended_by
+        return Work(float(seconds), {"pages": 5.0}, 1 if self.wrong else 0)
+
+    def quiesce(self, site: Site) -> int:
+        self.lab.story("quiesce")
+        return self.wrong
+
+    def recover(self, site: Site) -> Recovered:
+        self.lab.story(f"recover {site.device}")
+        return self.recovers
+
+    def owners(self, site: Site, blocks: Iterable[int]) -> Mapping[int, Owned]:
+        self.lab.story("owners")
+        assert site.device == "/dev/drbd0", "asked on the Primary, when the guest has let go of it"
+        return {block: Owned(Owner.DEAD, "free swap slot") for block in blocks}
+
+
+@dataclass
+class Stage:
+    """Everything that one trial needs."""
+
+    trial: Trial
+    lab: FakeLab
+    resource: FakeResource
+    guest: FakeGuest
+    workload: Script
+    store: Store
+
+    @classmethod
+    def over(cls, runs: Path, cell: Cell, guest: Callable[[FakeLab], FakeGuest] | None = None) -> Stage:
+        store = Store.create(runs, Run("run1", "quick", "2026-11-23T01:50:03Z", (cell,)))
+        lab = FakeLab()
+        resource = FakeResource(lab)
+        trial = Trial(cast(Lab, lab), cast(Resource, resource), store.begin(cell), lambda what: None)
+        made = guest(lab) if guest is not None else FakeGuest(lab.story, lab.a)
+        return cls(trial, lab, resource, made, Script(lab, resource), store)
+
+    def play(self) -> Evidence:
+        return play(self.trial, self.workload, lambda: cast(Guest, self.guest))
+
+    @property
+    def steps(self) -> list[str]:
+        return self.lab.story.steps
+
+    def kept(self) -> Evidence:
+        """What is on the disk."""
+        found = self.store.evidence(self.trial.cell.id)
+        assert found is not None, "no evidence was kept"
+        return found
+
+    def raw(self, name: str) -> str:
+        return (self.trial.attempt.directory / name).read_text()
+
+
+SWAP = Cell("swap", cache=CacheMode.NONE)
