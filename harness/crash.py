@@ -28,7 +28,8 @@ def strike(trial: Trial, aside: Aside[Work], began: float) -> Work:
         aside.result(Deadline.after(1, "the work"))
         raise InfrastructureError("the work was over before the crash")
     trial.count()
-    worked = time.monotonic() - began
+    trial.crashed = time.monotonic()
+    worked = trial.crashed - began
     match trial.cell.crash:
         case Crash.NODE:
             trial.keep_console()
@@ -48,39 +49,38 @@ def strike(trial: Trial, aside: Aside[Work], began: float) -> Work:
 def aftermath(trial: Trial, workload: Workload) -> None:
     """Bring the guest up where it would be brought up, and look at what is there."""
     assert trial.cell.crash is not None
-    crashed = time.monotonic()
-    match trial.cell.crash:
-        case Crash.NODE:
-            _fail_over(trial, workload, crashed)
-        case Crash.QEMU:
-            trial.resource.sync()
-            _found(trial, differing_blocks=trial.lab.compare(trial.resource.blocks).differing_blocks)
-            trial.plug(Guest.start(trial.lab, trial.lab.a))
-            _look(trial, workload, crashed)
-        case Crash.RESET:
-            trial.relocate()
-            _look(trial, workload, crashed)
+    if trial.cell.crash is Crash.NODE:
+        _fail_over(trial, workload)
+        return
+    # Before anybody writes again: this is what the crash left behind.
+    trial.resource.sync()
+    _found(trial, differing_blocks=trial.lab.compare(trial.resource.blocks).differing_blocks)
+    if trial.cell.crash is Crash.QEMU:
+        trial.plug(Guest.start(trial.lab, trial.lab.a))
+    else:
+        trial.relocate()
+    _look(trial, workload)
 
 
-def _fail_over(trial: Trial, workload: Workload, crashed: float) -> None:
+def _fail_over(trial: Trial, workload: Workload) -> None:
     """The peer notices, is promoted and runs the guest; then the dead node comes back and is resynced."""
     resource, b = trial.resource, trial.lab.b
     deadline = Deadline.after(roles.LOSS_SECONDS, f"{b.name}'s notice of its peer's loss")
     resource.events(b).wait(lambda state: state.connection != "Connected", "the loss of the peer", deadline)
     roles.promote(resource, b)
-    _found(trial, promoted_seconds=time.monotonic() - crashed)
+    _found(trial, promoted_seconds=time.monotonic() - trial.crashed)
     _found(trial, differing_blocks=trial.lab.compare(resource.blocks).differing_blocks)
     try:
         trial.plug(Guest.start(trial.lab, b))
-        _look(trial, workload, crashed)
+        _look(trial, workload)
     finally:
         # Also when the guest's data is beyond help: the next cell needs both nodes.
-        _take_back(trial, crashed)
+        _take_back(trial)
 
 
-def _look(trial: Trial, workload: Workload, crashed: float) -> None:
+def _look(trial: Trial, workload: Workload) -> None:
     """What the guest finds on its disk."""
-    _found(trial, guest_seconds=time.monotonic() - crashed)
+    _found(trial, guest_seconds=time.monotonic() - trial.crashed)
     try:
         recovered = workload.recover(trial.site())
         _found(trial, fsck_status=recovered.fsck_status, fsck_words=recovered.words, wrong_reads=recovered.wrong_reads)
@@ -88,7 +88,7 @@ def _look(trial: Trial, workload: Workload, crashed: float) -> None:
         journey.hear(trial, survived=False)
 
 
-def _take_back(trial: Trial, crashed: float) -> None:
+def _take_back(trial: Trial) -> None:
     resource, a, b = trial.resource, trial.lab.a, trial.lab.b
     try:
         trial.unplug()
@@ -100,7 +100,7 @@ def _take_back(trial: Trial, crashed: float) -> None:
     if not roles.settled(resource, Deadline.after(roles.SETTLE_SECONDS, f"{a.name}'s return")):
         trial.happened(f"split brain at {a.name}'s return; it gave its own changes up")
         roles.reunite(resource, a, Deadline.after(roles.SETTLE_SECONDS, f"{a.name}'s return"))
-    _found(trial, rejoined_seconds=time.monotonic() - crashed)
+    _found(trial, rejoined_seconds=time.monotonic() - trial.crashed)
     roles.only(resource, a)
 
 

@@ -75,6 +75,11 @@ def arrive(trial: Trial) -> None:
         hear(trial, survived=survived)
 
 
+def move(trial: Trial) -> Migration:
+    """One live migration of the cell's guest to the other node, counted from now; its evidence is kept."""
+    return _migrate(trial, len(trial.evidence.migrations) + 1, time.monotonic(), None)
+
+
 def hear(trial: Trial, *, survived: bool) -> None:
     """What the canary kept, read in the guest that has the disk now."""
     assert trial.watch is not None
@@ -121,6 +126,8 @@ def _migrate(trial: Trial, number: int, began: float, fault: Fault | None, durin
     trial.happened(_told(migration))
     if fault is not None:
         _mend(trial, fault, target)
+    elif migration.outcome is MigrationOutcome.COMPLETED and during == "work":
+        trial.widen()
     elif migration.outcome in (MigrationOutcome.ABORTED, MigrationOutcome.FAILED) and not guest.alive():
         raise LostGuestError(f"the guest was lost in migration {number}: {migration.words}")
     return migration

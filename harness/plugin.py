@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from harness import journey
 from harness import matrix as matrices
 from harness.drbd import Resource
 from harness.errors import HarnessError, UsageError
@@ -19,7 +20,7 @@ from harness.fio import FioRun, run_fio
 from harness.front import Front, result_text
 from harness.guest import AttachedDisk, Guest
 from harness.lab.base import Lab
-from harness.model import Cell, ClientKind, Evidence, Verdict, VerdictKind, Work
+from harness.model import Cell, ClientKind, Evidence, Migration, Verdict, VerdictKind, Work
 from harness.owners import unknown
 from harness.render.fio_job import Job, Option
 from harness.report import Result
@@ -80,6 +81,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def _own_cells(mark: pytest.Mark, test: str) -> list[Cell]:
     name = test.removeprefix("test_").replace("_", "-")
+    if happening := next((key for key in ("migrations", "crash", "fault") if key in mark.kwargs), None):
+        raise UsageError(
+            f"the cell marker of {test}: '{happening}' happens to the harness's own workloads only; "
+            "a test of your own moves its guest with the fixture 'migrate'"
+        )
     entry = {"workload": "idle", **mark.kwargs}
     cells = matrices.cells_from(entry, frozenset(WORKLOADS), f"the cell marker of {test}")
     return [replace(cell, workload=name, control=None) for cell in cells]
@@ -222,6 +228,19 @@ def fio(own_trial: OwnTrial, guest: Guest, disk: AttachedDisk) -> Callable[..., 
         return ran
 
     return run
+
+
+@pytest.fixture
+def migrate(own_trial: OwnTrial, disk: AttachedDisk) -> Callable[[], Migration]:
+    """Move the guest with its disk to the other node, live; called again it moves back.  See ``migrate().outcome``.
+
+    What the stack refuses is an outcome with its words; a guest that does not live through it is an error.
+    """
+
+    def move() -> Migration:
+        return journey.move(own_trial.trial)
+
+    return move
 
 
 @pytest.fixture

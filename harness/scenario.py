@@ -73,7 +73,10 @@ class Trial:
         self._consoles: dict[str, int] = {}
         self._counters: dict[str, list[Counters]] = {}
         self._events_from = 0
+        self._widened: set[str] = set()
         self._began = time.monotonic()
+        #: When the cell's crash happened, by :func:`time.monotonic`.
+        self.crashed = 0.0
         self._faults = contextlib.ExitStack()
 
     # ------------------------------------------------------------------------------------------ bookkeeping
@@ -226,19 +229,28 @@ class Trial:
         return f"{self._disk.path}2"
 
     def widen(self) -> None:
-        """The cell's widener goes on, and what is really on is read back; on both nodes where both may be Primary."""
+        """The cell's widener goes on where the client writes, and nowhere else; what is really on is read back.
+
+        On the other side it would delay the answers too, and so less would be written.
+        """
         widener = self.cell.widener
-        if not widener.natural:
-            for node in self.nodes if self.cell.migrations or self.cell.arm.two_primaries else self.nodes[:1]:
-                self.resource.widen(widener.link_delay_ms, widener.disk_delay_ms, node)
-                link, disk = self.resource.wideners(node)
-                self.note(observed=replace(self.evidence.observed, link_delay_ms=link, disk_delay_ms=disk))
+        if widener.natural:
+            return
+        writer = self.guest.node if self.guest is not None else self.lab.a
+        for node in self.nodes:
+            if node is not writer and node.name in self._widened:
+                self.resource.widen(0, 0, node)
+        self.resource.widen(widener.link_delay_ms, widener.disk_delay_ms, writer)
+        self._widened.add(writer.name)
+        link, disk = self.resource.wideners(writer)
+        self.note(observed=replace(self.evidence.observed, link_delay_ms=link, disk_delay_ms=disk))
 
     def narrow(self) -> None:
         """Take the widener off again."""
-        if not self.cell.widener.natural:
-            for node in self.nodes:
+        for node in self.nodes:
+            if node.name in self._widened:
                 self.resource.widen(0, 0, node)
+        self._widened.clear()
 
     def inflict(self, undo: Callable[[], None]) -> None:
         """A fault was inflicted; ``undo`` takes it back at the latest when the cell is over."""
@@ -288,7 +300,7 @@ class Trial:
         # A connection that was never lost and a digest that nobody asked for are no news.
         if alarms.algorithm or alarms.drops or alarms.detections or alarms.split_brain:
             self.note(alarms=alarms)
-        if not healthy or self.cell.watched or self.cell.arm.two_primaries:
+        if not healthy or self.cell.watched or self.cell.arm.two_primaries or self.evidence.migrations:
             roles.only(self.resource, self.lab.a)
 
     def _reunite(self, deadline: Deadline) -> SplitBrain:

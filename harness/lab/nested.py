@@ -106,7 +106,7 @@ class NestedLab:
     def kill(self, node: Node) -> None:
         """Take the node's power away: nothing in it gets to finish."""
         self._power.off(self._domain(node))
-        node.close()
+        node.forget()
 
     def revive(self, node: Node) -> None:
         """Give it back: the node boots from its own disks and is connected to."""

@@ -84,6 +84,15 @@ class Node:
                 raise LostNodeError(f"no libvirt on {self.name}: {trouble}") from None
         return self._libvirt
 
+    def forget(self) -> None:
+        """Let go of every connection to a node whose power is gone; whoever still uses one gets an error from it.
+
+        libvirt's is not closed here: another thread may be in the middle of a call over it, and libvirt would crash.
+        """
+        self._libvirt = None
+        self._log = None
+        self.runner.close()
+
     def close(self) -> None:
         """End every connection to the node."""
         if self._libvirt is not None:

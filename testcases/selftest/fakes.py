@@ -20,6 +20,7 @@ from harness.guest import AttachedDisk, Guest
 from harness.lab.base import Lab
 from harness.model import (
     AioMode,
+    Arm,
     CacheMode,
     Canary,
     Cell,
@@ -250,7 +251,7 @@ class FakeResource:
         lab.resources.append(self)
         nodes = (ResourceNode("nodea", self.a.address, "x"), ResourceNode("nodeb", self.b.address, "x"))
         self.spec = ResourceSpec("r0", 0, 7789, nodes)
-        self.arm: Any = None
+        self.arm: Arm | None = Arm()
         self.blocks = BLOCKS
         self.device = "/dev/drbd0"
         self.major = 8
@@ -267,8 +268,6 @@ class FakeResource:
         self._fresh()
 
     def _fresh(self) -> None:
-        from harness.model import Arm
-
         self.arm = Arm()
         self.roles = {"nodea": "Primary", "nodeb": "Secondary"}
         self.disks = {"nodea": "UpToDate", "nodeb": "UpToDate"}

@@ -9,20 +9,31 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from harness.judge import ControlOutcome, Controls, control_outcome, judge, outcomes
+from harness.judge import ControlOutcome, Controls, control_outcome, harm, judge, outcomes
 from harness.model import (
+    Aftermath,
     AioMode,
+    Alarms,
+    Arm,
     CacheMode,
+    Canary,
     Cell,
     ClientKind,
     Comparison,
     Control,
+    Crash,
     Evidence,
     Extent,
     Failure,
+    Fault,
+    Migration,
+    MigrationOutcome,
     NodeVerify,
     Observed,
     Ownership,
+    Protocol,
+    Readings,
+    SplitBrain,
     State,
     Verdict,
     VerdictKind,
@@ -159,6 +170,195 @@ def test_a_failure_is_inconclusive_with_its_phase() -> None:
     assert (verdict.kind, verdict.sentence) == (VerdictKind.INCONCLUSIVE, "verify: it took too long")
 
 
+# --------------------------------------------------------------------------- what happens to a guest
+
+MOVED = Cell("swap", cache=CacheMode.NONE, migrations=2)
+CRASHED = Cell("ext4-buffered", cache=CacheMode.NONE, crash=Crash.NODE)
+WELL = Canary({"fsync": 200, "direct": 50}, {"fsync": 0}, memory_checked=4096)
+APART = {
+    "nodea": replace(HEALTHY, connection="StandAlone", peer_role="Unknown", peer_disk="DUnknown"),
+    "nodeb": replace(HEALTHY, connection="Connecting", peer_role="Unknown", peer_disk="DUnknown"),
+}
+SPLIT = SplitBrain(0.4, APART, 12, "nodeb", True)
+NOTICED = Alarms("crc32c", (Extent(8, 8), Extent(8, 8)), (Extent(64, 8),), 3, 4.0, 60.0, 80)
+
+
+def moved(
+    number: int, outcome: MigrationOutcome = MigrationOutcome.COMPLETED, during: str = "work", words: str = ""
+) -> Migration:
+    return Migration(number, "nodea", "nodeb", outcome, 1.0, 2.0, during=during, words=words)
+
+
+def journey(cell: Cell = MOVED, **changed: Any) -> Evidence:
+    """Evidence of a cell in which something happened to the guest; CLEAN but for what is ``changed``."""
+    whole: dict[str, Any] = {"canary": WELL, "migrations": (moved(1), moved(2), moved(3, during="readings"))}
+    if cell.crash is not None:
+        whole = {"canary": replace(WELL, survived=False), "aftermath": Aftermath(cell.crash, 4.0, fsck_status=0)}
+    return evidence(cell, **{**whole, **changed})
+
+
+def test_a_guest_that_moved_or_came_back_with_all_it_had_is_clean() -> None:
+    assert kind(journey()) is VerdictKind.CLEAN
+    for crash in Crash:
+        assert kind(journey(replace(CRASHED, crash=crash))) is VerdictKind.CLEAN
+
+
+@pytest.mark.parametrize(
+    ("canary", "words"),
+    [
+        (replace(WELL, lost={"fsync": 2, "direct": 0}), "2 acknowledged records are lost (2 of 200 fsync)"),
+        (replace(WELL, lost={"dsync": 1, "direct": 3}), "4 acknowledged records are lost (1 of 0 dsync, 3 of 50 dire"),
+        (replace(WELL, corrupt=1), "1 records on the disk have a wrong checksum"),
+        (replace(WELL, memory_wrong=5), "5 of 4096 looks at the guest's memory found a wrong record"),
+    ],
+)
+def test_what_the_canary_lost_is_corrupt(canary: Canary, words: str) -> None:
+    verdict = judge(journey(canary=canary), HELD)
+    assert verdict.kind is VerdictKind.CORRUPT and words in verdict.sentence
+    unheard = {"verify": None, "failure": Failure("lost-guest", "work", "gone")}
+    assert kind(journey(canary=canary, **unheard)) is VerdictKind.CORRUPT, "what is lost is lost, whatever came then"
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ({"wrong_reads": 3}, "after the crash the client read back something else than it wrote, 3 time(s)"),
+        ({"fsck_status": 4, "fsck_words": "errors left"}, "after the crash fsck ended with status 4: errors left"),
+    ],
+)
+def test_what_a_crash_left_behind_is_corrupt(found: dict[str, Any], words: str) -> None:
+    verdict = judge(journey(CRASHED, aftermath=Aftermath(Crash.NODE, 4.0, **found)), HELD)
+    assert (verdict.kind, verdict.sentence) == (VerdictKind.CORRUPT, words)
+
+
+def test_all_that_was_lost_stands_in_the_sentence_and_what_differs_beside_it() -> None:
+    found = journey(
+        canary=replace(WELL, corrupt=1), work=Work(8.0, read_back_errors=2), ownership=Ownership(live=1),
+        **oracles({5}, {5}),
+    )  # fmt: skip
+    verdict = judge(found, HELD)
+    assert "2 time(s); 1 records on the disk" in verdict.sentence
+    assert (verdict.differing_blocks, verdict.reasons) == (1, ("1 blocks differ (1 live)",))
+
+
+def read_twice(live: int = 0, dead: int = 0, unknown: int = 0, **changed: Any) -> Evidence:
+    """The guest read three blocks differently after it moved; whose they are is said."""
+    owned = Ownership(live, dead, unknown)
+    return journey(readings=Readings(BLOCKS, "nodea", "nodeb", extents_of({5, 6, 7}), owned), **changed)
+
+
+@pytest.mark.parametrize("whose", [{"live": 1, "dead": 2}, {"unknown": 1, "dead": 2}, {"live": 3}, {}])
+def test_data_that_reads_differently_on_the_other_node_is_corrupt(whose: dict[str, int]) -> None:
+    verdict = judge(read_twice(**whose, **oracles({5, 6, 7}, {5, 6, 7})), HELD)
+    assert verdict.kind is VerdictKind.CORRUPT, "what is not known to be dead may be data"
+    assert "the guest reads 3 blocks differently on nodeb than on nodea" in verdict.sentence
+
+
+def test_dead_blocks_that_read_differently_are_a_divergence_with_a_reason() -> None:
+    verdict = judge(read_twice(dead=3, **oracles({5, 6, 7}, {5, 6, 7})), HELD)
+    assert verdict.kind is VerdictKind.DIVERGED
+    assert any("reads 3 blocks differently on nodeb than on nodea (3 dead)" in why for why in verdict.reasons)
+
+
+@pytest.mark.xfail(strict=True, reason="the oracles alone are asked: readings of dead blocks are forgotten")
+def test_dead_blocks_that_read_differently_are_never_clean() -> None:
+    assert kind(read_twice(dead=3)) is not VerdictKind.CLEAN
+
+
+def test_readings_that_agree_are_no_news() -> None:
+    assert kind(journey(readings=Readings(BLOCKS, "nodea", "nodeb"))) is VerdictKind.CLEAN
+
+
+def test_a_refused_migration_is_an_answer_in_the_words_of_who_refused() -> None:
+    refused = (moved(1, MigrationOutcome.REFUSED, words="Unsafe migration: Migration may lead to data corruption"),)
+    verdict = judge(journey(migrations=refused), HELD)
+    assert verdict.kind is VerdictKind.REFUSED
+    assert "migration 1 was refused: Unsafe migration: Migration may" in verdict.sentence
+    assert kind(journey(migrations=refused), {}) is VerdictKind.REFUSED, "no control has to vouch for it"
+
+
+def test_a_split_brain_is_a_divergence_however_it_was_repaired() -> None:
+    for repaired in (True, False):
+        verdict = judge(evidence(alarms=Alarms(split_brain=replace(SPLIT, repaired=repaired))), HELD)
+        assert (verdict.kind, verdict.differing_blocks) == (VerdictKind.DIVERGED, 12)
+        assert verdict.sentence == (
+            "split brain 0.4 s after the first digest failure: nodea StandAlone, nodeb Connecting; "
+            "12 blocks differed, and nodeb gave its changes up"
+        )
+
+
+def test_a_split_brain_that_cost_nothing_is_one_all_the_same() -> None:
+    for counted in (0, None):
+        split = replace(SPLIT, differing_blocks=counted, after_seconds=None)
+        verdict = judge(evidence(alarms=Alarms(split_brain=split)), HELD)
+        assert (verdict.kind, verdict.differing_blocks) == (VerdictKind.DIVERGED, 0)
+        assert verdict.sentence.startswith("split brain: nodea StandAlone")
+
+
+def test_what_the_digest_noticed_and_a_resync_healed_is_transient() -> None:
+    verdict = judge(evidence(alarms=NOTICED), HELD)
+    assert (verdict.kind, verdict.differing_blocks) == (VerdictKind.TRANSIENT, 0)
+    assert "noticed 2 writes" in verdict.sentence and "3 time(s), 3.0 a minute" in verdict.sentence
+
+
+def test_a_digest_that_noticed_nothing_is_no_news() -> None:
+    assert kind(evidence(alarms=Alarms("crc32c", watched_seconds=60.0))) is VerdictKind.CLEAN
+
+
+def test_what_the_digest_noticed_is_a_reason_beside_what_differs() -> None:
+    verdict = judge(evidence(alarms=NOTICED, **oracles({5}, {5})), HELD)
+    assert verdict.kind is VerdictKind.DIVERGED
+    assert "DRBD noticed 2 writes whose buffer changed and lost its connection 3 time(s)" in verdict.reasons
+
+
+@pytest.mark.parametrize("outcome", [MigrationOutcome.ABORTED, MigrationOutcome.FAILED])
+def test_clean_needs_each_migration_to_arrive(outcome: MigrationOutcome) -> None:
+    for number in range(3):
+        went = [moved(1), moved(2), moved(3, during="readings")]
+        went[number] = replace(went[number], outcome=outcome, words="it timed out")
+        doubted(journey(migrations=tuple(went)), f"nothing was found, but migration {number + 1} {outcome}: it timed")
+        verdict = judge(journey(migrations=tuple(went), **oracles({5}, {5})), HELD)
+        assert verdict.kind is VerdictKind.DIVERGED, "what is seen is seen"
+        assert f"migration {number + 1} {outcome}: it timed out" in verdict.reasons
+
+
+@pytest.mark.parametrize("fault", [fault for fault in Fault if fault.needs_migration])
+def test_a_migration_may_fail_where_a_fault_was_made(fault: Fault) -> None:
+    broken = (moved(1, MigrationOutcome.FAILED, words="connection lost"), moved(2), moved(3, during="readings"))
+    assert kind(journey(replace(MOVED, fault=fault), migrations=broken)) is VerdictKind.CLEAN
+
+
+def test_clean_needs_as_many_migrations_as_were_asked() -> None:
+    doubted(journey(migrations=()), "only 0 of 2 migrations were tried")
+    doubted(journey(migrations=(moved(1), moved(2, during="readings"))), "only 1 of 2 migrations were tried")
+    faulty = replace(MOVED, fault=Fault.LINK_CUT)
+    doubted(journey(faulty, migrations=(moved(1),)), "only 1 of 2 migrations were tried")
+
+
+def test_clean_needs_the_canary_heard_and_alive() -> None:
+    for cell in (MOVED, CRASHED, Cell("swap", cache=CacheMode.NONE, fault=Fault.STANDALONE)):
+        doubted(journey(cell, canary=None), "the canary was not heard")
+    dead = replace(WELL, survived=False)
+    doubted(journey(canary=dead), "nothing was found, but the canary died")
+    doubted(journey(canary=dead, console_trouble=("Out of memory",)), "the canary died: Out of memory")
+    assert kind(evidence(canary=None)) is VerdictKind.CLEAN, "an ordinary cell has none"
+
+
+def test_clean_needs_the_crash_to_have_happened() -> None:
+    doubted(journey(CRASHED, aftermath=None), "the crash did not happen")
+
+
+def test_clean_needs_a_quiet_console_but_where_the_disks_were_broken() -> None:
+    said = ("EXT4-fs error (device vdb1)", "Oops")
+    doubted(journey(console_trouble=said), "the guest's console speaks of trouble: EXT4-fs error (device vdb1)")
+    doubted(evidence(console_trouble=said), "the guest's console speaks of trouble")
+    broken = Cell("swap", cache=CacheMode.NONE, fault=Fault.IO_ERROR)
+    expected = journey(broken, migrations=(), console_trouble=said, kernel_trouble=("nodea: I/O error",))
+    assert kind(expected) is VerdictKind.CLEAN
+    verdict = judge(evidence(console_trouble=said, **oracles({5}, {5})), HELD)
+    assert verdict.reasons == ("guest: EXT4-fs error (device vdb1)", "guest: Oops")
+
+
 # --------------------------------------------------------------------------- which comes first
 
 
@@ -175,6 +375,14 @@ def layered(*layers: str) -> Evidence:
         found = replace(found, work=Work(1.0, read_back_errors=1))
     if "failed" in layers:
         found = replace(found, failure=Failure("lost-guest", "work", "gone"))
+    if "unmoved" in layers:
+        found = replace(found, migrations=(moved(1, MigrationOutcome.REFUSED, words="Unsafe migration"),))
+    if "lost" in layers:
+        found = replace(found, canary=Canary({"fsync": 9}, {"fsync": 1}))
+    if "split" in layers:
+        found = replace(found, alarms=Alarms(split_brain=SPLIT))
+    if "noticed" in layers:
+        found = replace(found, alarms=NOTICED)
     if "refused" in layers:
         found = replace(found, failure=Failure("refused", "attach", "no"))
     return found
@@ -183,7 +391,24 @@ def layered(*layers: str) -> Evidence:
 @pytest.mark.parametrize(
     ("layers", "wanted"),
     [
-        (("refused", "corrupt", "diverged"), VerdictKind.REFUSED),
+        (("refused", "corrupt", "diverged"), VerdictKind.CORRUPT),
+        (("refused", "diverged"), VerdictKind.REFUSED),
+        (("refused", "mismatch", "disagree"), VerdictKind.REFUSED),
+        (("unmoved", "corrupt"), VerdictKind.CORRUPT),
+        (("unmoved", "diverged"), VerdictKind.REFUSED),
+        (("unmoved", "failed"), VerdictKind.REFUSED),
+        (("unmoved", "clean"), VerdictKind.REFUSED),
+        (("lost", "failed", "diverged"), VerdictKind.CORRUPT),
+        (("lost", "refused"), VerdictKind.CORRUPT),
+        (("lost", "clean"), VerdictKind.CORRUPT),
+        (("split", "failed"), VerdictKind.INCONCLUSIVE),
+        (("split", "mismatch"), VerdictKind.INCONCLUSIVE),
+        (("split", "disagree"), VerdictKind.INCONCLUSIVE),
+        (("split", "lost"), VerdictKind.CORRUPT),
+        (("split", "diverged"), VerdictKind.DIVERGED),
+        (("split", "clean"), VerdictKind.DIVERGED),
+        (("noticed", "diverged"), VerdictKind.DIVERGED),
+        (("noticed", "clean"), VerdictKind.TRANSIENT),
         (("corrupt", "failed", "diverged"), VerdictKind.CORRUPT),
         (("corrupt", "mismatch", "diverged"), VerdictKind.CORRUPT),
         (("corrupt", "disagree"), VerdictKind.CORRUPT),
@@ -265,6 +490,28 @@ def test_the_node_itself_has_no_qemu_to_ask() -> None:
     cell = Cell("mutator", client=ClientKind.HOST, widener=Widener(20, 0))
     assert kind(evidence(cell)) is VerdictKind.CLEAN
     doubted(evidence(cell, observed=Observed(scatter_gather=True)), "the widener was 0/0 ms")
+
+
+ARMS = {
+    "protocol": Protocol.A, "integrity": "crc32c", "disable_sendpage": True, "scatter_gather": False,
+    "two_primaries": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), ARMS.items())
+def test_an_arm_that_is_not_in_force_is_a_mismatch(name: str, value: Any) -> None:
+    arm = replace(Arm(), **{name: value})
+    asked = Cell("swap", cache=CacheMode.NONE, arm=arm)
+    for cell, in_force in ((asked, Arm()), (SWAP, arm)):
+        doubted(evidence(cell, observed=replace(observed(cell), arm=in_force)), "but in force was Arm(")
+        found = evidence(cell, observed=replace(observed(cell), arm=in_force), **oracles({5}, {5}))
+        doubted(found, f"asked for {cell.arm}, but in force was {in_force}")
+    assert kind(evidence(asked, observed=replace(observed(asked), arm=arm))) is VerdictKind.CLEAN
+
+
+def test_a_node_that_is_its_own_client_has_an_arm_too() -> None:
+    cell = Cell("mutator", client=ClientKind.HOST, arm=Arm(integrity="crc32c"))
+    doubted(evidence(cell, observed=replace(observed(cell), arm=Arm())), "in force was")
 
 
 # --------------------------------------------------------------------------- preconditions and silent oracles
@@ -375,6 +622,13 @@ def test_a_link_without_scatter_gather_cannot_show_it(scatter_gather: bool | Non
     doubted(evidence(observed=seen), "no scatter-gather")
 
 
+@pytest.mark.parametrize("scatter_gather", [False, None])
+def test_a_link_that_was_to_have_no_scatter_gather_is_not_complained_of(scatter_gather: bool | None) -> None:
+    cell = Cell("swap", cache=CacheMode.NONE, arm=Arm(scatter_gather=False))
+    seen = replace(observed(cell), scatter_gather=scatter_gather, arm=cell.arm)
+    assert kind(evidence(cell, observed=seen)) is VerdictKind.CLEAN
+
+
 def test_nothing_exposed_is_nothing_proven() -> None:
     doubted(evidence(exposed_blocks=0), "the workload exposed no block write")
     idle = judge(evidence(Cell("idle", cache=CacheMode.NONE), exposed_blocks=0), HELD)
@@ -465,6 +719,9 @@ CELLS = st.builds(
     aio=st.sampled_from(AioMode),
     widener=st.builds(Widener, st.sampled_from([0, 20]), st.sampled_from([0, 5])),
     control=st.none() | st.sampled_from(Control),
+    migrations=st.sampled_from([0, 2]),
+    crash=st.sampled_from([None, *Crash]),
+    fault=st.sampled_from([None, *Fault]),
 )
 SEEN = st.builds(
     Observed,
@@ -476,7 +733,19 @@ SEEN = st.builds(
     scatter_gather=st.none() | st.booleans(),
     link_delay_ms=st.sampled_from([0, 20]),
     disk_delay_ms=st.sampled_from([0, 5]),
+    arm=st.sampled_from([None, Arm(), Arm(integrity="crc32c")]),
 )
+FEW = st.integers(0, 2)
+OWNED = st.builds(Ownership, *[st.integers(0, 3)] * 3)
+MIGRATIONS = st.lists(
+    st.builds(moved, st.integers(1, 3), st.sampled_from(MigrationOutcome), st.sampled_from(["work", "readings"])),
+    max_size=3,
+).map(tuple)
+CANARIES = st.builds(
+    Canary, lost=st.dictionaries(st.sampled_from(["fsync", "direct"]), FEW), corrupt=FEW, memory_wrong=FEW,
+    survived=st.booleans(),
+)  # fmt: skip
+AFTERMATHS = st.builds(Aftermath, st.sampled_from(Crash), fsck_status=st.sampled_from([None, 0, 4]), wrong_reads=FEW)
 COMPARISONS = st.builds(Comparison, st.sampled_from([0, BLOCKS]), EXTENTS, st.just(0.1), st.just("here"))
 FAILURES = st.builds(Failure, st.sampled_from(["refused", "deadline", "bug"]), st.just("work"), st.text(max_size=5))
 OUTCOMES = st.dictionaries(st.sampled_from(Control), st.booleans()).map(
@@ -488,7 +757,7 @@ OUTCOMES = st.dictionaries(st.sampled_from(Control), st.booleans()).map(
 def any_evidence(draw: st.DrawFn) -> Evidence:
     """Anything: half of each piece is as it should be, so that every question is reached."""
     cell = draw(CELLS)
-    found = evidence(cell)
+    found = journey(cell) if cell.watched else evidence(cell)
     verified = draw(NUMBERS)
     if draw(st.booleans()):
         compared = draw(st.sets(st.sampled_from(sorted(verified)), max_size=3)) if verified else set()
@@ -503,7 +772,13 @@ def any_evidence(draw: st.DrawFn) -> Evidence:
         "counter_kib": st.none() | st.integers(0, 200),
         "comparison": st.none() | COMPARISONS,
         "planted": EXTENTS,
-        "ownership": st.builds(Ownership, *[st.integers(0, 3)] * 3),
+        "ownership": OWNED,
+        "migrations": MIGRATIONS,
+        "readings": st.none() | st.builds(Readings, st.just(BLOCKS), st.just("a"), st.just("b"), EXTENTS, OWNED),
+        "canary": st.none() | CANARIES,
+        "aftermath": st.none() | AFTERMATHS,
+        "alarms": st.sampled_from([None, NOTICED, Alarms(split_brain=SPLIT), Alarms("crc32c")]),
+        "console_trouble": st.sampled_from([(), ("Oops",)]),
         "kernel_trouble": st.lists(st.text(max_size=5), max_size=2).map(tuple),
         "failure": st.none() | FAILURES,
         "log_holes": st.integers(0, 1),
@@ -525,12 +800,16 @@ def test_whatever_the_evidence_there_is_one_verdict_and_it_keeps_its_promises(
         assert found.cell.control or (len(controls) == 3 and all(one.held for one in controls.values()))
         assert found.comparison and found.verify and found.verify.complete
         assert found.counter_kib == 0 and not found.comparison.differing_blocks
-        assert found.failure is None and not found.log_holes
+        assert found.failure is None and not found.log_holes and not harm(found)
+        if not found.cell.control:
+            assert not (found.cell.watched and found.canary is None)
+            assert not any(one.outcome is MigrationOutcome.REFUSED for one in found.migrations)
+        assert found.alarms is None or not (found.alarms.detections or found.alarms.split_brain)
     if verdict.kind in (VerdictKind.DIVERGED, VerdictKind.TRANSIENT):
         assert found.failure is None and found.equal_before is True
-        assert (verdict.kind is VerdictKind.DIVERGED) is bool(verdict.differing_blocks)
-    if found.work and found.work.read_back_errors:
-        assert verdict.kind in (VerdictKind.CORRUPT, VerdictKind.REFUSED)
+        split = found.alarms is not None and found.alarms.split_brain is not None
+        assert (verdict.kind is VerdictKind.DIVERGED) is (split or bool(verdict.differing_blocks))
+    assert (verdict.kind is VerdictKind.CORRUPT) is bool(harm(found))
     assert verdict.rate_upper_95 is None or 0 < verdict.rate_upper_95 <= 1
     if found.cell.control:
         control_outcome(found)

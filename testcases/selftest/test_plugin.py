@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes import FakeGuest, FakeLab, FakeResource, Story, in_order
 from lxml import etree
 from test_judge import evidence as judged_evidence
 from test_judge import observed, oracles
-from test_scenario import FakeGuest, FakeLab, FakeResource, Story
 
 from harness import front, plugin, session
 from harness.errors import InfrastructureError
@@ -50,6 +50,8 @@ class World:
 
     finds: dict[str, dict[str, Any]] = field(default_factory=dict)
     labs: list[str] = field(default_factory=list)
+    lab_now: FakeLab = field(default_factory=FakeLab)
+    story: Story = field(default_factory=Story)
     options: list[Any] = field(default_factory=list)
     played: list[str] = field(default_factory=list)
     trouble: BaseException | None = None
@@ -60,7 +62,8 @@ class World:
         if self.trouble is not None:
             raise self.trouble
         self.labs.append(f"lab{len(self.labs) + 1}")
-        yield FakeLab(Story(), id=self.labs[-1], stack=Stack(kernel="6.12-fake", drbd="8.4.11"))
+        self.lab_now = FakeLab(self.story, id=self.labs[-1], stack=Stack(kernel="6.12-fake", drbd="8.4.11"))
+        yield self.lab_now
 
     def play(self, trial: Any, workload: Any, guest: Callable[[], Any]) -> Any:
         cell: Cell = trial.cell
@@ -87,8 +90,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(front, "evidence_html", lambda result: "")
     monkeypatch.setattr(front, "write_html", lambda path, run, results: path.write_text(run.id))
     monkeypatch.setattr(session, "play", made.play)
-    monkeypatch.setattr(session.Resource, "over", lambda a, b: FakeResource(FakeLab()))
-    monkeypatch.setattr(session.Guest, "start", lambda lab, node: FakeGuest(Story()))
+    monkeypatch.setattr(session.Resource, "over", lambda a, b: FakeResource(made.lab_now, sent_kib=0))
+    monkeypatch.setattr(session.Guest, "start", lambda lab, node: FakeGuest(made.story, node))
     return made
 
 
@@ -406,18 +409,7 @@ def test_a_finished_run_that_is_resumed_needs_no_lab(run: Runs, matrix: Path, wo
 # --------------------------------------------------------------------------- tests of one's own
 
 
-def own_world(monkeypatch: pytest.MonkeyPatch, story: Story) -> None:
-    """Trials of tests of one's own take their real steps, over what only remembers."""
-    lab = FakeLab(story, id="lab1")
-    monkeypatch.setattr(session.Resource, "over", lambda a, b: FakeResource(lab, sent_kib=0))
-    monkeypatch.setattr(session.Guest, "start", lambda lab, node: FakeGuest(story))
-
-
-def test_a_test_of_ones_own_is_concluded_whatever_it_does(
-    run: Runs, pytester: pytest.Pytester, world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    story = Story()
-    own_world(monkeypatch, story)
+def test_a_test_of_ones_own_is_concluded_whatever_it_does(run: Runs, pytester: pytest.Pytester, world: World) -> None:
     pytester.makepyfile(
         test_own="""
         import pytest
@@ -429,17 +421,15 @@ def test_a_test_of_ones_own_is_concluded_whatever_it_does(
     )
     ran = run()
     assert (ran.status, ran.outcomes) == (1, {"failed": 1})
-    assert story.steps.index("attach") < story.steps.index("detach") < story.steps.index("verify")
+    assert in_order(world.story.steps, "attach", "detach", "verify")
     found = ran.store.evidence("none-breaks")
     assert found is not None and found.verify is not None and found.failure is None
 
 
 def test_a_verdict_that_is_none_is_an_error_of_a_test_of_ones_own(
-    run: Runs, pytester: pytest.Pytester, world: World, monkeypatch: pytest.MonkeyPatch
+    run: Runs, pytester: pytest.Pytester, world: World
 ) -> None:
-    story = Story()
-    story.broken["verify"] = InfrastructureError("the verify did not end")
-    own_world(monkeypatch, story)
+    world.story.broken["verify"] = InfrastructureError("the verify did not end")
     pytester.makepyfile(
         test_own="""
         import pytest
@@ -458,7 +448,6 @@ def test_a_verdict_that_is_none_is_an_error_of_a_test_of_ones_own(
 def test_a_test_on_the_node_itself_has_its_evidence_too(
     run: Runs, pytester: pytest.Pytester, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own_world(monkeypatch, Story())
     monkeypatch.setattr("harness.scenario.observe_node", lambda node, device: Observed(scatter_gather=True))
     pytester.makepyfile(test_own=OWN.format(keys='client="host"'))
     ran = run()

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from fakes import FakeGuest, FakeLab, FakeResource, Story
 from test_judge import evidence as judged_evidence
 from test_judge import observed, oracles
-from test_scenario import FakeGuest, FakeLab, FakeResource, Story
 
 from harness import session as module
 from harness.errors import DeadlineError, HarnessError, InfrastructureError, LostNodeError
@@ -97,8 +97,8 @@ class Stage:
 
     def start(self, lab: Any, node: Any) -> FakeGuest:
         assert node is lab.a
-        self.guests.append(FakeGuest(self.labs[-1].story))
-        self.guests[-1].agent._answer = lambda argv: (0, "6.1.0-guest\n", "")
+        self.guests.append(FakeGuest(self.labs[-1].story, node))
+        self.guests[-1].agent.kernel = "6.1.0-guest\n"
         return self.guests[-1]
 
 

@@ -24,7 +24,16 @@ from harness.remote.base import Completed
 from harness.remote.local import LocalRunner
 from harness.remote.scripted import ScriptedRunner
 from harness.render.fio_job import Job, Option
-from harness.workloads import MARGIN_SECONDS, WORKLOADS, Ext4Buffered, Planted, Site, Workload, workload_named
+from harness.workloads import (
+    MARGIN_SECONDS,
+    WORKLOADS,
+    Ext4Buffered,
+    Planted,
+    Recovered,
+    Site,
+    Workload,
+    workload_named,
+)
 
 # A busy machine is no failure.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -88,7 +97,7 @@ def script(argv: tuple[str, ...]) -> str:
 
 
 def test_they_are_found_by_their_names() -> None:
-    assert set(WORKLOADS) == {"idle", "planted", "mutator", "swap", "ext4-buffered", "ext4-mutator"}
+    assert set(WORKLOADS) == {"idle", "planted", "mutator", "swap", "ext4-buffered", "ext4-mmap", "ext4-mutator"}
     assert all(workload_named(name) is workload for name, workload in WORKLOADS.items())
     with pytest.raises(InfrastructureError, match="there is no workload 'swop'"):
         workload_named("swop")
@@ -203,7 +212,7 @@ def test_buffered_files_are_read_back_after_everything_was_dropped(site: Site, r
     workload = WORKLOADS["ext4-buffered"]
     workload.work(site, 8)
     written = jobs(runner, "ext4-buffered")
-    assert written["global"] == {"runtime": "8", "do_verify": "0"}
+    assert written["global"] == {"runtime": "8", "time_based": "1", "do_verify": "0"}
     del runner.ran[:]
     assert workload.quiesce(site) == 0
     steps = [argv[0] if argv[0] == "fio" else script(argv) for argv in runner.ran]
@@ -225,6 +234,67 @@ def test_what_the_last_reading_finds_wrong_is_counted() -> None:
 
     site = Site(ScriptedRunner(wrong), "/dev/vdb", cast(Resource, Below(9)))
     assert WORKLOADS["ext4-buffered"].quiesce(site) == 3
+
+
+def test_a_mapped_file_is_dirtied_by_many_for_as_long_as_asked_while_it_is_written_back(
+    site: Site, runner: ScriptedRunner
+) -> None:
+    workload = WORKLOADS["ext4-mmap"]
+    workload.prepare(site)
+    workload.work(site, 8)
+    whole, dirtied = jobs(runner, "ext4-mmap-layout")["mapped"], jobs(runner, "ext4-mmap")
+    assert (whole["rw"], whole["end_fsync"]) == ("write", "1"), "a hole has nothing to map"
+    assert dirtied["global"]["runtime"] == "8" and dirtied["global"]["time_based"] == "1"
+    assert dirtied["mapped"]["ioengine"] == "mmap" and int(dirtied["mapped"]["numjobs"]) > 1
+    assert int(dirtied["mapped"]["fsync"]) > 0, "or nothing is written back meanwhile"
+    assert {whole[key] == dirtied["mapped"][key] for key in ("filename", "size")} == {True}
+
+
+# --------------------------------------------------------------------------- after a crash
+
+
+def crashed(mount: tuple[int, str, str], fsck: tuple[int, str, str], read: tuple[int, str, str]) -> ScriptedRunner:
+    """A machine whose mount, fsck and fio say what they are told."""
+    said = {"mount": mount, "e2fsck": fsck, "fio": read}
+    return ScriptedRunner(lambda argv: said.get(argv[0], (0, "", "")))
+
+
+CLEAN_FSCK = (0, "Pass 5\n/dev/vdb1: 11/100 files, 200/400 blocks\n", "e2fsck 1.47\n")
+
+
+def test_a_workload_without_data_has_nothing_to_recover(site: Site, runner: ScriptedRunner) -> None:
+    for name in ("idle", "planted", "mutator", "swap"):
+        assert WORKLOADS[name].recover(site) == Recovered()
+    assert runner.ran == [], "nothing may write to what is to be looked at"
+
+
+@pytest.mark.parametrize("name", ["ext4-buffered", "ext4-mmap", "ext4-mutator"])
+def test_a_file_system_is_mounted_first_and_checked_when_its_journal_was_replayed(name: str) -> None:
+    runner = crashed((0, "", ""), CLEAN_FSCK, (0, FIO_JSON, ""))
+    found = WORKLOADS[name].recover(Site(runner, "/dev/vdb1", cast(Resource, Below(9))))
+    assert found == Recovered(0, "/dev/vdb1: 11/100 files, 200/400 blocks", 0)
+    ran = [script(argv) if argv[0] == "sh" else " ".join(argv) for argv in runner.ran]
+    steps = [next(at for at, step in enumerate(ran) if word in step) for word in ("mount -t ext4", "umount", "e2fsck")]
+    assert steps == sorted(steps) and "e2fsck -fn /dev/vdb1" in ran, "fsck changes nothing"
+    assert not any("mkfs" in step for step in ran)
+
+
+def test_after_a_crash_the_checksummed_data_is_read_back() -> None:
+    runner = crashed((0, "", ""), CLEAN_FSCK, (1, WRONG_JSON, WRONG_WORDS))
+    assert WORKLOADS["ext4-buffered"].recover(Site(runner, "/dev/vdb1", cast(Resource, Below(9)))).wrong_reads == 3
+
+
+def test_what_fsck_finds_is_kept_with_its_last_words() -> None:
+    runner = crashed((0, "", ""), (4, "Pass 1\n/dev/vdb1: ***** ERRORS *****\n", ""), (0, FIO_JSON, ""))
+    found = WORKLOADS["ext4-mutator"].recover(Site(runner, "/dev/vdb1", cast(Resource, Below(9))))
+    assert (found.fsck_status, found.words) == (4, "/dev/vdb1: ***** ERRORS *****")
+
+
+def test_a_file_system_that_does_not_mount_is_an_answer_and_nothing_is_read() -> None:
+    runner = crashed((32, "", "mount: wrong fs type\n"), (8, "bad superblock\n", ""), (0, FIO_JSON, ""))
+    found = WORKLOADS["ext4-buffered"].recover(Site(runner, "/dev/vdb1", cast(Resource, Below(9))))
+    assert found == Recovered(8, "mount: mount: wrong fs type; fsck: bad superblock", 0)
+    assert "fio" not in {argv[0] for argv in runner.ran}
 
 
 class Unmounted:

@@ -1,0 +1,269 @@
+"""Who is Primary, how two nodes find together again, and what DRBD's refusals become."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, cast
+
+import pytest
+from fakes import HEALTHY, HELD_OPEN, MULTIPLE, FakeLab, FakeNode, FakeResource, Story
+
+from harness import roles, wait
+from harness.drbd import Resource
+from harness.errors import DeadlineError, LostNodeError, RefusedError
+from harness.model import Arm
+from harness.remote.scripted import ScriptedRunner
+from harness.wait import Deadline
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeResource:
+    monkeypatch.setattr(roles, "poll", lambda check, deadline, every: wait.poll(check, deadline, every=0.001))
+    return FakeResource(FakeLab())
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is given time is given almost none."""
+
+    class Soon(Deadline):
+        @classmethod
+        def after(cls, seconds: float, what: str) -> Deadline:
+            return Deadline(what, time.monotonic() + 0.02, seconds)
+
+    monkeypatch.setattr(roles, "Deadline", Soon)
+
+
+def real(fake: FakeResource) -> Resource:
+    return cast(Resource, fake)
+
+
+def node(one: FakeNode) -> Any:
+    return one
+
+
+def soon(seconds: float = 5.0) -> Deadline:
+    return Deadline.after(seconds, "the reunion")
+
+
+def done(fake: FakeResource) -> list[str]:
+    """What DRBD was told, each without the word that it is DRBD."""
+    return [step.removeprefix("adm ") for step in fake.lab.story.steps if step.startswith("adm ")]
+
+
+PLAIN = {"nodea": "Primary", "nodeb": "Secondary"}
+
+
+# --------------------------------------------------------------------------- what DRBD says no to
+
+
+def scripted(status: int, stdout: str = "", stderr: str = "") -> tuple[Resource, ScriptedRunner]:
+    a, b = FakeNode(Story(), "nodea"), FakeNode(Story(), "nodeb")
+    a.answers["drbdadm"] = (status, stdout, stderr)
+    resource = Resource.over(cast(Any, a), cast(Any, b))
+    return resource, a.runner
+
+
+@pytest.mark.parametrize("said", [("", "0: State change failed:\n  (-1) Multiple primaries"), ("0: State change "
+                                  "failed: (-1) Multiple primaries\n", " ")])  # fmt: skip
+def test_a_refusal_carries_drbds_own_words_in_one_line(said: tuple[str, str]) -> None:
+    resource, runner = scripted(11, *said)
+    with pytest.raises(RefusedError) as caught:
+        resource.adm(resource.a, "primary")
+    assert runner.ran == [("drbdadm", "primary", "r0")]
+    assert (caught.value.who, caught.value.words) == (
+        "DRBD on nodea", "drbdadm primary: 0: State change failed: (-1) Multiple primaries"
+    )  # fmt: skip
+
+
+def test_a_refusal_without_words_has_its_status() -> None:
+    resource, _ = scripted(10)
+    with pytest.raises(RefusedError, match="DRBD on nodea refused: drbdadm connect --discard-my-data: status 10"):
+        resource.adm(resource.a, "connect", "--discard-my-data")
+
+
+def test_options_stand_between_the_command_and_the_resource() -> None:
+    resource, runner = scripted(0, "", "a warning that is none of ours")
+    resource.adm(resource.a, "net-options", "--allow-two-primaries=yes")
+    assert runner.ran == [("drbdadm", "net-options", "--allow-two-primaries=yes", "r0")]
+
+
+def test_a_node_that_is_gone_refuses_nothing() -> None:
+    resource, _ = scripted(0)
+    cast(Any, resource.a).alive = False
+    with pytest.raises(LostNodeError):
+        resource.adm(resource.a, "primary")
+
+
+# --------------------------------------------------------------------------- one Primary, two Primaries
+
+
+def test_each_node_is_the_others_peer(fake: FakeResource) -> None:
+    assert roles.other(real(fake), node(fake.a)).name == "nodeb"
+    assert roles.other(real(fake), node(fake.b)).name == "nodea"
+
+
+def test_two_primaries_are_allowed_on_both_nodes_first(fake: FakeResource) -> None:
+    with pytest.raises(RefusedError) as caught:
+        roles.promote(real(fake), node(fake.b))
+    assert MULTIPLE in caught.value.words
+    roles.allow_two_primaries(real(fake), True)
+    roles.promote(real(fake), node(fake.b))
+    assert set(fake.roles.values()) == {"Primary"}
+    assert done(fake)[1:] == [
+        "nodea net-options --allow-two-primaries=yes", "nodeb net-options --allow-two-primaries=yes", "nodeb primary"
+    ]  # fmt: skip
+
+
+def test_one_primary_demotes_before_it_promotes_and_forbids_two_in_the_end(fake: FakeResource) -> None:
+    roles.only(real(fake), node(fake.b))
+    assert done(fake) == [
+        "nodea secondary", "nodeb primary",
+        "nodea net-options --allow-two-primaries=no", "nodeb net-options --allow-two-primaries=no",
+    ]  # fmt: skip
+    assert fake.roles == {"nodea": "Secondary", "nodeb": "Primary"}
+
+
+def test_an_arm_of_two_primaries_keeps_its_leave(fake: FakeResource) -> None:
+    fake.arm = Arm(two_primaries=True)
+    roles.only(real(fake), node(fake.a))
+    assert done(fake) == ["nodeb secondary", "nodea primary"]
+    fake.arm = None
+    roles.only(real(fake), node(fake.a))
+    assert "nodea net-options --allow-two-primaries=no" in done(fake), "nobody knows what is allowed"
+
+
+def test_a_demotion_waits_while_somebody_holds_the_device_open(fake: FakeResource) -> None:
+    fake.refuses["nodea secondary"] = [HELD_OPEN, HELD_OPEN, "r0 is opened by qemu (pid 7)"]
+    roles.demote(real(fake), node(fake.a))
+    assert done(fake) == ["nodea secondary"] * 4 and fake.roles["nodea"] == "Secondary"
+
+
+def test_a_device_that_stays_open_is_a_deadline(fake: FakeResource, impatient: None) -> None:
+    fake.refuses["nodea secondary"] = [HELD_OPEN] * 100_000
+    with pytest.raises(DeadlineError, match="the demotion of nodea did not happen within 30 s"):
+        roles.demote(real(fake), node(fake.a))
+
+
+def test_any_other_refusal_of_a_demotion_is_not_waited_out(fake: FakeResource) -> None:
+    fake.refuses["nodea secondary"] = ["State change failed: (-2) Need access to UpToDate data"]
+    with pytest.raises(RefusedError, match="Need access to UpToDate data"):
+        roles.demote(real(fake), node(fake.a))
+    assert done(fake) == ["nodea secondary"]
+
+
+# --------------------------------------------------------------------------- what both say
+
+
+def test_the_states_of_both_are_each_ones_own_view(fake: FakeResource) -> None:
+    assert roles.states(real(fake))["nodea"] == HEALTHY
+    seen = roles.states(real(fake))["nodeb"]
+    assert (seen.local_role, seen.peer_role) == ("Secondary", "Primary")
+    fake.lab.kill(fake.a)
+    only = roles.states(real(fake))
+    assert list(only) == ["nodeb"] and only["nodeb"].connection == "Connecting"
+
+
+def test_settled_is_when_both_are_well(fake: FakeResource) -> None:
+    assert roles.settled(real(fake), soon()) is True
+    looks: list[int] = []
+
+    def later() -> None:
+        looks.append(1)
+        if len(looks) == 9:
+            fake.disks["nodeb"] = "UpToDate"
+
+    fake.disks["nodeb"] = "Inconsistent"
+    fake.lab.story.when["status"] = later
+    assert roles.settled(real(fake), soon()) is True and len(looks) >= 9
+
+
+def test_one_that_gave_up_is_not_waited_for(fake: FakeResource) -> None:
+    fake.links = {"nodea": "Connecting", "nodeb": "StandAlone"}
+    began = time.monotonic()
+    assert roles.settled(real(fake), soon(60)) is False and time.monotonic() - began < 10
+
+
+def test_two_that_never_find_each_other_are_a_deadline(fake: FakeResource) -> None:
+    fake.links = {"nodea": "Connecting", "nodeb": "Connecting"}
+    with pytest.raises(DeadlineError, match="the reunion did not happen"):
+        roles.settled(real(fake), soon(0.02))
+
+
+# --------------------------------------------------------------------------- together again
+
+
+@pytest.mark.parametrize("victim", ["nodea", "nodeb"])
+def test_only_the_victim_gives_its_data_up(fake: FakeResource, victim: str) -> None:
+    fake.links = {"nodea": "StandAlone", "nodeb": "StandAlone"}
+    fake.roles = {"nodea": "Primary", "nodeb": "Primary"}
+    fake.split = True
+    loser = fake.a if victim == "nodea" else fake.b
+    winner = fake.b if victim == "nodea" else fake.a
+    roles.reunite(real(fake), node(loser), soon())
+    assert done(fake)[-3:] == [
+        f"{victim} secondary", f"{victim} connect --discard-my-data", f"{winner.name} connect"
+    ], "a Primary gives nothing up, so it is demoted first"  # fmt: skip
+    assert not any(step.startswith(winner.name) and "discard" in step for step in done(fake))
+    assert fake.seen_by(fake.a).healthy and fake.roles[winner.name] == "Primary"
+
+
+def test_what_is_disconnected_already_may_refuse_to_disconnect(fake: FakeResource) -> None:
+    fake.links = {"nodea": "StandAlone", "nodeb": "StandAlone"}
+    fake.refuses = {f"{name} disconnect": ["no such connection"] for name in ("nodea", "nodeb")}
+    roles.reunite(real(fake), node(fake.b), soon())
+    assert fake.seen_by(fake.a).healthy
+
+
+def test_two_that_give_up_on_each_other_again_are_told_of(fake: FakeResource) -> None:
+    fake.links = {"nodea": "StandAlone", "nodeb": "StandAlone"}
+    fake.split = True
+    fake.lab.story.when["adm nodea connect"] = lambda: setattr(fake, "split", True)
+    with pytest.raises(DeadlineError, match=r"nodeb and nodea gave up on each other again: .*StandAlone"):
+        roles.reunite(real(fake), node(fake.b), soon())
+
+
+def test_what_is_well_needs_no_healing(fake: FakeResource) -> None:
+    assert roles.heal(real(fake), soon()) is None
+    assert done(fake) == [], "and nothing is touched"
+
+
+def test_two_that_stand_alone_are_healed_and_nodeb_gives_up(fake: FakeResource) -> None:
+    fake.links = {"nodea": "StandAlone", "nodeb": "StandAlone"}
+    said = roles.heal(real(fake), soon())
+    assert said is not None and said.startswith("found StandAlone Primary UpToDate, StandAlone Secondary UpToDate;")
+    assert [step for step in done(fake) if "discard" in step] == ["nodeb connect --discard-my-data"]
+    assert fake.seen_by(fake.a) == HEALTHY and fake.roles == PLAIN
+
+
+def test_two_that_went_their_own_way_are_healed_too(fake: FakeResource) -> None:
+    fake.links, fake.split = {"nodea": "StandAlone", "nodeb": "StandAlone"}, True
+    fake.roles = {"nodea": "Secondary", "nodeb": "Primary"}
+    assert roles.heal(real(fake), soon()) is not None
+    assert fake.seen_by(fake.a) == HEALTHY and fake.roles == PLAIN
+
+
+def test_roles_the_wrong_way_round_are_turned_without_a_word_about_connections(fake: FakeResource) -> None:
+    fake.roles = {"nodea": "Secondary", "nodeb": "Primary"}
+    assert roles.heal(real(fake), soon()) is not None
+    assert fake.roles == PLAIN
+    assert not {step for step in done(fake) if "connect" in step}
+
+
+def test_a_disk_that_was_let_go_is_taken_back(fake: FakeResource) -> None:
+    fake.disks = {"nodea": "Diskless", "nodeb": "Diskless"}
+    assert roles.heal(real(fake), soon()) is not None
+    assert done(fake)[:2] == ["nodea attach", "nodeb attach"] and fake.seen_by(fake.a) == HEALTHY
+
+
+@pytest.mark.xfail(strict=True, reason="heal says that b gave its changes up whatever it did")
+def test_the_healing_says_only_what_was_done(fake: FakeResource) -> None:
+    fake.roles = {"nodea": "Secondary", "nodeb": "Primary"}
+    said = roles.heal(real(fake), soon())
+    assert said is not None and "gave its own changes up" not in said, "it was Connected and UpToDate throughout"
+
+
+def test_a_node_that_is_gone_is_no_case_for_healing(fake: FakeResource) -> None:
+    fake.lab.kill(fake.b)
+    with pytest.raises(LostNodeError):
+        roles.heal(real(fake), soon(0.05))
