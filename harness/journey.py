@@ -177,8 +177,6 @@ def _power_back(trial: Trial, node: Node) -> None:
 def _mend(trial: Trial, fault: Fault, target: Node) -> None:
     """After the fault: the lab whole again, the guest alive, both replicas together, the guest's node Primary."""
     guest = _guest(trial)
-    if fault is Fault.LIBVIRTD_RESTART:
-        guest.found_again()
     if not guest.alive():
         raise LostGuestError(f"the guest did not live through the fault '{fault}'")
     trial.happened(f"the guest is alive on {guest.node.name}")

@@ -110,6 +110,9 @@ def _move(guest: Guest, target: Node, wish: Wish, midway: Callable[[], None] | N
         try:
             domain = call.result(Deadline.after(ABORT_SECONDS, "the end of the migration"))
         except libvirt.libvirtError as trouble:
+            # Before anybody speaks with the agent again: the source's libvirtd may have been restarted.
+            with contextlib.suppress(HarnessError):
+                guest.found_again()
             return _Moved(_outcome(trouble, samples, gave_up), str(trouble), began, seconds, None, tuple(samples))
         except HarnessError as trouble:
             return _Moved(MigrationOutcome.FAILED, str(trouble), began, seconds, None, tuple(samples))

@@ -405,8 +405,9 @@ class FakeResource:
     def verify(self) -> tuple[Verify, str, str]:
         self.lab.story("verify")
         self.oos_kib = 4 * len(self.verified)
-        nodes = (NodeVerify(name, True, True, extents_of(self.verified)) for name in ("nodea", "nodeb"))
-        return Verify(*nodes, 1.0), "raw of a", "raw of b"
+        extents = extents_of(self.verified)
+        source, target = (NodeVerify(name, True, True, extents) for name in ("nodea", "nodeb"))
+        return Verify(source, target, 1.0), "raw of a", "raw of b"
 
     def repair(self, differing: Callable[[], int]) -> Repair:
         self.lab.story("repair")

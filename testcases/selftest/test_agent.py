@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import libvirt
+import libvirt_qemu
 import pytest
 
 from harness import agent as module
 from harness.agent import GuestAgent
+from harness.aside import Aside
 from harness.errors import CommandError, DeadlineError, LostGuestError
 from harness.wait import Deadline
 
@@ -79,7 +83,7 @@ class Domain:
 @pytest.fixture
 def domain(monkeypatch: pytest.MonkeyPatch) -> Domain:
     monkeypatch.setattr(
-        module.libvirt_qemu, "qemuAgentCommand", lambda domain, request, timeout, flags: domain.answer(request, timeout)
+        libvirt_qemu, "qemuAgentCommand", lambda domain, request, timeout, flags: domain.answer(request, timeout)
     )
     return Domain()
 
@@ -173,13 +177,57 @@ def test_after_a_migration_the_new_domain_is_asked(domain: Domain) -> None:
     assert domain.commands() == other.commands() == ["guest-exec", "guest-exec-status"]
 
 
+# --------------------------------------------------------------------------- held
+
+
+def test_while_it_is_held_nobody_else_asks_it_and_then_all_go_on(agent: GuestAgent, domain: Domain) -> None:
+    asked = Aside(lambda: agent.run(["true"]), "another")
+    assert asked.ended(20)
+    with agent.held():
+        before = len(domain.asked)
+        other = Aside(lambda: agent.run(["true"]), "another")
+        assert not other.ended(0.05) and len(domain.asked) == before, "its answer would be lost on the way"
+        agent.call("guest-ping")
+        assert domain.commands()[-1] == "guest-ping", "who holds it may ask"
+    assert other.result(Deadline.after(20, "the other")).status == 0
+
+
+def test_the_time_for_which_it_is_held_is_nobodys_fault(
+    agent: GuestAgent, domain: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_ANSWER_SECONDS", 0.1)
+    release = threading.Event()
+    holds = threading.Event()
+
+    def hold() -> None:
+        with agent.held():
+            holds.set()
+            assert release.wait(20)
+
+    domain.pending = 10**6
+    running = Aside(lambda: agent.run(["x"], timeout=0.2), "a command")
+    holding = Aside(hold, "the migration")
+    assert holds.wait(20)
+    assert not running.ended(0.5), "it has used up its 0.3 s, but not on its own account"
+    domain.pending = 0
+    release.set()
+    assert holding.ended(20)
+    assert running.result(Deadline.after(20, "the command")).status == 0
+
+
+def test_an_error_while_it_is_held_lets_it_go(agent: GuestAgent) -> None:
+    with pytest.raises(ZeroDivisionError), agent.held():
+        raise ZeroDivisionError
+    assert Aside(lambda: agent.run(["true"]), "another").result(Deadline.after(20, "it")).status == 0
+
+
 # --------------------------------------------------------------------------- until it answers
 
 
 @pytest.fixture
 def no_sleep(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     slept: list[float] = []
-    monkeypatch.setattr(module.time, "sleep", slept.append)
+    monkeypatch.setattr(time, "sleep", slept.append)
     return slept
 
 

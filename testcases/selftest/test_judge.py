@@ -77,9 +77,9 @@ def observed(cell: Cell) -> Observed:
 def oracles(verified: set[int], compared: set[int], counter_kib: int | None = None) -> dict[str, Any]:
     """What the three oracles say, as fields of the evidence."""
     extents = extents_of(verified)
-    nodes = (NodeVerify(name, True, True, extents, len(verified)) for name in ("nodea", "nodeb"))
+    source, target = (NodeVerify(name, True, True, extents, len(verified)) for name in ("nodea", "nodeb"))
     return {
-        "verify": Verify(*nodes, 9.0),
+        "verify": Verify(source, target, 9.0),
         "counter_kib": 4 * len(verified) if counter_kib is None else counter_kib,
         "comparison": Comparison(BLOCKS, extents_of(compared), 0.1, "controller"),
     }
@@ -215,7 +215,7 @@ def test_a_guest_that_moved_or_came_back_with_all_it_had_is_clean() -> None:
 def test_what_the_canary_lost_is_corrupt(canary: Canary, words: str) -> None:
     verdict = judge(journey(canary=canary), HELD)
     assert verdict.kind is VerdictKind.CORRUPT and words in verdict.sentence
-    unheard = {"verify": None, "failure": Failure("lost-guest", "work", "gone")}
+    unheard: dict[str, Any] = {"verify": None, "failure": Failure("lost-guest", "work", "gone")}
     assert kind(journey(canary=canary, **unheard)) is VerdictKind.CORRUPT, "what is lost is lost, whatever came then"
 
 

@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import FakeGuest, FakeLab, FakeResource, Story, in_order
+from fakes import FakeGuest, FakeLab, FakeResource, Story, Traveller, in_order
 from lxml import etree
 from test_judge import evidence as judged_evidence
 from test_judge import observed, oracles
 
 from harness import front, plugin, session
+from harness.drbd import Resource
 from harness.errors import InfrastructureError
+from harness.guest import Guest
 from harness.model import Cell, Control, Failure, Observed, Stack
+from harness.report.html import evidence_html, write_html
 from harness.store import Store, run_ids
 from harness.workloads import Planted
 
@@ -40,7 +43,7 @@ verdicts = ["CLEAN"]
 reason = "pages are copied"
 """
 # Pages cost more than everything else here; the tests that look at one ask for the real ones.
-PAGES = {"evidence_html": front.evidence_html, "write_html": front.write_html}
+PAGES = {"evidence_html": evidence_html, "write_html": write_html}
 IDS = ["host-planted", "host-idle", "host-mutator", "none-swap", "writeback-swap", "unsafe-swap"]
 
 
@@ -55,6 +58,7 @@ class World:
     options: list[Any] = field(default_factory=list)
     played: list[str] = field(default_factory=list)
     trouble: BaseException | None = None
+    moves: bool = False
 
     @contextlib.contextmanager
     def lab(self, options: Any, say: Any, evidence: Path | None = None) -> Iterator[FakeLab]:
@@ -64,6 +68,9 @@ class World:
         self.labs.append(f"lab{len(self.labs) + 1}")
         self.lab_now = FakeLab(self.story, id=self.labs[-1], stack=Stack(kernel="6.12-fake", drbd="8.4.11"))
         yield self.lab_now
+
+    def guest(self, lab: Any, node: Any) -> FakeGuest:
+        return Traveller(lab) if self.moves else FakeGuest(self.story, node)
 
     def play(self, trial: Any, workload: Any, guest: Callable[[], Any]) -> Any:
         cell: Cell = trial.cell
@@ -90,8 +97,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(front, "evidence_html", lambda result: "")
     monkeypatch.setattr(front, "write_html", lambda path, run, results: path.write_text(run.id))
     monkeypatch.setattr(session, "play", made.play)
-    monkeypatch.setattr(session.Resource, "over", lambda a, b: FakeResource(made.lab_now, sent_kib=0))
-    monkeypatch.setattr(session.Guest, "start", lambda lab, node: FakeGuest(made.story, node))
+    monkeypatch.setattr(Resource, "over", lambda a, b: FakeResource(made.lab_now, sent_kib=0))
+    monkeypatch.setattr(Guest, "start", made.guest)
     return made
 
 
@@ -224,6 +231,9 @@ def test_my_own(own_trial):
         ('cahce="none"', "did you mean 'cache'?"),
         ('cache="nnoe"', "did you mean 'none'?"),
         ("", "'cache' is missing"),
+        ('cache="none", migrations=2', "a test of your own moves its guest with the fixture 'migrate'"),
+        ('cache="none", crash="node"', "'crash' happens to the harness's own workloads only"),
+        ('cache="none", fault="standalone"', "'fault' happens to the harness's own workloads only"),
     ],
 )
 def test_a_marker_key_that_nobody_knows(
@@ -318,7 +328,7 @@ def test_the_options_reach_the_lab(run: Runs, matrix: Path, world: World) -> Non
 def test_ctrl_c_ends_the_session_with_everything_kept(pytester: pytest.Pytester, matrix: Path, world: World) -> None:
     world.finds["writeback-swap"] = {"raises": KeyboardInterrupt()}
     ended = pytester.inline_run("-p", "no:cacheprovider", "--matrix", str(matrix), no_reraise_ctrlc=True)
-    assert int(ended.ret) == 2
+    assert ended.ret == 2
     store = Store.open(pytester.path / "runs", "latest")
     assert store.evidence("none-swap") is not None and store.run().finished_at
     assert (store.directory / "report.html").exists()
@@ -342,7 +352,7 @@ def test_junit_tells_findings_from_errors(run: Runs, matrix: Path, world: World)
     assert "failure" in cases["test_cell[writeback-swap]"] and "error" not in cases["test_cell[writeback-swap]"]
     assert "error" in cases["test_cell[unsafe-swap]"] and "failure" not in cases["test_cell[unsafe-swap]"]
     assert not {"failure", "error"} & set(cases["test_cell[none-swap]"])
-    assert "CLEAN was expected" in next(root.iter("failure")).get("message")
+    assert "CLEAN was expected" in str(next(root.iter("failure")).get("message"))
     assert "INCONCLUSIVE: work: it took too long" in etree.tostring(next(root.iter("error")), encoding="unicode")
     suite = next(root.iter("testsuite"))
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("6", "1", "1")
@@ -443,6 +453,24 @@ def test_a_verdict_that_is_none_is_an_error_of_a_test_of_ones_own(
     assert "INCONCLUSIVE: verify: the verify did not end" in ran.out and "Traceback" not in ran.out
     (suite,) = etree.fromstring((ran.folder / "junit.xml").read_bytes()).iter("testsuite")
     assert (suite.get("failures"), suite.get("errors")) == ("0", "1")
+
+
+def test_a_test_of_ones_own_moves_its_guest(run: Runs, pytester: pytest.Pytester, world: World) -> None:
+    world.moves = True
+    pytester.makepyfile(
+        test_own="""
+        import pytest
+        @pytest.mark.cell(cache="none")
+        def test_moves(migrate, verify):
+            assert [migrate().target, migrate().target] == ["nodeb", "nodea"]
+            assert len(verify().migrations) == 2
+        """
+    )
+    ran = run()
+    assert ran.outcomes == {"passed": 1}, ran.out
+    assert in_order(world.story.steps, "attach", "moved to nodeb", "moved to nodea", "detach", "verify")
+    found = ran.store.evidence("none-moves")
+    assert found is not None and [one.number for one in found.migrations] == [1, 2] and found.failure is None
 
 
 def test_a_test_on_the_node_itself_has_its_evidence_too(

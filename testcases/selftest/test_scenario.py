@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from harness.errors import (
 from harness.guest import Guest
 from harness.judge import judge
 from harness.model import (
+    Arm,
     CacheMode,
     Cell,
     ClientKind,
@@ -30,6 +32,7 @@ from harness.model import (
     Observed,
     Owner,
     Ownership,
+    Protocol,
     Repair,
     VerdictKind,
     Widener,
@@ -46,7 +49,8 @@ HOST_CELL = Cell("mutator", client=ClientKind.HOST)
 @pytest.fixture
 def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Stage]:
     monkeypatch.setattr(scenario, "observe_node", lambda node, device: Observed(scatter_gather=True))
-    return lambda cell=GUEST_CELL: Stage.over(tmp_path, cell)
+    numbers = itertools.count(1)
+    return lambda cell=GUEST_CELL: Stage.over(tmp_path / f"runs{next(numbers)}", cell)
 
 
 def told(stage: Stage) -> list[str]:
@@ -63,7 +67,7 @@ def test_the_steps_of_a_guests_cell_in_their_order(staged: Callable[..., Stage])
     assert told(stage) == [
         "mark nodea: none-swap-link20ms begins", "mark nodeb: none-swap-link20ms begins", "compare",
         "attach", "observe", "prepare /dev/vdb", "widen 20/0", "work 10", "quiesce",
-        "widen 0/0", "widen 0/0 on nodeb", "detach", "sync",
+        "widen 0/0", "detach", "sync",
         "verify", "compare", "console nodea",
         "mark nodea: none-swap-link20ms ended", "mark nodeb: none-swap-link20ms ended",
     ]  # fmt: skip
@@ -164,6 +168,102 @@ def test_trouble_and_holes_in_the_kernel_logs_are_noted(staged: Callable[..., St
     found = stage.play()
     assert found.kernel_trouble == ("nodeb: BUG: soft lockup - CPU#0",)
     assert found.log_holes == 3
+
+
+# --------------------------------------------------------------------------- how DRBD replicates
+
+ALARMED = Cell("mutator", client=ClientKind.HOST, arm=Arm(integrity="crc32c"))
+BOTH = Cell("swap", cache=CacheMode.NONE, arm=Arm(integrity="crc32c", two_primaries=True))
+DIGEST = "drbd r0/0 drbd0: Digest integrity check FAILED: 64s +4096"
+GAVE_UP = "drbd r0: conn( Connected -> StandAlone )"
+
+
+def test_the_arm_is_put_before_the_cell_and_read_back_with_what_was_opened(staged: Callable[..., Stage]) -> None:
+    for cell in (ALARMED, replace(GUEST_CELL, arm=Arm(protocol=Protocol.A))):
+        stage = staged(cell)
+        found = stage.play()
+        assert in_order(stage.steps, "adm nodea adjust", "adm nodeb adjust", "compare", "verify")
+        assert found.observed.arm == cell.arm and found.before == HEALTHY and found.failure is None
+
+
+def test_what_is_read_back_and_not_what_was_asked_is_kept(staged: Callable[..., Stage]) -> None:
+    stage = staged(ALARMED)
+    stage.lab.a.answers["drbdsetup show"] = (0, "resource r0 {\n}\n== parameter\nN\n== link\n", "")
+    found = stage.play()
+    assert found.observed.arm == Arm() and judge(found).kind is VerdictKind.INCONCLUSIVE
+
+
+def test_an_arm_that_is_refused_is_an_answer_before_anything_was_written(staged: Callable[..., Stage]) -> None:
+    stage = staged(ALARMED)
+    stage.resource.refuses["nodea adjust"] = ["data-integrity-alg: not found"]
+    found = stage.play()
+    assert judge(found).kind is VerdictKind.REFUSED and "data-integrity-alg: not found" in judge(found).sentence
+    assert "prepare /dev/drbd0" not in stage.steps and found.comparison is not None
+
+
+def test_two_primaries_are_one_again_in_the_end(staged: Callable[..., Stage]) -> None:
+    stage = staged(BOTH)
+    seen: list[dict[str, str]] = []
+    stage.lab.story.when["work 10"] = lambda: seen.append(dict(stage.resource.roles))
+    assert stage.play().failure is None
+    assert seen == [{"nodea": "Primary", "nodeb": "Primary"}] and stage.resource.state == HEALTHY
+
+
+def apart(stage: Stage) -> None:
+    """In the middle of the work a digest fails, and both go their own way; twelve blocks differ then."""
+
+    def part() -> None:
+        stage.resource.links = {"nodea": "StandAlone", "nodeb": "StandAlone"}
+        stage.lab.a.log.text = f"4,1,1000000,-;{DIGEST}\n4,2,1400000,-;{GAVE_UP}\n"
+        stage.lab.differing = set(range(12))
+
+    stage.lab.story.when["work 10"] = part
+    stage.lab.story.when["adm nodea connect"] = lambda: stage.lab.differing.clear()
+
+
+def test_a_split_brain_is_kept_as_it_was_before_it_is_mended(staged: Callable[..., Stage]) -> None:
+    stage = staged(BOTH)
+    apart(stage)
+    found = stage.play()
+    assert found.failure is None and found.alarms is not None, found.failure
+    split = found.alarms.split_brain
+    assert split is not None and split.victim == "nodeb" and split.repaired and split.differing_blocks == 12
+    assert [one.connection for one in split.states.values()] == ["StandAlone", "StandAlone"]
+    assert split.after_seconds == pytest.approx(0.4) and found.alarms.detections == 1
+    assert in_order(stage.steps, "detach", "sync", "compare", "adm nodeb connect --discard-my-data",
+                    "adm nodea connect", "sync", "verify")  # fmt: skip
+    assert any(one.startswith("the replicas were apart (nodea StandAlone Primary/Unknown; nodeb") for one in
+               found.happened)  # fmt: skip
+    assert stage.resource.state == HEALTHY
+    verdict = judge(found)
+    assert verdict.kind is VerdictKind.DIVERGED and "split brain 0.4 s after" in verdict.sentence
+
+
+def test_two_that_cannot_be_put_together_are_no_answer_but_the_attempt_is_kept(staged: Callable[..., Stage]) -> None:
+    stage = staged(BOTH)
+    apart(stage)
+    stage.lab.story.when["adm nodea connect"] = lambda: setattr(stage.resource, "split", True)
+    found = stage.play()
+    assert found.failure and "gave up on each other again" in found.failure.message
+    assert judge(found).kind is not VerdictKind.CLEAN
+
+
+def test_a_digest_that_noticed_nothing_is_noted_and_no_digest_is_no_news(staged: Callable[..., Stage]) -> None:
+    noted = staged(ALARMED).play().alarms
+    assert noted is not None and (noted.algorithm, noted.detections, noted.drops) == ("crc32c", 0, 0)
+    assert noted.watched_seconds >= 0
+    assert staged(HOST_CELL).play().alarms is None
+
+
+def test_what_the_digest_noticed_is_counted_on_both_nodes(staged: Callable[..., Stage]) -> None:
+    stage = staged(ALARMED)
+    stage.lab.a.log.text = (
+        "4,1,1000000,-;drbd r0/0 drbd0: Digest mismatch, buffer modified by upper layers during write: 8s +4096\n"
+    )
+    stage.lab.b.log.text = f"4,1,1000000,-;{DIGEST}\n"
+    found = stage.play()
+    assert found.alarms and found.alarms.detections == 2
+    assert judge(found).kind is VerdictKind.TRANSIENT
 
 
 # --------------------------------------------------------------------------- when something fails

@@ -14,12 +14,26 @@ from test_judge import evidence as judged_evidence
 from test_judge import observed, oracles
 
 from harness import session as module
+from harness.drbd import Resource
 from harness.errors import DeadlineError, HarnessError, InfrastructureError, LostNodeError
 from harness.guest import Guest
 from harness.judged import judged_results
 from harness.lab.base import Lab
 from harness.matrix import with_controls
-from harness.model import CacheMode, Cell, ClientKind, Control, Evidence, Failure, Repair, Run, Stack, VerdictKind
+from harness.model import (
+    CacheMode,
+    Cell,
+    ClientKind,
+    Control,
+    Crash,
+    Evidence,
+    Failure,
+    Fault,
+    Repair,
+    Run,
+    Stack,
+    VerdictKind,
+)
 from harness.report import Result
 from harness.scenario import Trial
 from harness.session import Session
@@ -109,8 +123,8 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     session = Session(store, lambda: made[0].lab(), lambda what: made[0].said.append(what))
     made.append(Stage(session, store))
     monkeypatch.setattr(module, "play", made[0].play)
-    monkeypatch.setattr(module.Resource, "over", made[0].over)
-    monkeypatch.setattr(module.Guest, "start", made[0].start)
+    monkeypatch.setattr(Resource, "over", made[0].over)
+    monkeypatch.setattr(Guest, "start", made[0].start)
     return made[0]
 
 
@@ -383,6 +397,50 @@ def test_a_node_that_never_boots_ends_the_run(stage: Stage) -> None:
     assert len(tries) == 1 + module.REBUILDS
 
 
+# --------------------------------------------------------------------------- once more, or not
+
+MOVED = replace(SWAP, migrations=2)
+CRASHED, FAULTY = replace(SWAP, crash=Crash.NODE), replace(MOVED, fault=Fault.TARGET_KILL)
+
+
+@pytest.mark.parametrize(
+    ("cell", "kind", "again"),
+    [
+        (SWAP, "lost-node", True),
+        (SWAP, "lost-guest", True),
+        (SWAP, "deadline", False),
+        (SWAP, "infrastructure", False),
+        (MOVED, "lost-node", True),
+        (MOVED, "lost-guest", False),
+        (CRASHED, "lost-node", False),
+        (CRASHED, "lost-guest", False),
+        (FAULTY, "lost-node", False),
+        (FAULTY, "lost-guest", False),
+        (FAULTY, "deadline", False),
+    ],
+    ids=lambda value: value.id if isinstance(value, Cell) else str(value),
+)
+def test_what_was_lost_by_itself_is_played_once_more_and_what_may_be_the_answer_is_not(
+    stage: Stage, cell: Cell, kind: str, again: bool
+) -> None:
+    stage.store.save_run(replace(stage.store.run(), cells=(cell,)))
+    stage.finds = lambda one, turn: failing(kind) if one == cell and turn == 1 else {}
+    with stage.session as session:
+        result = session.play(cell)
+    assert stage.played.count(cell.id) == 1 + again
+    assert len(stage.store.every_attempt()) == len(CONTROLS) + 1 + again, "each attempt is kept"
+    failed = result.evidence is not None and result.evidence.failure is not None
+    assert failed is not again
+
+
+def test_a_cell_that_is_lost_twice_is_answered(stage: Stage) -> None:
+    stage.finds = lambda cell, turn: failing("lost-guest") if cell == SWAP else {}
+    with stage.session as session:
+        assert verdict(session.play(SWAP)) is VerdictKind.INCONCLUSIVE
+        assert verdict(session.play(OTHER)) is VerdictKind.CLEAN
+    assert stage.played.count(SWAP.id) == 2 and len(stage.labs) == 1
+
+
 # --------------------------------------------------------------------------- the guest
 
 
@@ -404,7 +462,7 @@ def test_a_guest_that_cannot_be_started_again_is_tried_again_for_the_next_cell(
 
     with stage.session as session:
         with monkeypatch.context() as patched:
-            patched.setattr(module.Guest, "start", refuse)
+            patched.setattr(Guest, "start", refuse)
             with pytest.raises(LostNodeError):
                 assert session.guest
         assert session.guest is cast(Any, stage.guests[0])

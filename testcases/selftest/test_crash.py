@@ -1,0 +1,310 @@
+"""A crash in the middle of the work, and what is there afterwards."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from fakes import HEALTHY, NARROW, FakeGuest, FakeNode, FakeWatch, Stage, in_order
+from test_judge import HELD
+
+from harness import crash, journey, roles, wait
+from harness.errors import DeadlineError, HarnessError, LostGuestError, LostNodeError, RefusedError
+from harness.guest import Guest
+from harness.judge import judge
+from harness.model import CacheMode, Canary, Cell, Crash, VerdictKind, Widener
+from harness.workloads import Recovered
+
+NODE = Cell("ext4-buffered", cache=CacheMode.NONE, crash=Crash.NODE, seconds=0)
+QEMU, RESET = replace(NODE, crash=Crash.QEMU), replace(NODE, crash=Crash.RESET)
+STRUCK = {Crash.NODE: "kill nodea", Crash.QEMU: "kill the guest", Crash.RESET: "reset the guest"}
+
+
+class Crashing(Stage):
+    """A stage whose work goes on until the crash, and which knows each guest that was started after it."""
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.started: list[FakeGuest] = []
+        self.refuses_to_start: BaseException | None = None
+
+    def start(self, lab: object, node: FakeNode) -> FakeGuest:
+        self.lab.story(f"start on {node.name}")
+        if self.refuses_to_start is not None:
+            raise self.refuses_to_start
+        self.started.append(FakeGuest(self.lab.story, node))
+        return self.started[-1]
+
+    def power_cut(self) -> None:
+        """What nodea's end means to the guest on it."""
+        self.guest.living = False
+        self.end()
+
+    def end(self) -> None:
+        assert self.workload.ends is not None
+        self.workload.ends.set()
+
+    def rests(self) -> bool:
+        return self.resource.state == HEALTHY and self.resource.widened == NARROW
+
+
+@pytest.fixture
+def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Crashing]:
+    monkeypatch.setattr(roles, "poll", lambda check, deadline, every: wait.poll(check, deadline, every=0.001))
+    monkeypatch.setattr(journey, "CanaryWatch", FakeWatch)
+    monkeypatch.setattr(crash, "NOTICE_SECONDS", 5.0)
+
+    def stage(cell: Cell = NODE) -> Crashing:
+        made = cast(Crashing, Crashing.over(tmp_path, cell))
+        made.workload.ends = threading.Event()
+        made.workload.ended_by = LostGuestError("the agent does not answer")
+        made.workload.recovers = Recovered(0, "clean", 0)
+        assert cell.crash is not None
+        made.lab.story.when[STRUCK[cell.crash]] = made.power_cut if cell.crash is Crash.NODE else made.end
+        monkeypatch.setattr(Guest, "start", made.start)
+        return made
+
+    return stage
+
+
+# --------------------------------------------------------------------------- each crash, in its order
+
+
+def test_a_node_that_dies_is_taken_over_and_taken_back(staged: Callable[..., Crashing]) -> None:
+    stage = staged()
+    found = stage.play()
+    assert found.failure is None and found == stage.kept(), found.failure
+    assert in_order(
+        stage.steps,
+        "canary on /dev/vdb2", "console nodea", "kill nodea",
+        "wait on nodeb: the loss of the peer", "adm nodeb primary", "compare", "start on nodeb", "attach on nodeb",
+        "divide /dev/vdb 249856 12288", "recover /dev/vdb1", "canary heard on /dev/vdb2",
+        "detach", "destroy", "sync nodeb", "revive nodea", "rejoin nodea",
+        "adm nodeb secondary", "adm nodea primary", "sync", "verify", "canary left",
+    ), "\n".join(stage.steps)  # fmt: skip
+    assert "quiesce" not in stage.steps and "canary stops" not in stage.steps, "there is nobody left to ask"
+    assert not stage.started[0].living, "the guest on nodeb is ended"
+    assert stage.rests() and stage.resource.roles == {"nodea": "Primary", "nodeb": "Secondary"}
+    seen = found.aftermath
+    assert seen and seen.crash is Crash.NODE and seen.differing_blocks == 0 and seen.fsck_status == 0
+    assert seen.promoted_seconds is not None and seen.guest_seconds is not None and seen.rejoined_seconds is not None
+    assert 0 <= seen.promoted_seconds <= seen.guest_seconds <= seen.rejoined_seconds < 60
+    assert found.canary and not found.canary.survived
+    assert found.work and found.work.notes == ("ended by the crash 'node'",)
+    assert stage.raw("kmsg-nodea-before-power-cut.txt") == "6,1,1000,-;quiet\n"
+    assert judge(found, HELD).kind is VerdictKind.CLEAN, judge(found, HELD)
+
+
+def test_a_qemu_that_is_killed_is_replaced_on_the_same_node(staged: Callable[..., Crashing]) -> None:
+    stage = staged(QEMU)
+
+    def strike() -> None:
+        stage.lab.differing.update({5, 6})
+        stage.end()
+
+    stage.lab.story.when["kill the guest"] = strike
+    stage.lab.story.when["start on nodea"] = stage.lab.differing.clear
+    found = stage.play()
+    assert found.failure is None, found.failure
+    assert in_order(stage.steps, "kill the guest", "sync", "compare", "start on nodea", "attach", "divide /dev/vdb "
+                    "249856 12288", "recover /dev/vdb1", "canary heard on /dev/vdb2", "detach", "verify")  # fmt: skip
+    assert found.aftermath and found.aftermath.differing_blocks == 2, "as the crash left them, before any writing"
+    assert found.aftermath.promoted_seconds is None and found.aftermath.guest_seconds is not None
+    assert stage.rests() and not stage.started[0].attached
+    assert judge(found, HELD).kind is VerdictKind.CLEAN, judge(found, HELD)
+
+
+def test_a_guest_that_is_reset_finds_its_disk_again(staged: Callable[..., Crashing]) -> None:
+    stage = staged(RESET)
+    found = stage.play()
+    assert found.failure is None, found.failure
+    assert in_order(stage.steps, "reset the guest", "compare", "located", "divide /dev/vdc 249856 12288",
+                    "recover /dev/vdc1", "canary heard on /dev/vdc2", "detach", "verify")  # fmt: skip
+    assert stage.started == [] and stage.guest.living and not stage.guest.attached
+    assert found.aftermath and found.aftermath.crash is Crash.RESET
+    assert judge(found, HELD).kind is VerdictKind.CLEAN, judge(found, HELD)
+
+
+@pytest.mark.parametrize("cell", [NODE, QEMU, RESET], ids=lambda cell: str(cell.crash))
+def test_what_is_found_afterwards_is_judged(
+    staged: Callable[..., Crashing], monkeypatch: pytest.MonkeyPatch, cell: Cell
+) -> None:
+    stage = staged(cell)
+    stage.workload.recovers = Recovered(4, "errors left", 3)
+    monkeypatch.setattr(FakeWatch, "found", Canary({"fsync": 9}, {"fsync": 1}))
+    found = stage.play()
+    assert found.aftermath and (found.aftermath.fsck_status, found.aftermath.wrong_reads) == (4, 3)
+    assert found.aftermath.fsck_words == "errors left"
+    verdict = judge(found, HELD)
+    assert verdict.kind is VerdictKind.CORRUPT
+    assert all(words in verdict.sentence for words in ("3 time(s)", "fsck ended with status 4", "1 acknowledged"))
+
+
+def test_the_widener_is_off_in_the_end_also_on_a_node_that_was_away(staged: Callable[..., Crashing]) -> None:
+    stage = staged(replace(NODE, widener=Widener(20, 5)))
+    found = stage.play()
+    assert found.failure is None and found.observed.link_delay_ms == 20 and stage.rests()
+
+
+def test_a_split_brain_at_the_return_costs_the_dead_node_its_own_changes(staged: Callable[..., Crashing]) -> None:
+    stage = staged()
+    stage.resource.split = True
+    found = stage.play()
+    assert found.failure is None, found.failure
+    discards = [step for step in stage.steps if "discard" in step]
+    assert discards == ["adm nodea connect --discard-my-data"], "nodeb has what the guest was told of since"
+    assert any("split brain at nodea's return" in one for one in found.happened) and stage.rests()
+
+
+# --------------------------------------------------------------------------- when it does not go that way
+
+
+def test_work_that_was_over_before_the_crash_is_no_answer(staged: Callable[..., Crashing]) -> None:
+    stage = staged(replace(NODE, seconds=1))
+    stage.workload.ends, stage.workload.ended_by = None, None
+    found = stage.play()
+    assert found.failure and "the work was over before the crash" in found.failure.message
+    assert "kill nodea" not in stage.steps and found.aftermath is None
+    assert judge(found, HELD).kind is VerdictKind.INCONCLUSIVE and stage.rests()
+
+
+def test_work_that_failed_before_the_crash_says_why(staged: Callable[..., Crashing]) -> None:
+    stage = staged(replace(NODE, seconds=1))
+    stage.workload.ends, stage.workload.ended_by = None, DeadlineError("fio did not end")
+    found = stage.play()
+    assert found.failure and found.failure.message == "fio did not end" and "kill nodea" not in stage.steps
+
+
+def test_work_that_does_not_notice_is_left_behind(
+    staged: Callable[..., Crashing], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crash, "NOTICE_SECONDS", 0.02)
+    stage = staged(QEMU)
+    stage.lab.story.when.clear()
+    found = stage.play()
+    stage.end()
+    assert found.failure is None
+    assert "the workload did not notice the crash; it is left behind" in found.happened
+
+
+def test_a_peer_that_does_not_notice_is_a_deadline_and_nobody_is_promoted(staged: Callable[..., Crashing]) -> None:
+    stage = staged()
+    stage.lab.story.broken["wait on nodeb: the loss of the peer"] = DeadlineError("the loss did not happen")
+    found = stage.play()
+    assert found.failure and found.failure.kind == "deadline" and found.failure.phase == "aftermath"
+    assert "adm nodeb primary" not in stage.steps and "start on nodeb" not in stage.steps
+
+
+def taken_back(stage: Crashing) -> bool:
+    return in_order(stage.steps, "kill nodea", "revive nodea", "rejoin nodea", "adm nodea primary") and stage.rests()
+
+
+@pytest.mark.parametrize("step", ["attach on nodeb", "recover /dev/vdb1", "canary heard on /dev/vdb2"])
+@pytest.mark.parametrize("trouble", [LostGuestError("gone"), DeadlineError("late"), KeyboardInterrupt()], ids=repr)
+def test_the_dead_node_is_taken_back_whatever_is_found(
+    staged: Callable[..., Crashing], step: str, trouble: BaseException
+) -> None:
+    stage = staged()
+    stage.lab.story.broken[step] = trouble
+    if isinstance(trouble, HarnessError):
+        found = stage.play()
+        assert found.comparison is not None, "the oracles are asked all the same"
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            stage.play()
+        found = stage.kept()
+    assert found.failure and found.failure.phase == "aftermath"
+    assert taken_back(stage) and not any(guest.living for guest in stage.started)
+
+
+def test_the_canary_is_heard_even_where_the_data_is_beyond_help(staged: Callable[..., Crashing]) -> None:
+    stage = staged()
+    stage.lab.story.broken["recover /dev/vdb1"] = DeadlineError("mount did not end")
+    found = stage.play()
+    assert found.canary is not None and found.failure and found.failure.message == "mount did not end"
+
+
+@pytest.mark.xfail(strict=True, reason="a disk that is not let go of keeps the dead node from being taken back")
+def test_the_dead_node_is_taken_back_when_the_guest_on_nodeb_dies(staged: Callable[..., Crashing]) -> None:
+    stage = staged()
+    stage.lab.story.broken |= {
+        "recover /dev/vdb1": LostGuestError("panic"), "detach": LostGuestError("the disk was not detached")
+    }  # fmt: skip
+    stage.play()
+    assert taken_back(stage)
+
+
+@pytest.mark.xfail(strict=True, reason="the disk of the guest that died with its node is to be detached first")
+def test_the_dead_node_is_taken_back_when_no_guest_starts_on_nodeb(staged: Callable[..., Crashing]) -> None:
+    stage = staged()
+    stage.refuses_to_start = LostGuestError("libvirt on nodeb did not start the guest")
+    found = stage.play()
+    assert found.failure and "did not start the guest" in found.failure.message
+    assert taken_back(stage)
+
+
+@pytest.mark.xfail(strict=True, reason="what fails between the crash and the guest's start leaves the node dead")
+@pytest.mark.parametrize("step", ["adm nodeb primary", "wait on nodeb: the loss of the peer"])
+def test_the_dead_node_is_taken_back_when_nobody_takes_over(staged: Callable[..., Crashing], step: str) -> None:
+    stage = staged()
+    stage.lab.story.broken[step] = DeadlineError("late")
+    stage.play()
+    assert "revive nodea" in stage.steps
+
+
+@pytest.mark.xfail(strict=True, reason="a failover that DRBD refuses passes for a configuration that it refuses")
+def test_a_failover_that_drbd_refuses_is_no_answer(staged: Callable[..., Crashing]) -> None:
+    stage = staged()
+    words = "State change failed: (-2) Need access to UpToDate data"
+    stage.lab.story.broken["adm nodeb primary"] = RefusedError("DRBD on nodeb", words)
+    assert judge(stage.play(), HELD).kind is not VerdictKind.REFUSED
+
+
+def test_a_node_that_does_not_come_back_is_lost_with_what_was_seen(staged: Callable[..., Crashing]) -> None:
+    stage = staged()
+    stage.lab.story.broken["revive nodea"] = LostNodeError("nodea gave its boot up")
+    found = stage.play()
+    assert found.failure and found.failure.kind == "lost-node"
+    assert found.aftermath and found.aftermath.fsck_status == 0 and found.canary is not None
+    assert found.aftermath.rejoined_seconds is None and not stage.started[0].living
+
+
+@pytest.mark.parametrize("cell", [NODE, QEMU], ids=lambda cell: str(cell.crash))
+def test_a_guest_that_does_not_start_again_is_no_answer(staged: Callable[..., Crashing], cell: Cell) -> None:
+    stage = staged(cell)
+    stage.refuses_to_start = LostGuestError("libvirt did not start the guest")
+    found = stage.play()
+    assert found.failure and found.failure.kind == "lost-guest" and found.aftermath is not None
+    assert judge(found, HELD).kind is VerdictKind.INCONCLUSIVE
+
+
+# --------------------------------------------------------------------------- evidence
+
+
+@pytest.mark.xfail(strict=True, reason="what the console said is written over by that of the guest on nodeb")
+def test_what_the_guest_said_before_the_crash_is_kept(staged: Callable[..., Crashing]) -> None:
+    stage = staged()
+    stage.lab.a.console = "the guest's words before the crash\n"
+    stage.play()
+    assert "the guest's words before the crash" in stage.raw("guest-console.txt")
+
+
+def test_trouble_on_the_console_before_the_crash_counts(staged: Callable[..., Crashing]) -> None:
+    stage = staged()
+    stage.lab.a.console = "EXT4-fs error (device vdb1): bad\n"
+    found = stage.play()
+    assert found.console_trouble == ("EXT4-fs error (device vdb1): bad",)
+
+
+@pytest.mark.xfail(strict=True, reason="only the kernel log of the boot after the crash is looked at")
+def test_trouble_in_the_kernel_log_before_the_crash_counts(staged: Callable[..., Crashing]) -> None:
+    stage = staged()
+    stage.lab.a.log.text = "4,1,1000,-;BUG: soft lockup - CPU#0\n"
+    stage.lab.story.when["revive nodea"] = lambda: setattr(stage.lab.a.log, "text", "6,1,1000,-;booted\n")
+    found = stage.play()
+    assert "BUG: soft lockup" in stage.raw("kmsg-nodea-before-power-cut.txt")
+    assert found.kernel_trouble == ("nodea: BUG: soft lockup - CPU#0",)

@@ -1,0 +1,530 @@
+"""What happens to a guest while it works: migrations, faults in the middle of them, and how it arrives."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import libvirt
+import pytest
+from fakes import HEALTHY, NARROW, FakeWatch, LibvirtSaid, Stage, Traveller, in_order
+from test_judge import HELD
+
+from harness import journey, roles, wait
+from harness import migrate as migration
+from harness.errors import DeadlineError, HarnessError, InfrastructureError, LostGuestError, LostNodeError
+from harness.judge import judge
+from harness.model import (
+    CacheMode,
+    Canary,
+    Cell,
+    ClientKind,
+    Evidence,
+    Fault,
+    MigrationOutcome,
+    Ownership,
+    VerdictKind,
+    Widener,
+    extents_of,
+)
+
+MOVED = Cell("swap", cache=CacheMode.NONE, migrations=2, seconds=1)
+UNDER_WAY: dict[str, object] = {"type": 2, "memory_iteration": 2}
+COMPLETED, FAILED, ABORTED = MigrationOutcome.COMPLETED, MigrationOutcome.FAILED, MigrationOutcome.ABORTED
+
+
+@pytest.fixture
+def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Stage]:
+    def quickly(check: Any, deadline: Any, every: float) -> Any:
+        return wait.poll(check, deadline, every=0.001)
+
+    monkeypatch.setattr(roles, "poll", quickly)
+    monkeypatch.setattr(journey, "poll", quickly)
+    monkeypatch.setattr(journey, "CanaryWatch", FakeWatch)
+    monkeypatch.setattr(migration, "LOOK_SECONDS", 0.005)
+    monkeypatch.setattr(migration, "ABORT_SECONDS", 0.5)
+    return lambda cell=MOVED: Stage.over(tmp_path, cell, Traveller)
+
+
+def traveller(stage: Stage) -> Traveller:
+    return cast(Traveller, stage.guest)
+
+
+def outcomes(found: Evidence) -> list[tuple[str, str, str, str]]:
+    return [(one.source, one.target, str(one.outcome), one.during) for one in found.migrations]
+
+
+def rests(stage: Stage) -> bool:
+    """Whether the lab is as the next cell wants it: nodea the only Primary, both well, nothing widened or broken."""
+    forbidden = all(node.net.get("allow-two-primaries", "no") == "no" for node in (stage.lab.a, stage.lab.b))
+    return stage.resource.state == HEALTHY and stage.resource.widened == NARROW and forbidden
+
+
+# --------------------------------------------------------------------------- a guest that moves
+
+
+def test_the_steps_of_a_journey_in_their_order(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    found = stage.play()
+    assert found.failure is None and found == stage.kept()
+    assert in_order(
+        stage.steps,
+        "attach", "divide /dev/vdb 249856 12288", "observe", "prepare /dev/vdb1",
+        "follow nodea", "follow nodeb", "canary on /dev/vdb2",
+        "migrate nodea to nodeb", "moved to nodeb", "adm nodea secondary",
+        "migrate nodeb to nodea", "moved to nodea", "adm nodeb secondary",
+        "quiesce", "canary stops",
+        "read /dev/vdb", "migrate nodea to nodeb", "moved to nodeb", "read /dev/vdb",
+        "canary heard on /dev/vdb2",
+        "detach", "sync nodeb", "console nodea", "console nodeb", "destroy",
+        "adm nodeb secondary", "adm nodea primary", "sync", "verify", "canary left",
+    ), "\n".join(stage.steps)  # fmt: skip
+    assert outcomes(found) == [
+        ("nodea", "nodeb", "completed", "work"), ("nodeb", "nodea", "completed", "work"),
+        ("nodea", "nodeb", "completed", "readings"),
+    ]  # fmt: skip
+    assert [one.number for one in found.migrations] == [1, 2, 3]
+    assert found.readings and (found.readings.before, found.readings.after) == ("nodea", "nodeb")
+    assert found.readings.blocks == found.device_blocks and found.readings.differing == ()
+    assert found.canary == replace(FakeWatch.found, survived=True)
+    assert stage.raw("canary.txt") == "what it said\n"
+    assert found.happened[0].startswith("migration 1 from nodea to nodeb completed in")
+    assert {"work", "readings", "canary", "detach"} <= set(found.phases)
+    assert rests(stage) and judge(found, HELD).kind is VerdictKind.CLEAN, judge(found, HELD)
+
+
+def test_a_guest_that_ends_on_nodeb_is_ended_and_one_on_nodea_lives_on(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    stage.play()
+    assert not stage.guest.living and not stage.guest.attached
+
+
+def test_a_guest_that_is_home_again_lives_on(staged: Callable[..., Stage]) -> None:
+    stage = staged(replace(MOVED, migrations=1))
+    stage.play()
+    assert stage.guest.living and not stage.guest.attached and "destroy" not in stage.steps
+    assert stage.guest.node is stage.lab.a and rests(stage)
+
+
+def test_the_work_goes_on_meanwhile_and_its_result_is_kept(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    stage.workload.ends = threading.Event()
+    moves: list[int] = []
+
+    def arrived() -> None:
+        moves.append(1)
+        if len(moves) == 2:
+            assert stage.workload.ends is not None
+            stage.workload.ends.set()
+
+    stage.lab.story.when = {"moved to nodeb": arrived, "moved to nodea": arrived}
+    found = stage.play()
+    assert found.failure is None and found.work and found.work.facts == {"pages": 5.0}
+    assert in_order(stage.steps, "work 1", "moved to nodea", "quiesce")
+
+
+def test_an_error_of_the_work_is_the_cells(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    stage.workload.ended_by = DeadlineError("fio did not end")
+    found = stage.play()
+    assert found.failure and (found.failure.phase, found.failure.message) == ("work", "fio did not end")
+    assert len(found.migrations) == 2 and rests(stage) and not stage.guest.attached
+
+
+def test_the_widener_is_on_where_the_guest_is_and_off_in_the_end(staged: Callable[..., Stage]) -> None:
+    stage = staged(replace(MOVED, migrations=1, widener=Widener(20, 0)))
+    on: list[dict[str, tuple[int, int]]] = []
+    stage.lab.story.when["quiesce"] = lambda: on.append(dict(stage.resource.widened))
+    found = stage.play()
+    assert on == [{"nodea": (0, 0), "nodeb": (20, 0)}]
+    assert found.observed.link_delay_ms == 20 and rests(stage)
+
+
+def test_a_cell_that_nothing_happens_in_has_no_canary(staged: Callable[..., Stage]) -> None:
+    stage = staged(replace(MOVED, migrations=0))
+    found = stage.play()
+    assert found.failure is None and found.canary is None and found.readings is None
+    assert not [step for step in stage.steps if "canary" in step or "follow" in step or "divide" in step]
+    assert "prepare /dev/vdb" in stage.steps
+
+
+# --------------------------------------------------------------------------- a guest that does not move
+
+
+def test_a_refused_migration_is_not_tried_again_and_the_cell_goes_on(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    words = "Unsafe migration: Migration may lead to data corruption"
+    stage.guest.domain.trouble = LibvirtSaid(words, libvirt.VIR_ERR_MIGRATE_UNSAFE)
+    found = stage.play()
+    assert outcomes(found) == [("nodea", "nodeb", "refused", "work")]
+    assert found.readings is None and found.canary is not None and found.failure is None
+    assert stage.guest.living and rests(stage)
+    verdict = judge(found, HELD)
+    assert verdict.kind is VerdictKind.REFUSED and "Unsafe migration" in verdict.sentence
+
+
+def test_drbds_refusal_is_one_too(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    stage.resource.refuses["nodea net-options --allow-two-primaries=yes"] = ["two primaries need protocol C"]
+    found = stage.play()
+    assert outcomes(found) == [("nodea", "nodeb", "refused", "work")] and rests(stage)
+
+
+def test_a_migration_that_breaks_is_evidence_and_the_next_one_is_tried(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    domain = stage.guest.domain
+    domain.trouble = LibvirtSaid("Lost connection to destination host")
+    stage.lab.story.when["adm nodeb secondary"] = lambda: setattr(domain, "trouble", None)
+    found = stage.play()
+    assert [one.outcome for one in found.migrations] == [FAILED, COMPLETED, COMPLETED]
+    assert found.failure is None and rests(stage)
+    assert judge(found, HELD).kind is VerdictKind.INCONCLUSIVE
+
+
+def test_a_guest_that_is_lost_in_a_migration_is_lost(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    stage.guest.domain.trouble = LibvirtSaid("qemu unexpectedly closed the monitor")
+    stage.lab.story.when["migrate nodea to nodeb"] = lambda: setattr(stage.guest, "living", False)
+    found = stage.play()
+    assert found.failure and found.failure.kind == "lost-guest"
+    assert "migration 1: qemu unexpectedly closed the monitor" in found.failure.message
+    assert len(found.migrations) == 1, "how it went is kept"
+    assert rests(stage) and found.comparison is not None
+
+
+@pytest.mark.xfail(strict=True, reason="any refusal of DRBD's passes for an answer about the cell")
+def test_a_refusal_while_the_roles_are_mended_is_no_answer(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    words = "State change failed: (-2) Need access to UpToDate data"
+    stage.lab.story.when["detach"] = lambda: stage.resource.refuses.update({"nodea primary": [words] * 9})
+    assert judge(stage.play(), HELD).kind is VerdictKind.INCONCLUSIVE
+
+
+# --------------------------------------------------------------------------- faults
+
+
+def under_way(stage: Stage, ends_with: str, words: str | None = "Lost connection to destination host") -> None:
+    """The first migration is on its way until the step ``ends_with``, and then breaks with ``words``."""
+    domain = stage.guest.domain
+    domain.ends, domain.sample = threading.Event(), dict(UNDER_WAY)
+    if words is not None:
+        domain.trouble = LibvirtSaid(words)
+
+    before = stage.lab.story.when.get(ends_with, lambda: None)
+
+    def end() -> None:
+        before()
+        domain.ends.set()
+
+    def forget() -> None:
+        domain.trouble = domain.ends = None
+
+    stage.lab.story.when[ends_with] = end
+    # The next migration of the same domain goes well.
+    stage.lab.story.when["adm nodea primary"] = forget
+
+
+def faulty(fault: Fault) -> Cell:
+    return replace(MOVED, fault=fault)
+
+
+def cuttable(stage: Stage) -> None:
+    """Without its link the nodes lose each other, and with it they find together again."""
+    silent = {"nodea": "Connecting", "nodeb": "Connecting"}
+    well = {"nodea": "Connected", "nodeb": "Connected"}
+    stage.lab.story.when["link of nodeb cut"] = lambda: setattr(stage.resource, "links", silent)
+    stage.lab.story.when["link of nodeb joined"] = lambda: setattr(stage.resource, "links", well)
+
+
+def test_a_link_that_is_cut_is_joined_again_before_anything_else(staged: Callable[..., Stage]) -> None:
+    stage = staged(faulty(Fault.LINK_CUT))
+    cuttable(stage)
+    under_way(stage, "link of nodeb cut")
+    found = stage.play()
+    assert found.failure is None, found.failure
+    assert {"link of nodea cut", "link of nodea joined"} <= set(stage.steps)
+    assert in_order(stage.steps, "migrate nodea to nodeb", "link of nodeb cut", "link of nodeb joined",
+                    "adm nodea primary", "migrate nodea to nodeb", "quiesce")  # fmt: skip
+    assert [one.outcome for one in found.migrations] == [FAILED, COMPLETED, COMPLETED]
+    assert "the replication link was cut in mid-migration" in found.happened
+    assert "the guest is alive on nodea" in found.happened
+    assert rests(stage) and judge(found, HELD).kind is VerdictKind.CLEAN, judge(found, HELD)
+
+
+def test_a_target_that_lost_its_power_gets_it_back_and_joins(staged: Callable[..., Stage]) -> None:
+    stage = staged(faulty(Fault.TARGET_KILL))
+    under_way(stage, "kill nodeb")
+    found = stage.play()
+    assert found.failure is None, found.failure
+    assert in_order(stage.steps, "migrate nodea to nodeb", "kill nodeb", "revive nodeb", "rejoin nodeb",
+                    "follow nodeb", "adm nodeb secondary", "adm nodea primary", "quiesce")  # fmt: skip
+    assert stage.raw("kmsg-nodeb-before-power-cut.txt") == "6,1,1000,-;quiet\n", "its last words"
+    assert [one.outcome for one in found.migrations] == [FAILED, COMPLETED, COMPLETED]
+    assert "nodeb lost its power in mid-migration" in found.happened
+    assert rests(stage) and judge(found, HELD).kind is VerdictKind.CLEAN, judge(found, HELD)
+
+
+def test_a_libvirtd_that_was_restarted_finds_its_guest_again(staged: Callable[..., Stage]) -> None:
+    stage = staged(faulty(Fault.LIBVIRTD_RESTART))
+    under_way(stage, "libvirtd restarted on nodea", "Cannot recv data: Connection reset by peer")
+    found = stage.play()
+    assert found.failure is None, found.failure
+    assert in_order(stage.steps, "libvirtd restarted on nodea", "found again", "quiesce")
+    assert found.migrations[0].outcome is FAILED and "Connection reset" in found.migrations[0].words
+    assert "libvirtd on nodea was restarted in mid-migration" in found.happened
+    assert rests(stage)
+
+
+def test_a_migration_that_cannot_end_is_given_up(staged: Callable[..., Stage]) -> None:
+    stage = staged(replace(faulty(Fault.STALL), migration_deadline=0, migrations=1))
+    under_way(stage, "never", None)
+    found = stage.play()
+    assert found.failure is None, found.failure
+    first = traveller(stage).here.asked[0][1]
+    assert first[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] == journey.STALL_MIB, "so little that it cannot end"
+    assert stage.steps.count("abort") == 1 and found.migrations[0].outcome is ABORTED
+    assert libvirt.VIR_MIGRATE_PARAM_BANDWIDTH not in traveller(stage).here.asked[1][1], (
+        "only the first one has the fault"
+    )
+    assert rests(stage)
+
+
+@pytest.mark.xfail(strict=True, reason="a migration that is over before its fault strikes passes for one with it")
+@pytest.mark.parametrize("fault", [Fault.LINK_CUT, Fault.TARGET_KILL, Fault.STALL])
+def test_a_fault_that_never_struck_is_nothing_to_be_clean_about(staged: Callable[..., Stage], fault: Fault) -> None:
+    stage = staged(faulty(fault))
+    found = stage.play()
+    assert found.migrations[0].outcome is COMPLETED
+    assert judge(found, HELD).kind is VerdictKind.INCONCLUSIVE
+
+
+@pytest.mark.xfail(strict=True, reason="the target is the victim even where the guest is on it")
+def test_after_a_split_brain_it_is_not_the_guests_own_node_that_gives_up(staged: Callable[..., Stage]) -> None:
+    stage = staged(replace(faulty(Fault.LINK_CUT), migrations=1))
+    cuttable(stage)
+    under_way(stage, "link of nodeb cut", None)
+
+    def apart() -> None:
+        stage.resource.links = {"nodea": "StandAlone", "nodeb": "StandAlone"}
+
+    stage.lab.story.when["link of nodeb joined"] = apart
+    found = stage.play()
+    assert found.migrations[0].outcome is COMPLETED, "it was over the moment the link was cut"
+    assert "adm nodeb connect --discard-my-data" not in stage.steps
+
+
+# --------------------------------------------------------------------------- mended, whatever comes
+
+CUT = ("link of nodea joined", "link of nodeb joined")
+
+
+@pytest.mark.parametrize("trouble", [LostNodeError("gone"), InfrastructureError("tc: no such device")])
+def test_a_cut_that_fails_itself_is_taken_back(staged: Callable[..., Stage], trouble: HarnessError) -> None:
+    stage = staged(faulty(Fault.LINK_CUT))
+    cuttable(stage)
+    under_way(stage, "link of nodea cut")
+    stage.lab.story.broken["link of nodeb cut"] = trouble
+    found = stage.play()
+    assert found.failure and found.failure.message == str(trouble)
+    assert set(CUT) <= set(stage.steps) and not stage.guest.attached
+
+
+def test_a_guest_that_does_not_live_through_a_fault_leaves_a_lab_that_is_whole(staged: Callable[..., Stage]) -> None:
+    stage = staged(faulty(Fault.LINK_CUT))
+    cuttable(stage)
+    under_way(stage, "link of nodea cut")
+
+    def strike() -> None:
+        stage.guest.living = False
+        stage.guest.domain.ends.set()
+
+    stage.lab.story.when["link of nodea cut"] = strike
+    found = stage.play()
+    assert found.failure and (found.failure.kind, found.failure.message) == (
+        "lost-guest", "the guest did not live through the fault 'link-cut'"
+    )  # fmt: skip
+    assert set(CUT) <= set(stage.steps) and stage.resource.state == HEALTHY
+    assert found.comparison is not None, "what it left behind is worth knowing"
+
+
+@pytest.mark.parametrize(
+    ("fault", "struck", "back"),
+    [(Fault.LINK_CUT, "link of nodeb cut", "link of nodeb joined"), (Fault.TARGET_KILL, "kill nodeb", "rejoin nodeb")],
+)
+def test_ctrl_c_and_our_own_bugs_leave_nothing_broken(
+    staged: Callable[..., Stage], fault: Fault, struck: str, back: str
+) -> None:
+    stage = staged(faulty(fault))
+    cuttable(stage)
+    under_way(stage, struck)
+    stage.guest.domain.trouble = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        stage.play()
+    assert in_order(stage.steps, struck, back) and not stage.guest.attached
+    failure = stage.kept().failure
+    assert failure and failure.kind == "interrupted"
+
+
+def test_the_last_fault_is_mended_first_and_only_once(staged: Callable[..., Stage]) -> None:
+    trial = staged().trial
+    undone: list[int] = []
+    for number in (1, 2):
+        trial.inflict(lambda number=number: undone.append(number))  # type: ignore[misc]
+    trial.mend()
+    trial.mend()
+    trial.rescue()
+    assert undone == [2, 1]
+
+
+@pytest.mark.xfail(strict=True, reason="the rescue stops at the first node that does not answer")
+def test_a_node_that_is_gone_does_not_keep_the_other_one_slow(staged: Callable[..., Stage]) -> None:
+    stage = staged(replace(MOVED, widener=Widener(20, 5)))
+    stage.resource.widened["nodeb"] = (20, 5)
+    stage.lab.kill(stage.lab.a)
+    stage.trial.rescue()
+    assert stage.resource.widened["nodeb"] == (0, 0)
+
+
+# --------------------------------------------------------------------------- disks that fail
+
+BROKEN = Cell("swap", cache=CacheMode.NONE, fault=Fault.IO_ERROR, seconds=0)
+
+
+def test_disks_that_fail_stop_the_guest_and_it_goes_on_when_they_are_back(staged: Callable[..., Stage]) -> None:
+    stage = staged(BROKEN)
+    stage.guest.pauses = [None, None, "I/O error"]
+    stage.workload.ends = threading.Event()
+    held: list[bool] = []
+
+    def resumed() -> None:
+        held.append(stage.guest.agent.holding > 0)
+        assert stage.workload.ends is not None
+        stage.workload.ends.set()
+
+    stage.lab.story.when["resume"] = resumed
+    stage.lab.story.when["break the disk of nodea"] = lambda: held.append(stage.guest.agent.holding > 0)
+    found = stage.play()
+    assert found.failure is None, found.failure
+    assert {"break the disk of nodea", "break the disk of nodeb"} <= set(stage.steps)
+    assert in_order(stage.steps, "break the disk of nodea", "widen 0/0", "adm nodea attach", "adm nodeb attach",
+                    "adm nodea primary", "resume", "quiesce")  # fmt: skip
+    assert held == [True, True], "nothing is asked of a guest that cannot answer"
+    assert any("the guest was paused: I/O error; DRBD said nodea" in one and "Diskless" in one
+               for one in found.happened)  # fmt: skip
+    assert rests(stage) and judge(found, HELD).kind is VerdictKind.CLEAN, judge(found, HELD)
+
+
+def test_a_guest_that_is_never_paused_is_no_answer_and_the_disks_are_back(
+    staged: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journey, "IO_ERROR_SECONDS", 0.05)
+    stage = staged(BROKEN)
+    stage.guest.pauses = [None]
+    stage.workload.ends = threading.Event()
+    found = stage.play()
+    stage.workload.ends.set()
+    assert found.failure and found.failure.kind == "deadline" and "pause by an I/O error" in found.failure.message
+    assert in_order(stage.steps, "break the disk of nodea", "adm nodea attach") and rests(stage)
+    assert stage.guest.agent.holding == 0 and not stage.guest.attached
+
+
+def test_two_that_stand_alone_are_healed_before_anything_is_written(staged: Callable[..., Stage]) -> None:
+    stage = staged(replace(BROKEN, fault=Fault.STANDALONE))
+    found = stage.play()
+    assert found.failure is None, found.failure
+    assert in_order(stage.steps, "mark nodea: none-swap-fault.standalone begins", "adm nodea disconnect",
+                    "adm nodeb disconnect", "adm nodeb connect --discard-my-data", "compare", "attach")  # fmt: skip
+    assert found.happened[0] == "both nodes were made StandAlone before the cell"
+    assert found.happened[1].startswith("found StandAlone Primary UpToDate, StandAlone Secondary UpToDate")
+    assert found.before == HEALTHY and judge(found, HELD).kind is VerdictKind.CLEAN, judge(found, HELD)
+
+
+# --------------------------------------------------------------------------- how it arrives
+
+
+def test_a_canary_that_died_is_heard_all_the_same(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    stage.lab.story.broken["canary stops"] = LostGuestError("the canary in guest is not running any more: no such pid")
+    found = stage.play()
+    assert found.failure is None and found.canary and not found.canary.survived
+    assert any("the canary in guest is not running any more" in one for one in found.happened)
+    assert judge(found, HELD).kind is VerdictKind.INCONCLUSIVE
+
+
+def test_a_guest_that_died_with_its_canary_is_lost(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    stage.lab.story.broken["canary stops"] = LostGuestError("the agent of guest did not do guest-exec")
+    stage.lab.story.when["canary stops"] = lambda: setattr(stage.guest, "living", False)
+    found = stage.play()
+    assert found.failure and found.failure.kind == "lost-guest"
+    assert found.canary is None and stage.raw("canary.txt") == "what it said\n", "what was heard is kept"
+
+
+def test_what_the_canary_lost_is_corrupt(staged: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeWatch, "found", Canary({"fsync": 9}, {"fsync": 2}))
+    assert judge(staged().play(), HELD).kind is VerdictKind.CORRUPT
+
+
+def reads_otherwise_on_nodeb(stage: Stage, *blocks: int) -> None:
+    """The guest reads ``blocks`` as something else when it is on nodeb."""
+    agent, plain = stage.guest.agent, stage.guest.agent.digest
+    agent.digest = lambda block: "f" * 16 if block in blocks and stage.guest.node is stage.lab.b else plain(block)
+
+
+def test_what_reads_otherwise_after_a_move_is_noted_with_its_owners(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    stage.workload.leaves = {5, 6}
+    reads_otherwise_on_nodeb(stage, 5, 6)
+    found = stage.play()
+    assert found.readings and found.readings.differing == extents_of({5, 6})
+    assert found.readings.ownership == Ownership(0, 2, 0, "swap", ("free swap slot",))
+    verdict = judge(found, HELD)
+    assert verdict.kind is VerdictKind.DIVERGED, "dead blocks hurt nobody"
+    assert any("reads 2 blocks differently" in why for why in verdict.reasons)
+
+
+def test_a_record_of_the_canary_is_live_wherever_it_differs(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    stage.workload.leaves = {5, 32_000}
+    reads_otherwise_on_nodeb(stage, 5, 32_000)
+    found = stage.play()
+    assert [(one.block, one.owner.value) for one in found.samples] == [(5, "dead"), (32_000, "live")]
+    assert (found.ownership.live, found.ownership.dead) == (1, 1)
+    assert judge(found, HELD).kind is VerdictKind.CORRUPT
+
+
+@pytest.mark.xfail(strict=True, reason="owners are looked for only where the replicas differ in the end")
+def test_what_reads_otherwise_has_owners_even_where_nothing_differs_in_the_end(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    reads_otherwise_on_nodeb(stage, 5)
+    found = stage.play()
+    assert found.readings and found.readings.ownership.dead == 1
+
+
+def test_a_migration_between_the_readings_that_does_not_arrive_leaves_none(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    stage.lab.story.when["canary stops"] = lambda: setattr(
+        stage.guest.domain, "trouble", LibvirtSaid("Lost connection to destination host")
+    )
+    found = stage.play()
+    assert found.readings is None and found.migrations[-1].outcome is FAILED
+    assert judge(found, HELD).kind is VerdictKind.INCONCLUSIVE
+
+
+def test_a_canary_needs_a_guest() -> None:
+    assert not Cell("mutator", client=ClientKind.HOST, migrations=2).watched
+    assert MOVED.watched and BROKEN.watched and not replace(MOVED, migrations=0).watched
+
+
+def test_one_move_of_a_test_of_ones_own(staged: Callable[..., Stage]) -> None:
+    stage = staged(replace(MOVED, migrations=0))
+    trial = stage.trial
+    trial.begin()
+    trial.take_guest(cast(Any, stage.guest))
+    assert journey.move(trial).target == "nodeb" and journey.move(trial).target == "nodea"
+    assert journey.move(trial).number == 3
+    trial.release()
+    assert not stage.guest.living and rests(stage)
