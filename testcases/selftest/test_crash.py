@@ -56,6 +56,8 @@ class Crashing(Stage):
 def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Crashing]:
     monkeypatch.setattr(roles, "poll", lambda check, deadline, every: wait.poll(check, deadline, every=0.001))
     monkeypatch.setattr(journey, "CanaryWatch", FakeWatch)
+    # What does not find together here never will.
+    monkeypatch.setattr(roles, "SETTLE_SECONDS", 2.0)
     monkeypatch.setattr(crash, "NOTICE_SECONDS", 5.0)
 
     def stage(cell: Cell = NODE) -> Crashing:

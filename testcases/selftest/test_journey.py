@@ -44,6 +44,8 @@ def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Sta
     monkeypatch.setattr(roles, "poll", quickly)
     monkeypatch.setattr(journey, "poll", quickly)
     monkeypatch.setattr(journey, "CanaryWatch", FakeWatch)
+    # What does not find together here never will.
+    monkeypatch.setattr(roles, "SETTLE_SECONDS", 2.0)
     monkeypatch.setattr(migration, "LOOK_SECONDS", 0.005)
     monkeypatch.setattr(migration, "ABORT_SECONDS", 0.5)
     return lambda cell=MOVED: Stage.over(tmp_path, cell, Traveller)
