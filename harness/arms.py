@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from harness import roles
 from harness.drbd import Resource, both
-from harness.errors import RefusedError
+from harness.errors import InfrastructureError, RefusedError
 from harness.lab.node import Node
 from harness.model import Arm, Protocol
 from harness.parse.drbd_net import arm_of
@@ -22,12 +22,15 @@ def put(resource: Resource, arm: Arm) -> None:
     The resource has to be healthy and unused.  Raises :class:`RefusedError` with the words of whoever said no.
     """
     if resource.arm == arm:
+        if arm.two_primaries:
+            # The cell before ended with one.
+            roles.promote(resource, resource.b)
         return
     before = resource.arm
     resource.arm = None
     both(lambda node: _below(node, arm), resource.a, resource.b)
     if before is None or _options(before) != _options(arm):
-        resource.spec = replace(resource.spec, net=_options(arm))
+        resource.spec = replace(resource.spec, net=(*resource.net, *_options(arm)))
         for node in (resource.a, resource.b):
             resource.write_configuration(node)
         # A digest or another protocol has to come to both at once, so the connection is made anew.
@@ -54,7 +57,10 @@ def observed(resource: Resource, node: Node) -> Arm:
     said = node.runner.run(["sh", "-c", script, "sh", resource.spec.name, _PARAMETER, node.link], ok=()).stdout
     show, _, rest = said.partition("== parameter\n")
     parameter, _, link = rest.partition("== link\n")
-    return arm_of(show, parameter, offloads(link).get("scatter-gather"))
+    try:
+        return arm_of(show, parameter, offloads(link).get("scatter-gather"))
+    except ValueError as unreadable:
+        raise InfrastructureError(f"how {node.name} replicates cannot be read back: {unreadable}") from unreadable
 
 
 def _options(arm: Arm) -> tuple[tuple[str, str], ...]:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from harness import journey, roles
 from harness.aside import Aside
 from harness.errors import HarnessError, InfrastructureError
 from harness.guest import Guest
 from harness.model import Aftermath, Crash, Work
+from harness.parse.kernel_log import resync_kib
+from harness.trial import Trial
 from harness.wait import Deadline
 from harness.workloads import Workload
-
-if TYPE_CHECKING:
-    from harness.scenario import Trial
 
 # How long the work may take to notice that what it ran in is gone.
 NOTICE_SECONDS = 60.0
@@ -32,14 +31,13 @@ def strike(trial: Trial, aside: Aside[Work], began: float) -> Work:
     worked = trial.crashed - began
     match trial.cell.crash:
         case Crash.NODE:
-            trial.keep_console()
             trial.node_dies(trial.lab.a)
             trial.lab.kill(trial.lab.a)
         case Crash.QEMU:
             trial.guest.kill()
         case Crash.RESET:
             trial.guest.reset()
-    trial.happened(f"crash '{trial.cell.crash}' {worked:.1f} s into the work")
+    trial.struck(f"crash '{trial.cell.crash}' {worked:.1f} s into the work")
     trial.note(aftermath=Aftermath(trial.cell.crash, worked))
     if not aside.ended(NOTICE_SECONDS):
         trial.happened("the workload did not notice the crash; it is left behind")
@@ -65,12 +63,13 @@ def aftermath(trial: Trial, workload: Workload) -> None:
 def _fail_over(trial: Trial, workload: Workload) -> None:
     """The peer notices, is promoted and runs the guest; then the dead node comes back and is resynced."""
     resource, b = trial.resource, trial.lab.b
-    deadline = Deadline.after(roles.LOSS_SECONDS, f"{b.name}'s notice of its peer's loss")
-    resource.events(b).wait(lambda state: state.connection != "Connected", "the loss of the peer", deadline)
-    roles.promote(resource, b)
-    _found(trial, promoted_seconds=time.monotonic() - trial.crashed)
-    _found(trial, differing_blocks=trial.lab.compare(resource.blocks).differing_blocks)
+    trial.guest_died()
     try:
+        deadline = Deadline.after(roles.LOSS_SECONDS, f"{b.name}'s notice of its peer's loss")
+        resource.events(b).wait(lambda state: state.connection != "Connected", "the loss of the peer", deadline)
+        roles.promote(resource, b)
+        _found(trial, promoted_seconds=time.monotonic() - trial.crashed)
+        _found(trial, differing_blocks=trial.lab.compare(resource.blocks).differing_blocks)
         trial.plug(Guest.start(trial.lab, b))
         _look(trial, workload)
     finally:
@@ -90,17 +89,19 @@ def _look(trial: Trial, workload: Workload) -> None:
 
 def _take_back(trial: Trial) -> None:
     resource, a, b = trial.resource, trial.lab.a, trial.lab.b
-    try:
+    with contextlib.suppress(HarnessError):
         trial.unplug()
-    finally:
-        trial.drop_guest()
-    resource.sync(b)
+    # Where the disk is not let go of, the end of the guest does it.
+    trial.drop_guest()
+    with contextlib.suppress(HarnessError):
+        resource.sync(b)
     trial.lab.revive(a)
+    trial.node_is_back(a)
     resource.rejoin(a)
     if not roles.settled(resource, Deadline.after(roles.SETTLE_SECONDS, f"{a.name}'s return")):
         trial.happened(f"split brain at {a.name}'s return; it gave its own changes up")
         roles.reunite(resource, a, Deadline.after(roles.SETTLE_SECONDS, f"{a.name}'s return"))
-    _found(trial, rejoined_seconds=time.monotonic() - trial.crashed)
+    _found(trial, rejoined_seconds=time.monotonic() - trial.crashed, resynced_kib=resync_kib(a.log.lines(0)))
     roles.only(resource, a)
 
 

@@ -83,7 +83,8 @@ class Resource:
         self.blocks = 0
         #: How the resource replicates now; None after a change that did not succeed.  See :mod:`harness.arms`.
         self.arm: Arm | None = Arm()
-        self._net = spec.net
+        #: The options of its net section that no arm takes away.
+        self.net = spec.net
         self._events: dict[str, Events] = {}
 
     @classmethod
@@ -118,7 +119,7 @@ class Resource:
         of ``a`` is copied to ``b``.  An old resource of the same name is taken down first.
         """
         self.version = parse_version(self.a.runner.run(["sh", "-c", "modprobe drbd; cat /proc/drbd"]).stdout)
-        self.spec = replace(self.spec, net=self._net)
+        self.spec = replace(self.spec, net=self.net)
         # What an earlier cell changed outside of the resource file is not known where something went wrong.
         self.arm = Arm() if equal else None
         both(self._prepare, self.a, self.b)

@@ -6,7 +6,6 @@ import contextlib
 import secrets
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from harness import crash, faults, readings, roles
 from harness.aside import Aside
@@ -16,11 +15,9 @@ from harness.guest import Guest
 from harness.lab.node import Node
 from harness.migrate import Wish, migrate
 from harness.model import Fault, Migration, MigrationOutcome, Work
+from harness.trial import Trial
 from harness.wait import Deadline, poll
 from harness.workloads import MARGIN_SECONDS, Site, Workload
-
-if TYPE_CHECKING:
-    from harness.scenario import Trial
 
 # So little that a guest's memory never gets across.
 STALL_MIB = 1
@@ -124,8 +121,10 @@ def _migrate(trial: Trial, number: int, began: float, fault: Fault | None, durin
     migration = migrate(guest, trial.resource, target, wish, began, midway)
     trial.note(migrations=(*trial.evidence.migrations, migration))
     trial.happened(_told(migration))
+    if fault is Fault.STALL and migration.outcome is not MigrationOutcome.COMPLETED:
+        trial.struck(f"the migration had {STALL_MIB} MiB/s and could not end")
     if fault is not None:
-        _mend(trial, fault, target)
+        _mend(trial, fault)
     elif migration.outcome is MigrationOutcome.COMPLETED and during == "work":
         trial.widen()
     elif migration.outcome in (MigrationOutcome.ABORTED, MigrationOutcome.FAILED) and not guest.alive():
@@ -151,17 +150,17 @@ def _midway(trial: Trial, fault: Fault | None, source: Node, target: Node) -> Ca
     def cut() -> None:
         trial.inflict(lambda: faults.join_link(trial.resource))
         faults.cut_link(trial.resource)
-        trial.happened("the replication link was cut in mid-migration")
+        trial.struck("the replication link was cut in mid-migration")
 
     def kill() -> None:
         trial.node_dies(target)
-        trial.lab.kill(target)
         trial.inflict(lambda: _power_back(trial, target))
-        trial.happened(f"{target.name} lost its power in mid-migration")
+        trial.lab.kill(target)
+        trial.struck(f"{target.name} lost its power in mid-migration")
 
     def restart() -> None:
         faults.restart_libvirtd(source)
-        trial.happened(f"libvirtd on {source.name} was restarted in mid-migration")
+        trial.struck(f"libvirtd on {source.name} was restarted in mid-migration")
 
     steps = {Fault.LINK_CUT: cut, Fault.TARGET_KILL: kill, Fault.LIBVIRTD_RESTART: restart}
     return steps.get(fault) if fault is not None else None
@@ -169,12 +168,13 @@ def _midway(trial: Trial, fault: Fault | None, source: Node, target: Node) -> Ca
 
 def _power_back(trial: Trial, node: Node) -> None:
     trial.lab.revive(node)
+    trial.node_is_back(node)
     trial.resource.rejoin(node)
     if trial.watch is not None:
         trial.watch.follow(node)
 
 
-def _mend(trial: Trial, fault: Fault, target: Node) -> None:
+def _mend(trial: Trial, fault: Fault) -> None:
     """After the fault: the lab whole again, the guest alive, both replicas together, the guest's node Primary."""
     guest = _guest(trial)
     if not guest.alive():
@@ -183,8 +183,9 @@ def _mend(trial: Trial, fault: Fault, target: Node) -> None:
     trial.mend()
     deadline = Deadline.after(roles.SETTLE_SECONDS, "the reunion after the fault")
     if not roles.settled(trial.resource, deadline):
-        trial.happened(f"split brain after the fault; {target.name} gave its own changes up")
-        roles.reunite(trial.resource, target, deadline)
+        victim = roles.other(trial.resource, guest.node)
+        trial.happened(f"split brain after the fault; {victim.name} gave its own changes up")
+        roles.reunite(trial.resource, victim, deadline)
     roles.only(trial.resource, guest.node)
     trial.widen()
 
@@ -196,7 +197,7 @@ def _io_error(trial: Trial, aside: Aside[Work]) -> None:
     with guest.agent.held():
         trial.inflict(lambda: faults.mend_disks(trial.resource))
         faults.break_disks(trial.resource)
-        trial.happened("both lower devices fail from now on")
+        trial.struck("both lower devices fail from now on")
         deadline = Deadline.after(IO_ERROR_SECONDS, "the guest's pause by an I/O error")
         why = poll(guest.paused, deadline, every=0.2)
         states = roles.states(trial.resource)

@@ -1,7 +1,8 @@
 """Evidence to verdict: pure, so that a stored run can be judged again without a lab.
 
-The order of the questions is the order of what would make an answer worthless: a refusal, a failure, corrupt
-data, something other than what was asked, oracles that disagree; only then is "nothing found" worth a look.
+What a user lost outweighs everything.  Then the order of the questions is the order of what would make an answer
+worthless: a refusal, a failure, something other than what was asked, oracles that disagree; only then is "nothing
+found" worth a look.
 """
 
 from __future__ import annotations
@@ -228,7 +229,7 @@ def _oracles(evidence: Evidence) -> Verdict:
         )  # fmt: skip
     if evidence.alarms is not None and evidence.alarms.detections:
         return _verdict(VerdictKind.TRANSIENT, evidence, _healed_by_resync(evidence.alarms))
-    return _verdict(VerdictKind.CLEAN, evidence, _nothing(evidence))
+    return _verdict(VerdictKind.CLEAN, evidence, _nothing(evidence), _besides(evidence))
 
 
 def _split(evidence: Evidence, split: SplitBrain) -> Verdict:
@@ -296,6 +297,10 @@ def _unasked_trouble(evidence: Evidence) -> bool:
 def _journey_failed(evidence: Evidence) -> str | None:
     """Whether what was to happen to the guest did not happen, or cannot be judged."""
     cell = evidence.cell
+    if cell.fault is not None and not evidence.struck:
+        return f"the fault '{cell.fault}' did not strike"
+    if evidence.readings is not None and evidence.readings.differing:
+        return _read_twice(evidence)
     if cell.fault is None:
         for one in evidence.migrations:
             if one.outcome not in _ENDED_WELL:

@@ -232,6 +232,8 @@ class _Reader:
             self._fail(
                 where, f"'deadline' is {cell.deadline}, no more than 'migration_deadline', {cell.migration_deadline}"
             )
+        if cell.arm.two_primaries and (cell.migrations or cell.crash is not None or cell.fault is not None):
+            self._fail(where, "'two_primaries' goes with none of 'migrations', 'crash' and 'fault'")
         if cell.crash is not None and (cell.migrations or cell.fault is not None):
             self._fail(where, "'crash' goes with neither 'migrations' nor 'fault': one thing at a time")
         if cell.deadline <= cell.seconds:

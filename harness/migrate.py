@@ -61,11 +61,13 @@ def migrate(
     source = guest.node
     opened = time.monotonic()
     try:
-        roles.allow_two_primaries(resource, True)
-        roles.promote(resource, target)
-        moved = _move(guest, target, wish, midway)
-    except RefusedError as refused:
-        moved = _Moved(MigrationOutcome.REFUSED, str(refused))
+        try:
+            roles.allow_two_primaries(resource, True)
+            roles.promote(resource, target)
+        except RefusedError as refused:
+            moved = _Moved(MigrationOutcome.REFUSED, str(refused))
+        else:
+            moved = _move(guest, target, wish, midway)
     finally:
         # A node that was lost on the way cannot be told; whoever mends it sets the roles.
         with contextlib.suppress(HarnessError):
@@ -105,7 +107,14 @@ def _move(guest: Guest, target: Node, wish: Wish, midway: Callable[[], None] | N
         call: Aside[libvirt.virDomain] = Aside(
             lambda: source.migrate3(destination, parameters, flags), f"the migration to {target.name}"
         )
-        samples, gave_up = _watch(call, source, began + wish.seconds, midway)
+        try:
+            samples, gave_up = _watch(call, source, began + wish.seconds, midway)
+        except BaseException:
+            # It must not go on behind our back.
+            with contextlib.suppress(libvirt.libvirtError):
+                source.abortJob()
+            call.ended(ABORT_SECONDS)
+            raise
         seconds = time.monotonic() - began
         try:
             domain = call.result(Deadline.after(ABORT_SECONDS, "the end of the migration"))

@@ -587,8 +587,9 @@ class Evidence:
 
     ``exposed_blocks`` counts 4 KiB block writes that DRBD sent to its peer while the workload had the device:
     each was a chance to diverge.  ``log_holes`` counts kernel messages that were lost before they were read.
-    ``planted`` are the extents changed below DRBD on purpose.  ``happened`` are sentences about what was done to the
-    lab on purpose and how it was mended; ``console_trouble`` are lines of the guest's console that speak of trouble.
+    ``planted`` are the extents changed below DRBD on purpose.  ``struck``: the cell's crash or fault really happened.
+    ``happened`` are sentences about what was done to the lab on purpose and how it was mended; ``console_trouble`` are
+    lines of the guest's console that speak of trouble.
     ``phases`` maps phase names to seconds.
     """
 
@@ -616,6 +617,7 @@ class Evidence:
     canary: Canary | None = None
     aftermath: Aftermath | None = None
     alarms: Alarms | None = None
+    struck: bool = False
     happened: tuple[str, ...] = ()
     console_trouble: tuple[str, ...] = ()
     kernel_trouble: tuple[str, ...] = ()

@@ -24,8 +24,9 @@ from harness.model import Cell, ClientKind, Evidence, Migration, Verdict, Verdic
 from harness.owners import unknown
 from harness.render.fio_job import Job, Option
 from harness.report import Result
-from harness.scenario import Trial, conclude
+from harness.scenario import conclude
 from harness.session import Session, inconclusive
+from harness.trial import Trial
 from harness.workloads import WORKLOADS
 
 TESTCASES = Path(__file__).resolve().parent.parent / "testcases"

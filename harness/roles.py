@@ -121,7 +121,9 @@ def heal(resource: Resource, deadline: Deadline) -> str | None:
     for node, state in zip((resource.a, resource.b), seen, strict=True):
         if state.local_disk == "Diskless":
             resource.adm(node, "attach")
+    done = "waited until both were UpToDate" if not all(state.healthy for state in seen) else "changed the roles"
     if not settled(resource, deadline):
         reunite(resource, resource.b, deadline)
+        done = f"connected again, {resource.b.name} gave its own changes up"
     only(resource, resource.a)
-    return f"found {found}; connected again, {resource.b.name} gave its own changes up"
+    return f"found {found}; {done}"

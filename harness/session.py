@@ -22,8 +22,9 @@ from harness.lab.base import Lab
 from harness.matrix import with_controls
 from harness.model import Cell, Evidence, Run, Verdict, VerdictKind
 from harness.report import Result
-from harness.scenario import Trial, play
+from harness.scenario import play
 from harness.store import Store
+from harness.trial import Trial
 from harness.workloads import workload_named
 
 LabFactory = Callable[[], AbstractContextManager[Lab]]

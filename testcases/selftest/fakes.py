@@ -45,8 +45,9 @@ from harness.parse.kernel_log import KernelLine, parse_kmsg
 from harness.remote.scripted import Answer, ScriptedRunner
 from harness.remote.stream import LineStream
 from harness.render.drbd_conf import ResourceNode, ResourceSpec
-from harness.scenario import Trial, play
+from harness.scenario import play
 from harness.store import Store
+from harness.trial import Trial
 from harness.wait import Deadline
 from harness.workloads import Recovered, Site, Workload
 

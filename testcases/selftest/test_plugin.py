@@ -476,7 +476,7 @@ def test_a_test_of_ones_own_moves_its_guest(run: Runs, pytester: pytest.Pytester
 def test_a_test_on_the_node_itself_has_its_evidence_too(
     run: Runs, pytester: pytest.Pytester, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.scenario.observe_node", lambda node, device: Observed(scatter_gather=True))
+    monkeypatch.setattr("harness.trial.observe_node", lambda node, device: Observed(scatter_gather=True))
     pytester.makepyfile(test_own=OWN.format(keys='client="host"'))
     ran = run()
     assert "Traceback" not in ran.out and "AssertionError" not in ran.out

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 from fakes import BLOCKS, HEALTHY, NARROW, FakeGuest, Stage, in_order
 
-from harness import scenario
+from harness import trial as trial_module
 from harness.errors import (
     CommandError,
     DeadlineError,
@@ -38,8 +38,9 @@ from harness.model import (
     Widener,
     Work,
 )
-from harness.scenario import MAX_SAMPLES, Trial, conclude, play
+from harness.scenario import conclude, play
 from harness.store import Attempt
+from harness.trial import MAX_SAMPLES, Trial
 from harness.workloads import Planted
 
 GUEST_CELL = Cell("swap", cache=CacheMode.NONE, widener=Widener(20, 0))
@@ -48,7 +49,7 @@ HOST_CELL = Cell("mutator", client=ClientKind.HOST)
 
 @pytest.fixture
 def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Stage]:
-    monkeypatch.setattr(scenario, "observe_node", lambda node, device: Observed(scatter_gather=True))
+    monkeypatch.setattr(trial_module, "observe_node", lambda node, device: Observed(scatter_gather=True))
     numbers = itertools.count(1)
     return lambda cell=GUEST_CELL: Stage.over(tmp_path / f"runs{next(numbers)}", cell)
 

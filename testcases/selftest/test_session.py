@@ -35,7 +35,7 @@ from harness.model import (
     VerdictKind,
 )
 from harness.report import Result
-from harness.scenario import Trial
+from harness.trial import Trial
 from harness.session import Session
 from harness.store import Store
 from harness.workloads import Planted
