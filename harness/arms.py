@@ -29,7 +29,8 @@ def put(resource: Resource, arm: Arm) -> None:
     before = resource.arm
     resource.arm = None
     both(lambda node: _below(node, arm), resource.a, resource.b)
-    if before is None or _options(before) != _options(arm):
+    # A connection keeps what the NIC could do when it was made.
+    if before is None or _options(before) != _options(arm) or before.scatter_gather != arm.scatter_gather:
         resource.spec = replace(resource.spec, net=(*resource.net, *_options(arm)))
         for node in (resource.a, resource.b):
             resource.write_configuration(node)

@@ -227,8 +227,9 @@ def _oracles(evidence: Evidence) -> Verdict:
             f"verify reported {said.marked} blocks; all were equal again once everything had been written",
             _also(evidence),
         )  # fmt: skip
-    if evidence.alarms is not None and evidence.alarms.detections:
-        return _verdict(VerdictKind.TRANSIENT, evidence, _healed_by_resync(evidence.alarms))
+    alarms = evidence.alarms
+    if alarms is not None and (alarms.detections or (alarms.drops and not evidence.struck)):
+        return _verdict(VerdictKind.TRANSIENT, evidence, _healed_by_resync(alarms))
     return _verdict(VerdictKind.CLEAN, evidence, _nothing(evidence), _besides(evidence))
 
 
@@ -244,10 +245,10 @@ def _split(evidence: Evidence, split: SplitBrain) -> Verdict:
 def _healed_by_resync(alarms: Alarms) -> str:
     minutes = alarms.watched_seconds / 60
     often = f", {alarms.drops / minutes:.1f} a minute" if minutes else ""
-    return (
-        f"DRBD's digest noticed {alarms.detections} writes whose buffer had changed; the connection was lost "
-        f"{alarms.drops} time(s){often}, and after the resyncs everything was equal"
+    noticed = (
+        f"DRBD's digest noticed {alarms.detections} writes whose buffer had changed; " if alarms.detections else ""
     )
+    return f"{noticed}the connection was lost {alarms.drops} time(s){often}, and after the resyncs everything was equal"
 
 
 def _diverged(evidence: Evidence, said: Together) -> Verdict:
