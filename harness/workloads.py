@@ -227,10 +227,11 @@ class Ext4Buffered(Ext4):
         )  # fmt: skip
 
     def prepare(self, site: Site) -> None:
-        """Make and mount it, and write every block once: the reading at the end checks them all."""
+        """Make and mount it, and write every block once, safely: the reading at the end or after a crash checks all."""
         super().prepare(site)
-        whole = Job("buffered", {**self._job().options, "rw": "write"})
+        whole = Job("buffered", {**self._job().options, "rw": "write", "end_fsync": True})
         run_fio(site.runner, (whole,), {"do_verify": False}, name=f"{self.name}-layout", timeout=MARGIN_SECONDS)
+        site.sh("sync", timeout=MARGIN_SECONDS)
 
     def work(self, site: Site, seconds: int) -> Work:
         """Write again here and there, each block with its checksum."""

@@ -114,6 +114,8 @@ class LibvirtSaid(libvirt.libvirtError):  # type: ignore[misc]
 
     def __init__(self, words: str, code: int = libvirt.VIR_ERR_INTERNAL_ERROR) -> None:
         super().__init__(words)
+        # libvirt prefers the last error of the thread, which may be another test's.
+        self.args = (words,)
         self.code = code
 
     def get_error_code(self) -> int:
@@ -152,7 +154,8 @@ class FakeNode:
         self.address = "192.0.2.1" if name == "nodea" else "192.0.2.2"
         self.log = FakeLog(story, name)
         self.alive = True
-        self.console = "guest said\n"
+        # All that its guests ever said; what is there already is no cell's.
+        self.console = "said before\n"
         self.net: dict[str, str] = {}
         self.sendpage = "N"
         self.gather = "on"
@@ -171,9 +174,11 @@ class FakeNode:
             return 0, self._shown(), ""
         if "ethtool -K" in text:
             self.sendpage, self.gather = argv[-3], argv[-1]
+        if argv[0] == "stat":
+            return 0, f"{len(self.console.encode())}\n", ""
         if "tail -c" in text:
             self.story(f"console {self.name}")
-            return 0, self.console, ""
+            return 0, self.console.encode()[int(argv[-1]) - 1 :].decode(), ""
         if "netem loss" in text or "tc qdisc del" in text:
             self.story(f"link of {self.name} {'cut' if 'netem loss' in text else 'joined'}")
         if "systemctl restart" in text:
@@ -251,6 +256,7 @@ class FakeResource:
         self.a, self.b = lab.a, lab.b
         lab.resources.append(self)
         nodes = (ResourceNode("nodea", self.a.address, "x"), ResourceNode("nodeb", self.b.address, "x"))
+        self.net: tuple[tuple[str, str], ...] = ()
         self.spec = ResourceSpec("r0", 0, 7789, nodes)
         self.arm: Arm | None = Arm()
         self.blocks = BLOCKS
@@ -527,6 +533,7 @@ class FakeGuest:
         self.story("attach" if self.node.name == "nodea" else f"attach on {self.node.name}")
         assert cell.cache is not None and not self.attached
         self.attached = True
+        self.node.console += "guest said\n"
         return AttachedDisk("/dev/vdb", "cell-1", "<disk/>", cell.cache, AioMode.THREADS, DiskBus.VIRTIO)
 
     def located(self, disk: AttachedDisk) -> AttachedDisk:

@@ -7,11 +7,12 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
-import libvirt
 import libvirt_qemu
 import pytest
+from fakes import LibvirtSaid
 
 from harness import agent as module
 from harness.agent import GuestAgent
@@ -32,6 +33,8 @@ class Domain:
         self.files: dict[str, bytearray] = {}
         self.active = True
         self.fails: Callable[[str], bool] = lambda _: False
+        self.words = "Guest agent is not responding"
+        self.unanswered: Callable[[], object] = lambda: None
 
     def isActive(self) -> int:  # noqa: N802 - libvirt's name
         return int(self.active)
@@ -43,7 +46,8 @@ class Domain:
         self.timeouts.append(timeout)
         if self.silent or self.fails(command):
             self.silent = max(0, self.silent - 1)
-            raise libvirt.libvirtError("Guest agent is not responding")
+            self.unanswered()
+            raise LibvirtSaid(self.words)
         return json.dumps({"return": getattr(self, command.replace("-", "_"))(**{
             name.replace("-", "_"): value for name, value in arguments.items()
         })})  # fmt: skip
@@ -147,6 +151,44 @@ def test_an_agent_that_does_not_answer_is_a_lost_guest(agent: GuestAgent, domain
     domain.silent = 1
     with pytest.raises(LostGuestError, match="the agent of guest did not do guest-exec: Guest agent is not responding"):
         agent.run(["true"])
+
+
+SILENT = "Guest agent is not responding: Guest agent didn't respond to "
+UNSENT, UNANSWERED = f"{SILENT}synchronization within '5' seconds", f"{SILENT}command within '60' seconds"
+
+
+def test_a_command_that_was_not_sent_is_sent_again(agent: GuestAgent, domain: Domain) -> None:
+    domain.words, domain.silent = UNSENT, 3
+    assert agent.run(["true"]).status == 0
+    assert domain.commands() == ["guest-exec"] * 4 + ["guest-exec-status"]
+
+
+def test_it_is_sent_again_until_the_answers_time_is_over(
+    agent: GuestAgent, domain: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    domain.words, domain.silent = UNSENT, 10**6
+    # What libvirt waits for the synchronization.
+    domain.unanswered = lambda: now.append(now.pop() + 5)
+    with pytest.raises(LostGuestError, match=r"did not do guest-ping: .*synchronization"):
+        agent.call("guest-ping", timeout=12)
+    assert domain.commands() == ["guest-ping"] * 3 and domain.timeouts == [12] * 3
+
+
+def test_a_command_that_was_sent_is_never_sent_again(agent: GuestAgent, domain: Domain) -> None:
+    domain.words, domain.silent = UNANSWERED, 1
+    with pytest.raises(LostGuestError, match=r"did not do guest-exec: .*respond to command"):
+        agent.run(["mkswap", "/dev/vdb"])
+    assert domain.commands() == ["guest-exec"], "it may be running"
+
+
+def test_nothing_is_sent_again_to_a_guest_that_is_gone(agent: GuestAgent, domain: Domain) -> None:
+    domain.words, domain.silent = UNSENT, 10**6
+    domain.unanswered = lambda: setattr(domain, "active", len(domain.asked) < 3)
+    with pytest.raises(LostGuestError):
+        agent.call("guest-ping")
+    assert domain.commands() == ["guest-ping"] * 3
 
 
 @pytest.mark.parametrize("size", [0, 1, 48 * 1024, 48 * 1024 + 1, 200_000])
@@ -253,7 +295,7 @@ def test_an_agent_that_never_comes(agent: GuestAgent, domain: Domain) -> None:
 
 def test_a_domain_that_vanished_is_a_lost_guest(agent: GuestAgent, domain: Domain) -> None:
     def gone() -> int:
-        raise libvirt.libvirtError("Domain not found")
+        raise LibvirtSaid("Domain not found")
 
     domain.silent = 10**6
     domain.isActive = gone  # type: ignore[method-assign]

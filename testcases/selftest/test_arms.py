@@ -9,7 +9,7 @@ from fakes import FakeLab, FakeNode, FakeResource, in_order
 
 from harness import arms, roles, wait
 from harness.drbd import Resource
-from harness.errors import HarnessError, InfrastructureError, RefusedError
+from harness.errors import InfrastructureError, RefusedError
 from harness.lab.node import Node
 from harness.model import Arm, Protocol
 
@@ -68,11 +68,34 @@ def test_another_configuration_comes_to_both_while_they_are_apart(fake: FakeReso
     assert fake.seen_by(fake.a).healthy
 
 
-def test_what_is_below_drbd_needs_no_new_connection(fake: FakeResource) -> None:
-    for arm in (Arm(disable_sendpage=True), Arm(scatter_gather=False)):
+def test_the_parameter_of_the_module_needs_no_new_connection(fake: FakeResource) -> None:
+    for arm, sendpage in ((Arm(disable_sendpage=True), "Y"), (Arm(), "N")):
         put(fake, arm)
+        assert (fake.a.sendpage, fake.b.sendpage) == (sendpage, sendpage)
     assert not [step for step in commands(fake) if "disconnect" in step or "configure" in step]
-    assert (fake.a.sendpage, fake.a.gather) == (fake.b.sendpage, fake.b.gather) == ("N", "off")
+
+
+def test_a_connection_keeps_what_the_nic_could_do_so_it_is_made_anew(fake: FakeResource) -> None:
+    for arm, gather in ((Arm(scatter_gather=False), "off"), (Arm(), "on")):
+        seen: list[tuple[str, str]] = []
+
+        def look(seen: list[tuple[str, str]] = seen) -> None:
+            seen.append((fake.a.gather, fake.b.gather))
+
+        fake.lab.story.when["adm nodea disconnect"] = look
+        fake.lab.story.steps.clear()
+        put(fake, arm)
+        assert in_order(commands(fake), "adm nodea disconnect", "adm nodeb disconnect", "adm nodea adjust")
+        assert seen == [(gather, gather)], "the NIC first"
+        assert fake.seen_by(fake.a).healthy
+
+
+def test_the_options_that_no_arm_takes_away_stay(fake: FakeResource) -> None:
+    fake.net = (("max-buffers", "8000"),)
+    put(fake, Arm(protocol=Protocol.A))
+    assert dict(fake.spec.net) == {"max-buffers": "8000", "protocol": "A"}
+    put(fake, Arm())
+    assert fake.spec.net == fake.net
 
 
 def test_what_nobody_knows_is_put_from_the_ground_up(fake: FakeResource) -> None:
@@ -87,7 +110,6 @@ def test_two_primaries_are_two(fake: FakeResource) -> None:
     assert fake.roles == {"nodea": "Primary", "nodeb": "Primary"}
 
 
-@pytest.mark.xfail(strict=True, reason="an arm that is in force already is not looked at: b stays Secondary")
 def test_two_primaries_are_two_for_the_next_cell_as_well(fake: FakeResource) -> None:
     arm = Arm(two_primaries=True)
     put(fake, arm)
@@ -155,10 +177,9 @@ def test_each_part_is_read_from_where_it_is_in_force(fake: FakeResource, changed
     assert len(fake.b.runner.ran) == 1, "one round trip"
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="a ValueError is no HarnessError: it ends the whole run")
 def test_a_resource_that_does_not_show_itself_is_an_error_of_the_machinery(fake: FakeResource) -> None:
     fake.a.answers["drbdsetup show"] = (10, "== parameter\nN\n== link\n", "r0: No such resource\n")
-    with pytest.raises(HarnessError):
+    with pytest.raises(InfrastructureError, match="how nodea replicates cannot be read back"):
         observed(fake, fake.a)
 
 

@@ -230,7 +230,6 @@ def test_the_canary_is_heard_even_where_the_data_is_beyond_help(staged: Callable
     assert found.canary is not None and found.failure and found.failure.message == "mount did not end"
 
 
-@pytest.mark.xfail(strict=True, reason="a disk that is not let go of keeps the dead node from being taken back")
 def test_the_dead_node_is_taken_back_when_the_guest_on_nodeb_dies(staged: Callable[..., Crashing]) -> None:
     stage = staged()
     stage.lab.story.broken |= {
@@ -240,7 +239,6 @@ def test_the_dead_node_is_taken_back_when_the_guest_on_nodeb_dies(staged: Callab
     assert taken_back(stage)
 
 
-@pytest.mark.xfail(strict=True, reason="the disk of the guest that died with its node is to be detached first")
 def test_the_dead_node_is_taken_back_when_no_guest_starts_on_nodeb(staged: Callable[..., Crashing]) -> None:
     stage = staged()
     stage.refuses_to_start = LostGuestError("libvirt on nodeb did not start the guest")
@@ -249,7 +247,6 @@ def test_the_dead_node_is_taken_back_when_no_guest_starts_on_nodeb(staged: Calla
     assert taken_back(stage)
 
 
-@pytest.mark.xfail(strict=True, reason="what fails between the crash and the guest's start leaves the node dead")
 @pytest.mark.parametrize("step", ["adm nodeb primary", "wait on nodeb: the loss of the peer"])
 def test_the_dead_node_is_taken_back_when_nobody_takes_over(staged: Callable[..., Crashing], step: str) -> None:
     stage = staged()
@@ -258,7 +255,6 @@ def test_the_dead_node_is_taken_back_when_nobody_takes_over(staged: Callable[...
     assert "revive nodea" in stage.steps
 
 
-@pytest.mark.xfail(strict=True, reason="a failover that DRBD refuses passes for a configuration that it refuses")
 def test_a_failover_that_drbd_refuses_is_no_answer(staged: Callable[..., Crashing]) -> None:
     stage = staged()
     words = "State change failed: (-2) Need access to UpToDate data"
@@ -287,22 +283,59 @@ def test_a_guest_that_does_not_start_again_is_no_answer(staged: Callable[..., Cr
 # --------------------------------------------------------------------------- evidence
 
 
-@pytest.mark.xfail(strict=True, reason="what the console said is written over by that of the guest on nodeb")
+def before_the_crash(stage: Crashing, words: str) -> None:
+    """The guest says ``words`` on nodea while it works."""
+
+    def say() -> None:
+        stage.lab.a.console += words
+
+    stage.lab.story.when["canary on /dev/vdb2"] = say
+
+
 def test_what_the_guest_said_before_the_crash_is_kept(staged: Callable[..., Crashing]) -> None:
     stage = staged()
-    stage.lab.a.console = "the guest's words before the crash\n"
+    before_the_crash(stage, "the guest's words before the crash\n")
     stage.play()
-    assert "the guest's words before the crash" in stage.raw("guest-console.txt")
+    said = stage.raw("guest-console.txt")
+    assert in_order(said.splitlines(), "== the guest's console on nodea", "the guest's words before the crash",
+                    "== the guest's console on nodeb", "guest said")  # fmt: skip
+    assert "said before" not in said, "that is another cell's"
+    assert said.count("the guest's words before the crash") == 1
 
 
 def test_trouble_on_the_console_before_the_crash_counts(staged: Callable[..., Crashing]) -> None:
     stage = staged()
-    stage.lab.a.console = "EXT4-fs error (device vdb1): bad\n"
+    before_the_crash(stage, "EXT4-fs error (device vdb1): bad\n")
     found = stage.play()
     assert found.console_trouble == ("EXT4-fs error (device vdb1): bad",)
 
 
-@pytest.mark.xfail(strict=True, reason="only the kernel log of the boot after the crash is looked at")
+def test_what_a_dead_node_held_of_the_console_is_no_later_guests(staged: Callable[..., Crashing]) -> None:
+    stage = staged()
+    before_the_crash(stage, "half a li")
+
+    def booted() -> None:
+        stage.lab.a.console += "\nwritten while it was down\n"
+
+    stage.lab.story.when["revive nodea"] = booted
+    stage.play()
+    assert "written while it was down" not in stage.raw("guest-console.txt")
+
+
+def test_a_crash_has_struck_and_what_was_resynced_is_counted(staged: Callable[..., Crashing]) -> None:
+    stage = staged()
+    resynced = "6,2,2000,-;drbd r0/0 drbd0: Began resync as SyncTarget (will sync 48 KB [12 bits set]).\n"
+    stage.lab.story.when["rejoin nodea"] = lambda: setattr(stage.lab.a.log, "text", resynced)
+    found = stage.play()
+    assert found.struck and found.aftermath and found.aftermath.resynced_kib == 48
+
+
+def test_only_what_was_sent_before_a_power_cut_was_exposed(staged: Callable[..., Crashing]) -> None:
+    stage = staged()
+    stage.lab.story.when["rejoin nodea"] = lambda: setattr(stage.resource, "sent_kib", 40_000)
+    assert stage.play().exposed_blocks == 100, "400 KiB of work"
+
+
 def test_trouble_in_the_kernel_log_before_the_crash_counts(staged: Callable[..., Crashing]) -> None:
     stage = staged()
     stage.lab.a.log.text = "4,1,1000,-;BUG: soft lockup - CPU#0\n"

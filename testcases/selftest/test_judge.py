@@ -260,9 +260,8 @@ def test_dead_blocks_that_read_differently_are_a_divergence_with_a_reason() -> N
     assert any("reads 3 blocks differently on nodeb than on nodea (3 dead)" in why for why in verdict.reasons)
 
 
-@pytest.mark.xfail(strict=True, reason="the oracles alone are asked: readings of dead blocks are forgotten")
 def test_dead_blocks_that_read_differently_are_never_clean() -> None:
-    assert kind(read_twice(dead=3)) is not VerdictKind.CLEAN
+    doubted(read_twice(dead=3), "the guest reads 3 blocks differently on nodeb than on nodea (3 dead)")
 
 
 def test_readings_that_agree_are_no_news() -> None:
@@ -301,6 +300,21 @@ def test_what_the_digest_noticed_and_a_resync_healed_is_transient() -> None:
     assert "noticed 2 writes" in verdict.sentence and "3 time(s), 3.0 a minute" in verdict.sentence
 
 
+def test_a_connection_that_was_lost_by_itself_is_transient_and_one_that_was_cut_is_a_reason() -> None:
+    lost = Alarms(drops=2, watched_seconds=60.0)
+    verdict = judge(evidence(alarms=lost), HELD)
+    assert verdict.kind is VerdictKind.TRANSIENT
+    assert (
+        verdict.sentence
+        == "the connection was lost 2 time(s), 2.0 a minute, and after the resyncs everything was equal"
+    )
+    cut = judge(journey(replace(MOVED, fault=Fault.LINK_CUT), struck=True, alarms=lost), HELD)
+    assert cut.kind is VerdictKind.CLEAN
+    assert cut.reasons == ("DRBD noticed 0 writes whose buffer changed and lost its connection 2 time(s)",)
+    noticed = journey(replace(MOVED, fault=Fault.LINK_CUT), struck=True, alarms=NOTICED)
+    assert kind(noticed) is VerdictKind.TRANSIENT, "no fault of ours changes a buffer"
+
+
 def test_a_digest_that_noticed_nothing_is_no_news() -> None:
     assert kind(evidence(alarms=Alarms("crc32c", watched_seconds=60.0))) is VerdictKind.CLEAN
 
@@ -325,19 +339,29 @@ def test_clean_needs_each_migration_to_arrive(outcome: MigrationOutcome) -> None
 @pytest.mark.parametrize("fault", [fault for fault in Fault if fault.needs_migration])
 def test_a_migration_may_fail_where_a_fault_was_made(fault: Fault) -> None:
     broken = (moved(1, MigrationOutcome.FAILED, words="connection lost"), moved(2), moved(3, during="readings"))
-    assert kind(journey(replace(MOVED, fault=fault), migrations=broken)) is VerdictKind.CLEAN
+    verdict = judge(journey(replace(MOVED, fault=fault), migrations=broken, struck=True), HELD)
+    assert (verdict.kind, verdict.reasons) == (VerdictKind.CLEAN, ("migration 1 failed: connection lost",))
+
+
+@pytest.mark.parametrize("fault", Fault)
+def test_clean_needs_the_fault_to_have_struck(fault: Fault) -> None:
+    cell = replace(MOVED, fault=fault)
+    doubted(journey(cell), f"nothing was found, but the fault '{fault}' did not strike")
+    assert kind(journey(cell, struck=True)) is VerdictKind.CLEAN
+    for found in (oracles({5}, {5}), oracles({5}, set())):
+        assert kind(journey(cell, **found)) is kind(journey(cell, struck=True, **found)), "what is seen is seen"
 
 
 def test_clean_needs_as_many_migrations_as_were_asked() -> None:
     doubted(journey(migrations=()), "only 0 of 2 migrations were tried")
     doubted(journey(migrations=(moved(1), moved(2, during="readings"))), "only 1 of 2 migrations were tried")
     faulty = replace(MOVED, fault=Fault.LINK_CUT)
-    doubted(journey(faulty, migrations=(moved(1),)), "only 1 of 2 migrations were tried")
+    doubted(journey(faulty, migrations=(moved(1),), struck=True), "only 1 of 2 migrations were tried")
 
 
 def test_clean_needs_the_canary_heard_and_alive() -> None:
     for cell in (MOVED, CRASHED, Cell("swap", cache=CacheMode.NONE, fault=Fault.STANDALONE)):
-        doubted(journey(cell, canary=None), "the canary was not heard")
+        doubted(journey(cell, canary=None, struck=True), "the canary was not heard")
     dead = replace(WELL, survived=False)
     doubted(journey(canary=dead), "nothing was found, but the canary died")
     doubted(journey(canary=dead, console_trouble=("Out of memory",)), "the canary died: Out of memory")
@@ -353,8 +377,10 @@ def test_clean_needs_a_quiet_console_but_where_the_disks_were_broken() -> None:
     doubted(journey(console_trouble=said), "the guest's console speaks of trouble: EXT4-fs error (device vdb1)")
     doubted(evidence(console_trouble=said), "the guest's console speaks of trouble")
     broken = Cell("swap", cache=CacheMode.NONE, fault=Fault.IO_ERROR)
-    expected = journey(broken, migrations=(), console_trouble=said, kernel_trouble=("nodea: I/O error",))
-    assert kind(expected) is VerdictKind.CLEAN
+    expected = journey(broken, migrations=(), console_trouble=said, kernel_trouble=("nodea: I/O error",), struck=True)
+    verdict = judge(expected, HELD)
+    assert verdict.kind is VerdictKind.CLEAN
+    assert verdict.reasons == ("guest: EXT4-fs error (device vdb1)", "guest: Oops", "kernel: nodea: I/O error")
     verdict = judge(evidence(console_trouble=said, **oracles({5}, {5})), HELD)
     assert verdict.reasons == ("guest: EXT4-fs error (device vdb1)", "guest: Oops")
 
@@ -757,7 +783,7 @@ OUTCOMES = st.dictionaries(st.sampled_from(Control), st.booleans()).map(
 def any_evidence(draw: st.DrawFn) -> Evidence:
     """Anything: half of each piece is as it should be, so that every question is reached."""
     cell = draw(CELLS)
-    found = journey(cell) if cell.watched else evidence(cell)
+    found = journey(cell, struck=True) if cell.watched else evidence(cell)
     verified = draw(NUMBERS)
     if draw(st.booleans()):
         compared = draw(st.sets(st.sampled_from(sorted(verified)), max_size=3)) if verified else set()
@@ -777,7 +803,8 @@ def any_evidence(draw: st.DrawFn) -> Evidence:
         "readings": st.none() | st.builds(Readings, st.just(BLOCKS), st.just("a"), st.just("b"), EXTENTS, OWNED),
         "canary": st.none() | CANARIES,
         "aftermath": st.none() | AFTERMATHS,
-        "alarms": st.sampled_from([None, NOTICED, Alarms(split_brain=SPLIT), Alarms("crc32c")]),
+        "alarms": st.sampled_from([None, NOTICED, Alarms(split_brain=SPLIT), Alarms("crc32c"), Alarms(drops=1)]),
+        "struck": st.booleans(),
         "console_trouble": st.sampled_from([(), ("Oops",)]),
         "kernel_trouble": st.lists(st.text(max_size=5), max_size=2).map(tuple),
         "failure": st.none() | FAILURES,
@@ -803,8 +830,11 @@ def test_whatever_the_evidence_there_is_one_verdict_and_it_keeps_its_promises(
         assert found.failure is None and not found.log_holes and not harm(found)
         if not found.cell.control:
             assert not (found.cell.watched and found.canary is None)
+            assert found.struck or found.cell.fault is None
+            assert found.readings is None or not found.readings.differing
             assert not any(one.outcome is MigrationOutcome.REFUSED for one in found.migrations)
         assert found.alarms is None or not (found.alarms.detections or found.alarms.split_brain)
+        assert found.struck or found.alarms is None or not found.alarms.drops
     if verdict.kind in (VerdictKind.DIVERGED, VerdictKind.TRANSIENT):
         assert found.failure is None and found.equal_before is True
         split = found.alarms is not None and found.alarms.split_brain is not None

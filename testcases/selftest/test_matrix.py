@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ settings.register_profile("unhurried", deadline=None, suppress_health_check=[Hea
 settings.load_profile("unhurried")
 
 SHIPPED = Path(__file__).parents[1] / "matrices"
-WORKLOADS = frozenset({"planted", "idle", "mutator", "swap", "ext4-buffered", "ext4-mutator"})
+WORKLOADS = frozenset({"planted", "idle", "mutator", "swap", "ext4-buffered", "ext4-mmap", "ext4-mutator"})
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def ids(cells: tuple[Cell, ...]) -> list[str]:
 
 
 def test_every_shipped_matrix_loads_and_says_what_it_is_for() -> None:
-    assert names(SHIPPED) == ("full", "natural", "quick", "smoke")
+    assert names(SHIPPED) == ("alarms", "failover", "faults", "full", "migration", "natural", "quick", "smoke")
     for name in names(SHIPPED):
         matrix = load(name, WORKLOADS, SHIPPED)
         assert (matrix.name, len(matrix.digest)) == (name, 64)
@@ -63,12 +64,68 @@ def test_every_shipped_matrix_loads_and_says_what_it_is_for() -> None:
 
 def test_smoke() -> None:
     cells = load("smoke", WORKLOADS, SHIPPED).cells
-    assert ids(cells) == ["host-mutator", "none-swap-link20ms", "writeback-swap-link20ms"]
+    assert ids(cells) == [
+        "host-mutator",
+        "none-swap-link20ms",
+        "writeback-swap-link20ms",
+        "none-ext4-buffered-migrate2",
+    ]
     assert cells[0].control is Control.MUTATOR
     assert [cell.expected.verdicts for cell in cells[1:] if cell.expected] == [
         (VerdictKind.DIVERGED,),
         (VerdictKind.CLEAN,),
+        (VerdictKind.CLEAN, VerdictKind.TRANSIENT),
     ]
+    assert [cell.watched for cell in cells] == [False, False, False, True]
+
+
+def guests_of(name: str) -> list[Cell]:
+    """The cells of a shipped matrix but for its control, each of which has to say what is expected."""
+    control, *guests = load(name, WORKLOADS, SHIPPED).cells
+    assert control.id == "host-mutator" and control.control is Control.MUTATOR and not control.watched
+    assert [cell.id for cell in guests if cell.expected is None] == []
+    assert all(cell.client is ClientKind.GUEST for cell in guests)
+    return guests
+
+
+def test_migration_moves_every_cache_mode_there_and_back() -> None:
+    cells = guests_of("migration")
+    assert all(cell.migrations == 2 and not cell.unsafe_migration and cell.fault is None for cell in cells)
+    for workload in ("idle", "mutator", "swap", "ext4-buffered"):
+        assert {cell.cache for cell in cells if cell.workload == workload} == set(CacheMode)
+    weak = [cell for cell in cells if cell.arm.protocol is not Protocol.C]
+    assert {cell.arm.protocol for cell in weak} == {Protocol.A, Protocol.B}
+    assert all(cell.expected and cell.expected.verdicts == (VerdictKind.REFUSED,) for cell in weak)
+
+
+def test_failover_has_every_crash_and_the_node_dies_in_every_cache_mode() -> None:
+    cells = guests_of("failover")
+    assert {cell.crash for cell in cells} == set(Crash)
+    dying = [cell for cell in cells if cell.crash is Crash.NODE]
+    assert {cell.cache for cell in dying if cell.arm.plain} == set(CacheMode)
+    assert {cell.arm.protocol for cell in dying} == set(Protocol)
+    assert all(cell.expected and VerdictKind.DIVERGED not in cell.expected.verdicts for cell in dying)
+    unsafe = [cell.expected.verdicts for cell in cells if cell.expected and cell.cache is CacheMode.UNSAFE]
+    assert unsafe == [(VerdictKind.CORRUPT,)]
+
+
+def test_alarms_changes_one_thing_of_the_arm_at_a_time() -> None:
+    cells = guests_of("alarms")
+    assert not any(cell.watched for cell in cells)
+    widened = [cell.arm for cell in cells if cell.workload == "mutator" and not cell.widener.natural]
+    assert widened == [
+        Arm(), Arm(Protocol.B), Arm(Protocol.A), Arm(integrity="crc32c"), Arm(disable_sendpage=True),
+        Arm(scatter_gather=False),
+    ]  # fmt: skip
+    assert [cell.id for cell in cells if cell.arm.two_primaries] == ["none-mutator-digest.crc32c-twoprimaries"]
+
+
+def test_faults_has_every_fault_once_and_wants_an_answer_of_each() -> None:
+    cells = guests_of("faults")
+    assert sorted(cell.fault for cell in cells if cell.fault) == sorted(Fault) and len(cells) == len(Fault)
+    assert all(bool(cell.migrations) is bool(cell.fault and cell.fault.needs_migration) for cell in cells)
+    hopeless = {VerdictKind.INCONCLUSIVE, VerdictKind.CORRUPT, VerdictKind.REFUSED}
+    assert not any(hopeless & set(cell.expected.verdicts) for cell in cells if cell.expected)
 
 
 def test_quick() -> None:
@@ -143,18 +200,20 @@ def test_every_key_reaches_the_cell(written: Any) -> None:
 def test_every_key_of_an_arm_and_of_what_happens_reaches_the_cell(written: Any) -> None:
     (cell,) = written(
         'schema = 1\n[[cells]]\ncache = "none"\nworkload = "swap"\nprotocol = "A"\nintegrity = "sha1"\n'
-        "disable_sendpage = true\nscatter_gather = false\ntwo_primaries = true\nunsafe_migration = true\n"
+        "disable_sendpage = true\nscatter_gather = false\nunsafe_migration = true\n"
         'migrations = 3\nmigration_deadline = 7\nfault = "stall"\n'
     )
     assert cell == Cell(
         "swap",
         cache=CacheMode.NONE,
-        arm=Arm(Protocol.A, "sha1", disable_sendpage=True, scatter_gather=False, two_primaries=True),
+        arm=Arm(Protocol.A, "sha1", disable_sendpage=True, scatter_gather=False),
         migrations=3,
         unsafe_migration=True,
         migration_deadline=7,
         fault=Fault.STALL,
     )
+    (cell,) = written('schema = 1\n[[cells]]\ncache = "none"\nworkload = "swap"\ntwo_primaries = true\n')
+    assert cell == Cell("swap", cache=CacheMode.NONE, arm=Arm(two_primaries=True))
 
 
 def test_the_node_itself_may_have_an_arm(written: Any) -> None:
@@ -220,13 +279,17 @@ TWO_OF = {
 }
 
 
+# What a key cannot do without.
+WITH = {"unsafe_migration": "migrations = 1\n"}
+
+
 @pytest.mark.parametrize("key", TWO_OF)
 def test_exclude_and_expect_match_on_every_new_key(written: Any, key: str) -> None:
     this, other = (toml(value) for value in TWO_OF[key])
     # Two workloads, for not every key is a part of the id.
     text = (
-        f'schema = 1\n[[cells]]\ncache = "none"\nworkload = "swap"\n{key} = {this}\n'
-        f'[[cells]]\ncache = "none"\nworkload = "idle"\n{key} = {other}\n'
+        f'schema = 1\n[[cells]]\ncache = "none"\nworkload = "swap"\n{key} = {this}\n{WITH.get(key, "")}'
+        f'[[cells]]\ncache = "none"\nworkload = "idle"\n{key} = {other}\n{WITH.get(key, "")}'
     )
     (left,) = written(f"{text}[[exclude]]\n{key} = {this}\n")
     assert left.workload == "idle"
@@ -310,6 +373,23 @@ def test_what_happens_to_a_guest_is_no_concern_of_the_node_itself_but_the_arm_is
         workload = "mutator"
         """)
     assert [cell.crash for cell in crashing] == [Crash.QEMU, None]
+    faulty = written("""
+        schema = 1
+        defaults = { cache = "none", fault = "io-error" }
+        [[cells]]
+        workload = "swap"
+        [[cells]]
+        client = "host"
+        workload = "mutator"
+        """)
+    assert [cell.fault for cell in faulty] == [Fault.IO_ERROR, None]
+
+
+def test_how_long_a_migration_may_take_is_no_concern_where_there_is_none(written: Any) -> None:
+    (cell,) = written(f"schema = 1\n{CELL}deadline = 60\nmigration_deadline = 90\n")
+    assert (cell.deadline, cell.migration_deadline) == (60, 90)
+    (cell,) = written(f"schema = 1\n{CELL}migrations = 1\ndeadline = 91\nmigration_deadline = 90\n")
+    assert (cell.deadline, cell.migration_deadline) == (91, 90)
 
 
 def test_lists_among_the_defaults_vary_fastest(written: Any) -> None:
@@ -336,6 +416,12 @@ ALL: dict[str, list[Any]] = {
     "migrations": [0, 1, 2],
     "unsafe_migration": [False, True],
 }
+MOVING = {"migrations", "unsafe_migration"}
+
+
+def values_of(key: str, keys: Collection[str]) -> list[Any]:
+    """Those that go with each value of ``keys``."""
+    return [1, 2] if key == "migrations" and "unsafe_migration" in keys else ALL[key]
 
 
 def toml(value: object) -> str:
@@ -345,10 +431,15 @@ def toml(value: object) -> str:
 @given(
     # Not all at once: a matrix of all their values has tens of thousands of cells.
     st.sets(st.sampled_from(sorted({*ALL} - {"cache", "workload"})), max_size=3)
+    .map(lambda keys: keys | {"migrations"} if "unsafe_migration" in keys else keys)
+    .map(lambda keys: keys - {"two_primaries"} if keys & MOVING else keys)
     .flatmap(lambda others: st.permutations(sorted({"cache", "workload", *others})))
     .flatmap(
         lambda keys: st.tuples(
-            *(st.tuples(st.just(k), st.lists(st.sampled_from(ALL[k]), min_size=1, unique=True)) for k in keys)
+            *(
+                st.tuples(st.just(k), st.lists(st.sampled_from(values_of(k, keys)), min_size=1, unique=True))
+                for k in keys
+            )
         )
     )
 )
@@ -485,9 +576,26 @@ HOST = '[[cells]]\nclient = "host"\nworkload = "mutator"\n'
         ),
         *(
             ("schema = 1\n" + HOST + f"{key}\n", [f"'{key.partition(' ')[0]}' is", "host"])
-            for key in ("migrations = 1", "unsafe_migration = true", "migration_deadline = 9", "crash = 'qemu'")
+            for key in (
+                "migrations = 1",
+                "unsafe_migration = true",
+                "migration_deadline = 9",
+                "crash = 'qemu'",
+                "fault = 'io-error'",
+            )
         ),
-        ("schema = 1\n" + HOST + "fault = 'io-error'\n", ["'fault' is 'io-error'", "host", "happens to a guest"]),
+        ("schema = 1\n" + CELL + "unsafe_migration = true\n", ["'unsafe_migration' is given without 'migrations'"]),
+        *(
+            (
+                "schema = 1\n" + CELL + f"migrations = 1\nmigration_deadline = {least}\ndeadline = 90\n",
+                ["'deadline' is 90", f"'migration_deadline', {least}"],
+            )
+            for least in (90, 91)
+        ),
+        *(
+            ("schema = 1\n" + CELL + f"two_primaries = true\n{happening}\n", ["'two_primaries' goes with none of"])
+            for happening in ("migrations = 1", "crash = 'qemu'", "fault = 'standalone'")
+        ),
     ],
 )
 def test_a_mistake_is_one_sentence_that_names_file_place_and_what_is_allowed(
@@ -501,7 +609,9 @@ def test_a_mistake_is_one_sentence_that_names_file_place_and_what_is_allowed(
 
 
 def test_a_matrix_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"no matrix 'quik' in .*did you mean 'quick'\? allowed: full, natural, quick"):
+    with pytest.raises(
+        UsageError, match=r"no matrix 'quik' in .*did you mean 'quick'\? allowed: alarms, .*, natural, quick"
+    ):
         load("quik", WORKLOADS, SHIPPED)
     with pytest.raises(UsageError, match=r"no matrix file .*gone\.toml"):
         load(str(tmp_path / "gone.toml"), WORKLOADS, SHIPPED)

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import libvirt
 import pytest
-from fakes import FakeGuest, FakeLab, FakeResource, Story, Traveller, in_order
+from fakes import FakeGuest, FakeLab, FakeResource, LibvirtSaid, Story, Traveller, in_order
 from lxml import etree
 from test_judge import evidence as judged_evidence
 from test_judge import observed, oracles
@@ -59,6 +60,7 @@ class World:
     played: list[str] = field(default_factory=list)
     trouble: BaseException | None = None
     moves: bool = False
+    guests: list[FakeGuest] = field(default_factory=list)
 
     @contextlib.contextmanager
     def lab(self, options: Any, say: Any, evidence: Path | None = None) -> Iterator[FakeLab]:
@@ -70,7 +72,8 @@ class World:
         yield self.lab_now
 
     def guest(self, lab: Any, node: Any) -> FakeGuest:
-        return Traveller(lab) if self.moves else FakeGuest(self.story, node)
+        self.guests.append(Traveller(lab) if self.moves else FakeGuest(self.story, node))
+        return self.guests[-1]
 
     def play(self, trial: Any, workload: Any, guest: Callable[[], Any]) -> Any:
         cell: Cell = trial.cell
@@ -471,6 +474,47 @@ def test_a_test_of_ones_own_moves_its_guest(run: Runs, pytester: pytest.Pytester
     assert in_order(world.story.steps, "attach", "moved to nodeb", "moved to nodea", "detach", "verify")
     found = ran.store.evidence("none-moves")
     assert found is not None and [one.number for one in found.migrations] == [1, 2] and found.failure is None
+    assert [(one.source, one.target, one.during) for one in found.migrations] == [
+        ("nodea", "nodeb", "work"), ("nodeb", "nodea", "work")
+    ]  # fmt: skip
+    assert len(found.happened) == 2 and found.happened[0].startswith("migration 1 from nodea to nodeb completed")
+
+
+def test_a_migration_that_is_refused_is_an_outcome_of_ones_own(
+    run: Runs, pytester: pytest.Pytester, world: World
+) -> None:
+    world.moves = True
+    refusal = LibvirtSaid("Unsafe migration: Migration may lead to data corruption", libvirt.VIR_ERR_MIGRATE_UNSAFE)
+    world.story.when["attach"] = lambda: setattr(world.guests[-1].domain, "trouble", refusal)
+    pytester.makepyfile(
+        test_own="""
+        import pytest
+        @pytest.mark.cell(cache="writeback")
+        def test_stays(migrate, verdict):
+            assert migrate().outcome == "refused"
+            assert "Unsafe migration" in verdict().sentence
+        """
+    )
+    ran = run()
+    assert ran.outcomes == {"passed": 1}, ran.out
+    found = ran.store.evidence("writeback-stays")
+    assert found is not None and "Unsafe migration" in found.migrations[0].words and found.failure is None
+
+
+def test_a_cell_of_the_node_itself_has_no_guest_to_move(
+    run: Runs, pytester: pytest.Pytester, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.trial.observe_node", lambda node, device: Observed(scatter_gather=True))
+    pytester.makepyfile(
+        test_own="""
+        import pytest
+        @pytest.mark.cell(client="host")
+        def test_stays(migrate):
+            migrate()
+        """
+    )
+    ran = run()
+    assert "a cell with client=host has no disk in a guest" in ran.out and ran.status != 0
 
 
 def test_a_test_on_the_node_itself_has_its_evidence_too(

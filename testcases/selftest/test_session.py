@@ -35,9 +35,9 @@ from harness.model import (
     VerdictKind,
 )
 from harness.report import Result
-from harness.trial import Trial
 from harness.session import Session
 from harness.store import Store
+from harness.trial import Trial
 from harness.workloads import Planted
 
 SWAP = Cell("swap", cache=CacheMode.NONE)
