@@ -48,6 +48,11 @@ def put(resource: Resource, arm: Arm) -> None:
         roles.only(resource, resource.a)
 
 
+def again(resource: Resource, node: Node) -> None:
+    """What a boot of ``node`` took away of the arm in force: all that is not in its resource file."""
+    _below(node, resource.arm or Arm())
+
+
 def observed(resource: Resource, node: Node) -> Arm:
     """What is in force on ``node``, read back from DRBD, its module and the link."""
     script = """

@@ -6,7 +6,7 @@ import contextlib
 import time
 from dataclasses import replace
 
-from harness import journey, roles
+from harness import arms, journey, roles
 from harness.aside import Aside
 from harness.errors import HarnessError, InfrastructureError
 from harness.guest import Guest
@@ -98,6 +98,7 @@ def _take_back(trial: Trial) -> None:
     trial.lab.revive(a)
     trial.node_is_back(a)
     resource.rejoin(a)
+    arms.again(resource, a)
     if not roles.settled(resource, Deadline.after(roles.SETTLE_SECONDS, f"{a.name}'s return")):
         trial.happened(f"split brain at {a.name}'s return; it gave its own changes up")
         roles.reunite(resource, a, Deadline.after(roles.SETTLE_SECONDS, f"{a.name}'s return"))

@@ -7,10 +7,10 @@ import secrets
 import time
 from collections.abc import Callable
 
-from harness import crash, faults, readings, roles
+from harness import arms, crash, faults, readings, roles
 from harness.aside import Aside
 from harness.canary import CanaryWatch, Region
-from harness.errors import HarnessError, InfrastructureError, LostGuestError
+from harness.errors import HarnessError, InfrastructureError, LostGuestError, RefusedError
 from harness.guest import Guest
 from harness.lab.node import Node
 from harness.migrate import Wish, migrate
@@ -121,7 +121,7 @@ def _migrate(trial: Trial, number: int, began: float, fault: Fault | None, durin
     migration = migrate(guest, trial.resource, target, wish, began, midway)
     trial.note(migrations=(*trial.evidence.migrations, migration))
     trial.happened(_told(migration))
-    if fault is Fault.STALL and migration.outcome is not MigrationOutcome.COMPLETED:
+    if fault is Fault.STALL and migration.outcome is MigrationOutcome.ABORTED:
         trial.struck(f"the migration had {STALL_MIB} MiB/s and could not end")
     if fault is not None:
         _mend(trial, fault)
@@ -170,6 +170,7 @@ def _power_back(trial: Trial, node: Node) -> None:
     trial.lab.revive(node)
     trial.node_is_back(node)
     trial.resource.rejoin(node)
+    arms.again(trial.resource, node)
     if trial.watch is not None:
         trial.watch.follow(node)
 
@@ -180,11 +181,15 @@ def _mend(trial: Trial, fault: Fault) -> None:
     if not guest.alive():
         raise LostGuestError(f"the guest did not live through the fault '{fault}'")
     trial.happened(f"the guest is alive on {guest.node.name}")
+    # A node that could not be told to forbid two Primaries again would refuse the other's handshake.
+    with contextlib.suppress(RefusedError):
+        trial.resource.adm(guest.node, "net-options", "--allow-two-primaries=no")
     trial.mend()
     deadline = Deadline.after(roles.SETTLE_SECONDS, "the reunion after the fault")
     if not roles.settled(trial.resource, deadline):
         victim = roles.other(trial.resource, guest.node)
-        trial.happened(f"split brain after the fault; {victim.name} gave its own changes up")
+        what = "split brain" if trial.split_brain_logged() else "the nodes gave each other up"
+        trial.happened(f"{what} after the fault; {victim.name} gave its own changes up")
         roles.reunite(trial.resource, victim, deadline)
     roles.only(trial.resource, guest.node)
     trial.widen()

@@ -15,6 +15,7 @@ from harness.model import (
     Alarms,
     ClientKind,
     Control,
+    Crash,
     Evidence,
     Fault,
     MigrationOutcome,
@@ -228,9 +229,15 @@ def _oracles(evidence: Evidence) -> Verdict:
             _also(evidence),
         )  # fmt: skip
     alarms = evidence.alarms
-    if alarms is not None and (alarms.detections or (alarms.drops and not evidence.struck)):
+    if alarms is not None and (alarms.detections or (alarms.drops and not _cut_off(evidence))):
         return _verdict(VerdictKind.TRANSIENT, evidence, _healed_by_resync(alarms))
     return _verdict(VerdictKind.CLEAN, evidence, _nothing(evidence), _besides(evidence))
+
+
+def _cut_off(evidence: Evidence) -> bool:
+    """Whether the connection was lost because the cell cut it, or a node off."""
+    cell = evidence.cell
+    return evidence.struck and (cell.crash is Crash.NODE or cell.fault in (Fault.LINK_CUT, Fault.TARGET_KILL))
 
 
 def _split(evidence: Evidence, split: SplitBrain) -> Verdict:

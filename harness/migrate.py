@@ -113,7 +113,9 @@ def _move(guest: Guest, target: Node, wish: Wish, midway: Callable[[], None] | N
             # It must not go on behind our back.
             with contextlib.suppress(libvirt.libvirtError):
                 source.abortJob()
-            call.ended(ABORT_SECONDS)
+            with contextlib.suppress(libvirt.libvirtError, HarnessError):
+                # It may have been over before it could be told.
+                guest.moved(target, call.result(Deadline.after(ABORT_SECONDS, "the end of the migration")))
             raise
         seconds = time.monotonic() - began
         try:

@@ -39,7 +39,7 @@ from harness.model import (
 from harness.owners import Owned
 from harness.parse.alarms import alarms_of, first_digest_to_split_brain
 from harness.parse.guest_console import trouble as console_trouble
-from harness.parse.kernel_log import KernelLine, missing, trouble
+from harness.parse.kernel_log import KernelLine, missing, split_brain, trouble
 from harness.store import Attempt
 from harness.wait import Deadline
 from harness.workloads import Site
@@ -176,8 +176,8 @@ class Trial:
     def take_guest(self, guest: Guest) -> Site:
         """The guest is the client: attach the disk and read back what was really opened."""
         with self.phase("attach"):
-            self._consoles = {node.name: console_size(node) for node in self.nodes} if self.cell.watched else {}
-            self._consoles.setdefault(guest.node.name, console_size(guest.node))
+            # On both nodes: a test of somebody's own may move the guest too.
+            self._consoles = {node.name: console_size(node) for node in self.nodes}
             self.plug(guest)
             assert self._disk is not None
             observed = guest.observe(self._disk, self.resource.device)
@@ -338,6 +338,10 @@ class Trial:
             for node in self.nodes
         )
         return a, b
+
+    def split_brain_logged(self) -> bool:
+        """Whether a kernel said in this cell that both replicas went their own way."""
+        return any(split_brain(lines) for lines in self._logged())
 
     def _alarms(self) -> Alarms:
         return alarms_of(

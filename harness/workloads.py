@@ -273,12 +273,12 @@ class Ext4Mmap(Ext4):
     def work(self, site: Site, seconds: int) -> Work:
         """Dirty, and write back, and dirty again.
 
-        fio's mmap engine answers any kind of sync with an msync that waits; so it takes several processes on one file
-        for pages to change while they are written.
+        fio's mmap engine answers any kind of sync with an msync that waits, and syncs no blocks smaller than a page;
+        so it takes several processes on one file for pages to change while they are written.
         """
         job = Job(
             "mapped",
-            {**self._file(), "rw": "randwrite", "bs": 512, "ioengine": "mmap", "norandommap": True, "numjobs": 4,
+            {**self._file(), "rw": "randwrite", "bs": "4k", "ioengine": "mmap", "norandommap": True, "numjobs": 4,
              "fsync": 256, "overwrite": True},
         )  # fmt: skip
         ran = run_fio(

@@ -69,7 +69,7 @@ def test_the_steps_of_a_guests_cell_in_their_order(staged: Callable[..., Stage])
         "mark nodea: none-swap-link20ms begins", "mark nodeb: none-swap-link20ms begins", "compare",
         "attach", "observe", "prepare /dev/vdb", "widen 20/0", "work 10", "quiesce",
         "widen 0/0", "detach", "sync",
-        "verify", "compare", "console nodea",
+        "verify", "compare", "console nodea", "console nodeb",
         "mark nodea: none-swap-link20ms ended", "mark nodeb: none-swap-link20ms ended",
     ]  # fmt: skip
     assert in_order(stage.steps, "status", "attach", "detach", "sync", "status", "verify", "status"), "counted"
@@ -95,7 +95,7 @@ def test_what_differs_is_sampled_owned_and_repaired(staged: Callable[..., Stage]
     stage = staged()
     stage.workload.leaves = {5, 6, 900}
     found = stage.play()
-    assert told(stage)[-7:-2] == ["compare", "owners", "repair", "compare", "console nodea"]
+    assert told(stage)[-8:-3] == ["compare", "owners", "repair", "compare", "console nodea"]
     assert found.comparison and found.comparison.differing_blocks == 3 and found.counter_kib == 12
     assert [(one.block, one.owner, one.detail) for one in found.samples] == [
         (block, Owner.DEAD, "free swap slot") for block in (5, 6, 900)
