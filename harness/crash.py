@@ -102,7 +102,10 @@ def _take_back(trial: Trial) -> None:
     if not roles.settled(resource, Deadline.after(roles.SETTLE_SECONDS, f"{a.name}'s return")):
         trial.happened(f"split brain at {a.name}'s return; it gave its own changes up")
         roles.reunite(resource, a, Deadline.after(roles.SETTLE_SECONDS, f"{a.name}'s return"))
-    _found(trial, rejoined_seconds=time.monotonic() - trial.crashed, resynced_kib=resync_kib(a.log.lines(0)))
+    rejoined = time.monotonic() - trial.crashed
+    # Everything that was said before the marker has arrived with it.
+    a.log.mark(f"{a.name} is back")
+    _found(trial, rejoined_seconds=rejoined, resynced_kib=resync_kib(a.log.lines(0)))
     roles.only(resource, a)
 
 
