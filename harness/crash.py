@@ -6,7 +6,7 @@ import contextlib
 import time
 from dataclasses import replace
 
-from harness import arms, journey, roles
+from harness import journey, roles
 from harness.aside import Aside
 from harness.errors import HarnessError, InfrastructureError
 from harness.guest import Guest
@@ -95,10 +95,7 @@ def _take_back(trial: Trial) -> None:
     trial.drop_guest()
     with contextlib.suppress(HarnessError):
         resource.sync(b)
-    trial.lab.revive(a)
-    trial.node_is_back(a)
-    resource.rejoin(a)
-    arms.again(resource, a)
+    trial.bring_back(a)
     if not roles.settled(resource, Deadline.after(roles.SETTLE_SECONDS, f"{a.name}'s return")):
         trial.happened(f"split brain at {a.name}'s return; it gave its own changes up")
         roles.reunite(resource, a, Deadline.after(roles.SETTLE_SECONDS, f"{a.name}'s return"))

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Callable
 
-from harness import arms, crash, faults, readings, roles
+from harness import crash, faults, readings, roles
 from harness.aside import Aside
 from harness.canary import CanaryWatch, Region
 from harness.errors import HarnessError, InfrastructureError, LostGuestError, RefusedError
@@ -167,10 +167,7 @@ def _midway(trial: Trial, fault: Fault | None, source: Node, target: Node) -> Ca
 
 
 def _power_back(trial: Trial, node: Node) -> None:
-    trial.lab.revive(node)
-    trial.node_is_back(node)
-    trial.resource.rejoin(node)
-    arms.again(trial.resource, node)
+    trial.bring_back(node)
     if trial.watch is not None:
         trial.watch.follow(node)
 

@@ -432,9 +432,13 @@ class Trial:
         if node is self.lab.a:
             self._events_from = 0
 
-    def node_is_back(self, node: Node) -> None:
-        """It has booted; a guest that comes to it writes behind what its console file holds already."""
+    def bring_back(self, node: Node) -> None:
+        """Give a node its power back and let it rejoin the resource, as it replicated before."""
+        self.lab.revive(node)
+        # A guest that comes to it writes behind what its console file holds already.
         self._consoles[node.name] = console_size(node)
+        self.resource.rejoin(node)
+        arms.again(self.resource, node)
 
     def keep_console(self) -> None:
         """Keep what the guest's console said since it was last kept, and look for trouble in it."""
