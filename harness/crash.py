@@ -96,9 +96,7 @@ def _take_back(trial: Trial) -> None:
     with contextlib.suppress(HarnessError):
         resource.sync(b)
     trial.bring_back(a)
-    if not roles.settled(resource, Deadline.after(roles.SETTLE_SECONDS, f"{a.name}'s return")):
-        trial.happened(f"split brain at {a.name}'s return; it gave its own changes up")
-        roles.reunite(resource, a, Deadline.after(roles.SETTLE_SECONDS, f"{a.name}'s return"))
+    trial.reunite_after(a, f"at {a.name}'s return")
     rejoined = time.monotonic() - trial.crashed
     # Everything that was said before the marker has arrived with it.
     a.log.mark(f"{a.name} is back")

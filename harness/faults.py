@@ -49,7 +49,5 @@ def mend_disks(resource: Resource) -> None:
     """Both lower devices work again, and DRBD takes them back where it let them go."""
     for node in (resource.a, resource.b):
         resource.widen(0, 0, node)
-    for node in (resource.a, resource.b):
-        if resource.status(node)[0].local_disk == "Diskless":
-            resource.adm(node, "attach")
+    roles.reattach(resource)
     roles.settled(resource, Deadline.after(roles.SETTLE_SECONDS, "the disks' return"))

@@ -182,12 +182,7 @@ def _mend(trial: Trial, fault: Fault) -> None:
     with contextlib.suppress(RefusedError):
         trial.resource.adm(guest.node, "net-options", "--allow-two-primaries=no")
     trial.mend()
-    deadline = Deadline.after(roles.SETTLE_SECONDS, "the reunion after the fault")
-    if not roles.settled(trial.resource, deadline):
-        victim = roles.other(trial.resource, guest.node)
-        what = "split brain" if trial.split_brain_logged() else "the nodes gave each other up"
-        trial.happened(f"{what} after the fault; {victim.name} gave its own changes up")
-        roles.reunite(trial.resource, victim, deadline)
+    trial.reunite_after(roles.other(trial.resource, guest.node), "after the fault")
     roles.only(trial.resource, guest.node)
     trial.widen()
 

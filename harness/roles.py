@@ -92,6 +92,13 @@ def settled(resource: Resource, deadline: Deadline) -> bool:
     return poll(look, deadline, every=0.2)
 
 
+def reattach(resource: Resource) -> None:
+    """Give each node that let its lower device go the device again."""
+    for node in (resource.a, resource.b):
+        if resource.status(node)[0].local_disk == "Diskless":
+            resource.adm(node, "attach")
+
+
 def reunite(resource: Resource, victim: Node, deadline: Deadline) -> None:
     """Connect two that are StandAlone or went their own way; what ``victim`` alone has is given up.
 
@@ -118,9 +125,7 @@ def heal(resource: Resource, deadline: Deadline) -> str | None:
     if all(state.healthy for state in seen) and roles_right:
         return None
     found = ", ".join(f"{state.connection} {state.local_role} {state.local_disk}" for state in seen)
-    for node, state in zip((resource.a, resource.b), seen, strict=True):
-        if state.local_disk == "Diskless":
-            resource.adm(node, "attach")
+    reattach(resource)
     done = "waited until both were UpToDate" if not all(state.healthy for state in seen) else "changed the roles"
     if not settled(resource, deadline):
         reunite(resource, resource.b, deadline)

@@ -339,9 +339,15 @@ class Trial:
         )
         return a, b
 
-    def split_brain_logged(self) -> bool:
-        """Whether a kernel said in this cell that both replicas went their own way."""
-        return any(split_brain(lines) for lines in self._logged())
+    def reunite_after(self, victim: Node, when: str) -> None:
+        """Wait until both are whole again; where they do not manage it by themselves ``victim``'s own changes go."""
+        deadline = Deadline.after(roles.SETTLE_SECONDS, f"the reunion {when}")
+        if roles.settled(self.resource, deadline):
+            return
+        split = any(split_brain(lines) for lines in self._logged())
+        what = "split brain" if split else "the nodes gave each other up"
+        self.happened(f"{what} {when}; {victim.name} gave its own changes up")
+        roles.reunite(self.resource, victim, deadline)
 
     def _alarms(self) -> Alarms:
         return alarms_of(

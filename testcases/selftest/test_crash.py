@@ -155,6 +155,7 @@ def test_the_widener_is_off_in_the_end_also_on_a_node_that_was_away(staged: Call
 def test_a_split_brain_at_the_return_costs_the_dead_node_its_own_changes(staged: Callable[..., Crashing]) -> None:
     stage = staged()
     stage.resource.split = True
+    stage.lab.b.log.text += "1,2,2000,-;drbd r0/0 drbd0: Split-Brain detected but unresolved, dropping connection!\n"
     found = stage.play()
     assert found.failure is None, found.failure
     discards = [step for step in stage.steps if "discard" in step]
