@@ -188,7 +188,10 @@ def lab_console(
 
 @app.command()
 def run(
-    matrix: Annotated[str | None, typer.Option(help="smoke, quick, natural, full, or a TOML file")] = None,
+    matrix: Annotated[
+        str | None,
+        typer.Option(help="smoke, quick, natural, full, migration, failover, alarms, faults, or a TOML file"),
+    ] = None,
     resume: Annotated[str | None, typer.Option(help="go on with a run: its id, its folder, or 'latest'")] = None,
     suite: Annotated[str | None, typer.Option(help="Debian suite of the nodes: trixie or bookworm")] = None,
     runs: RunsOption = Path("runs"),

@@ -528,7 +528,6 @@ class Aftermath:
     fsck_status: int | None = None
     fsck_words: str = ""
     wrong_reads: int = 0
-    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,11 @@ _OURS = frozenset({"cell_result", "own_trial"})
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The options of the harness."""
     group = parser.getgroup("drbd-harness", "DRBD divergence harness")
-    group.addoption("--matrix", metavar="NAME", help="cells to play: smoke, quick, natural, full, or a TOML file")
+    group.addoption(
+        "--matrix",
+        metavar="NAME",
+        help="cells to play: smoke, quick, natural, full, migration, failover, alarms, faults, or a TOML file",
+    )
     group.addoption("--runs", metavar="DIR", default="runs", help="where runs are kept (default: ./runs)")
     group.addoption("--run-id", metavar="ID", help="the id of the new run (default: made from the time)")
     group.addoption("--resume", metavar="RUN", help="go on with a run: its id, its folder, or 'latest'")

@@ -68,11 +68,14 @@ class Trial:
         self._disk: AttachedDisk | None = None
         # By the name of the node: where this cell begins in its kernel log, its guest console, and its counters.
         self._kernel_cursors: dict[str, int] = {}
+        # The same from where the preconditions held: what was done to reach them is no alarm of the cell.
+        self._watched_from: dict[str, int] = {}
         self._consoles: dict[str, int] = {}
         self._counters: dict[str, list[Counters]] = {}
         self._events_from = 0
-        # What the kernel of a node said in this cell before its power was cut.
+        # What the kernel of a node said before its power was cut: in this cell, and since the preconditions held.
         self._before_cut: dict[str, tuple[KernelLine, ...]] = {}
+        self._watched_before_cut: dict[str, tuple[KernelLine, ...]] = {}
         self._console_text: list[str] = []
         self._widened: set[str] = set()
         self._began = time.monotonic()
@@ -162,6 +165,7 @@ class Trial:
                 state, counters = self.resource.status()
                 equal = counters.out_of_sync_kib == 0 and self._differing() == 0
             self.count()
+            self._watched_from = {node.name: node.log.mark(f"{self.cell.id} is watched") for node in self.nodes}
             self._events_from = self.resource.events(self.lab.a).cursor()
             self._began = time.monotonic()
             self.note(before=state, equal_before=equal)
@@ -332,12 +336,12 @@ class Trial:
         return SplitBrain(None, states, differing, victim.name, True)
 
     def _logged(self) -> tuple[tuple[KernelLine, ...], tuple[KernelLine, ...]]:
-        """Both kernels' logs of this cell so far."""
-        a, b = (
-            (*self._before_cut.get(node.name, ()), *node.log.lines(self._kernel_cursors.get(node.name, 0)))
-            for node in self.nodes
-        )
+        """Both kernels' logs so far, since the preconditions held."""
+        a, b = ((*self._watched_before_cut.get(node.name, ()), *self._since_boot(node)) for node in self.nodes)
         return a, b
+
+    def _since_boot(self, node: Node) -> tuple[KernelLine, ...]:
+        return node.log.lines(self._watched_from.get(node.name, 0))
 
     def reunite_after(self, victim: Node, when: str) -> None:
         """Wait until both are whole again; where they do not manage it by themselves ``victim``'s own changes go."""
@@ -357,7 +361,9 @@ class Trial:
         )  # fmt: skip
 
     def _until_split(self) -> float | None:
-        times = (first_digest_to_split_brain(lines) for lines in self._logged())
+        # Each boot has a clock of its own.
+        boots = [*self._watched_before_cut.values(), *map(self._since_boot, self.nodes)]
+        times = map(first_digest_to_split_brain, boots)
         return min((took for took in times if took is not None), default=None)
 
     def ask(self) -> None:
@@ -431,7 +437,8 @@ class Trial:
         cursor = self._kernel_cursors.get(node.name, 0)
         self.attempt.write_raw(f"kmsg-{node.name}-before-power-cut.txt", node.log.raw(cursor))
         self._before_cut[node.name] = node.log.lines(cursor)
-        self._kernel_cursors[node.name] = 0
+        self._watched_before_cut[node.name] = self._since_boot(node)
+        self._kernel_cursors[node.name] = self._watched_from[node.name] = 0
         if self.guest is not None and self.guest.node is node:
             self.keep_console()
         self._consoles.pop(node.name, None)

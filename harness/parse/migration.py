@@ -8,12 +8,6 @@ from dataclasses import dataclass
 # VIR_DOMAIN_JOB_COMPLETED
 _COMPLETED = 3
 
-_UNSAFE = (
-    "Unsafe migration",
-    "Migration without shared storage is unsafe",
-    "Migration may lead to data corruption if disks use cache other than none or directsync",
-)
-
 
 @dataclass(frozen=True)
 class Figures:
@@ -47,16 +41,6 @@ def figures(completed: Mapping[str, object], seen: Sequence[Mapping[str, object]
         memory_bytes=_whole("memory_total", completed, seen),
         throttle_percent=_most("auto_converge_throttle", (completed, *seen)),
     )
-
-
-def unsafe_refusal(text: str) -> bool:
-    """Whether libvirt's error ``text`` is a refusal for safety, which VIR_MIGRATE_UNSAFE would override.
-
-    There are two, both in qemuMigrationSrcIsSafe of libvirt's src/qemu/qemu_migration.c, and libvirt puts
-    "Unsafe migration: " in front (src/util/virerror.c): "Migration without shared storage is unsafe" and "Migration may
-    lead to data corruption if disks use cache other than none or directsync".
-    """
-    return any(words in text for words in _UNSAFE)
 
 
 def _whole(key: str, completed: Mapping[str, object], seen: Iterable[Mapping[str, object]]) -> int | None:

@@ -125,7 +125,6 @@ def aftermath_rows(evidence: Evidence) -> list[Row]:
         ("fsck", _fsck(after.fsck_status)),
         ("fsck's words", after.fsck_words),
         ("fio's wrong reads", count(after.wrong_reads)),
-        *(("Note", words) for words in after.words),
     ]
 
 

@@ -217,7 +217,7 @@ def test_runs_are_listed_with_how_they_ended_and_a_broken_one_is_passed_over(com
 def test_the_cells_of_a_matrix_are_listed(command: Any) -> None:
     code, out, _ = command("list", "--matrix", "quick")
     assert code == 0 and out.splitlines()[:3] == ["host-planted", "host-idle", "host-mutator"]
-    assert "none-swap-link20ms" in out.splitlines()
+    assert "none-swap-reclaim-link20ms" in out.splitlines()
 
 
 # --------------------------------------------------------------------------- two runs

@@ -32,7 +32,9 @@ settings.register_profile("unhurried", deadline=None, suppress_health_check=[Hea
 settings.load_profile("unhurried")
 
 SHIPPED = Path(__file__).parents[1] / "matrices"
-WORKLOADS = frozenset({"planted", "idle", "mutator", "swap", "ext4-buffered", "ext4-mmap", "ext4-mutator"})
+WORKLOADS = frozenset(
+    {"planted", "idle", "mutator", "swap", "swap-reclaim", "ext4-buffered", "ext4-mmap", "ext4-cut", "ext4-mutator"}
+)
 
 
 @pytest.fixture
@@ -66,8 +68,8 @@ def test_smoke() -> None:
     cells = load("smoke", WORKLOADS, SHIPPED).cells
     assert ids(cells) == [
         "host-mutator",
-        "none-swap-link20ms",
-        "writeback-swap-link20ms",
+        "none-swap-reclaim-link20ms",
+        "writeback-swap-reclaim-link20ms",
         "none-ext4-buffered-migrate2",
     ]
     assert cells[0].control is Control.MUTATOR
@@ -91,7 +93,7 @@ def guests_of(name: str) -> list[Cell]:
 def test_migration_moves_every_cache_mode_there_and_back() -> None:
     cells = guests_of("migration")
     assert all(cell.migrations == 2 and not cell.unsafe_migration and cell.fault is None for cell in cells)
-    for workload in ("idle", "mutator", "swap", "ext4-buffered"):
+    for workload in ("idle", "mutator", "swap-reclaim", "ext4-buffered"):
         assert {cell.cache for cell in cells if cell.workload == workload} == set(CacheMode)
     weak = [cell for cell in cells if cell.arm.protocol is not Protocol.C]
     assert {cell.arm.protocol for cell in weak} == {Protocol.A, Protocol.B}
@@ -132,30 +134,34 @@ def test_quick() -> None:
     cells = load("quick", WORKLOADS, SHIPPED).cells
     assert ids(cells) == [
         "host-mutator",
-        "none-swap-link20ms",
-        "directsync-swap-link20ms",
-        "writethrough-swap-link20ms",
-        "writeback-swap-link20ms",
+        "none-swap-reclaim-link20ms",
+        "directsync-swap-reclaim-link20ms",
+        "writethrough-swap-reclaim-link20ms",
+        "writeback-swap-reclaim-link20ms",
+        "none-ext4-cut-link20ms",
+        "writeback-ext4-cut-link20ms",
         "none-mutator",
         "writeback-mutator",
     ]
     assert {cell.seconds for cell in cells} == {8}
     expected = {cell.id: cell.expected.verdicts for cell in cells if cell.expected}
-    assert expected["directsync-swap-link20ms"] == (VerdictKind.DIVERGED, VerdictKind.CLEAN)
+    assert expected["directsync-swap-reclaim-link20ms"] == (VerdictKind.DIVERGED,)
+    assert expected["none-ext4-cut-link20ms"] == (VerdictKind.DIVERGED,)
+    assert expected["writeback-ext4-cut-link20ms"] == (VerdictKind.CLEAN,)
     assert expected["none-mutator"] == (VerdictKind.DIVERGED,)
     assert expected["writeback-mutator"] == (VerdictKind.CLEAN,)
 
 
 def test_natural_widens_and_expects_nothing() -> None:
     cells = load("natural", WORKLOADS, SHIPPED).cells
-    assert len(cells) == 6
+    assert len(cells) == 10
     assert all(cell.widener.natural and cell.expected is None and cell.seconds == 60 for cell in cells)
 
 
 def test_full() -> None:
     cells = load("full", WORKLOADS, SHIPPED).cells
     guests = [cell for cell in cells if cell.client is ClientKind.GUEST]
-    assert len(guests) == 2 * 5 * 3 + 3 * 5 * 2
+    assert len(guests) == 2 * 6 * 3 + 3 * 6 * 2
     assert all(cell.cache and cell.cache.direct for cell in guests if cell.aio is AioMode.NATIVE)
     assert all(cell.expected for cell in guests)
     assert ids(tuple(guests[:4])) == [

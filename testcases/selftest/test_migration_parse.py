@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.parse.migration import Figures, figures, unsafe_refusal
+from harness.parse.migration import Figures, figures
 
 # A busy machine is no failure.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -24,8 +23,6 @@ UNDER_WAY: list[dict[str, object]] = [
     {"type": 2, "downtime": 900, "data_processed": 300, "memory_iteration": 6, "auto_converge_throttle": 40},
     {"type": 2, "downtime": 700, "data_processed": 200, "memory_iteration": 5, "auto_converge_throttle": 30},
 ]
-WITHOUT_SHARED = "Unsafe migration: Migration without shared storage is unsafe"
-OTHER_CACHE = "Unsafe migration: Migration may lead to data corruption if disks use cache other than none or directsync"
 
 
 def test_the_figures_of_a_completed_migration() -> None:
@@ -65,24 +62,3 @@ def test_no_statistics_break_it_and_every_figure_was_in_them(
         assert value is None or value in everything
     if type(completed.get("memory_iteration")) is int:
         assert found.iterations == completed["memory_iteration"]
-
-
-@pytest.mark.parametrize("prefix", ["", "error: ", "internal error: "])
-@pytest.mark.parametrize("text", [WITHOUT_SHARED, OTHER_CACHE, OTHER_CACHE.removeprefix("Unsafe migration: ")])
-def test_a_refusal_for_safety(text: str, prefix: str) -> None:
-    assert unsafe_refusal(prefix + text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "operation failed: migration out job: unexpectedly failed",
-        "Cannot access storage file '/dev/drbd0': Wrong medium type",
-        "Requested operation is not valid: cannot migrate domain: the migration has been disabled",
-        "internal error: qemu unexpectedly closed the monitor: Could not open '/dev/drbd0': Wrong medium type",
-        "The cache mode 'unsafe' of the disk is fine for a migration",
-    ],
-)
-def test_other_errors_are_none(text: str) -> None:
-    assert not unsafe_refusal(text)

@@ -106,9 +106,7 @@ def misread() -> Result:
 
 def crashed(crash: Crash, cache: CacheMode, protocol: Protocol, lost: dict[str, int], workload: str = "ext4") -> Result:
     cell = Cell(workload, cache=cache, crash=crash, arm=Arm(protocol))
-    after = Aftermath(
-        crash, 5.1, 1.25 if crash is Crash.NODE else None, 23.4, 31.5, 17, 4096, 0, "clean", 0, ("was forced",)
-    )
+    after = Aftermath(crash, 5.1, 1.25 if crash is Crash.NODE else None, 23.4, 31.5, 17, 4096, 0, "clean", 0)
     found = evidence(cell, [], [], canary=replace(KEPT, lost=lost, survived=False), aftermath=after)
     kind = VerdictKind.CORRUPT if lost else VerdictKind.CLEAN
     return Result(cell, verdict(kind, "It crashed."), found)
@@ -547,7 +545,6 @@ def test_the_evidence_tells_the_crash_and_the_alarms() -> None:
         "Peer promoted 1.25 s after the crash",
         "Differing at the crash 17 blocks (68 KiB)",
         "fsck clean",
-        "Note was forced",
         "did not live to the end",
     ):
         assert expected in said, expected

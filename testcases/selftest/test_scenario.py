@@ -67,6 +67,7 @@ def test_the_steps_of_a_guests_cell_in_their_order(staged: Callable[..., Stage])
     found = stage.play()
     assert told(stage) == [
         "mark nodea: none-swap-link20ms begins", "mark nodeb: none-swap-link20ms begins", "compare",
+        "mark nodea: none-swap-link20ms is watched", "mark nodeb: none-swap-link20ms is watched",
         "attach", "observe", "prepare /dev/vdb", "widen 20/0", "work 10", "quiesce",
         "widen 0/0", "detach", "sync",
         "verify", "compare", "console nodea", "console nodeb",

@@ -54,7 +54,7 @@ def answers(argv: tuple[str, ...]) -> tuple[int, str, str]:
         return 0, FIO_JSON, ""
     if argv[0] == "cat":
         return 0, MEMINFO, ""
-    if argv[0].endswith("swapstorm"):
+    if argv[0].endswith("storm"):
         return 0, STORM, ""
     return 0, "", ""
 
@@ -97,7 +97,9 @@ def script(argv: tuple[str, ...]) -> str:
 
 
 def test_they_are_found_by_their_names() -> None:
-    assert set(WORKLOADS) == {"idle", "planted", "mutator", "swap", "ext4-buffered", "ext4-mmap", "ext4-mutator"}
+    assert set(WORKLOADS) == {
+        "idle", "planted", "mutator", "swap", "swap-reclaim", "ext4-buffered", "ext4-mmap", "ext4-cut", "ext4-mutator",
+    }  # fmt: skip
     assert all(workload_named(name) is workload for name, workload in WORKLOADS.items())
     with pytest.raises(InfrastructureError, match="there is no workload 'swop'"):
         workload_named("swop")
@@ -201,6 +203,7 @@ def test_the_storm_is_larger_than_the_memory_and_fits_with_the_swap(site: Site, 
     argv = runner.ran[-1]
     asked = {name: argv[argv.index(name) + 1] for name in ("--mebibytes", "--threads", "--seconds")}
     assert asked == {"--mebibytes": str(200 + 60), "--threads": "8", "--seconds": "8"}
+    assert "--reclaim-every" not in argv, "nothing but the pressure itself"
     assert work == Work(8.25, {"seconds": 8.25, "pages": 123456.0, "threads": 8.0})
     workload.quiesce(site)
     assert "swapoff" in script(runner.ran[-1])
@@ -236,18 +239,24 @@ def test_what_the_last_reading_finds_wrong_is_counted() -> None:
     assert WORKLOADS["ext4-buffered"].quiesce(site) == 3
 
 
-def test_a_mapped_file_is_dirtied_by_many_for_as_long_as_asked_while_it_is_written_back(
-    site: Site, runner: ScriptedRunner
-) -> None:
+def test_the_storm_that_reclaims_differs_in_nothing_else(site: Site, runner: ScriptedRunner) -> None:
+    WORKLOADS["swap"].work(site, 8)
+    plain = runner.ran[-1]
+    WORKLOADS["swap-reclaim"].work(site, 8)
+    assert runner.ran[-1] == (*plain, "--reclaim-every", "2")
+
+
+def test_a_mapped_file_is_dirtied_by_many_for_as_long_as_asked(site: Site, runner: ScriptedRunner) -> None:
     workload = WORKLOADS["ext4-mmap"]
     workload.prepare(site)
-    workload.work(site, 8)
-    whole, dirtied = jobs(runner, "ext4-mmap-layout")["mapped"], jobs(runner, "ext4-mmap")
-    assert (whole["rw"], whole["end_fsync"]) == ("write", "1"), "a hole has nothing to map"
-    assert dirtied["global"]["runtime"] == "8" and dirtied["global"]["time_based"] == "1"
-    assert dirtied["mapped"]["ioengine"] == "mmap" and int(dirtied["mapped"]["numjobs"]) > 1
-    assert int(dirtied["mapped"]["fsync"]) > 0, "or nothing is written back meanwhile"
-    assert {whole[key] == dirtied["mapped"][key] for key in ("filename", "size")} == {True}
+    work = workload.work(site, 8)
+    argv = runner.ran[-1]
+    asked = {name: argv[argv.index(name) + 1] for name in ("--file", "--threads", "--seconds")}
+    assert asked == {"--file": "/mnt/drbd-harness/mapped", "--threads": "2", "--seconds": "8"}
+    assert "--cut-every" not in argv, "what it wrote is looked at after the crash"
+    assert work.seconds == 8.25
+    WORKLOADS["ext4-cut"].work(site, 8)
+    assert runner.ran[-1] == (*argv, "--cut-every", "2500")
 
 
 # --------------------------------------------------------------------------- after a crash
@@ -263,12 +272,12 @@ CLEAN_FSCK = (0, "Pass 5\n/dev/vdb1: 11/100 files, 200/400 blocks\n", "e2fsck 1.
 
 
 def test_a_workload_without_data_has_nothing_to_recover(site: Site, runner: ScriptedRunner) -> None:
-    for name in ("idle", "planted", "mutator", "swap"):
+    for name in ("idle", "planted", "mutator", "swap", "swap-reclaim"):
         assert WORKLOADS[name].recover(site) == Recovered()
     assert runner.ran == [], "nothing may write to what is to be looked at"
 
 
-@pytest.mark.parametrize("name", ["ext4-buffered", "ext4-mmap", "ext4-mutator"])
+@pytest.mark.parametrize("name", ["ext4-buffered", "ext4-mmap", "ext4-cut", "ext4-mutator"])
 def test_a_file_system_is_mounted_first_and_checked_when_its_journal_was_replayed(name: str) -> None:
     runner = crashed((0, "", ""), CLEAN_FSCK, (0, FIO_JSON, ""))
     found = WORKLOADS[name].recover(Site(runner, "/dev/vdb1", cast(Resource, Below(9))))

@@ -3,11 +3,14 @@
  * swapstorm: dirty more anonymous memory than the machine has, so that pages are written to
  * swap while threads go on changing them.
  *
- *   swapstorm --mebibytes N --threads T --seconds S
+ *   swapstorm --mebibytes N --threads T --seconds S [--reclaim-every K]
  *
  * First every page is filled with non-zero data (at most S seconds), then T threads each pick
- * random pages and change one byte in every cache line of them for S seconds. At the end one
- * JSON object is printed. Nothing is verified here: what was written is judged elsewhere.
+ * random pages and change one byte in every cache line of them for S seconds. With K, each
+ * thread gives up every Kth page that it changed with MADV_PAGEOUT, which starts writing it to
+ * swap, and changes it again at once: what a guest does that reclaims memory ahead of need
+ * (memory.reclaim, DAMON) and takes a busy page for an idle one. At the end one JSON object is
+ * printed. Nothing is verified here: what was written is judged elsewhere.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -28,7 +31,8 @@ enum { PAGE = 4096, LINE = 64, MAX_THREADS = 1024 };
 static unsigned char *memory;
 static uint64_t page_count;
 static double storm_end;
-static atomic_uint_fast64_t pages_dirtied;
+static unsigned long reclaim_every;
+static atomic_uint_fast64_t pages_dirtied, pages_reclaimed;
 
 static double now(void)
 {
@@ -68,18 +72,27 @@ static uint64_t fill(double deadline)
     return page;
 }
 
+static void dirty(volatile unsigned char *page, uint64_t count)
+{
+    /* Filled bytes are odd and the step is even and not 0: every byte changes and none becomes 0. */
+    unsigned char step = (unsigned char)((count & 0xfe) | 2);
+    for (size_t offset = 0; offset < PAGE; offset += LINE)
+        page[offset] = (unsigned char)((page[offset] + step) | 1);
+}
+
 static void *storm(void *argument)
 {
-    uint64_t state = (uint64_t)(uintptr_t)argument * UINT64_C(0xD1342543DE82EF95) + 1, dirtied = 0;
+    uint64_t state = (uint64_t)(uintptr_t)argument * UINT64_C(0xD1342543DE82EF95) + 1, dirtied = 0, reclaimed = 0;
     while (now() < storm_end) {
-        volatile unsigned char *page = memory + (next_random(&state) % page_count) * PAGE;
-        /* Filled bytes are odd and the step is even and not 0: every byte changes and none becomes 0. */
-        unsigned char step = (unsigned char)((dirtied & 0xfe) | 2);
-        for (size_t offset = 0; offset < PAGE; offset += LINE)
-            page[offset] = (unsigned char)((page[offset] + step) | 1);
-        dirtied++;
+        unsigned char *page = memory + (next_random(&state) % page_count) * PAGE;
+        dirty(page, dirtied++);
+        if (reclaim_every && dirtied % reclaim_every == 0 && madvise(page, PAGE, MADV_PAGEOUT) == 0) {
+            dirty(page, dirtied++);
+            reclaimed++;
+        }
     }
     atomic_fetch_add(&pages_dirtied, dirtied);
+    atomic_fetch_add(&pages_reclaimed, reclaimed);
     return NULL;
 }
 
@@ -101,6 +114,7 @@ int main(int argc, char **argv)
         { "mebibytes", required_argument, NULL, 'm' },
         { "threads", required_argument, NULL, 't' },
         { "seconds", required_argument, NULL, 's' },
+        { "reclaim-every", required_argument, NULL, 'r' },
         { NULL, 0, NULL, 0 },
     };
     unsigned long mebibytes = 0, threads = 4, seconds = 10, started = 0;
@@ -115,11 +129,13 @@ int main(int argc, char **argv)
             threads = number("threads", optarg, MAX_THREADS);
         else if (option == 's')
             seconds = number("seconds", optarg, 86400);
+        else if (option == 'r')
+            reclaim_every = number("reclaim-every", optarg, 1UL << 24);
         else
             return 4;
     }
     if (!mebibytes || optind != argc) {
-        fputs("usage: swapstorm --mebibytes N [--threads T] [--seconds S]\n", stderr);
+        fputs("usage: swapstorm --mebibytes N [--threads T] [--seconds S] [--reclaim-every K]\n", stderr);
         return 4;
     }
 
@@ -154,8 +170,8 @@ int main(int argc, char **argv)
     if (started < threads)
         return 1;
     printf("{\"mebibytes\": %lu, \"threads\": %lu, \"seconds\": %.3f, \"fill_seconds\": %.3f, "
-           "\"filled_mebibytes\": %.1f, \"pages_dirtied\": %llu}\n",
+           "\"filled_mebibytes\": %.1f, \"pages_dirtied\": %llu, \"pages_reclaimed\": %llu}\n",
            mebibytes, threads, now() - storm_start, fill_seconds, (double)filled / 256.0,
-           (unsigned long long)atomic_load(&pages_dirtied));
+           (unsigned long long)atomic_load(&pages_dirtied), (unsigned long long)atomic_load(&pages_reclaimed));
     return fflush(stdout) == 0 ? 0 : 1;
 }
