@@ -186,7 +186,7 @@ class SwapReclaim(Swap):
     """
 
     name = "swap-reclaim"
-    reclaim_every = 2
+    reclaim_every = 8
 
 
 class Ext4(Workload):

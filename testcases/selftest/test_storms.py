@@ -51,7 +51,7 @@ def test_pages_are_reclaimed_only_when_asked(programs: dict[str, Path]) -> None:
     asked = run(programs["swapstorm"], "--mebibytes", "4", "--threads", "2", "--seconds", "1", "--reclaim-every", "8")
     assert json.loads(plain.stdout)["pages_reclaimed"] == 0
     facts = json.loads(asked.stdout)
-    assert facts["pages_dirtied"] / 9 - 2 <= facts["pages_reclaimed"] <= facts["pages_dirtied"] / 8
+    assert 0 < facts["pages_reclaimed"] <= facts["pages_dirtied"] / 16, "a page given up is changed again, many times"
 
 
 @pytest.mark.parametrize(

@@ -243,7 +243,7 @@ def test_the_storm_that_reclaims_differs_in_nothing_else(site: Site, runner: Scr
     WORKLOADS["swap"].work(site, 8)
     plain = runner.ran[-1]
     WORKLOADS["swap-reclaim"].work(site, 8)
-    assert runner.ran[-1] == (*plain, "--reclaim-every", "2")
+    assert runner.ran[-1] == (*plain, "--reclaim-every", "8")
 
 
 def test_a_mapped_file_is_dirtied_by_many_for_as_long_as_asked(site: Site, runner: ScriptedRunner) -> None:

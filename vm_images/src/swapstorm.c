@@ -8,9 +8,9 @@
  * First every page is filled with non-zero data (at most S seconds), then T threads each pick
  * random pages and change one byte in every cache line of them for S seconds. With K, each
  * thread gives up every Kth page that it changed with MADV_PAGEOUT, which starts writing it to
- * swap, and changes it again at once: what a guest does that reclaims memory ahead of need
- * (memory.reclaim, DAMON) and takes a busy page for an idle one. At the end one JSON object is
- * printed. Nothing is verified here: what was written is judged elsewhere.
+ * swap, and goes on changing it for a while: what happens in a guest that reclaims memory ahead
+ * of need (memory.reclaim, DAMON) and takes a busy page for an idle one. At the end one JSON
+ * object is printed. Nothing is verified here: what was written is judged elsewhere.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -27,6 +27,8 @@
 #include <unistd.h>
 
 enum { PAGE = 4096, LINE = 64, MAX_THREADS = 1024 };
+/* A change that comes at once may come before anybody read the page: a busy page is changed again and again. */
+enum { BUSY_CHANGES = 16, BUSY_PAUSE_US = 2000 };
 
 static unsigned char *memory;
 static uint64_t page_count;
@@ -87,8 +89,9 @@ static void *storm(void *argument)
         unsigned char *page = memory + (next_random(&state) % page_count) * PAGE;
         dirty(page, dirtied++);
         if (reclaim_every && dirtied % reclaim_every == 0 && madvise(page, PAGE, MADV_PAGEOUT) == 0) {
-            dirty(page, dirtied++);
             reclaimed++;
+            for (int change = 0; change < BUSY_CHANGES; change++, usleep(BUSY_PAUSE_US))
+                dirty(page, dirtied++);
         }
     }
     atomic_fetch_add(&pages_dirtied, dirtied);
