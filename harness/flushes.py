@@ -1,0 +1,106 @@
+"""Does a QEMU tell a guest that a write is safe before it has flushed it?  ``ci/probe-flush`` asks one.
+
+With cache=writethrough and cache=directsync QEMU has to flush each write before it acknowledges it.  ``qemu-io`` writes
+to a file as a guest's disk would, while ``strace`` holds up every ``fdatasync`` at its beginning: a write that is
+acknowledged sooner than that delay cannot have waited for a flush that began after it was written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.errors import HarnessError, UsageError
+
+#: How long each fdatasync is held up, in seconds.
+DELAY_SECONDS = 0.4
+# One write alone; then two, of which the second comes while the first is being flushed.
+_SCRIPT = (
+    "aio_write 64k 4k",
+    "sleep 1000",
+    "aio_write 0 4k",
+    "sleep 100",
+    "aio_write 4k 4k",
+    "sleep 1500",
+    "aio_flush",
+)
+WRITES = ("a write alone", "the next write", "a write that came while another was being flushed")
+# qemu-io: "4 KiB, 1 ops; 00.40 sec (9.970 KiB/sec and 2.4924 ops/sec)"
+_TOOK = re.compile(r"^\S+ \S+, 1 ops; (?:(?:(\d+):)?(\d+):)?(\d+\.\d+) sec", re.MULTILINE)
+
+
+def durations(output: str) -> tuple[float, ...]:
+    """From qemu-io's ``output``: how long each write took until it was acknowledged, in s, in their order."""
+    found = (match.groups("0") for match in _TOOK.finditer(output))
+    return tuple(int(hours) * 3600 + int(minutes) * 60 + float(seconds) for hours, minutes, seconds in found)
+
+
+def unflushed(took: Sequence[float], delay: float = DELAY_SECONDS) -> tuple[int, ...]:
+    """Which of the writes were acknowledged before a flush of theirs can have ended.  qemu-io tells hundredths."""
+    return tuple(number for number, seconds in enumerate(took) if seconds < delay - 0.01)
+
+
+def probe(qemu_io: str, *, raw: bool) -> tuple[float, ...]:
+    """How long the three writes took with that qemu-io; ``raw``: with a format layer above the file, as libvirt
+    before 10.0 gave each disk.  :class:`HarnessError` when it does not run.
+    """
+    with tempfile.TemporaryDirectory(prefix="drbd-harness-flushes-") as folder:
+        disk = Path(folder, "disk")
+        disk.write_bytes(bytes(1 << 20))
+        image = f"driver=file,filename={disk}"
+        if raw:
+            image = f"driver=raw,file.driver=file,file.filename={disk}"
+        argv = [
+            "strace", "-f", "-o", f"{folder}/trace", "-e", "trace=fdatasync",
+            "-e", f"inject=fdatasync:delay_enter={int(DELAY_SECONDS * 1e6)}",
+            qemu_io, "-t", "writethrough", "--image-opts", image,
+        ]  # fmt: skip
+        for command in _SCRIPT:
+            argv += ["-c", command]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    took = durations(done.stdout)
+    if done.returncode or len(took) != len(WRITES):
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        raise HarnessError(f"{qemu_io} under strace ended with {done.returncode}: {said[-1] if said else 'no word'}")
+    return took
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0: each write waited for its flush; 1: one did not; 2: it could not be found out; 4: there is nothing to ask."""
+    parser = argparse.ArgumentParser(prog="ci/probe-flush", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("qemu_io", nargs="?", default="qemu-io", help="the qemu-io to ask (default: the one in PATH)")
+    wanted = parser.parse_args(arguments)
+    try:
+        for program in ("strace", wanted.qemu_io):
+            if shutil.which(program) is None:
+                raise UsageError(
+                    f"there is no {program}; install the packages strace and qemu-utils, or name a qemu-io"
+                )
+        print(
+            subprocess.run([wanted.qemu_io, "--version"], capture_output=True, text=True, check=True).stdout.split(
+                "\n"
+            )[0]
+        )
+        status = 0
+        for raw in (False, True):
+            took = probe(wanted.qemu_io, raw=raw)
+            early = unflushed(took)
+            print("with a raw format layer:" if raw else "on the file itself:")
+            for number, (what, seconds) in enumerate(zip(WRITES, took, strict=True)):
+                told = "ACKNOWLEDGED BEFORE IT WAS FLUSHED" if number in early else "flushed first"
+                print(f"  {what}: {seconds:.2f} s, {told}")
+            status = max(status, int(bool(early)))
+    except (HarnessError, OSError, subprocess.SubprocessError) as broken:
+        print(f"ci/probe-flush: {broken}", file=sys.stderr)
+        return broken.exit_code if isinstance(broken, HarnessError) else 2
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""What qemu-io tells of its writes, recorded from QEMU 7.2.22 and 10.0.13, and what follows from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness import flushes
+from harness.flushes import durations, unflushed
+
+RECORDINGS = Path(__file__).parent / "recordings" / "qemu-io"
+FLUSHED = (RECORDINGS / "7.2-raw-layer.txt").read_text()
+EARLY = (RECORDINGS / "10.0-raw-layer.txt").read_text()
+
+
+def test_each_write_has_its_time() -> None:
+    assert durations(FLUSHED) == (0.40, 0.40, 0.70)
+    assert durations(EARLY) == (0.00, 0.40, 0.30)
+    assert durations("4 KiB, 1 ops; 01:00:02.50 sec (1 KiB/sec and 1 ops/sec)\n") == (3602.5,)
+    assert durations("4 KiB, 1 ops; 01:02.50 sec (1 KiB/sec and 1 ops/sec)\n") == (62.5,)
+    assert durations("read 4096/4096 bytes at offset 0\n") == ()
+
+
+def test_who_is_faster_than_a_flush_did_not_wait_for_one() -> None:
+    assert unflushed(durations(FLUSHED)) == ()
+    assert unflushed(durations(EARLY)) == (0, 2)
+
+
+@given(st.lists(st.floats(0, 10), max_size=5), st.floats(0.1, 5))
+def test_more_time_never_makes_a_write_unflushed(took: list[float], delay: float) -> None:
+    longer = [seconds + 1 for seconds in took]
+    assert set(unflushed(longer, delay)) <= set(unflushed(took, delay))
+
+
+def test_a_program_that_is_missing_gets_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert flushes.main(["/nowhere/qemu-io"]) == 4
+    said = capsys.readouterr().err
+    assert said.startswith("ci/probe-flush: there is no ") and len(said.splitlines()) == 1
+
+
+def test_a_program_that_is_no_qemu_io_is_told(tmp_path: Path) -> None:
+    if flushes.shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    fake = tmp_path / "qemu-io"
+    fake.write_text("#!/bin/sh\necho it is not one >&2\nexit 3\n")
+    fake.chmod(0o755)
+    with pytest.raises(flushes.HarnessError, match="ended with 3: it is not one"):
+        flushes.probe(str(fake), raw=False)
