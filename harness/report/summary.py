@@ -149,14 +149,18 @@ def title_of(run: Run) -> str:
 def _difference(different: Sequence[Result], tested: Sequence[Result]) -> str:
     # The guest may have lost or misread data while the replicas are equal: that is no difference between them.
     apart = [result for result in different if differing_blocks(result)]
-    corrupt = sum(result.verdict.kind is VerdictKind.CORRUPT for result in different if result.verdict)
+    corrupt = [result for result in different if result.verdict and result.verdict.kind is VerdictKind.CORRUPT]
     rows = dict.fromkeys(row_name(result.cell.row) for result in apart or different)
     where = f"in {count(len(apart or different))} of {plural(len(tested), 'cell')}"
     sentence = f"With {joined(rows)} data went wrong {where}"
     if apart:
         blocks = sum(differing_blocks(result) for result in apart)
         sentence = f"With {joined(rows)} the replicas differ {where}: {plural(blocks, 'block')}{_whose(apart)}"
-    wrong = f" In {plural(corrupt, 'cell')} the guest read back something else than it wrote." if corrupt else ""
+    wrong = ""
+    if corrupt:
+        whose = joined(dict.fromkeys(row_name(result.cell.row) for result in corrupt))
+        cells = plural(len(corrupt), "cell")
+        wrong = f" With {whose} the guest read back something else than it wrote, in {cells}."
     return f"{sentence}.{wrong}"
 
 
