@@ -1,7 +1,7 @@
 """A run in progress: one lab, one resource, one warm guest, many cells, everything kept.
 
-After a failure of the machinery the lab is rebuilt once; when it fails again the rest of the run is answered with
-that failure, never with silence.
+After a failure of the machinery the lab is rebuilt once; when it fails again before any cell got an answer, the rest of
+the run is answered with that failure, never with silence.
 """
 
 from __future__ import annotations
@@ -180,6 +180,9 @@ class Session:
         verdict = judge(evidence, self._controls)
         trial.attempt.save_verdict(verdict)
         self.say(f"{cell.id}: {verdict.kind}: {verdict.sentence}")
+        if cell.control is None and verdict.kind is not VerdictKind.INCONCLUSIVE:
+            # A lab that gives answers is worth another: two losses in an hour are not one that never works.
+            self._rebuilds = 0
         if evidence.failure is not None or (evidence.repair and evidence.repair.differing_after):
             self._recover()
         return Result(cell, verdict, evidence)

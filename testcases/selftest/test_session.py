@@ -307,6 +307,20 @@ def test_a_lab_that_is_lost_again_is_given_up_and_the_rest_is_answered(stage: St
     assert any(said.startswith("giving the lab up") for said in stage.said)
 
 
+def test_a_lab_that_gave_an_answer_in_between_is_rebuilt_again(stage: Stage) -> None:
+    def now_and_then(cell: Cell, turn: int) -> dict[str, Any]:
+        if cell.control is not None or turn > 1:
+            return {}
+        cast(Any, stage.labs[-1].a).alive = False
+        return failing()
+
+    stage.finds = now_and_then
+    with stage.session as session:
+        for cell in (SWAP, OTHER):
+            assert verdict(session.play(cell)) is VerdictKind.CLEAN
+    assert len(stage.labs) == 3 and len(stage.store.run().notes) == 2
+
+
 def test_a_lab_lost_during_its_controls_is_rebuilt_and_all_controls_go_again(stage: Stage) -> None:
     def once(cell: Cell, turn: int) -> dict[str, Any]:
         if cell.control is not Control.IDLE or turn > 1:
