@@ -279,8 +279,9 @@ def test_a_target_that_lost_its_power_gets_it_back_and_joins(staged: Callable[..
     under_way(stage, "kill nodeb")
     found = stage.play()
     assert found.failure is None, found.failure
-    assert in_order(stage.steps, "migrate nodea to nodeb", "kill nodeb", "adm nodea net-options --allow-two-primaries=no",
-                    "revive nodeb", "rejoin nodeb", "follow nodeb", "adm nodeb secondary", "adm nodea primary", "quiesce")  # fmt: skip
+    assert in_order(stage.steps, "migrate nodea to nodeb", "kill nodeb",
+                    "adm nodea net-options --allow-two-primaries=no", "revive nodeb", "rejoin nodeb",
+                    "follow nodeb", "adm nodeb secondary", "adm nodea primary", "quiesce")  # fmt: skip
     assert stage.raw("kmsg-nodeb-before-power-cut.txt") == "6,1,1000,-;quiet\n", "its last words"
     assert [one.outcome for one in found.migrations] == [FAILED, COMPLETED, COMPLETED]
     assert found.struck and "nodeb lost its power in mid-migration" in found.happened
