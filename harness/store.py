@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from harness.errors import UsageError
 from harness.model import SCHEMA_VERSION, Cell, Evidence, Run, Verdict
+from harness.whole import sync_directory, write_whole
 
 T = TypeVar("T")
 
@@ -55,18 +55,18 @@ class Attempt:
     def write_raw(self, name: str, content: str | bytes) -> Path:
         """Keep what a machine said, as it said it, and say where."""
         path = self.directory / _safe(name)
-        _write(path, content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace"))
+        write_whole(path, content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace"))
         return path
 
     def save(self, evidence: Evidence) -> None:
         """Keep the evidence, which completes the attempt; the attempt's number is the store's."""
         if evidence.cell.id != self.cell.id:
             raise ValueError(f"evidence of '{evidence.cell.id}' in an attempt at '{self.cell.id}'")
-        _write(self.directory / "evidence.json", _dump(replace(evidence, attempt=self.number)))
+        write_whole(self.directory / "evidence.json", _dump(replace(evidence, attempt=self.number)))
 
     def save_verdict(self, verdict: Verdict) -> None:
         """Keep what was thought of the evidence; it can be judged again at any time."""
-        _write(self.directory / "verdict.json", _dump(verdict))
+        write_whole(self.directory / "verdict.json", _dump(verdict))
 
 
 class Store:
@@ -86,7 +86,7 @@ class Store:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"the run cannot be kept in {root}: {error.strerror}") from error
-        _sync_directory(root)
+        sync_directory(root)
         store = cls(directory)
         store.save_run(run)
         return store
@@ -134,7 +134,7 @@ class Store:
 
     def save_run(self, run: Run) -> None:
         """Keep the run; called again when something about it is known better."""
-        _write(self.directory / "run.json", _dump(run))
+        write_whole(self.directory / "run.json", _dump(run))
 
     # ----------------------------------------------------------------- its cells
 
@@ -146,7 +146,7 @@ class Store:
         attempt = Attempt(cell, number, parent / str(number))
         attempt.directory.mkdir()
         for directory in (parent, parent.parent, self.directory):
-            _sync_directory(directory)
+            sync_directory(directory)
         return attempt
 
     def newest(self, cell_id: str) -> tuple[Evidence, Path] | None:
@@ -268,25 +268,3 @@ def _safe(name: str) -> str:
     if not _SAFE.fullmatch(name):
         raise UsageError(f"'{name}' cannot be the name of a file: letters, digits, '.', '_', '+' and '-' can")
     return name
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

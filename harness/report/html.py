@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from harness.report.phases import PhaseShare, phase_shares
 from harness.report.summary import Answer, Headline, headline, stack_rows, summarize, title_of
 from harness.report.table import SIGNS, Entry, HeatMap, Result, heat_map, style_of
 from harness.report.view import PhaseBar, anchors, sectors, view, views
+from harness.whole import write_whole
 
 MEANINGS = {
     VerdictKind.CLEAN: "nothing found, and the lab could have seen it",
@@ -98,18 +97,7 @@ def render_html(run: Run, results: Sequence[Result], title: str = "") -> str:
 
 def write_html(path: Path, run: Run, results: Sequence[Result], title: str = "") -> None:
     """Write the page to ``path``: whole and synced, or not at all."""
-    page = render_html(run, results, title)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    unfinished = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), 0o644)
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_whole(path, render_html(run, results, title).encode())
 
 
 def heat_map_html(results: Sequence[Result]) -> str:

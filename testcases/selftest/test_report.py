@@ -17,6 +17,7 @@ from lxml import etree
 from lxml import html as lxml_html
 from rich.console import Console
 
+from harness.errors import InfrastructureError
 from harness.model import (
     CacheMode,
     Cell,
@@ -497,7 +498,7 @@ def test_the_page_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
         raise OSError("no space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(InfrastructureError, match=r"report\.html cannot be written: no space"):
         write_html(target, run_of([]), [], "Second")
     assert target.read_bytes() == before
     assert list(tmp_path.iterdir()) == [target]

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.errors import UsageError
+from harness.errors import InfrastructureError, UsageError
 from harness.model import (
     CacheMode,
     Cell,
@@ -352,7 +352,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_rubbish(store: Store, mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(InfrastructureError, match=r"evidence\.json cannot be written: No space left on device"):
         attempt.save(FULL)
     monkeypatch.undo()
     assert store.evidence(SWAP.id) == BARE
