@@ -47,7 +47,7 @@ def work(trial: Trial, workload: Workload, site: Site) -> Work:
     for number in range(1, cell.migrations + 1):
         fault = cell.fault if number == 1 else None
         migration = _migrate(trial, number, began, fault)
-        if migration.outcome is MigrationOutcome.REFUSED:
+        if migration.outcome is MigrationOutcome.REFUSED or _apart(trial):
             break
     # A fault, or a guest that moved slowly, may have kept the work from its answer.
     return aside.result(Deadline.after(cell.seconds + 2 * MARGIN_SECONDS, "the end of the work"))
@@ -65,7 +65,7 @@ def arrive(trial: Trial) -> None:
             raise
         survived = False
         trial.happened(str(dead))
-    if trial.cell.migrations and not _refused(trial):
+    if trial.cell.migrations and not _refused(trial) and not _apart(trial):
         with trial.phase("readings"):
             _two_readings(trial)
     with trial.phase("canary"):
@@ -87,6 +87,12 @@ def hear(trial: Trial, *, survived: bool) -> None:
 
 def _refused(trial: Trial) -> bool:
     return any(one.outcome is MigrationOutcome.REFUSED for one in trial.evidence.migrations)
+
+
+def _apart(trial: Trial) -> bool:
+    """Whether a migration failed and left the nodes without each other: no guest may move between them."""
+    migrations = trial.evidence.migrations
+    return bool(migrations) and migrations[-1].outcome is MigrationOutcome.FAILED and not roles.connected(trial.resource)
 
 
 def _two_readings(trial: Trial) -> None:

@@ -65,9 +65,13 @@ def migrate(
             roles.allow_two_primaries(resource, True)
             roles.promote(resource, target)
         except RefusedError as refused:
-            moved = _Moved(MigrationOutcome.REFUSED, str(refused))
+            moved = _not_opened(resource, str(refused))
         else:
-            moved = _move(guest, target, wish, midway)
+            # Two that do not see each other are both Primary whatever is allowed: the guest would read another's data.
+            if roles.connected(resource):
+                moved = _move(guest, target, wish, midway)
+            else:
+                moved = _not_opened(resource, "")
     finally:
         # A node that was lost on the way cannot be told; whoever mends it sets the roles.
         with contextlib.suppress(HarnessError):
@@ -92,6 +96,15 @@ class _Moved:
     seconds: float = 0.0
     completed: Mapping[str, object] | None = None
     samples: tuple[Mapping[str, object], ...] = ()
+
+
+def _not_opened(resource: Resource, words: str) -> _Moved:
+    """A no is DRBD's answer to the question only while both nodes are there to be asked."""
+    if roles.connected(resource):
+        return _Moved(MigrationOutcome.REFUSED, words)
+    said = "; ".join(f"{name} {one.connection} {one.local_role}" for name, one in roles.states(resource).items())
+    lost = f"the nodes were not connected when both were to be Primary ({said})"
+    return _Moved(MigrationOutcome.FAILED, f"{lost}: {words}" if words else lost)
 
 
 def _move(guest: Guest, target: Node, wish: Wish, midway: Callable[[], None] | None) -> _Moved:

@@ -75,6 +75,12 @@ def states(resource: Resource) -> dict[str, State]:
     return found
 
 
+def connected(resource: Resource) -> bool:
+    """Whether both nodes answer and say that they are connected."""
+    seen = states(resource)
+    return len(seen) == 2 and all(state.connection == "Connected" for state in seen.values())
+
+
 def settled(resource: Resource, deadline: Deadline) -> bool:
     """Wait until both say Connected and UpToDate, or one gave up.
 

@@ -182,7 +182,7 @@ class Swap(Workload):
 class SwapReclaim(Swap):
     """The same storm in a guest that gives up pages ahead of need and takes busy ones for idle.
 
-    The plain storm meets a page in flight by chance only: 0 to 327 blocks in ten seconds of the same cell.
+    The plain storm meets a page in flight by chance only: 0 to 535 blocks in ten seconds of the same cell.
     """
 
     name = "swap-reclaim"

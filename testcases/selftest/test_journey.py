@@ -163,6 +163,24 @@ def test_a_cell_that_nothing_happens_in_has_no_canary(staged: Callable[..., Stag
 # --------------------------------------------------------------------------- a guest that does not move
 
 
+def test_a_split_brain_as_both_became_primary_is_found_and_the_guest_moves_no_more(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+
+    def lose_each_other() -> None:
+        del stage.lab.story.when["adm nodea primary"]
+        stage.resource.split = True
+        stage.resource.links = {"nodea": "StandAlone", "nodeb": "StandAlone"}
+
+    def arrived() -> None:
+        stage.lab.story.when["adm nodea primary"] = lose_each_other
+
+    stage.lab.story.when["moved to nodeb"] = arrived
+    found = stage.play()
+    assert outcomes(found) == [("nodea", "nodeb", "completed", "work"), ("nodeb", "nodea", "failed", "work")]
+    assert found.readings is None and found.alarms is not None and found.alarms.split_brain is not None
+    assert judge(found, HELD).kind is VerdictKind.DIVERGED and rests(stage)
+
+
 def test_a_refused_migration_is_not_tried_again_and_the_cell_goes_on(staged: Callable[..., Stage]) -> None:
     stage = staged()
     words = "Unsafe migration: Migration may lead to data corruption"

@@ -176,6 +176,30 @@ def test_drbds_refusal_of_the_second_primary_is_one_too(stage: Stage) -> None:
     assert stage.domain.asked == [] and stage.rests_on("nodea")
 
 
+# --------------------------------------------------------------------------- the nodes lose each other
+
+
+def lose_each_other(stage: Stage) -> None:
+    stage.resource.links = {"nodea": "Connecting", "nodeb": "StandAlone"}
+
+
+def test_a_no_of_two_that_lost_each_other_is_no_refusal(stage: Stage) -> None:
+    lose_each_other(stage)
+    stage.resource.refuses["nodeb net-options --allow-two-primaries=yes"] = ["(162) unknown connection"]
+    went = stage.go()
+    assert went.outcome is MigrationOutcome.FAILED and "(162) unknown connection" in went.words
+    assert "nodea Connecting Primary; nodeb StandAlone Secondary" in went.words
+
+
+def test_no_guest_moves_between_two_that_lost_each_other_as_both_became_primary(stage: Stage) -> None:
+    stage.lab.story.when["adm nodeb primary"] = lambda: lose_each_other(stage)
+    went = stage.go()
+    assert went.outcome is MigrationOutcome.FAILED
+    assert "not connected when both were to be Primary (nodea Connecting Primary; nodeb StandAlone" in went.words
+    assert stage.domain.asked == [], "it would read another's data there"
+    assert stage.rests_on("nodea")
+
+
 # --------------------------------------------------------------------------- it breaks
 
 

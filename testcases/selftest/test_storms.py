@@ -34,7 +34,8 @@ def test_a_mapped_file_keeps_its_size_and_changes_everywhere(programs: dict[str,
     content = file.read_bytes()
     assert len(content) == 1 << 20
     untouched = b"\xa5" * 4096
-    assert all(content[at : at + 4096] != untouched for at in range(0, len(content), 4096))
+    changed = sum(content[at : at + 4096] != untouched for at in range(0, len(content), 4096))
+    assert changed > 200, "of 256 pages, picked at random"
 
 
 def test_a_file_that_is_cut_is_gone_at_the_end(programs: dict[str, Path], tmp_path: Path) -> None:
@@ -51,7 +52,8 @@ def test_pages_are_reclaimed_only_when_asked(programs: dict[str, Path]) -> None:
     asked = run(programs["swapstorm"], "--mebibytes", "4", "--threads", "2", "--seconds", "1", "--reclaim-every", "8")
     assert json.loads(plain.stdout)["pages_reclaimed"] == 0
     facts = json.loads(asked.stdout)
-    assert 0 < facts["pages_reclaimed"] <= facts["pages_dirtied"] / 16, "a page given up is changed again, many times"
+    # One page in eight is given up and changed 16 times more.
+    assert facts["pages_reclaimed"] * (8 + 16) == pytest.approx(facts["pages_dirtied"], rel=0.1, abs=2 * 24)
 
 
 @pytest.mark.parametrize(

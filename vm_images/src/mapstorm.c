@@ -159,9 +159,9 @@ int main(int argc, char **argv)
 
     size_t bytes = (size_t)mebibytes << 20;
     page_count = bytes / PAGE;
+    int file = lay_out(path, bytes);
     double start = now(), end = start + (double)seconds;
-    do {
-        int file = lay_out(path, bytes);
+    for (;;) {
         double part = cut_every ? now() + (double)cut_every / 1000 : end;
         rounds += storm(file, path, threads, part);
         if (!cut_every)
@@ -170,7 +170,10 @@ int main(int argc, char **argv)
         if (ftruncate(file, 0) || munmap(memory, bytes) || close(file) || unlink(path))
             die("cannot cut", path);
         cuts++;
-    } while (now() < end);
+        if (now() >= end)
+            break;
+        file = lay_out(path, bytes);
+    }
     printf("{\"mebibytes\": %lu, \"threads\": %lu, \"seconds\": %.3f, \"pages_dirtied\": %llu, \"rounds\": %llu, "
            "\"cuts\": %llu}\n", mebibytes, threads, now() - start, (unsigned long long)atomic_load(&pages_dirtied),
            (unsigned long long)rounds, (unsigned long long)cuts);

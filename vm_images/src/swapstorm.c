@@ -7,7 +7,7 @@
  *
  * First every page is filled with non-zero data (at most S seconds), then T threads each pick
  * random pages and change one byte in every cache line of them for S seconds. With K, each
- * thread gives up every Kth page that it changed with MADV_PAGEOUT, which starts writing it to
+ * thread gives up every Kth page that it picked with MADV_PAGEOUT, which starts writing it to
  * swap, and goes on changing it for a while: what happens in a guest that reclaims memory ahead
  * of need (memory.reclaim, DAMON) and takes a busy page for an idle one. At the end one JSON
  * object is printed. Nothing is verified here: what was written is judged elsewhere.
@@ -84,11 +84,12 @@ static void dirty(volatile unsigned char *page, uint64_t count)
 
 static void *storm(void *argument)
 {
-    uint64_t state = (uint64_t)(uintptr_t)argument * UINT64_C(0xD1342543DE82EF95) + 1, dirtied = 0, reclaimed = 0;
+    uint64_t state = (uint64_t)(uintptr_t)argument * UINT64_C(0xD1342543DE82EF95) + 1;
+    uint64_t picked = 0, dirtied = 0, reclaimed = 0;
     while (now() < storm_end) {
         unsigned char *page = memory + (next_random(&state) % page_count) * PAGE;
         dirty(page, dirtied++);
-        if (reclaim_every && dirtied % reclaim_every == 0 && madvise(page, PAGE, MADV_PAGEOUT) == 0) {
+        if (reclaim_every && ++picked % reclaim_every == 0 && madvise(page, PAGE, MADV_PAGEOUT) == 0) {
             reclaimed++;
             for (int change = 0; change < BUSY_CHANGES; change++, usleep(BUSY_PAUSE_US))
                 dirty(page, dirtied++);
@@ -172,6 +173,10 @@ int main(int argc, char **argv)
         pthread_join(handles[i], NULL);
     if (started < threads)
         return 1;
+    if (reclaim_every && !atomic_load(&pages_reclaimed)) {
+        fputs("swapstorm: no page was given up: MADV_PAGEOUT needs Linux 5.4, and more than a moment\n", stderr);
+        return 1;
+    }
     printf("{\"mebibytes\": %lu, \"threads\": %lu, \"seconds\": %.3f, \"fill_seconds\": %.3f, "
            "\"filled_mebibytes\": %.1f, \"pages_dirtied\": %llu, \"pages_reclaimed\": %llu}\n",
            mebibytes, threads, now() - storm_start, fill_seconds, (double)filled / 256.0,
