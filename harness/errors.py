@@ -31,6 +31,10 @@ class InfrastructureError(HarnessError):
     """The lab, not the thing under test, failed: the answer is unknown."""
 
 
+class StoreError(InfrastructureError):
+    """What was found out cannot be kept: doing it again would be no better."""
+
+
 class DeadlineError(InfrastructureError):
     """A condition did not come true in the time that was given for it."""
 

@@ -143,7 +143,9 @@ class Front:
         terminal.section("DRBD divergence harness")
         console = Console(file=getattr(terminal._tw, "_file", sys.stdout), highlight=False)
         print_report(self.store.run(), self.all_results(), console)
-        terminal.write_line(f"report: {(self.store.directory / 'report.html').resolve()}")
+        report = self.store.directory / "report.html"
+        if report.exists():
+            terminal.write_line(f"report: {report.resolve()}")
 
 
 class Voice:

@@ -91,8 +91,8 @@ def _refused(trial: Trial) -> bool:
 
 def _apart(trial: Trial) -> bool:
     """Whether a migration failed and left the nodes without each other: no guest may move between them."""
-    migrations = trial.evidence.migrations
-    return bool(migrations) and migrations[-1].outcome is MigrationOutcome.FAILED and not roles.connected(trial.resource)
+    failed = [one for one in trial.evidence.migrations[-1:] if one.outcome is MigrationOutcome.FAILED]
+    return bool(failed) and not roles.connected(trial.resource)
 
 
 def _two_readings(trial: Trial) -> None:

@@ -68,10 +68,7 @@ def migrate(
             moved = _not_opened(resource, str(refused))
         else:
             # Two that do not see each other are both Primary whatever is allowed: the guest would read another's data.
-            if roles.connected(resource):
-                moved = _move(guest, target, wish, midway)
-            else:
-                moved = _not_opened(resource, "")
+            moved = _move(guest, target, wish, midway) if roles.connected(resource) else _not_opened(resource)
     finally:
         # A node that was lost on the way cannot be told; whoever mends it sets the roles.
         with contextlib.suppress(HarnessError):
@@ -98,7 +95,7 @@ class _Moved:
     samples: tuple[Mapping[str, object], ...] = ()
 
 
-def _not_opened(resource: Resource, words: str) -> _Moved:
+def _not_opened(resource: Resource, words: str = "") -> _Moved:
     """A no is DRBD's answer to the question only while both nodes are there to be asked."""
     if roles.connected(resource):
         return _Moved(MigrationOutcome.REFUSED, words)

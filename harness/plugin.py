@@ -5,6 +5,7 @@ A finding FAILS; machinery that failed is an ERROR.  Everything a cell does is o
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -336,8 +337,12 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """The run's own report, and the exit code: 1 a finding, 2 inconclusive or machinery, 3 nothing ran, 4 usage."""
     front = session.config.stash.get(_FRONT, None)
     if front is not None:
-        front.write_report()
         session.exitstatus = front.exit_status(session)
+        try:
+            front.write_report()
+        except HarnessError as trouble:
+            print(f"\n{trouble}", file=sys.stderr)
+            session.exitstatus = session.exitstatus or 2
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

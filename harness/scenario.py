@@ -74,9 +74,9 @@ def conclude(trial: Trial, owning: Owning, method: str) -> None:
         trial.repair()
     except HarnessError as trouble:
         trial.fail(trouble)
-    # Where an oracle failed, the kernel logs are what tells why.
-    trial.keep_console()
+    # Where an oracle failed, the consoles and the kernel logs are what tells why.
     try:
+        trial.keep_console()
         trial.close_logs()
     except HarnessError as trouble:
         trial.fail(trouble)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 
 from harness.drbd import Resource
-from harness.errors import DeadlineError, HarnessError, InfrastructureError, LostNodeError
+from harness.errors import DeadlineError, HarnessError, InfrastructureError, LostNodeError, StoreError
 from harness.guest import Guest
 from harness.judge import Controls, control_outcome, judge
 from harness.lab.base import Lab
@@ -135,9 +135,12 @@ class Session:
             result = self._after_controls(cell)
             if not _lost(cell, result) or self._gave_up is not None:
                 return result
-        except HarnessError:
+        except StoreError:
+            raise
+        except HarnessError as trouble:
             if self._gave_up is not None:
                 raise
+            self.say(f"{cell.id}: {trouble}")
         self.say(f"{cell.id}: once more")
         return self._after_controls(cell)
 

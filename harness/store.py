@@ -24,7 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from harness.errors import UsageError
 from harness.model import SCHEMA_VERSION, Cell, Evidence, Run, Verdict
-from harness.whole import sync_directory, write_whole
+from harness.whole import make_directory, sync_directory, write_whole
 
 T = TypeVar("T")
 
@@ -139,12 +139,12 @@ class Store:
     # ----------------------------------------------------------------- its cells
 
     def begin(self, cell: Cell) -> Attempt:
-        """The next attempt at ``cell``."""
+        """The next attempt at ``cell``; :class:`~harness.errors.StoreError` where there is no room for it."""
         parent = self._cell(cell.id)
-        parent.mkdir(parents=True, exist_ok=True)
+        make_directory(parent)
         number = max(self._numbers(cell.id), default=0) + 1
         attempt = Attempt(cell, number, parent / str(number))
-        attempt.directory.mkdir()
+        make_directory(attempt.directory, new=True)
         for directory in (parent, parent.parent, self.directory):
             sync_directory(directory)
         return attempt

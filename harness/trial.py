@@ -150,6 +150,9 @@ class Trial:
         """Preconditions: healthy, nothing out of sync, replicas equal; the capture of both kernel logs starts."""
         with self.phase("begin"):
             self._kernel_cursors = {node.name: node.log.mark(f"{self.cell.id} begins") for node in self.nodes}
+            # For now: where the preconditions are never reached, the alarms of the cell are those on the way to them.
+            self._watched_from = dict(self._kernel_cursors)
+            self._events_from = self.resource.events(self.lab.a).cursor()
             if self.cell.fault is Fault.STANDALONE:
                 faults.stand_alone(self.resource)
                 self.struck("both nodes were made StandAlone before the cell")
@@ -221,7 +224,9 @@ class Trial:
     def drop_guest(self) -> None:
         """End the guest; the session starts another one where one is needed."""
         if self.guest is not None:
-            self.keep_console()
+            # What it said is worth keeping, but it must not live on for that.
+            with contextlib.suppress(HarnessError):
+                self.keep_console()
             self.guest.destroy()
         self.guest_died()
 

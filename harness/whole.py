@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
 
-from harness.errors import InfrastructureError
+from harness.errors import StoreError
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path``; :class:`InfrastructureError` where that cannot be, and what was there stays."""
+    """Write ``content`` to ``path``; :class:`StoreError` where that cannot be, and what was there stays."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         with unfinished.open("xb") as file:
@@ -18,18 +19,32 @@ def write_whole(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
-        sync_directory(path.parent)
     except OSError as error:
         why = f"{path} cannot be written: {error.strerror or error}; what was kept before is still there"
-        raise InfrastructureError(why) from error
+        raise StoreError(why) from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        # Where nothing can be written, removing may be impossible too; the reason is what was said first.
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+    sync_directory(path.parent)
+
+
+def make_directory(path: Path, *, new: bool = False) -> None:
+    """Make ``path`` and what it is in; :class:`StoreError` where that cannot be, or where ``new`` and it is there."""
+    try:
+        path.mkdir(parents=True, exist_ok=not new)
+    except OSError as error:
+        raise StoreError(f"the folder {path} cannot be made: {error.strerror or error}") from error
 
 
 def sync_directory(path: Path) -> None:
-    """Make the names in a directory as durable as the files' content."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    """Make the names in a directory as durable as the files' content; :class:`StoreError` where that cannot be."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        why = f"{path} cannot be synced: {error.strerror or error}; what was just put there may not survive a power cut"
+        raise StoreError(why) from error

@@ -1,4 +1,4 @@
-"""What libvirt says of a live migration: its figures, and whether it refused for safety."""
+"""What libvirt says of a live migration: its figures."""
 
 from __future__ import annotations
 

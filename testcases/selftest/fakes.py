@@ -91,22 +91,27 @@ def in_order(steps: Sequence[str], *wanted: str) -> bool:
 
 
 class FakeLog:
-    """A kernel log with one line of its own."""
+    """A kernel log: ``text`` is in it wherever one begins to read, what it ``says`` from there on only."""
 
     def __init__(self, story: Story, name: str) -> None:
         self._story = story
         self.name = name
         self.text = "6,1,1000,-;quiet\n"
+        self.said: list[str] = []
+
+    def says(self, line: str) -> None:
+        """Now, and not before."""
+        self.said.append(f"{line}\n")
 
     def mark(self, what: str) -> int:
         self._story(f"mark {self.name}: {what}")
-        return 0
+        return len(self.said)
 
     def raw(self, cursor: int) -> str:
-        return self.text
+        return self.text + "".join(self.said[cursor:])
 
     def lines(self, cursor: int) -> tuple[KernelLine, ...]:
-        return parse_kmsg(self.text)
+        return parse_kmsg(self.raw(cursor))
 
 
 class LibvirtSaid(libvirt.libvirtError):  # type: ignore[misc]
@@ -222,6 +227,7 @@ class FakeLab:
     def revive(self, node: FakeNode) -> None:
         self.story(f"revive {node.name}")
         node.alive = True
+        node.log.said.clear()
 
 
 # --------------------------------------------------------------------------- DRBD

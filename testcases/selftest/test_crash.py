@@ -16,11 +16,12 @@ from harness import crash, journey, roles, wait
 from harness.errors import DeadlineError, HarnessError, LostGuestError, LostNodeError, RefusedError
 from harness.guest import Guest
 from harness.judge import judge
-from harness.model import CacheMode, Canary, Cell, Crash, VerdictKind, Widener
+from harness.model import Arm, CacheMode, Canary, Cell, Crash, VerdictKind, Widener
 from harness.workloads import Recovered
 
 NODE = Cell("ext4-buffered", cache=CacheMode.NONE, crash=Crash.NODE, seconds=0)
 QEMU, RESET = replace(NODE, crash=Crash.QEMU), replace(NODE, crash=Crash.RESET)
+DIGEST = "drbd r0/0 drbd0: Digest integrity check FAILED: 64s +4096"
 STRUCK = {Crash.NODE: "kill nodea", Crash.QEMU: "kill the guest", Crash.RESET: "reset the guest"}
 
 
@@ -329,6 +330,26 @@ def test_a_crash_has_struck_and_what_was_resynced_is_counted(staged: Callable[..
     stage.lab.story.when["rejoin nodea"] = lambda: setattr(stage.lab.a.log, "text", resynced)
     found = stage.play()
     assert found.struck and found.aftermath and found.aftermath.resynced_kib == 48
+
+
+def test_what_the_digest_noticed_before_the_power_cut_and_after_it_is_counted(
+    staged: Callable[..., Crashing],
+) -> None:
+    stage = staged(replace(NODE, arm=Arm(integrity="crc32c")))
+    log = stage.lab.a.log
+    log.says(f"4,1,1000000,-;{DIGEST}")
+
+    def early() -> None:
+        # Done to reach the preconditions: in the cell's log, and none of its alarms.
+        del stage.lab.story.when["compare"]
+        log.says(f"4,2,1100000,-;{DIGEST}")
+
+    stage.lab.story.when["compare"] = early
+    stage.lab.story.when["canary on /dev/vdb2"] = lambda: log.says(f"4,3,1200000,-;{DIGEST}")
+    stage.lab.story.when["rejoin nodea"] = lambda: log.says(f"4,1,1000,-;{DIGEST}")
+    found = stage.play()
+    assert found.alarms is not None and len(found.alarms.failures) == 2, found.alarms
+    assert stage.raw("kmsg-nodea-before-power-cut.txt").count(DIGEST) == 2
 
 
 def test_only_what_was_sent_before_a_power_cut_was_exposed(staged: Callable[..., Crashing]) -> None:

@@ -19,9 +19,30 @@ EARLY = (RECORDINGS / "10.0-raw-layer.txt").read_text()
 def test_each_write_has_its_time() -> None:
     assert durations(FLUSHED) == (0.40, 0.40, 0.70)
     assert durations(EARLY) == (0.00, 0.40, 0.30)
-    assert durations("4 KiB, 1 ops; 01:00:02.50 sec (1 KiB/sec and 1 ops/sec)\n") == (3602.5,)
-    assert durations("4 KiB, 1 ops; 01:02.50 sec (1 KiB/sec and 1 ops/sec)\n") == (62.5,)
-    assert durations("read 4096/4096 bytes at offset 0\n") == ()
+    wrote = "wrote 4096/4096 bytes at offset 0\n4 KiB, 1 ops; "
+    assert durations(f"{wrote}0:00:01.50 (2.66 KiB/sec and 0.67 ops/sec)\n") == (1.5,), "so it tells from 1 s on"
+    assert durations(f"{wrote}1:01:02.50 (1 KiB/sec and 1 ops/sec)\n") == (3662.5,)
+    assert durations("read 4096/4096 bytes at offset 0\n4 KiB, 1 ops; 00.40 sec (1 KiB/sec and 1 ops/sec)\n") == ()
+
+
+def test_the_order_of_the_writes_is_not_the_one_in_which_they_ended() -> None:
+    lines = EARLY.splitlines(keepends=True)
+    assert durations("".join(lines[2:4] + lines[4:6] + lines[0:2])) == durations(EARLY)
+
+
+@pytest.mark.parametrize(("told", "status"), [(FLUSHED, 0), (EARLY, 1)])
+def test_the_status_says_whether_one_did_not_wait(
+    told: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(flushes.shutil, "which", lambda program: program)
+    monkeypatch.setattr(flushes, "probe", lambda program, *, raw: durations(told))
+    qemu_io = tmp_path / "qemu-io"
+    qemu_io.write_text("#!/bin/sh\necho qemu-io version 10.0\necho and more\n")
+    qemu_io.chmod(0o755)
+    assert flushes.main([str(qemu_io)]) == status
+    said = capsys.readouterr().out
+    assert said.startswith("qemu-io version 10.0\non the file itself:\n  a write alone: ")
+    assert said.count("ACKNOWLEDGED BEFORE IT WAS FLUSHED") == 4 * status and len(said.splitlines()) == 9
 
 
 def test_who_is_faster_than_a_flush_did_not_wait_for_one() -> None:

@@ -163,7 +163,7 @@ def test_a_cell_that_nothing_happens_in_has_no_canary(staged: Callable[..., Stag
 # --------------------------------------------------------------------------- a guest that does not move
 
 
-def test_a_split_brain_as_both_became_primary_is_found_and_the_guest_moves_no_more(staged: Callable[..., Stage]) -> None:
+def test_a_split_brain_as_both_became_primary_ends_the_journey(staged: Callable[..., Stage]) -> None:
     stage = staged()
 
     def lose_each_other() -> None:

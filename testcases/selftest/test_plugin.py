@@ -18,7 +18,7 @@ from test_judge import observed, oracles
 
 from harness import front, plugin, session
 from harness.drbd import Resource
-from harness.errors import InfrastructureError
+from harness.errors import InfrastructureError, StoreError
 from harness.guest import Guest
 from harness.model import Cell, Control, Failure, Observed, Stack
 from harness.report.html import evidence_html, write_html
@@ -190,6 +190,21 @@ def test_the_run_is_what_was_chosen(run: Runs, matrix: Path, world: World) -> No
     assert [cell.id for cell in ran.store.run().cells] == ["none-swap"]
     assert world.played == ["host-planted", "host-idle", "host-mutator", "none-swap"], "never without its controls"
     assert ran.status == 0 and ran.outcomes == {"passed": 1, "deselected": 5}
+
+
+@pytest.mark.parametrize(("cells", "status"), [("writeback-swap", 2), ("none-swap", 1)])
+def test_a_report_that_cannot_be_written_is_told_and_no_success(
+    run: Runs, matrix: Path, world: World, monkeypatch: pytest.MonkeyPatch, cells: str, status: int
+) -> None:
+    def full(path: Path, run: object, results: object) -> None:
+        raise StoreError(f"{path.name} cannot be written: No space left on device")
+
+    monkeypatch.setattr(front, "write_html", full)
+    matrix.write_text(MATRIX.replace("DIVERGED", "CLEAN"))
+    ran = run("--matrix", str(matrix), "-k", cells)
+    assert "report.html cannot be written: No space left on device" in ran.err and "Traceback" not in ran.err
+    assert "report: " not in ran.out, "there is none"
+    assert ran.status == status, "a finding stays a finding"
 
 
 # --------------------------------------------------------------------------- what is wrong before it starts

@@ -280,6 +280,29 @@ def test_what_the_digest_noticed_is_counted_on_both_nodes(staged: Callable[..., 
     assert judge(found).kind is VerdictKind.TRANSIENT
 
 
+def test_what_was_noticed_before_the_preconditions_held_is_no_alarm(staged: Callable[..., Stage]) -> None:
+    stage = staged(ALARMED)
+    log, when = stage.lab.a.log, stage.lab.story.when
+
+    def early() -> None:
+        del when["compare"]
+        log.says(f"4,1,1000000,-;{DIGEST}")
+
+    when["compare"] = early
+    when["work 10"] = lambda: log.says(f"4,2,1200000,-;{DIGEST}")
+    found = stage.play()
+    assert found.alarms is not None and found.alarms.detections == 1 and len(log.said) == 2
+
+
+def test_what_another_cell_left_is_no_alarm_of_one_that_could_not_begin(staged: Callable[..., Stage]) -> None:
+    stage = staged(ALARMED)
+    stage.lab.a.log.says(f"4,1,1000000,-;{DIGEST}")
+    stage.lab.story.broken["compare"] = LostNodeError("gone")
+    found = stage.play()
+    assert found.failure is not None and found.failure.phase == "begin"
+    assert found.alarms is not None and found.alarms.detections == 0
+
+
 # --------------------------------------------------------------------------- when something fails
 
 PHASES = {

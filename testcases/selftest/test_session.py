@@ -1,4 +1,4 @@
-"""A run in progress: controls first and once, one rebuild, a guest that is replaced, and never silence."""
+"""A run in progress: controls first and once, one rebuild between answers, a guest that is replaced, never silence."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from fakes import FakeGuest, FakeLab, FakeResource, Story
+from fakes import FakeGuest, FakeLab, FakeResource, Story, in_order
 from test_judge import evidence as judged_evidence
 from test_judge import observed, oracles
 
 from harness import session as module
 from harness.drbd import Resource
-from harness.errors import DeadlineError, HarnessError, InfrastructureError, LostNodeError
+from harness.errors import DeadlineError, HarnessError, InfrastructureError, LostNodeError, StoreError
 from harness.guest import Guest
 from harness.judged import judged_results
 from harness.lab.base import Lab
@@ -453,6 +453,30 @@ def test_a_cell_that_is_lost_twice_is_answered(stage: Stage) -> None:
         assert verdict(session.play(SWAP)) is VerdictKind.INCONCLUSIVE
         assert verdict(session.play(OTHER)) is VerdictKind.CLEAN
     assert stage.played.count(SWAP.id) == 2 and len(stage.labs) == 1
+
+
+def test_what_cannot_be_kept_is_not_played_again(stage: Stage) -> None:
+    def full(cell: Cell, turn: int) -> dict[str, Any]:
+        if cell == SWAP:
+            raise StoreError("evidence.json cannot be written: No space left on device")
+        return {}
+
+    stage.finds = full
+    with stage.session as session, pytest.raises(StoreError, match="No space left"):
+        session.play(SWAP)
+    assert stage.played.count(SWAP.id) == 1
+
+
+def test_why_a_cell_is_played_again_is_said(stage: Stage) -> None:
+    def once(cell: Cell, turn: int) -> dict[str, Any]:
+        if cell == SWAP and turn == 1:
+            raise DeadlineError("the guest did not start within 60 s")
+        return {}
+
+    stage.finds = once
+    with stage.session as session:
+        assert verdict(session.play(SWAP)) is VerdictKind.CLEAN
+    assert in_order(stage.said, f"{SWAP.id}: the guest did not start within 60 s", f"{SWAP.id}: once more")
 
 
 # --------------------------------------------------------------------------- the guest

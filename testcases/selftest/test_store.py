@@ -7,6 +7,7 @@ import math
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.errors import InfrastructureError, UsageError
+from harness.errors import StoreError, UsageError
 from harness.model import (
     CacheMode,
     Cell,
@@ -352,8 +353,46 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_rubbish(store: Store, mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(InfrastructureError, match=r"evidence\.json cannot be written: No space left on device"):
+    with pytest.raises(StoreError, match=r"evidence\.json cannot be written: No space left on device"):
         attempt.save(FULL)
     monkeypatch.undo()
     assert store.evidence(SWAP.id) == BARE
     assert [path.name for path in attempt.directory.iterdir()] == ["evidence.json"]
+
+
+def test_why_a_write_failed_is_said_also_where_nothing_can_be_removed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = store.begin(SWAP)
+
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "open", read_only)
+    monkeypatch.setattr(Path, "unlink", read_only)
+    with pytest.raises(StoreError, match=r"evidence\.json cannot be written: Read-only file system"):
+        attempt.save(FULL)
+
+
+def test_what_is_written_but_not_synced_is_told_as_that(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempt = store.begin(SWAP)
+    real = os.fsync
+
+    def files_only(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(5, "Input/output error")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", files_only)
+    with pytest.raises(StoreError, match=r"/1 cannot be synced: Input/output error; what was just put there may not"):
+        attempt.save(FULL)
+    assert store.evidence(SWAP.id) is not None
+
+
+def test_an_attempt_that_cannot_begin_gets_a_sentence(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(StoreError, match=r"the folder .*none-swap.* cannot be made: No space left on device"):
+        store.begin(SWAP)
