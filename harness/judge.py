@@ -118,9 +118,24 @@ def harm(evidence: Evidence) -> tuple[str, ...]:
         found.append(
             f"{canary.memory_wrong} of {canary.memory_checked} looks at the guest's memory found a wrong record"
         )
-    if readings is not None and readings.differing and readings.ownership.dead < readings.differing_blocks:
-        found.append(_read_twice(evidence))
+    if readings is not None and readings.differing:
+        stale = _stale(evidence)
+        if stale:
+            found.append(f"{_read_twice(evidence)}, and both replicas hold the same in {stale} of them")
+        elif readings.ownership.dead < readings.differing_blocks:
+            found.append(_read_twice(evidence))
     return tuple(found)
+
+
+def _stale(evidence: Evidence) -> int:
+    """How many blocks the guest read differently although the replicas are equal there and no resync made them so.
+
+    Whoever answered for DRBD did not know what DRBD has.  Whether such a block is in use just now is chance.
+    """
+    readings, comparison, alarms = evidence.readings, evidence.comparison, evidence.alarms
+    if readings is None or comparison is None or (alarms is not None and (alarms.drops or alarms.split_brain)):
+        return 0
+    return len(blocks_of(readings.differing) - blocks_of(comparison.differing))
 
 
 def _read_twice(evidence: Evidence) -> str:

@@ -146,6 +146,30 @@ class Mutator(Workload):
         return owners.application(blocks)
 
 
+class FioVerify(Workload):
+    """fio alone, O_DIRECT: it writes a few MiB and reads them back, all the time; what it reads comes from the host.
+
+    So it meets what a host's page cache or a replica has that is not what was written, also in the moment of a move.
+    """
+
+    name = "fio-verify"
+    writes = True
+
+    def work(self, site: Site, seconds: int) -> Work:
+        """Write and read back; fio goes on after it read something wrong, and counts it."""
+        options: dict[str, Option] = {
+            "filename": site.device, "size": "64m", "rw": "randwrite", "bs": "4k", "direct": True,
+            "ioengine": "libaio", "iodepth": 16, "verify": "crc32c", "verify_backlog": 1024, "verify_fatal": False,
+            "continue_on_error": "verify", "time_based": True, "runtime": seconds, "randrepeat": False,
+        }  # fmt: skip
+        ran = run_fio(site.runner, (Job("verified", options),), None, name=self.name, timeout=seconds + MARGIN_SECONDS)
+        return _worked(ran)
+
+    def owners(self, site: Site, blocks: Iterable[int]) -> Mapping[int, Owned]:
+        """The application's own data, all of it."""
+        return owners.application(blocks)
+
+
 class Swap(Workload):
     """A storm over anonymous memory that is larger than the guest's RAM, swapping to the device."""
 
@@ -330,7 +354,8 @@ def _worked(ran: FioRun) -> Work:
 
 
 _ALL = (
-    Workload(), Planted(), Mutator(), Swap(), SwapReclaim(), Ext4Buffered(), Ext4Mmap(), Ext4Cut(), Ext4Mutator(),
+    Workload(), Planted(), Mutator(), FioVerify(),
+    Swap(), SwapReclaim(), Ext4Buffered(), Ext4Mmap(), Ext4Cut(), Ext4Mutator(),
 )  # fmt: skip
 WORKLOADS: Mapping[str, Workload] = {workload.name: workload for workload in _ALL}
 

@@ -260,8 +260,17 @@ def test_dead_blocks_that_read_differently_are_a_divergence_with_a_reason() -> N
     assert any("reads 3 blocks differently on nodeb than on nodea (3 dead)" in why for why in verdict.reasons)
 
 
-def test_dead_blocks_that_read_differently_are_never_clean() -> None:
-    doubted(read_twice(dead=3), "the guest reads 3 blocks differently on nodeb than on nodea (3 dead)")
+def test_blocks_that_read_differently_over_equal_replicas_are_corrupt_dead_or_not() -> None:
+    verdict = judge(read_twice(dead=3), HELD)
+    assert verdict.kind is VerdictKind.CORRUPT
+    assert "on nodea (3 dead), and both replicas hold the same in 3 of them" in verdict.sentence
+    verdict = judge(read_twice(dead=3, **oracles({5, 6}, {5, 6})), HELD)
+    assert verdict.kind is VerdictKind.CORRUPT and "the same in 1 of them" in verdict.sentence
+
+
+def test_dead_blocks_that_read_differently_and_that_a_resync_may_have_made_equal_are_never_clean() -> None:
+    cut = {"cell": replace(MOVED, fault=Fault.LINK_CUT), "struck": True}
+    doubted(read_twice(dead=3, alarms=Alarms(drops=1), **cut), "the guest reads 3 blocks differently on nodeb than on")
 
 
 def test_readings_that_agree_are_no_news() -> None:

@@ -33,7 +33,18 @@ settings.load_profile("unhurried")
 
 SHIPPED = Path(__file__).parents[1] / "matrices"
 WORKLOADS = frozenset(
-    {"planted", "idle", "mutator", "swap", "swap-reclaim", "ext4-buffered", "ext4-mmap", "ext4-cut", "ext4-mutator"}
+    {
+        "planted",
+        "idle",
+        "mutator",
+        "fio-verify",
+        "swap",
+        "swap-reclaim",
+        "ext4-buffered",
+        "ext4-mmap",
+        "ext4-cut",
+        "ext4-mutator",
+    }
 )
 
 
@@ -95,6 +106,11 @@ def test_migration_moves_every_cache_mode_there_and_back() -> None:
     assert all(cell.migrations == 2 and not cell.unsafe_migration and cell.fault is None for cell in cells)
     for workload in ("idle", "mutator", "swap-reclaim", "ext4-buffered"):
         assert {cell.cache for cell in cells if cell.workload == workload} == set(CacheMode)
+    read_back = {cell.cache: cell.expected for cell in cells if cell.workload == "fio-verify"}
+    assert {cache for cache, wanted in read_back.items() if wanted and VerdictKind.CORRUPT in wanted.verdicts} == {
+        CacheMode.UNSAFE
+    }
+    assert CacheMode.NONE in read_back and CacheMode.WRITEBACK in read_back, "or nobody knows that it is the cache mode"
     weak = [cell for cell in cells if cell.arm.protocol is not Protocol.C]
     assert {cell.arm.protocol for cell in weak} == {Protocol.A, Protocol.B}
     assert all(cell.expected and cell.expected.verdicts == (VerdictKind.REFUSED,) for cell in weak)

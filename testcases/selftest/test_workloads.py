@@ -98,7 +98,8 @@ def script(argv: tuple[str, ...]) -> str:
 
 def test_they_are_found_by_their_names() -> None:
     assert set(WORKLOADS) == {
-        "idle", "planted", "mutator", "swap", "swap-reclaim", "ext4-buffered", "ext4-mmap", "ext4-cut", "ext4-mutator",
+        "idle", "planted", "mutator", "fio-verify", "swap", "swap-reclaim",
+        "ext4-buffered", "ext4-mmap", "ext4-cut", "ext4-mutator",
     }  # fmt: skip
     assert all(workload_named(name) is workload for name, workload in WORKLOADS.items())
     with pytest.raises(InfrastructureError, match="there is no workload 'swop'"):
@@ -181,6 +182,18 @@ def test_the_mutator_scribbles_over_the_buffer_it_writes_from(site: Site, runner
     assert int(made[-1]) >= kib * 1024 and scribbler["filename"] in made and scribbler["filename"] in removed
     assert work.facts["writer_write_bytes"] == 4 << 20 and work.seconds > 0
     assert WORKLOADS["mutator"].owners(site, [1])[1].owner is Owner.LIVE
+
+
+def test_fio_verify_reads_back_around_the_page_cache_and_goes_on_after_an_error(
+    site: Site, runner: ScriptedRunner
+) -> None:
+    work = WORKLOADS["fio-verify"].work(site, 7)
+    job = jobs(runner, "fio-verify")["verified"]
+    assert (job["filename"], job["direct"], job["verify"]) == ("/dev/vdb", "1", "crc32c")
+    assert int(job["verify_backlog"]) * 4 < 64 * 1024, "read back while it works, not at the end"
+    assert (job["continue_on_error"], job["time_based"], job["runtime"]) == ("verify", "1", "7")
+    assert "mem" not in job, "nobody scribbles"
+    assert work.seconds > 0 and WORKLOADS["fio-verify"].owners(site, [1])[1].owner is Owner.LIVE
 
 
 def test_the_mutator_on_ext4_writes_a_file(site: Site, runner: ScriptedRunner) -> None:
@@ -272,7 +285,7 @@ CLEAN_FSCK = (0, "Pass 5\n/dev/vdb1: 11/100 files, 200/400 blocks\n", "e2fsck 1.
 
 
 def test_a_workload_without_data_has_nothing_to_recover(site: Site, runner: ScriptedRunner) -> None:
-    for name in ("idle", "planted", "mutator", "swap", "swap-reclaim"):
+    for name in ("idle", "planted", "mutator", "fio-verify", "swap", "swap-reclaim"):
         assert WORKLOADS[name].recover(site) == Recovered()
     assert runner.ran == [], "nothing may write to what is to be looked at"
 
