@@ -81,7 +81,8 @@ def _without_oracles(evidence: Evidence) -> Verdict | None:
     failure = evidence.failure
     if harms := harm(evidence):
         differing = evidence.comparison.differing_blocks if evidence.comparison else 0
-        return _verdict(VerdictKind.CORRUPT, evidence, "; ".join(harms), _also(evidence), differing)
+        also = tuple(reason for reason in _also(evidence) if not any(reason in sentence for sentence in harms))
+        return _verdict(VerdictKind.CORRUPT, evidence, "; ".join(harms), also, differing)
     if failure is not None and failure.kind == REFUSED:
         return _verdict(VerdictKind.REFUSED, evidence, failure.message)
     refused = [one for one in evidence.migrations if one.outcome is MigrationOutcome.REFUSED]

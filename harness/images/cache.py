@@ -159,9 +159,9 @@ def _build_one(plan: _Wanted, cache: Path, progress: Callable[[str], None], stop
         try:
             builder.into(plan.target, plan.recipe, plan.digest, plan.recipes, log, step)
         except StoppedError:
-            log.unlink()
+            log.unlink(missing_ok=True)
             raise
-        log.unlink()
+        log.unlink(missing_ok=True)
         built = _load(plan.target)
     if built is None:
         raise ImageError(f"the image {plan.target} vanished as soon as it was built; is the cache being pruned?")
@@ -276,8 +276,16 @@ def _new_log(cache: Path, name: str) -> Path:
     """An empty log file for one build; the oldest ones of failed builds go."""
     logs = cache / "logs"
     _make_directory(logs)
-    for old in sorted(logs.glob("*.log"), key=lambda path: path.stat().st_mtime)[:-LOGS_KEPT]:
+    for old in sorted(logs.glob("*.log"), key=_modified)[:-LOGS_KEPT]:
         old.unlink(missing_ok=True)
     log = logs / f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}.log"
     log.touch()
     return log
+
+
+def _modified(path: Path) -> float:
+    """When ``path`` was written last, in s; a log that the end of its build has just removed is as new as can be."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return float("inf")

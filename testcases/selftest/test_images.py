@@ -355,6 +355,18 @@ class TestEnsure:
         assert [(image.role, image.suite) for image in found] == wanted
         assert len(builds) == 3
 
+    def test_a_log_that_another_build_removes_meanwhile_is_no_trouble(
+        self, builds: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "logs").mkdir()
+        real = Path.glob
+
+        def one_too_many(path: Path, pattern: str) -> list[Path]:
+            return [*real(path, pattern), *([path / "gone.log"] if pattern == "*.log" else [])]
+
+        monkeypatch.setattr(Path, "glob", one_too_many)
+        assert images.ensure("guest", "trixie", tmp_path, print).role == "guest"
+
     def test_leftovers_of_a_dead_builder_go(self, builds: list[str], recipes: Path, tmp_path: Path) -> None:
         left = tmp_path / "images" / f".guest-trixie-{digest_of(recipes)[:12]}.dead"
         left.mkdir(parents=True)
