@@ -160,7 +160,7 @@ def _difference(different: Sequence[Result], tested: Sequence[Result]) -> str:
     if corrupt:
         whose = joined(dict.fromkeys(row_name(result.cell.row) for result in corrupt))
         cells = plural(len(corrupt), "cell")
-        wrong = f" With {whose} the guest read back something else than it wrote, in {cells}."
+        wrong = f" With {whose} the guest lost data or read back something else than it wrote, in {cells}."
     return f"{sentence}.{wrong}"
 
 

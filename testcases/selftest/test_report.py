@@ -335,7 +335,7 @@ def test_a_difference_is_a_no_even_where_a_control_failed() -> None:
 def test_corrupt_cells_count_the_blocks_the_comparison_found() -> None:
     said = headline([replace(corrupt(), verdict=verdict(VerdictKind.CORRUPT, "Wrong data."))]).sentence
     assert "the replicas differ in 1 of 1 cell: 1 block, 1 of them live data" in said
-    assert "With cache=directsync the guest read back something else than it wrote, in 1 cell." in said
+    assert "With cache=directsync the guest lost data or read back something else than it wrote, in 1 cell." in said
 
 
 @pytest.mark.parametrize("results", [[], [planted()], [not_run()], [refused()], [inconclusive()]])

@@ -441,7 +441,7 @@ def test_lost_records_are_no_difference_between_the_replicas() -> None:
     assert "With cache=unsafe data went wrong in 1 of 2 cells." in said.sentence
     both = headline([lost, diverged()]).sentence
     assert "With cache=none the replicas differ in 1 of 2 cells: 930 blocks" in both
-    assert "With cache=unsafe the guest read back something else than it wrote, in 1 cell." in both
+    assert "With cache=unsafe the guest lost data or read back something else than it wrote, in 1 cell." in both
 
 
 # --------------------------------------------------------------------------- the page
