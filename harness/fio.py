@@ -16,13 +16,14 @@ _WRONG_DATA = 84
 
 @dataclass(frozen=True)
 class FioRun:
-    """What one run of fio did, and how many pieces of wrong data it read back."""
+    """What one run of fio did, how many pieces of wrong data it read back, and its own words on each."""
 
     result: FioResult
     read_back_errors: int
     seconds: float
     stdout: str
     stderr: str
+    failures: tuple[str, ...] = ()
 
 
 def run_fio(
@@ -50,7 +51,7 @@ def run_fio(
         if done.status:
             raise CommandError(done.host, argv, done.status, done.stdout, done.stderr) from unreadable
         raise InfrastructureError(f"fio on {done.host} printed no JSON: {unreadable}") from unreadable
-    wrong = max(failures, sum(1 for job in result.jobs if job.error == _WRONG_DATA))
+    wrong = max(len(failures), sum(1 for job in result.jobs if job.error == _WRONG_DATA))
     if done.status and not wrong:
         raise CommandError(done.host, argv, done.status, done.stdout, done.stderr)
-    return FioRun(result, wrong, done.seconds, done.stdout, done.stderr)
+    return FioRun(result, wrong, done.seconds, done.stdout, done.stderr, failures)

@@ -24,6 +24,9 @@ MAPSTORM = "/usr/lib/drbd-harness/mapstorm"
 MOUNT_POINT = "/mnt/drbd-harness"
 BUFFER = "/dev/shm/drbd-harness-buffer"
 
+# So many of fio's sentences about wrong data are kept: enough to see where it begins and what it is.
+MAX_FAILURES = 64
+
 # Start-up and tear-down of a program on an emulated machine, on top of the time it works.
 MARGIN_SECONDS = 90.0
 
@@ -350,7 +353,7 @@ def _worked(ran: FioRun) -> Work:
         facts[f"{job.name}_write_ios"] = facts.get(f"{job.name}_write_ios", 0.0) + job.write.ios
         facts[f"{job.name}_write_bytes"] = facts.get(f"{job.name}_write_bytes", 0.0) + job.write.bytes
     seconds = max((job.write.runtime_ms for job in ran.result.jobs), default=0) / 1000
-    return Work(seconds or ran.seconds, facts, ran.read_back_errors)
+    return Work(seconds or ran.seconds, facts, ran.read_back_errors, ran.failures[:MAX_FAILURES])
 
 
 _ALL = (

@@ -10,7 +10,7 @@ from typing import Any
 
 # EILSEQ: what fio's verify ends a job with.
 VERIFY_ERROR = 84
-_VERIFY_FAILURE = re.compile(r"^(?:verify: bad |\S+: verify failed at )", re.ASCII | re.MULTILINE)
+_VERIFY_FAILURE = re.compile(r"^(?:verify: bad |\S+: verify failed at ).*", re.ASCII | re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ def parse_fio(text: str) -> FioResult:
     return FioResult(version, tuple(_job(job) for job in jobs))
 
 
-def verify_failures(stderr: str) -> int:
-    """How many blocks fio complained about: ``verify: bad ... header`` and ``crc32c: verify failed at ...``."""
-    return len(_VERIFY_FAILURE.findall(stderr))
+def verify_failures(stderr: str) -> tuple[str, ...]:
+    """What fio said of each wrong block: ``verify: bad ... header``, or ``crc32c: verify failed at ...``."""
+    return tuple(_VERIFY_FAILURE.findall(stderr))
 
 
 def _json(text: str) -> Mapping[str, Any]:

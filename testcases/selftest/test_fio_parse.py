@@ -42,19 +42,21 @@ def test_wrong_data_ends_the_job_and_text_before_the_json_is_passed_over() -> No
     assert not text.startswith("{")
     (job,) = parse_fio(text).jobs
     assert (job.error, job.verify_errors) == (VERIFY_ERROR, 1)
-    assert verify_failures(read("verify-failed.stderr.txt")) == 1
+    assert len(verify_failures(read("verify-failed.stderr.txt"))) == 1
 
 
 def test_wrong_data_that_fio_was_told_to_go_on_after() -> None:
     (job,) = parse_fio(read("verify-failed-three-times.txt")).jobs
     assert (job.error, job.total_err, job.verify_errors) == (VERIFY_ERROR, 3, 3)
-    assert verify_failures(read("verify-failed-three-times.stderr.txt")) == 3
+    words = verify_failures(read("verify-failed-three-times.stderr.txt"))
+    assert len(words) == 3 and words[0].startswith("verify: bad magic header 6167, wanted acca at file")
+    assert [line.partition("offset ")[2].partition(",")[0] for line in words] == ["40960", "81920", "163840"]
 
 
 def test_another_error_is_no_wrong_data() -> None:
     (job,) = parse_fio(GOOD.replace('"error" : 0', '"error" : 5')).jobs
     assert (job.error, job.total_err, job.verify_errors) == (5, 1, 0)
-    assert verify_failures("fio: pid=1, err=5/file:io_u.c:1, func=sync, error=Input/output error\n") == 0
+    assert verify_failures("fio: pid=1, err=5/file:io_u.c:1, func=sync, error=Input/output error\n") == ()
 
 
 def test_percentiles_that_were_not_kept() -> None:

@@ -193,7 +193,14 @@ def test_fio_verify_reads_back_around_the_page_cache_and_goes_on_after_an_error(
     assert int(job["verify_backlog"]) * 4 < 64 * 1024, "read back while it works, not at the end"
     assert (job["continue_on_error"], job["time_based"], job["runtime"]) == ("verify", "1", "7")
     assert "mem" not in job, "nobody scribbles"
+    assert work.notes == ()
     assert work.seconds > 0 and WORKLOADS["fio-verify"].owners(site, [1])[1].owner is Owner.LIVE
+
+
+def test_what_fio_verify_read_wrongly_is_counted_and_kept_in_fios_words(site: Site) -> None:
+    wrong = ScriptedRunner(lambda argv: (84, WRONG_JSON, WRONG_WORDS) if argv[0] == "fio" else (0, "", ""))
+    work = WORKLOADS["fio-verify"].work(replace(site, runner=wrong), 7)
+    assert work.read_back_errors == 3 and len(work.notes) == 3 and "offset 81920" in work.notes[1]
 
 
 def test_the_mutator_on_ext4_writes_a_file(site: Site, runner: ScriptedRunner) -> None:
