@@ -91,7 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """0: each write waited for its flush; 1: one did not; 2: it could not be found out; 4: there is nothing to ask."""
     parser = argparse.ArgumentParser(prog="ci/probe-flush", description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("qemu_io", nargs="?", default="qemu-io", help="the qemu-io to ask (default: the one in PATH)")
-    wanted = parser.parse_args(arguments)
+    try:
+        wanted = parser.parse_args(arguments)
+    except SystemExit as ended:
+        return UsageError.exit_code if ended.code else 0
     try:
         for program in ("strace", wanted.qemu_io):
             if shutil.which(program) is None:

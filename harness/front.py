@@ -49,6 +49,7 @@ class Front:
         self.store = resumed
         #: What is wrong with the tests' own cells, in one sentence each.
         self.wrong: list[str] = []
+        self._report: Path | None = None
         self._resumed = resumed is not None
         self._finished: dict[str, Result] = {}
         if resumed is not None:
@@ -110,7 +111,9 @@ class Front:
     def write_report(self) -> None:
         """``report.html`` in the run's folder."""
         if self.store is not None:
-            write_html(self.store.directory / "report.html", self.store.run(), self.all_results())
+            report = self.store.directory / "report.html"
+            write_html(report, self.store.run(), self.all_results())
+            self._report = report
 
     def heat_map(self) -> list[str]:
         """The heat map for pytest-html's page."""
@@ -143,9 +146,8 @@ class Front:
         terminal.section("DRBD divergence harness")
         console = Console(file=getattr(terminal._tw, "_file", sys.stdout), highlight=False)
         print_report(self.store.run(), self.all_results(), console)
-        report = self.store.directory / "report.html"
-        if report.exists():
-            terminal.write_line(f"report: {report.resolve()}")
+        if self._report is not None:
+            terminal.write_line(f"report: {self._report.resolve()}")
 
 
 class Voice:

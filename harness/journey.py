@@ -186,7 +186,7 @@ def _mend(trial: Trial, fault: Fault) -> None:
     trial.happened(f"the guest is alive on {guest.node.name}")
     # A node that could not be told to forbid two Primaries again would refuse the other's handshake.
     with contextlib.suppress(RefusedError):
-        trial.resource.adm(guest.node, "net-options", "--allow-two-primaries=no")
+        roles.allow_two_primaries(trial.resource, False, guest.node)
     trial.mend()
     trial.reunite_after(roles.other(trial.resource, guest.node), "after the fault")
     roles.only(trial.resource, guest.node)

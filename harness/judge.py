@@ -134,7 +134,9 @@ def _stale(evidence: Evidence) -> int:
     Whoever answered for DRBD did not know what DRBD has.  Whether such a block is in use just now is chance.
     """
     readings, comparison, alarms = evidence.readings, evidence.comparison, evidence.alarms
-    if readings is None or comparison is None or (alarms is not None and (alarms.drops or alarms.split_brain)):
+    if readings is None or comparison is None or evidence.verify is None or not evidence.verify.complete:
+        return 0
+    if alarms is not None and (alarms.drops or alarms.split_brain):
         return 0
     return len(blocks_of(readings.differing) - blocks_of(comparison.differing))
 
@@ -246,6 +248,8 @@ def _oracles(evidence: Evidence) -> Verdict:
         )  # fmt: skip
     alarms = evidence.alarms
     if alarms is not None and (alarms.detections or (alarms.drops and not _cut_off(evidence))):
+        if not alarms.detections and (why := _journey_failed(evidence)):
+            return _inconclusive(evidence, f"the connection was lost {alarms.drops} time(s), and {why}")
         return _verdict(VerdictKind.TRANSIENT, evidence, _healed_by_resync(alarms))
     return _verdict(VerdictKind.CLEAN, evidence, _nothing(evidence), _besides(evidence))
 

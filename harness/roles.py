@@ -26,14 +26,21 @@ def other(resource: Resource, node: Node) -> Node:
     return resource.b if node is resource.a else resource.a
 
 
-def allow_two_primaries(resource: Resource, allowed: bool) -> None:
-    """Allow or forbid that both nodes are Primary.
+# DRBD gives a peer half a second for its answer to a ping.  A node that was starting a guest under emulation missed it
+# just as both were Primary, and that was a split brain of our own making.  Only then: how long DRBD waits for a peer is
+# how long it stays away after a lost connection too, and that is measured.  In tenths of a second.
+_TWO = ("--allow-two-primaries=yes", "--ping-timeout=50")
+_ONE = ("--allow-two-primaries=no", "--ping-timeout=5")
+
+
+def allow_two_primaries(resource: Resource, allowed: bool, *nodes: Node) -> None:
+    """Allow or forbid that both nodes are Primary, on both unless ``nodes`` are given; while it is allowed they are
+    patient with each other.
 
     Raises :class:`RefusedError` with DRBD's words; with protocol A or B it does not allow it.
     """
-    word = "yes" if allowed else "no"
-    for node in (resource.a, resource.b):
-        resource.adm(node, "net-options", f"--allow-two-primaries={word}")
+    for node in nodes or (resource.a, resource.b):
+        resource.adm(node, "net-options", *(_TWO if allowed else _ONE))
 
 
 def promote(resource: Resource, node: Node) -> None:

@@ -19,7 +19,8 @@ from harness.workloads import Planted, Workload
 def play(trial: Trial, workload: Workload, guest: Callable[[], Guest]) -> Evidence:
     """One cell with one of the harness's own workloads; always ends with evidence kept.
 
-    Only what is no :class:`HarnessError` gets out: Ctrl-C and our own bugs, after the evidence is kept.
+    Only what is no :class:`HarnessError` gets out: Ctrl-C and our own bugs, after the evidence is kept; and a
+    :class:`~harness.errors.StoreError` where it cannot be kept.
     """
     try:
         try:

@@ -138,8 +138,12 @@ class Trial:
     def finish(self) -> Evidence:
         """Complete the evidence and keep it."""
         if self.watch is not None:
-            self.keep_canary()
-            self.watch.close()
+            try:
+                self.keep_canary()
+            except HarnessError as trouble:
+                self.fail(trouble)
+            finally:
+                self.watch.close()
         self.note(finished_at=_now(), phases=dict(self._phases))
         self.attempt.save(self.evidence)
         return self.evidence
@@ -333,7 +337,10 @@ class Trial:
     def _reunite(self, deadline: Deadline) -> SplitBrain:
         """Both went their own way: keep their words, then let ``b`` give its own changes up."""
         states = roles.states(self.resource)
-        self.resource.sync()
+        for node in self.nodes:
+            # What a Secondary has is written, and it lets nobody open its device.
+            if node.name in states and states[node.name].local_role == "Primary":
+                self.resource.sync(node)
         differing = self._differing()
         victim = self.lab.b
         self.happened(f"the replicas were apart ({_apart(states)}); {victim.name} gave its own changes up")

@@ -11,7 +11,10 @@ from harness.errors import StoreError
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path``; :class:`StoreError` where that cannot be, and what was there stays."""
+    """Write ``content`` to ``path``; :class:`StoreError` where that cannot be, and what was there stays.
+
+    Also where it is there and could not be made durable.
+    """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         with unfinished.open("xb") as file:

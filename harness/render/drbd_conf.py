@@ -37,9 +37,7 @@ class ResourceSpec:
 
 
 # Without these a verify of 1 GiB takes 80 s under emulation; with them 20-29 MB/s were measured.
-# A peer has half a second for its answer to a ping unless told otherwise.  A node that was starting a guest under
-# emulation missed it as both became Primary, and that was a split brain of our own making.  In tenths of a second.
-VERIFY_NET = (("protocol", "C"), ("verify-alg", "crc32c"), ("max-buffers", "8k"), ("ping-timeout", "50"))
+VERIFY_NET = (("protocol", "C"), ("verify-alg", "crc32c"), ("max-buffers", "8k"))
 VERIFY_DISK = (("c-plan-ahead", "0"), ("c-max-rate", "700M"), ("resync-rate", "700M"))
 
 _TEMPLATE = jinja2.Environment(

@@ -15,7 +15,14 @@ from typing import Any, cast
 import libvirt
 
 from harness.drbd import Resource
-from harness.errors import DeadlineError, InfrastructureError, LostGuestError, LostNodeError, RefusedError
+from harness.errors import (
+    CommandError,
+    DeadlineError,
+    InfrastructureError,
+    LostGuestError,
+    LostNodeError,
+    RefusedError,
+)
 from harness.guest import AttachedDisk, Guest
 from harness.lab.base import Lab
 from harness.model import (
@@ -393,7 +400,7 @@ class FakeResource:
             case "attach":
                 self.disks[node.name] = "UpToDate"
             case "net-options":
-                node.net["allow-two-primaries"] = words[1].rpartition("=")[2]
+                node.net |= dict(word.removeprefix("--").split("=") for word in words[1:])
             case _:
                 raise AssertionError(f"unknown to the fake: drbdadm {words}")
 
@@ -414,6 +421,8 @@ class FakeResource:
         self.lab.story("sync" if node.name == "nodea" else f"sync {node.name}")
         if not node.alive:
             raise LostNodeError(f"{node.name} does not answer")
+        if self.roles[node.name] != "Primary":
+            raise CommandError(node.name, ["blockdev"], 1, "", "Wrong medium type")
 
     def verify(self) -> tuple[Verify, str, str]:
         self.lab.story("verify")

@@ -22,6 +22,7 @@ from harness.errors import (
     LostGuestError,
     LostNodeError,
     RefusedError,
+    StoreError,
 )
 from harness.judge import judge
 from harness.model import (
@@ -195,7 +196,9 @@ def test_a_refused_migration_is_not_tried_again_and_the_cell_goes_on(staged: Cal
 
 def test_drbds_refusal_is_one_too(staged: Callable[..., Stage]) -> None:
     stage = staged()
-    stage.resource.refuses["nodea net-options --allow-two-primaries=yes"] = ["two primaries need protocol C"]
+    stage.resource.refuses["nodea net-options --allow-two-primaries=yes --ping-timeout=50"] = [
+        "two primaries need protocol C"
+    ]
     found = stage.play()
     assert outcomes(found) == [("nodea", "nodeb", "refused", "work")] and rests(stage)
 
@@ -298,7 +301,7 @@ def test_a_target_that_lost_its_power_gets_it_back_and_joins(staged: Callable[..
     found = stage.play()
     assert found.failure is None, found.failure
     assert in_order(stage.steps, "migrate nodea to nodeb", "kill nodeb",
-                    "adm nodea net-options --allow-two-primaries=no", "revive nodeb", "rejoin nodeb",
+                    "adm nodea net-options --allow-two-primaries=no --ping-timeout=5", "revive nodeb", "rejoin nodeb",
                     "follow nodeb", "adm nodeb secondary", "adm nodea primary", "quiesce")  # fmt: skip
     assert stage.raw("kmsg-nodeb-before-power-cut.txt") == "6,1,1000,-;quiet\n", "its last words"
     assert [one.outcome for one in found.migrations] == [FAILED, COMPLETED, COMPLETED]
@@ -609,3 +612,16 @@ def test_one_move_of_a_test_of_ones_own(staged: Callable[..., Stage]) -> None:
     assert journey.move(trial).number == 3
     trial.release()
     assert not stage.guest.living and rests(stage)
+
+
+def test_records_that_cannot_be_kept_do_not_cost_the_evidence(
+    staged: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = staged()
+
+    def full() -> None:
+        raise StoreError("canary.txt cannot be written: No space left on device")
+
+    monkeypatch.setattr(stage.trial, "keep_canary", full)
+    stage.play()
+    assert stage.kept().failure and "canary left" in stage.steps

@@ -273,6 +273,18 @@ def test_dead_blocks_that_read_differently_and_that_a_resync_may_have_made_equal
     doubted(read_twice(dead=3, alarms=Alarms(drops=1), **cut), "the guest reads 3 blocks differently on nodeb than on")
 
 
+def test_a_difference_of_dead_blocks_is_not_judged_over_a_verify_that_did_not_end() -> None:
+    unfinished = replace(evidence(SWAP).verify, source=NodeVerify("nodea", True, False, ()))  # type: ignore[type-var]
+    assert kind(read_twice(dead=3, verify=unfinished)) is VerdictKind.INCONCLUSIVE
+
+
+def test_a_guest_that_never_moved_is_no_answer_although_a_resync_made_all_equal() -> None:
+    failed = tuple(moved(number, MigrationOutcome.FAILED, words="not connected") for number in (1, 2))
+    verdict = judge(journey(migrations=failed, alarms=Alarms(drops=1)), HELD)
+    assert verdict.kind is VerdictKind.INCONCLUSIVE and "migration 1 failed: not connected" in verdict.sentence
+    assert kind(journey(alarms=Alarms(drops=1))) is VerdictKind.TRANSIENT
+
+
 def test_readings_that_agree_are_no_news() -> None:
     assert kind(journey(readings=Readings(BLOCKS, "nodea", "nodeb"))) is VerdictKind.CLEAN
 

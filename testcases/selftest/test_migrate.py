@@ -24,6 +24,8 @@ UNSAFE = LibvirtSaid(
     "Unsafe migration: Migration may lead to data corruption if disks use cache other than none or directsync",
     libvirt.VIR_ERR_MIGRATE_UNSAFE,
 )
+TWO = "net-options --allow-two-primaries=yes --ping-timeout=50"
+ONE = "net-options --allow-two-primaries=no --ping-timeout=5"
 UNDER_WAY: dict[str, object] = {"type": 2, "memory_iteration": 2, "memory_total": 1 << 28}
 
 
@@ -54,7 +56,8 @@ class Stage:
     def rests_on(self, name: str) -> bool:
         """Whether that node, where the guest is, is the only Primary, and two are not allowed any more."""
         other = "nodea" if name == "nodeb" else "nodeb"
-        forbidden = all(node.net.get("allow-two-primaries") == "no" for node in (self.lab.a, self.lab.b))
+        alone = {"allow-two-primaries": "no", "ping-timeout": "5"}
+        forbidden = all(node.net == alone for node in (self.lab.a, self.lab.b))
         return self.guest.node.name == name and forbidden and self.resource.roles == {
             name: "Primary", other: "Secondary"
         }  # fmt: skip
@@ -84,10 +87,10 @@ def test_a_migration_opens_the_roles_moves_and_closes_them(stage: Stage) -> None
     }  # fmt: skip
     went = stage.go()
     assert [step for step in stage.steps if step != "status"] == [
-        "adm nodea net-options --allow-two-primaries=yes", "adm nodeb net-options --allow-two-primaries=yes",
+        f"adm nodea {TWO}", f"adm nodeb {TWO}",
         "adm nodeb primary", "migrate nodea to nodeb", "moved to nodeb",
         "adm nodea secondary", "adm nodeb primary",
-        "adm nodea net-options --allow-two-primaries=no", "adm nodeb net-options --allow-two-primaries=no",
+        f"adm nodea {ONE}", f"adm nodeb {ONE}",
     ]  # fmt: skip
     assert (went.number, went.source, went.target, went.outcome) == (1, "nodea", "nodeb", MigrationOutcome.COMPLETED)
     assert (went.downtime_ms, went.iterations, went.transferred_bytes, went.memory_bytes) == (34, 5, 4096, 1 << 28)
@@ -162,7 +165,7 @@ def test_the_unsafe_flag_is_passed_where_it_is_asked_for(stage: Stage) -> None:
 
 
 def test_drbds_refusal_of_two_primaries_is_one_too(stage: Stage) -> None:
-    stage.resource.refuses["nodeb net-options --allow-two-primaries=yes"] = ["(-139) two primaries need protocol C"]
+    stage.resource.refuses[f"nodeb {TWO}"] = ["(-139) two primaries need protocol C"]
     went = stage.go()
     assert went.outcome is MigrationOutcome.REFUSED and "two primaries need protocol C" in went.words
     assert stage.domain.asked == [], "the guest was never told to move"
@@ -185,7 +188,7 @@ def lose_each_other(stage: Stage) -> None:
 
 def test_a_no_of_two_that_lost_each_other_is_no_refusal(stage: Stage) -> None:
     lose_each_other(stage)
-    stage.resource.refuses["nodeb net-options --allow-two-primaries=yes"] = ["(162) unknown connection"]
+    stage.resource.refuses[f"nodeb {TWO}"] = ["(162) unknown connection"]
     went = stage.go()
     assert went.outcome is MigrationOutcome.FAILED and "(162) unknown connection" in went.words
     assert "nodea Connecting Primary; nodeb StandAlone Secondary" in went.words

@@ -208,7 +208,7 @@ def section(text: str, name: str) -> dict[str, str]:
 def test_the_resource_of_either_generation() -> None:
     text = resource_file(SPEC, 8)
     assert text.startswith("resource r0 {\n") and text.endswith("}\n")
-    assert section(text, "net") == {"protocol": "C", "verify-alg": "crc32c", "max-buffers": "8k", "ping-timeout": "50"}
+    assert section(text, "net") == {"protocol": "C", "verify-alg": "crc32c", "max-buffers": "8k"}
     assert section(text, "disk") == {"c-plan-ahead": "0", "c-max-rate": "700M", "resync-rate": "700M"}
     assert section(text, "on nodea") == {
         "device": "/dev/drbd0 minor 0",
@@ -229,7 +229,6 @@ def test_own_options_replace_the_defaults_once() -> None:
         "protocol": "A",
         "verify-alg": "crc32c",
         "max-buffers": "8k",
-        "ping-timeout": "50",
         "data-integrity-alg": "crc32c",
     }
     assert text.count("protocol ") == 1

@@ -51,6 +51,8 @@ def done(fake: FakeResource) -> list[str]:
     return [step.removeprefix("adm ") for step in fake.lab.story.steps if step.startswith("adm ")]
 
 
+TWO = "net-options --allow-two-primaries=yes --ping-timeout=50"
+ONE = "net-options --allow-two-primaries=no --ping-timeout=5"
 PLAIN = {"nodea": "Primary", "nodeb": "Secondary"}
 
 
@@ -111,7 +113,7 @@ def test_two_primaries_are_allowed_on_both_nodes_first(fake: FakeResource) -> No
     roles.promote(real(fake), node(fake.b))
     assert set(fake.roles.values()) == {"Primary"}
     assert done(fake)[1:] == [
-        "nodea net-options --allow-two-primaries=yes", "nodeb net-options --allow-two-primaries=yes", "nodeb primary"
+        f"nodea {TWO}", f"nodeb {TWO}", "nodeb primary"
     ]  # fmt: skip
 
 
@@ -119,7 +121,7 @@ def test_one_primary_demotes_before_it_promotes_and_forbids_two_in_the_end(fake:
     roles.only(real(fake), node(fake.b))
     assert done(fake) == [
         "nodea secondary", "nodeb primary",
-        "nodea net-options --allow-two-primaries=no", "nodeb net-options --allow-two-primaries=no",
+        f"nodea {ONE}", f"nodeb {ONE}",
     ]  # fmt: skip
     assert fake.roles == {"nodea": "Secondary", "nodeb": "Primary"}
 
@@ -130,7 +132,7 @@ def test_an_arm_of_two_primaries_keeps_its_leave(fake: FakeResource) -> None:
     assert done(fake) == ["nodeb secondary", "nodea primary"]
     fake.arm = None
     roles.only(real(fake), node(fake.a))
-    assert "nodea net-options --allow-two-primaries=no" in done(fake), "nobody knows what is allowed"
+    assert f"nodea {ONE}" in done(fake), "nobody knows what is allowed"
 
 
 def test_a_demotion_waits_while_somebody_holds_the_device_open(fake: FakeResource) -> None:
