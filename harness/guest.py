@@ -77,6 +77,13 @@ class Guest:
         self.node = node
         self.domain = domain
 
+    def aside(self) -> libvirt.virDomain:
+        """The same domain over a connection of its own: to look on while another thread's long call goes on."""
+        try:
+            return self.node.libvirt_aside.lookupByName(NAME)
+        except libvirt.libvirtError as trouble:
+            raise LostGuestError(f"the guest is not known to libvirt on {self.node.name} any more: {trouble}") from None
+
     def found_again(self) -> None:
         """Look the domain up again, after its node's libvirtd was restarted."""
         try:

@@ -111,18 +111,18 @@ def _move(guest: Guest, target: Node, wish: Wish, midway: Callable[[], None] | N
     parameters: dict[str, object] = {libvirt.VIR_MIGRATE_PARAM_URI: f"tcp://{target.address}"}
     if wish.bandwidth_mib:
         parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = wish.bandwidth_mib
-    source, destination = guest.domain, target.libvirt
+    source, destination, seen = guest.domain, target.libvirt, guest.aside()
     began = time.monotonic()
     with guest.agent.held():
         call: Aside[libvirt.virDomain] = Aside(
             lambda: source.migrate3(destination, parameters, flags), f"the migration to {target.name}"
         )
         try:
-            samples, gave_up = _watch(call, source, began + wish.seconds, midway)
+            samples, gave_up = _watch(call, seen, began + wish.seconds, midway)
         except BaseException:
             # It must not go on behind our back.
             with contextlib.suppress(libvirt.libvirtError):
-                source.abortJob()
+                seen.abortJob()
             with contextlib.suppress(libvirt.libvirtError, HarnessError):
                 # It may have been over before it could be told.
                 guest.moved(target, call.result(Deadline.after(ABORT_SECONDS, "the end of the migration")))
@@ -146,14 +146,14 @@ def _move(guest: Guest, target: Node, wish: Wish, midway: Callable[[], None] | N
 
 
 def _watch(
-    call: Aside[libvirt.virDomain], source: libvirt.virDomain, until: float, midway: Callable[[], None] | None
+    call: Aside[libvirt.virDomain], seen: libvirt.virDomain, until: float, midway: Callable[[], None] | None
 ) -> tuple[list[Mapping[str, object]], bool]:
     """Look at it until it ends; tell it to end when its time is over."""
     samples: list[Mapping[str, object]] = []
     gave_up = False
     while not call.ended(LOOK_SECONDS):
         with contextlib.suppress(libvirt.libvirtError):
-            stats = source.jobStats()
+            stats = seen.jobStats()
             if stats.get("type"):
                 samples.append(stats)
         if midway is not None and samples and samples[-1].get("memory_iteration"):
@@ -162,7 +162,7 @@ def _watch(
         if time.monotonic() > until and not gave_up:
             gave_up = True
             with contextlib.suppress(libvirt.libvirtError):
-                source.abortJob()
+                seen.abortJob()
         if time.monotonic() > until + ABORT_SECONDS:
             break
     return samples, gave_up

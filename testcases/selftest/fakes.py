@@ -195,6 +195,8 @@ class FakeNode:
             self.story(f"link of {self.name} {'cut' if 'netem loss' in text else 'joined'}")
         if "systemctl restart" in text:
             self.story(f"{argv[-1]} restarted on {self.name}")
+        if argv[0] == "virsh":
+            self.story(f"libvirt of {self.name} answers")
         return 0, "", ""
 
     def _shown(self) -> str:
@@ -574,6 +576,9 @@ class FakeGuest:
     def moved(self, node: Any, domain: Any) -> None:
         self.story(f"moved to {node.name}")
         self.node, self.domain = node, domain
+
+    def aside(self) -> Any:
+        return self.domain
 
     def found_again(self) -> None:
         self.story("found again")

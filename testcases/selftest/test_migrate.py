@@ -122,6 +122,28 @@ def test_what_is_asked_of_libvirt(stage: Stage) -> None:
     assert not flags & storage, "a second copy of the disk would overwrite what DRBD has there"
 
 
+def test_who_looks_on_does_so_over_a_connection_of_its_own(stage: Stage) -> None:
+    asked: list[str] = []
+
+    class Aside:
+        def jobStats(self) -> dict[str, object]:  # noqa: N802 - libvirt's name
+            asked.append("stats")
+            return dict(UNDER_WAY)
+
+        def abortJob(self) -> None:  # noqa: N802 - libvirt's name
+            asked.append("abort")
+            stage.domain.abortJob()
+
+    def shared(flags: int = 0) -> dict[str, object]:
+        raise AssertionError("two threads over one connection")
+
+    under_way(stage)
+    stage.domain.jobStats = shared  # type: ignore[method-assign]
+    stage.guest.aside = Aside  # type: ignore[method-assign]
+    assert stage.go(seconds=0.03).outcome is MigrationOutcome.ABORTED
+    assert asked.count("abort") == 1 and asked.count("stats") > 1
+
+
 def test_a_limit_on_the_bandwidth_is_handed_on(stage: Stage) -> None:
     stage.go(bandwidth_mib=1)
     assert stage.domain.asked[0][1][libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] == 1
