@@ -82,12 +82,15 @@ class Node:
         Two threads over one may wait for ever: with libvirt 9 the later one's call was never sent (seen once in some
         ten thousand calls; it wakes the earlier one, which is not asleep yet and does not hear it).
         """
-        self._libvirt_aside = self._connected(self._libvirt_aside)
+        if self._libvirt_aside is not None:
+            # Used so seldom that nobody may have noticed its end: it is tried, and not only asked whether it is alive.
+            with contextlib.suppress(libvirt.libvirtError):
+                self._libvirt_aside.getLibVersion()
+                return self._libvirt_aside
+        self._libvirt_aside = self._connect()
         return self._libvirt_aside
 
-    def _connected(self, connection: libvirt.virConnect | None) -> libvirt.virConnect:
-        if connection is not None and connection.isAlive():
-            return connection
+    def _connect(self) -> libvirt.virConnect:
         try:
             return libvirt.open(self.libvirt_uri)
         except libvirt.libvirtError as trouble:
@@ -96,7 +99,8 @@ class Node:
     @property
     def libvirt(self) -> libvirt.virConnect:
         """A connection to its own libvirt, opened at the first use and again when it was lost."""
-        self._libvirt = self._connected(self._libvirt)
+        if self._libvirt is None or not self._libvirt.isAlive():
+            self._libvirt = self._connect()
         return self._libvirt
 
     def forget(self) -> None:

@@ -1,0 +1,101 @@
+"""A node's connections to its libvirt: one to work with, one to look on, each opened again when it is gone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import libvirt
+import pytest
+from fakes import LibvirtSaid
+
+from harness.errors import LostNodeError
+from harness.lab import node as module
+from harness.lab.node import Node
+
+
+@dataclass
+class Connection:
+    """``known``: whether its end was noticed here."""
+
+    gone: bool = False
+    known: bool = True
+    closed: bool = False
+
+    def isAlive(self) -> int:  # noqa: N802 - libvirt's name
+        return int(not (self.gone and self.known))
+
+    def getLibVersion(self) -> int:  # noqa: N802 - libvirt's name
+        if self.gone:
+            raise LibvirtSaid("Cannot write data: Broken pipe")
+        return 11_003_000
+
+    def close(self) -> int:
+        self.closed = True
+        return 0
+
+
+@dataclass
+class Opened:
+    """What was opened, in order."""
+
+    connections: list[Connection] = field(default_factory=list)
+    trouble: BaseException | None = None
+
+    def __call__(self, uri: str) -> Connection:
+        assert uri == "qemu+ssh://nodea/system"
+        if self.trouble is not None:
+            raise self.trouble
+        self.connections.append(Connection())
+        return self.connections[-1]
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
+    made = Opened()
+    monkeypatch.setattr(module.libvirt, "open", made)
+    return made
+
+
+def node() -> Node:
+    class Runner:
+        def close(self) -> None:
+            pass
+
+    return Node("nodea", cast(Any, Runner()), "repl0", "192.0.2.1", "/dev/vdb", "qemu+ssh://nodea/system")
+
+
+def test_both_connections_are_opened_once_and_are_not_the_same(opened: Opened) -> None:
+    one = node()
+    assert one.libvirt is one.libvirt and one.libvirt_aside is one.libvirt_aside
+    assert one.libvirt is not one.libvirt_aside and len(opened.connections) == 2
+
+
+def test_a_connection_whose_end_is_known_is_opened_again(opened: Opened) -> None:
+    one = node()
+    cast(Any, one.libvirt).gone = True
+    assert not cast(Any, one.libvirt).gone and len(opened.connections) == 2
+
+
+def test_the_one_that_looks_on_is_opened_again_also_when_nobody_noticed_its_end(opened: Opened) -> None:
+    one = node()
+    seen = cast(Any, one.libvirt_aside)
+    seen.gone, seen.known = True, False
+    assert not cast(Any, one.libvirt_aside).gone and len(opened.connections) == 2
+
+
+def test_no_libvirt_is_a_lost_node(opened: Opened) -> None:
+    opened.trouble = LibvirtSaid("Connection refused", libvirt.VIR_ERR_SYSTEM_ERROR)
+    for name in ("libvirt", "libvirt_aside"):
+        with pytest.raises(LostNodeError, match="no libvirt on nodea: Connection refused"):
+            getattr(node(), name)
+
+
+def test_both_are_closed_in_the_end_and_left_alone_where_the_power_is_gone(opened: Opened) -> None:
+    one = node()
+    assert one.libvirt and one.libvirt_aside
+    one.forget()
+    assert not any(connection.closed for connection in opened.connections)
+    assert one.libvirt and one.libvirt_aside
+    one.close()
+    assert [connection.closed for connection in opened.connections] == [False, False, True, True]
