@@ -62,7 +62,7 @@ class GuestAgent:
                 # libvirt waits 5 s for an agent to find its feet before it sends the command: a guest in a storm, or
                 # just arrived on another node, may need longer, and a command that was not sent may be sent again.
                 unsent = _UNSENT in str(trouble)
-                if unsent and time.monotonic() < patience and self._active():
+                if unsent and time.monotonic() < patience and self.active():
                     continue
                 raise LostGuestError(f"the agent of {self.host} did not do {command}: {trouble}") from None
 
@@ -74,13 +74,15 @@ class GuestAgent:
                 self.call("guest-ping", timeout=max(1, min(5, int(left))))
                 return
             except LostGuestError:
-                if not self._active():
+                if not self.active():
                     raise LostGuestError(f"{self.host} ended before its agent answered") from None
                 time.sleep(min(0.3, deadline.left()))
 
-    def _active(self) -> bool:
+    def active(self) -> bool:
+        """Whether its domain runs; asked in turn, since the work may be speaking over the same connection."""
         try:
-            return bool(self._domain().isActive())
+            with self._turn:
+                return bool(self._domain().isActive())
         except libvirt.libvirtError:  # a transient domain that ended is not there any more
             return False
 

@@ -114,9 +114,9 @@ class Guest:
         self.node.runner.run(["sh", "-ec", script, "sh", NAME])
 
     def reset(self) -> None:
-        """Press its reset button and wait for the agent of the new boot."""
+        """Press its reset button, also while the work speaks with it, and wait for the agent of the new boot."""
         try:
-            self.domain.reset()
+            self.aside().reset()
         except libvirt.libvirtError as trouble:
             raise LostGuestError(f"the guest was not reset: {trouble}") from None
         self.agent.wait_ready(Deadline.after(AGENT_SECONDS, "the first answer of the agent after the reset"))
@@ -135,7 +135,7 @@ class Guest:
     def alive(self) -> bool:
         """Whether the domain runs and its agent answers."""
         try:
-            if not self.domain.isActive():
+            if not self.agent.active():
                 return False
             self.agent.call("guest-ping", timeout=10)
         except (libvirt.libvirtError, HarnessError):

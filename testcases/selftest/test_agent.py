@@ -234,6 +234,15 @@ def test_while_it_is_held_nobody_else_asks_it_and_then_all_go_on(agent: GuestAge
     assert other.result(Deadline.after(20, "the other")).status == 0
 
 
+def test_whether_it_runs_is_asked_in_turn(agent: GuestAgent) -> None:
+    assert agent.active()
+    with agent.held():
+        other = Aside(agent.active, "another")
+        assert not other.ended(0.05), "two threads over one connection may wait for ever"
+        assert agent.active(), "who holds it may ask"
+    assert other.result(Deadline.after(20, "the other"))
+
+
 def test_the_time_for_which_it_is_held_is_nobodys_fault(
     agent: GuestAgent, domain: Domain, monkeypatch: pytest.MonkeyPatch
 ) -> None:

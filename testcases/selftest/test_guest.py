@@ -1,0 +1,88 @@
+"""The guest's domain: which connection a call takes while the work speaks with the guest over the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import libvirt
+import libvirt_qemu
+import pytest
+from fakes import FakeLab, LibvirtSaid
+
+from harness.errors import LostGuestError
+from harness.guest import NAME, Guest
+from harness.lab.node import Node
+
+
+@dataclass
+class Domain:
+    """``trouble`` is what libvirt says to every call."""
+
+    trouble: BaseException | None = None
+    told: list[str] = field(default_factory=list)
+
+    def _told(self, what: str) -> int:
+        if self.trouble is not None:
+            raise self.trouble
+        self.told.append(what)
+        return 1
+
+    def isActive(self) -> int:  # noqa: N802 - libvirt's name
+        return self._told("isActive")
+
+    def reset(self) -> int:
+        return self._told("reset")
+
+
+@dataclass
+class Connection:
+    domain: Domain
+
+    def lookupByName(self, name: str) -> Domain:  # noqa: N802 - libvirt's name
+        assert name == NAME
+        if self.domain.trouble is not None:
+            raise self.domain.trouble
+        return self.domain
+
+
+class Stage:
+    """A guest whose node has two connections, each with its own handle on the domain."""
+
+    def __init__(self) -> None:
+        self.working, self.looking_on = Domain(), Domain()
+        lab = FakeLab()
+        node = cast(Any, lab.a)
+        node.libvirt, node.libvirt_aside = Connection(self.working), Connection(self.looking_on)
+        self.guest = Guest(cast(Any, lab), cast(Node, node), cast(libvirt.virDomain, self.working))
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
+    made = Stage()
+
+    def answer(domain: Domain, request: str, timeout: int, flags: int) -> str:
+        domain._told("agent")
+        return '{"return": {}}'
+
+    monkeypatch.setattr(libvirt_qemu, "qemuAgentCommand", answer)
+    return made
+
+
+def test_a_reset_does_not_take_the_connection_over_which_the_work_speaks(stage: Stage) -> None:
+    stage.guest.reset()
+    assert stage.looking_on.told == ["reset"]
+    assert stage.working.told == ["agent"], "the new boot's agent answered"
+
+
+def test_a_reset_that_libvirt_does_not_do_is_a_lost_guest(stage: Stage) -> None:
+    stage.looking_on.trouble = LibvirtSaid("Domain not found")
+    with pytest.raises(LostGuestError, match="the guest is not known to libvirt on nodea any more: Domain not found"):
+        stage.guest.reset()
+
+
+def test_a_guest_lives_when_it_runs_and_its_agent_answers(stage: Stage) -> None:
+    assert stage.guest.alive()
+    assert stage.working.told == ["isActive", "agent"] and not stage.looking_on.told
+    stage.working.trouble = LibvirtSaid("Domain not found")
+    assert not stage.guest.alive()
