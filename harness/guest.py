@@ -42,12 +42,13 @@ class AttachedDisk:
 
 
 class Guest:
-    """A guest that is up and whose agent answers."""
+    """A guest that is up and whose agent answers; ``ended`` when it was ended from here."""
 
     def __init__(self, lab: Lab, node: Node, domain: libvirt.virDomain) -> None:
         self.node = node
         self.domain = domain
         self.agent = GuestAgent(lambda: self.domain)
+        self.ended = False
         self._lab = lab
 
     @classmethod
@@ -144,6 +145,7 @@ class Guest:
 
     def destroy(self) -> None:
         """End it, whatever it is doing."""
+        self.ended = True
         with contextlib.suppress(libvirt.libvirtError):
             self.domain.destroy()
 

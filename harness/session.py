@@ -103,8 +103,9 @@ class Session:
     def guest(self) -> Guest:
         """A guest that answers: the warm one, or a new one when it does not."""
         if self._guest is not None and not self._guest.alive():
-            self.say("the guest does not answer any more; starting another")
-            self._guest.destroy()
+            if not self._guest.ended:
+                self.say("the guest does not answer any more; starting another")
+                self._guest.destroy()
             self._guest = None
         if self._guest is None:
             began = time.monotonic()

@@ -544,6 +544,7 @@ class FakeGuest:
         self.domain: Any = FakeDomain(story, self.node, self.agent)
         self.attached = False
         self.living = True
+        self.ended = False
         self.pauses: list[str | None] = ["I/O error"]
 
     def attach(self, device: str, cell: Cell) -> AttachedDisk:
@@ -606,6 +607,7 @@ class FakeGuest:
     def destroy(self) -> None:
         self.story("destroy")
         self.attached = self.living = False
+        self.ended = True
 
 
 class Traveller(FakeGuest):

@@ -490,6 +490,15 @@ def test_a_guest_that_does_not_answer_is_replaced(stage: Stage) -> None:
         assert session.guest is not first
     assert len(stage.guests) == 2 and len(stage.labs) == 1
     assert stage.labs[0].story.steps.count("destroy") == 2
+    assert "the guest does not answer any more; starting another" in stage.said
+
+
+def test_a_guest_that_a_cell_ended_is_not_said_to_be_silent(stage: Stage) -> None:
+    with stage.session as session:
+        first = session.guest
+        first.destroy()
+        assert session.guest is not first
+    assert not any("does not answer" in said for said in stage.said)
 
 
 def test_a_guest_that_cannot_be_started_again_is_tried_again_for_the_next_cell(
