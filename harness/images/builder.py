@@ -18,7 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.images import archive, recipe
-from harness.images.process import Step, run
+from harness.images.archive import Contents
+from harness.images.process import Step, run, search_path
 from harness.images.recipe import ImageError, Recipe
 
 MANIFEST_SCHEMA = 1
@@ -31,6 +32,7 @@ _CACHE_MIB = {"node": 1800, "guest": 900}
 _PACKAGES_OF_TOOLS = {
     "mmdebstrap": "mmdebstrap",
     "genext2fs": "genext2fs",
+    "tune2fs": "e2fsprogs",
     "gcc": "gcc libc6-dev",
     "setpriv": "util-linux",
     "newuidmap": "uidmap",
@@ -69,8 +71,8 @@ def remove_image(directory: Path) -> None:
 
 def check_tools(wanted: Recipe) -> None:
     """Raises :class:`ImageError` that names what to install, or what the kernel forbids, before any work."""
-    tools = ["mmdebstrap", "genext2fs", "gcc", "setpriv"] + (["newuidmap"] if os.geteuid() else [])
-    missing = [tool for tool in tools if not shutil.which(tool)]
+    tools = ["mmdebstrap", "genext2fs", "tune2fs", "gcc", "setpriv"] + (["newuidmap"] if os.geteuid() else [])
+    missing = [tool for tool in tools if not shutil.which(tool, path=search_path())]
     if missing:
         packages = " ".join(_PACKAGES_OF_TOOLS[tool] for tool in missing)
         raise ImageError(
@@ -93,6 +95,17 @@ def check_space(cache: Path, role: str) -> None:
             raise ImageError(f"building the {role} image needs {mib} MiB free in {place}, and only {free} MiB are")
 
 
+def make_filesystem(image: Path, tar: Path, contents: Contents, wanted: Recipe, log: Path, step: Step) -> None:
+    """Make of ``tar``, which holds ``contents``, the sparse filesystem ``image`` that ``wanted`` describes."""
+    blocks, inodes = archive.filesystem_size(contents, wanted.free_mib + wanted.journal_mib)
+    options = ["-B", str(archive.BLOCK_BYTES), "-b", str(blocks), "-N", str(inodes), "-m", "0", "-z", "-L", "root"]
+    step.say("making the filesystem")
+    run(["genext2fs", *options, "-a", str(tar), str(image)], log, step, "making the filesystem")
+    if wanted.journal_mib:
+        journal = ["tune2fs", "-J", f"size={wanted.journal_mib}", str(image)]
+        run(journal, log, step, "giving the filesystem a journal")
+
+
 def _make(work: Path, wanted: Recipe, digest: str, directory: Path, log: Path, step: Step) -> None:
     parts = work / "parts"
     parts.mkdir()
@@ -111,11 +124,8 @@ def _make(work: Path, wanted: Recipe, digest: str, directory: Path, log: Path, s
     kernel.rename(work / "vmlinuz")
     contents = archive.read(tar, version, wanted.initrd_modules)
     (work / "initrd.img").write_bytes(archive.initrd(binaries["initrd.c"].read_bytes(), contents.modules))
-    blocks, inodes = archive.filesystem_size(contents, wanted.free_mib)
     image = work / "root.img"
-    options = ["-B", str(archive.BLOCK_BYTES), "-b", str(blocks), "-N", str(inodes), "-m", "0", "-z", "-L", "root"]
-    step.say("making the filesystem")
-    run(["genext2fs", *options, "-a", str(tar), str(image)], log, step, "making the filesystem")
+    make_filesystem(image, tar, contents, wanted, log, step)
 
     manifest = {
         "schema": MANIFEST_SCHEMA,

@@ -52,6 +52,11 @@ class Step:
         self.progress(f"{self.name}: {what} ({time.monotonic() - self.began:.0f} s)")
 
 
+def search_path() -> str:
+    """Where programs are looked for: an ordinary user's path does not have the directories of e2fsprogs everywhere."""
+    return f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+
+
 def run(argv: Sequence[str], log: Path, step: Step, phase: str, scratch: Path | None = None) -> None:
     """Run ``argv`` with its output appended to ``log``, until it ends or ``step`` is stopped.
 
@@ -60,7 +65,9 @@ def run(argv: Sequence[str], log: Path, step: Step, phase: str, scratch: Path | 
     own, so that none of it outlives a harness that was killed.  Raises :class:`ImageError` with the end of the log.
     """
     # INITRD=No: the kernel packages' hook makes no initrd, this project makes its own.
-    environment = os.environ | {"INITRD": "No", "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
+    environment = os.environ | {
+        "PATH": search_path(), "INITRD": "No", "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"
+    }  # fmt: skip
     wrapped = ["setpriv", "--pdeathsig", "TERM"]
     if scratch is not None:
         environment["TMPDIR"] = str(scratch)

@@ -28,6 +28,7 @@ ROLES = ("node", "guest")
 DEFAULT_SUITE = "trixie"
 COMMON_FILES = "common"
 
+_SIZES = ("free_mib", "journal_mib")
 _LISTS = (
     "components",
     "packages",
@@ -50,13 +51,15 @@ class ImageError(HarnessError):
 class Recipe:
     """What goes into the image of one role and suite.
 
-    ``free_mib`` is the space beyond the content, in MiB; ``programs`` pairs a path in the image with the
-    name of a C source; patterns of ``keep_modules`` are relative to the modules' ``kernel/`` directory.
+    ``free_mib`` is the space beyond the content, in MiB; ``journal_mib`` is the filesystem's journal, 0 for none;
+    ``programs`` pairs a path in the image with the name of a C source; patterns of ``keep_modules`` are relative to
+    the modules' ``kernel/`` directory.
     """
 
     role: str
     suite: str
     free_mib: int
+    journal_mib: int
     components: tuple[str, ...]
     packages: tuple[str, ...]
     exclude: tuple[str, ...]
@@ -115,18 +118,16 @@ def load(role: str, suite: str, directory: Path | None = None) -> Recipe:
     if table.get("schema") != RECIPE_SCHEMA or table.get("role") != role:
         raise ImageError(f"{path} must say schema = {RECIPE_SCHEMA} and role = '{role}'")
     extra = _table(_table(table, "suite", path), suite, path)
-    known = {"schema", "role", "suites", "suite", "free_mib", "programs", *_LISTS}
+    known = {"schema", "role", "suites", "suite", *_SIZES, "programs", *_LISTS}
     for name in [*(set(table) - known), *(set(extra) - set(_LISTS))]:
         raise ImageError(f"{path} has an unknown key '{name}'")
-    free_mib = table.get("free_mib", 0)
-    if not isinstance(free_mib, int) or free_mib < 0:
-        raise ImageError(f"free_mib in {path} must be a whole number of MiB, not {free_mib!r}")
     programs = _table(table, "programs", path)
     lists = {name: _strings(table, name, path) + _strings(extra, name, path) for name in _LISTS}
     return Recipe(
         role=role,
         suite=suite,
-        free_mib=free_mib,
+        free_mib=_mib(table, "free_mib", path),
+        journal_mib=_mib(table, "journal_mib", path),
         programs=tuple(sorted((name, str(source)) for name, source in programs.items())),
         **lists,
     )
@@ -207,6 +208,13 @@ def _table(table: Mapping[str, object], name: str, path: Path) -> dict[str, obje
     value = table.get(name, {})
     if not isinstance(value, dict):
         raise ImageError(f"'{name}' in {path} must be a table")
+    return value
+
+
+def _mib(table: Mapping[str, object], name: str, path: Path) -> int:
+    value = table.get(name, 0)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ImageError(f"{name} in {path} must be a whole number of MiB, not {value!r}")
     return value
 
 

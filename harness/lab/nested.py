@@ -22,6 +22,7 @@ from harness import compare
 from harness.accel import probe
 from harness.errors import HarnessError, InfrastructureError, UsageError
 from harness.images import Image, ensure
+from harness.images.process import search_path
 from harness.images.recipe import suites
 from harness.lab import boot
 from harness.lab import record as records
@@ -350,8 +351,7 @@ def _make_seed(
     size_mib = 16 + sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) // MIB
     path.touch(mode=0o600)
     make = ["mke2fs", "-q", "-F", "-t", "ext2", "-L", "SEED", "-E", "root_owner=0:0", "-d", str(folder)]
-    environment_path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    LocalRunner().run(["env", f"PATH={environment_path}", *make, str(path), f"{size_mib}M"])
+    LocalRunner().run(["env", f"PATH={search_path()}", *make, str(path), f"{size_mib}M"])
     shutil.rmtree(folder)
 
 

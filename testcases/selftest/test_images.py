@@ -12,6 +12,7 @@ import tarfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from threading import Event
@@ -95,6 +96,11 @@ class TestRecipes:
         ("old", "new", "says"),
         [
             ("free_mib = 16", 'free_mib = "much"', "free_mib .* must be a whole number of MiB"),
+            (
+                "free_mib = 16",
+                "free_mib = 16\njournal_mib = -1",
+                "journal_mib .* must be a whole .* of MiB, not -1",
+            ),
             ("free_mib = 16", "free_mib = 16\npakages = []", "unknown key 'pakages'"),
             ('components = ["main"]', 'components = "main"', "'components' .* must be a list of strings"),
             ("schema = 1", "schema = 99", "must say schema = 1"),
@@ -433,12 +439,12 @@ class TestPreconditions:
         builder.check_space(tmp_path, "node")
 
     def test_missing_tools_name_their_packages(self, guest: recipe.Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(shutil, "which", lambda tool: None if tool in ("gcc", "genext2fs") else f"/usr/bin/{tool}")
+        monkeypatch.setattr(shutil, "which", lambda tool, path: None if tool in ("gcc", "genext2fs") else tool)
         with pytest.raises(ImageError, match=r"needs genext2fs, gcc: .*'apt-get install genext2fs gcc libc6-dev'$"):
             builder.check_tools(guest)
 
     def test_user_without_subordinate_ids(self, guest: recipe.Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(shutil, "which", lambda tool: f"/usr/bin/{tool}")
+        monkeypatch.setattr(shutil, "which", lambda tool, path: f"/usr/bin/{tool}")
         monkeypatch.setattr(os, "geteuid", lambda: 4000000)
         monkeypatch.setattr(os, "getuid", lambda: 4000000)
         with pytest.raises(ImageError, match=r"subuid gives 4000000 no range of ids \(as root: usermod --add"):
@@ -561,10 +567,12 @@ class TestArchive:
         with pytest.raises(ImageError, match=r"2 kernels instead of one: vmlinuz-6\.1, vmlinuz-6\.2"):
             archive.find_kernel(tmp_path)
 
-    def test_installed_system_becomes_a_sound_filesystem(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("journal_mib", [0, 16])
+    def test_installed_system_becomes_a_sound_filesystem(self, tmp_path: Path, journal_mib: int) -> None:
         """A small system through the whole chain: tar, contents, filesystem, and the checker's opinion of it."""
-        if not (shutil.which("genext2fs") and shutil.which("e2fsck")):
-            pytest.skip("needs genext2fs and e2fsck")
+        tools = {tool: shutil.which(tool, path=process.search_path()) for tool in ("genext2fs", "e2fsck", "dumpe2fs")}
+        if not all(tools.values()):
+            pytest.skip("needs genext2fs and e2fsprogs")
         tar_path = tmp_path / "root.tar"
         big = os.urandom(3 << 20)
         files = {
@@ -582,12 +590,13 @@ class TestArchive:
         contents = archive.read(tar_path, "6.1", ["e1000"])
         assert contents.modules == {"e1000.ko": b"module"}
         assert contents.packages == {"fio": "3"}
-        blocks, inodes = archive.filesystem_size(contents, free_mib=2048)
         image = tmp_path / "root.img"
-        argv = ["genext2fs", "-B", "4096", "-b", str(blocks), "-N", str(inodes), "-m", "0", "-z", "-a", str(tar_path)]
-        subprocess.run([*argv, str(image)], check=True, capture_output=True)
-        checked = subprocess.run(["e2fsck", "-fn", str(image)], capture_output=True, text=True, check=False)
+        wanted = replace(recipe.load("guest", "trixie"), free_mib=2048, journal_mib=journal_mib)
+        builder.make_filesystem(image, tar_path, contents, wanted, tmp_path / "log", TestProcess.step())
+        checked = subprocess.run([str(tools["e2fsck"]), "-fn", image], capture_output=True, text=True, check=False)
         assert checked.returncode == 0, checked.stdout
+        shown = subprocess.run([str(tools["dumpe2fs"]), "-h", image], capture_output=True, text=True, check=True).stdout
+        assert ("has_journal" in shown) == (journal_mib > 0)
         status = image.stat()
         assert status.st_size >= 2048 << 20
         assert status.st_blocks * 512 < 64 << 20, "the filesystem must be sparse"
