@@ -6,6 +6,7 @@ import contextlib
 import json
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import libvirt
@@ -80,15 +81,15 @@ class Guest:
 
     def aside(self) -> libvirt.virDomain:
         """The same domain over a connection of its own: to look on while another thread's long call goes on."""
-        try:
-            return self.node.libvirt_aside.lookupByName(NAME)
-        except libvirt.libvirtError as trouble:
-            raise LostGuestError(f"the guest is not known to libvirt on {self.node.name} any more: {trouble}") from None
+        return self._looked_up(lambda: self.node.libvirt_aside)
 
     def found_again(self) -> None:
         """Look the domain up again, after its node's libvirtd was restarted."""
+        self.domain = self._looked_up(lambda: self.node.libvirt)
+
+    def _looked_up(self, connection: Callable[[], libvirt.virConnect]) -> libvirt.virDomain:
         try:
-            self.domain = self.node.libvirt.lookupByName(NAME)
+            return connection().lookupByName(NAME)
         except libvirt.libvirtError as trouble:
             raise LostGuestError(f"the guest is not known to libvirt on {self.node.name} any more: {trouble}") from None
 
@@ -135,11 +136,11 @@ class Guest:
 
     def alive(self) -> bool:
         """Whether the domain runs and its agent answers."""
+        if not self.agent.active():
+            return False
         try:
-            if not self.agent.active():
-                return False
             self.agent.call("guest-ping", timeout=10)
-        except (libvirt.libvirtError, HarnessError):
+        except HarnessError:
             return False
         return True
 

@@ -1,4 +1,4 @@
-"""Where the harness keeps things: images (worth keeping) in the cache, labs and daemons (made anew) in the state."""
+"""Where things are: images (worth keeping) in the cache, labs and daemons (made anew) in the state; programs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 NAME = "drbd-harness"
+_PROGRAMS = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/usr/libexec")
 
 
 def cache_dir() -> Path:
@@ -16,6 +17,11 @@ def cache_dir() -> Path:
 def state_dir() -> Path:
     """Labs, their consoles and the daemons' logs: ``DRBD_HARNESS_STATE``, else the place the system has for state."""
     return _place("DRBD_HARNESS_STATE", Path("/var/lib"), "XDG_STATE_HOME", Path(".local/state"))
+
+
+def programs() -> str:
+    """The search path for programs, with what an ordinary user's leaves out: e2fsprogs, say, is in an sbin."""
+    return os.pathsep.join((os.environ.get("PATH", os.defpath), *_PROGRAMS))
 
 
 def make(directory: Path) -> Path:

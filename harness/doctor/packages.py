@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import subprocess
@@ -12,7 +11,7 @@ from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
 
-SEARCHED = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/usr/libexec")
+from harness import paths
 
 
 class Family(StrEnum):
@@ -102,7 +101,7 @@ def is_there(need: Need) -> bool:
 
 def find(program: str) -> str | None:
     """A program, also where an ordinary user's path does not lead."""
-    return shutil.which(program, path=os.pathsep.join((os.environ.get("PATH", ""), *SEARCHED)))
+    return shutil.which(program, path=paths.programs())
 
 
 def install_command(family: Family, missing: Iterable[Need], *, root: bool) -> str | None:

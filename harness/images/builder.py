@@ -17,9 +17,10 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from harness import paths
 from harness.images import archive, recipe
 from harness.images.archive import Contents
-from harness.images.process import Step, run, search_path
+from harness.images.process import Step, run
 from harness.images.recipe import ImageError, Recipe
 
 MANIFEST_SCHEMA = 1
@@ -72,7 +73,7 @@ def remove_image(directory: Path) -> None:
 def check_tools(wanted: Recipe) -> None:
     """Raises :class:`ImageError` that names what to install, or what the kernel forbids, before any work."""
     tools = ["mmdebstrap", "genext2fs", "tune2fs", "gcc", "setpriv"] + (["newuidmap"] if os.geteuid() else [])
-    missing = [tool for tool in tools if not shutil.which(tool, path=search_path())]
+    missing = [tool for tool in tools if not shutil.which(tool, path=paths.programs())]
     if missing:
         packages = " ".join(_PACKAGES_OF_TOOLS[tool] for tool in missing)
         raise ImageError(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
+from harness import paths
 from harness.images.recipe import ImageError
 
 PROGRESS_SECONDS = 1.0
@@ -52,11 +53,6 @@ class Step:
         self.progress(f"{self.name}: {what} ({time.monotonic() - self.began:.0f} s)")
 
 
-def search_path() -> str:
-    """Where programs are looked for: an ordinary user's path does not have the directories of e2fsprogs everywhere."""
-    return f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-
-
 def run(argv: Sequence[str], log: Path, step: Step, phase: str, scratch: Path | None = None) -> None:
     """Run ``argv`` with its output appended to ``log``, until it ends or ``step`` is stopped.
 
@@ -66,7 +62,7 @@ def run(argv: Sequence[str], log: Path, step: Step, phase: str, scratch: Path | 
     """
     # INITRD=No: the kernel packages' hook makes no initrd, this project makes its own.
     environment = os.environ | {
-        "PATH": search_path(), "INITRD": "No", "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"
+        "PATH": paths.programs(), "INITRD": "No", "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"
     }  # fmt: skip
     wrapped = ["setpriv", "--pdeathsig", "TERM"]
     if scratch is not None:

@@ -18,11 +18,10 @@ from pathlib import Path
 
 import libvirt
 
-from harness import compare
+from harness import compare, paths
 from harness.accel import probe
 from harness.errors import HarnessError, InfrastructureError, UsageError
 from harness.images import Image, ensure
-from harness.images.process import search_path
 from harness.images.recipe import suites
 from harness.lab import boot
 from harness.lab import record as records
@@ -351,7 +350,7 @@ def _make_seed(
     size_mib = 16 + sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) // MIB
     path.touch(mode=0o600)
     make = ["mke2fs", "-q", "-F", "-t", "ext2", "-L", "SEED", "-E", "root_owner=0:0", "-d", str(folder)]
-    LocalRunner().run(["env", f"PATH={search_path()}", *make, str(path), f"{size_mib}M"])
+    LocalRunner().run(["env", f"PATH={paths.programs()}", *make, str(path), f"{size_mib}M"])
     shutil.rmtree(folder)
 
 

@@ -570,7 +570,7 @@ class TestArchive:
     @pytest.mark.parametrize("journal_mib", [0, 16])
     def test_installed_system_becomes_a_sound_filesystem(self, tmp_path: Path, journal_mib: int) -> None:
         """A small system through the whole chain: tar, contents, filesystem, and the checker's opinion of it."""
-        tools = {tool: shutil.which(tool, path=process.search_path()) for tool in ("genext2fs", "e2fsck", "dumpe2fs")}
+        tools = {tool: shutil.which(tool, path=paths.programs()) for tool in ("genext2fs", "e2fsck", "dumpe2fs")}
         if not all(tools.values()):
             pytest.skip("needs genext2fs and e2fsprogs")
         tar_path = tmp_path / "root.tar"
