@@ -142,10 +142,6 @@ class FakeLibvirt:
     story: Story
     domains: dict[str, object] = field(default_factory=dict)
 
-    def getVersion(self) -> int:  # noqa: N802 - libvirt's name
-        self.story(f"libvirt of {self.name} answers")
-        return 10_000_000
-
     def lookupByName(self, name: str) -> object:  # noqa: N802 - libvirt's name
         if name not in self.domains:
             raise LibvirtSaid(f"Domain not found: {name}", libvirt.VIR_ERR_NO_DOMAIN)

@@ -443,6 +443,11 @@ class TestPreconditions:
         with pytest.raises(ImageError, match=r"needs genext2fs, gcc: .*'apt-get install genext2fs gcc libc6-dev'$"):
             builder.check_tools(guest)
 
+    def test_no_tune2fs_names_its_package(self, guest: recipe.Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(shutil, "which", lambda tool, path: None if tool == "tune2fs" else tool)
+        with pytest.raises(ImageError, match=r"needs tune2fs: .*'apt-get install e2fsprogs'$"):
+            builder.check_tools(guest)
+
     def test_user_without_subordinate_ids(self, guest: recipe.Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(shutil, "which", lambda tool, path: f"/usr/bin/{tool}")
         monkeypatch.setattr(os, "geteuid", lambda: 4000000)

@@ -314,7 +314,7 @@ def test_a_libvirtd_that_was_restarted_finds_its_guest_again(staged: Callable[..
     under_way(stage, "libvirtd restarted on nodea", "Cannot recv data: Connection reset by peer")
     found = stage.play()
     assert found.failure is None, found.failure
-    assert in_order(stage.steps, "libvirtd restarted on nodea", "found again", "quiesce")
+    assert in_order(stage.steps, "libvirtd restarted on nodea", "libvirt of nodea answers", "found again", "quiesce")
     assert found.migrations[0].outcome is FAILED and "Connection reset" in found.migrations[0].words
     assert found.struck and "libvirtd on nodea was restarted in mid-migration" in found.happened
     assert rests(stage)
