@@ -12,14 +12,14 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from harness import accel
-from harness.accel import Accelerator
 from harness.doctor import kvm_access, packages
-from harness.doctor.seen import Answer, Facts, Place
+from harness.doctor.facts_model import Answer, Facts, Place
 from harness.errors import HarnessError
 from harness.images import DEFAULT_SUITE, ROLES, Image, current_digests, list_images
-from harness.lab.daemon import SYSTEM, DaemonDownError, default_uri, ensure_libvirt
-from harness.paths import cache_dir, state_dir
+from harness.lab.nested import accel
+from harness.lab.nested.accel import Accelerator
+from harness.lab.nested.libvirt_daemon import SYSTEM, DaemonDownError, default_uri, ensure_libvirt
+from harness.util.paths import cache_dir, state_dir
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 GIB = 1 << 30

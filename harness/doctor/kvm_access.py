@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.accel import DEV_KVM
+from harness.lab.nested.accel import DEV_KVM
 
 QEMU_CONF = Path("/etc/libvirt/qemu.conf")
 USUAL_ACCOUNTS = ("libvirt-qemu", "qemu")

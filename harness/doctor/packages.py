@@ -11,7 +11,7 @@ from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
 
-from harness import paths
+from harness.util import paths
 
 
 class Family(StrEnum):

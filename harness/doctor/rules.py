@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from harness.doctor.facts_model import Facts, Place
 from harness.doctor.kvm_access import TRAP
 from harness.doctor.packages import as_root, install_command
-from harness.doctor.seen import Facts, Place
 
 Status = Literal["ok", "warn", "fail"]
 

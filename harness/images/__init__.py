@@ -5,6 +5,7 @@ name), ``initrd.img``, ``root.img`` (a raw, sparse filesystem, to be used throug
 ``manifest.json`` and ``build.log``.  The recipes, and the files that go in, are in ``vm_images/``.
 """
 
+from harness.config.recipe import DEFAULT_SUITE, ROLES, ImageError
 from harness.images.cache import (
     Image,
     build,
@@ -14,7 +15,6 @@ from harness.images.cache import (
     list_images,
     prune,
 )
-from harness.images.recipe import DEFAULT_SUITE, ROLES, ImageError
 
 __all__ = [
     "DEFAULT_SUITE",

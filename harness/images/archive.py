@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from harness.images.recipe import Entry, ImageError
+from harness.config.recipe import Entry, ImageError
 
 BLOCK_BYTES = 4096
 INODE_BYTES = 128

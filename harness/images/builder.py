@@ -17,11 +17,12 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness import paths
-from harness.images import archive, recipe
+from harness.config import recipe
+from harness.config.recipe import ImageError, Recipe
+from harness.images import archive
 from harness.images.archive import Contents
 from harness.images.process import Step, run
-from harness.images.recipe import ImageError, Recipe
+from harness.util import paths
 
 MANIFEST_SCHEMA = 1
 MIRROR_VARIABLE = "DRBD_HARNESS_MIRROR"

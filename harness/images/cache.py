@@ -17,11 +17,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from harness.config import recipe as _recipe
+from harness.config.recipe import ROLES, ImageError, Recipe
 from harness.images import builder
-from harness.images import recipe as _recipe
 from harness.images.builder import remove_image
 from harness.images.process import Step, StoppedError
-from harness.images.recipe import ROLES, ImageError, Recipe
 
 DIGEST_SHOWN = 12
 LOGS_KEPT = 10

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
-from harness import paths
-from harness.images.recipe import ImageError
+from harness.config.recipe import ImageError
+from harness.util import paths
 
 PROGRESS_SECONDS = 1.0
 LOG_LINES = 3

@@ -14,7 +14,7 @@ from harness.errors import LostNodeError
 from harness.parse.kernel_log import KernelLine, parse_kmsg
 from harness.remote.ssh import SshRunner
 from harness.remote.stream import LineStream
-from harness.wait import Deadline
+from harness.util.deadline import Deadline
 
 
 class KernelLog:

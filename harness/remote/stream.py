@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from harness.errors import DeadlineError, LostNodeError
-from harness.wait import Deadline
+from harness.util.deadline import Deadline
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 MANAGEMENT_SLOT = "0x10"
 
 # The virtio port of the guest that its canary speaks into, and the file on the node that QEMU appends it to.
-CANARY_PORT = "org.drbd-harness.canary.0"
+CANARY_PORT = "org.drbd-harness.guest.canary.0"
 CANARY_ACKS = "/var/log/drbd-harness-canary.log"
 
 _E = ElementMaker()

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from harness.report.table import Entry, HeatMap, Result, heat_map
+from harness.report.table import Entry, HeatMap, heat_map
 
-__all__ = ["Entry", "HeatMap", "Result", "heat_map"]
+__all__ = ["Entry", "HeatMap", "heat_map"]

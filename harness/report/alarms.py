@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from harness.model import Alarms, Arm, Evidence, SplitBrain
-from harness.report.described import arm_order, arm_words, state_words
+from harness.model import Alarms, Arm, Evidence, Result, SplitBrain
+from harness.report.descriptions import arm_order, arm_words, state_words
+from harness.report.formatting import blocks_size, count, percent, plural, seconds, size
 from harness.report.grid import Grid, Slot, counted, grid
-from harness.report.table import SIGNS, Result, differing_blocks, style_of
-from harness.report.words import blocks_size, count, percent, plural, seconds, size
+from harness.report.table import SIGNS, differing_blocks, style_of
 
 Row = tuple[str, str]
 

@@ -9,16 +9,16 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.model import Control, Run, VerdictKind
-from harness.report import words
+from harness.model import Control, Result, Run, VerdictKind
+from harness.report import formatting
 from harness.report.alarms import alarm_grid, alarm_sentence, arm_grid
-from harness.report.kept import kept_grid, kept_sentence, loss_grid
-from harness.report.migrated import migration_grid, migration_sentence, timelines
+from harness.report.durability import kept_grid, kept_sentence, loss_grid
+from harness.report.migrations import migration_grid, migration_sentence, timelines
 from harness.report.phases import PhaseShare, phase_shares
 from harness.report.summary import Answer, Headline, headline, stack_rows, summarize, title_of
-from harness.report.table import SIGNS, Entry, HeatMap, Result, heat_map, style_of
+from harness.report.table import SIGNS, Entry, HeatMap, heat_map, style_of
 from harness.report.view import PhaseBar, anchors, sectors, view, views
-from harness.whole import write_whole
+from harness.util.atomic_file import write_whole
 
 MEANINGS = {
     VerdictKind.CLEAN: "nothing found, and the lab could have seen it",
@@ -165,7 +165,7 @@ def _missing(table: HeatMap) -> tuple[str, ...]:
 
 
 def _time(phase: PhaseShare) -> PhaseBar:
-    spent = f"{words.seconds(phase.seconds)}, {words.percent(phase.share)}"
+    spent = f"{formatting.seconds(phase.seconds)}, {formatting.percent(phase.share)}"
     return PhaseBar(phase.name, spent, round(100 * phase.share, 1))
 
 
@@ -178,7 +178,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(count=words.count, sectors=sectors, across=_across)
+    environment.filters.update(count=formatting.count, sectors=sectors, across=_across)
     return environment
 
 
@@ -188,4 +188,4 @@ def _across(share: float) -> str:
 
 
 def _printable(value: object) -> object:
-    return value if isinstance(value, Markup) else words.clean(str(value))
+    return value if isinstance(value, Markup) else formatting.clean(str(value))

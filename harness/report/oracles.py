@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from harness.agree import KIB_PER_BLOCK, together
+from harness.judgement.oracles import KIB_PER_BLOCK, together
 from harness.model import Evidence, Extent, NodeVerify, blocks_of
-from harness.report.words import blocks_size, count, plural, seconds
+from harness.report.formatting import blocks_size, count, plural, seconds
 
 
 class Agreement(StrEnum):

@@ -11,9 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.model import Run
-from harness.report.table import Result
-from harness.report.words import clean, percent, seconds
+from harness.model import Result, Run
+from harness.report.formatting import clean, percent, seconds
 
 WORK = "work"
 ORDER = ("bring-up", "attach", "prepare", WORK, "quiesce", "detach", "verify", "compare", "repair")

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 
-from harness.model import Control, Run, Stack, VerdictKind
+from harness.model import Control, Result, Run, Stack, VerdictKind
+from harness.report.formatting import count, joined, plural, row_name
+from harness.report.formatting import sentence as full_stop
 from harness.report.oracles import Agreement, oracles
-from harness.report.table import HeatMap, Result, differing_blocks, figures, heat_map
-from harness.report.words import count, joined, plural, row_name
-from harness.report.words import sentence as full_stop
+from harness.report.table import HeatMap, differing_blocks, figures, heat_map
 
 _DIFFERENT = (VerdictKind.DIVERGED, VerdictKind.CORRUPT)
 _ANSWERS = (*_DIFFERENT, VerdictKind.CLEAN, VerdictKind.TRANSIENT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.judge import control_outcome
+from harness.judgement.judge import control_outcome
 from harness.model import (
     CacheMode,
     Cell,
@@ -13,11 +13,11 @@ from harness.model import (
     Evidence,
     Expectation,
     MigrationOutcome,
-    Verdict,
+    Result,
     VerdictKind,
     blocks_of,
 )
-from harness.report.words import count, owners, plural, upper_bound
+from harness.report.formatting import count, owners, plural, upper_bound
 
 NOT_RUN = "not run"
 
@@ -50,15 +50,6 @@ _CONTROL_EXPECTATIONS: Mapping[Control, Expectation] = {
     Control.MUTATOR: Expectation((VerdictKind.DIVERGED,), "the buffer was changed in flight"),
     Control.IDLE: Expectation((VerdictKind.CLEAN,), "nobody wrote"),
 }
-
-
-@dataclass(frozen=True)
-class Result:
-    """One cell and what came of it.  No verdict: it did not run."""
-
-    cell: Cell
-    verdict: Verdict | None
-    evidence: Evidence | None
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from harness.model import Run, VerdictKind
+from harness.model import Result, Run, VerdictKind
 from harness.report.alarms import alarm_sentence
-from harness.report.kept import kept_sentence
-from harness.report.migrated import migration_sentence
+from harness.report.durability import kept_sentence
+from harness.report.formatting import clean
+from harness.report.migrations import migration_sentence
 from harness.report.summary import Answer, Line, Summary, stack_rows, summarize, title_of
-from harness.report.table import Entry, HeatMap, Result
-from harness.report.words import clean
+from harness.report.table import Entry, HeatMap
 
 STYLES: dict[VerdictKind | None, str] = {
     VerdictKind.CLEAN: "green",

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.model import Evidence, Migration, MigrationOutcome
+from harness.report.formatting import milliseconds, seconds
 from harness.report.phases import WORK
-from harness.report.words import milliseconds, seconds
 
 SIGNS: Mapping[MigrationOutcome, str] = {
     MigrationOutcome.COMPLETED: "\u2713",

@@ -7,26 +7,17 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from urllib.parse import quote
 
-from harness.model import BLOCK_BYTES, Evidence, Extent, Owner, Sample
-from harness.report import words
+from harness.model import BLOCK_BYTES, Evidence, Extent, Owner, Result, Sample
+from harness.report import formatting
 from harness.report.alarms import alarm_rows
-from harness.report.asked import Asked, asked_and_seen
-from harness.report.described import describe, state_words
+from harness.report.block_map import Strip, shown_extents, strip
+from harness.report.descriptions import describe, state_words
+from harness.report.durability import aftermath_rows, canary_rows, readings_rows
 from harness.report.grid import Grid
-from harness.report.kept import aftermath_rows, canary_rows, readings_rows
-from harness.report.migrated import CellTimeline, cell_timeline, migrations_of
+from harness.report.migrations import CellTimeline, cell_timeline, migrations_of
 from harness.report.oracles import Oracles, oracles
-from harness.report.strip import Strip, shown_extents, strip
-from harness.report.table import (
-    NOT_RUN,
-    SIGNS,
-    Result,
-    control_expectation,
-    differing_blocks,
-    figures,
-    heat_map,
-    style_of,
-)
+from harness.report.requested_vs_observed import Asked, asked_and_seen
+from harness.report.table import NOT_RUN, SIGNS, control_expectation, differing_blocks, figures, heat_map, style_of
 
 EXTENTS_SHOWN = 50
 SAMPLES_SHOWN = 16
@@ -137,7 +128,7 @@ def anchors(results: Sequence[Result]) -> tuple[str, ...]:
     """The names by which a page's links reach each result: readable, and no two alike."""
     taken: dict[str, None] = {}
     for result in results:
-        anchor = base = "cell-" + quote(words.clean(result.cell.id), safe="").replace("%", "_")
+        anchor = base = "cell-" + quote(formatting.clean(result.cell.id), safe="").replace("%", "_")
         again = 2
         while anchor in taken:
             anchor, again = f"{base}.{again}", again + 1
@@ -169,7 +160,7 @@ def view(result: Result, anchor: str = "") -> ResultView:
         reasons=verdict.reasons if verdict else (),
         figures=figures(result),
         held=held,
-        expectation=f"{words.joined(expected.verdicts, 'or')}: {expected.reason}" if expected else "",
+        expectation=f"{formatting.joined(expected.verdicts, 'or')}: {expected.reason}" if expected else "",
         evidence=evidence_view(evidence, result) if evidence else None,
     )
 
@@ -182,13 +173,13 @@ def evidence_view(evidence: Evidence, result: Result) -> EvidenceView:
     reread = evidence.readings.differing if evidence.readings else ()
     mismatches = evidence.alarms.mismatches if evidence.alarms else ()
     return EvidenceView(
-        link=f"cells/{quote(words.clean(evidence.cell.id), safe='')}/{evidence.attempt}/",
+        link=f"cells/{quote(formatting.clean(evidence.cell.id), safe='')}/{evidence.attempt}/",
         facts=_rows(_facts(evidence)),
         asked=asked_and_seen(evidence.cell, evidence.observed),
         exposure=_rows(_exposure(evidence, result)),
         oracles=oracles(evidence),
         strip=strip(evidence),
-        ownership=_rows([("Owners", words.owners(evidence.ownership)), ("Found by", evidence.ownership.method)]),
+        ownership=_rows([("Owners", formatting.owners(evidence.ownership)), ("Found by", evidence.ownership.method)]),
         names=names[:NAMES_SHOWN],
         names_more=max(0, len(names) - NAMES_SHOWN),
         extents=extents[:EXTENTS_SHOWN],
@@ -238,8 +229,8 @@ def _pieces(side: Sequence[str], other: Sequence[str]) -> tuple[Piece, ...]:
 
 
 def _sample(sample: Sample) -> SampleView:
-    differ = words.plural(sample.differing_bytes, "byte")
-    title = f"Block {words.count(sample.block)}: {differ} differ, the first at offset {sample.offset}"
+    differ = formatting.plural(sample.differing_bytes, "byte")
+    title = f"Block {formatting.count(sample.block)}: {differ} differ, the first at offset {sample.offset}"
     return SampleView(title, sample.owner, sample.detail, hex_rows(sample))
 
 
@@ -255,7 +246,7 @@ def _facts(evidence: Evidence) -> list[Row]:
         ("Started", evidence.started_at),
         ("Finished", evidence.finished_at),
         ("Lab", evidence.lab),
-        ("Device", words.blocks_size(evidence.device_blocks) if evidence.device_blocks else ""),
+        ("Device", formatting.blocks_size(evidence.device_blocks) if evidence.device_blocks else ""),
         ("DRBD before", state_words(evidence.before)),
         ("DRBD after", state_words(evidence.after)),
         ("Replicas before", equal),
@@ -264,8 +255,8 @@ def _facts(evidence: Evidence) -> list[Row]:
 
 
 def _extents(extents: Sequence[Extent]) -> str:
-    shown = [f"{words.count(extent.start)}+{extent.size}" for extent in extents[:8]]
-    more = f" and {words.count(len(extents) - 8)} more" if len(extents) > 8 else ""
+    shown = [f"{formatting.count(extent.start)}+{extent.size}" for extent in extents[:8]]
+    more = f" and {formatting.count(len(extents) - 8)} more" if len(extents) > 8 else ""
     return f"sectors {', '.join(shown)}{more}" if extents else ""
 
 
@@ -276,11 +267,14 @@ def _exposure(evidence: Evidence, result: Result) -> list[Row]:
     often = f"{exposed / evidence.device_blocks:.2g} writes" if evidence.device_blocks else ""
     bound = verdict.rate_upper_95 if verdict else None
     return [
-        ("Block writes exposed", f"{words.blocks_size(exposed)} sent to the peer while the workload had the device"),
+        (
+            "Block writes exposed",
+            f"{formatting.blocks_size(exposed)} sent to the peer while the workload had the device",
+        ),
         ("Per block of the device", often),
-        ("Differing", f"{words.blocks_size(differing)}" if verdict else ""),
+        ("Differing", f"{formatting.blocks_size(differing)}" if verdict else ""),
         ("Rate", f"{differing / exposed * 100:.3g} % of the exposed" if exposed and differing else ""),
-        ("95 % upper bound", "" if bound is None else f"{words.upper_bound(bound)} of the exposed"),
+        ("95 % upper bound", "" if bound is None else f"{formatting.upper_bound(bound)} of the exposed"),
     ]
 
 
@@ -288,9 +282,9 @@ def _work(evidence: Evidence) -> list[Row]:
     work = evidence.work
     if work is None:
         return []
-    facts = [(name, words.figure(value)) for name, value in work.facts.items()]
-    errors = words.count(work.read_back_errors)
-    return [("Worked for", words.seconds(work.seconds)), *facts, ("Wrong reads", errors), *_notes(work.notes)]
+    facts = [(name, formatting.figure(value)) for name, value in work.facts.items()]
+    errors = formatting.count(work.read_back_errors)
+    return [("Worked for", formatting.seconds(work.seconds)), *facts, ("Wrong reads", errors), *_notes(work.notes)]
 
 
 def _notes(notes: Sequence[str]) -> list[Row]:
@@ -301,9 +295,9 @@ def _repair(evidence: Evidence) -> list[Row]:
     repair = evidence.repair
     if repair is None:
         return []
-    after = words.plural(repair.differing_after, "block")
+    after = formatting.plural(repair.differing_after, "block")
     result = "equal again, says the comparison" if repair.differing_after == 0 else f"{after} still differ"
-    return [("How", repair.method), ("Took", words.seconds(repair.seconds)), ("Result", result)]
+    return [("How", repair.method), ("Took", formatting.seconds(repair.seconds)), ("Result", result)]
 
 
 def _failure(evidence: Evidence) -> list[Row]:
@@ -316,7 +310,7 @@ def _failure(evidence: Evidence) -> list[Row]:
 def _phases(evidence: Evidence) -> tuple[PhaseBar, ...]:
     total = sum(evidence.phases.values())
     return tuple(
-        PhaseBar(name, words.seconds(spent), round(100 * spent / total, 1) if total > 0 else 0.0)
+        PhaseBar(name, formatting.seconds(spent), round(100 * spent / total, 1) if total > 0 else 0.0)
         for name, spent in evidence.phases.items()
     )
 
@@ -324,7 +318,7 @@ def _phases(evidence: Evidence) -> tuple[PhaseBar, ...]:
 def sectors(extent: Extent) -> Row:
     """An extent as sectors and as a place on the device."""
     blocks = extent.blocks()
-    place = f"blocks {words.count(blocks.start)} to {words.count(blocks.stop - 1)}"
+    place = f"blocks {formatting.count(blocks.start)} to {formatting.count(blocks.stop - 1)}"
     if len(blocks) < 2:
-        place = f"block {words.count(blocks.start)}"
-    return f"{extent.start}+{extent.size}", f"{place}, {words.size(blocks.start * BLOCK_BYTES)} in"
+        place = f"block {formatting.count(blocks.start)}"
+    return f"{extent.start}+{extent.size}", f"{place}, {formatting.size(blocks.start * BLOCK_BYTES)} in"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from harness.front import expectation_missed
-from harness.report import Result
+from harness.model import Result
+from harness.pytest_plugin.pytest_run import expectation_missed
 
 
 def test_cell(cell_result: Result) -> None:

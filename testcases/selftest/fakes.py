@@ -14,7 +14,9 @@ from typing import Any, cast
 
 import libvirt
 
-from harness.drbd import Resource
+from harness.drbd.resource import Resource
+from harness.engine.cell_run import play
+from harness.engine.trial import Trial
 from harness.errors import (
     CommandError,
     DeadlineError,
@@ -23,7 +25,8 @@ from harness.errors import (
     LostNodeError,
     RefusedError,
 )
-from harness.guest import AttachedDisk, Guest
+from harness.filesystems.ownership import Owned
+from harness.guest.domain import AttachedDisk, Guest
 from harness.lab.base import Lab
 from harness.model import (
     AioMode,
@@ -47,16 +50,13 @@ from harness.model import (
     Work,
     extents_of,
 )
-from harness.owners import Owned
 from harness.parse.kernel_log import KernelLine, parse_kmsg
 from harness.remote.scripted import Answer, ScriptedRunner
 from harness.remote.stream import LineStream
 from harness.render.drbd_conf import ResourceNode, ResourceSpec
-from harness.scenario import play
 from harness.store import Store
-from harness.trial import Trial
-from harness.wait import Deadline
-from harness.workloads import Recovered, Site, Workload
+from harness.util.deadline import Deadline
+from harness.workloads.base import Recovered, Site, Workload
 
 BLOCKS = 32768
 HEALTHY = State("Connected", "Primary", "Secondary", "UpToDate", "UpToDate")

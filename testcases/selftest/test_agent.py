@@ -14,11 +14,11 @@ import libvirt_qemu
 import pytest
 from fakes import LibvirtSaid
 
-from harness import agent as module
-from harness.agent import GuestAgent
-from harness.aside import Aside
 from harness.errors import CommandError, DeadlineError, LostGuestError
-from harness.wait import Deadline
+from harness.remote import guest_agent as module
+from harness.remote.guest_agent import GuestAgent
+from harness.util.background import Aside
+from harness.util.deadline import Deadline
 
 
 class Domain:

@@ -7,25 +7,26 @@ from typing import cast
 import pytest
 from fakes import FakeLab, FakeNode, FakeResource, in_order
 
-from harness import arms, roles, wait
-from harness.drbd import Resource
+from harness.drbd import replication, roles
+from harness.drbd.resource import Resource
 from harness.errors import InfrastructureError, RefusedError
 from harness.lab.node import Node
 from harness.model import Arm, Protocol
+from harness.util.deadline import Deadline, poll
 
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeResource:
-    monkeypatch.setattr(roles, "poll", lambda check, deadline, every: wait.poll(check, deadline, every=0.001))
+    monkeypatch.setattr(roles, "poll", lambda check, deadline, every: poll(check, deadline, every=0.001))
     return FakeResource(FakeLab())
 
 
 def put(fake: FakeResource, arm: Arm) -> None:
-    arms.put(cast(Resource, fake), arm)
+    replication.put(cast(Resource, fake), arm)
 
 
 def observed(fake: FakeResource, node: FakeNode) -> Arm:
-    return arms.observed(cast(Resource, fake), cast(Node, node))
+    return replication.observed(cast(Resource, fake), cast(Node, node))
 
 
 def commands(fake: FakeResource) -> list[str]:
@@ -141,7 +142,7 @@ def test_after_a_refusal_the_next_arm_is_put_from_the_ground_up(fake: FakeResour
     fake.refuses["nodea adjust"] = ["no"]
     with pytest.raises(RefusedError):
         put(fake, Arm(integrity="crc99"))
-    assert roles.heal(cast(Resource, fake), wait.Deadline.after(5, "the healing")) is not None
+    assert roles.heal(cast(Resource, fake), Deadline.after(5, "the healing")) is not None
     put(fake, Arm())
     assert [observed(fake, node) for node in (fake.a, fake.b)] == [Arm(), Arm()]
     assert fake.seen_by(fake.a).healthy and fake.arm == Arm()

@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from harness.aside import Aside
 from harness.errors import DeadlineError, LostGuestError
-from harness.wait import Deadline
+from harness.util.background import Aside
+from harness.util.deadline import Deadline
 
 
 def soon(seconds: float = 20.0) -> Deadline:

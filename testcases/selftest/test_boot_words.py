@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.lab.boot import last_words
+from harness.lab.nested.boot import last_words
 
 
 @pytest.mark.parametrize(

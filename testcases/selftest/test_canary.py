@@ -21,10 +21,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness import canary as module
-from harness.canary import ACKS, PID_FILE, PORT, PROGRAM, CanaryWatch, Region
+from harness.config import recipe
 from harness.errors import CommandError, DeadlineError, InfrastructureError, LostGuestError
-from harness.images import recipe
+from harness.guest import canary as module
+from harness.guest.canary import ACKS, PID_FILE, PORT, PROGRAM, CanaryWatch, Region
 from harness.model import BLOCK_BYTES, Canary
 from harness.parse.canary import (
     EXAMPLES,

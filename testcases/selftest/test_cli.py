@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 from test_judge import evidence, observed, oracles
 
-from harness import cli
-from harness.judged import judged_results
-from harness.matrix import with_controls
+from harness.cli import main
+from harness.config.matrix import with_controls
 from harness.model import CacheMode, Cell, Control, Evidence, Expectation, Failure, Run, Stack, VerdictKind
-from harness.store import Store, run_ids
-from harness.workloads import Planted
+from harness.store import Store, judged_results, run_ids
+from harness.workloads.base import Planted
 
 NONE = Cell("swap", cache=CacheMode.NONE, expected=Expectation((VerdictKind.DIVERGED,), "buffers change in flight"))
 BACK = Cell("swap", cache=CacheMode.WRITEBACK, expected=Expectation((VerdictKind.CLEAN,), "pages are copied"))
@@ -45,7 +44,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
         monkeypatch.setattr(sys, "argv", ["drbd-harness", *arguments])
         code: Any = 0
         try:
-            cli.main()
+            main.main()
         except SystemExit as ended:
             code = ended.code
         said = capfd.readouterr()
@@ -124,7 +123,7 @@ def test_ctrl_c_is_one_sentence(command: Any, monkeypatch: pytest.MonkeyPatch) -
     def interrupted(**_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "app", interrupted)
+    monkeypatch.setattr(main, "app", interrupted)
     assert command("version") == (2, "", "drbd-harness: interrupted\n")
 
 
@@ -301,7 +300,8 @@ def test_a_resumed_run_leaves_the_lab_as_the_run_has_it(command: Any, monkeypatc
 def test_the_exit_code_reaches_the_shell() -> None:
     stored(writeback=oracles({5}, {5}))
     done = subprocess.run(
-        [sys.executable, "-m", "harness.cli", "judge", "run1"], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-m", "harness.cli.main", "judge", "run1"],
+        capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stderr

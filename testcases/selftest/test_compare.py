@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.compare import compare_files, owned, sample, sample_files
 from harness.errors import InfrastructureError
+from harness.lab.backing_compare import compare_files, owned, sample, sample_files
 from harness.model import BLOCK_BYTES, Extent, Owner, Sample, blocks_of
 
 # A busy machine is no failure.

@@ -12,12 +12,14 @@ import pytest
 from fakes import HEALTHY, NARROW, FakeGuest, FakeNode, FakeWatch, Stage, in_order
 from test_judge import HELD
 
-from harness import crash, journey, roles, wait
+from harness.drbd import roles
+from harness.engine.disturbances import crash, migrations
 from harness.errors import DeadlineError, HarnessError, LostGuestError, LostNodeError, RefusedError
-from harness.guest import Guest
-from harness.judge import judge
+from harness.guest.domain import Guest
+from harness.judgement.judge import judge
 from harness.model import Arm, CacheMode, Canary, Cell, Crash, VerdictKind, Widener
-from harness.workloads import Recovered
+from harness.util.deadline import poll
+from harness.workloads.base import Recovered
 
 NODE = Cell("ext4-buffered", cache=CacheMode.NONE, crash=Crash.NODE, seconds=0)
 QEMU, RESET = replace(NODE, crash=Crash.QEMU), replace(NODE, crash=Crash.RESET)
@@ -55,8 +57,8 @@ class Crashing(Stage):
 
 @pytest.fixture
 def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Crashing]:
-    monkeypatch.setattr(roles, "poll", lambda check, deadline, every: wait.poll(check, deadline, every=0.001))
-    monkeypatch.setattr(journey, "CanaryWatch", FakeWatch)
+    monkeypatch.setattr(roles, "poll", lambda check, deadline, every: poll(check, deadline, every=0.001))
+    monkeypatch.setattr(migrations, "CanaryWatch", FakeWatch)
     # What does not find together here never will.
     monkeypatch.setattr(roles, "SETTLE_SECONDS", 2.0)
     monkeypatch.setattr(crash, "NOTICE_SECONDS", 5.0)

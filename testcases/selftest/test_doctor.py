@@ -14,17 +14,18 @@ from pathlib import Path
 
 import pytest
 
-from harness import accel, bootable, doctor, paths
-from harness.accel import Accelerator
+from harness import doctor
 from harness.doctor import facts as looking
 from harness.doctor import kvm_access, packages
+from harness.doctor.facts_model import Answer, Facts, Place
 from harness.doctor.kvm_access import KvmAccess
 from harness.doctor.packages import Family, Need
 from harness.doctor.rules import Check, judge
-from harness.doctor.seen import Answer, Facts, Place
 from harness.errors import HarnessError, InfrastructureError, UsageError
-from harness.lab import daemon
-from harness.wait import Deadline
+from harness.lab.nested import accel, boot_probe_images, libvirt_daemon
+from harness.lab.nested.accel import Accelerator
+from harness.util import paths
+from harness.util.deadline import Deadline
 
 GOOD = Facts(
     python=(3, 12, 1),
@@ -310,7 +311,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
     def make(kvm_sector: str = "boots", kvm_kernel: str = "boots", tcg_svm: str = "boots", tcg: str = "boots") -> Path:
         qemu = tmp_path / "qemu-system-x86_64"
-        qemu.write_text(FAKE_QEMU.replace("@SENTINEL@", bootable.SECTOR_SENTINEL.decode()))
+        qemu.write_text(FAKE_QEMU.replace("@SENTINEL@", boot_probe_images.SECTOR_SENTINEL.decode()))
         qemu.chmod(0o755)
         device = tmp_path / "kvm"
         device.touch()
@@ -441,14 +442,14 @@ def test_last_words_are_readable() -> None:
 
 
 def test_the_boot_sector_is_one() -> None:
-    sector = bootable.boot_sector()
+    sector = boot_probe_images.boot_sector()
     assert (len(sector), sector[-2:]) == (512, b"\x55\xaa")
     where = int.from_bytes(sector[6:8], "little") - 0x7C00
-    assert sector[where:].startswith(bootable.SECTOR_SENTINEL + b"\r\n\0")
+    assert sector[where:].startswith(boot_probe_images.SECTOR_SENTINEL + b"\r\n\0")
 
 
 def test_the_initial_file_system_has_an_init_that_can_be_started() -> None:
-    archive = bootable.tiny_initramfs()
+    archive = boot_probe_images.tiny_initramfs()
     assert len(archive) % 512 == 0
     members = {}
     at = 0
@@ -466,14 +467,14 @@ def test_the_initial_file_system_has_an_init_that_can_be_started() -> None:
 
 
 def test_a_dead_daemons_socket_is_no_answer(tmp_path: Path) -> None:
-    one = daemon.Daemon("libvirtd", tmp_path / "sock")
-    assert not daemon._answers(one)
+    one = libvirt_daemon.Daemon("libvirtd", tmp_path / "sock")
+    assert not libvirt_daemon._answers(one)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(one.socket))
         listener.listen()
-        assert daemon._answers(one)
+        assert libvirt_daemon._answers(one)
     assert one.socket.exists()
-    assert not daemon._answers(one)
+    assert not libvirt_daemon._answers(one)
 
 
 def test_a_daemon_that_ends_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -483,29 +484,29 @@ def test_a_daemon_that_ends_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("DRBD_HARNESS_STATE", str(tmp_path / "state"))
     with ExitStack() as undo:
-        started = daemon._start(daemon.Daemon("libvirtd", tmp_path / "sock"), undo)
+        started = libvirt_daemon._start(libvirt_daemon.Daemon("libvirtd", tmp_path / "sock"), undo)
         with pytest.raises(InfrastructureError, match="libvirtd ended with status 6: error : cannot bind"):
-            daemon._wait_for(started, Deadline.after(5, "an answer"))
+            libvirt_daemon._wait_for(started, Deadline.after(5, "an answer"))
 
 
 def test_systemd_is_told_by_its_own_directory(tmp_path: Path) -> None:
-    assert daemon.has_systemd(tmp_path)
-    assert not daemon.has_systemd(tmp_path / "missing")
+    assert libvirt_daemon.has_systemd(tmp_path)
+    assert not libvirt_daemon.has_systemd(tmp_path / "missing")
 
 
 def test_the_connection_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(daemon.URI_OVERRIDE, "qemu+ssh://somewhere/system")
-    assert daemon.default_uri() == "qemu+ssh://somewhere/system"
-    monkeypatch.delenv(daemon.URI_OVERRIDE)
+    monkeypatch.setenv(libvirt_daemon.URI_OVERRIDE, "qemu+ssh://somewhere/system")
+    assert libvirt_daemon.default_uri() == "qemu+ssh://somewhere/system"
+    monkeypatch.delenv(libvirt_daemon.URI_OVERRIDE)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert daemon.default_uri() == "qemu:///session"
+    assert libvirt_daemon.default_uri() == "qemu:///session"
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert daemon.default_uri() == "qemu:///system"
+    assert libvirt_daemon.default_uri() == "qemu:///system"
 
 
 def test_a_libvirt_that_is_not_there_is_an_error_of_ours(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="libvirt does not answer"):
-        daemon.connect(f"qemu+unix:///system?socket={tmp_path}/none")
+        libvirt_daemon.connect(f"qemu+unix:///system?socket={tmp_path}/none")
 
 
 def test_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

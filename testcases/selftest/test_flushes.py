@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import flushes
-from harness.flushes import durations, unflushed
+from harness.doctor import flush_probe
+from harness.doctor.flush_probe import durations, unflushed
 
 RECORDINGS = Path(__file__).parent / "recordings" / "qemu-io"
 FLUSHED = (RECORDINGS / "7.2-raw-layer.txt").read_text()
@@ -34,12 +34,12 @@ def test_the_order_of_the_writes_is_not_the_one_in_which_they_ended() -> None:
 def test_the_status_says_whether_one_did_not_wait(
     told: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(flushes.shutil, "which", lambda program: program)
-    monkeypatch.setattr(flushes, "probe", lambda program, *, raw: durations(told))
+    monkeypatch.setattr(flush_probe.shutil, "which", lambda program: program)
+    monkeypatch.setattr(flush_probe, "probe", lambda program, *, raw: durations(told))
     qemu_io = tmp_path / "qemu-io"
     qemu_io.write_text("#!/bin/sh\necho qemu-io version 10.0\necho and more\n")
     qemu_io.chmod(0o755)
-    assert flushes.main([str(qemu_io)]) == status
+    assert flush_probe.main([str(qemu_io)]) == status
     said = capsys.readouterr().out
     assert said.startswith("qemu-io version 10.0\non the file itself:\n  a write alone: ")
     assert said.count("ACKNOWLEDGED BEFORE IT WAS FLUSHED") == 4 * status and len(said.splitlines()) == 9
@@ -57,16 +57,16 @@ def test_more_time_never_makes_a_write_unflushed(took: list[float], delay: float
 
 
 def test_a_program_that_is_missing_gets_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    assert flushes.main(["/nowhere/qemu-io"]) == 4
+    assert flush_probe.main(["/nowhere/qemu-io"]) == 4
     said = capsys.readouterr().err
     assert said.startswith("ci/probe-flush: there is no ") and len(said.splitlines()) == 1
 
 
 def test_a_program_that_is_no_qemu_io_is_told(tmp_path: Path) -> None:
-    if flushes.shutil.which("strace") is None:
+    if flush_probe.shutil.which("strace") is None:
         pytest.skip("strace is not installed")
     fake = tmp_path / "qemu-io"
     fake.write_text("#!/bin/sh\necho it is not one >&2\nexit 3\n")
     fake.chmod(0o755)
-    with pytest.raises(flushes.HarnessError, match="ended with 3: it is not one"):
-        flushes.probe(str(fake), raw=False)
+    with pytest.raises(flush_probe.HarnessError, match="ended with 3: it is not one"):
+        flush_probe.probe(str(fake), raw=False)

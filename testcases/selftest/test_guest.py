@@ -11,7 +11,7 @@ import pytest
 from fakes import FakeLab, LibvirtSaid
 
 from harness.errors import LostGuestError
-from harness.guest import NAME, Guest
+from harness.guest.domain import NAME, Guest
 from harness.lab.node import Node
 
 

@@ -20,8 +20,10 @@ from threading import Event
 import pytest
 from filelock import FileLock
 
-from harness import images, paths
-from harness.images import ImageError, archive, builder, cache, process, recipe
+from harness import images
+from harness.config import recipe
+from harness.images import ImageError, archive, builder, cache, process
+from harness.util import paths
 
 ROLES_AND_SUITES = [(role, suite) for role in images.ROLES for suite in recipe.suites(role)]
 

@@ -13,8 +13,8 @@ import pytest
 from fakes import HEALTHY, NARROW, FakeWatch, LibvirtSaid, Stage, Traveller, in_order
 from test_judge import HELD
 
-from harness import journey, roles, wait
-from harness import migrate as migration
+from harness.drbd import roles
+from harness.engine.disturbances import migrations
 from harness.errors import (
     DeadlineError,
     HarnessError,
@@ -24,7 +24,8 @@ from harness.errors import (
     RefusedError,
     StoreError,
 )
-from harness.judge import judge
+from harness.guest import migration as migration
+from harness.judgement.judge import judge
 from harness.model import (
     CacheMode,
     Canary,
@@ -38,6 +39,7 @@ from harness.model import (
     Widener,
     extents_of,
 )
+from harness.util.deadline import poll
 
 MOVED = Cell("swap", cache=CacheMode.NONE, migrations=2, seconds=1)
 UNDER_WAY: dict[str, object] = {"type": 2, "memory_iteration": 2}
@@ -47,11 +49,11 @@ COMPLETED, FAILED, ABORTED = MigrationOutcome.COMPLETED, MigrationOutcome.FAILED
 @pytest.fixture
 def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Stage]:
     def quickly(check: Any, deadline: Any, every: float) -> Any:
-        return wait.poll(check, deadline, every=0.001)
+        return poll(check, deadline, every=0.001)
 
     monkeypatch.setattr(roles, "poll", quickly)
-    monkeypatch.setattr(journey, "poll", quickly)
-    monkeypatch.setattr(journey, "CanaryWatch", FakeWatch)
+    monkeypatch.setattr(migrations, "poll", quickly)
+    monkeypatch.setattr(migrations, "CanaryWatch", FakeWatch)
     # What does not find together here never will.
     monkeypatch.setattr(roles, "SETTLE_SECONDS", 2.0)
     monkeypatch.setattr(migration, "LOOK_SECONDS", 0.005)
@@ -326,7 +328,7 @@ def test_a_migration_that_cannot_end_is_given_up(staged: Callable[..., Stage]) -
     found = stage.play()
     assert found.failure is None, found.failure
     first = traveller(stage).here.asked[0][1]
-    assert first[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] == journey.STALL_MIB, "so little that it cannot end"
+    assert first[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] == migrations.STALL_MIB, "so little that it cannot end"
     assert stage.steps.count("abort") == 1 and found.migrations[0].outcome is ABORTED
     assert found.struck and "the migration had 1 MiB/s and could not end" in found.happened
     assert libvirt.VIR_MIGRATE_PARAM_BANDWIDTH not in traveller(stage).here.asked[1][1], (
@@ -473,7 +475,7 @@ def test_disks_that_fail_stop_the_guest_and_it_goes_on_when_they_are_back(staged
 def test_a_guest_that_is_never_paused_is_no_answer_and_the_disks_are_back(
     staged: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journey, "IO_ERROR_SECONDS", 0.05)
+    monkeypatch.setattr(migrations, "IO_ERROR_SECONDS", 0.05)
     stage = staged(BROKEN)
     stage.guest.pauses = [None]
     stage.workload.ends = threading.Event()
@@ -608,8 +610,8 @@ def test_one_move_of_a_test_of_ones_own(staged: Callable[..., Stage]) -> None:
     trial = stage.trial
     trial.begin()
     trial.take_guest(cast(Any, stage.guest))
-    assert journey.move(trial).target == "nodeb" and journey.move(trial).target == "nodea"
-    assert journey.move(trial).number == 3
+    assert migrations.move(trial).target == "nodeb" and migrations.move(trial).target == "nodea"
+    assert migrations.move(trial).number == 3
     trial.release()
     assert not stage.guest.living and rests(stage)
 

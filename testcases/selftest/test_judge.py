@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from harness.judge import ControlOutcome, Controls, control_outcome, harm, judge, outcomes
+from harness.judgement.judge import ControlOutcome, Controls, control_outcome, harm, judge, outcomes
 from harness.model import (
     Aftermath,
     AioMode,

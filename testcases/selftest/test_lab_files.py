@@ -15,10 +15,10 @@ import paramiko
 import pytest
 
 from harness.errors import InfrastructureError
-from harness.lab import record as records
-from harness.lab.keys import known_hosts, new_key_pair, ssh_config, write_private
-from harness.lab.lease import holder, lease
-from harness.lab.record import LabRecord, NodeRecord
+from harness.lab.nested import record as records
+from harness.lab.nested.keys import known_hosts, new_key_pair, ssh_config, write_private
+from harness.lab.nested.lease import holder, lease
+from harness.lab.nested.record import LabRecord, NodeRecord
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # --------------------------------------------------------------------------- the lease
 
 HOLD = """
-from harness.lab.lease import lease
+from harness.lab.nested.lease import lease
 with lease("a lab"):
     print("held", flush=True)
     input()

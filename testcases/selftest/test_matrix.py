@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from harness.config.matrix import INTEGRITY, load, names, with_controls
 from harness.errors import UsageError
-from harness.matrix import INTEGRITY, load, names, with_controls
 from harness.model import (
     AioMode,
     Arm,
@@ -647,7 +647,7 @@ def test_a_file_that_is_not_text(tmp_path: Path) -> None:
 
 @given(st.recursive(st.booleans() | st.integers() | st.text(), lambda s: st.lists(s) | st.dictionaries(st.text(), s)))
 def test_no_value_of_any_key_breaks_it_otherwise(value: object) -> None:
-    from harness.matrix import _Reader  # the reader behind load, so that no file is needed
+    from harness.config.matrix import _Reader
 
     for key in ("schema", "description", "defaults", "cells", "exclude", "expect"):
         table: dict[str, Any] = {"schema": 1, "cells": [{"cache": "none", "workload": "swap"}], key: value}

@@ -11,14 +11,15 @@ import libvirt
 import pytest
 from fakes import MULTIPLE, FakeDomain, FakeLab, FakeResource, LibvirtSaid, Traveller, in_order
 
-from harness import migrate as module
-from harness import roles, wait
-from harness.drbd import Resource
+from harness.drbd import roles
+from harness.drbd.resource import Resource
 from harness.errors import CommandError, LostGuestError, LostNodeError, RefusedError
-from harness.guest import Guest
+from harness.guest import migration as module
+from harness.guest.domain import Guest
+from harness.guest.migration import Wish, migrate
 from harness.lab.node import Node
-from harness.migrate import Wish, migrate
 from harness.model import Migration, MigrationOutcome
+from harness.util.deadline import poll
 
 UNSAFE = LibvirtSaid(
     "Unsafe migration: Migration may lead to data corruption if disks use cache other than none or directsync",
@@ -67,7 +68,7 @@ class Stage:
 def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
     monkeypatch.setattr(module, "LOOK_SECONDS", 0.005)
     monkeypatch.setattr(module, "ABORT_SECONDS", 0.2)
-    monkeypatch.setattr(roles, "poll", lambda check, deadline, every: wait.poll(check, deadline, every=0.001))
+    monkeypatch.setattr(roles, "poll", lambda check, deadline, every: poll(check, deadline, every=0.001))
     return Stage()
 
 

@@ -16,14 +16,16 @@ from lxml import etree
 from test_judge import evidence as judged_evidence
 from test_judge import observed, oracles
 
-from harness import front, plugin, session
-from harness.drbd import Resource
+from harness.drbd.resource import Resource
+from harness.engine import session
 from harness.errors import InfrastructureError, StoreError
-from harness.guest import Guest
+from harness.guest.domain import Guest
 from harness.model import Cell, Control, Failure, Observed, Stack
+from harness.pytest_plugin import pytest_run
 from harness.report.html import evidence_html, write_html
 from harness.store import Store, run_ids
-from harness.workloads import Planted
+from harness.util.resources import testcases
+from harness.workloads.base import Planted
 
 pytest_plugins = ("pytester",)
 
@@ -96,9 +98,9 @@ class World:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     made = World()
-    monkeypatch.setattr(front, "nested_lab", made.lab)
-    monkeypatch.setattr(front, "evidence_html", lambda result: "")
-    monkeypatch.setattr(front, "write_html", lambda path, run, results: path.write_text(run.id))
+    monkeypatch.setattr(pytest_run, "nested_lab", made.lab)
+    monkeypatch.setattr(pytest_run, "evidence_html", lambda result: "")
+    monkeypatch.setattr(pytest_run, "write_html", lambda path, run, results: path.write_text(run.id))
     monkeypatch.setattr(session, "play", made.play)
     monkeypatch.setattr(Resource, "over", lambda a, b: FakeResource(made.lab_now, sent_kib=0))
     monkeypatch.setattr(Guest, "start", made.guest)
@@ -108,13 +110,13 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 @pytest.fixture
 def pages(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, real in PAGES.items():
-        monkeypatch.setattr(front, name, real)
+        monkeypatch.setattr(pytest_run, name, real)
 
 
 @pytest.fixture
 def matrix(pytester: pytest.Pytester) -> Path:
     """A folder as a checkout has it: the lab's testcase and a matrix."""
-    pytester.makepyfile(test_cells=(plugin.TESTCASES / "lab" / "test_cells.py").read_text())
+    pytester.makepyfile(test_cells=(testcases() / "lab" / "test_cells.py").read_text())
     path = pytester.path / "three.toml"
     path.write_text(MATRIX)
     return path
@@ -199,7 +201,7 @@ def test_a_report_that_cannot_be_written_is_told_and_no_success(
     def full(path: Path, run: object, results: object) -> None:
         raise StoreError(f"{path.name} cannot be written: No space left on device")
 
-    monkeypatch.setattr(front, "write_html", full)
+    monkeypatch.setattr(pytest_run, "write_html", full)
     matrix.write_text(MATRIX.replace("DIVERGED", "CLEAN"))
     ran = run("--matrix", str(matrix), "-k", cells)
     assert "report.html cannot be written: No space left on device" in ran.err and "Traceback" not in ran.err
@@ -519,7 +521,7 @@ def test_a_migration_that_is_refused_is_an_outcome_of_ones_own(
 def test_a_cell_of_the_node_itself_has_no_guest_to_move(
     run: Runs, pytester: pytest.Pytester, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.trial.observe_node", lambda node, device: Observed(scatter_gather=True))
+    monkeypatch.setattr("harness.engine.trial.observe_node", lambda node, device: Observed(scatter_gather=True))
     pytester.makepyfile(
         test_own="""
         import pytest
@@ -535,7 +537,7 @@ def test_a_cell_of_the_node_itself_has_no_guest_to_move(
 def test_a_test_on_the_node_itself_has_its_evidence_too(
     run: Runs, pytester: pytest.Pytester, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.trial.observe_node", lambda node, device: Observed(scatter_gather=True))
+    monkeypatch.setattr("harness.engine.trial.observe_node", lambda node, device: Observed(scatter_gather=True))
     pytester.makepyfile(test_own=OWN.format(keys='client="host"'))
     ran = run()
     assert "Traceback" not in ran.out and "AssertionError" not in ran.out

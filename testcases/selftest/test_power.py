@@ -10,9 +10,9 @@ import pytest
 from fakes import LibvirtSaid
 
 from harness.errors import DeadlineError, InfrastructureError, LostNodeError
-from harness.lab import boot
-from harness.lab.boot import READY
-from harness.lab.power import Power
+from harness.lab.nested import boot
+from harness.lab.nested.boot import READY
+from harness.lab.nested.power import Power
 
 NAME = "drbd-harness-1a2b3c-a"
 

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from harness import progress
+from harness.util import progress
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from harness.config import recipe
 from harness.errors import CommandError, InfrastructureError
-from harness.images import recipe
+from harness.guest.readback import PIECE_BLOCKS, PROGRAM, compared, read_device
 from harness.model import BLOCK_BYTES, Extent, blocks_of
 from harness.parse.blockdigest import changed, digests
-from harness.readings import PIECE_BLOCKS, PROGRAM, compared, read_device
 from harness.remote.scripted import Answer, ScriptedRunner
 
 # A busy machine is no failure.

@@ -16,11 +16,11 @@ import paramiko
 import pytest
 
 from harness.errors import CommandError, DeadlineError, LostNodeError
-from harness.lab.keys import KeyPair, known_hosts, new_key_pair, write_private
+from harness.lab.nested.keys import KeyPair, known_hosts, new_key_pair, write_private
 from harness.remote.local import LocalRunner
 from harness.remote.scripted import ScriptedRunner
 from harness.remote.ssh import SshRunner
-from harness.wait import Deadline
+from harness.util.deadline import Deadline
 
 # --------------------------------------------------------------------------- here
 

@@ -33,6 +33,7 @@ from harness.model import (
     Owner,
     Ownership,
     Repair,
+    Result,
     Run,
     Sample,
     Stack,
@@ -44,17 +45,17 @@ from harness.model import (
     Work,
     extents_of,
 )
-from harness.report import Result, heat_map
-from harness.report.asked import Match, asked_and_seen
+from harness.report import heat_map
+from harness.report.block_map import strip
+from harness.report.formatting import clean, seconds, size, upper_bound
 from harness.report.html import evidence_html, heat_map_html, render_html, write_html
 from harness.report.oracles import Agreement, oracles
 from harness.report.phases import as_json, phase_shares, phase_table, print_phases
-from harness.report.strip import strip
+from harness.report.requested_vs_observed import Match, asked_and_seen
 from harness.report.summary import Answer, findings, headline
 from harness.report.table import figures
 from harness.report.terminal import print_report, report_parts
 from harness.report.view import hex_rows
-from harness.report.words import clean, seconds, size, upper_bound
 
 BLOCKS = 32768
 HOSTILE = "<script>alert('x')</script> \x1b[31m & \"quoted\" [red]not markup[/red] \udcff"

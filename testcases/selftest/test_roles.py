@@ -8,17 +8,17 @@ from typing import Any, cast
 import pytest
 from fakes import HEALTHY, HELD_OPEN, MULTIPLE, FakeLab, FakeNode, FakeResource, Story
 
-from harness import roles, wait
-from harness.drbd import Resource
+from harness.drbd import roles
+from harness.drbd.resource import Resource
 from harness.errors import DeadlineError, LostNodeError, RefusedError
 from harness.model import Arm
 from harness.remote.scripted import ScriptedRunner
-from harness.wait import Deadline
+from harness.util.deadline import Deadline, poll
 
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeResource:
-    monkeypatch.setattr(roles, "poll", lambda check, deadline, every: wait.poll(check, deadline, every=0.001))
+    monkeypatch.setattr(roles, "poll", lambda check, deadline, every: poll(check, deadline, every=0.001))
     return FakeResource(FakeLab())
 
 

@@ -11,7 +11,9 @@ from typing import Any, cast
 import pytest
 from fakes import BLOCKS, HEALTHY, NARROW, FakeGuest, Stage, in_order
 
-from harness import trial as trial_module
+from harness.engine import trial as trial_module
+from harness.engine.cell_run import conclude, play
+from harness.engine.trial import MAX_SAMPLES, Trial
 from harness.errors import (
     CommandError,
     DeadlineError,
@@ -21,8 +23,8 @@ from harness.errors import (
     LostNodeError,
     RefusedError,
 )
-from harness.guest import Guest
-from harness.judge import judge
+from harness.guest.domain import Guest
+from harness.judgement.judge import judge
 from harness.model import (
     Arm,
     CacheMode,
@@ -38,10 +40,8 @@ from harness.model import (
     Widener,
     Work,
 )
-from harness.scenario import conclude, play
 from harness.store import Attempt
-from harness.trial import MAX_SAMPLES, Trial
-from harness.workloads import Planted
+from harness.workloads.base import Planted
 
 GUEST_CELL = Cell("swap", cache=CacheMode.NONE, widener=Widener(20, 0))
 HOST_CELL = Cell("mutator", client=ClientKind.HOST)

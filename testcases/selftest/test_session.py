@@ -13,13 +13,14 @@ from fakes import FakeGuest, FakeLab, FakeResource, Story, in_order
 from test_judge import evidence as judged_evidence
 from test_judge import observed, oracles
 
-from harness import session as module
-from harness.drbd import Resource
+from harness.config.matrix import with_controls
+from harness.drbd.resource import Resource
+from harness.engine import session as module
+from harness.engine.session import Session
+from harness.engine.trial import Trial
 from harness.errors import DeadlineError, HarnessError, InfrastructureError, LostNodeError, StoreError
-from harness.guest import Guest
-from harness.judged import judged_results
+from harness.guest.domain import Guest
 from harness.lab.base import Lab
-from harness.matrix import with_controls
 from harness.model import (
     CacheMode,
     Cell,
@@ -30,15 +31,13 @@ from harness.model import (
     Failure,
     Fault,
     Repair,
+    Result,
     Run,
     Stack,
     VerdictKind,
 )
-from harness.report import Result
-from harness.session import Session
-from harness.store import Store
-from harness.trial import Trial
-from harness.workloads import Planted
+from harness.store import Store, judged_results
+from harness.workloads.base import Planted
 
 SWAP = Cell("swap", cache=CacheMode.NONE)
 OTHER = Cell("swap", cache=CacheMode.WRITEBACK)
@@ -75,7 +74,7 @@ class Stage:
     asks_guest: bool = True
 
     def play(self, trial: Trial, workload: object, guest: Callable[[], Guest]) -> Evidence:
-        """In the place of :func:`harness.scenario.play`."""
+        """In the place of :func:`harness.engine.cell_run.play`."""
         cell = trial.cell
         self.played.append(cell.id)
         if cell.client is ClientKind.GUEST and self.asks_guest:

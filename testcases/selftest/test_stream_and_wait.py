@@ -10,7 +10,7 @@ import pytest
 
 from harness.errors import DeadlineError, LostNodeError
 from harness.remote.stream import LineStream
-from harness.wait import Deadline, poll
+from harness.util.deadline import Deadline, poll
 
 
 def soon(seconds: float = 5.0, what: str = "it") -> Deadline:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.parse.wideners import dm_write_delay_ms, netem_delay_ms
+from harness.parse.delays import dm_write_delay_ms, netem_delay_ms
 
 
 @pytest.mark.parametrize(

@@ -14,17 +14,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness import owners, workloads
-from harness.drbd import Resource
+from harness.drbd.resource import Resource
 from harness.errors import CommandError, InfrastructureError
-from harness.fio import run_fio
+from harness.filesystems import ownership
+from harness.filesystems.ownership import Owned
 from harness.model import Extent, Owner, Ownership, Work, blocks_of
-from harness.owners import Owned
 from harness.remote.base import Completed
 from harness.remote.local import LocalRunner
 from harness.remote.scripted import ScriptedRunner
 from harness.render.fio_job import Job, Option
-from harness.workloads import (
+from harness.workloads import base
+from harness.workloads.base import (
     MARGIN_SECONDS,
     WORKLOADS,
     Ext4Buffered,
@@ -34,6 +34,7 @@ from harness.workloads import (
     Workload,
     workload_named,
 )
+from harness.workloads.fio_runner import run_fio
 
 # A busy machine is no failure.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -358,7 +359,7 @@ class Slow(Ext4Buffered):
 
 @pytest.mark.skipif(shutil.which("fio") is None, reason="fio is not installed")
 def test_a_slow_machine_is_not_corruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workloads, "MOUNT_POINT", str(tmp_path))
+    monkeypatch.setattr(base, "MOUNT_POINT", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     site = Site(Unmounted(f"{tmp_path}/"), "/dev/null", cast(Resource, Below(9)))
     Ext4Buffered().prepare(site)
@@ -442,7 +443,7 @@ class Debugfs(ScriptedRunner):
 
 def test_blocks_of_ext4_are_live_or_dead_as_the_file_system_says() -> None:
     runner = Debugfs(debugfs)
-    assert owners.ext4(runner, "/dev/drbd0", [13, 10, 12, 99]) == {
+    assert ownership.ext4(runner, "/dev/drbd0", [13, 10, 12, 99]) == {
         10: Owned(Owner.LIVE, "/data/file"),
         12: Owned(Owner.LIVE, "inode 8"),
         13: Owned(Owner.LIVE, "file system metadata"),
@@ -452,36 +453,36 @@ def test_blocks_of_ext4_are_live_or_dead_as_the_file_system_says() -> None:
 
 
 def test_a_file_system_that_says_nothing_leaves_no_block_dead() -> None:
-    found = owners.ext4(Debugfs(lambda argv, stdin: ""), "/dev/drbd0", [7])
+    found = ownership.ext4(Debugfs(lambda argv, stdin: ""), "/dev/drbd0", [7])
     assert found[7].owner is not Owner.DEAD
 
 
 def test_many_blocks_are_asked_in_turns_and_all_are_answered() -> None:
     runner = Debugfs(debugfs)
     blocks = list(range(100, 1350))
-    found = owners.ext4(runner, "/dev/drbd0", blocks)
+    found = ownership.ext4(runner, "/dev/drbd0", blocks)
     assert sorted(found) == blocks and {one.owner for one in found.values()} == {Owner.DEAD}
     assert max(len(text.split()) for text in runner.inputs) <= 1001
-    assert owners.ext4(runner, "/dev/drbd0", []) == {}
+    assert ownership.ext4(runner, "/dev/drbd0", []) == {}
 
 
 def test_too_many_blocks_to_search_for_are_unknown_and_not_dead() -> None:
     runner = Debugfs(debugfs)
-    found = owners.ext4(runner, "/dev/drbd0", range(100, 100 + owners.MAX_SEARCHED + 10))
-    counted = owners.summary(found, "ext4")
-    assert (counted.live, counted.dead, counted.unknown) == (0, owners.MAX_SEARCHED, 10)
-    assert "not searched" in found[100 + owners.MAX_SEARCHED + 9].detail
+    found = ownership.ext4(runner, "/dev/drbd0", range(100, 100 + ownership.MAX_SEARCHED + 10))
+    counted = ownership.summary(found, "ext4")
+    assert (counted.live, counted.dead, counted.unknown) == (0, ownership.MAX_SEARCHED, 10)
+    assert "not searched" in found[100 + ownership.MAX_SEARCHED + 9].detail
 
 
 def test_owners_are_counted_and_named_once() -> None:
     live, dead = Owned(Owner.LIVE, "a"), Owned(Owner.DEAD, "free")
-    found = owners.summary({1: live, 2: live, 3: dead, 4: Owned(Owner.UNKNOWN, "")}, "asking")
+    found = ownership.summary({1: live, 2: live, 3: dead, 4: Owned(Owner.UNKNOWN, "")}, "asking")
     assert found == Ownership(2, 1, 1, "asking", ("", "a", "free"))
-    assert owners.summary({}, "asking") == Ownership(method="asking")
-    assert owners.application([4])[4].owner is Owner.LIVE
-    assert owners.unknown([4], "why") == {4: Owned(Owner.UNKNOWN, "why")}
+    assert ownership.summary({}, "asking") == Ownership(method="asking")
+    assert ownership.application([4])[4].owner is Owner.LIVE
+    assert ownership.unknown([4], "why") == {4: Owned(Owner.UNKNOWN, "why")}
 
 
 def test_numbers_are_taken_and_words_left() -> None:
-    assert owners.numbers(json.dumps({"a": 1, "b": 2.5, "c": "x", "d": None})) == {"a": 1.0, "b": 2.5}
+    assert ownership.numbers(json.dumps({"a": 1, "b": 2.5, "c": "x", "d": None})) == {"a": 1.0, "b": 2.5}
     assert MARGIN_SECONDS > 60, "an emulated machine is slow to start a program"

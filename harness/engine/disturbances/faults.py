@@ -1,0 +1,53 @@
+"""What goes wrong on purpose, and how it is mended: one function for each, over the nodes alone.
+
+Each one that inflicts something has a counterpart that takes it back; both may be called more than once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from harness.drbd import roles
+from harness.drbd.resource import Resource, both
+from harness.errors import RefusedError
+from harness.lab.node import Node
+from harness.util.deadline import Deadline
+
+
+def stand_alone(resource: Resource) -> None:
+    """Both nodes give the connection up, as after a split brain that nobody looked at."""
+    for node in (resource.a, resource.b):
+        with contextlib.suppress(RefusedError):
+            resource.adm(node, "disconnect")
+
+
+def cut_link(resource: Resource) -> None:
+    """The link swallows everything, silently: no node is told, as when a switch dies."""
+    script = 'tc qdisc replace dev "$1" root netem loss 100%'
+    both(lambda node: node.runner.run(["sh", "-ec", script, "sh", node.link]), resource.a, resource.b)
+
+
+def join_link(resource: Resource) -> None:
+    """The link carries again, without any delay."""
+    script = 'tc qdisc del dev "$1" root 2>/dev/null || true'
+    both(lambda node: node.runner.run(["sh", "-c", script, "sh", node.link]), resource.a, resource.b)
+
+
+def restart_libvirtd(node: Node) -> None:
+    """Restart libvirt's daemon on ``node`` and wait until it answers; the guest's QEMU goes on."""
+    node.runner.run(["systemctl", "restart", "libvirtd"], timeout=90)
+    # Asked there: over our own connection a call of another thread's may be under way.
+    node.runner.run(["virsh", "-c", "qemu:///system", "version"], timeout=90, ok=())
+
+
+def break_disks(resource: Resource) -> None:
+    """Both lower devices fail every request, so that DRBD has nowhere to write to."""
+    both(resource.break_disk, resource.a, resource.b)
+
+
+def mend_disks(resource: Resource) -> None:
+    """Both lower devices work again, and DRBD takes them back where it let them go."""
+    for node in (resource.a, resource.b):
+        resource.widen(0, 0, node)
+    roles.reattach(resource)
+    roles.settled(resource, Deadline.after(roles.SETTLE_SECONDS, "the disks' return"))

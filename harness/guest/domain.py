@@ -1,0 +1,292 @@
+"""The guest under test: started once on node A, its DRBD disk attached and detached for each cell."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import libvirt
+import libvirt_qemu
+from lxml import etree
+
+from harness.errors import HarnessError, InfrastructureError, LostGuestError, RefusedError
+from harness.lab.base import Lab
+from harness.lab.node import Node
+from harness.model import AioMode, CacheMode, Cell, DiskBus, Fault, Observed
+from harness.parse.system import o_direct, o_sync, offloads, open_flags, qmp_block
+from harness.remote.guest_agent import GuestAgent
+from harness.render.domain import GuestDomain, disk_xml, guest_xml
+from harness.util.deadline import Deadline, poll
+
+AGENT_SECONDS = 120.0
+PLUG_SECONDS = 30.0
+CONSOLE = "/var/log/drbd-harness-guest.log"
+NAME = "drbd-harness-guest"
+# Small, so that a storm of a few seconds swaps: with 384 MiB as few as 15 blocks diverged, with 256 MiB 80 or more.
+MEMORY_MIB = 256
+
+
+@dataclass(frozen=True)
+class AttachedDisk:
+    """The DRBD device in the guest: ``path`` is where the guest sees it."""
+
+    path: str
+    serial: str
+    xml: str
+    cache: CacheMode
+    aio: AioMode
+    bus: DiskBus
+
+
+class Guest:
+    """A guest that is up and whose agent answers; ``ended`` when it was ended from here."""
+
+    def __init__(self, lab: Lab, node: Node, domain: libvirt.virDomain) -> None:
+        self.node = node
+        self.domain = domain
+        self.agent = GuestAgent(lambda: self.domain)
+        self.ended = False
+        self._lab = lab
+
+    @classmethod
+    def start(cls, lab: Lab, node: Node, memory_mib: int = MEMORY_MIB) -> Guest:
+        """Start it on ``node`` and wait for its agent; an old one of the same name is ended first."""
+        with contextlib.suppress(libvirt.libvirtError):
+            node.libvirt.lookupByName(NAME).destroy()
+        description = GuestDomain(
+            NAME, str(uuid.uuid4()), memory_mib, lab.guest_kernel, lab.guest_initrd, lab.guest_kernel_args,
+            lab.guest_root_device, CONSOLE,
+        )  # fmt: skip
+        try:
+            domain = node.libvirt.createXML(guest_xml(description), 0)
+        except libvirt.libvirtError as trouble:
+            raise LostGuestError(f"libvirt on {node.name} did not start the guest: {trouble}") from None
+        guest = cls(lab, node, domain)
+        try:
+            guest.agent.wait_ready(Deadline.after(AGENT_SECONDS, "the first answer of the guest's agent"))
+        except HarnessError as trouble:
+            last = guest.console_tail()
+            guest.destroy()
+            raise LostGuestError(f"{trouble}; the guest's console said last: {last}") from None
+        return guest
+
+    def moved(self, node: Node, domain: libvirt.virDomain) -> None:
+        """It runs on ``node`` now, as ``domain`` of that node's libvirt."""
+        self.node = node
+        self.domain = domain
+
+    def aside(self) -> libvirt.virDomain:
+        """The same domain over a connection of its own: to look on while another thread's long call goes on."""
+        return self._looked_up(lambda: self.node.libvirt_aside)
+
+    def found_again(self) -> None:
+        """Look the domain up again, after its node's libvirtd was restarted."""
+        self.domain = self._looked_up(lambda: self.node.libvirt)
+
+    def _looked_up(self, connection: Callable[[], libvirt.virConnect]) -> libvirt.virDomain:
+        try:
+            return connection().lookupByName(NAME)
+        except libvirt.libvirtError as trouble:
+            raise LostGuestError(f"the guest is not known to libvirt on {self.node.name} any more: {trouble}") from None
+
+    def paused(self) -> str | None:
+        """Why the guest is paused (``I/O error``, or libvirt's number of the reason); None when it is not."""
+        try:
+            state, reason = self.domain.state()
+        except libvirt.libvirtError:
+            return None
+        if state != libvirt.VIR_DOMAIN_PAUSED:
+            return None
+        return "I/O error" if reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR else f"reason {reason}"
+
+    def resume(self) -> None:
+        """Let a paused guest go on; QEMU repeats the requests that failed."""
+        try:
+            self.domain.resume()
+        except libvirt.libvirtError as trouble:
+            raise LostGuestError(f"the paused guest did not go on: {trouble}") from None
+
+    def kill(self) -> None:
+        """Kill its QEMU with SIGKILL: nothing in it gets to finish."""
+        script = 'pid=$(cat "/run/libvirt/qemu/$1.pid") && kill -9 "$pid"'
+        self.node.runner.run(["sh", "-ec", script, "sh", NAME])
+
+    def reset(self) -> None:
+        """Press its reset button, also while the work speaks with it, and wait for the agent of the new boot."""
+        try:
+            self.aside().reset()
+        except libvirt.libvirtError as trouble:
+            raise LostGuestError(f"the guest was not reset: {trouble}") from None
+        self.agent.wait_ready(Deadline.after(AGENT_SECONDS, "the first answer of the agent after the reset"))
+
+    def console_tail(self) -> str:
+        """The last line on the guest's serial console."""
+        with contextlib.suppress(HarnessError):
+            lines = self.console().strip().splitlines()
+            return lines[-1] if lines else "nothing"
+        return "unreadable"
+
+    def console(self) -> str:
+        """The guest's serial console, since its start."""
+        return self.node.runner.run(["cat", CONSOLE], ok=()).stdout
+
+    def alive(self) -> bool:
+        """Whether the domain runs and its agent answers."""
+        if not self.agent.active():
+            return False
+        try:
+            self.agent.call("guest-ping", timeout=10)
+        except HarnessError:
+            return False
+        return True
+
+    def destroy(self) -> None:
+        """End it, whatever it is doing."""
+        self.ended = True
+        with contextlib.suppress(libvirt.libvirtError):
+            self.domain.destroy()
+
+    # ------------------------------------------------------------------------------------------ the disk under test
+
+    def attach(self, device: str, cell: Cell) -> AttachedDisk:
+        """Attach ``device`` with the cell's cache, aio and bus and wait until the guest sees it.
+
+        Raises :class:`RefusedError` with QEMU's or libvirt's words when they do not want the combination.
+        """
+        assert cell.cache is not None
+        serial = f"cell-{time.monotonic_ns() % 10**9}"
+        # Only where the cell is about it does an error stop the guest; QEMU's default tells the guest of it.
+        stop = cell.fault is Fault.IO_ERROR
+        xml = disk_xml(device, serial, cell.cache, cell.aio, cell.bus, stop_on_error=stop)
+        try:
+            self.domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        except libvirt.libvirtError as trouble:
+            if not self.alive():
+                raise LostGuestError(f"the guest was lost while its disk was attached: {trouble}") from None
+            raise RefusedError("libvirt or QEMU", str(trouble)) from None
+        disk = AttachedDisk("", serial, xml, cell.cache, cell.aio, cell.bus)
+        try:
+            return self.located(disk)
+        except HarnessError:
+            with contextlib.suppress(HarnessError):
+                self.detach(disk)
+            raise
+
+    def located(self, disk: AttachedDisk) -> AttachedDisk:
+        """The disk with the path at which the guest sees it now; waits until it does."""
+        serial = disk.serial
+        deadline = Deadline.after(PLUG_SECONDS, "the disk's appearance in the guest")
+        script = 'for f in /sys/block/*; do [ "$(cat $f/serial $f/device/vpd_pg80 2>/dev/null | tr -cd "a-z0-9-")" '
+        script += f"= {serial} ] && echo /dev/${{f##*/}}; done; true"
+
+        def look() -> str | None:
+            return self.agent.run(["sh", "-c", script]).stdout.strip() or None
+
+        return replace(disk, path=poll(look, deadline, every=0.1))
+
+    def detach(self, disk: AttachedDisk) -> None:
+        """Detach and wait until QEMU let go of it."""
+        try:
+            self.domain.detachDeviceFlags(disk.xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        except libvirt.libvirtError as trouble:
+            raise LostGuestError(f"the disk was not detached: {trouble}") from None
+        deadline = Deadline.after(PLUG_SECONDS, "the disk's removal from the guest")
+
+        def gone() -> bool | None:
+            try:
+                return True if disk.serial not in self.domain.XMLDesc(0) else None
+            except libvirt.libvirtError as trouble:
+                raise LostGuestError(f"the guest was lost while its disk was detached: {trouble}") from None
+
+        poll(gone, deadline, every=0.1)
+
+    def observe(self, disk: AttachedDisk, device: str) -> Observed:
+        """What was really opened: QEMU's descriptor and block layer, and what the guest was told."""
+        try:
+            return self._observe(disk, device)
+        except libvirt.libvirtError as trouble:
+            raise LostGuestError(f"the guest's QEMU does not say what it opened: {trouble}") from None
+        except ValueError as unreadable:
+            raise InfrastructureError(f"what was opened could not be read back: {unreadable}") from unreadable
+
+    def _observe(self, disk: AttachedDisk, device: str) -> Observed:
+        minor = device.rsplit("/", 1)[-1]
+        node_side = _sections(self.node.runner.run(["sh", "-c", _OBSERVE, "sh", device, minor, self.node.link]).stdout)
+        flags = [open_flags(text) for name, text in node_side if name.startswith("fdinfo")]
+        block = libvirt_qemu.qemuMonitorCommand(self.domain, json.dumps({"execute": "query-block"}), 0)
+        cache, _ = qmp_block(block, device)
+        name = disk.path.rsplit("/", 1)[-1]
+        queue = f"/sys/block/{name}/queue"
+        lines = self.agent.run(["cat", f"{queue}/write_cache", f"{queue}/stable_writes"], ok=()).stdout.splitlines()
+        named = dict(node_side)
+        return Observed(
+            open_flags=flags[0] if flags else None,
+            # Every descriptor has to be as asked; QEMU may hold more than one.
+            o_direct=None if not flags else (all if disk.cache.direct else any)(o_direct(flag) for flag in flags),
+            o_sync=any(o_sync(flag) for flag in flags) if flags else None,
+            qemu_cache=cache or None,
+            qemu_aio=_live_aio(self.domain.XMLDesc(0), disk.serial),
+            guest_write_cache=lines[0].strip() if lines else None,
+            guest_stable_writes=lines[1].strip() == "1" if len(lines) > 1 else None,
+            drbd_stable_writes=_flag(named.get("stable_writes", "")),
+            scatter_gather=offloads(named.get("offloads", "")).get("scatter-gather"),
+        )
+
+
+def console_size(node: Node) -> int:
+    """How many bytes the guest's console on ``node`` has; 0 where there was none yet."""
+    said = node.runner.run(["stat", "-c", "%s", CONSOLE], ok=()).stdout.strip()
+    return int(said) if said.isdigit() else 0
+
+
+def console_since(node: Node, begins: int) -> str:
+    """The guest's console on ``node`` from the byte ``begins`` on."""
+    script = '[ ! -e "$1" ] || tail -c "+$2" "$1"'
+    return node.runner.run(["sh", "-c", script, "sh", CONSOLE, str(begins + 1)]).stdout
+
+
+def observe_node(node: Node, device: str) -> Observed:
+    """What there is to read back when the node itself is the client."""
+    minor = device.rsplit("/", 1)[-1]
+    named = dict(_sections(node.runner.run(["sh", "-c", _OBSERVE, "sh", device, minor, node.link]).stdout))
+    return Observed(
+        drbd_stable_writes=_flag(named.get("stable_writes", "")),
+        scatter_gather=offloads(named.get("offloads", "")).get("scatter-gather"),
+    )
+
+
+# One round trip for everything the node knows: the descriptors of its QEMU on the device, the flag, the link.
+_OBSERVE = """
+for fd in $(ls -l /proc/[0-9]*/fd/* 2>/dev/null | awk -v d="$1" '$NF == d { print $(NF - 2) }'); do
+    process=${fd%/fd/*}
+    grep -q qemu "$process/comm" || continue
+    echo "== fdinfo $fd"; cat "$process/fdinfo/${fd##*/}"
+done
+echo "== stable_writes"; cat "/sys/block/$2/queue/stable_writes" 2>/dev/null
+echo "== offloads"; ethtool -k "$3" 2>/dev/null
+"""
+
+
+def _sections(text: str) -> list[tuple[str, str]]:
+    found = []
+    for part in text.split("== ")[1:]:
+        name, _, body = part.partition("\n")
+        found.append((name.strip(), body))
+    return found
+
+
+def _flag(text: str) -> bool | None:
+    return text.strip() == "1" if text.strip() else None
+
+
+def _live_aio(xml: str, serial: str) -> str | None:
+
+    for disk in etree.fromstring(xml.encode()).iterfind("devices/disk"):
+        if disk.findtext("serial") == serial:
+            driver = disk.find("driver")
+            return None if driver is None else driver.get("io")
+    return None

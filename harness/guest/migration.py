@@ -1,0 +1,177 @@
+"""One live migration of the guest, driven from here over the libvirt of both nodes.
+
+Both nodes are Primary only for the time of it.  libvirt's safety checks stay on unless a cell asks otherwise by name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import libvirt
+
+from harness.drbd import roles
+from harness.drbd.resource import Resource
+from harness.errors import HarnessError, RefusedError
+from harness.guest.domain import Guest
+from harness.lab.node import Node
+from harness.model import Migration, MigrationOutcome
+from harness.parse.migration import figures
+from harness.util.background import Aside
+from harness.util.deadline import Deadline
+
+LOOK_SECONDS = 0.25
+# How long QEMU may take to let go of a migration that was told to end.
+ABORT_SECONDS = 30.0
+
+# libvirt says no before anything moves.
+_REFUSALS = (
+    libvirt.VIR_ERR_MIGRATE_UNSAFE,
+    libvirt.VIR_ERR_CONFIG_UNSUPPORTED,
+    libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED,
+    libvirt.VIR_ERR_OPERATION_UNSUPPORTED,
+    libvirt.VIR_ERR_NO_SUPPORT,
+)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How a migration is wanted.
+
+    ``seconds`` until it is given up; ``unsafe`` passes VIR_MIGRATE_UNSAFE; ``bandwidth_mib`` per second, 0: no limit.
+    """
+
+    number: int
+    seconds: float
+    unsafe: bool = False
+    bandwidth_mib: int = 0
+    during: str = "work"
+
+
+def migrate(
+    guest: Guest, resource: Resource, target: Node, wish: Wish, began: float, midway: Callable[[], None] | None = None
+) -> Migration:
+    """Move ``guest`` to ``target`` and say how it went; what the stack says no to is an outcome, not an error.
+
+    ``began`` is the moment (:func:`time.monotonic`) that the evidence counts from.  ``midway`` is called once, when
+    memory is under way.  Afterwards the guest's node is the only Primary, if both nodes still answer.
+    """
+    source = guest.node
+    opened = time.monotonic()
+    try:
+        try:
+            roles.allow_two_primaries(resource, True)
+            roles.promote(resource, target)
+        except RefusedError as refused:
+            moved = _not_opened(resource, str(refused))
+        else:
+            # Two that do not see each other are both Primary whatever is allowed: the guest would read another's data.
+            moved = _move(guest, target, wish, midway) if roles.connected(resource) else _not_opened(resource)
+    finally:
+        # A node that was lost on the way cannot be told; whoever mends it sets the roles.
+        with contextlib.suppress(HarnessError):
+            roles.only(resource, guest.node)
+    closed = time.monotonic()
+    start = moved.at or opened
+    numbers = figures(moved.completed or {}, moved.samples)
+    return Migration(
+        wish.number, source.name, target.name, moved.outcome, start - began, moved.seconds or closed - start,
+        numbers.downtime_ms, numbers.iterations, numbers.transferred_bytes, numbers.memory_bytes,
+        numbers.throttle_percent, closed - opened, wish.during, moved.words,
+    )  # fmt: skip
+
+
+@dataclass
+class _Moved:
+    """What came of the call itself."""
+
+    outcome: MigrationOutcome
+    words: str = ""
+    at: float = 0.0
+    seconds: float = 0.0
+    completed: Mapping[str, object] | None = None
+    samples: tuple[Mapping[str, object], ...] = ()
+
+
+def _not_opened(resource: Resource, words: str = "") -> _Moved:
+    """A no is DRBD's answer to the question only while both nodes are there to be asked."""
+    if roles.connected(resource):
+        return _Moved(MigrationOutcome.REFUSED, words)
+    said = "; ".join(f"{name} {one.connection} {one.local_role}" for name, one in roles.states(resource).items())
+    lost = f"the nodes were not connected when both were to be Primary ({said})"
+    return _Moved(MigrationOutcome.FAILED, f"{lost}: {words}" if words else lost)
+
+
+def _move(guest: Guest, target: Node, wish: Wish, midway: Callable[[], None] | None) -> _Moved:
+    flags = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_AUTO_CONVERGE | libvirt.VIR_MIGRATE_ABORT_ON_ERROR
+    if wish.unsafe:
+        flags |= libvirt.VIR_MIGRATE_UNSAFE
+    parameters: dict[str, object] = {libvirt.VIR_MIGRATE_PARAM_URI: f"tcp://{target.address}"}
+    if wish.bandwidth_mib:
+        parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = wish.bandwidth_mib
+    source, destination, seen = guest.domain, target.libvirt, guest.aside()
+    began = time.monotonic()
+    with guest.agent.held():
+        call: Aside[libvirt.virDomain] = Aside(
+            lambda: source.migrate3(destination, parameters, flags), f"the migration to {target.name}"
+        )
+        try:
+            samples, gave_up = _watch(call, seen, began + wish.seconds, midway)
+        except BaseException:
+            # It must not go on behind our back.
+            with contextlib.suppress(libvirt.libvirtError):
+                seen.abortJob()
+            with contextlib.suppress(libvirt.libvirtError, HarnessError):
+                # It may have been over before it could be told.
+                guest.moved(target, call.result(Deadline.after(ABORT_SECONDS, "the end of the migration")))
+            raise
+        seconds = time.monotonic() - began
+        try:
+            domain = call.result(Deadline.after(ABORT_SECONDS, "the end of the migration"))
+        except libvirt.libvirtError as trouble:
+            # Before anybody speaks with the agent again: the source's libvirtd may have been restarted.
+            with contextlib.suppress(HarnessError):
+                guest.found_again()
+            return _Moved(_outcome(trouble, samples, gave_up), str(trouble), began, seconds, None, tuple(samples))
+        except HarnessError as trouble:
+            return _Moved(MigrationOutcome.FAILED, str(trouble), began, seconds, None, tuple(samples))
+        guest.moved(target, domain)
+    # The source forgets a transient domain that left; the target keeps the figures.
+    completed: Mapping[str, object] | None = None
+    with contextlib.suppress(libvirt.libvirtError):
+        completed = domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)
+    return _Moved(MigrationOutcome.COMPLETED, "", began, seconds, completed, tuple(samples))
+
+
+def _watch(
+    call: Aside[libvirt.virDomain], seen: libvirt.virDomain, until: float, midway: Callable[[], None] | None
+) -> tuple[list[Mapping[str, object]], bool]:
+    """Look at it until it ends; tell it to end when its time is over."""
+    samples: list[Mapping[str, object]] = []
+    gave_up = False
+    while not call.ended(LOOK_SECONDS):
+        with contextlib.suppress(libvirt.libvirtError):
+            stats = seen.jobStats()
+            if stats.get("type"):
+                samples.append(stats)
+        if midway is not None and samples and samples[-1].get("memory_iteration"):
+            midway()
+            midway = None
+        if time.monotonic() > until and not gave_up:
+            gave_up = True
+            with contextlib.suppress(libvirt.libvirtError):
+                seen.abortJob()
+        if time.monotonic() > until + ABORT_SECONDS:
+            break
+    return samples, gave_up
+
+
+def _outcome(trouble: libvirt.libvirtError, samples: list[Mapping[str, object]], gave_up: bool) -> MigrationOutcome:
+    if gave_up:
+        return MigrationOutcome.ABORTED
+    under_way = any(sample.get("memory_iteration") for sample in samples)
+    if trouble.get_error_code() in _REFUSALS and not under_way:
+        return MigrationOutcome.REFUSED
+    return MigrationOutcome.FAILED

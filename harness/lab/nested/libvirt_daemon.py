@@ -1,0 +1,263 @@
+"""A libvirt that answers: the one that is there, or one of our own for as long as it is needed.
+
+Where systemd runs, libvirt is its business.  Where nothing looks after it (a container, a rescue system),
+virtlogd and libvirtd are started here, in sessions of their own, with a timeout: they end by themselves about a minute
+after the last client and the last domain, so that nothing stays behind even if this process is killed.
+
+The system's virtlogd does not count the consoles it logs as a reason to live, only its clients.  So libvirtd inherits
+a connection to it, and virtlogd lives as long as libvirtd does, and libvirtd as long as a domain.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import libvirt
+from filelock import FileLock
+
+from harness.errors import HarnessError, InfrastructureError
+from harness.util.deadline import Deadline, poll
+from harness.util.paths import make, state_dir
+
+URI_OVERRIDE = "DRBD_HARNESS_LIBVIRT_URI"
+SYSTEM = "qemu:///system"
+SESSION = "qemu:///session"
+IDLE_SECONDS = 30
+START_SECONDS = 150
+"""The first start of a libvirt on a machine probes every QEMU there is, which can take most of a minute."""
+
+_PLACES = ("/usr/sbin", "/usr/local/sbin", "/sbin", "/usr/libexec", "/usr/lib/libvirt")
+_SOCKETS = Path("/run/libvirt")
+
+
+class DaemonDownError(InfrastructureError):
+    """The system's libvirt does not run where that is systemd's business; ``mend`` is the command for it."""
+
+    def __init__(self, why: Exception, mend: str) -> None:
+        super().__init__(f"{why}; start it with: {mend}")
+        self.mend = mend
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """A daemon of libvirt by its name, and the socket that it answers on."""
+
+    name: str
+    socket: Path
+
+
+@dataclass(frozen=True)
+class Started:
+    """A daemon that this process started, and the file it logs into."""
+
+    daemon: Daemon
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+@dataclass(frozen=True)
+class Libvirt:
+    """The libvirt to use; ``started`` are the daemons that had to be started for it."""
+
+    uri: str
+    started: tuple[Started, ...] = ()
+
+    def open(self) -> Any:
+        """A connection of the caller's own (a ``virConnect``)."""
+        return connect(self.uri)
+
+
+LOG_DAEMON = Daemon("virtlogd", _SOCKETS / "virtlogd-sock")
+MAIN_DAEMONS = (
+    Daemon("libvirtd", _SOCKETS / "libvirt-sock"),
+    Daemon("virtqemud", _SOCKETS / "virtqemud-sock"),
+)
+
+
+@contextmanager
+def ensure_libvirt(*, keep: bool = False) -> Iterator[Libvirt]:
+    """A libvirt that answers while this context lasts.
+
+    Daemons that had to be started are ended with it, unless ``keep`` is asked for, a domain still runs or another
+    harness uses them: then they end by themselves when they have nothing left to do.
+    """
+    uri = default_uri()
+    with ExitStack() as undo:
+        users = undo.enter_context(_one_more_user())
+        with FileLock(make(state_dir()) / "libvirt.lock", timeout=START_SECONDS):
+            started = _make_it_answer(uri)
+        if not keep:
+            undo.callback(_end, uri, started, users)
+        with ExitStack() as held:
+            held.enter_context(closing(connect(uri)))
+            held.enter_context(_log_daemons_client())
+            yield Libvirt(uri, started)
+
+
+def default_uri() -> str:
+    """The connection that fits this user: the system's libvirt for root, else the user's own."""
+    return os.environ.get(URI_OVERRIDE) or (SYSTEM if os.geteuid() == 0 else SESSION)
+
+
+def connect(uri: str) -> Any:
+    """Open ``uri``, or say in one sentence why not; libvirt's own printing of errors is switched off."""
+    libvirt.registerErrorHandler(lambda _context, _error: None, None)
+    try:
+        return libvirt.open(uri)
+    except libvirt.libvirtError as error:
+        raise InfrastructureError(f"libvirt does not answer at {uri}: {error}") from error
+
+
+def find_daemon(name: str) -> Path | None:
+    """A daemon's program, also where it is not in the search path."""
+    found = shutil.which(name, path=os.pathsep.join((os.environ.get("PATH", ""), *_PLACES)))
+    return Path(found) if found else None
+
+
+def has_systemd(marker: Path = Path("/run/systemd/system")) -> bool:
+    """Whether systemd runs this machine, by its own criterion (``sd_booted``)."""
+    return marker.is_dir()
+
+
+def start_command() -> str:
+    """What a user of a machine with systemd types to start libvirt."""
+    unit = "virtqemud.socket" if find_daemon("virtqemud") and not find_daemon("libvirtd") else "libvirtd"
+    return f"{'' if os.geteuid() == 0 else 'sudo '}systemctl start {unit}"
+
+
+# --------------------------------------------------------------------------- starting
+
+
+def _make_it_answer(uri: str) -> tuple[Started, ...]:
+    """Start what has to be started for ``uri`` to answer; nothing at all where that is someone else's business."""
+    ours = uri == SYSTEM and os.geteuid() == 0 and not has_systemd()
+    if not ours or os.environ.get(URI_OVERRIDE):
+        try:
+            connect(uri).close()
+        except InfrastructureError as error:
+            if uri == SYSTEM and has_systemd():
+                raise DaemonDownError(error, start_command()) from error
+            raise
+        return ()
+    deadline = Deadline.after(START_SECONDS, "an answer of libvirt's daemon")
+    with ExitStack() as undo:
+        started: list[Started] = []
+        if not _answers(LOG_DAEMON) and find_daemon(LOG_DAEMON.name):
+            started.append(_start(LOG_DAEMON, undo))
+            _wait_for(started[-1], deadline)
+        if not any(_answers(daemon) for daemon in MAIN_DAEMONS):
+            with _log_daemons_client() as client:
+                started.append(_start(_installed_daemon(), undo, inherit=(client.fileno(),)))
+            _wait_for(started[-1], deadline)
+        with closing(connect(uri)):
+            undo.pop_all()
+        return tuple(started)
+
+
+def _installed_daemon() -> Daemon:
+    for daemon in MAIN_DAEMONS:
+        if find_daemon(daemon.name):
+            return daemon
+    raise HarnessError("libvirt's daemon (libvirtd or virtqemud) is not installed")
+
+
+def _start(daemon: Daemon, undo: ExitStack, inherit: tuple[int, ...] = ()) -> Started:
+    """Start ``daemon`` in a session of its own: a Ctrl-C for us is none for it."""
+    program = find_daemon(daemon.name)
+    assert program is not None
+    log = make(state_dir()) / f"{daemon.name}.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [program, "--timeout", str(IDLE_SECONDS)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd="/",
+            pass_fds=inherit,
+            start_new_session=True,
+        )
+    started = Started(daemon, process, log)
+    undo.callback(_terminate, started)
+    return started
+
+
+def _wait_for(started: Started, deadline: Deadline) -> None:
+    def ready() -> bool | None:
+        if (status := started.process.poll()) is not None:
+            last = (started.log.read_text(errors="replace").strip() or "it said nothing").splitlines()[-1]
+            raise InfrastructureError(f"{started.daemon.name} ended with status {status}: {last} ({started.log})")
+        return True if _answers(started.daemon) else None
+
+    poll(ready, deadline, every=0.05)
+
+
+def _answers(daemon: Daemon) -> bool:
+    """Whether something listens on the daemon's socket; a socket file left by a dead one does not count."""
+    with socket.socket(socket.AF_UNIX) as caller:
+        try:
+            caller.connect(str(daemon.socket))
+        except OSError:
+            return False
+        return True
+
+
+@contextmanager
+def _log_daemons_client() -> Iterator[socket.socket]:
+    """Be virtlogd's client, where there is one to be the client of: its timeout does not run meanwhile."""
+    with socket.socket(socket.AF_UNIX) as client:
+        with suppress(OSError):
+            client.connect(str(LOG_DAEMON.socket))
+        yield client
+
+
+# --------------------------------------------------------------------------- ending
+
+
+@contextmanager
+def _one_more_user() -> Iterator[IO[bytes]]:
+    """Count this process among libvirt's users for as long as it lives: a shared lock, which the kernel gives back."""
+    with (make(state_dir()) / "libvirt.users").open("ab") as users:
+        fcntl.flock(users, fcntl.LOCK_SH)
+        yield users
+
+
+def _end(uri: str, started: tuple[Started, ...], users: IO[bytes]) -> None:
+    """End what was started, the log daemon last, if nobody else needs it."""
+    if not started:
+        return
+    with FileLock(state_dir() / "libvirt.lock", timeout=START_SECONDS):
+        try:
+            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        if _domains(uri):
+            return
+        for one in reversed(started):
+            _terminate(one)
+
+
+def _domains(uri: str) -> int:
+    """How many domains run; none, where libvirt no longer answers."""
+    try:
+        with closing(connect(uri)) as connection:
+            return int(connection.numOfDomains())
+    except (InfrastructureError, libvirt.libvirtError):
+        return 0
+
+
+def _terminate(started: Started) -> None:
+    started.process.terminate()
+    try:
+        started.process.wait(10)
+    except subprocess.TimeoutExpired:
+        started.process.kill()
+        started.process.wait()

@@ -1,0 +1,69 @@
+"""What is written down of a nested lab, so that another process can find it: ``labs/<id>/lab.json``."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from harness.util.paths import state_dir
+
+
+@dataclass(frozen=True)
+class NodeRecord:
+    """One node of a recorded lab."""
+
+    name: str
+    domain: str
+    ssh_port: int
+    address: str
+
+
+@dataclass(frozen=True)
+class LabRecord:
+    """A nested lab: whose libvirt, which images, which domains.  ``keep``: it outlives the process that made it."""
+
+    id: str
+    uri: str
+    suite: str
+    node_digest: str
+    guest_digest: str
+    accelerator: str
+    guest_kernel_args: str
+    keep: bool
+    pid: int
+    created_at: str
+    nodes: tuple[NodeRecord, NodeRecord]
+
+
+_ADAPTER = TypeAdapter(LabRecord)
+
+
+def labs_dir() -> Path:
+    """The folder of all labs of this user on this machine."""
+    return state_dir() / "labs"
+
+
+def write(record: LabRecord) -> None:
+    """Record a lab in its folder."""
+    (labs_dir() / record.id / "lab.json").write_bytes(_ADAPTER.dump_json(record, indent=2))
+
+
+def read(directory: Path) -> LabRecord | None:
+    """The record in a lab's folder; None when it was never finished or cannot be read."""
+    try:
+        return _ADAPTER.validate_json((directory / "lab.json").read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def directories() -> list[Path]:
+    """Every lab folder there is, whether its lab lives or not."""
+    return sorted(path for path in labs_dir().glob("*") if path.is_dir()) if labs_dir().is_dir() else []
+
+
+def forget(directory: Path) -> None:
+    """Remove a lab's folder with its keys and disks."""
+    shutil.rmtree(directory, ignore_errors=True)

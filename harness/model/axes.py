@@ -1,0 +1,103 @@
+"""The axes of a cell and the kinds of verdicts: enumerations whose values are what a user writes."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class CacheMode(StrEnum):
+    """QEMU's cache modes of a disk."""
+
+    NONE = "none"
+    DIRECTSYNC = "directsync"
+    WRITETHROUGH = "writethrough"
+    WRITEBACK = "writeback"
+    UNSAFE = "unsafe"
+
+    @property
+    def direct(self) -> bool:
+        """Whether QEMU opens the disk with O_DIRECT, so that DRBD reads the guest's own pages."""
+        return self in (CacheMode.NONE, CacheMode.DIRECTSYNC)
+
+    @property
+    def guest_write_cache(self) -> str:
+        """What the guest then reads in ``/sys/block/*/queue/write_cache``."""
+        return "write through" if self in (CacheMode.DIRECTSYNC, CacheMode.WRITETHROUGH) else "write back"
+
+    @property
+    def no_flush(self) -> bool:
+        """Whether QEMU ignores the guest's flushes."""
+        return self is CacheMode.UNSAFE
+
+
+class AioMode(StrEnum):
+    """How QEMU submits the I/O of a disk."""
+
+    THREADS = "threads"
+    NATIVE = "native"
+    IO_URING = "io_uring"
+
+
+class DiskBus(StrEnum):
+    """The bus the guest sees its disk on."""
+
+    VIRTIO = "virtio"
+    SCSI = "scsi"
+
+
+class ClientKind(StrEnum):
+    """Who writes: a guest through QEMU, or the node itself on /dev/drbdN."""
+
+    GUEST = "guest"
+    HOST = "host"
+
+
+class Control(StrEnum):
+    """A cell that proves the lab could have seen what it did not see."""
+
+    PLANTED = "planted"
+    MUTATOR = "mutator"
+    IDLE = "idle"
+
+
+class Protocol(StrEnum):
+    """When DRBD calls a write done: sent (A), received by the peer (B), written by the peer (C)."""
+
+    A = "A"
+    B = "B"
+    C = "C"
+
+
+class Crash(StrEnum):
+    """What dies in the middle of the work."""
+
+    NODE = "node"  # the Primary loses its power; the peer is promoted and runs the guest
+    QEMU = "qemu"  # the guest's QEMU is killed; the guest starts again on the same node
+    RESET = "reset"  # the guest is reset; its QEMU goes on
+
+
+class Fault(StrEnum):
+    """What goes wrong around the guest, on purpose."""
+
+    LINK_CUT = "link-cut"  # the replication link carries nothing any more, in mid-migration
+    TARGET_KILL = "target-kill"  # the target node loses its power in mid-migration
+    LIBVIRTD_RESTART = "libvirtd-restart"  # the source's libvirtd is restarted in mid-migration
+    STALL = "stall"  # the migration gets so little bandwidth that it cannot end
+    IO_ERROR = "io-error"  # both lower devices fail, so that the guest's writes do
+    STANDALONE = "standalone"  # both nodes are StandAlone when the cell begins
+
+    @property
+    def needs_migration(self) -> bool:
+        """Whether it strikes in the middle of a migration."""
+        return self not in (Fault.IO_ERROR, Fault.STANDALONE)
+
+
+class VerdictKind(StrEnum):
+    """The opinion about one cell; see :mod:`harness.judgement.judge`."""
+
+    CLEAN = "CLEAN"
+    TRANSIENT = "TRANSIENT"
+    DIVERGED = "DIVERGED"
+    CORRUPT = "CORRUPT"
+    REFUSED = "REFUSED"
+    INCONCLUSIVE = "INCONCLUSIVE"

@@ -1,0 +1,132 @@
+"""One point of the matrix: what is asked, and what it is expected to end as."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.model.axes import AioMode, CacheMode, ClientKind, Control, Crash, DiskBus, Fault, Protocol, VerdictKind
+
+
+@dataclass(frozen=True)
+class Widener:
+    """What makes the in-flight window longer.  Both zero: a natural cell."""
+
+    link_delay_ms: int = 0
+    disk_delay_ms: int = 0
+
+    @property
+    def natural(self) -> bool:
+        """Whether nothing was widened."""
+        return self == Widener()
+
+    def suffix(self) -> str:
+        """The part of a cell's id that names the widener; empty for a natural cell."""
+        parts = [("link", self.link_delay_ms), ("disk", self.disk_delay_ms)]
+        return "".join(f"-{name}{ms}ms" for name, ms in parts if ms)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """How DRBD replicates; the default is how the harness sets a resource up.
+
+    ``integrity`` is the algorithm of ``data-integrity-alg``, empty for none.  ``disable_sendpage`` is the parameter of
+    DRBD's module, ``scatter_gather`` the feature of both replication NICs.  ``two_primaries``: both nodes are Primary
+    all the time.
+    """
+
+    protocol: Protocol = Protocol.C
+    integrity: str = ""
+    disable_sendpage: bool = False
+    scatter_gather: bool = True
+    two_primaries: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing differs from the harness's default."""
+        return self == Arm()
+
+    def suffix(self) -> str:
+        """The part of a cell's id that names the arm; empty for the default."""
+        parts = [
+            (self.protocol is not Protocol.C, f"proto{self.protocol}"),
+            (bool(self.integrity), f"digest.{self.integrity}"),
+            (self.disable_sendpage, "nosendpage"),
+            (not self.scatter_gather, "nosg"),
+            (self.two_primaries, "twoprimaries"),
+        ]
+        return "".join(f"-{name}" for there, name in parts if there)
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What a cell is expected to end as, and why; a verdict outside ``verdicts`` is a finding."""
+
+    verdicts: tuple[VerdictKind, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the matrix.
+
+    ``seconds`` is how long the workload works; ``deadline`` bounds the whole cell.  ``migrations``: how often the guest
+    is moved to the other node and back while it works, ``migration_deadline`` bounds each in seconds.
+    ``unsafe_migration`` asks libvirt for what it refuses otherwise.
+    """
+
+    workload: str
+    client: ClientKind = ClientKind.GUEST
+    cache: CacheMode | None = None
+    aio: AioMode = AioMode.THREADS
+    bus: DiskBus = DiskBus.VIRTIO
+    widener: Widener = Widener()
+    arm: Arm = Arm()
+    migrations: int = 0
+    unsafe_migration: bool = False
+    migration_deadline: int = 60
+    crash: Crash | None = None
+    fault: Fault | None = None
+    seconds: int = 10
+    deadline: int = 180
+    control: Control | None = None
+    expected: Expectation | None = None
+
+    @property
+    def id(self) -> str:
+        """Stable and readable, e.g. ``none-swap-link20ms`` or ``host-mutator``; defaults are left out.
+
+        The length of the work is not part of it: it changes how much was exposed, not what is asked.
+        """
+        who = "host" if self.client is ClientKind.HOST else str(self.cache)
+        parts = [who, self.workload]
+        if self.client is ClientKind.GUEST and self.aio is not AioMode.THREADS:
+            parts.append(self.aio.value.replace("_", ""))
+        if self.client is ClientKind.GUEST and self.bus is not DiskBus.VIRTIO:
+            parts.append(self.bus.value)
+        return "-".join(parts) + self.widener.suffix() + self.arm.suffix() + self._happenings()
+
+    def _happenings(self) -> str:
+        parts = [
+            (self.migrations, f"migrate{self.migrations}"),
+            (self.unsafe_migration, "unsafemigration"),
+            (self.crash, f"crash.{self.crash}"),
+            (self.fault, f"fault.{self.fault}"),
+        ]
+        return "".join(f"-{name}" for there, name in parts if there)
+
+    @property
+    def watched(self) -> bool:
+        """Whether a canary lives in the guest beside the workload: wherever something happens to the guest."""
+        return self.client is ClientKind.GUEST and (
+            self.migrations > 0 or self.crash is not None or self.fault is not None
+        )
+
+    @property
+    def column(self) -> str:
+        """The heat map's column: the workload and whatever else is not the cache mode."""
+        return self.id.removeprefix("host-" if self.client is ClientKind.HOST else f"{self.cache}-")
+
+    @property
+    def row(self) -> str:
+        """The heat map's row: the cache mode, or ``host``."""
+        return "host" if self.client is ClientKind.HOST else str(self.cache)

@@ -1,0 +1,52 @@
+"""Units of a block device, and extents on it.
+
+Offsets and lengths are 512-byte sectors (``*_sectors``), 4096-byte blocks (``*_blocks``, what DRBD's bitmap counts) or
+bytes, and say which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+SECTOR_BYTES = 512
+
+
+BLOCK_BYTES = 4096
+
+
+SECTORS_PER_BLOCK = BLOCK_BYTES // SECTOR_BYTES
+
+
+@dataclass(frozen=True, order=True)
+class Extent:
+    """A run of sectors: ``start`` and ``size`` in 512-byte sectors."""
+
+    start: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        """First sector behind the extent."""
+        return self.start + self.size
+
+    def blocks(self) -> range:
+        """The 4 KiB blocks it touches."""
+        return range(self.start // SECTORS_PER_BLOCK, -(-self.end // SECTORS_PER_BLOCK))
+
+
+def blocks_of(extents: Iterable[Extent]) -> frozenset[int]:
+    """The set of 4 KiB block numbers that ``extents`` touch."""
+    return frozenset(block for extent in extents for block in extent.blocks())
+
+
+def extents_of(blocks: Iterable[int]) -> tuple[Extent, ...]:
+    """``blocks`` (4 KiB block numbers, any order, repeats allowed) as the fewest sorted extents."""
+    merged: list[Extent] = []
+    for block in sorted(set(blocks)):
+        start = block * SECTORS_PER_BLOCK
+        if merged and merged[-1].end == start:
+            merged[-1] = Extent(merged[-1].start, merged[-1].size + SECTORS_PER_BLOCK)
+        else:
+            merged.append(Extent(start, SECTORS_PER_BLOCK))
+    return tuple(merged)

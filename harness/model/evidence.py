@@ -1,0 +1,73 @@
+"""The facts of one attempt at one cell; no opinion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from harness.model.cell import Cell
+from harness.model.device import Extent
+from harness.model.observation import (
+    Aftermath,
+    Alarms,
+    Canary,
+    Comparison,
+    Failure,
+    Migration,
+    Observed,
+    Ownership,
+    Readings,
+    Repair,
+    Sample,
+    State,
+    Verify,
+    Work,
+)
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The facts of one attempt at one cell; no opinion.
+
+    ``exposed_blocks`` counts 4 KiB block writes that DRBD sent to its peer while the workload had the device:
+    each was a chance to diverge.  ``log_holes`` counts kernel messages that were lost before they were read.
+    ``planted`` are the extents changed below DRBD on purpose.  ``struck``: the cell's crash or fault really happened.
+    ``happened`` are sentences about what was done to the lab on purpose and how it was mended; ``console_trouble`` are
+    lines of the guest's console that speak of trouble.
+    ``phases`` maps phase names to seconds.
+    """
+
+    cell: Cell
+    attempt: int
+    started_at: str
+    finished_at: str = ""
+    lab: str = ""
+    device_blocks: int = 0
+    before: State | None = None
+    after: State | None = None
+    equal_before: bool | None = None
+    observed: Observed = field(default_factory=Observed)
+    work: Work | None = None
+    exposed_blocks: int = 0
+    verify: Verify | None = None
+    counter_kib: int | None = None
+    comparison: Comparison | None = None
+    planted: tuple[Extent, ...] = ()
+    samples: tuple[Sample, ...] = ()
+    ownership: Ownership = field(default_factory=Ownership)
+    repair: Repair | None = None
+    migrations: tuple[Migration, ...] = ()
+    readings: Readings | None = None
+    canary: Canary | None = None
+    aftermath: Aftermath | None = None
+    alarms: Alarms | None = None
+    struck: bool = False
+    happened: tuple[str, ...] = ()
+    console_trouble: tuple[str, ...] = ()
+    kernel_trouble: tuple[str, ...] = ()
+    log_holes: int = 0
+    failure: Failure | None = None
+    phases: Mapping[str, float] = field(default_factory=dict)
+    schema: int = SCHEMA_VERSION

@@ -1,0 +1,36 @@
+"""The opinion about a piece of evidence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.model.axes import VerdictKind
+from harness.model.cell import Cell, Expectation
+from harness.model.evidence import Evidence
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The opinion about one piece of evidence: a kind, the sentence that says what was seen, and the reasons."""
+
+    kind: VerdictKind
+    sentence: str
+    reasons: tuple[str, ...] = ()
+    differing_blocks: int = 0
+    exposed_blocks: int = 0
+    rate_upper_95: float | None = None
+
+    def meets(self, expected: Expectation | None) -> bool:
+        """Whether this is what was expected; without an expectation every conclusive verdict is."""
+        if expected is None:
+            return self.kind is not VerdictKind.INCONCLUSIVE
+        return self.kind in expected.verdicts
+
+
+@dataclass(frozen=True)
+class Result:
+    """One cell and what came of it.  No verdict: it did not run."""
+
+    cell: Cell
+    verdict: Verdict | None
+    evidence: Evidence | None

@@ -1,0 +1,183 @@
+"""Between pytest and a session: which cells, which run, what is written at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+from rich.console import Console
+
+from harness.config import matrix as matrices
+from harness.engine.session import Session
+from harness.errors import UsageError
+from harness.judgement.rejudge import conclusive
+from harness.lab.base import Lab
+from harness.lab.nested.provider import LabOptions, nested_lab
+from harness.model import Cell, Result, Run
+from harness.report.html import evidence_html, heat_map_html, write_html
+from harness.report.terminal import print_report
+from harness.store import Store, judged_results, new_run_id
+from harness.util.progress import Progress
+from harness.util.signals import stop_like_ctrl_c
+
+# The options of the command line that make a lab what it is, by their names in LabOptions.
+LAB_OPTIONS = ("suite", "guest_suite", "device_mib", "memory_mib")
+_LAB_OPTIONS = TypeAdapter(LabOptions)
+
+
+def _asked(config: pytest.Config) -> dict[str, str | int]:
+    asked = {name: config.getoption(f"--{name.replace('_', '-')}") for name in LAB_OPTIONS}
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+class Front:
+    """One pytest session's view of a run."""
+
+    def __init__(self, config: pytest.Config, cells: Sequence[Cell], matrix: str, resumed: Store | None) -> None:
+        self.config = config
+        self.cells = list(cells)
+        self.matrix = matrix
+        self.results: dict[str, Result] = {}
+        self.store = resumed
+        #: What is wrong with the tests' own cells, in one sentence each.
+        self.wrong: list[str] = []
+        self._report: Path | None = None
+        self._resumed = resumed is not None
+        self._finished: dict[str, Result] = {}
+        if resumed is not None:
+            self._finished = {result.cell.id: result for result in judged_results(resumed) if conclusive(result)}
+
+    @classmethod
+    def of(cls, config: pytest.Config, search: Path, workloads: Collection[str]) -> Front:
+        """From the options; whatever is wrong with them is a :class:`~harness.errors.UsageError`."""
+        if which := config.getoption("--resume"):
+            given = [name for name in ("matrix", *LAB_OPTIONS) if config.getoption(f"--{name.replace('_', '-')}")]
+            if given:
+                wrong = given[0].replace("_", "-")
+                raise UsageError(f"--resume goes on with what the run has; leave --{wrong} out")
+            store = Store.open(Path(config.getoption("--runs")), which)
+            run = store.run()
+            return cls(config, run.cells, run.matrix, store)
+        _LAB_OPTIONS.validate_python(_asked(config))
+        if name := config.getoption("--matrix"):
+            matrix = matrices.load(name, workloads, search)
+            return cls(config, matrices.with_controls(matrix.cells), matrix.name, None)
+        return cls(config, (), "", None)
+
+    def select(self, cells: Sequence[Cell]) -> None:
+        """Keep the cells that pytest will really play."""
+        if not self._resumed:
+            self.cells = list({cell.id: cell for cell in cells}.values())
+
+    def finished(self, cell: Cell) -> Result | None:
+        """What an earlier part of a resumed run found out about ``cell``."""
+        return self._finished.get(cell.id)
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Session]:
+        """The session of this run, its store created or opened, locked against other processes."""
+        stop_like_ctrl_c()
+        if self.store is None:
+            run_id = self.config.getoption("--run-id") or new_run_id()
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            run = Run(run_id, self.matrix, now, tuple(self.cells), lab_options=_asked(self.config))
+            self.store = Store.create(Path(self.config.getoption("--runs")), run)
+        with self.store.lock(), Session(self.store, self._lab, Voice(self.config)) as session:
+            yield session
+
+    def _lab(self) -> AbstractContextManager[Lab]:
+        assert self.store is not None
+        options = _LAB_OPTIONS.validate_python(dict(self.store.run().lab_options))
+        return nested_lab(options, Voice(self.config), self.store.directory / "lab")
+
+    # ------------------------------------------------------------------------------------------ what is written
+
+    def all_results(self) -> list[Result]:
+        """Every cell of the run with what is known of it, in the run's order."""
+        if self.store is None:
+            return []
+        found = {result.cell.id: result for result in judged_results(self.store)}
+        found.update(self.results)
+        return list(found.values())
+
+    def write_report(self) -> None:
+        """``report.html`` in the run's folder."""
+        if self.store is not None:
+            report = self.store.directory / "report.html"
+            write_html(report, self.store.run(), self.all_results())
+            self._report = report
+
+    def heat_map(self) -> list[str]:
+        """The heat map for pytest-html's page."""
+        results = self.all_results()
+        return [heat_map_html(results)] if results else []
+
+    def add_extras(self, report: Any, result: Result) -> None:
+        """A cell's evidence for pytest-html's page, where that plugin is there."""
+        with contextlib.suppress(ImportError):
+            from pytest_html import extras
+
+            report.extras = [*getattr(report, "extras", []), extras.html(evidence_html(result))]
+
+    def exit_status(self, session: pytest.Session) -> int:
+        """pytest's own status in the words of the harness."""
+        status = int(session.exitstatus)
+        if status == pytest.ExitCode.NO_TESTS_COLLECTED:
+            return 3
+        if status == pytest.ExitCode.INTERNAL_ERROR:
+            return 2
+        reporter = session.config.pluginmanager.getplugin("terminalreporter")
+        if status == pytest.ExitCode.TESTS_FAILED and reporter is not None and not reporter.stats.get("failed"):
+            return 2
+        return status
+
+    def summarize(self, terminal: Any) -> None:
+        """The heat map in the terminal, and where everything is."""
+        if self.store is None:
+            return
+        terminal.section("DRBD divergence harness")
+        console = Console(file=getattr(terminal._tw, "_file", sys.stdout), highlight=False)
+        print_report(self.store.run(), self.all_results(), console)
+        if self._report is not None:
+            terminal.write_line(f"report: {self._report.resolve()}")
+
+
+class Voice:
+    """Says what is going on, past pytest's capturing."""
+
+    _progress = Progress(clock=True)
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    def __call__(self, what: str) -> None:
+        """One line, unless it was said a moment ago or pytest was told to be quiet."""
+        line = self._progress.line(what)
+        if line is None or self._config.getoption("verbose") < 0:
+            return
+        capture = self._config.pluginmanager.getplugin("capturemanager")
+        with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
+            print(line, flush=True)
+
+
+def result_text(result: Result) -> str:
+    """The verdict and its reasons, for the section of a test report."""
+    verdict = result.verdict
+    if verdict is None:
+        return "did not run"
+    return "\n".join([f"{verdict.kind}: {verdict.sentence}", *verdict.reasons])
+
+
+def expectation_missed(result: Result) -> str:
+    """The sentence that says what was seen instead of what was expected."""
+    expected, verdict = result.cell.expected, result.verdict
+    assert expected is not None and verdict is not None
+    wanted = " or ".join(expected.verdicts)
+    return f"{result.cell.id}: {wanted} was expected ({expected.reason}); seen: {verdict.kind}: {verdict.sentence}"

@@ -1,0 +1,129 @@
+"""Commands in a guest, through qemu-guest-agent: no guest network, and it goes on after a live migration."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import libvirt
+import libvirt_qemu
+
+from harness.errors import DeadlineError, LostGuestError
+from harness.remote.base import Completed
+from harness.util.deadline import Deadline
+
+# guest-file-write takes base64 in one JSON line; the agent's line buffer is far larger than this.
+_CHUNK_BYTES = 48 * 1024
+_ANSWER_SECONDS = 60
+_UNSENT = "didn't respond to synchronization"
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class GuestAgent:
+    """A :class:`~harness.remote.base.Runner` in the guest of ``domain``.
+
+    ``domain`` is asked anew for each command, since a live migration moves it to another connection.
+    """
+
+    def __init__(self, domain: Callable[[], libvirt.virDomain], host: str = "guest") -> None:
+        self.host = host
+        self._domain = domain
+        self._turn = threading.RLock()
+        self._held_seconds = 0.0
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Let nobody else speak with the agent meanwhile; who waits for an answer gets that much more time.
+
+        An answer that is on its way while the guest moves to another QEMU would be lost.
+        """
+        with self._turn:
+            began = time.monotonic()
+            try:
+                yield
+            finally:
+                self._held_seconds += time.monotonic() - began
+
+    def call(self, command: str, arguments: Mapping[str, Any] | None = None, timeout: int = _ANSWER_SECONDS) -> Any:
+        """One agent command and what it returned; ``timeout`` in seconds is for the agent to answer."""
+        request = {"execute": command, **({"arguments": arguments} if arguments else {})}
+        patience = time.monotonic() + timeout
+        while True:
+            try:
+                with self._turn:
+                    answer = libvirt_qemu.qemuAgentCommand(self._domain(), json.dumps(request), timeout, 0)
+                return json.loads(answer)["return"]
+            except libvirt.libvirtError as trouble:
+                # libvirt waits 5 s for an agent to find its feet before it sends the command: a guest in a storm, or
+                # just arrived on another node, may need longer, and a command that was not sent may be sent again.
+                unsent = _UNSENT in str(trouble)
+                if unsent and time.monotonic() < patience and self.active():
+                    continue
+                raise LostGuestError(f"the agent of {self.host} did not do {command}: {trouble}") from None
+
+    def wait_ready(self, deadline: Deadline) -> None:
+        """Wait until the agent answers."""
+        while True:
+            left = deadline.left()
+            try:
+                self.call("guest-ping", timeout=max(1, min(5, int(left))))
+                return
+            except LostGuestError:
+                if not self.active():
+                    raise LostGuestError(f"{self.host} ended before its agent answered") from None
+                time.sleep(min(0.3, deadline.left()))
+
+    def active(self) -> bool:
+        """Whether its domain runs; asked in turn, since the work may be speaking over the same connection."""
+        try:
+            with self._turn:
+                return bool(self._domain().isActive())
+        except libvirt.libvirtError:  # a transient domain that ended is not there any more
+            return False
+
+    def run(
+        self, argv: Sequence[str], *, stdin: str | None = None, timeout: float = 60, ok: Collection[int] = (0,)
+    ) -> Completed:
+        """Run ``argv`` in the guest to its end; a death by signal N is the status 128 + N, as in a shell."""
+        began = time.monotonic()
+        bounded = ["timeout", "-k", "2", f"{timeout:.0f}", *argv]
+        arguments = {"path": bounded[0], "arg": bounded[1:], "env": [f"PATH={_PATH}", "HOME=/root"],
+                     "capture-output": True}  # fmt: skip
+        if stdin is not None:
+            arguments["input-data"] = base64.b64encode(stdin.encode()).decode()
+        held = self._held_seconds
+        pid = self.call("guest-exec", arguments)["pid"]
+        deadline = Deadline.after(timeout + _ANSWER_SECONDS, f"the end of '{argv[0]}' in {self.host}")
+        pause = 0.02
+        while not (status := self.call("guest-exec-status", {"pid": pid}))["exited"]:
+            at = deadline.at + self._held_seconds - held
+            time.sleep(min(pause, Deadline(deadline.what, at, deadline.seconds).left()))
+            pause = min(pause * 2, 1.0)
+        code = 128 + int(status["signal"]) if "signal" in status else int(status["exitcode"])
+        seconds = time.monotonic() - began
+        if code in (124, 137) and seconds >= timeout:
+            raise DeadlineError(f"'{' '.join(argv)}' in {self.host} did not end within {timeout:.0f} s")
+        done = Completed(
+            self.host, tuple(argv), code, _decoded(status.get("out-data")), _decoded(status.get("err-data")), seconds
+        )
+        return done if not ok else done.expect(ok)
+
+    def write(self, path: str, text: str) -> None:
+        """Make the file at ``path`` hold exactly ``text``."""
+        data = text.encode()
+        handle = self.call("guest-file-open", {"path": path, "mode": "w"})
+        try:
+            for at in range(0, len(data), _CHUNK_BYTES):
+                piece = base64.b64encode(data[at : at + _CHUNK_BYTES]).decode()
+                self.call("guest-file-write", {"handle": handle, "buf-b64": piece})
+        finally:
+            self.call("guest-file-close", {"handle": handle})
+
+
+def _decoded(data: str | None) -> str:
+    return base64.b64decode(data).decode(errors="replace") if data else ""

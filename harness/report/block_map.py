@@ -1,0 +1,81 @@
+"""Where on the device the differing blocks are: lanes of bars, as plain figures for an SVG; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from harness.model import BLOCK_BYTES, Evidence, Extent, blocks_of
+from harness.report.formatting import count, plural, size
+
+BINS = 320
+_TICKS = 4
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Bins ``x`` to ``x + width`` with the same weight, 0.5 (some) to 1 (every block of the bin)."""
+
+    x: int
+    width: int
+    weight: float
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One witness's blocks on the device."""
+
+    name: str
+    blocks: int
+    bars: tuple[Bar, ...]
+
+
+@dataclass(frozen=True)
+class Strip:
+    """The whole drawing: its lanes, where its ticks are, and the sentence for those who cannot see it."""
+
+    lanes: tuple[Lane, ...]
+    ticks: tuple[tuple[float, str], ...]
+    sentence: str
+    bins: int
+
+
+def strip(evidence: Evidence) -> Strip | None:
+    """The strip of ``evidence``; None where nothing differed or the device's size is not known."""
+    comparison, verify = evidence.comparison, evidence.verify
+    total = evidence.device_blocks or (comparison.blocks if comparison else 0)
+    differing = blocks_of(comparison.differing) if comparison else frozenset()
+    marked = blocks_of((*verify.source.extents, *verify.target.extents)) if verify else frozenset()
+    lanes = [("comparison", differing), ("verify", marked), ("planted", blocks_of(evidence.planted))]
+    everything = frozenset().union(*(blocks for _, blocks in lanes))
+    if not total or not everything:
+        return None
+    bins = min(BINS, total)
+    drawn = tuple(Lane(name, len(blocks), _bars(blocks, total, bins)) for name, blocks in lanes if blocks)
+    sentence = (
+        f"{plural(len(everything), 'block')} between block {count(min(everything))} and block {count(max(everything))} "
+        f"of {count(total)}"
+    )
+    ticks = tuple((bins * part / _TICKS, size(total * BLOCK_BYTES * part // _TICKS)) for part in range(_TICKS + 1))
+    return Strip(drawn, ticks, sentence, bins)
+
+
+def shown_extents(evidence: Evidence) -> tuple[Extent, ...]:
+    """The differing extents, or those verify marked where no comparison was made."""
+    if evidence.comparison is not None:
+        return evidence.comparison.differing
+    return evidence.verify.source.extents if evidence.verify else ()
+
+
+def _bars(blocks: Iterable[int], total: int, bins: int) -> tuple[Bar, ...]:
+    weights = [0.0] * bins
+    for block in blocks:
+        weights[min(block, total - 1) * bins // total] += bins / total
+    bars: list[Bar] = []
+    for x, full in enumerate(weights):
+        weight = 0.25 * round(4 * max(0.5, min(1.0, full))) if full else 0.0
+        if bars and bars[-1].x + bars[-1].width == x and bars[-1].weight == weight:
+            bars[-1] = Bar(bars[-1].x, bars[-1].width + 1, weight)
+        elif weight:
+            bars.append(Bar(x, 1, weight))
+    return tuple(bars)

@@ -1,0 +1,240 @@
+"""What the guest read and kept, whatever happened to it: two readings, its records, and what a crash left; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from harness.model import CacheMode, Canary, Cell, Evidence, Readings, Result
+from harness.report.descriptions import CRASHES, FAULTS, arm_order, arm_words
+from harness.report.formatting import blocks_size, count, joined, owners, part_of, plural, row_name, seconds
+from harness.report.grid import Grid, Slot, counted, grid
+from harness.report.migrations import migrations_in_short
+
+_WAYS = ("fsync", "dsync", "direct")
+
+Row = tuple[str, str]
+
+
+def kept_grid(results: Sequence[Result], names: Sequence[str]) -> Grid | None:
+    """One row for each cell that has readings, a canary or an aftermath; ``names`` are the anchors of ``results``."""
+    shown = [
+        (result, result.evidence, name)
+        for result, name in zip(results, names, strict=True)
+        if result.evidence is not None and _watched(result.evidence)
+    ]
+    ways = _ways(evidence.canary for _, evidence, _ in shown)
+    columns = (
+        "Cell", "Happened", "Two readings", *(f"Lost, {way}" for way in ways), "Corrupt records", "Records in memory",
+        "Longest gap", "fsck", "fio's wrong reads", "Promoted after", "Guest answers after", "Rejoined after",
+        "Blocks differing at the crash",
+    )  # fmt: skip
+    rows = [
+        (Slot(result.cell.id, anchor=name), Slot(happened(result)), *_kept(evidence, ways))
+        for result, evidence, name in shown
+    ]
+    return grid("What the guest read and kept", columns, rows)
+
+
+def loss_grid(results: Sequence[Result], names: Sequence[str]) -> Grid | None:
+    """What was acknowledged and lost in a crash: cache mode and arm down, what died across."""
+    crashed: dict[Cell, dict[str, Slot]] = {}
+    for result, name in zip(results, names, strict=True):
+        cell, canary = result.cell, result.evidence.canary if result.evidence else None
+        if cell.crash is not None and canary is not None:
+            crashed.setdefault(_uncrashed(cell), {})[cell.crash.value] = _lost(canary, name)
+    cells = sorted(crashed, key=_loss_order)
+    labels = [f"{row_name(cell.row)}, {arm_words(cell.arm)}" for cell in cells]
+    # The same cache mode and arm under two workloads need two names.
+    labels = [
+        f"{label}, {cell.workload}" if labels.count(label) > 1 else label
+        for label, cell in zip(labels, cells, strict=True)
+    ]
+    rows = [
+        (Slot(label), *(crashed[cell].get(crash.value, Slot()) for crash in CRASHES))
+        for label, cell in zip(labels, cells, strict=True)
+    ]
+    columns = ("", *(f"{words[:1].upper()}{words[1:]}" for words in CRASHES.values()))
+    return grid("Acknowledged records that a crash lost", columns, rows)
+
+
+def kept_sentence(results: Sequence[Result]) -> str:
+    """Whether the guest lost what it was told is safe, and what else it saw; empty where nobody watched."""
+    seen = [result.evidence for result in results if result.evidence is not None and _watched(result.evidence)]
+    canaries = [evidence.canary for evidence in seen if evidence.canary is not None]
+    parts = [_records(canaries)] if canaries else []
+    if readings := [evidence.readings for evidence in seen if evidence.readings is not None]:
+        parts.append(_two_readings(readings))
+    return " ".join(parts)
+
+
+def happened(result: Result) -> str:
+    """What was done to the guest or around it, in a few words."""
+    cell = result.cell
+    parts = (
+        migrations_in_short(result),
+        CRASHES[cell.crash] if cell.crash else "",
+        FAULTS[cell.fault] if cell.fault else "",
+    )
+    return ", ".join(part for part in parts if part)
+
+
+def readings_rows(evidence: Evidence) -> list[Row]:
+    """The two readings of one cell."""
+    readings = evidence.readings
+    if readings is None:
+        return []
+    return [
+        ("Read", f"{blocks_size(readings.blocks)} on {readings.before}, then on {readings.after}"),
+        ("Took", seconds(readings.seconds) if readings.seconds else ""),
+        ("Result", "equal" if not readings.differing else f"{plural(readings.differing_blocks, 'block')} differ"),
+        ("Owners", owners(readings.ownership)),
+        ("Found by", readings.ownership.method),
+        ("Names", ", ".join(readings.ownership.names[:20])),
+    ]
+
+
+def canary_rows(evidence: Evidence) -> list[Row]:
+    """What the guest process with the records kept in one cell."""
+    canary = evidence.canary
+    if canary is None:
+        return []
+    return [
+        *((f"Lost of acknowledged, {way}", _lost_of(canary, way)) for way in _ways([canary])),
+        ("Corrupt records", count(canary.corrupt)),
+        ("Records in memory", _memory(canary)),
+        ("Longest gap", seconds(canary.longest_gap_seconds)),
+        ("The process", "went on to the end" if canary.survived else "did not live to the end"),
+    ]
+
+
+def aftermath_rows(evidence: Evidence) -> list[Row]:
+    """What was found after the crash of one cell."""
+    after = evidence.aftermath
+    if after is None:
+        return []
+    differed = after.differing_blocks
+    resynced = after.resynced_kib
+    return [
+        ("Crash", f"{CRASHES[after.crash]}, {seconds(after.crashed_at)} into the work"),
+        ("Peer promoted", _after(after.promoted_seconds)),
+        ("Guest answers", _after(after.guest_seconds)),
+        ("Replicas rejoined", _after(after.rejoined_seconds)),
+        ("Differing at the crash", "" if differed is None else blocks_size(differed)),
+        ("Resynced", "" if resynced is None else f"{count(resynced)} KiB"),
+        ("fsck", _fsck(after.fsck_status)),
+        ("fsck's words", after.fsck_words),
+        ("fio's wrong reads", count(after.wrong_reads)),
+    ]
+
+
+# --------------------------------------------------------------------------- the places of the tables
+
+
+def _watched(evidence: Evidence) -> bool:
+    return not (evidence.readings is None and evidence.canary is None and evidence.aftermath is None)
+
+
+def _kept(evidence: Evidence, ways: Sequence[str]) -> tuple[Slot, ...]:
+    canary, after = evidence.canary, evidence.aftermath
+    wrong = after.wrong_reads if after else None
+    return (
+        _readings(evidence.readings),
+        *(_way(canary, way) for way in ways),
+        counted(canary.corrupt, count(canary.corrupt)) if canary else Slot(),
+        Slot(_memory(canary), "odd" if canary.memory_wrong else "") if canary else Slot(),
+        Slot(seconds(canary.longest_gap_seconds)) if canary else Slot(),
+        counted(after.fsck_status, _fsck(after.fsck_status)) if after else Slot(),
+        counted(wrong, count(wrong)) if wrong is not None else Slot(),
+        Slot(_short(after.promoted_seconds if after else None)),
+        Slot(_short(after.guest_seconds if after else None)),
+        Slot(_short(after.rejoined_seconds if after else None)),
+        Slot("" if after is None or after.differing_blocks is None else count(after.differing_blocks)),
+    )
+
+
+def _readings(readings: Readings | None) -> Slot:
+    if readings is None:
+        return Slot()
+    if not readings.differing:
+        return Slot("equal", "good")
+    whose = owners(readings.ownership)
+    return Slot(f"{plural(readings.differing_blocks, 'block')} differ{f': {whose}' if whose else ''}", "odd")
+
+
+def _ways(canaries: Iterable[Canary | None]) -> tuple[str, ...]:
+    used = {way for canary in canaries if canary is not None for way in (*canary.acknowledged, *canary.lost)}
+    return (*(way for way in _WAYS if way in used), *sorted(used.difference(_WAYS)))
+
+
+def _way(canary: Canary | None, way: str) -> Slot:
+    if canary is None or (way not in canary.acknowledged and way not in canary.lost):
+        return Slot()
+    return counted(canary.lost.get(way, 0), _lost_of(canary, way))
+
+
+def _lost_of(canary: Canary, way: str) -> str:
+    return part_of(canary.lost.get(way, 0), canary.acknowledged.get(way, 0))
+
+
+def _lost(canary: Canary, name: str) -> Slot:
+    hit = joined(f"{count(number)} {way}" for way, number in _sorted(canary.lost) if number)
+    text = part_of(canary.total_lost, sum(canary.acknowledged.values()))
+    return Slot(f"{text}{f' ({hit})' if hit else ''}", "odd" if canary.total_lost else "good", anchor=name)
+
+
+def _sorted(lost: Mapping[str, int]) -> list[tuple[str, int]]:
+    return sorted(lost.items(), key=lambda one: (_WAYS.index(one[0]) if one[0] in _WAYS else len(_WAYS), one[0]))
+
+
+def _memory(canary: Canary) -> str:
+    if not canary.memory_checked and not canary.memory_wrong:
+        return ""
+    return f"{count(canary.memory_wrong)} wrong in {plural(canary.memory_checked, 'look')}"
+
+
+def _fsck(status: int | None) -> str:
+    return "" if status is None else "clean" if status == 0 else f"status {status}"
+
+
+def _short(after: float | None) -> str:
+    return "" if after is None else seconds(after)
+
+
+def _after(passed: float | None) -> str:
+    return "" if passed is None else f"{seconds(passed)} after the crash"
+
+
+def _uncrashed(cell: Cell) -> Cell:
+    # Only what names the row: two cells that differ in their lengths or expectations are the same place.
+    return Cell(cell.workload, cell.client, cell.cache, cell.aio, cell.bus, cell.widener, cell.arm)
+
+
+def _loss_order(cell: Cell) -> tuple[int, tuple[int, str], str]:
+    modes = list(CacheMode)
+    return modes.index(cell.cache) if cell.cache in modes else len(modes), arm_order(cell.arm), cell.id
+
+
+# --------------------------------------------------------------------------- the sentence
+
+
+def _records(canaries: Sequence[Canary]) -> str:
+    told = sum(sum(canary.acknowledged.values()) for canary in canaries)
+    hit = [canary for canary in canaries if canary.total_lost]
+    said = f"The guest kept every acknowledged record ({count(told)} of them)"
+    if hit:
+        lost = sum(canary.total_lost for canary in hit)
+        said = f"The guest lost {plural(lost, 'acknowledged record')} of {count(told)} in {plural(len(hit), 'cell')}"
+    elif not told:
+        said = "No record of the guest was acknowledged"
+    corrupt, wrong = sum(one.corrupt for one in canaries), sum(one.memory_wrong for one in canaries)
+    more = [plural(corrupt, "corrupt record")] if corrupt else []
+    more += [f"{count(wrong)} wrong in its memory"] if wrong else []
+    return f"{said}{f'; {joined(more)}' if more else ''}."
+
+
+def _two_readings(readings: Sequence[Readings]) -> str:
+    odd = [one for one in readings if one.differing]
+    if not odd:
+        return f"Its two readings of the device were equal in {plural(len(readings), 'cell')}."
+    blocks = plural(sum(one.differing_blocks for one in odd), "block")
+    return f"Its two readings of the device differ in {count(len(odd))} of {plural(len(readings), 'cell')}: {blocks}."

@@ -1,0 +1,117 @@
+"""The live migrations of a run: one table over all cells, their timelines, and one sentence; pure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.model import Migration, MigrationOutcome, Result
+from harness.report.formatting import count, milliseconds, plural, seconds
+from harness.report.grid import Grid, Slot, grid
+from harness.report.timeline import SIGNS, Timeline, direction, during_work, in_words, timeline
+
+TONES: Mapping[MigrationOutcome, str] = {
+    MigrationOutcome.COMPLETED: "clean",
+    MigrationOutcome.REFUSED: "refused",
+    MigrationOutcome.ABORTED: "transient",
+    MigrationOutcome.FAILED: "diverged",
+}
+
+COLUMNS = (
+    "#", "From, to", "Outcome", "Duration", "Downtime", "Iterations", "Transferred", "Throttled by", "Both Primary",
+    "During", "In its words",
+)  # fmt: skip
+
+_MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class CellTimeline:
+    """One cell's drawing, and in words what it leaves out: the migrations on another clock."""
+
+    cell_id: str
+    anchor: str
+    drawing: Timeline | None
+    others: tuple[str, ...]
+
+
+def migration_grid(results: Sequence[Result], names: Sequence[str]) -> Grid | None:
+    """Every migration of every cell; ``names`` are the anchors of ``results``.  None: nothing was moved."""
+    rows = [
+        (Slot(result.cell.id, anchor=name), *_row(migration))
+        for result, name in zip(results, names, strict=True)
+        for migration in _migrations(result)
+    ]
+    return grid("Live migrations", ("Cell", *COLUMNS), rows)
+
+
+def migrations_of(result: Result) -> Grid | None:
+    """The migrations of one cell."""
+    return grid("Live migrations of this cell", COLUMNS, [_row(migration) for migration in _migrations(result)])
+
+
+def timelines(results: Sequence[Result], names: Sequence[str]) -> tuple[CellTimeline, ...]:
+    """A timeline for each cell whose guest was moved."""
+    found = (cell_timeline(result, name) for result, name in zip(results, names, strict=True))
+    return tuple(one for one in found if one is not None)
+
+
+def cell_timeline(result: Result, name: str = "") -> CellTimeline | None:
+    """The timeline of one cell; None where nothing was moved."""
+    moved = _migrations(result)
+    if result.evidence is None or not moved:
+        return None
+    drawn = during_work(moved)
+    others = tuple(f"{in_words(one)} (during the {one.during})" for one in moved if one not in drawn)
+    return CellTimeline(result.cell.id, name, timeline(result.evidence), others)
+
+
+def migration_sentence(results: Sequence[Result]) -> str:
+    """How many there were, how they ended, and how long the guest stood still; empty where there was none."""
+    moved = [migration for result in results for migration in _migrations(result)]
+    if not moved:
+        return ""
+    ended = [one.outcome for one in moved]
+    counts = [f"{count(ended.count(outcome))} {outcome}" for outcome in MigrationOutcome if outcome in ended]
+    done = (one for one in moved if one.outcome is MigrationOutcome.COMPLETED)
+    down = [one.downtime_ms for one in done if one.downtime_ms is not None]
+    stood = ""
+    if down:
+        stood = f"; downtime median {milliseconds(statistics.median(down))}, worst {milliseconds(max(down))}"
+    return f"{plural(len(moved), 'migration')}: {', '.join(counts)}{stood}."
+
+
+def migrations_in_short(result: Result) -> str:
+    """``4 migrations``, or how many of them were completed; empty where none was asked for."""
+    moved = _migrations(result)
+    if not moved:
+        return f"none of {plural(result.cell.migrations, 'migration')}" if result.cell.migrations else ""
+    done = sum(one.outcome is MigrationOutcome.COMPLETED for one in moved)
+    what = plural(len(moved), "migration")
+    return what if done == len(moved) else f"{count(done)} of {what}"
+
+
+def _migrations(result: Result) -> tuple[Migration, ...]:
+    return result.evidence.migrations if result.evidence else ()
+
+
+def _row(one: Migration) -> tuple[Slot, ...]:
+    share = ""
+    if one.transferred_bytes is not None:
+        share = f"{one.transferred_bytes / _MIB:.1f} MiB"
+        if one.memory_bytes:
+            share += f" of {one.memory_bytes / _MIB:.0f}"
+    return (
+        Slot(str(one.number)),
+        Slot(direction(one)),
+        Slot(one.outcome, TONES[one.outcome], SIGNS[one.outcome]),
+        Slot(seconds(one.seconds)),
+        Slot("" if one.downtime_ms is None else milliseconds(one.downtime_ms)),
+        Slot("" if one.iterations is None else count(one.iterations)),
+        Slot(share),
+        Slot(f"{one.throttle_percent} %" if one.throttle_percent else ""),
+        Slot(seconds(one.two_primaries_seconds) if one.two_primaries_seconds else ""),
+        Slot("" if one.during == "work" else one.during),
+        Slot(one.words, "words"),
+    )

@@ -1,0 +1,273 @@
+"""What a run leaves behind, in files that survive a power cut and are checked when they are read.
+
+``<root>/<run id>/run.json`` and ``cells/<cell id>/<attempt>/``: ``evidence.json``, ``verdict.json``, raw files.
+Each file is written under a temporary name, synced, renamed, and its directory synced: it is whole or it is not there.
+An attempt without ``evidence.json`` was interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields, is_dataclass, replace
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import FileLock, Timeout
+from pydantic import TypeAdapter, ValidationError
+
+from harness.errors import UsageError
+from harness.model import SCHEMA_VERSION, Cell, Evidence, Run, Verdict
+from harness.util.atomic_file import make_directory, sync_directory, write_whole
+
+T = TypeVar("T")
+
+_RUN = TypeAdapter(Run)
+_EVIDENCE = TypeAdapter(Evidence)
+_VERDICT = TypeAdapter(Verdict)
+_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}", re.ASCII)
+
+
+def new_run_id(now: datetime | None = None) -> str:
+    """An id that sorts by time, such as ``20261123T015003Z-4f2a``."""
+    return f"{(now or datetime.now(UTC)).astimezone(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+
+
+def run_ids(root: Path) -> tuple[str, ...]:
+    """The runs in ``root``, oldest first."""
+    return tuple(sorted(path.parent.name for path in root.glob("*/run.json")))
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at one cell: a directory of its own, numbered from 1."""
+
+    cell: Cell
+    number: int
+    directory: Path
+
+    def write_raw(self, name: str, content: str | bytes) -> Path:
+        """Keep what a machine said, as it said it, and say where."""
+        path = self.directory / _safe(name)
+        write_whole(path, content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace"))
+        return path
+
+    def save(self, evidence: Evidence) -> None:
+        """Keep the evidence, which completes the attempt; the attempt's number is the store's."""
+        if evidence.cell.id != self.cell.id:
+            raise ValueError(f"evidence of '{evidence.cell.id}' in an attempt at '{self.cell.id}'")
+        write_whole(self.directory / "evidence.json", _dump(replace(evidence, attempt=self.number)))
+
+    def save_verdict(self, verdict: Verdict) -> None:
+        """Keep what was thought of the evidence; it can be judged again at any time."""
+        write_whole(self.directory / "verdict.json", _dump(verdict))
+
+
+class Store:
+    """One run's directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    @classmethod
+    def create(cls, root: Path, run: Run) -> Store:
+        """A new run below ``root``."""
+        directory = root / _safe(run.id)
+        if (directory / "run.json").exists():
+            raise UsageError(f"the run '{run.id}' is already in {root}")
+        try:
+            # The folder itself may be there: other reporters of the same session make it for their files.
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"the run cannot be kept in {root}: {error.strerror}") from error
+        sync_directory(root)
+        store = cls(directory)
+        store.save_run(run)
+        return store
+
+    @classmethod
+    def open(cls, root: Path, which: str) -> Store:
+        """The run of that id below ``root``, in that directory, or the ``latest``; its ``run.json`` is checked."""
+        known = run_ids(root)
+        if which == "latest":
+            if not known:
+                raise UsageError(f"there is no run in {root}")
+            directory = root / known[-1]
+        elif which in known:
+            directory = root / which
+        else:
+            directory = Path(which)
+            if not (directory / "run.json").is_file():
+                near = get_close_matches(which, known, n=1)
+                raise UsageError(
+                    f"there is no run '{which}' in {root}" + (f"; did you mean '{near[0]}'?" if near else "")
+                )
+        store = cls(directory)
+        store.run()
+        return store
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Only one process at a time writes a run; a lock dies with its process."""
+        try:
+            with FileLock(self.directory / ".lock", timeout=0):
+                yield
+        except Timeout:
+            raise UsageError(f"another process is writing the run '{self.directory.name}'") from None
+
+    # ----------------------------------------------------------------- the run
+
+    def run(self) -> Run:
+        """The run as last saved; a :class:`~harness.errors.UsageError` if it cannot be read."""
+        try:
+            return _load(_RUN, self.directory / "run.json")
+        except _DamagedError as damage:
+            raise UsageError(str(damage)) from damage
+        except FileNotFoundError:
+            raise UsageError(f"there is no run in {self.directory}: it has no run.json") from None
+
+    def save_run(self, run: Run) -> None:
+        """Keep the run; called again when something about it is known better."""
+        write_whole(self.directory / "run.json", _dump(run))
+
+    # ----------------------------------------------------------------- its cells
+
+    def begin(self, cell: Cell) -> Attempt:
+        """The next attempt at ``cell``; :class:`~harness.errors.StoreError` where there is no room for it."""
+        parent = self._cell(cell.id)
+        make_directory(parent)
+        number = max(self._numbers(cell.id), default=0) + 1
+        attempt = Attempt(cell, number, parent / str(number))
+        make_directory(attempt.directory, new=True)
+        for directory in (parent, parent.parent, self.directory):
+            sync_directory(directory)
+        return attempt
+
+    def newest(self, cell_id: str) -> tuple[Evidence, Path] | None:
+        """The newest evidence that is whole and the directory with its raw files; None if there is none."""
+        for number in reversed(self._numbers(cell_id)):
+            directory = self._cell(cell_id) / str(number)
+            with suppress(_DamagedError, FileNotFoundError):
+                return _load(_EVIDENCE, directory / "evidence.json"), directory
+        return None
+
+    def evidence(self, cell_id: str) -> Evidence | None:
+        """The newest evidence that is whole, or None."""
+        found = self.newest(cell_id)
+        return found[0] if found else None
+
+    def verdict(self, cell_id: str) -> Verdict | None:
+        """The verdict kept beside the newest evidence, or None."""
+        found = self.newest(cell_id)
+        with suppress(_DamagedError, FileNotFoundError):
+            return _load(_VERDICT, found[1] / "verdict.json") if found else None
+        return None
+
+    def all_evidence(self) -> tuple[Evidence, ...]:
+        """The newest evidence of every cell that has some, in the order of the run."""
+        found = (self.evidence(cell_id) for cell_id in self._cell_ids())
+        return tuple(evidence for evidence in found if evidence)
+
+    def attempts(self) -> Iterator[tuple[Path, Evidence]]:
+        """The folder and the evidence of every attempt that is whole, oldest first within a cell."""
+        for cell_id in self._cell_ids():
+            for number in self._numbers(cell_id):
+                directory = self._cell(cell_id) / str(number)
+                with suppress(_DamagedError, FileNotFoundError):
+                    yield directory, _load(_EVIDENCE, directory / "evidence.json")
+
+    def every_attempt(self) -> tuple[Evidence, ...]:
+        """The evidence of every attempt that is whole, oldest first within a cell."""
+        return tuple(evidence for _, evidence in self.attempts())
+
+    def missing(self, run: Run, again: Callable[[Evidence], bool] = lambda _: False) -> tuple[Cell, ...]:
+        """The cells still to do: without evidence, or with evidence that ``again`` wants replaced."""
+        seen = ((cell, self.evidence(cell.id)) for cell in run.cells)
+        return tuple(cell for cell, evidence in seen if evidence is None or again(evidence))
+
+    def damaged(self) -> tuple[str, ...]:
+        """One sentence for every evidence that is there and cannot be read; it counts as missing."""
+        sentences: list[str] = []
+        for cell_id in self._cell_ids():
+            for number in self._numbers(cell_id):
+                try:
+                    _load(_EVIDENCE, self._cell(cell_id) / str(number) / "evidence.json")
+                except FileNotFoundError:
+                    continue
+                except _DamagedError as damage:
+                    sentences.append(str(damage))
+        return tuple(sentences)
+
+    def _cell(self, cell_id: str) -> Path:
+        return self.directory / "cells" / _safe(cell_id)
+
+    def _cell_ids(self) -> tuple[str, ...]:
+        planned = [cell.id for cell in self.run().cells]
+        kept = sorted(path.name for path in (self.directory / "cells").glob("*") if path.is_dir())
+        return tuple(dict.fromkeys([*planned, *kept]))
+
+    def _numbers(self, cell_id: str) -> list[int]:
+        return sorted(int(path.name) for path in self._cell(cell_id).glob("*") if re.fullmatch(r"[1-9]\d*", path.name))
+
+
+# --------------------------------------------------------------------------- files
+
+
+class _DamagedError(Exception):
+    """A file is there and is not what it should be; says so in one sentence."""
+
+
+def _load(adapter: TypeAdapter[T], path: Path) -> T:
+    """What is in ``path``; :class:`_DamagedError`, ``FileNotFoundError``, or UsageError for a newer schema."""
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _DamagedError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise _DamagedError(f"{path} is damaged: it is not whole JSON") from error
+    schema = found.get("schema", SCHEMA_VERSION) if isinstance(found, dict) else SCHEMA_VERSION
+    if isinstance(schema, int) and schema > SCHEMA_VERSION:
+        raise UsageError(
+            f"{path} was written by a newer version of this program: its schema is {schema},"
+            f" this version reads up to {SCHEMA_VERSION}"
+        )
+    try:
+        return adapter.validate_python(found)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise _DamagedError(f"{path} is damaged: {where}: {first['msg']}") from error
+
+
+def _dump(value: Any) -> bytes:
+    return (json.dumps(_plain(value), indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _plain(value: Any) -> Any:
+    """``value`` as JSON can hold it and the model can read it again: also floats that are no number, and torn text."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {_plain(str(key)): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    return value
+
+
+def _safe(name: str) -> str:
+    """``name``, if it can only name something inside the directory it is put in."""
+    if not _SAFE.fullmatch(name):
+        raise UsageError(f"'{name}' cannot be the name of a file: letters, digits, '.', '_', '+' and '-' can")
+    return name

@@ -1,0 +1,63 @@
+"""The golden corpus: evidence of real runs, judged again.
+
+Each folder of ``golden/`` is a stored run (some of its cells).  Its files are never rewritten;
+they are of the schema that wrote them.  A verdict that changes is changed on purpose: with its reason
+in ``golden/changed.toml``.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from harness.judgement.judge import judge
+from harness.judgement.rejudge import controls_by_lab
+from harness.model import Evidence, Verdict
+from harness.store import Store
+
+GOLDEN = Path(__file__).parent / "golden"
+RUNS = sorted(path.parent.name for path in GOLDEN.glob("*/run.json"))
+ATTEMPTS = sorted(str(path.parent.relative_to(GOLDEN)) for path in GOLDEN.glob("*/cells/*/*/evidence.json"))
+
+
+@cache
+def run_of(name: str) -> dict[str, tuple[Evidence, Verdict]]:
+    """The attempts of one stored run: its evidence and the verdict that today's judge has on it, by folder."""
+    store = Store.open(GOLDEN, name)
+    controls = controls_by_lab(store.every_attempt())
+    return {
+        str(directory.relative_to(GOLDEN)): (evidence, judge(evidence, controls.get(evidence.lab, {})))
+        for directory, evidence in store.attempts()
+    }
+
+
+def changed() -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = tomllib.loads((GOLDEN / "changed.toml").read_text()).get("changed", {})
+    return found
+
+
+def test_corpus_every_file_is_readable() -> None:
+    assert sorted(where for name in RUNS for where in run_of(name)) == ATTEMPTS
+    assert [sentence for name in RUNS for sentence in Store.open(GOLDEN, name).damaged()] == []
+
+
+@pytest.mark.parametrize("where", ATTEMPTS)
+def test_judge_stored_evidence_same_verdict(where: str) -> None:
+    stored = json.loads((GOLDEN / where / "verdict.json").read_text())
+    _, verdict = run_of(where.partition("/")[0])[where]
+    if where in changed():
+        assert verdict.kind == changed()[where]["kind"], verdict.sentence
+        return
+    seen = (verdict.kind, verdict.differing_blocks, verdict.exposed_blocks, verdict.rate_upper_95)
+    wanted = tuple(stored[key] for key in ("kind", "differing_blocks", "exposed_blocks", "rate_upper_95"))
+    assert seen == wanted, verdict.sentence
+
+
+def test_corpus_changed_verdicts_exist_and_have_reasons() -> None:
+    for where, change in changed().items():
+        assert where in ATTEMPTS and set(change) == {"kind", "reason"} and change["reason"]
+        assert json.loads((GOLDEN / where / "verdict.json").read_text())["kind"] != change["kind"]
