@@ -60,12 +60,14 @@ python_environment() {
 }
 
 # The harness, and libvirt's bindings, are built here rather than in pip's isolation, which would fetch whatever
-# setuptools is the newest.
+# setuptools is the newest.  Nothing is installed whose digest is not in the lock.
 fill_environment() {
     local pip=("$VENV/bin/python" -m pip --disable-pip-version-check --no-input install)
-    local lock="$ROOT/ci/requirements.lock"
-    quietly "installing setuptools" "${pip[@]}" "$(grep '^setuptools==' "$lock")" &&
-        quietly "installing the Python packages" "${pip[@]}" --no-deps --no-build-isolation -r "$lock" &&
+    local lock="$ROOT/ci/requirements.lock" setuptools="$VENV/setuptools.lock"
+    sed -n '/^setuptools==/,/[^\\]$/p' "$lock" >"$setuptools"
+    quietly "installing setuptools" "${pip[@]}" --require-hashes --no-deps -r "$setuptools" &&
+        quietly "installing the Python packages" \
+            "${pip[@]}" --require-hashes --no-deps --no-build-isolation -r "$lock" &&
         quietly "installing the harness" "${pip[@]}" --no-deps --no-build-isolation -e "$ROOT" &&
         quietly "checking the Python packages" "$VENV/bin/python" -m pip check
 }
