@@ -73,5 +73,5 @@ fill_environment() {
 }
 
 stamp_of() { # checkout
-    { sha256sum <"$1/ci/requirements.lock" && sha256sum <"$1/pyproject.toml" && echo "$1"; } | sha256sum | cut -d' ' -f1
+    (cd "$1" && sha256sum ci/requirements.lock pyproject.toml setup.py && echo "$1") | sha256sum | cut -d' ' -f1
 }
