@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from harness.config.recipe import Entry, ImageError
+from harness.images import newc
+from harness.images.newc import Member
 
 BLOCK_BYTES = 4096
 INODE_BYTES = 128
@@ -152,28 +154,16 @@ def parse_status(text: str) -> dict[str, str]:
 
 
 def initrd(init: bytes, modules: Mapping[str, bytes]) -> bytes:
-    """An uncompressed cpio archive ("newc") with ``init``, ``modules`` and the list that ``init`` reads."""
-    out = io.BytesIO()
-    serial = 0
-
-    def add(name: str, mode: int, data: bytes = b"", device: tuple[int, int] = (0, 0)) -> None:
-        nonlocal serial
-        serial += 1
-        encoded = name.encode() + b"\0"
-        fields = (serial, mode, 0, 0, 1, 0, len(data), 0, 0, *device, len(encoded), 0)
-        out.write(b"070701" + b"".join(b"%08X" % field for field in fields) + encoded)
-        out.write(b"\0" * (-out.tell() % 4))
-        out.write(data)
-        out.write(b"\0" * (-out.tell() % 4))
-
-    add("dev", 0o040755)
-    add("dev/console", 0o020600, device=(5, 1))
-    add("init", 0o100755, init)
-    add("modules.list", 0o100644, "".join(f"/{name}\n" for name in modules).encode())
-    for name, data in modules.items():
-        add(name, 0o100644, data)
-    add("TRAILER!!!", 0)
-    return out.getvalue()
+    """The archive for the kernel with ``init``, ``modules`` and the list that ``init`` reads."""
+    return newc.archive(
+        [
+            Member("dev", 0o040755),
+            Member("dev/console", 0o020600, device=(5, 1)),
+            Member("init", 0o100755, init),
+            Member("modules.list", 0o100644, "".join(f"/{name}\n" for name in modules).encode()),
+            *(Member(name, 0o100644, data) for name, data in modules.items()),
+        ]
+    )
 
 
 def filesystem_size(contents: Contents, free_mib: int) -> tuple[int, int]:

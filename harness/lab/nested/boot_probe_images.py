@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from harness.images import newc
+from harness.images.newc import Member
+
 SECTOR_SENTINEL = b"drbd-harness: the boot sector ran"
 KERNEL_SENTINEL = b"Run /init as init process"
 """The kernel's own line, the last it prints before it leaves for user space."""
@@ -36,17 +39,5 @@ def boot_sector() -> bytes:
 
 
 def tiny_initramfs() -> bytes:
-    """An archive (cpio, "newc") with an ``/init`` that cannot run: the kernel prints its line before it notices."""
-    return (_member("init", 0o100755, b"#!/nowhere\n") + _member("TRAILER!!!", 0, b"")).ljust(512, b"\0")
-
-
-def _member(name: str, mode: int, data: bytes) -> bytes:
-    raw = name.encode() + b"\0"
-    inode, links = (1, 1) if mode else (0, 1)
-    numbers = (inode, mode, 0, 0, links, 0, len(data), 0, 0, 0, 0, len(raw), 0)
-    header = b"070701" + b"".join(b"%08X" % number for number in numbers)
-    return _padded(header + raw) + _padded(data)
-
-
-def _padded(data: bytes) -> bytes:
-    return data + b"\0" * (-len(data) % 4)
+    """An archive with an ``/init`` that cannot run: the kernel prints its line before it notices."""
+    return newc.archive([Member("init", 0o100755, b"#!/nowhere\n")]).ljust(512, b"\0")
