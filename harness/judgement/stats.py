@@ -43,16 +43,6 @@ def rate_upper(hits: int, trials: int, confidence: float = 0.95) -> float | None
     return float(beta.ppf(confidence, hits + 1, trials - hits))
 
 
-def rate_interval(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, float] | None:
-    """The two-sided interval (Clopper-Pearson) of the rate behind ``hits`` in ``trials``; None as for the bound."""
-    if not _rate(hits, trials, confidence):
-        return None
-    tail = (1 - confidence) / 2
-    lower = 0.0 if hits == 0 else float(beta.ppf(tail, hits, trials - hits + 1))
-    upper = 1.0 if hits == trials else float(beta.ppf(1 - tail, hits + 1, trials - hits))
-    return lower, upper
-
-
 def compare(hits_a: int, trials_a: int, hits_b: int, trials_b: int) -> RateComparison | None:
     """Whether two rates differ by more than chance; None if the counts of either side make no rate."""
     if not (_rate(hits_a, trials_a) and _rate(hits_b, trials_b)):

@@ -61,15 +61,6 @@ def since(lines: Sequence[KernelLine], marker: str) -> tuple[KernelLine, ...]:
     raise ValueError(f"the marker '{marker}' is not in the {len(lines)} lines of the kernel log")
 
 
-def between(lines: Sequence[KernelLine], start_marker: str, end_marker: str) -> tuple[KernelLine, ...]:
-    """The lines after ``start_marker`` and before the next ``end_marker``; :class:`ValueError` if one is missing."""
-    tail = since(lines, start_marker)
-    for index, line in enumerate(tail):
-        if end_marker in line.text:
-            return tail[:index]
-    raise ValueError(f"the marker '{end_marker}' is not in the {len(tail)} lines after '{start_marker}'")
-
-
 def _unescape(text: str) -> str:
     """``/dev/kmsg`` writes unprintable bytes and the backslash as ``\\xNN``."""
     if "\\x" not in text:
@@ -148,11 +139,6 @@ _MISMATCH = re.compile(r"Digest mismatch, buffer modified by upper layers during
 _DIGEST_FAILED = re.compile(r"Digest integrity check FAILED: (\d+)s \+(\d+)", re.ASCII)
 _SPLIT_BRAIN = "Split-Brain detected but unresolved, dropping connection"
 _STAND_ALONE = re.compile(r"(?:block|drbd) [^:]+: .*\bconn\( \w+ -> StandAlone \)", re.ASCII)
-
-
-def resync_done(lines: Iterable[KernelLine], minor: int = 0) -> bool:
-    """Whether a resync of device ``minor`` ran to its end."""
-    return any(text.startswith("Resync done (total ") for text in _of_device(lines, minor))
 
 
 def resync_kib(lines: Iterable[KernelLine], minor: int = 0) -> int | None:

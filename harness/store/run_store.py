@@ -11,7 +11,7 @@ import json
 import math
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import UTC, datetime
@@ -169,11 +169,6 @@ class Store:
             return _load(_VERDICT, found[1] / "verdict.json") if found else None
         return None
 
-    def all_evidence(self) -> tuple[Evidence, ...]:
-        """The newest evidence of every cell that has some, in the order of the run."""
-        found = (self.evidence(cell_id) for cell_id in self._cell_ids())
-        return tuple(evidence for evidence in found if evidence)
-
     def attempts(self) -> Iterator[tuple[Path, Evidence]]:
         """The folder and the evidence of every attempt that is whole, oldest first within a cell."""
         for cell_id in self._cell_ids():
@@ -185,11 +180,6 @@ class Store:
     def every_attempt(self) -> tuple[Evidence, ...]:
         """The evidence of every attempt that is whole, oldest first within a cell."""
         return tuple(evidence for _, evidence in self.attempts())
-
-    def missing(self, run: Run, again: Callable[[Evidence], bool] = lambda _: False) -> tuple[Cell, ...]:
-        """The cells still to do: without evidence, or with evidence that ``again`` wants replaced."""
-        seen = ((cell, self.evidence(cell.id)) for cell in run.cells)
-        return tuple(cell for cell, evidence in seen if evidence is None or again(evidence))
 
     def damaged(self) -> tuple[str, ...]:
         """One sentence for every evidence that is there and cannot be read; it counts as missing."""

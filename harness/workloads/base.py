@@ -69,8 +69,6 @@ class Workload:
     """The base: does nothing, writes nothing, knows no owner."""
 
     name = "idle"
-    #: Whether CLEAN needs block writes to have been exposed.
-    writes = False
 
     def prepare(self, site: Site) -> None:
         """Make what the work needs: file system, swap area."""
@@ -118,7 +116,6 @@ class Mutator(Workload):
     """fio alone: one job writes O_DIRECT from a shared buffer, another scribbles over that buffer."""
 
     name = "mutator"
-    writes = True
 
     def target(self, site: Site) -> Mapping[str, Option]:
         """The writer's file options."""
@@ -156,7 +153,6 @@ class FioVerify(Workload):
     """
 
     name = "fio-verify"
-    writes = True
 
     def work(self, site: Site, seconds: int) -> Work:
         """Write and read back; fio goes on after it read something wrong, and counts it."""
@@ -177,7 +173,6 @@ class Swap(Workload):
     """A storm over anonymous memory that is larger than the guest's RAM, swapping to the device."""
 
     name = "swap"
-    writes = True
     threads = 8
     reclaim_every = 0
 
@@ -218,8 +213,6 @@ class SwapReclaim(Swap):
 
 class Ext4(Workload):
     """The base of the workloads on ext4: makes it, mounts it, unmounts it."""
-
-    writes = True
 
     def prepare(self, site: Site) -> None:
         """Make and mount it.  4 KiB blocks, so that its blocks and DRBD's are the same."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.parse.ownership import block_count, block_size, in_use, inodes, paths
+from harness.parse.ownership import in_use, inodes, paths
 
 # A busy machine is no failure.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -38,13 +37,6 @@ def test_all_of_it_from_one_command_file() -> None:
     assert inodes(text) == {2065: 12, 12000: None}
     assert paths(text) == {12: ("/sub",), 14: ("/four",)}, "it stops at as many paths as it was asked for inodes"
     assert in_use(text) == {2070: True, 2076: False}
-
-
-def test_the_size_of_the_filesystem() -> None:
-    text = read("dumpe2fs-h.txt")
-    assert (block_size(text), block_count(text)) == (4096, 16384)
-    with pytest.raises(ValueError, match="dumpe2fs"):
-        block_size("dumpe2fs: Bad magic number in super-block")
 
 
 @given(st.text())

@@ -151,7 +151,6 @@ def test_attempts_are_numbered_and_the_newest_complete_one_counts(store: Store) 
     assert store.evidence(SWAP.id) == Evidence(SWAP, 2, BARE.started_at), (
         "the store numbers attempts; the third broke off"
     )
-    assert [evidence.attempt for evidence in store.all_evidence()] == [2]
 
 
 def test_evidence_of_another_cell_is_refused(store: Store) -> None:
@@ -164,21 +163,10 @@ def test_a_cell_whose_id_leaves_the_run_is_refused(store: Store) -> None:
         store.begin(Cell("../../x", cache=CacheMode.NONE))
 
 
-def test_what_is_missing(store: Store) -> None:
-    store.begin(IDLE)
-    assert store.missing(RUN) == (SWAP, IDLE)
-    store.begin(SWAP).save(Evidence(SWAP, 1, "now", failure=Failure("infrastructure", "boot", "x")))
-    assert store.missing(RUN) == (IDLE,)
-    assert store.missing(RUN, again=lambda evidence: evidence.failure is not None) == (SWAP, IDLE)
-    store.begin(IDLE).save(Evidence(IDLE, 1, "now"))
-    assert store.missing(RUN) == ()
-    assert [evidence.cell for evidence in store.all_evidence()] == [SWAP, IDLE]
-
-
 def test_cells_that_the_run_no_longer_plans_are_still_reported(store: Store) -> None:
     store.begin(SWAP).save(BARE)
     store.save_run(Run(RUN.id, RUN.matrix, RUN.started_at, (IDLE,)))
-    assert [evidence.cell for evidence in store.all_evidence()] == [SWAP]
+    assert [evidence.cell for evidence in store.every_attempt()] == [SWAP]
 
 
 # --------------------------------------------------------------------------- finding runs
@@ -231,7 +219,6 @@ def test_damaged_evidence_is_one_sentence_and_counts_as_missing(store: Store, co
     assert store.evidence(SWAP.id) == BARE, "the older one is still good"
     (store.directory / "cells" / SWAP.id / "1" / "evidence.json").unlink()
     assert store.evidence(SWAP.id) is None
-    assert store.missing(RUN) == (SWAP, IDLE)
 
 
 def test_every_torn_evidence_is_seen(store: Store) -> None:
@@ -258,7 +245,7 @@ def test_a_newer_schema_is_said_and_not_taken_for_damage(store: Store) -> None:
     attempt.save(FULL)
     path = attempt.directory / "evidence.json"
     path.write_text(edited(path, schema=2))
-    for ask in (lambda: store.evidence(SWAP.id), store.damaged, lambda: store.missing(RUN)):
+    for ask in (lambda: store.evidence(SWAP.id), store.damaged, store.every_attempt):
         with pytest.raises(UsageError, match=r"newer version .* schema is 2, this version reads up to 1"):
             ask()
 

@@ -107,10 +107,6 @@ def test_they_are_found_by_their_names() -> None:
         workload_named("swop")
 
 
-def test_only_idle_and_planted_write_nothing() -> None:
-    assert {name for name, workload in WORKLOADS.items() if not workload.writes} == {"idle", "planted"}
-
-
 @pytest.mark.parametrize("name", sorted(WORKLOADS))
 def test_each_runs_from_preparation_to_quiet_on_the_given_device_only(
     name: str, site: Site, runner: ScriptedRunner
