@@ -48,12 +48,12 @@ class LostGuestError(InfrastructureError):
 
 
 class RefusedError(HarnessError):
-    """QEMU, libvirt or DRBD said no to a configuration; ``words`` is what it said."""
+    """QEMU, libvirt or DRBD said no to a configuration; ``message`` is what it said."""
 
-    def __init__(self, who: str, words: str) -> None:
-        super().__init__(f"{who} refused: {words}")
+    def __init__(self, who: str, message: str) -> None:
+        super().__init__(f"{who} refused: {message}")
         self.who = who
-        self.words = words
+        self.message = message
 
 
 class CommandError(InfrastructureError):

@@ -50,9 +50,9 @@ def main() -> None:
         if code == _INTERRUPTED:
             raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
-    except HarnessError as trouble:
-        print(f"drbd-harness: {trouble}", file=sys.stderr)
-        sys.exit(trouble.exit_code)
+    except HarnessError as error:
+        print(f"drbd-harness: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         print("drbd-harness: interrupted", file=sys.stderr)
         sys.exit(2)
@@ -229,10 +229,10 @@ def list_runs(
 ) -> None:
     """The runs there are and how they ended, or the cells of a matrix."""
     from harness.store import Store, judged_results, run_ids
-    from harness.workloads.base import WORKLOADS
+    from harness.workloads import WORKLOADS
 
     if matrix:
-        for cell in matrices.with_controls(matrices.load(matrix, frozenset(WORKLOADS), testcases() / "matrices").cells):
+        for cell in matrices.with_controls(matrices.load(matrix, WORKLOADS, testcases() / "matrices").cells):
             print(cell.id)
         return
     table = Table(Column("run", no_wrap=True, min_width=21), "matrix", "suite", "kernel", "DRBD", "verdicts")
@@ -253,8 +253,8 @@ def shown(run_id: str) -> Iterator[None]:
     """A run that cannot be read is said and passed over."""
     try:
         yield
-    except HarnessError as trouble:
-        print(f"{run_id}: {trouble}", file=sys.stderr)
+    except HarnessError as error:
+        print(f"{run_id}: {error}", file=sys.stderr)
 
 
 @app.command()

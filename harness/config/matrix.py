@@ -13,7 +13,7 @@ import hashlib
 import itertools
 import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,24 +21,32 @@ from typing import Any, NoReturn
 from harness.errors import UsageError
 from harness.model import (
     AioMode,
-    Arm,
     CacheMode,
     Cell,
     ClientKind,
     Control,
     Crash,
+    DelayProfile,
     DiskBus,
     Expectation,
     Fault,
+    FilesystemKind,
+    Layout,
     Protocol,
+    ReplicationProfile,
     VerdictKind,
-    Widener,
+    aliases,
 )
 
 MATRIX_SCHEMA = 1
 
+#: Each known workload and the filesystems it can use.
+Workloads = Mapping[str, Collection[FilesystemKind]]
+
 _CHOICES: Mapping[str, type[StrEnum]] = {
     "client": ClientKind,
+    "filesystem": FilesystemKind,
+    "layout": Layout,
     "cache": CacheMode,
     "aio": AioMode,
     "bus": DiskBus,
@@ -56,8 +64,8 @@ _FLAGS = ("disable_sendpage", "scatter_gather", "two_primaries", "unsafe_migrati
 INTEGRITY = ("none", "crc32c", "md5", "sha1", "sha256")
 _GUEST_ONLY = ("cache", "aio", "bus", "migrations", "unsafe_migration", "migration_deadline", "crash", "fault")
 _AXES = ("workload", *_CHOICES, "integrity", *_FLAGS, *_NUMBERS)
-# The keys that are fields of a cell's arm.
-_ARM = ("protocol", "integrity", "disable_sendpage", "scatter_gather", "two_primaries")
+# The keys that are fields of a cell's replication.
+_REPLICATION = ("protocol", "integrity", "disable_sendpage", "scatter_gather", "two_primaries")
 _EXPECTATION = ("verdicts", "reason")
 _TOP = ("schema", "description", "defaults", "cells", "exclude", "expect")
 
@@ -70,16 +78,16 @@ _CONTROLS = (
         expected=Expectation((VerdictKind.DIVERGED,), "known sectors were changed below DRBD: they must be found"),
     ),
     Cell(
-        workload="idle",
+        workload="no-writes",
         client=ClientKind.HOST,
         control=Control.IDLE,
         seconds=2,
         expected=Expectation((VerdictKind.CLEAN,), "nothing was written: nothing may differ"),
     ),
     Cell(
-        workload="mutator",
+        workload="inflight-modify",
         client=ClientKind.HOST,
-        control=Control.MUTATOR,
+        control=Control.IN_FLIGHT,
         seconds=5,
         expected=Expectation((VerdictKind.DIVERGED,), "buffers were changed in flight on purpose: that must be seen"),
     ),
@@ -88,15 +96,20 @@ _CONTROLS = (
 
 @dataclass(frozen=True)
 class Matrix:
-    """One matrix file.  ``digest`` is the SHA-256 of its bytes, to tell runs of different files apart."""
+    """One matrix file.
+
+    ``digest`` is the SHA-256 of its bytes, to tell runs of different files apart; ``deprecated`` one line for each old
+    name that it uses.
+    """
 
     name: str
     description: str
     cells: tuple[Cell, ...]
     digest: str
+    deprecated: tuple[str, ...] = ()
 
 
-def load(path_or_name: str, known_workloads: Collection[str], search: Path) -> Matrix:
+def load(path_or_name: str, workloads: Workloads, search: Path) -> Matrix:
     """The matrix in a TOML file, or the one of that name in the directory ``search``."""
     path = _find(path_or_name, search)
     try:
@@ -107,13 +120,16 @@ def load(path_or_name: str, known_workloads: Collection[str], search: Path) -> M
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"{path} is not valid TOML: {error}") from error
-    description, cells = _Reader(str(path), known_workloads).read(table)
-    return Matrix(path.stem, description, cells, hashlib.sha256(raw).hexdigest())
+    reader = _Reader(str(path), workloads)
+    description, cells = reader.read(table)
+    return Matrix(
+        path.stem, description, cells, hashlib.sha256(raw).hexdigest(), tuple(dict.fromkeys(reader.deprecated))
+    )
 
 
-def cells_from(entry: Mapping[str, Any], known_workloads: Collection[str], where: str) -> tuple[Cell, ...]:
+def cells_from(entry: Mapping[str, Any], workloads: Workloads, where: str) -> tuple[Cell, ...]:
     """The cells of one entry that stands outside a matrix file, with the keys and the checks of ``[[cells]]``."""
-    reader = _Reader(where, known_workloads)
+    reader = _Reader(where, workloads)
     reader._known("its keys", entry, (*_AXES, *_EXPECTATION))
     return tuple(reader._expand("its keys", entry))
 
@@ -124,7 +140,7 @@ def names(search: Path) -> tuple[str, ...]:
 
 
 def with_controls(cells: Iterable[Cell]) -> tuple[Cell, ...]:
-    """``cells`` with the three controls of a run in front: planted, idle, mutator.
+    """``cells`` with the three controls of a run in front: planted, idle, in-flight.
 
     A cell that already plays a control moves to the front and gets the control's expectation if it has none.  A cell
     that asks just what a control asks becomes that control.
@@ -167,7 +183,9 @@ class _Reader:
     """Checks one file.  ``where`` in the methods names the entry, for the sentence that says what is wrong."""
 
     file: str
-    workloads: Collection[str]
+    workloads: Workloads
+    #: One line for each old name that was used.
+    deprecated: list[str] = field(default_factory=list)
 
     def read(self, table: Mapping[str, Any]) -> tuple[str, tuple[Cell, ...]]:
         self._known("the top level", table, _TOP)
@@ -217,9 +235,20 @@ class _Reader:
 
     def _cell(self, where: str, values: dict[str, Any], expected: Expectation | None) -> Cell:
         given = [key for key in _GUEST_ONLY if key in values]
-        widener = Widener(values.pop("link_delay_ms", 0), values.pop("disk_delay_ms", 0))
-        arm = Arm(**{key: values.pop(key) for key in _ARM if key in values})
-        cell = Cell(**values, widener=widener, arm=arm, expected=expected)
+        if (old := values["workload"]) in aliases.WORKLOADS and old not in self.workloads:
+            kind, values["workload"] = aliases.WORKLOADS[old]
+            if values.setdefault("filesystem", kind) is not kind:
+                self._fail(where, f'workload = "{old}" is an old name and means filesystem = "{kind}"')
+        delays = DelayProfile(values.pop("link_delay_ms", 0), values.pop("disk_delay_ms", 0))
+        replication = ReplicationProfile(**{key: values.pop(key) for key in _REPLICATION if key in values})
+        cell = Cell(**values, delays=delays, replication=replication, expected=expected)
+        usable = self.workloads[cell.workload]
+        if cell.filesystem not in usable:
+            self._fail(
+                where,
+                f"the workload '{cell.workload}' does not go with filesystem = \"{cell.filesystem}\""
+                f"{_hint(cell.filesystem, usable)}",
+            )
         if cell.client is ClientKind.HOST and given:
             self._fail(where, f"'{given[0]}' is given with client = \"host\", which has no QEMU; leave it out")
         if cell.client is ClientKind.GUEST and cell.cache is None:
@@ -232,7 +261,7 @@ class _Reader:
             self._fail(
                 where, f"'deadline' is {cell.deadline}, no more than 'migration_deadline', {cell.migration_deadline}"
             )
-        if cell.arm.two_primaries and (cell.migrations or cell.crash is not None or cell.fault is not None):
+        if cell.replication.two_primaries and (cell.migrations or cell.crash is not None or cell.fault is not None):
             self._fail(where, "'two_primaries' goes with none of 'migrations', 'crash' and 'fault'")
         if cell.crash is not None and (cell.migrations or cell.fault is not None):
             self._fail(where, "'crash' goes with neither 'migrations' nor 'fault': one thing at a time")
@@ -264,9 +293,20 @@ class _Reader:
 
     def _value(self, where: str, key: str, value: object) -> Any:
         if key == "workload":
+            if isinstance(value, str) and value in aliases.WORKLOADS and value not in self.workloads:
+                kind, now = aliases.WORKLOADS[value]
+                self.deprecated.append(
+                    f'{self.file}, {where}: workload = "{value}" is an old name; write filesystem = "{kind}", '
+                    f'workload = "{now}"'
+                )
+                return value
             if not isinstance(value, str) or value not in self.workloads:
                 self._fail(where, f"{value!r} is no workload{_hint(value, sorted(self.workloads))}")
             return value
+        if key == "control" and isinstance(value, str) and value in aliases.CONTROLS:
+            now = aliases.CONTROLS[value]
+            self.deprecated.append(f'{self.file}, {where}: control = "{value}" is an old name; write "{now}"')
+            return now
         if key in _CHOICES:
             return self._word(where, key, value, _CHOICES[key])
         if key == "integrity":
@@ -313,14 +353,15 @@ def _over(entry: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, An
 
 def _matches(pattern: Mapping[str, tuple[Any, ...]], cell: Cell) -> bool:
     values = {
-        "workload": cell.workload,
         "client": cell.client,
+        "filesystem": cell.filesystem,
+        "layout": cell.layout,
         "cache": cell.cache,
         "aio": cell.aio,
         "bus": cell.bus,
         "control": cell.control,
-        "link_delay_ms": cell.widener.link_delay_ms,
-        "disk_delay_ms": cell.widener.disk_delay_ms,
+        "link_delay_ms": cell.delays.link_delay_ms,
+        "disk_delay_ms": cell.delays.disk_delay_ms,
         "seconds": cell.seconds,
         "deadline": cell.deadline,
         "crash": cell.crash,
@@ -328,6 +369,10 @@ def _matches(pattern: Mapping[str, tuple[Any, ...]], cell: Cell) -> bool:
         "migrations": cell.migrations,
         "migration_deadline": cell.migration_deadline,
         "unsafe_migration": cell.unsafe_migration,
-        **{name: getattr(cell.arm, name) for name in _ARM},
+        **{name: getattr(cell.replication, name) for name in _REPLICATION},
     }
-    return all(values[key] in allowed for key, allowed in pattern.items())
+    # A workload matches by the name it has now and by the one it had.
+    named = {cell.workload, *(old for old, new in aliases.WORKLOADS.items() if new == (cell.filesystem, cell.workload))}
+    return all(
+        bool(named & {*allowed}) if key == "workload" else values[key] in allowed for key, allowed in pattern.items()
+    )

@@ -28,7 +28,7 @@ GIB = 1 << 30
 def gather(*, fresh: bool = False, suite: str = DEFAULT_SUITE) -> Facts:
     """Look at everything once; takes seconds, most of them in the accelerator's probe."""
     images = _images(suite)
-    accelerator, trouble = _accelerator(images, fresh=fresh)
+    accelerator, error = _accelerator(images, fresh=fresh)
     account = kvm_access.qemu_account() if default_uri() == SYSTEM and os.geteuid() == 0 else None
     return Facts(
         python=sys.version_info[:3],
@@ -40,7 +40,7 @@ def gather(*, fresh: bool = False, suite: str = DEFAULT_SUITE) -> Facts:
         qemu=_qemu(),
         libvirt=_libvirt(),
         accelerator=accelerator,
-        accelerator_trouble=trouble,
+        accelerator_trouble=error,
         kvm=kvm_access.look(account),
         kvm_vendor=_kvm_vendor(),
         cache=_place(cache_dir(), account),

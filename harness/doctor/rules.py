@@ -132,8 +132,8 @@ def _nested(facts: Facts) -> Check:
 def _room(name: str, place: Place, needed: float, facts: Facts) -> Check:
     detail = f"{place.free_gib:.0f} GiB free in {place.path}"
     if place.closed_at:
-        trouble = f"{facts.kvm.account or 'QEMU'}, whom libvirt runs QEMU as, may not enter {place.closed_at}"
-        return Check(name, "fail", trouble, as_root(f"chmod o+x {place.closed_at}", root=facts.root))
+        error = f"{facts.kvm.account or 'QEMU'}, whom libvirt runs QEMU as, may not enter {place.closed_at}"
+        return Check(name, "fail", error, as_root(f"chmod o+x {place.closed_at}", root=facts.root))
     if place.free_gib < needed:
         mend = f"export DRBD_HARNESS_{name.upper()}=/a/directory/with/room"
         return Check(name, "fail", f"{detail}, and {needed:.0f} are needed", mend)

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from harness.errors import InfrastructureError, RefusedError
 from harness.lab.node import Node
-from harness.model import BLOCK_BYTES, Arm, Counters, Extent, Repair, State, Verify
+from harness.model import BLOCK_BYTES, Counters, Extent, Repair, ReplicationProfile, State, Verify
 from harness.parse.delays import dm_write_delay_ms, netem_delay_ms
 from harness.parse.drbd_status import parse_proc, parse_status_json, parse_version
 from harness.parse.events2 import ResourceView, fold, parse_event
@@ -83,13 +83,13 @@ class Resource:
         self.blocks = 0
         #: How the resource replicates now; None after a change that did not succeed.  See
         #: :mod:`harness.drbd.replication`.
-        self.arm: Arm | None = Arm()
-        #: The options of its net section that no arm takes away.
+        self.replication: ReplicationProfile | None = ReplicationProfile()
+        #: The options of its net section that no replication profile takes away.
         self.net = spec.net
         self._events: dict[str, Events] = {}
 
     @classmethod
-    def over(cls, a: Node, b: Node, *, name: str = "r0", net: tuple[tuple[str, str], ...] = ()) -> Resource:
+    def for_nodes(cls, a: Node, b: Node, *, name: str = "r0", net: tuple[tuple[str, str], ...] = ()) -> Resource:
         """The resource with the harness's defaults; ``net`` are further options of its net section."""
         nodes = (
             ResourceNode(a.name, a.address, f"/dev/mapper/{MAPPED}"),
@@ -113,16 +113,16 @@ class Resource:
 
     # ------------------------------------------------------------------------------------------ up and down
 
-    def up(self, *, equal: bool) -> None:
+    def create(self, *, skip_initial_sync: bool) -> None:
         """From bare lower devices to Connected, UpToDate on both, ``a`` Primary.
 
-        ``equal``: the caller knows that the two lower devices hold the same, so the first sync is skipped; else all
-        of ``a`` is copied to ``b``.  An old resource of the same name is taken down first.
+        ``skip_initial_sync``: the caller knows that the two lower devices hold the same; else all of ``a`` is copied to
+        ``b``.  An old resource of the same name is taken down first.
         """
         self.version = parse_version(self.a.runner.run(["sh", "-c", "modprobe drbd; cat /proc/drbd"]).stdout)
         self.spec = replace(self.spec, net=self.net)
         # What an earlier cell changed outside of the resource file is not known where something went wrong.
-        self.arm = Arm() if equal else None
+        self.replication = ReplicationProfile() if skip_initial_sync else None
         both(self._prepare, self.a, self.b)
         both(self._new_metadata, self.a, self.b)
         for node in (self.a, self.b):
@@ -135,14 +135,14 @@ class Resource:
                 f"Connected and Inconsistent on {node.name}",
                 deadline,
             )
-        if equal:
+        if skip_initial_sync:
             self.a.runner.run(self._skip_first_sync())
         else:
             self.a.runner.run(["drbdadm", "primary", "--force", self.spec.name])
             deadline = Deadline.after(RESYNC_SECONDS, "the first sync of the resource")
         for node in (self.a, self.b):
             self.events(node).wait(lambda state: state.healthy, f"UpToDate/UpToDate on {node.name}", deadline)
-        if equal:
+        if skip_initial_sync:
             self.a.runner.run(["drbdadm", "primary", self.spec.name])
         size = self.a.runner.run(["blockdev", "--getsize64", self.device]).stdout
         self.blocks = int(size) // BLOCK_BYTES
@@ -194,18 +194,18 @@ class Resource:
         except ValueError as unreadable:
             raise InfrastructureError(f"what DRBD says on {node.name} cannot be read: {unreadable}") from unreadable
 
-    def said(self, node: Node) -> dict[str, str]:
+    def raw_status(self, node: Node) -> dict[str, str]:
         """What one node says of the resource, word for word: its status, and all events since it came up."""
         events = "\n".join(self.events(node).stream.since(0))
-        return {"status": self._raw_status(node), "events2": f"{events}\n"}
+        return {"status": self._status_text(node), "events2": f"{events}\n"}
 
-    def _raw_status(self, node: Node) -> str:
+    def _status_text(self, node: Node) -> str:
         if self.major < 9:
             return node.runner.run(["cat", "/proc/drbd"]).stdout
         return node.runner.run(["drbdsetup", "status", "--json", "--statistics", self.spec.name]).stdout
 
     def _status(self, node: Node) -> tuple[State, Counters]:
-        raw = self._raw_status(node)
+        raw = self._status_text(node)
         if self.major < 9:
             device = parse_proc(raw).devices.get(self.spec.minor)
             if device is None or device.state is None or device.counters is None:
@@ -218,7 +218,7 @@ class Resource:
         node = node or self.a
         node.runner.run(["sh", "-c", 'sync; blockdev --flushbufs "$1"', "sh", self.device], timeout=120)
 
-    def adm(self, node: Node, *words: str, timeout: float = CONNECT_SECONDS) -> None:
+    def drbdadm(self, node: Node, *words: str, timeout: float = CONNECT_SECONDS) -> None:
         """One `drbdadm` command about the resource on ``node``; raises :class:`RefusedError` with DRBD's words."""
         command, *rest = words
         done = node.runner.run(["drbdadm", command, *rest, self.spec.name], timeout=timeout, ok=())
@@ -294,7 +294,7 @@ class Resource:
 
     # ------------------------------------------------------------------------------------------ below and around DRBD
 
-    def plant(self, node: Node, extents: tuple[Extent, ...]) -> None:
+    def corrupt_below(self, node: Node, extents: tuple[Extent, ...]) -> None:
         """Change exactly ``extents`` on ``node`` below DRBD, so that a verify has to find them."""
         script = """
         set -e
@@ -308,14 +308,14 @@ class Resource:
         runs = [f"{extent.start}+{extent.size}" for extent in extents]
         node.runner.run(["env", f"lower={node.lower}", "sh", "-c", script, "sh", *runs])
 
-    def wideners(self, node: Node | None = None) -> tuple[int, int]:
+    def delays(self, node: Node | None = None) -> tuple[int, int]:
         """The delays that are on right now on ``node`` (``a`` by default), read back: (link, disk) in ms."""
         node = node or self.a
         script = f'tc qdisc show dev "$1"; echo ==; dmsetup table {MAPPED}'
         link, _, table = node.runner.run(["sh", "-c", script, "sh", node.link]).stdout.partition("==")
         return netem_delay_ms(link), dm_write_delay_ms(table)
 
-    def widen(self, link_delay_ms: int, disk_delay_ms: int, node: Node | None = None) -> None:
+    def apply_delays(self, link_delay_ms: int, disk_delay_ms: int, node: Node | None = None) -> None:
         """Delay the replication egress and the lower device's writes of ``node`` (``a`` by default); zeros: neither."""
         node = node or self.a
         # Only DRBD is delayed: TCP sends little more than a millisecond's worth into a queue on its own machine, so
@@ -342,7 +342,7 @@ class Resource:
         node.runner.run(["sh", "-c", script, "sh", node.link, str(link_delay_ms), str(disk_delay_ms), node.lower])
 
     def break_disk(self, node: Node) -> None:
-        """Every request to the lower device of ``node`` fails from now on; :meth:`widen` makes it whole again."""
+        """Every request to the lower device of ``node`` fails from now on; :meth:`apply_delays` ends it."""
         script = f"""
         set -e
         sectors=$(blockdev --getsz "$(readlink -f "$1")")

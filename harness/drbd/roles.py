@@ -18,7 +18,7 @@ SETTLE_SECONDS = 120.0
 LOSS_SECONDS = 60.0
 
 # States of a connection in which DRBD tries nothing by itself.
-ALONE = ("StandAlone",)
+STANDALONE = ("StandAlone",)
 
 
 def other(resource: Resource, node: Node) -> Node:
@@ -40,12 +40,12 @@ def allow_two_primaries(resource: Resource, allowed: bool, *nodes: Node) -> None
     Raises :class:`RefusedError` with DRBD's words; with protocol A or B it does not allow it.
     """
     for node in nodes or (resource.a, resource.b):
-        resource.adm(node, "net-options", *(_TWO if allowed else _ONE))
+        resource.drbdadm(node, "net-options", *(_TWO if allowed else _ONE))
 
 
 def promote(resource: Resource, node: Node) -> None:
     """Make ``node`` Primary."""
-    resource.adm(node, "primary")
+    resource.drbdadm(node, "primary")
 
 
 def demote(resource: Resource, node: Node) -> None:
@@ -54,22 +54,22 @@ def demote(resource: Resource, node: Node) -> None:
 
     def attempt() -> bool | None:
         try:
-            resource.adm(node, "secondary")
+            resource.drbdadm(node, "secondary")
             return True
         except RefusedError as refused:
             # udev and a QEMU that is just ending hold it open for a moment.
-            if "held open" not in refused.words and "opened" not in refused.words:
+            if "held open" not in refused.message and "opened" not in refused.message:
                 raise
             return None
 
     poll(attempt, deadline, every=0.3)
 
 
-def only(resource: Resource, primary: Node) -> None:
+def set_single_primary(resource: Resource, primary: Node) -> None:
     """One Primary: demote the other, promote ``primary``, forbid two."""
     demote(resource, other(resource, primary))
     promote(resource, primary)
-    if resource.arm is None or not resource.arm.two_primaries:
+    if resource.replication is None or not resource.replication.two_primaries:
         allow_two_primaries(resource, False)
 
 
@@ -88,7 +88,7 @@ def connected(resource: Resource) -> bool:
     return len(seen) == 2 and all(state.connection == "Connected" for state in seen.values())
 
 
-def settled(resource: Resource, deadline: Deadline) -> bool:
+def wait_healthy_or_standalone(resource: Resource, deadline: Deadline) -> bool:
     """Wait until both say Connected and UpToDate, or one gave up.
 
     Returns whether they are healthy; False: at least one is StandAlone, and waiting longer is of no use.
@@ -98,7 +98,7 @@ def settled(resource: Resource, deadline: Deadline) -> bool:
         seen = [resource.status(node)[0] for node in (resource.a, resource.b)]
         if all(state.healthy for state in seen):
             return True
-        alone = any(state.connection in ALONE for state in seen)
+        alone = any(state.connection in STANDALONE for state in seen)
         # The other side may be about to give up too, or to find nobody: neither mends it.
         return False if alone else None
 
@@ -109,10 +109,10 @@ def reattach(resource: Resource) -> None:
     """Give each node that let its lower device go the device again."""
     for node in (resource.a, resource.b):
         if resource.status(node)[0].local_disk == "Diskless":
-            resource.adm(node, "attach")
+            resource.drbdadm(node, "attach")
 
 
-def reunite(resource: Resource, victim: Node, deadline: Deadline) -> None:
+def reconnect_discarding(resource: Resource, victim: Node, deadline: Deadline) -> None:
     """Connect two that are StandAlone or went their own way; what ``victim`` alone has is given up.
 
     The survivor may stay Primary.  Raises :class:`DeadlineError` when they do not find together.
@@ -120,15 +120,15 @@ def reunite(resource: Resource, victim: Node, deadline: Deadline) -> None:
     survivor = other(resource, victim)
     for node in (victim, survivor):
         with contextlib.suppress(RefusedError):
-            resource.adm(node, "disconnect")
+            resource.drbdadm(node, "disconnect")
     demote(resource, victim)
-    resource.adm(victim, "connect", "--discard-my-data")
-    resource.adm(survivor, "connect")
-    if not settled(resource, deadline):
+    resource.drbdadm(victim, "connect", "--discard-my-data")
+    resource.drbdadm(survivor, "connect")
+    if not wait_healthy_or_standalone(resource, deadline):
         raise DeadlineError(f"{victim.name} and {survivor.name} gave up on each other again: {states(resource)}")
 
 
-def heal(resource: Resource, deadline: Deadline) -> str | None:
+def restore_baseline(resource: Resource, deadline: Deadline) -> str | None:
     """Bring the resource to one Primary (``a``), Connected and UpToDate on both; ``a``'s data wins.
 
     Returns what had to be done, or None when it was healthy.
@@ -140,8 +140,8 @@ def heal(resource: Resource, deadline: Deadline) -> str | None:
     found = ", ".join(f"{state.connection} {state.local_role} {state.local_disk}" for state in seen)
     reattach(resource)
     done = "waited until both were UpToDate" if not all(state.healthy for state in seen) else "changed the roles"
-    if not settled(resource, deadline):
-        reunite(resource, resource.b, deadline)
+    if not wait_healthy_or_standalone(resource, deadline):
+        reconnect_discarding(resource, resource.b, deadline)
         done = f"connected again, {resource.b.name} gave its own changes up"
-    only(resource, resource.a)
+    set_single_primary(resource, resource.a)
     return f"found {found}; {done}"

@@ -13,7 +13,8 @@ from harness.engine.trial import Owning, Trial
 from harness.errors import HarnessError
 from harness.guest.domain import Guest
 from harness.model import ClientKind, Control, Evidence
-from harness.workloads.base import Planted, Workload
+from harness.workloads.base import Workload
+from harness.workloads.controls import Planted
 
 
 def play(trial: Trial, workload: Workload, guest: Callable[[], Guest]) -> Evidence:
@@ -27,12 +28,12 @@ def play(trial: Trial, workload: Workload, guest: Callable[[], Guest]) -> Eviden
             trial.begin()
             _work(trial, workload, guest)
             trial.release()
-        except HarnessError as trouble:
-            trial.fail(trouble)
+        except HarnessError as error:
+            trial.fail(error)
             trial.rescue()
-        conclude(trial, workload.owners, workload.name)
-    except BaseException as trouble:
-        trial.fail(trouble)
+        conclude(trial, workload.owners, workload.filesystem.method)
+    except BaseException as error:
+        trial.fail(error)
         trial.keep_logs()
         trial.rescue()
         raise
@@ -42,23 +43,23 @@ def play(trial: Trial, workload: Workload, guest: Callable[[], Guest]) -> Eviden
 
 
 def _work(trial: Trial, workload: Workload, guest: Callable[[], Guest]) -> None:
-    site = trial.take_guest(guest()) if trial.cell.client is ClientKind.GUEST else trial.take_host()
+    target = trial.take_guest(guest()) if trial.cell.client is ClientKind.GUEST else trial.take_host()
     with trial.phase("prepare"):
-        workload.prepare(site)
-        if trial.cell.watched:
-            migrations.let_the_canary_in(trial, site)
-        trial.widen()
+        workload.prepare(target)
+        if trial.cell.has_canary:
+            migrations.start_canary(trial, target)
+        trial.apply_delays()
     with trial.phase("work"):
-        work = migrations.work(trial, workload, site)
+        work = migrations.work(trial, workload, target)
         trial.note(work=work)
     if trial.cell.crash is not None:
-        with trial.phase("aftermath"):
-            crash.aftermath(trial, workload)
+        with trial.phase("crash_recovery"):
+            crash.recover_and_check(trial, workload)
     else:
         with trial.phase("quiesce"):
-            wrong = workload.quiesce(trial.site() if trial.guest else site)
+            wrong = workload.quiesce(trial.target() if trial.guest else target)
             trial.note(work=replace(work, read_back_errors=work.read_back_errors + wrong))
-        migrations.arrive(trial)
+        migrations.finish_in_guest(trial)
     if trial.cell.control is Control.PLANTED:
         trial.note(planted=Planted.extents(trial.resource.blocks))
 
@@ -70,15 +71,15 @@ def conclude(trial: Trial, owning: Owning, method: str) -> None:
     the next cell needs equal replicas.
     """
     try:
-        trial.ask()
-        trial.explain(owning, method)
+        trial.run_oracles()
+        trial.classify_differences(owning, method)
         trial.repair()
-    except HarnessError as trouble:
-        trial.fail(trouble)
+    except HarnessError as error:
+        trial.fail(error)
     # Where an oracle failed, the consoles and the kernel logs are what tells why.
     try:
         trial.keep_console()
         trial.close_logs()
-    except HarnessError as trouble:
-        trial.fail(trouble)
+    except HarnessError as error:
+        trial.fail(error)
         trial.keep_logs()

@@ -24,7 +24,7 @@ from harness.judgement.judge import Controls, control_outcome, judge
 from harness.lab.base import Lab
 from harness.model import Cell, Evidence, Result, Run, Verdict, VerdictKind
 from harness.store import Store
-from harness.workloads.base import workload_named
+from harness.workloads import workload_of
 
 LabFactory = Callable[[], AbstractContextManager[Lab]]
 
@@ -36,10 +36,10 @@ LOST = ("lost-node", "lost-guest")
 class Session:
     """Plays cells one after the other; a context manager that takes down what it brought up."""
 
-    def __init__(self, store: Store, make_lab: LabFactory, say: Callable[[str], None]) -> None:
+    def __init__(self, store: Store, make_lab: LabFactory, progress: Callable[[str], None]) -> None:
         self.store = store
         self._make_lab = make_lab
-        self.say = say
+        self.progress = progress
         self._stack = contextlib.ExitStack()
         self._lab: Lab | None = None
         self._resource: Resource | None = None
@@ -68,14 +68,14 @@ class Session:
             began = time.monotonic()
             try:
                 self._lab = self._stack.enter_context(self._make_lab())
-            except (LostNodeError, DeadlineError) as trouble:
-                self._rebuild(str(trouble))
+            except (LostNodeError, DeadlineError) as error:
+                self._rebuild(str(error))
                 if self._gave_up is not None:
                     raise
                 return self.lab
-            except HarnessError as trouble:
+            except HarnessError as error:
                 # What is missing on the controller will be missing again.
-                self._gave_up = str(trouble)
+                self._gave_up = str(error)
                 raise
             self._timed("lab", began)
             stack = self._lab.stack
@@ -88,11 +88,11 @@ class Session:
         if self._resource is None:
             lab = self.lab
             began = time.monotonic()
-            resource = Resource.over(lab.a, lab.b)
+            resource = Resource.for_nodes(lab.a, lab.b)
             try:
-                resource.up(equal=lab.fresh)
-            except HarnessError as trouble:
-                self._rebuild(str(trouble))
+                resource.create(skip_initial_sync=lab.fresh)
+            except HarnessError as error:
+                self._rebuild(str(error))
                 raise
             self._resource = resource
             self._timed("resource", began)
@@ -103,12 +103,12 @@ class Session:
         """A guest that answers: the warm one, or a new one when it does not."""
         if self._guest is not None and not self._guest.alive():
             if not self._guest.ended:
-                self.say("the guest does not answer any more; starting another")
+                self.progress("the guest does not answer any more; starting another")
                 self._guest.destroy()
             self._guest = None
         if self._guest is None:
             began = time.monotonic()
-            self.say("starting the guest")
+            self.progress("starting the guest")
             self._guest = Guest.start(self.lab, self.lab.a)
             kernel = self._guest.agent.run(["uname", "-r"]).stdout.strip()
             self._save(lambda run: replace(run, stack=replace(run.stack, guest_kernel=kernel)))
@@ -137,11 +137,11 @@ class Session:
                 return result
         except StoreError:
             raise
-        except HarnessError as trouble:
+        except HarnessError as error:
             if self._gave_up is not None:
                 raise
-            self.say(f"{cell.id}: {trouble}")
-        self.say(f"{cell.id}: once more")
+            self.progress(f"{cell.id}: {error}")
+        self.progress(f"{cell.id}: once more")
         return self._after_controls(cell)
 
     def _after_controls(self, cell: Cell) -> Result:
@@ -164,7 +164,7 @@ class Session:
         if cell.control is not None and (done := self._played_control(cell)):
             return done
         trial = self.trial(cell)
-        evidence = play(trial, workload_named(cell.workload), lambda: self.guest)
+        evidence = play(trial, workload_of(cell), lambda: self.guest)
         if trial.guest is not None:
             # After a crash it is another one than the cell began with.
             self._guest = trial.guest
@@ -173,7 +173,7 @@ class Session:
     def trial(self, cell: Cell) -> Trial:
         """A new attempt at ``cell``, nothing done yet."""
         resource = self.resource
-        return Trial(self.lab, resource, self.store.begin(cell), self.say)
+        return Trial(self.lab, resource, self.store.begin(cell), self.progress)
 
     def judged(self, trial: Trial, evidence: Evidence) -> Result:
         """The verdict on what a trial found, kept beside it; mends what the trial broke."""
@@ -182,7 +182,7 @@ class Session:
             self._controls = {**self._controls, cell.control: control_outcome(evidence)}
         verdict = judge(evidence, self._controls)
         trial.attempt.save_verdict(verdict)
-        self.say(f"{cell.id}: {verdict.kind}: {verdict.sentence}")
+        self.progress(f"{cell.id}: {verdict.kind}: {verdict.sentence}")
         if cell.control is None and verdict.kind is not VerdictKind.INCONCLUSIVE:
             # A lab that gives answers is worth another: two losses in an hour are not one that never works.
             self._rebuilds = 0
@@ -208,20 +208,20 @@ class Session:
                 node.runner.run(["true"], timeout=20)
             state, counters = self.resource.status()
             if not state.healthy or counters.out_of_sync_kib:
-                self.say("the resource is not healthy; setting it up again")
+                self.progress("the resource is not healthy; setting it up again")
                 self._drop_guest()
-                self.resource.up(equal=False)
-        except HarnessError as trouble:
-            self._rebuild(str(trouble))
+                self.resource.create(skip_initial_sync=False)
+        except HarnessError as error:
+            self._rebuild(str(error))
 
     def _rebuild(self, why: str) -> None:
         if self._rebuilds >= REBUILDS:
             self._take_down()
             self._gave_up = why
-            self.say(f"giving the lab up: {why}")
+            self.progress(f"giving the lab up: {why}")
             return
         self._rebuilds += 1
-        self.say(f"rebuilding the lab: {why}")
+        self.progress(f"rebuilding the lab: {why}")
         self._save(lambda run: replace(run, notes=(*run.notes, f"the lab was rebuilt: {why}")))
         self._take_down()
 
@@ -232,7 +232,7 @@ class Session:
 
     def _take_down(self) -> None:
         if self._lab is not None:
-            self.say("taking down what was brought up")
+            self.progress("taking down what was brought up")
         self._keep_guest_console()
         with contextlib.suppress(HarnessError):
             self._drop_guest()
@@ -262,9 +262,9 @@ def _lost(cell: Cell, result: Result) -> bool:
     failure = result.evidence.failure if result.evidence else None
     if failure is None or failure.kind not in LOST:
         return False
-    return not cell.watched or (failure.kind == "lost-node" and cell.crash is None and cell.fault is None)
+    return not cell.has_canary or (failure.kind == "lost-node" and cell.crash is None and cell.fault is None)
 
 
-def inconclusive(cell: Cell, trouble: str) -> Result:
+def inconclusive(cell: Cell, error: str) -> Result:
     """The answer for a cell that could not even begin."""
-    return Result(cell, Verdict(VerdictKind.INCONCLUSIVE, trouble), None)
+    return Result(cell, Verdict(VerdictKind.INCONCLUSIVE, error), None)

@@ -17,8 +17,7 @@ from harness.drbd import replication, roles
 from harness.drbd.resource import Resource
 from harness.engine.disturbances import faults
 from harness.errors import CommandError, DeadlineError, HarnessError, LostGuestError, LostNodeError, RefusedError
-from harness.filesystems import ownership
-from harness.filesystems.ownership import Owned
+from harness.filesystems.base import OwnedBlock, summary
 from harness.guest.canary import CanaryWatch, Region
 from harness.guest.domain import AttachedDisk, Guest, console_since, console_size, observe_node
 from harness.judgement.judge import REFUSED
@@ -29,41 +28,41 @@ from harness.lab.node import Node
 from harness.model import (
     SECTORS_PER_BLOCK,
     Alarms,
-    Arm,
+    BlockOwner,
     Counters,
     Crash,
     Evidence,
     Failure,
     Fault,
-    Owner,
+    ReplicationProfile,
     SplitBrain,
     State,
     blocks_of,
 )
 from harness.parse.alarms import alarms_of, first_digest_to_split_brain
-from harness.parse.guest_console import trouble as console_trouble
-from harness.parse.kernel_log import KernelLine, missing, split_brain, trouble
+from harness.parse.guest_console import error_lines as console_errors
+from harness.parse.kernel_log import KernelLine, error_lines, missing, split_brain
 from harness.store import Attempt
 from harness.util.deadline import Deadline
-from harness.workloads.base import Site
+from harness.workloads.base import WorkloadTarget
 
 MAX_SAMPLES = 16
 DIVIDE = "/usr/lib/drbd-harness/divide"
 
-Owning = Callable[[Site, list[int]], Mapping[int, Owned]]
+Owning = Callable[[WorkloadTarget, list[int]], Mapping[int, OwnedBlock]]
 
 
 class Trial:
     """One attempt at one cell over a resource that is up.  Facts gather in ``evidence``."""
 
-    def __init__(self, lab: Lab, resource: Resource, attempt: Attempt, say: Callable[[str], None]) -> None:
+    def __init__(self, lab: Lab, resource: Resource, attempt: Attempt, progress: Callable[[str], None]) -> None:
         self.lab = lab
         self.resource = resource
         self.cell = attempt.cell
         self.attempt = attempt
         self.evidence = Evidence(self.cell, attempt.number, _now(), lab=lab.id, device_blocks=resource.blocks)
         self.deadline = Deadline.after(self.cell.deadline, f"the cell {self.cell.id}")
-        self._say = say
+        self._progress = progress
         self._phases: dict[str, float] = {}
         self._phase = "begin"
         self.guest: Guest | None = None
@@ -80,7 +79,7 @@ class Trial:
         self._before_cut: dict[str, tuple[KernelLine, ...]] = {}
         self._watched_before_cut: dict[str, tuple[KernelLine, ...]] = {}
         self._console_text: list[str] = []
-        self._widened: set[str] = set()
+        self._delayed_nodes: set[str] = set()
         self._began = time.monotonic()
         #: When the cell's crash happened, by :func:`time.monotonic`.
         self.crashed = 0.0
@@ -92,7 +91,7 @@ class Trial:
     def phase(self, name: str) -> Iterator[None]:
         """Time what happens inside under ``name`` and name it in a failure."""
         self._phase = name
-        self._say(f"{self.cell.id}: {name}")
+        self._progress(f"{self.cell.id}: {name}")
         self.deadline.left()
         began = time.monotonic()
         try:
@@ -110,15 +109,15 @@ class Trial:
         """The end of the device, which is the canary's in cells that have one."""
         return Region.at_end(self.resource.blocks)
 
-    def happened(self, what: str) -> None:
+    def log_event(self, what: str) -> None:
         """Keep a sentence about what was done to the lab on purpose, or how it was mended."""
-        self._say(f"{self.cell.id}: {what}")
-        self.note(happened=(*self.evidence.happened, what))
+        self._progress(f"{self.cell.id}: {what}")
+        self.note(event_log=(*self.evidence.event_log, what))
 
-    def struck(self, what: str) -> None:
+    def log_fault(self, what: str) -> None:
         """The cell's fault or crash happened; keep a sentence about it."""
-        self.note(struck=True)
-        self.happened(what)
+        self.note(fault_injected=True)
+        self.log_event(what)
 
     @property
     def disk(self) -> AttachedDisk | None:
@@ -129,22 +128,22 @@ class Trial:
         """Add facts to the evidence."""
         self.evidence = replace(self.evidence, **facts)  # type: ignore[arg-type]
 
-    def fail(self, trouble: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
         """Record why there is no answer; the first reason stays."""
         if self.evidence.failure is None:
-            kind = _kind(trouble)
+            kind = _kind(error)
             if kind == REFUSED and self._phase not in _MAY_BE_REFUSED:
                 # DRBD also says no to steps of ours: that is no answer about the cell.
                 kind = "command"
-            self.note(failure=Failure(kind, self._phase, str(trouble) or type(trouble).__name__))
+            self.note(failure=Failure(kind, self._phase, str(error) or type(error).__name__))
 
     def finish(self) -> Evidence:
         """Complete the evidence and keep it."""
         if self.watch is not None:
             try:
                 self.keep_canary()
-            except HarnessError as trouble:
-                self.fail(trouble)
+            except HarnessError as error:
+                self.fail(error)
             finally:
                 self.watch.close()
         self.note(finished_at=_now(), phases=dict(self._phases))
@@ -162,11 +161,13 @@ class Trial:
             self._events_from = self.resource.events(self.lab.a).cursor()
             if self.cell.fault is Fault.STANDALONE:
                 faults.stand_alone(self.resource)
-                self.struck("both nodes were made StandAlone before the cell")
-            if mended := roles.heal(self.resource, self.deadline.sooner(roles.SETTLE_SECONDS, "the healing")):
-                self.happened(mended)
-        with self.phase("arm"):
-            replication.put(self.resource, self.cell.arm)
+                self.log_fault("both nodes were made StandAlone before the cell")
+            if mended := roles.restore_baseline(
+                self.resource, self.deadline.sooner(roles.SETTLE_SECONDS, "the return to the baseline")
+            ):
+                self.log_event(mended)
+        with self.phase("replication"):
+            replication.apply(self.resource, self.cell.replication)
         with self.phase("begin"):
             state, counters = self.resource.status()
             equal = counters.out_of_sync_kib == 0 and self._differing() == 0
@@ -180,49 +181,49 @@ class Trial:
             self._began = time.monotonic()
             self.note(before=state, equal_before=equal)
 
-    def take_host(self) -> Site:
+    def take_host(self) -> WorkloadTarget:
         """The node itself is the client."""
         with self.phase("attach"):
-            observed = replace(observe_node(self.lab.a, self.resource.device), arm=self._arm())
+            observed = replace(observe_node(self.lab.a, self.resource.device), replication=self._replication())
             self.note(observed=observed)
             return self._primary()
 
-    def take_guest(self, guest: Guest) -> Site:
+    def take_guest(self, guest: Guest) -> WorkloadTarget:
         """The guest is the client: attach the disk and read back what was really opened."""
         with self.phase("attach"):
             # On both nodes: a test of somebody's own may move the guest too.
             self._consoles = {node.name: console_size(node) for node in self.nodes}
-            self.plug(guest)
+            self.attach_disk(guest)
             assert self._disk is not None
             observed = guest.observe(self._disk, self.resource.device)
-            self.note(observed=replace(observed, arm=self._arm()))
-            return self.site()
+            self.note(observed=replace(observed, replication=self._replication()))
+            return self.target()
 
-    def plug(self, guest: Guest) -> None:
+    def attach_disk(self, guest: Guest) -> None:
         """Attach the disk to ``guest``, which from now on is the cell's."""
         self.guest, self._disk = guest, None
         self._disk = guest.attach(self.resource.device, self.cell)
-        self._divide()
+        self._add_partitions()
 
-    def relocate(self) -> None:
+    def rediscover_disk(self) -> None:
         """Find the disk in the guest again, after a reset."""
         assert self.guest is not None and self._disk is not None
         self._disk = self.guest.located(self._disk)
-        self._divide()
+        self._add_partitions()
 
-    def _divide(self) -> None:
+    def _add_partitions(self) -> None:
         """Where there is a canary, the kernel of the guest is told of two partitions; the disk has no table of them.
 
         A kernel lets nobody write to a device that it swaps to, but to the device's other partition.  The workload's
         begins where the disk does, so that its blocks have the same numbers as DRBD's.
         """
-        if not self.cell.watched:
+        if not self.cell.has_canary:
             return
         assert self.guest is not None and self._disk is not None
         first, rest = (blocks * SECTORS_PER_BLOCK for blocks in (self.region.first_block, self.region.blocks))
         self.guest.agent.run([DIVIDE, self._disk.path, str(first), str(rest)])
 
-    def unplug(self) -> None:
+    def detach_disk(self) -> None:
         """Detach the disk from the guest, if it has it."""
         if self.guest is not None and self._disk is not None:
             self.guest.detach(self._disk)
@@ -241,12 +242,12 @@ class Trial:
         """The guest is gone with what it ran on; so is its hold on the disk."""
         self.guest, self._disk = None, None
 
-    def site(self) -> Site:
+    def target(self) -> WorkloadTarget:
         """The workload's part of the disk in the guest."""
         assert self.guest is not None and self._disk is not None
-        if not self.cell.watched:
-            return Site(self.guest.agent, self._disk.path, self.resource)
-        return Site(self.guest.agent, f"{self._disk.path}1", self.resource, self.region.first_block)
+        if not self.cell.has_canary:
+            return WorkloadTarget(self.guest.agent, self._disk.path, self.resource)
+        return WorkloadTarget(self.guest.agent, f"{self._disk.path}1", self.resource, self.region.first_block)
 
     @property
     def disk_path(self) -> str:
@@ -260,35 +261,35 @@ class Trial:
         assert self._disk is not None
         return f"{self._disk.path}2"
 
-    def widen(self) -> None:
-        """The cell's widener goes on where the client writes, and nowhere else; what is really on is read back.
+    def apply_delays(self) -> None:
+        """The cell's delays goes on where the client writes, and nowhere else; what is really on is read back.
 
         On the other side it would delay the answers too, and so less would be written.
         """
-        widener = self.cell.widener
-        if widener.natural:
+        delays = self.cell.delays
+        if delays.undelayed:
             return
         writer = self.guest.node if self.guest is not None else self.lab.a
         for node in self.nodes:
-            if node is not writer and node.name in self._widened:
-                self.resource.widen(0, 0, node)
-        self.resource.widen(widener.link_delay_ms, widener.disk_delay_ms, writer)
-        self._widened.add(writer.name)
-        link, disk = self.resource.wideners(writer)
+            if node is not writer and node.name in self._delayed_nodes:
+                self.resource.apply_delays(0, 0, node)
+        self.resource.apply_delays(delays.link_delay_ms, delays.disk_delay_ms, writer)
+        self._delayed_nodes.add(writer.name)
+        link, disk = self.resource.delays(writer)
         self.note(observed=replace(self.evidence.observed, link_delay_ms=link, disk_delay_ms=disk))
 
-    def narrow(self) -> None:
-        """Take the widener off again."""
+    def clear_delays(self) -> None:
+        """Take the delays off again."""
         for node in self.nodes:
-            if node.name in self._widened:
-                self.resource.widen(0, 0, node)
-                self._widened.remove(node.name)
+            if node.name in self._delayed_nodes:
+                self.resource.apply_delays(0, 0, node)
+                self._delayed_nodes.remove(node.name)
 
-    def inflict(self, undo: Callable[[], None]) -> None:
+    def register_fault_cleanup(self, undo: Callable[[], None]) -> None:
         """A fault was inflicted; ``undo`` takes it back at the latest when the cell is over."""
         self._faults.callback(undo)
 
-    def mend(self) -> None:
+    def revert_faults(self) -> None:
         """Take back what was inflicted, the newest first."""
         self._faults.close()
 
@@ -309,35 +310,35 @@ class Trial:
         return sum(_grown(read, lambda one: one.sent_kib) for read in self._counters.values()) // KIB_PER_BLOCK
 
     def release(self) -> None:
-        """Widener off, disk detached, everything flushed, one Primary; counts what was exposed since the beginning."""
+        """Delays off, disk detached, everything flushed, one Primary; counts what was exposed since the beginning."""
         with self.phase("detach"):
-            self.narrow()
-            self.unplug()
+            self.clear_delays()
+            self.detach_disk()
             if self.guest is not None and self.guest.node is not self.lab.a:
                 self.resource.sync(self.guest.node)
                 self.drop_guest()
-            self.together()
+            self.reconcile()
             self.resource.sync()
             if self.cell.crash is not Crash.NODE:
                 self.count()
             self.note(exposed_blocks=self._exposed_blocks())
 
-    def together(self) -> None:
+    def reconcile(self) -> None:
         """Both replicas connected and UpToDate, ``a`` the only Primary; keeps what DRBD noticed until then."""
         deadline = self.deadline.sooner(roles.SETTLE_SECONDS, "the reunion of the replicas")
-        healthy = roles.settled(self.resource, deadline)
+        healthy = roles.wait_healthy_or_standalone(self.resource, deadline)
         alarms = self._alarms()
         if not healthy:
             # The alarms are DRBD's; the repair that follows is ours and belongs to no figure of them.
-            split = self._reunite(deadline)
+            split = self._resolve_split_brain(deadline)
             alarms = replace(alarms, split_brain=replace(split, after_seconds=self._until_split()))
         # A connection that was never lost and a digest that nobody asked for are no news.
         if alarms.algorithm or alarms.drops or alarms.detections or alarms.split_brain:
             self.note(alarms=alarms)
-        if not healthy or self.cell.watched or self.cell.arm.two_primaries or self.evidence.migrations:
-            roles.only(self.resource, self.lab.a)
+        if not healthy or self.cell.has_canary or self.cell.replication.two_primaries or self.evidence.migrations:
+            roles.set_single_primary(self.resource, self.lab.a)
 
-    def _reunite(self, deadline: Deadline) -> SplitBrain:
+    def _resolve_split_brain(self, deadline: Deadline) -> SplitBrain:
         """Both went their own way: keep their words, then let ``b`` give its own changes up."""
         states = roles.states(self.resource)
         for node in self.nodes:
@@ -346,8 +347,8 @@ class Trial:
                 self.resource.sync(node)
         differing = self._differing()
         victim = self.lab.b
-        self.happened(f"the replicas were apart ({_apart(states)}); {victim.name} gave its own changes up")
-        roles.reunite(self.resource, victim, deadline)
+        self.log_event(f"the replicas were apart ({_apart(states)}); {victim.name} gave its own changes up")
+        roles.reconnect_discarding(self.resource, victim, deadline)
         return SplitBrain(None, states, differing, victim.name, True)
 
     def _logged(self) -> tuple[tuple[KernelLine, ...], tuple[KernelLine, ...]]:
@@ -358,20 +359,20 @@ class Trial:
     def _since_boot(self, node: Node) -> tuple[KernelLine, ...]:
         return node.log.lines(self._watched_from.get(node.name, 0))
 
-    def reunite_after(self, victim: Node, when: str) -> None:
+    def reconcile_after(self, victim: Node, when: str) -> None:
         """Wait until both are whole again; where they do not manage it by themselves ``victim``'s own changes go."""
         deadline = Deadline.after(roles.SETTLE_SECONDS, f"the reunion {when}")
-        if roles.settled(self.resource, deadline):
+        if roles.wait_healthy_or_standalone(self.resource, deadline):
             return
         split = any(split_brain(lines) for lines in self._logged())
         what = "split brain" if split else "the nodes gave each other up"
-        self.happened(f"{what} {when}; {victim.name} gave its own changes up")
-        roles.reunite(self.resource, victim, deadline)
+        self.log_event(f"{what} {when}; {victim.name} gave its own changes up")
+        roles.reconnect_discarding(self.resource, victim, deadline)
 
     def _alarms(self) -> Alarms:
         return alarms_of(
             *self._logged(), self.resource.events(self.lab.a).stream.since(0), resource=self.resource.spec.name,
-            minor=self.resource.spec.minor, algorithm=self.cell.arm.integrity, events_from=self._events_from,
+            minor=self.resource.spec.minor, algorithm=self.cell.replication.integrity, events_from=self._events_from,
             watched_seconds=time.monotonic() - self._began,
         )  # fmt: skip
 
@@ -381,7 +382,7 @@ class Trial:
         times = map(first_digest_to_split_brain, boots)
         return min((took for took in times if took is not None), default=None)
 
-    def ask(self) -> None:
+    def run_oracles(self) -> None:
         """The three oracles: verify, counter, comparison."""
         with self.phase("verify"):
             verify, raw_a, raw_b = self.resource.verify()
@@ -390,35 +391,38 @@ class Trial:
             state, counters = self.resource.status()
             self.note(verify=verify, counter_kib=counters.out_of_sync_kib, after=state)
             for node in (self.lab.a, self.lab.b):
-                for what, text in self.resource.said(node).items():
+                for what, text in self.resource.raw_status(node).items():
                     self.attempt.write_raw(f"drbd-{what}-{node.name}.txt", text)
         with self.phase("compare"):
             self.note(comparison=self.lab.compare(self.resource.blocks))
 
-    def explain(self, owning: Owning, method: str) -> None:
+    def classify_differences(self, owning: Owning, method: str) -> None:
         """Samples and owners of what differs, and owners of what the guest read differently."""
-        comparison, readings = self.evidence.comparison, self.evidence.readings
+        comparison, readback = self.evidence.comparison, self.evidence.readback
         if comparison is not None and comparison.differing:
             with self.phase("explain"):
                 blocks = sorted(blocks_of(comparison.differing))
                 whose = self._whose(owning, blocks)
                 found = self.lab.sample(blocks[:MAX_SAMPLES])
                 samples = (owned(one, whose[one.block].owner, whose[one.block].detail) for one in found)
-                self.note(samples=tuple(samples), ownership=ownership.summary(whose, method))
-        if readings is not None and readings.differing:
+                self.note(samples=tuple(samples), ownership=summary(whose, method))
+        if readback is not None and readback.differing:
             with self.phase("explain"):
-                whose = self._whose(owning, sorted(blocks_of(readings.differing)))
-                self.note(readings=replace(readings, ownership=ownership.summary(whose, method)))
+                whose = self._whose(owning, sorted(blocks_of(readback.differing)))
+                self.note(readback=replace(readback, ownership=summary(whose, method)))
 
-    def _whose(self, owning: Owning, blocks: list[int]) -> Mapping[int, Owned]:
+    def _whose(self, owning: Owning, blocks: list[int]) -> Mapping[int, OwnedBlock]:
         """The workload knows whose its blocks are; those behind them are the canary's."""
-        site = self._primary()
-        mine = [block for block in blocks if block < site.own_blocks]
-        rest = [block for block in blocks if block >= site.own_blocks]
-        return {**owning(site, mine), **{block: Owned(Owner.LIVE, "a record of the canary") for block in rest}}
+        target = self._primary()
+        mine = [block for block in blocks if block < target.own_blocks]
+        rest = [block for block in blocks if block >= target.own_blocks]
+        return {
+            **owning(target, mine),
+            **{block: OwnedBlock(BlockOwner.ALLOCATED, "a record of the canary") for block in rest},
+        }
 
     def repair(self) -> None:
-        """Make the replicas equal again where they are not, and say whether the comparison agrees."""
+        """Make the replicas equal again where they are not, and progress whether the comparison agrees."""
         comparison, counter = self.evidence.comparison, self.evidence.counter_kib
         if counter == 0 and comparison is not None and not comparison.differing:
             return
@@ -426,7 +430,7 @@ class Trial:
             self.note(repair=self.resource.repair(self._differing))
 
     def close_logs(self) -> None:
-        """Keep both kernel logs of the whole cell and look for trouble in them."""
+        """Keep both kernel logs of the whole cell and look for error in them."""
         found: list[str] = []
         holes = 0
         for node in self.nodes:
@@ -435,10 +439,10 @@ class Trial:
             self.attempt.write_raw(f"kmsg-{node.name}.txt", node.log.raw(cursor))
             lines = node.log.lines(cursor)
             before = self._before_cut.get(node.name, ())
-            found += (f"{node.name}: {line}" for line in trouble((*before, *lines)))
+            found += (f"{node.name}: {line}" for line in error_lines((*before, *lines)))
             # Each boot counts its messages anew.
             holes += missing(lines) + missing(before)
-        self.note(kernel_trouble=tuple(found), log_holes=holes)
+        self.note(kernel_errors=tuple(found), log_holes=holes)
 
     def keep_logs(self) -> None:
         """Keep the kernel logs as far as they arrived; asks the nodes nothing, so it works on a broken lab."""
@@ -466,10 +470,10 @@ class Trial:
         # A guest that comes to it writes behind what its console file holds already.
         self._consoles[node.name] = console_size(node)
         self.resource.rejoin(node)
-        replication.again(self.resource, node)
+        replication.reapply_volatile(self.resource, node)
 
     def keep_console(self) -> None:
-        """Keep what the guest's console said since it was last kept, and look for trouble in it."""
+        """Keep what the guest's console said since it was last kept, and look for error in it."""
         for node in self.nodes:
             if node.name not in self._consoles:
                 continue
@@ -481,7 +485,7 @@ class Trial:
         if self._console_text:
             everything = "".join(self._console_text)
             self.attempt.write_raw("guest-console.txt", everything)
-            self.note(console_trouble=console_trouble(everything))
+            self.note(console_errors=console_errors(everything))
 
     def keep_canary(self) -> None:
         """Keep every line of the canary's that reached us."""
@@ -491,28 +495,28 @@ class Trial:
     def rescue(self) -> None:
         """After a failure: nothing of the cell stays on; a guest that holds the disk is ended."""
         with contextlib.suppress(HarnessError):
-            self.mend()
+            self.revert_faults()
         for node in self.nodes:
             with contextlib.suppress(HarnessError):
-                self.resource.widen(0, 0, node)
+                self.resource.apply_delays(0, 0, node)
         if self.guest is not None and (self._disk is not None or self.guest.node is not self.lab.a):
             self.drop_guest()
         with contextlib.suppress(HarnessError):
-            self.together()
+            self.reconcile()
 
-    def _arm(self) -> Arm:
+    def _replication(self) -> ReplicationProfile:
         return replication.observed(self.resource, self.lab.a)
 
-    def _primary(self) -> Site:
-        blocks = self.region.first_block if self.cell.watched else 0
-        return Site(self.lab.a.runner, self.resource.device, self.resource, blocks)
+    def _primary(self) -> WorkloadTarget:
+        blocks = self.region.first_block if self.cell.has_canary else 0
+        return WorkloadTarget(self.lab.a.runner, self.resource.device, self.resource, blocks)
 
     def _differing(self) -> int:
         return self.lab.compare(self.resource.blocks).differing_blocks
 
 
-# Where a no is an answer: DRBD to the cell's arm, QEMU to its disk.
-_MAY_BE_REFUSED = ("arm", "attach")
+# Where a no is an answer: DRBD to the cell's replication, QEMU to its disk.
+_MAY_BE_REFUSED = ("replication", "attach")
 _KINDS: tuple[tuple[type[BaseException], str], ...] = (
     (RefusedError, REFUSED),
     (LostNodeError, "lost-node"),
@@ -524,15 +528,15 @@ _KINDS: tuple[tuple[type[BaseException], str], ...] = (
 )
 
 
-def _kind(trouble: BaseException) -> str:
-    return next((kind for error, kind in _KINDS if isinstance(trouble, error)), "bug")
+def _kind(error: BaseException) -> str:
+    return next((name for kind, name in _KINDS if isinstance(error, kind)), "bug")
 
 
 def _said(node: Node, begins: int) -> str:
     try:
         said = console_since(node, begins)
-    except HarnessError as trouble:
-        return f"== the guest's console on {node.name} is unreadable: {trouble}\n"
+    except HarnessError as error:
+        return f"== the guest's console on {node.name} is unreadable: {error}\n"
     return f"== the guest's console on {node.name}\n{said}\n" if said.strip() else ""
 
 

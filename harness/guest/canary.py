@@ -15,7 +15,7 @@ from typing import Protocol
 
 from harness.errors import DeadlineError, HarnessError, InfrastructureError, LostGuestError, LostNodeError
 from harness.model import Canary
-from harness.parse.canary import Ack, Done, Word, heard, parse_check, parse_line, report
+from harness.parse.canary import Ack, Done, Message, parse_check, parse_line, received, report
 from harness.remote.base import Runner
 from harness.remote.stream import LineStream
 from harness.render.domain import CANARY_ACKS, CANARY_PORT
@@ -123,7 +123,7 @@ class CanaryWatch:
         :class:`~harness.errors.LostNodeError` when the node does not answer.
         """
         if node.name not in self._names:
-            # Never again later: the guest may be speaking into it.  Lines that come twice do no harm.
+            # Never again later: the guest may be speaking into it.  Lines that come twice do no data_loss_findings.
             node.runner.run(["truncate", "-s", "0", ACKS])
             self._names.add(node.name)
         stream = node.runner.stream(["sh", "-c", _FOLLOW, "sh", ACKS, self._tail_file], "the canary's lines")
@@ -132,7 +132,7 @@ class CanaryWatch:
         threading.Thread(target=self._collect, args=(followed,), name=stream.name, daemon=True).start()
 
     def start(self, runner: Runner, device: str) -> None:
-        """Start it in the guest on its region of ``device``, and wait until it is heard here.
+        """Start it in the guest on its region of ``device``, and wait until it is received here.
 
         Every node is followed before.  The region is zeroed.  :class:`InfrastructureError` when the guest has no port
         for it, when it does not start, or when nothing of it arrives within 30 s.
@@ -148,22 +148,22 @@ class CanaryWatch:
         self._wait(Ack, Deadline.after(HEARD_SECONDS, "the first acknowledgement of the canary"))
 
     def stop(self, runner: Runner) -> None:
-        """Let it finish its records, look at all its memory, and wait for its last word.
+        """Let it finish its records, look at all its memory, and wait for its last message.
 
         :class:`LostGuestError` when it is not running any more, :class:`~harness.errors.DeadlineError` when its last
-        word does not come within 60 s, as when a write of it never ends.
+        message does not come within 60 s, as when a write of it never ends.
         """
         done = runner.run(["sh", "-c", _STOP, "sh", PID_FILE], ok=())
         if done.status != 0:
-            words = (done.stderr.strip() or "no output").splitlines()[-1]
-            raise LostGuestError(f"the canary in {runner.host} is not running any more: {words}")
-        self._wait(Done, Deadline.after(STOP_SECONDS, "the canary's last word"))
+            messages = (done.stderr.strip() or "no output").splitlines()[-1]
+            raise LostGuestError(f"the canary in {runner.host} is not running any more: {messages}")
+        self._wait(Done, Deadline.after(STOP_SECONDS, "the canary's last message"))
 
     def report(self, runner: Runner, device: str, *, survived: bool = False) -> Canary:
         """Read its region of ``device`` in the guest and say what it kept and lost.
 
-        It must not be running.  ``survived``: the caller knows that it lived to the end although its last word was not
-        heard.  :class:`~harness.errors.CommandError` when the region cannot be read.
+        It must not be running.  ``survived``: the caller knows that it lived to the end although its last message did
+        not come.  :class:`~harness.errors.CommandError` when the region cannot be read.
         """
         argv = [PROGRAM, "check", *self.region.argv(device), "--run", str(self.run)]
         found = runner.run(argv, timeout=CHECK_SECONDS).stdout
@@ -172,7 +172,7 @@ class CanaryWatch:
         except ValueError as unreadable:
             raise InfrastructureError(f"what the canary found on the disk is unreadable: {unreadable}") from unreadable
         lines = [line for followed in self._followed for line in followed.lines()]
-        return report(heard(lines, self.run), slots, self.region.blocks, survived=survived)
+        return report(received(lines, self.run), slots, self.region.blocks, survived=survived)
 
     def said(self) -> str:
         """All lines as they came, stream after stream."""
@@ -189,10 +189,10 @@ class CanaryWatch:
     def _tail_file(self) -> str:
         return f"/run/drbd-harness-canary-{self.run:x}.pid"
 
-    def _wait(self, kind: type[Word], deadline: Deadline) -> None:
-        def match(line: str) -> Word | None:
-            word = parse_line(line, self.run)
-            return word if isinstance(word, kind) else None
+    def _wait(self, kind: type[Message], deadline: Deadline) -> None:
+        def match(line: str) -> Message | None:
+            message = parse_line(line, self.run)
+            return message if isinstance(message, kind) else None
 
         self._all.wait(match, 0, deadline)
 

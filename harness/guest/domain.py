@@ -63,15 +63,15 @@ class Guest:
         )  # fmt: skip
         try:
             domain = node.libvirt.createXML(guest_xml(description), 0)
-        except libvirt.libvirtError as trouble:
-            raise LostGuestError(f"libvirt on {node.name} did not start the guest: {trouble}") from None
+        except libvirt.libvirtError as error:
+            raise LostGuestError(f"libvirt on {node.name} did not start the guest: {error}") from None
         guest = cls(lab, node, domain)
         try:
             guest.agent.wait_ready(Deadline.after(AGENT_SECONDS, "the first answer of the guest's agent"))
-        except HarnessError as trouble:
+        except HarnessError as error:
             last = guest.console_tail()
             guest.destroy()
-            raise LostGuestError(f"{trouble}; the guest's console said last: {last}") from None
+            raise LostGuestError(f"{error}; the guest's console said last: {last}") from None
         return guest
 
     def moved(self, node: Node, domain: libvirt.virDomain) -> None:
@@ -79,9 +79,9 @@ class Guest:
         self.node = node
         self.domain = domain
 
-    def aside(self) -> libvirt.virDomain:
+    def monitor_domain(self) -> libvirt.virDomain:
         """The same domain over a connection of its own: to look on while another thread's long call goes on."""
-        return self._looked_up(lambda: self.node.libvirt_aside)
+        return self._looked_up(lambda: self.node.monitor_connection)
 
     def found_again(self) -> None:
         """Look the domain up again, after its node's libvirtd was restarted."""
@@ -90,8 +90,8 @@ class Guest:
     def _looked_up(self, connection: Callable[[], libvirt.virConnect]) -> libvirt.virDomain:
         try:
             return connection().lookupByName(NAME)
-        except libvirt.libvirtError as trouble:
-            raise LostGuestError(f"the guest is not known to libvirt on {self.node.name} any more: {trouble}") from None
+        except libvirt.libvirtError as error:
+            raise LostGuestError(f"the guest is not known to libvirt on {self.node.name} any more: {error}") from None
 
     def paused(self) -> str | None:
         """Why the guest is paused (``I/O error``, or libvirt's number of the reason); None when it is not."""
@@ -107,8 +107,8 @@ class Guest:
         """Let a paused guest go on; QEMU repeats the requests that failed."""
         try:
             self.domain.resume()
-        except libvirt.libvirtError as trouble:
-            raise LostGuestError(f"the paused guest did not go on: {trouble}") from None
+        except libvirt.libvirtError as error:
+            raise LostGuestError(f"the paused guest did not go on: {error}") from None
 
     def kill(self) -> None:
         """Kill its QEMU with SIGKILL: nothing in it gets to finish."""
@@ -118,9 +118,9 @@ class Guest:
     def reset(self) -> None:
         """Press its reset button, also while the work speaks with it, and wait for the agent of the new boot."""
         try:
-            self.aside().reset()
-        except libvirt.libvirtError as trouble:
-            raise LostGuestError(f"the guest was not reset: {trouble}") from None
+            self.monitor_domain().reset()
+        except libvirt.libvirtError as error:
+            raise LostGuestError(f"the guest was not reset: {error}") from None
         self.agent.wait_ready(Deadline.after(AGENT_SECONDS, "the first answer of the agent after the reset"))
 
     def console_tail(self) -> str:
@@ -164,10 +164,10 @@ class Guest:
         xml = disk_xml(device, serial, cell.cache, cell.aio, cell.bus, stop_on_error=stop)
         try:
             self.domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
-        except libvirt.libvirtError as trouble:
+        except libvirt.libvirtError as error:
             if not self.alive():
-                raise LostGuestError(f"the guest was lost while its disk was attached: {trouble}") from None
-            raise RefusedError("libvirt or QEMU", str(trouble)) from None
+                raise LostGuestError(f"the guest was lost while its disk was attached: {error}") from None
+            raise RefusedError("libvirt or QEMU", str(error)) from None
         disk = AttachedDisk("", serial, xml, cell.cache, cell.aio, cell.bus)
         try:
             return self.located(disk)
@@ -192,15 +192,15 @@ class Guest:
         """Detach and wait until QEMU let go of it."""
         try:
             self.domain.detachDeviceFlags(disk.xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
-        except libvirt.libvirtError as trouble:
-            raise LostGuestError(f"the disk was not detached: {trouble}") from None
+        except libvirt.libvirtError as error:
+            raise LostGuestError(f"the disk was not detached: {error}") from None
         deadline = Deadline.after(PLUG_SECONDS, "the disk's removal from the guest")
 
         def gone() -> bool | None:
             try:
                 return True if disk.serial not in self.domain.XMLDesc(0) else None
-            except libvirt.libvirtError as trouble:
-                raise LostGuestError(f"the guest was lost while its disk was detached: {trouble}") from None
+            except libvirt.libvirtError as error:
+                raise LostGuestError(f"the guest was lost while its disk was detached: {error}") from None
 
         poll(gone, deadline, every=0.1)
 
@@ -208,8 +208,8 @@ class Guest:
         """What was really opened: QEMU's descriptor and block layer, and what the guest was told."""
         try:
             return self._observe(disk, device)
-        except libvirt.libvirtError as trouble:
-            raise LostGuestError(f"the guest's QEMU does not say what it opened: {trouble}") from None
+        except libvirt.libvirtError as error:
+            raise LostGuestError(f"the guest's QEMU does not say what it opened: {error}") from None
         except ValueError as unreadable:
             raise InfrastructureError(f"what was opened could not be read back: {unreadable}") from unreadable
 

@@ -19,7 +19,7 @@ from harness.guest.domain import Guest
 from harness.lab.node import Node
 from harness.model import Migration, MigrationOutcome
 from harness.parse.migration import figures
-from harness.util.background import Aside
+from harness.util.background import BackgroundTask
 from harness.util.deadline import Deadline
 
 LOOK_SECONDS = 0.25
@@ -37,7 +37,7 @@ _REFUSALS = (
 
 
 @dataclass(frozen=True)
-class Wish:
+class MigrationRequest:
     """How a migration is wanted.
 
     ``seconds`` until it is given up; ``unsafe`` passes VIR_MIGRATE_UNSAFE; ``bandwidth_mib`` per second, 0: no limit.
@@ -51,11 +51,16 @@ class Wish:
 
 
 def migrate(
-    guest: Guest, resource: Resource, target: Node, wish: Wish, began: float, midway: Callable[[], None] | None = None
+    guest: Guest,
+    resource: Resource,
+    target: Node,
+    request: MigrationRequest,
+    began: float,
+    on_precopy: Callable[[], None] | None = None,
 ) -> Migration:
     """Move ``guest`` to ``target`` and say how it went; what the stack says no to is an outcome, not an error.
 
-    ``began`` is the moment (:func:`time.monotonic`) that the evidence counts from.  ``midway`` is called once, when
+    ``began`` is the moment (:func:`time.monotonic`) that the evidence counts from.  ``on_precopy`` is called once, when
     memory is under way.  Afterwards the guest's node is the only Primary, if both nodes still answer.
     """
     source = guest.node
@@ -68,57 +73,59 @@ def migrate(
             moved = _not_opened(resource, str(refused))
         else:
             # Two that do not see each other are both Primary whatever is allowed: the guest would read another's data.
-            moved = _move(guest, target, wish, midway) if roles.connected(resource) else _not_opened(resource)
+            moved = _move(guest, target, request, on_precopy) if roles.connected(resource) else _not_opened(resource)
     finally:
         # A node that was lost on the way cannot be told; whoever mends it sets the roles.
         with contextlib.suppress(HarnessError):
-            roles.only(resource, guest.node)
+            roles.set_single_primary(resource, guest.node)
     closed = time.monotonic()
     start = moved.at or opened
     numbers = figures(moved.completed or {}, moved.samples)
     return Migration(
-        wish.number, source.name, target.name, moved.outcome, start - began, moved.seconds or closed - start,
+        request.number, source.name, target.name, moved.outcome, start - began, moved.seconds or closed - start,
         numbers.downtime_ms, numbers.iterations, numbers.transferred_bytes, numbers.memory_bytes,
-        numbers.throttle_percent, closed - opened, wish.during, moved.words,
+        numbers.throttle_percent, closed - opened, request.during, moved.message,
     )  # fmt: skip
 
 
 @dataclass
-class _Moved:
+class _MigrationResult:
     """What came of the call itself."""
 
     outcome: MigrationOutcome
-    words: str = ""
+    message: str = ""
     at: float = 0.0
     seconds: float = 0.0
     completed: Mapping[str, object] | None = None
     samples: tuple[Mapping[str, object], ...] = ()
 
 
-def _not_opened(resource: Resource, words: str = "") -> _Moved:
+def _not_opened(resource: Resource, message: str = "") -> _MigrationResult:
     """A no is DRBD's answer to the question only while both nodes are there to be asked."""
     if roles.connected(resource):
-        return _Moved(MigrationOutcome.REFUSED, words)
+        return _MigrationResult(MigrationOutcome.REFUSED, message)
     said = "; ".join(f"{name} {one.connection} {one.local_role}" for name, one in roles.states(resource).items())
     lost = f"the nodes were not connected when both were to be Primary ({said})"
-    return _Moved(MigrationOutcome.FAILED, f"{lost}: {words}" if words else lost)
+    return _MigrationResult(MigrationOutcome.FAILED, f"{lost}: {message}" if message else lost)
 
 
-def _move(guest: Guest, target: Node, wish: Wish, midway: Callable[[], None] | None) -> _Moved:
+def _move(
+    guest: Guest, target: Node, request: MigrationRequest, on_precopy: Callable[[], None] | None
+) -> _MigrationResult:
     flags = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_AUTO_CONVERGE | libvirt.VIR_MIGRATE_ABORT_ON_ERROR
-    if wish.unsafe:
+    if request.unsafe:
         flags |= libvirt.VIR_MIGRATE_UNSAFE
     parameters: dict[str, object] = {libvirt.VIR_MIGRATE_PARAM_URI: f"tcp://{target.address}"}
-    if wish.bandwidth_mib:
-        parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = wish.bandwidth_mib
-    source, destination, seen = guest.domain, target.libvirt, guest.aside()
+    if request.bandwidth_mib:
+        parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = request.bandwidth_mib
+    source, destination, seen = guest.domain, target.libvirt, guest.monitor_domain()
     began = time.monotonic()
     with guest.agent.held():
-        call: Aside[libvirt.virDomain] = Aside(
+        call: BackgroundTask[libvirt.virDomain] = BackgroundTask(
             lambda: source.migrate3(destination, parameters, flags), f"the migration to {target.name}"
         )
         try:
-            samples, gave_up = _watch(call, seen, began + wish.seconds, midway)
+            samples, gave_up = _watch(call, seen, began + request.seconds, on_precopy)
         except BaseException:
             # It must not go on behind our back.
             with contextlib.suppress(libvirt.libvirtError):
@@ -130,23 +137,26 @@ def _move(guest: Guest, target: Node, wish: Wish, midway: Callable[[], None] | N
         seconds = time.monotonic() - began
         try:
             domain = call.result(Deadline.after(ABORT_SECONDS, "the end of the migration"))
-        except libvirt.libvirtError as trouble:
+        except libvirt.libvirtError as error:
             # Before anybody speaks with the agent again: the source's libvirtd may have been restarted.
             with contextlib.suppress(HarnessError):
                 guest.found_again()
-            return _Moved(_outcome(trouble, samples, gave_up), str(trouble), began, seconds, None, tuple(samples))
-        except HarnessError as trouble:
-            return _Moved(MigrationOutcome.FAILED, str(trouble), began, seconds, None, tuple(samples))
+            return _MigrationResult(_outcome(error, samples, gave_up), str(error), began, seconds, None, tuple(samples))
+        except HarnessError as error:
+            return _MigrationResult(MigrationOutcome.FAILED, str(error), began, seconds, None, tuple(samples))
         guest.moved(target, domain)
     # The source forgets a transient domain that left; the target keeps the figures.
     completed: Mapping[str, object] | None = None
     with contextlib.suppress(libvirt.libvirtError):
         completed = domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)
-    return _Moved(MigrationOutcome.COMPLETED, "", began, seconds, completed, tuple(samples))
+    return _MigrationResult(MigrationOutcome.COMPLETED, "", began, seconds, completed, tuple(samples))
 
 
 def _watch(
-    call: Aside[libvirt.virDomain], seen: libvirt.virDomain, until: float, midway: Callable[[], None] | None
+    call: BackgroundTask[libvirt.virDomain],
+    seen: libvirt.virDomain,
+    until: float,
+    on_precopy: Callable[[], None] | None,
 ) -> tuple[list[Mapping[str, object]], bool]:
     """Look at it until it ends; tell it to end when its time is over."""
     samples: list[Mapping[str, object]] = []
@@ -156,9 +166,9 @@ def _watch(
             stats = seen.jobStats()
             if stats.get("type"):
                 samples.append(stats)
-        if midway is not None and samples and samples[-1].get("memory_iteration"):
-            midway()
-            midway = None
+        if on_precopy is not None and samples and samples[-1].get("memory_iteration"):
+            on_precopy()
+            on_precopy = None
         if time.monotonic() > until and not gave_up:
             gave_up = True
             with contextlib.suppress(libvirt.libvirtError):
@@ -168,10 +178,10 @@ def _watch(
     return samples, gave_up
 
 
-def _outcome(trouble: libvirt.libvirtError, samples: list[Mapping[str, object]], gave_up: bool) -> MigrationOutcome:
+def _outcome(error: libvirt.libvirtError, samples: list[Mapping[str, object]], gave_up: bool) -> MigrationOutcome:
     if gave_up:
         return MigrationOutcome.ABORTED
     under_way = any(sample.get("memory_iteration") for sample in samples)
-    if trouble.get_error_code() in _REFUSALS and not under_way:
+    if error.get_error_code() in _REFUSALS and not under_way:
         return MigrationOutcome.REFUSED
     return MigrationOutcome.FAILED

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.errors import InfrastructureError
-from harness.model import Readings, extents_of
+from harness.model import Readback, extents_of
 from harness.parse.blockdigest import changed, digests
 from harness.remote.base import Runner
 
@@ -36,12 +36,12 @@ def read_device(runner: Runner, device: str, blocks: int, timeout: float = PIECE
 
 def compared(
     before: Sequence[str], after: Sequence[str], before_node: str, after_node: str, seconds: float
-) -> Readings:
-    """Two readings by :func:`read_device` compared; ``seconds`` is how long both took, the owners are not looked for.
+) -> Readback:
+    """Two read-backs by :func:`read_device` compared; ``seconds`` is how long both took, the owners are not looked for.
 
     :class:`ValueError` when they are not of as many blocks.
     """
-    return Readings(
+    return Readback(
         blocks=len(before),
         before=before_node,
         after=after_node,

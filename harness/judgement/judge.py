@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.judgement.oracles import Together, together
+from harness.judgement.oracles import OracleAgreement, combine
 from harness.judgement.stats import rate_upper
 from harness.model import (
     Alarms,
+    BlockOwner,
     ClientKind,
     Control,
     Crash,
@@ -50,7 +51,7 @@ def judge(evidence: Evidence, controls: Controls | None = None) -> Verdict:
     """
     answer = _without_oracles(evidence) or _oracles(evidence)
     if answer.kind is VerdictKind.CLEAN and evidence.cell.control is None:
-        return _doubted(answer, evidence, controls or {})
+        return _downgrade_unproven_clean(answer, evidence, controls or {})
     return answer
 
 
@@ -79,16 +80,18 @@ def outcomes(evidence: Sequence[Evidence]) -> Controls:
 
 def _without_oracles(evidence: Evidence) -> Verdict | None:
     failure = evidence.failure
-    if harms := harm(evidence):
+    if harms := data_loss_findings(evidence):
         differing = evidence.comparison.differing_blocks if evidence.comparison else 0
-        also = tuple(reason for reason in _also(evidence) if not any(reason in sentence for sentence in harms))
+        also = tuple(
+            reason for reason in _accompanying_findings(evidence) if not any(reason in sentence for sentence in harms)
+        )
         return _verdict(VerdictKind.CORRUPT, evidence, "; ".join(harms), also, differing)
     if failure is not None and failure.kind == REFUSED:
         return _verdict(VerdictKind.REFUSED, evidence, failure.message)
     refused = [one for one in evidence.migrations if one.outcome is MigrationOutcome.REFUSED]
     if refused:
-        said = f"migration {refused[0].number} was refused: {refused[0].words}"
-        return _verdict(VerdictKind.REFUSED, evidence, said, _also(evidence))
+        said = f"migration {refused[0].number} was refused: {refused[0].message}"
+        return _verdict(VerdictKind.REFUSED, evidence, said, _accompanying_findings(evidence))
     if failure is not None:
         return _inconclusive(evidence, f"{failure.phase}: {failure.message}")
     for question in (_mismatch, _precondition, _missing):
@@ -97,95 +100,101 @@ def _without_oracles(evidence: Evidence) -> Verdict | None:
     return None
 
 
-def harm(evidence: Evidence) -> tuple[str, ...]:
+def data_loss_findings(evidence: Evidence) -> tuple[str, ...]:
     """What a user of the guest lost, each piece in a sentence: read back, kept, or read on either side of a move."""
     found: list[str] = []
     wrong = evidence.work.read_back_errors if evidence.work else 0
     if wrong:
         found.append(f"the client read back something else than it wrote, {wrong} time(s)")
-    crashed, canary, readings = evidence.aftermath, evidence.canary, evidence.readings
+    crashed, canary, readback = evidence.crash_recovery, evidence.canary, evidence.readback
     if crashed is not None and crashed.wrong_reads:
         found.append(
             f"after the crash the client read back something else than it wrote, {crashed.wrong_reads} time(s)"
         )
     if crashed is not None and crashed.fsck_status:
-        found.append(f"after the crash fsck ended with status {crashed.fsck_status}: {crashed.fsck_words}")
+        found.append(f"after the crash fsck ended with status {crashed.fsck_status}: {crashed.fsck_message}")
     if canary is not None and canary.total_lost:
-        ways = [f"{count} of {canary.acknowledged.get(way, 0)} {way}" for way, count in canary.lost.items() if count]
-        found.append(f"{canary.total_lost} acknowledged records are lost ({', '.join(ways)})")
+        write_modes = [
+            f"{count} of {canary.acknowledged.get(write_mode, 0)} {write_mode}"
+            for write_mode, count in canary.lost.items()
+            if count
+        ]
+        found.append(f"{canary.total_lost} acknowledged records are lost ({', '.join(write_modes)})")
     if canary is not None and canary.corrupt:
         found.append(f"{canary.corrupt} records on the disk have a wrong checksum")
     if canary is not None and canary.memory_wrong:
         found.append(
             f"{canary.memory_wrong} of {canary.memory_checked} looks at the guest's memory found a wrong record"
         )
-    if readings is not None and readings.differing:
-        stale = _stale(evidence)
+    if readback is not None and readback.differing:
+        stale = _cache_incoherent_blocks(evidence)
         if stale:
             found.append(f"{_read_twice(evidence)}, and both replicas hold the same in {stale} of them")
-        elif readings.ownership.dead < readings.differing_blocks:
+        elif readback.ownership.free < readback.differing_blocks:
             found.append(_read_twice(evidence))
     return tuple(found)
 
 
-def _stale(evidence: Evidence) -> int:
+def _cache_incoherent_blocks(evidence: Evidence) -> int:
     """How many blocks the guest read differently although the replicas are equal there and no resync made them so.
 
     Whoever answered for DRBD did not know what DRBD has.  Whether such a block is in use just now is chance.
     """
-    readings, comparison, alarms = evidence.readings, evidence.comparison, evidence.alarms
-    if readings is None or comparison is None or evidence.verify is None or not evidence.verify.complete:
+    readback, comparison, alarms = evidence.readback, evidence.comparison, evidence.alarms
+    if readback is None or comparison is None or evidence.verify is None or not evidence.verify.complete:
         return 0
     if alarms is not None and (alarms.drops or alarms.split_brain):
         return 0
-    return len(blocks_of(readings.differing) - blocks_of(comparison.differing))
+    return len(blocks_of(readback.differing) - blocks_of(comparison.differing))
 
 
 def _read_twice(evidence: Evidence) -> str:
-    readings = evidence.readings
-    assert readings is not None
-    whose = _owners(readings.ownership)
+    readback = evidence.readback
+    assert readback is not None
+    whose = _owners(readback.ownership)
     return (
-        f"with no write in between the guest reads {readings.differing_blocks} blocks differently on {readings.after} "
-        f"than on {readings.before} ({whose})"
+        f"with no write in between the guest reads {readback.differing_blocks} blocks differently on {readback.after} "
+        f"than on {readback.before} ({whose})"
     )
 
 
-def _also(evidence: Evidence) -> tuple[str, ...]:
+def _accompanying_findings(evidence: Evidence) -> tuple[str, ...]:
     """What is to be said besides by a verdict that rests on something else than the oracles."""
     comparison = evidence.comparison
     if comparison is None or not comparison.differing:
-        return _besides(evidence)
-    return f"{comparison.differing_blocks} blocks differ ({_owners(evidence.ownership)})", *_besides(evidence)
+        return _secondary_findings(evidence)
+    return f"{comparison.differing_blocks} blocks differ ({_owners(evidence.ownership)})", *_secondary_findings(
+        evidence
+    )
 
 
-def _besides(evidence: Evidence) -> tuple[str, ...]:
+def _secondary_findings(evidence: Evidence) -> tuple[str, ...]:
     """What happened besides a divergence."""
     reasons: list[str] = []
-    alarms, readings = evidence.alarms, evidence.readings
-    if readings is not None and readings.differing:
+    alarms, readback = evidence.alarms, evidence.readback
+    if readback is not None and readback.differing:
         reasons.append(_read_twice(evidence))
     if alarms is not None and (alarms.detections or alarms.drops):
         noticed = f"DRBD noticed {alarms.detections} writes whose buffer changed"
         reasons.append(f"{noticed} and lost its connection {alarms.drops} time(s)")
     broken = [one for one in evidence.migrations if one.outcome not in _ENDED_WELL]
-    reasons += [f"migration {one.number} {one.outcome}: {one.words}" for one in broken]
-    return (*reasons, *(f"guest: {line}" for line in evidence.console_trouble))
+    reasons += [f"migration {one.number} {one.outcome}: {one.message}" for one in broken]
+    return (*reasons, *(f"guest: {line}" for line in evidence.console_errors))
 
 
 def _owners(own: Ownership) -> str:
-    named = (("live", own.live), ("dead", own.dead), ("unknown", own.unknown))
-    return ", ".join(f"{count} {name}" for name, count in named if count) or "no owner known"
+    counted = ((owner, getattr(own, owner.value)) for owner in BlockOwner)
+    return ", ".join(f"{count} {owner}" for owner, count in counted if count) or "no owner known"
 
 
 def _mismatch(evidence: Evidence) -> str | None:
     """What was opened is not what was asked, or could not be read back."""
     cell, seen = evidence.cell, evidence.observed
-    if seen.arm is not None and seen.arm != cell.arm:
-        return f"asked for {cell.arm}, but in force was {seen.arm}"
-    asked = (cell.widener.link_delay_ms, cell.widener.disk_delay_ms)
+    if seen.replication is not None and seen.replication != cell.replication:
+        return f"asked for {cell.replication}, but in force was {seen.replication}"
+    asked = (cell.delays.link_delay_ms, cell.delays.disk_delay_ms)
     if (seen.link_delay_ms, seen.disk_delay_ms) != asked:
-        return f"the widener was {seen.link_delay_ms}/{seen.disk_delay_ms} ms, {asked[0]}/{asked[1]} ms were asked"
+        return f"the delays were {seen.link_delay_ms}/{seen.disk_delay_ms} ms, {asked[0]}/{asked[1]} ms were asked"
     if cell.client is ClientKind.HOST or cell.cache is None:
         return None
     wanted = {"direct": cell.cache.direct, "no-flush": cell.cache.no_flush}
@@ -232,7 +241,7 @@ def _missing(evidence: Evidence) -> str | None:
 
 
 def _oracles(evidence: Evidence) -> Verdict:
-    said = together(evidence)
+    said = combine(evidence)
     if said.dispute is not None:
         return _inconclusive(evidence, f"the oracles disagree: {said.dispute}")
     split = evidence.alarms.split_brain if evidence.alarms else None
@@ -244,29 +253,29 @@ def _oracles(evidence: Evidence) -> Verdict:
         return _verdict(
             VerdictKind.TRANSIENT, evidence,
             f"verify reported {said.marked} blocks; all were equal again once everything had been written",
-            _also(evidence),
+            _accompanying_findings(evidence),
         )  # fmt: skip
     alarms = evidence.alarms
     if alarms is not None and (alarms.detections or (alarms.drops and not _cut_off(evidence))):
-        if not alarms.detections and (why := _journey_failed(evidence)):
+        if not alarms.detections and (why := _scenario_incomplete(evidence)):
             return _inconclusive(evidence, f"the connection was lost {alarms.drops} time(s), and {why}")
         return _verdict(VerdictKind.TRANSIENT, evidence, _healed_by_resync(alarms))
-    return _verdict(VerdictKind.CLEAN, evidence, _nothing(evidence), _besides(evidence))
+    return _verdict(VerdictKind.CLEAN, evidence, _nothing(evidence), _secondary_findings(evidence))
 
 
 def _cut_off(evidence: Evidence) -> bool:
     """Whether the connection was lost because the cell cut it, or a node off."""
     cell = evidence.cell
-    return evidence.struck and (cell.crash is Crash.NODE or cell.fault in (Fault.LINK_CUT, Fault.TARGET_KILL))
+    return evidence.fault_injected and (cell.crash is Crash.NODE or cell.fault in (Fault.LINK_CUT, Fault.TARGET_KILL))
 
 
 def _split(evidence: Evidence, split: SplitBrain) -> Verdict:
-    """Both replicas went their own way; that they were put together afterwards, at a price, does not undo it."""
+    """A split brain; that the replicas were connected again afterwards, with changes discarded, does not undo it."""
     when = "" if split.after_seconds is None else f" {split.after_seconds:.1f} s after the first digest failure"
     said = ", ".join(f"{node} {state.connection}" for node, state in split.states.items())
     differing = split.differing_blocks or 0
     sentence = f"split brain{when}: {said}; {differing} blocks differed, and {split.victim} gave its changes up"
-    return _verdict(VerdictKind.DIVERGED, evidence, sentence, _also(evidence), differing)
+    return _verdict(VerdictKind.DIVERGED, evidence, sentence, _accompanying_findings(evidence), differing)
 
 
 def _healed_by_resync(alarms: Alarms) -> str:
@@ -278,12 +287,12 @@ def _healed_by_resync(alarms: Alarms) -> str:
     return f"{noticed}the connection was lost {alarms.drops} time(s){often}, and after the resyncs everything was equal"
 
 
-def _diverged(evidence: Evidence, said: Together) -> Verdict:
+def _diverged(evidence: Evidence, said: OracleAgreement) -> Verdict:
     state = evidence.after
     claim = f" while DRBD said {state.connection}, {state.local_disk}/{state.peer_disk}" if state else ""
     exposed = f" after {evidence.exposed_blocks} exposed block writes" if evidence.exposed_blocks else ""
     sentence = f"{len(said.differing)} blocks differ ({_owners(evidence.ownership)}){exposed}{claim}"
-    reasons = list(_besides(evidence))
+    reasons = list(_secondary_findings(evidence))
     if said.healed:
         reasons.append(f"{said.healed} more blocks were reported and are equal again")
     if said.unnamed:
@@ -301,15 +310,15 @@ def _nothing(evidence: Evidence) -> str:
     )
 
 
-def _doubted(clean: Verdict, evidence: Evidence, controls: Controls) -> Verdict:
+def _downgrade_unproven_clean(clean: Verdict, evidence: Evidence, controls: Controls) -> Verdict:
     """CLEAN stands only where the lab is proven to see, and where there was something to see."""
     questions: list[Callable[[], str | None]] = [
         lambda: _controls_failed(controls),
-        lambda: None if evidence.observed.scatter_gather or not evidence.cell.arm.scatter_gather else
+        lambda: None if evidence.observed.scatter_gather or not evidence.cell.replication.scatter_gather else
         "the replication link has no scatter-gather: TCP copies, and the pitfall cannot be seen",
         lambda: "the workload exposed no block write" if _idle_but_should_not(evidence) else None,
-        lambda: f"a kernel reported trouble: {evidence.kernel_trouble[0]}" if _unasked_trouble(evidence) else None,
-        lambda: _journey_failed(evidence),
+        lambda: _unexpected_kernel_error(evidence),
+        lambda: _scenario_incomplete(evidence),
     ]  # fmt: skip
     for question in questions:
         if doubt := question():
@@ -317,33 +326,35 @@ def _doubted(clean: Verdict, evidence: Evidence, controls: Controls) -> Verdict:
     return clean
 
 
-def _unasked_trouble(evidence: Evidence) -> bool:
-    """Whether a kernel was in trouble that the cell did not make on purpose."""
-    return bool(evidence.kernel_trouble) and evidence.cell.fault is not Fault.IO_ERROR
+def _unexpected_kernel_error(evidence: Evidence) -> str | None:
+    """The first error of a kernel that the cell did not cause on purpose."""
+    if not evidence.kernel_errors or evidence.cell.fault is Fault.IO_ERROR:
+        return None
+    return f"a kernel reported an error: {evidence.kernel_errors[0]}"
 
 
-def _journey_failed(evidence: Evidence) -> str | None:
+def _scenario_incomplete(evidence: Evidence) -> str | None:
     """Whether what was to happen to the guest did not happen, or cannot be judged."""
     cell = evidence.cell
-    if cell.fault is not None and not evidence.struck:
+    if cell.fault is not None and not evidence.fault_injected:
         return f"the fault '{cell.fault}' did not strike"
-    if evidence.readings is not None and evidence.readings.differing:
+    if evidence.readback is not None and evidence.readback.differing:
         return _read_twice(evidence)
     if cell.fault is None:
         for one in evidence.migrations:
             if one.outcome not in _ENDED_WELL:
-                return f"migration {one.number} {one.outcome}: {one.words}"
+                return f"migration {one.number} {one.outcome}: {one.message}"
     done = sum(1 for one in evidence.migrations if one.during == "work")
     if done < cell.migrations:
         return f"only {done} of {cell.migrations} migrations were tried"
-    if cell.watched and evidence.canary is None:
-        return "the canary was not heard"
+    if cell.has_canary and evidence.canary is None:
+        return "the canary was not heard from"
     if evidence.canary is not None and cell.crash is None and not evidence.canary.survived:
-        return "the canary died" + (f": {evidence.console_trouble[0]}" if evidence.console_trouble else "")
-    if cell.crash is not None and evidence.aftermath is None:
+        return "the canary died" + (f": {evidence.console_errors[0]}" if evidence.console_errors else "")
+    if cell.crash is not None and evidence.crash_recovery is None:
         return "the crash did not happen"
-    if evidence.console_trouble and cell.fault is not Fault.IO_ERROR:
-        return f"the guest's console speaks of trouble: {evidence.console_trouble[0]}"
+    if evidence.console_errors and cell.fault is not Fault.IO_ERROR:
+        return f"the guest's console reports an error: {evidence.console_errors[0]}"
     return None
 
 
@@ -358,7 +369,7 @@ def _controls_failed(controls: Controls) -> str | None:
 
 
 def _idle_but_should_not(evidence: Evidence) -> bool:
-    return evidence.cell.workload != "idle" and evidence.exposed_blocks == 0
+    return evidence.cell.workload != "no-writes" and evidence.exposed_blocks == 0
 
 
 def _planted_missed(evidence: Evidence) -> str | None:
@@ -382,7 +393,7 @@ def _inconclusive(evidence: Evidence, why: str) -> Verdict:
 def _verdict(
     kind: VerdictKind, evidence: Evidence, sentence: str, reasons: tuple[str, ...] = (), differing: int = 0
 ) -> Verdict:
-    troubled = tuple(f"kernel: {line}" for line in evidence.kernel_trouble)
+    troubled = tuple(f"kernel: {line}" for line in evidence.kernel_errors)
     # A block may diverge more than once, so the count of blocks can pass no rate on; the bound needs trials.
     upper = rate_upper(min(differing, evidence.exposed_blocks), evidence.exposed_blocks)
     return Verdict(kind, sentence, reasons + troubled, differing, evidence.exposed_blocks, upper)

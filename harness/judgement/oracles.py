@@ -16,7 +16,7 @@ KIB_PER_BLOCK = BLOCK_BYTES // 1024
 
 
 @dataclass(frozen=True)
-class Together:
+class OracleAgreement:
     """The oracles' common answer, in 4 KiB blocks.
 
     ``marked``: how many DRBD holds out of sync; ``named``: those that a kernel log names; ``differing``: those that the
@@ -39,7 +39,7 @@ class Together:
         return self.marked - len(self.differing)
 
 
-def together(evidence: Evidence) -> Together:
+def combine(evidence: Evidence) -> OracleAgreement:
     """The common answer of a verify, a counter and a comparison that were all heard."""
     verify, comparison, counter = evidence.verify, evidence.comparison, evidence.counter_kib
     if verify is None or comparison is None or counter is None:
@@ -56,4 +56,4 @@ def together(evidence: Evidence) -> Together:
         dispute = f"{len(named | differing) - marked} blocks differ that verify did not report"
     elif source != target and len(named) == marked:
         dispute = f"{len(source ^ target)} blocks of the same verify stand in the log of one node only"
-    return Together(marked, named, differing, dispute)
+    return OracleAgreement(marked, named, differing, dispute)

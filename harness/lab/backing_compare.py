@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.errors import InfrastructureError
-from harness.model import BLOCK_BYTES, Comparison, Owner, Sample, extents_of
+from harness.model import BLOCK_BYTES, BlockOwner, Comparison, Sample, extents_of
 
 _CHUNK_BLOCKS = 1024
 _SAMPLE_BYTES = 32
@@ -35,8 +35,8 @@ def compare_files(a: Path, b: Path, blocks: int) -> Comparison:
 def _opened(path: Path) -> io.FileIO:
     try:
         return path.open("rb", buffering=0)
-    except OSError as trouble:
-        raise InfrastructureError(f"the backing file {path} cannot be read: {trouble.strerror}") from None
+    except OSError as error:
+        raise InfrastructureError(f"the backing file {path} cannot be read: {error.strerror}") from None
 
 
 def _read(file: io.FileIO, first: int, count: int, path: Path) -> bytes:
@@ -75,6 +75,6 @@ def sample(block: int, a: bytes, b: bytes) -> Sample:
     return Sample(block, first, len(places), a[piece].hex(), b[piece].hex())
 
 
-def owned(sample: Sample, owner: Owner, detail: str) -> Sample:
+def owned(sample: Sample, owner: BlockOwner, detail: str) -> Sample:
     """The sample with its owner."""
     return replace(sample, owner=owner, detail=detail)

@@ -66,7 +66,7 @@ class Node:
     image: Path | None = None
     _log: KernelLog | None = field(default=None, repr=False)
     _libvirt: libvirt.virConnect | None = field(default=None, repr=False)
-    _libvirt_aside: libvirt.virConnect | None = field(default=None, repr=False)
+    _monitor_connection: libvirt.virConnect | None = field(default=None, repr=False)
 
     @property
     def log(self) -> KernelLog:
@@ -76,25 +76,25 @@ class Node:
         return self._log
 
     @property
-    def libvirt_aside(self) -> libvirt.virConnect:
+    def monitor_connection(self) -> libvirt.virConnect:
         """Another connection, to look on while another thread's long call is under way over :attr:`libvirt`.
 
         Two threads over one may wait for ever: with libvirt 9 the later one's call was never sent (seen once in some
         ten thousand calls; it wakes the earlier one, which is not asleep yet and does not hear it).
         """
-        if self._libvirt_aside is not None:
+        if self._monitor_connection is not None:
             # Used so seldom that nobody may have noticed its end: it is tried, and not only asked whether it is alive.
             with contextlib.suppress(libvirt.libvirtError):
-                self._libvirt_aside.getLibVersion()
-                return self._libvirt_aside
-        self._libvirt_aside = self._connect()
-        return self._libvirt_aside
+                self._monitor_connection.getLibVersion()
+                return self._monitor_connection
+        self._monitor_connection = self._connect()
+        return self._monitor_connection
 
     def _connect(self) -> libvirt.virConnect:
         try:
             return libvirt.open(self.libvirt_uri)
-        except libvirt.libvirtError as trouble:
-            raise LostNodeError(f"no libvirt on {self.name}: {trouble}") from None
+        except libvirt.libvirtError as error:
+            raise LostNodeError(f"no libvirt on {self.name}: {error}") from None
 
     @property
     def libvirt(self) -> libvirt.virConnect:
@@ -108,16 +108,16 @@ class Node:
 
         libvirt's is not closed here: another thread may be in the middle of a call over it, and libvirt would crash.
         """
-        self._libvirt = self._libvirt_aside = None
+        self._libvirt = self._monitor_connection = None
         self._log = None
         self.runner.close()
 
     def close(self) -> None:
         """End every connection to the node."""
-        for connection in (self._libvirt, self._libvirt_aside):
+        for connection in (self._libvirt, self._monitor_connection):
             if connection is not None:
                 with contextlib.suppress(libvirt.libvirtError):
                     connection.close()
-        self._libvirt = self._libvirt_aside = None
+        self._libvirt = self._monitor_connection = None
         self._log = None
         self.runner.close()

@@ -45,6 +45,30 @@ class DiskBus(StrEnum):
     SCSI = "scsi"
 
 
+class FilesystemKind(StrEnum):
+    """What is made on the device before the workload writes; ``raw``: nothing, the workload writes to the device."""
+
+    RAW = "raw"
+    SWAP = "swap"
+    EXT4 = "ext4"
+
+    @property
+    def prefix(self) -> str:
+        """The part of a cell's id that names it; empty for ``raw``."""
+        return "" if self is FilesystemKind.RAW else f"{self}-"
+
+
+class Layout(StrEnum):
+    """What lies between the device and its filesystem."""
+
+    RAW = "raw"  # the filesystem is made on the device itself
+
+    @property
+    def prefix(self) -> str:
+        """The part of a cell's id that names it; empty for ``raw``."""
+        return "" if self is Layout.RAW else f"{self}-"
+
+
 class ClientKind(StrEnum):
     """Who writes: a guest through QEMU, or the node itself on /dev/drbdN."""
 
@@ -56,7 +80,7 @@ class Control(StrEnum):
     """A cell that proves the lab could have seen what it did not see."""
 
     PLANTED = "planted"
-    MUTATOR = "mutator"
+    IN_FLIGHT = "in-flight"
     IDLE = "idle"
 
 

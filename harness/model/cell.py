@@ -4,29 +4,41 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.model.axes import AioMode, CacheMode, ClientKind, Control, Crash, DiskBus, Fault, Protocol, VerdictKind
+from harness.model.axes import (
+    AioMode,
+    CacheMode,
+    ClientKind,
+    Control,
+    Crash,
+    DiskBus,
+    Fault,
+    FilesystemKind,
+    Layout,
+    Protocol,
+    VerdictKind,
+)
 
 
 @dataclass(frozen=True)
-class Widener:
+class DelayProfile:
     """What makes the in-flight window longer.  Both zero: a natural cell."""
 
     link_delay_ms: int = 0
     disk_delay_ms: int = 0
 
     @property
-    def natural(self) -> bool:
-        """Whether nothing was widened."""
-        return self == Widener()
+    def undelayed(self) -> bool:
+        """Whether nothing was delayed."""
+        return self == DelayProfile()
 
     def suffix(self) -> str:
-        """The part of a cell's id that names the widener; empty for a natural cell."""
+        """The part of a cell's id that names the delays; empty for a natural cell."""
         parts = [("link", self.link_delay_ms), ("disk", self.disk_delay_ms)]
         return "".join(f"-{name}{ms}ms" for name, ms in parts if ms)
 
 
 @dataclass(frozen=True)
-class Arm:
+class ReplicationProfile:
     """How DRBD replicates; the default is how the harness sets a resource up.
 
     ``integrity`` is the algorithm of ``data-integrity-alg``, empty for none.  ``disable_sendpage`` is the parameter of
@@ -43,10 +55,10 @@ class Arm:
     @property
     def plain(self) -> bool:
         """Whether nothing differs from the harness's default."""
-        return self == Arm()
+        return self == ReplicationProfile()
 
     def suffix(self) -> str:
-        """The part of a cell's id that names the arm; empty for the default."""
+        """The part of a cell's id that names the replication profile; empty for the default."""
         parts = [
             (self.protocol is not Protocol.C, f"proto{self.protocol}"),
             (bool(self.integrity), f"digest.{self.integrity}"),
@@ -76,11 +88,13 @@ class Cell:
 
     workload: str
     client: ClientKind = ClientKind.GUEST
+    filesystem: FilesystemKind = FilesystemKind.RAW
+    layout: Layout = Layout.RAW
     cache: CacheMode | None = None
     aio: AioMode = AioMode.THREADS
     bus: DiskBus = DiskBus.VIRTIO
-    widener: Widener = Widener()
-    arm: Arm = Arm()
+    delays: DelayProfile = DelayProfile()
+    replication: ReplicationProfile = ReplicationProfile()
     migrations: int = 0
     unsafe_migration: bool = False
     migration_deadline: int = 60
@@ -93,19 +107,19 @@ class Cell:
 
     @property
     def id(self) -> str:
-        """Stable and readable, e.g. ``none-swap-link20ms`` or ``host-mutator``; defaults are left out.
+        """Stable and readable, e.g. ``none-swap-pressure-link20ms`` or ``host-inflight-modify``; defaults are left out.
 
         The length of the work is not part of it: it changes how much was exposed, not what is asked.
         """
         who = "host" if self.client is ClientKind.HOST else str(self.cache)
-        parts = [who, self.workload]
+        parts = [who, f"{self.layout.prefix}{self.filesystem.prefix}{self.workload}"]
         if self.client is ClientKind.GUEST and self.aio is not AioMode.THREADS:
             parts.append(self.aio.value.replace("_", ""))
         if self.client is ClientKind.GUEST and self.bus is not DiskBus.VIRTIO:
             parts.append(self.bus.value)
-        return "-".join(parts) + self.widener.suffix() + self.arm.suffix() + self._happenings()
+        return "-".join(parts) + self.delays.suffix() + self.replication.suffix() + self._disturbance_suffix()
 
-    def _happenings(self) -> str:
+    def _disturbance_suffix(self) -> str:
         parts = [
             (self.migrations, f"migrate{self.migrations}"),
             (self.unsafe_migration, "unsafemigration"),
@@ -115,7 +129,7 @@ class Cell:
         return "".join(f"-{name}" for there, name in parts if there)
 
     @property
-    def watched(self) -> bool:
+    def has_canary(self) -> bool:
         """Whether a canary lives in the guest beside the workload: wherever something happens to the guest."""
         return self.client is ClientKind.GUEST and (
             self.migrations > 0 or self.crash is not None or self.fault is not None

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from harness.model.cell import Cell
 from harness.model.device import Extent
 from harness.model.observation import (
-    Aftermath,
     Alarms,
     Canary,
     Comparison,
+    CrashRecovery,
     Failure,
     Migration,
     Observed,
     Ownership,
-    Readings,
+    Readback,
     Repair,
     Sample,
     State,
@@ -24,7 +24,7 @@ from harness.model.observation import (
     Work,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Evidence:
 
     ``exposed_blocks`` counts 4 KiB block writes that DRBD sent to its peer while the workload had the device:
     each was a chance to diverge.  ``log_holes`` counts kernel messages that were lost before they were read.
-    ``planted`` are the extents changed below DRBD on purpose.  ``struck``: the cell's crash or fault really happened.
-    ``happened`` are sentences about what was done to the lab on purpose and how it was mended; ``console_trouble`` are
-    lines of the guest's console that speak of trouble.
+    ``planted`` are the extents changed below DRBD on purpose.  ``fault_injected``: the cell's crash or fault really
+    happened.  ``event_log`` are sentences about what was done to the lab on purpose and how it was put right;
+    ``console_errors`` are lines of the guest's console that report an error.
     ``phases`` maps phase names to seconds.
     """
 
@@ -59,14 +59,14 @@ class Evidence:
     ownership: Ownership = field(default_factory=Ownership)
     repair: Repair | None = None
     migrations: tuple[Migration, ...] = ()
-    readings: Readings | None = None
+    readback: Readback | None = None
     canary: Canary | None = None
-    aftermath: Aftermath | None = None
+    crash_recovery: CrashRecovery | None = None
     alarms: Alarms | None = None
-    struck: bool = False
-    happened: tuple[str, ...] = ()
-    console_trouble: tuple[str, ...] = ()
-    kernel_trouble: tuple[str, ...] = ()
+    fault_injected: bool = False
+    event_log: tuple[str, ...] = ()
+    console_errors: tuple[str, ...] = ()
+    kernel_errors: tuple[str, ...] = ()
     log_holes: int = 0
     failure: Failure | None = None
     phases: Mapping[str, float] = field(default_factory=dict)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from harness.model.axes import Crash
-from harness.model.cell import Arm
+from harness.model.cell import ReplicationProfile
 from harness.model.device import Extent, blocks_of
 
 
@@ -20,11 +20,13 @@ class MigrationOutcome(StrEnum):
     FAILED = "failed"  # it broke under way
 
 
-class Owner(StrEnum):
+class BlockOwner(StrEnum):
     """Who a differing block belongs to once the workload is over."""
 
-    LIVE = "live"
-    DEAD = "dead"
+    ALLOCATED = "allocated"  # data that a file, a swap area in use or the application on the raw device holds
+    FREE = "free"  # nobody will read it before it is written again
+    METADATA = "metadata"  # the structures of the filesystem or the swap area itself
+    JOURNAL = "journal"
     UNKNOWN = "unknown"
 
 
@@ -114,7 +116,7 @@ class Sample:
     differing_bytes: int
     a: str
     b: str
-    owner: Owner = Owner.UNKNOWN
+    owner: BlockOwner = BlockOwner.UNKNOWN
     detail: str = ""
 
 
@@ -122,8 +124,10 @@ class Sample:
 class Ownership:
     """Who the differing blocks belong to, counted, and by what reasoning."""
 
-    live: int = 0
-    dead: int = 0
+    allocated: int = 0
+    free: int = 0
+    metadata: int = 0
+    journal: int = 0
     unknown: int = 0
     method: str = ""
     names: tuple[str, ...] = ()
@@ -144,7 +148,7 @@ class Observed:
     scatter_gather: bool | None = None
     link_delay_ms: int = 0
     disk_delay_ms: int = 0
-    arm: Arm | None = None
+    replication: ReplicationProfile | None = None
 
 
 @dataclass(frozen=True)
@@ -170,11 +174,11 @@ class Repair:
 class Migration:
     """One live migration of the guest.
 
-    ``began`` is in seconds since the work began (for ``during`` = "readings": since the readings began), ``seconds``
-    from the call to its end, ``two_primaries_seconds`` how long both nodes were Primary for it.  ``downtime_ms``,
-    ``iterations`` and ``transferred_bytes`` are QEMU's figures as libvirt hands them on; None where it has none.
-    ``throttle_percent`` is how far auto-converge slowed the guest down at most.  ``words`` is what the stack said when
-    it did not complete.
+    ``began`` is in seconds since the work began (for ``during`` = "readback": since the first read-back),
+    ``seconds`` from the call to its end, ``two_primaries_seconds`` how long both nodes were Primary for it.
+    ``downtime_ms``, ``iterations`` and ``transferred_bytes`` are QEMU's figures as libvirt hands them on, or None.
+    ``throttle_percent`` is how far auto-converge slowed the guest down at most.  ``message`` is that of libvirt, QEMU
+    or DRBD when it did not complete.
     """
 
     number: int
@@ -190,11 +194,11 @@ class Migration:
     throttle_percent: int | None = None
     two_primaries_seconds: float = 0.0
     during: str = "work"
-    words: str = ""
+    message: str = ""
 
 
 @dataclass(frozen=True)
-class Readings:
+class Readback:
     """The guest read the whole device before a migration and after it, and nothing wrote in between.
 
     ``differing`` is what it read differently; ``ownership`` whose that is.  ``before`` and ``after`` are the nodes.
@@ -240,7 +244,7 @@ class Canary:
 
 
 @dataclass(frozen=True)
-class Aftermath:
+class CrashRecovery:
     """What was found after a crash.
 
     Seconds are counted from the crash: until the peer was ``promoted``, until the guest answered again, until the
@@ -257,7 +261,7 @@ class Aftermath:
     differing_blocks: int | None = None
     resynced_kib: int | None = None
     fsck_status: int | None = None
-    fsck_words: str = ""
+    fsck_message: str = ""
     wrong_reads: int = 0
 
 

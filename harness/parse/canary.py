@@ -4,7 +4,7 @@ A line is known by the CRC-32 at its end, which covers the run too: a migration 
 either node writes a file of its own, and an earlier run may have left lines.  Whatever is not whole or not of this run
 is passed over.  Lines may come twice and in any order, as each carries its number.
 
-Each way of writing goes on to its next record only after the kernel said that the one before is safe.  So whoever
+Each write mode goes on to its next record only after the kernel said that the one before is safe.  So whoever
 knows of record S knows that all before it were acknowledged, be it from a line or from a record found on the disk.
 """
 
@@ -18,7 +18,7 @@ from itertools import chain, pairwise, zip_longest
 
 from harness.model import Canary
 
-WAYS = ("fsync", "dsync", "direct")
+WRITE_MODES = ("fsync", "dsync", "direct")
 # How far behind the newest record that is known of, one may have been in flight when everything ended.
 IN_FLIGHT = 3
 EXAMPLES = 10
@@ -28,19 +28,19 @@ EXAMPLES = 10
 class Ack:
     """A record that the kernel called safe.  ``at_ms``: the guest's monotonic clock, in milliseconds."""
 
-    way: str
+    write_mode: str
     number: int
     at_ms: int
 
 
 @dataclass(frozen=True)
 class Failed:
-    """A record that could not be written; its way stopped there."""
+    """A record that could not be written; its write mode stopped there."""
 
-    way: str
+    write_mode: str
     number: int
     errno: int
-    words: str
+    messages: str
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Tick:
 
 
 @dataclass(frozen=True)
-class Forgotten:
+class MemoryMismatch:
     """A record in memory that is not what was put there."""
 
     index: int
@@ -64,28 +64,28 @@ class Forgotten:
 
 @dataclass(frozen=True)
 class Done:
-    """The last word of a canary that was told to stop."""
+    """The last message of a canary that was told to stop."""
 
     checked: int
     wrong: int
 
 
-Word = Ack | Failed | Tick | Forgotten | Done
+Message = Ack | Failed | Tick | MemoryMismatch | Done
 
 
 @dataclass(frozen=True)
-class Heard:
-    """A word, and when the controller got it, in seconds of the controller's monotonic clock."""
+class Received:
+    """A message, and when the controller got it, in seconds of the controller's monotonic clock."""
 
     at: float
-    word: Word
+    message: Message
 
 
 @dataclass(frozen=True)
 class Slot:
     """One slot of a ring that is not all zero: ``ok``, ``wrong`` or ``foreign``; ``number`` as its record says."""
 
-    way: str
+    write_mode: str
     slot: int
     state: str
     number: int = 0
@@ -99,21 +99,21 @@ def sealed(text: str, run: int) -> str:
     return f"{text} {zlib.crc32(f'{run:016x} {text}'.encode()):08x}"
 
 
-def parse_line(line: str, run: int) -> Word | None:
-    """The word in one line (without its newline); None for anything that the canary of ``run`` did not say whole."""
+def parse_line(line: str, run: int) -> Message | None:
+    """The message in one line (without its newline); None for anything that the canary of ``run`` did not say whole."""
     text = line.rpartition(" ")[0]
     if line != sealed(text, run):
         return None
     try:
         match text.split(" "):
-            case ["ack", way, number, at_ms] if way in WAYS:
-                return Ack(way, int(number), int(at_ms))
-            case ["error", way, number, errno, *words] if way in WAYS:
-                return Failed(way, int(number), int(errno), " ".join(words))
+            case ["ack", write_mode, number, at_ms] if write_mode in WRITE_MODES:
+                return Ack(write_mode, int(number), int(at_ms))
+            case ["error", write_mode, number, errno, *messages] if write_mode in WRITE_MODES:
+                return Failed(write_mode, int(number), int(errno), " ".join(messages))
             case ["tick", at_ms, checked, wrong]:
                 return Tick(int(at_ms), int(checked), int(wrong))
             case ["memory", index, expected, found, "checksum-ok" | "checksum-wrong" as checksum]:
-                return Forgotten(int(index), int(expected), int(found), checksum == "checksum-ok")
+                return MemoryMismatch(int(index), int(expected), int(found), checksum == "checksum-ok")
             case ["done", checked, wrong]:
                 return Done(int(checked), int(wrong))
     except ValueError:
@@ -121,9 +121,9 @@ def parse_line(line: str, run: int) -> Word | None:
     return None
 
 
-def heard(lines: Iterable[tuple[float, str]], run: int) -> tuple[Heard, ...]:
-    """The words of ``run`` in ``lines``, each of which is (when it came, the line)."""
-    return tuple(Heard(at, word) for at, line in lines if (word := parse_line(line, run)) is not None)
+def received(lines: Iterable[tuple[float, str]], run: int) -> tuple[Received, ...]:
+    """The messages of ``run`` in ``lines``, each of which is (when it came, the line)."""
+    return tuple(Received(at, message) for at, line in lines if (message := parse_line(line, run)) is not None)
 
 
 def parse_check(text: str, blocks: int) -> tuple[Slot, ...]:
@@ -131,13 +131,13 @@ def parse_check(text: str, blocks: int) -> tuple[Slot, ...]:
     found = []
     for line in text.splitlines():
         match line.split(" "):
-            case [way, slot, "ok" | "wrong" as state, number] if way in WAYS:
-                found.append(Slot(way, int(slot), state, int(number)))
-            case [way, slot, "foreign"] if way in WAYS:
-                found.append(Slot(way, int(slot), "foreign"))
+            case [write_mode, slot, "ok" | "wrong" as state, number] if write_mode in WRITE_MODES:
+                found.append(Slot(write_mode, int(slot), state, int(number)))
+            case [write_mode, slot, "foreign"] if write_mode in WRITE_MODES:
+                found.append(Slot(write_mode, int(slot), "foreign"))
             case _:
                 raise ValueError(f"no slot of a canary's region: {line[:60]!r}")
-        if not 0 <= found[-1].slot < blocks // len(WAYS):
+        if not 0 <= found[-1].slot < blocks // len(WRITE_MODES):
             raise ValueError(f"a canary's region of {blocks} blocks has no such slot: {line[:60]!r}")
     return tuple(found)
 
@@ -145,36 +145,39 @@ def parse_check(text: str, blocks: int) -> tuple[Slot, ...]:
 # --------------------------------------------------------------------------- what it amounts to
 
 
-def report(words: Sequence[Heard], slots: Iterable[Slot], blocks: int, *, survived: bool = False) -> Canary:
-    """What the canary kept and lost: ``words`` it said, ``slots`` found in its region of ``blocks`` afterwards.
+def report(messages: Sequence[Received], slots: Iterable[Slot], blocks: int, *, survived: bool = False) -> Canary:
+    """What the canary kept and lost: ``messages`` it said, ``slots`` found in its region of ``blocks`` afterwards.
 
     Of each slot the newest acknowledged record is looked for; what was there before was overwritten and cannot be
     asked about.  A newer record in its place is fine.  A slot that may have been written when everything ended is
     left out if it holds no whole record: then the old one was being overwritten.  ``survived`` is the caller's
     knowledge; a canary that was stopped in an orderly way survived in any case.
     """
-    rings: dict[str, dict[int, Slot]] = {way: {} for way in WAYS}
+    rings: dict[str, dict[int, Slot]] = {write_mode: {} for write_mode in WRITE_MODES}
     for slot in slots:
-        rings[slot.way][slot.slot] = slot
-    stopped = any(isinstance(one.word, Done) for one in words)
-    judged = {way: _ring(way, words, rings[way], blocks // len(WAYS), stopped) for way in WAYS}
-    forgotten = {one.word: None for one in words if isinstance(one.word, Forgotten)}
-    looks = [one.word for one in words if isinstance(one.word, Tick | Done)]
+        rings[slot.write_mode][slot.slot] = slot
+    stopped = any(isinstance(one.message, Done) for one in messages)
+    judged = {
+        write_mode: _ring(write_mode, messages, rings[write_mode], blocks // len(WRITE_MODES), stopped)
+        for write_mode in WRITE_MODES
+    }
+    forgotten = {one.message: None for one in messages if isinstance(one.message, MemoryMismatch)}
+    looks = [one.message for one in messages if isinstance(one.message, Tick | Done)]
     kinds = (
         [sentence for ring in judged.values() for sentence in ring.lost],
         [sentence for ring in judged.values() for sentence in ring.corrupt],
         [_memory_sentence(one) for one in forgotten],
-        list(dict.fromkeys(_failure_sentence(one.word) for one in words if isinstance(one.word, Failed))),
+        list(dict.fromkeys(_failure_sentence(one.message) for one in messages if isinstance(one.message, Failed))),
         [sentence for ring in judged.values() for sentence in ring.strange],
     )
     in_turn = [sentence for row in zip_longest(*kinds) for sentence in row if sentence is not None]
     return Canary(
-        acknowledged={way: ring.acknowledged for way, ring in judged.items()},
-        lost={way: len(ring.lost) for way, ring in judged.items()},
+        acknowledged={write_mode: ring.acknowledged for write_mode, ring in judged.items()},
+        lost={write_mode: len(ring.lost) for write_mode, ring in judged.items()},
         corrupt=sum(len(ring.corrupt) for ring in judged.values()),
         memory_checked=max((look.checked for look in looks), default=0),
         memory_wrong=max(len(forgotten), *(look.wrong for look in looks), 0),
-        longest_gap_seconds=longest_gap(words),
+        longest_gap_seconds=longest_gap(messages),
         survived=survived or stopped,
         examples=tuple(in_turn[:EXAMPLES]),
     )
@@ -188,11 +191,18 @@ class _Ring:
     strange: list[str]
 
 
-def _ring(way: str, words: Sequence[Heard], found: Mapping[int, Slot], size: int, stopped: bool) -> _Ring:
-    said = max((one.word.number for one in words if isinstance(one.word, Ack) and one.word.way == way), default=0)
+def _ring(write_mode: str, messages: Sequence[Received], found: Mapping[int, Slot], size: int, stopped: bool) -> _Ring:
+    said = max(
+        (
+            one.message.number
+            for one in messages
+            if isinstance(one.message, Ack) and one.message.write_mode == write_mode
+        ),
+        default=0,
+    )
     newest = max((slot.number for slot in found.values() if slot.state == "ok"), default=0)
     acknowledged = max(said, newest - 1)
-    failed = any(isinstance(one.word, Failed) and one.word.way == way for one in words)
+    failed = any(isinstance(one.message, Failed) and one.message.write_mode == write_mode for one in messages)
     behind = max(said, newest)
     flying = range(behind + 1, behind + 1 + IN_FLIGHT) if failed or not stopped else range(0)
     in_flight = {(number - 1) % size for number in flying}
@@ -204,15 +214,15 @@ def _ring(way: str, words: Sequence[Heard], found: Mapping[int, Slot], size: int
         whole = slot is None or slot.state == "ok"
         if not whole and place in in_flight:
             continue
-        promise = f"{way} record {due} was acknowledged"
+        promise = f"{write_mode} record {due} was acknowledged"
         if slot is not None and slot.state == "wrong":
             ring.corrupt.append(
                 f"{promise}; the record in its slot has a wrong checksum"
                 if due
-                else f"slot {place} of {way} was never acknowledged and holds a record with a wrong checksum"
+                else f"slot {place} of {write_mode} was never acknowledged and holds a record with a wrong checksum"
             )
         elif slot is not None and slot.state == "foreign" and not due:
-            ring.strange.append(f"slot {place} of {way} was never acknowledged and holds something else")
+            ring.strange.append(f"slot {place} of {write_mode} was never acknowledged and holds something else")
         elif due and slot is None:
             ring.lost.append(f"{promise}; its slot is empty")
         elif due and slot is not None and slot.state == "foreign":
@@ -222,7 +232,7 @@ def _ring(way: str, words: Sequence[Heard], found: Mapping[int, Slot], size: int
     return ring
 
 
-def _memory_sentence(one: Forgotten) -> str:
+def _memory_sentence(one: MemoryMismatch) -> str:
     checksum = "right" if one.checksum_right else "wrong"
     return (
         f"record {one.index} in memory was of generation {one.expected}; "
@@ -231,31 +241,31 @@ def _memory_sentence(one: Forgotten) -> str:
 
 
 def _failure_sentence(one: Failed) -> str:
-    return f"{one.way} record {one.number} could not be written: {one.words or f'errno {one.errno}'}"
+    return f"{one.write_mode} record {one.number} could not be written: {one.messages or f'errno {one.errno}'}"
 
 
-def longest_gap(words: Iterable[Heard]) -> float:
+def longest_gap(messages: Iterable[Received]) -> float:
     """The longest time in seconds in which no record became safe, or in which there was no sign of life at all.
 
     The guest's clock stands still while the guest is paused, as it is at the end of a migration, and the controller's
     clock also counts how long a line was under way.  So both are used: a line was said no later than any line behind
     it came, less the time that passed between the two in the guest.  A pause makes all lines behind it late; a delay
-    on the way makes only some lines late, and does not count.  A way that failed is at its end, not in a gap.
+    on the way makes only some lines late, and does not count.  A write mode that failed is at its end, not in a gap.
     """
     first: dict[Ack | Tick, float] = {}
     failed = set()
-    for one in words:
-        if isinstance(one.word, Ack | Tick):
-            first[one.word] = min(one.at, first.get(one.word, math.inf))
-        elif isinstance(one.word, Failed):
-            failed.add(one.word.way)
+    for one in messages:
+        if isinstance(one.message, Ack | Tick):
+            first[one.message] = min(one.at, first.get(one.message, math.inf))
+        elif isinstance(one.message, Failed):
+            failed.add(one.message.write_mode)
     acks: list[float] = []
     ticks: list[float] = []
     late = math.inf
-    for word in sorted(first, key=lambda word: (-word.at_ms, first[word])):
-        late = min(late, first[word] - word.at_ms / 1000)
-        (acks if isinstance(word, Ack) else ticks).append(word.at_ms / 1000 + late)
+    for message in sorted(first, key=lambda message: (-message.at_ms, first[message])):
+        late = min(late, first[message] - message.at_ms / 1000)
+        (acks if isinstance(message, Ack) else ticks).append(message.at_ms / 1000 + late)
     # Both begin with the latest.  Work that never went on again lasts until the last sign of life.
-    until = [ticks[0]] if ticks and acks and ticks[0] > acks[0] and not failed.issuperset(WAYS) else []
+    until = [ticks[0]] if ticks and acks and ticks[0] > acks[0] and not failed.issuperset(WRITE_MODES) else []
     gaps = (after - before for after, before in chain(pairwise(until + acks), pairwise(ticks)))
     return max(gaps, default=0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from harness.model import Arm, Protocol
+from harness.model import Protocol, ReplicationProfile
 
 _TOKEN = re.compile(r'#[^\n]*|"((?:[^"\\]|\\.)*)"|([{};])|([^\s{};"#]+)', re.DOTALL)
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
@@ -38,8 +38,8 @@ def net_options(show: str) -> dict[str, str]:
     return options
 
 
-def arm_of(show: str, disable_sendpage: str, scatter_gather: bool | None) -> Arm:
-    """The arm that is really in force, from the output of ``drbdsetup show RESOURCE``.
+def profile_of(show: str, disable_sendpage: str, scatter_gather: bool | None) -> ReplicationProfile:
+    """The replication that is really in force, from the output of ``drbdsetup show RESOURCE``.
 
     ``disable_sendpage`` is the text of ``/sys/module/drbd/parameters/disable_sendpage``, empty where there is none.
     ``scatter_gather``: of the replication NICs; None (not known) counts as on.  ``two_primaries`` is whether DRBD would
@@ -49,7 +49,7 @@ def arm_of(show: str, disable_sendpage: str, scatter_gather: bool | None) -> Arm
     if not re.search(r"^\s*resource\s", show, re.MULTILINE):
         raise ValueError(f"drbdsetup shows no resource: {show.strip()!r}")
     options = net_options(show)
-    return Arm(
+    return ReplicationProfile(
         protocol=Protocol(options.get("protocol", "C")),
         integrity=options.get("data-integrity-alg", ""),
         disable_sendpage=_yes("disable_sendpage", disable_sendpage.strip()),

@@ -1,4 +1,4 @@
-"""What DRBD and the kernel wrote to the kernel log: online verify, digests, split brain, trouble.
+"""What DRBD and the kernel wrote to the kernel log: online verify, digests, split brain, error.
 
 Understands the records of ``/dev/kmsg`` and the lines that ``dmesg`` prints.  DRBD starts its lines with
 ``block drbd0: `` (8.4 up to Linux 6.1), ``drbd r0/0 drbd0: `` (8.4 on 6.12) or ``drbd r0/0 drbd0 nodeb: `` (9).
@@ -186,9 +186,9 @@ def _writes(pattern: re.Pattern[str], lines: Iterable[KernelLine], minor: int) -
     return tuple(Extent(int(m[1]), int(m[2]) // SECTOR_BYTES) for m in found if m)
 
 
-# --------------------------------------------------------------------------- trouble
+# --------------------------------------------------------------------------- error
 
-_TROUBLE = re.compile(
+_ERRORS = re.compile(
     r"^WARNING: (?!.*(?:Spectre|eBPF))|\bBUG\b|\bOops\b|\bCall Trace:|\bKernel panic\b|\bgeneral protection\b"
     r"|\bblocked for more than \d|\bsoft lockup - |\bhard LOCKUP\b|\bdetected (?:expedited )?stall"
     r"|\bI/O error\b(?!.*\bdev(?:ice)? (?:fd|sr)\d)|\bLocal IO failed\b|\bEXT4-fs error \("
@@ -197,14 +197,14 @@ _TROUBLE = re.compile(
 )
 
 
-def trouble(lines: Iterable[KernelLine]) -> tuple[str, ...]:
-    """The lines that say the kernel itself, its memory or a disk was in trouble, word for word.
+def error_lines(lines: Iterable[KernelLine]) -> tuple[str, ...]:
+    """The lines that say the kernel itself, its memory or a disk was in error, word for word.
 
     Left out on purpose: what a boot says about the processor's weaknesses, and drives without a medium.
     """
-    return tuple(line.text for line in lines if is_trouble(line.text))
+    return tuple(line.text for line in lines if is_error(line.text))
 
 
-def is_trouble(text: str) -> bool:
-    """Whether one line, without its time, is what :func:`trouble` looks for."""
-    return _TROUBLE.search(text) is not None
+def is_error(text: str) -> bool:
+    """Whether one line, without its time, is what :func:`error` looks for."""
+    return _ERRORS.search(text) is not None

@@ -19,14 +19,14 @@ from harness.engine.disturbances import migrations
 from harness.engine.session import Session, inconclusive
 from harness.engine.trial import Trial
 from harness.errors import HarnessError, UsageError
-from harness.filesystems.ownership import unknown
+from harness.filesystems.base import unknown
 from harness.guest.domain import AttachedDisk, Guest
 from harness.lab.base import Lab
 from harness.model import Cell, ClientKind, Evidence, Migration, Result, Verdict, VerdictKind, Work
 from harness.pytest_plugin.pytest_run import Front, result_text
 from harness.render.fio_job import Job, Option
 from harness.util.resources import matrices as matrices_dir
-from harness.workloads.base import WORKLOADS
+from harness.workloads import WORKLOADS
 from harness.workloads.fio_runner import FioRun, run_fio
 
 _FRONT = pytest.StashKey[Front]()
@@ -57,9 +57,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "cell(**keys): the cell of a test of your own, with the keys of a matrix entry")
     config.addinivalue_line("markers", "lab: needs a lab with real DRBD")
     try:
-        config.stash[_FRONT] = Front.of(config, matrices_dir(), frozenset(WORKLOADS))
-    except HarnessError as trouble:
-        raise pytest.UsageError(str(trouble)) from None
+        config.stash[_FRONT] = Front.of(config, matrices_dir(), WORKLOADS)
+    except HarnessError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -73,9 +73,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     front = metafunc.config.stash[_FRONT]
     try:
         own = [cell for mark in reversed(marks) for cell in _own_cells(mark, metafunc.definition.originalname)]
-    except UsageError as trouble:
+    except UsageError as error:
         # Said when everything is collected: raised from here it would come with a traceback of pytest's own.
-        front.wrong.append(f"{metafunc.definition.nodeid}: {trouble}")
+        front.wrong.append(f"{metafunc.definition.nodeid}: {error}")
         own = []
     cells = own if marks else front.cells
     metafunc.parametrize("cell", cells, ids=[cell.id for cell in cells])
@@ -88,8 +88,8 @@ def _own_cells(mark: pytest.Mark, test: str) -> list[Cell]:
             f"the cell marker of {test}: '{happening}' happens to the harness's own workloads only; "
             "a test of your own moves its guest with the fixture 'migrate'"
         )
-    entry = {"workload": "idle", **mark.kwargs}
-    cells = matrices.cells_from(entry, frozenset(WORKLOADS), f"the cell marker of {test}")
+    entry = {"workload": "no-writes", **mark.kwargs}
+    cells = matrices.cells_from(entry, WORKLOADS, f"the cell marker of {test}")
     return [replace(cell, workload=name, control=None) for cell in cells]
 
 
@@ -164,8 +164,8 @@ class OwnTrial:
             try:
                 try:
                     self.trial.release()
-                except HarnessError as trouble:
-                    self.trial.fail(trouble)
+                except HarnessError as error:
+                    self.trial.fail(error)
                     self.trial.rescue()
                 conclude(
                     self.trial, lambda _site, blocks: unknown(blocks, "the test's own data"), "the test's own work"
@@ -188,15 +188,15 @@ def own_trial(request: pytest.FixtureRequest, drbd_run: Session, cell: Cell) -> 
                 own.trial.take_host()
             else:
                 own.trial.take_guest(drbd_run.guest)
-            own.trial.widen()
+            own.trial.apply_delays()
             own.trial.note(work=Work(0.0, notes=("the test's own work",)))
-        except HarnessError as trouble:
-            own.trial.fail(trouble)
+        except HarnessError as error:
+            own.trial.fail(error)
             own.trial.rescue()
             own.conclude()
             raise
-        except BaseException as trouble:
-            own.trial.fail(trouble)
+        except BaseException as error:
+            own.trial.fail(error)
             own.trial.keep_logs()
             own.trial.rescue()
             own.trial.finish()
@@ -277,8 +277,8 @@ def cell_result(request: pytest.FixtureRequest, drbd_run: Session, cell: Cell) -
     front = request.config.stash[_FRONT]
     try:
         result = front.finished(cell) or drbd_run.play(cell)
-    except HarnessError as trouble:
-        result = inconclusive(cell, str(trouble))
+    except HarnessError as error:
+        result = inconclusive(cell, str(error))
     request.node.stash[_RESULT] = result
     assert result.verdict is not None
     if result.verdict.kind is VerdictKind.INCONCLUSIVE:
@@ -336,8 +336,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         session.exitstatus = front.exit_status(session)
         try:
             front.write_report()
-        except HarnessError as trouble:
-            print(f"\n{trouble}", file=sys.stderr)
+        except HarnessError as error:
+            print(f"\n{error}", file=sys.stderr)
             session.exitstatus = session.exitstatus or 2
 
 

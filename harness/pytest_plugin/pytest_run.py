@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,7 +55,7 @@ class Front:
             self._finished = {result.cell.id: result for result in judged_results(resumed) if conclusive(result)}
 
     @classmethod
-    def of(cls, config: pytest.Config, search: Path, workloads: Collection[str]) -> Front:
+    def of(cls, config: pytest.Config, search: Path, workloads: matrices.Workloads) -> Front:
         """From the options; whatever is wrong with them is a :class:`~harness.errors.UsageError`."""
         if which := config.getoption("--resume"):
             given = [name for name in ("matrix", *LAB_OPTIONS) if config.getoption(f"--{name.replace('_', '-')}")]
@@ -68,6 +68,8 @@ class Front:
         _LAB_OPTIONS.validate_python(_asked(config))
         if name := config.getoption("--matrix"):
             matrix = matrices.load(name, workloads, search)
+            for line in matrix.deprecated:
+                config.issue_config_time_warning(pytest.PytestDeprecationWarning(line), stacklevel=2)
             return cls(config, matrices.with_controls(matrix.cells), matrix.name, None)
         return cls(config, (), "", None)
 

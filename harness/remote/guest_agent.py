@@ -58,13 +58,13 @@ class GuestAgent:
                 with self._turn:
                     answer = libvirt_qemu.qemuAgentCommand(self._domain(), json.dumps(request), timeout, 0)
                 return json.loads(answer)["return"]
-            except libvirt.libvirtError as trouble:
+            except libvirt.libvirtError as error:
                 # libvirt waits 5 s for an agent to find its feet before it sends the command: a guest in a storm, or
                 # just arrived on another node, may need longer, and a command that was not sent may be sent again.
-                unsent = _UNSENT in str(trouble)
+                unsent = _UNSENT in str(error)
                 if unsent and time.monotonic() < patience and self.active():
                     continue
-                raise LostGuestError(f"the agent of {self.host} did not do {command}: {trouble}") from None
+                raise LostGuestError(f"the agent of {self.host} did not do {command}: {error}") from None
 
     def wait_ready(self, deadline: Deadline) -> None:
         """Wait until the agent answers."""

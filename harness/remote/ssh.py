@@ -19,7 +19,7 @@ from harness.remote.stream import LineStream
 # On top of the bound the command itself has, for a slow node to deliver what it said.
 GRACE_SECONDS = 15.0
 KEEPALIVE_SECONDS = 5
-_TROUBLE = (paramiko.SSHException, OSError, EOFError)
+_ERRORS = (paramiko.SSHException, OSError, EOFError)
 
 
 class SshRunner:
@@ -52,9 +52,9 @@ class SshRunner:
                         self._address[0], self._address[1], username=self._user, key_filename=str(self._key),
                         allow_agent=False, look_for_keys=False, timeout=10, banner_timeout=30, auth_timeout=30,
                     )  # fmt: skip
-        except _TROUBLE as trouble:
+        except _ERRORS as error:
             client.close()
-            raise LostNodeError(f"no ssh to {self.host} at {self._address[0]}:{self._address[1]}: {trouble}") from None
+            raise LostNodeError(f"no ssh to {self.host} at {self._address[0]}:{self._address[1]}: {error}") from None
         transport = client.get_transport()
         if transport is not None:
             transport.set_keepalive(KEEPALIVE_SECONDS)
@@ -63,7 +63,7 @@ class SshRunner:
     def close(self) -> None:
         """End all streams and the connection."""
         for channel in self._streams:
-            with contextlib.suppress(*_TROUBLE):
+            with contextlib.suppress(*_ERRORS):
                 channel.close()
         if self._client is not None:
             self._client.close()
@@ -78,8 +78,8 @@ class SshRunner:
                 raise LostNodeError(f"the ssh connection to {self.host} was lost")
             try:
                 return transport.open_session(timeout=30)
-            except _TROUBLE as trouble:
-                raise LostNodeError(f"{self.host} does not open an ssh session: {trouble}") from None
+            except _ERRORS as error:
+                raise LostNodeError(f"{self.host} does not open an ssh session: {error}") from None
 
     def run(
         self, argv: Sequence[str], *, stdin: str | None = None, timeout: float = 60, ok: Collection[int] = (0,)
@@ -102,10 +102,10 @@ class SshRunner:
             if not channel.status_event.wait(GRACE_SECONDS):
                 raise LostNodeError(f"'{argv[0]}' on {self.host} gave no status within {timeout:.0f} s")
             status = channel.recv_exit_status()
-        except _TROUBLE as trouble:
-            raise LostNodeError(f"'{argv[0]}' on {self.host} was cut off: {trouble or 'no answer'}") from None
+        except _ERRORS as error:
+            raise LostNodeError(f"'{argv[0]}' on {self.host} was cut off: {error or 'no answer'}") from None
         finally:
-            with contextlib.suppress(*_TROUBLE):
+            with contextlib.suppress(*_ERRORS):
                 channel.close()
         seconds = time.monotonic() - began
         if status in (124, 137) and seconds >= timeout:
@@ -127,17 +127,17 @@ class SshRunner:
         channel = self._channel()
         try:
             channel.exec_command(shlex.join(argv))
-        except _TROUBLE as trouble:
-            raise LostNodeError(f"cannot stream '{argv[0]}' on {self.host}: {trouble}") from None
+        except _ERRORS as error:
+            raise LostNodeError(f"cannot stream '{argv[0]}' on {self.host}: {error}") from None
         self._streams.append(channel)
         threading.Thread(target=_pump, args=(channel, stream), name=stream.name, daemon=True).start()
         return stream
 
 
-def _passes(trouble: BaseException) -> bool:
+def _passes(error: BaseException) -> bool:
     """Whether it may be different in a moment: a wrong key will not become right, a starting sshd will start."""
     final = (paramiko.BadHostKeyException, paramiko.AuthenticationException)
-    return isinstance(trouble, _TROUBLE) and not isinstance(trouble, final)
+    return isinstance(error, _ERRORS) and not isinstance(error, final)
 
 
 def _drain(receive: Callable[[int], bytes], into: bytearray) -> None:
@@ -153,8 +153,8 @@ def _pump(channel: paramiko.Channel, stream: LineStream) -> None:
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
                 stream.append(line.decode(errors="replace"))
-    except _TROUBLE as trouble:
-        why = str(trouble) or type(trouble).__name__
+    except _ERRORS as error:
+        why = str(error) or type(error).__name__
     if rest:
         stream.append(rest.decode(errors="replace"))
     stream.end(why)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from harness.model import Alarms, Arm, Evidence, Result, SplitBrain
-from harness.report.descriptions import arm_order, arm_words, state_words
+from harness.model import Alarms, Evidence, ReplicationProfile, Result, SplitBrain
+from harness.report.descriptions import replication_order, replication_text, state_text
 from harness.report.formatting import blocks_size, count, percent, plural, seconds, size
 from harness.report.grid import Grid, Slot, counted, grid
 from harness.report.table import SIGNS, differing_blocks, style_of
@@ -27,27 +27,39 @@ def alarm_grid(results: Sequence[Result], names: Sequence[str]) -> Grid | None:
         alarms = alarms_of(result)
         if alarms is None:
             continue
-        other = by_id.get(_without_digest(result)) if result.cell.arm.integrity else None
+        other = by_id.get(_without_digest(result)) if result.cell.replication.integrity else None
         beside = Slot() if other is None else _ending(results[other], names[other])
-        known = (Slot(result.cell.id, anchor=name), Slot(alarms.algorithm or "none"), Slot(result.cell.arm.protocol))
+        known = (
+            Slot(result.cell.id, anchor=name),
+            Slot(alarms.algorithm or "none"),
+            Slot(result.cell.replication.protocol),
+        )
         rows.append((*known, *_alarmed(alarms), _ending(result), beside))
     return grid("DRBD's own alarms", ALARM_COLUMNS, rows)
 
 
-def arm_grid(results: Sequence[Result], names: Sequence[str]) -> Grid | None:
-    """The cells that differ in nothing but their arm, one below the other.  None: there are none."""
+def replication_grid(results: Sequence[Result], names: Sequence[str]) -> Grid | None:
+    """The cells that differ in nothing but their replication, one below the other.  None: there are none."""
     groups: dict[str, list[tuple[Result, str]]] = {}
     for result, name in zip(results, names, strict=True):
         if result.cell.control is None:
-            groups.setdefault(replace(result.cell, arm=Arm()).id, []).append((result, name))
+            groups.setdefault(replace(result.cell, replication=ReplicationProfile()).id, []).append((result, name))
     rows = []
     for cell_id, group in groups.items():
-        if len({result.cell.arm for result, _ in group}) < 2:
+        if len({result.cell.replication for result, _ in group}) < 2:
             continue
-        ordered = sorted(group, key=lambda one: arm_order(one[0].cell.arm))
+        ordered = sorted(group, key=lambda one: replication_order(one[0].cell.replication))
         for number, (result, name) in enumerate(ordered):
-            rows.append((Slot("" if number else cell_id), *_arm(result, name)))
-    columns = ("But for the arm", "Arm", "Verdict", "Differing", "Exposed", "Read differently", "Lost records")
+            rows.append((Slot("" if number else cell_id), *_replication(result, name)))
+    columns = (
+        "But for the replication",
+        "ReplicationProfile",
+        "Verdict",
+        "Differing",
+        "Exposed",
+        "Read differently",
+        "Lost records",
+    )
     return grid("The arms of replication", columns, rows)
 
 
@@ -98,7 +110,7 @@ def alarm_rows(evidence: Evidence) -> list[Row]:
 
 
 def _without_digest(result: Result) -> str:
-    return replace(result.cell, arm=replace(result.cell.arm, integrity="")).id
+    return replace(result.cell, replication=replace(result.cell.replication, integrity="")).id
 
 
 def _alarmed(alarms: Alarms) -> tuple[Slot, ...]:
@@ -114,15 +126,15 @@ def _alarmed(alarms: Alarms) -> tuple[Slot, ...]:
     )
 
 
-def _arm(result: Result, name: str) -> tuple[Slot, ...]:
+def _replication(result: Result, name: str) -> tuple[Slot, ...]:
     verdict, evidence = result.verdict, result.evidence
-    readings, canary = (evidence.readings, evidence.canary) if evidence else (None, None)
+    readback, canary = (evidence.readback, evidence.canary) if evidence else (None, None)
     return (
-        Slot(arm_words(result.cell.arm), anchor=name),
+        Slot(replication_text(result.cell.replication), anchor=name),
         Slot(verdict.kind, style_of(verdict.kind), SIGNS[verdict.kind]) if verdict else Slot("not run", "soft"),
         Slot(count(differing_blocks(result)) if verdict else ""),
         Slot(count(verdict.exposed_blocks) if verdict else ""),
-        counted(readings.differing_blocks, plural(readings.differing_blocks, "block")) if readings else Slot(),
+        counted(readback.differing_blocks, plural(readback.differing_blocks, "block")) if readback else Slot(),
         counted(canary.total_lost, count(canary.total_lost)) if canary else Slot(),
     )
 
@@ -159,7 +171,7 @@ def _split(split: SplitBrain) -> str:
     after, differed = split.after_seconds, split.differing_blocks
     parts = [
         "no digest failure before it" if after is None else f"after {seconds(after)}",
-        *(f"{node}: {state_words(state)}" for node, state in split.states.items()),
+        *(f"{node}: {state_text(state)}" for node, state in split.states.items()),
         "" if differed is None else f"{plural(differed, 'block')} differed then",
         f"the data of {split.victim} given up" if split.victim else "",
         "repaired" if split.repaired else "not repaired",
@@ -176,7 +188,7 @@ def _split_rows(split: SplitBrain | None) -> list[Row]:
             "Split brain",
             "no digest failure before it" if after is None else f"{seconds(after)} after the first failure",
         ),
-        *((f"Said {node}", state_words(state)) for node, state in split.states.items()),
+        *((f"Said {node}", state_text(state)) for node, state in split.states.items()),
         ("Differing then", "" if split.differing_blocks is None else blocks_size(split.differing_blocks)),
         ("Data given up", f"that of {split.victim}" if split.victim else ""),
         ("Repaired", "yes" if split.repaired else "no"),

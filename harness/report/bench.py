@@ -43,9 +43,9 @@ def main() -> int:
     try:
         store = Store.open(chosen.runs, which)
         shares = phase_shares(store.run(), judged_results(store))
-    except HarnessError as trouble:
-        print(f"ci/bench: {trouble}", file=sys.stderr)
-        return trouble.exit_code
+    except HarnessError as error:
+        print(f"ci/bench: {error}", file=sys.stderr)
+        return error.exit_code
     print_phases(shares)
     path = store.directory / "bench.json"
     path.write_text(json.dumps(as_json(shares), indent=1) + "\n")

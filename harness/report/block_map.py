@@ -31,7 +31,7 @@ class Lane:
 
 
 @dataclass(frozen=True)
-class Strip:
+class BlockMap:
     """The whole drawing: its lanes, where its ticks are, and the sentence for those who cannot see it."""
 
     lanes: tuple[Lane, ...]
@@ -40,8 +40,8 @@ class Strip:
     bins: int
 
 
-def strip(evidence: Evidence) -> Strip | None:
-    """The strip of ``evidence``; None where nothing differed or the device's size is not known."""
+def block_map(evidence: Evidence) -> BlockMap | None:
+    """The block_map of ``evidence``; None where nothing differed or the device's size is not known."""
     comparison, verify = evidence.comparison, evidence.verify
     total = evidence.device_blocks or (comparison.blocks if comparison else 0)
     differing = blocks_of(comparison.differing) if comparison else frozenset()
@@ -57,7 +57,7 @@ def strip(evidence: Evidence) -> Strip | None:
         f"of {count(total)}"
     )
     ticks = tuple((bins * part / _TICKS, size(total * BLOCK_BYTES * part // _TICKS)) for part in range(_TICKS + 1))
-    return Strip(drawn, ticks, sentence, bins)
+    return BlockMap(drawn, ticks, sentence, bins)
 
 
 def shown_extents(evidence: Evidence) -> tuple[Extent, ...]:

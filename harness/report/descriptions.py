@@ -1,10 +1,10 @@
-"""A cell, its arm and what happens in it, in words; pure."""
+"""A cell, its replication and what happens in it, in words; pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from harness.model import Arm, Cell, ClientKind, Crash, Fault, Protocol, State
+from harness.model import Cell, ClientKind, Crash, Fault, Protocol, ReplicationProfile, State
 from harness.report.formatting import joined, plural
 
 CRASHES: Mapping[Crash, str] = {
@@ -27,17 +27,17 @@ def describe(cell: Cell) -> str:
     """A cell in words: who writes what, through what, for how long, and what is done to it meanwhile."""
     wide = [
         f"{name} {delay} ms"
-        for name, delay in (("link", cell.widener.link_delay_ms), ("disk", cell.widener.disk_delay_ms))
+        for name, delay in (("link", cell.delays.link_delay_ms), ("disk", cell.delays.disk_delay_ms))
         if delay
     ]
     through = "on the node itself"
     if cell.client is ClientKind.GUEST:
         through = f"in a guest, cache={cell.cache}, aio={cell.aio}, bus={cell.bus}"
     parts = [
-        f"{cell.workload} {through}",
+        f"{cell.workload}{_place(cell)} {through}",
         f"{cell.seconds} s of work",
-        f"widened by {joined(wide)}" if wide else "nothing widened",
-        "" if cell.arm.plain else arm_words(cell.arm),
+        f"delayed by {joined(wide)}" if wide else "nothing delayed",
+        "" if cell.replication.plain else replication_text(cell.replication),
         _migrations(cell),
         CRASHES[cell.crash] if cell.crash else "",
         FAULTS[cell.fault] if cell.fault else "",
@@ -45,24 +45,24 @@ def describe(cell: Cell) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def arm_words(arm: Arm) -> str:
+def replication_text(replication: ReplicationProfile) -> str:
     """How DRBD replicates: the protocol always, the rest where it is not the harness's default."""
     parts = [
-        f"protocol {arm.protocol}",
-        f"digest {arm.integrity}" if arm.integrity else "",
-        "sendpage disabled" if arm.disable_sendpage else "",
-        "" if arm.scatter_gather else "no scatter-gather",
-        "two Primaries" if arm.two_primaries else "",
+        f"protocol {replication.protocol}",
+        f"digest {replication.integrity}" if replication.integrity else "",
+        "sendpage disabled" if replication.disable_sendpage else "",
+        "" if replication.scatter_gather else "no scatter-gather",
+        "two Primaries" if replication.two_primaries else "",
     ]
     return ", ".join(part for part in parts if part)
 
 
-def arm_order(arm: Arm) -> tuple[int, str]:
-    """A key that puts the default arm first and the weaker protocols last."""
-    return -list(Protocol).index(arm.protocol), arm.suffix()
+def replication_order(replication: ReplicationProfile) -> tuple[int, str]:
+    """A key that puts the default replication first and the weaker protocols last."""
+    return -list(Protocol).index(replication.protocol), replication.suffix()
 
 
-def state_words(state: State | None) -> str:
+def state_text(state: State | None) -> str:
     """What DRBD says of the resource; empty where nobody asked it."""
     if state is None:
         return ""
@@ -70,6 +70,11 @@ def state_words(state: State | None) -> str:
         f"{state.connection}, {state.local_role}/{state.peer_role}, {state.local_disk}/{state.peer_disk}, "
         f"{state.replication}"
     )
+
+
+def _place(cell: Cell) -> str:
+    places = [str(kind) for kind in (cell.filesystem, cell.layout) if kind != "raw"]
+    return f" on {' on '.join(places)}" if places else ""
 
 
 def _migrations(cell: Cell) -> str:

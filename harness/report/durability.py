@@ -1,50 +1,61 @@
-"""What the guest read and kept, whatever happened to it: two readings, its records, and what a crash left; pure."""
+"""What the guest read and kept, whatever happened to it: two read-backs, its records, and what a crash left; pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
-from harness.model import CacheMode, Canary, Cell, Evidence, Readings, Result
-from harness.report.descriptions import CRASHES, FAULTS, arm_order, arm_words
+from harness.model import CacheMode, Canary, Cell, Evidence, Readback, Result
+from harness.report.descriptions import CRASHES, FAULTS, replication_order, replication_text
 from harness.report.formatting import blocks_size, count, joined, owners, part_of, plural, row_name, seconds
 from harness.report.grid import Grid, Slot, counted, grid
 from harness.report.migrations import migrations_in_short
 
-_WAYS = ("fsync", "dsync", "direct")
+_WRITE_MODES = ("fsync", "dsync", "direct")
 
 Row = tuple[str, str]
 
 
-def kept_grid(results: Sequence[Result], names: Sequence[str]) -> Grid | None:
-    """One row for each cell that has readings, a canary or an aftermath; ``names`` are the anchors of ``results``."""
+def durability_grid(results: Sequence[Result], names: Sequence[str]) -> Grid | None:
+    """One row for each cell with read-backs, a canary or a crash; ``names`` are the anchors of ``results``."""
     shown = [
         (result, result.evidence, name)
         for result, name in zip(results, names, strict=True)
         if result.evidence is not None and _watched(result.evidence)
     ]
-    ways = _ways(evidence.canary for _, evidence, _ in shown)
+    write_modes = _write_modes(evidence.canary for _, evidence, _ in shown)
     columns = (
-        "Cell", "Happened", "Two readings", *(f"Lost, {way}" for way in ways), "Corrupt records", "Records in memory",
-        "Longest gap", "fsck", "fio's wrong reads", "Promoted after", "Guest answers after", "Rejoined after",
+        "Cell",
+        "Happened",
+        "Two read-backs",
+        *(f"Lost, {mode}" for mode in write_modes),
+        "Corrupt records",
+        "Records in memory",
+        "Longest gap",
+        "fsck",
+        "fio's wrong reads",
+        "Promoted after",
+        "Guest answers after",
+        "Rejoined after",
         "Blocks differing at the crash",
-    )  # fmt: skip
+    )
     rows = [
-        (Slot(result.cell.id, anchor=name), Slot(happened(result)), *_kept(evidence, ways))
+        (Slot(result.cell.id, anchor=name), Slot(happened(result)), *_durability(evidence, write_modes))
         for result, evidence, name in shown
     ]
     return grid("What the guest read and kept", columns, rows)
 
 
 def loss_grid(results: Sequence[Result], names: Sequence[str]) -> Grid | None:
-    """What was acknowledged and lost in a crash: cache mode and arm down, what died across."""
+    """What was acknowledged and lost in a crash: cache mode and replication down, what died across."""
     crashed: dict[Cell, dict[str, Slot]] = {}
     for result, name in zip(results, names, strict=True):
         cell, canary = result.cell, result.evidence.canary if result.evidence else None
         if cell.crash is not None and canary is not None:
-            crashed.setdefault(_uncrashed(cell), {})[cell.crash.value] = _lost(canary, name)
+            crashed.setdefault(_without_crash(cell), {})[cell.crash.value] = _lost(canary, name)
     cells = sorted(crashed, key=_loss_order)
-    labels = [f"{row_name(cell.row)}, {arm_words(cell.arm)}" for cell in cells]
-    # The same cache mode and arm under two workloads need two names.
+    labels = [f"{row_name(cell.row)}, {replication_text(cell.replication)}" for cell in cells]
+    # The same cache mode and replication under two workloads need two names.
     labels = [
         f"{label}, {cell.workload}" if labels.count(label) > 1 else label
         for label, cell in zip(labels, cells, strict=True)
@@ -57,13 +68,13 @@ def loss_grid(results: Sequence[Result], names: Sequence[str]) -> Grid | None:
     return grid("Acknowledged records that a crash lost", columns, rows)
 
 
-def kept_sentence(results: Sequence[Result]) -> str:
+def durability_sentence(results: Sequence[Result]) -> str:
     """Whether the guest lost what it was told is safe, and what else it saw; empty where nobody watched."""
     seen = [result.evidence for result in results if result.evidence is not None and _watched(result.evidence)]
     canaries = [evidence.canary for evidence in seen if evidence.canary is not None]
     parts = [_records(canaries)] if canaries else []
-    if readings := [evidence.readings for evidence in seen if evidence.readings is not None]:
-        parts.append(_two_readings(readings))
+    if readback := [evidence.readback for evidence in seen if evidence.readback is not None]:
+        parts.append(_readback(readback))
     return " ".join(parts)
 
 
@@ -78,18 +89,18 @@ def happened(result: Result) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def readings_rows(evidence: Evidence) -> list[Row]:
-    """The two readings of one cell."""
-    readings = evidence.readings
-    if readings is None:
+def readback_rows(evidence: Evidence) -> list[Row]:
+    """The two read-backs of one cell."""
+    readback = evidence.readback
+    if readback is None:
         return []
     return [
-        ("Read", f"{blocks_size(readings.blocks)} on {readings.before}, then on {readings.after}"),
-        ("Took", seconds(readings.seconds) if readings.seconds else ""),
-        ("Result", "equal" if not readings.differing else f"{plural(readings.differing_blocks, 'block')} differ"),
-        ("Owners", owners(readings.ownership)),
-        ("Found by", readings.ownership.method),
-        ("Names", ", ".join(readings.ownership.names[:20])),
+        ("Read", f"{blocks_size(readback.blocks)} on {readback.before}, then on {readback.after}"),
+        ("Took", seconds(readback.seconds) if readback.seconds else ""),
+        ("Result", "equal" if not readback.differing else f"{plural(readback.differing_blocks, 'block')} differ"),
+        ("Owners", owners(readback.ownership)),
+        ("Found by", readback.ownership.method),
+        ("Names", ", ".join(readback.ownership.names[:20])),
     ]
 
 
@@ -99,7 +110,10 @@ def canary_rows(evidence: Evidence) -> list[Row]:
     if canary is None:
         return []
     return [
-        *((f"Lost of acknowledged, {way}", _lost_of(canary, way)) for way in _ways([canary])),
+        *(
+            (f"Lost of acknowledged, {write_mode}", _lost_of(canary, write_mode))
+            for write_mode in _write_modes([canary])
+        ),
         ("Corrupt records", count(canary.corrupt)),
         ("Records in memory", _memory(canary)),
         ("Longest gap", seconds(canary.longest_gap_seconds)),
@@ -107,9 +121,9 @@ def canary_rows(evidence: Evidence) -> list[Row]:
     ]
 
 
-def aftermath_rows(evidence: Evidence) -> list[Row]:
+def crash_recovery_rows(evidence: Evidence) -> list[Row]:
     """What was found after the crash of one cell."""
-    after = evidence.aftermath
+    after = evidence.crash_recovery
     if after is None:
         return []
     differed = after.differing_blocks
@@ -122,7 +136,7 @@ def aftermath_rows(evidence: Evidence) -> list[Row]:
         ("Differing at the crash", "" if differed is None else blocks_size(differed)),
         ("Resynced", "" if resynced is None else f"{count(resynced)} KiB"),
         ("fsck", _fsck(after.fsck_status)),
-        ("fsck's words", after.fsck_words),
+        ("fsck's words", after.fsck_message),
         ("fio's wrong reads", count(after.wrong_reads)),
     ]
 
@@ -131,15 +145,15 @@ def aftermath_rows(evidence: Evidence) -> list[Row]:
 
 
 def _watched(evidence: Evidence) -> bool:
-    return not (evidence.readings is None and evidence.canary is None and evidence.aftermath is None)
+    return not (evidence.readback is None and evidence.canary is None and evidence.crash_recovery is None)
 
 
-def _kept(evidence: Evidence, ways: Sequence[str]) -> tuple[Slot, ...]:
-    canary, after = evidence.canary, evidence.aftermath
+def _durability(evidence: Evidence, write_modes: Sequence[str]) -> tuple[Slot, ...]:
+    canary, after = evidence.canary, evidence.crash_recovery
     wrong = after.wrong_reads if after else None
     return (
-        _readings(evidence.readings),
-        *(_way(canary, way) for way in ways),
+        _readings(evidence.readback),
+        *(_write_mode(canary, write_mode) for write_mode in write_modes),
         counted(canary.corrupt, count(canary.corrupt)) if canary else Slot(),
         Slot(_memory(canary), "odd" if canary.memory_wrong else "") if canary else Slot(),
         Slot(seconds(canary.longest_gap_seconds)) if canary else Slot(),
@@ -152,38 +166,43 @@ def _kept(evidence: Evidence, ways: Sequence[str]) -> tuple[Slot, ...]:
     )
 
 
-def _readings(readings: Readings | None) -> Slot:
-    if readings is None:
+def _readings(readback: Readback | None) -> Slot:
+    if readback is None:
         return Slot()
-    if not readings.differing:
+    if not readback.differing:
         return Slot("equal", "good")
-    whose = owners(readings.ownership)
-    return Slot(f"{plural(readings.differing_blocks, 'block')} differ{f': {whose}' if whose else ''}", "odd")
+    whose = owners(readback.ownership)
+    return Slot(f"{plural(readback.differing_blocks, 'block')} differ{f': {whose}' if whose else ''}", "odd")
 
 
-def _ways(canaries: Iterable[Canary | None]) -> tuple[str, ...]:
-    used = {way for canary in canaries if canary is not None for way in (*canary.acknowledged, *canary.lost)}
-    return (*(way for way in _WAYS if way in used), *sorted(used.difference(_WAYS)))
+def _write_modes(canaries: Iterable[Canary | None]) -> tuple[str, ...]:
+    used = {
+        write_mode for canary in canaries if canary is not None for write_mode in (*canary.acknowledged, *canary.lost)
+    }
+    return (*(write_mode for write_mode in _WRITE_MODES if write_mode in used), *sorted(used.difference(_WRITE_MODES)))
 
 
-def _way(canary: Canary | None, way: str) -> Slot:
-    if canary is None or (way not in canary.acknowledged and way not in canary.lost):
+def _write_mode(canary: Canary | None, write_mode: str) -> Slot:
+    if canary is None or (write_mode not in canary.acknowledged and write_mode not in canary.lost):
         return Slot()
-    return counted(canary.lost.get(way, 0), _lost_of(canary, way))
+    return counted(canary.lost.get(write_mode, 0), _lost_of(canary, write_mode))
 
 
-def _lost_of(canary: Canary, way: str) -> str:
-    return part_of(canary.lost.get(way, 0), canary.acknowledged.get(way, 0))
+def _lost_of(canary: Canary, write_mode: str) -> str:
+    return part_of(canary.lost.get(write_mode, 0), canary.acknowledged.get(write_mode, 0))
 
 
 def _lost(canary: Canary, name: str) -> Slot:
-    hit = joined(f"{count(number)} {way}" for way, number in _sorted(canary.lost) if number)
+    hit = joined(f"{count(number)} {write_mode}" for write_mode, number in _sorted(canary.lost) if number)
     text = part_of(canary.total_lost, sum(canary.acknowledged.values()))
     return Slot(f"{text}{f' ({hit})' if hit else ''}", "odd" if canary.total_lost else "good", anchor=name)
 
 
 def _sorted(lost: Mapping[str, int]) -> list[tuple[str, int]]:
-    return sorted(lost.items(), key=lambda one: (_WAYS.index(one[0]) if one[0] in _WAYS else len(_WAYS), one[0]))
+    return sorted(
+        lost.items(),
+        key=lambda one: (_WRITE_MODES.index(one[0]) if one[0] in _WRITE_MODES else len(_WRITE_MODES), one[0]),
+    )
 
 
 def _memory(canary: Canary) -> str:
@@ -204,14 +223,17 @@ def _after(passed: float | None) -> str:
     return "" if passed is None else f"{seconds(passed)} after the crash"
 
 
-def _uncrashed(cell: Cell) -> Cell:
+def _without_crash(cell: Cell) -> Cell:
     # Only what names the row: two cells that differ in their lengths or expectations are the same place.
-    return Cell(cell.workload, cell.client, cell.cache, cell.aio, cell.bus, cell.widener, cell.arm)
+    return replace(
+        Cell(cell.workload), client=cell.client, filesystem=cell.filesystem, layout=cell.layout, cache=cell.cache,
+        aio=cell.aio, bus=cell.bus, delays=cell.delays, replication=cell.replication,
+    )  # fmt: skip
 
 
 def _loss_order(cell: Cell) -> tuple[int, tuple[int, str], str]:
     modes = list(CacheMode)
-    return modes.index(cell.cache) if cell.cache in modes else len(modes), arm_order(cell.arm), cell.id
+    return modes.index(cell.cache) if cell.cache in modes else len(modes), replication_order(cell.replication), cell.id
 
 
 # --------------------------------------------------------------------------- the sentence
@@ -232,9 +254,9 @@ def _records(canaries: Sequence[Canary]) -> str:
     return f"{said}{f'; {joined(more)}' if more else ''}."
 
 
-def _two_readings(readings: Sequence[Readings]) -> str:
-    odd = [one for one in readings if one.differing]
+def _readback(readback: Sequence[Readback]) -> str:
+    odd = [one for one in readback if one.differing]
     if not odd:
-        return f"Its two readings of the device were equal in {plural(len(readings), 'cell')}."
+        return f"Its two read-backs of the device were equal in {plural(len(readback), 'cell')}."
     blocks = plural(sum(one.differing_blocks for one in odd), "block")
-    return f"Its two readings of the device differ in {count(len(odd))} of {plural(len(readings), 'cell')}: {blocks}."
+    return f"Its two read-backs of the device differ in {count(len(odd))} of {plural(len(readback), 'cell')}: {blocks}."

@@ -6,7 +6,7 @@ import math
 import unicodedata
 from collections.abc import Iterable
 
-from harness.model import BLOCK_BYTES, Owner, Ownership
+from harness.model import BLOCK_BYTES, BlockOwner, Ownership
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -112,8 +112,8 @@ def sentence(text: str) -> str:
 
 
 def owners(ownership: Ownership) -> str:
-    """Whose the differing blocks are, counted: ``12 live, 918 dead``; empty where nothing was counted."""
-    counted = ((ownership.live, Owner.LIVE), (ownership.dead, Owner.DEAD), (ownership.unknown, Owner.UNKNOWN))
+    """Whose the differing blocks are, counted: ``12 allocated, 918 free``; empty where nothing was counted."""
+    counted = ((getattr(ownership, owner.value), owner) for owner in BlockOwner)
     return ", ".join(f"{count(number)} {owner}" for number, owner in counted if number)
 
 

@@ -11,14 +11,14 @@ from markupsafe import Markup
 
 from harness.model import Control, Result, Run, VerdictKind
 from harness.report import formatting
-from harness.report.alarms import alarm_grid, alarm_sentence, arm_grid
-from harness.report.durability import kept_grid, kept_sentence, loss_grid
+from harness.report.alarms import alarm_grid, alarm_sentence, replication_grid
+from harness.report.durability import durability_grid, durability_sentence, loss_grid
 from harness.report.migrations import migration_grid, migration_sentence, timelines
 from harness.report.phases import PhaseShare, phase_shares
 from harness.report.summary import Answer, Headline, headline, stack_rows, summarize, title_of
 from harness.report.table import SIGNS, Entry, HeatMap, heat_map, style_of
 from harness.report.view import PhaseBar, anchors, sectors, view, views
-from harness.util.atomic_file import write_whole
+from harness.util.atomic_file import write_atomic
 
 MEANINGS = {
     VerdictKind.CLEAN: "nothing found, and the lab could have seen it",
@@ -81,12 +81,12 @@ def render_html(run: Run, results: Sequence[Result], title: str = "") -> str:
             migrations=migration_grid(results, names),
             migrated=migration_sentence(results),
             timelines=timelines(results, names),
-            kept=kept_grid(results, names),
-            kept_said=kept_sentence(results),
+            kept=durability_grid(results, names),
+            kept_said=durability_sentence(results),
             losses=loss_grid(results, names),
             alarms=alarm_grid(results, names),
             alarmed=alarm_sentence(results),
-            arms=arm_grid(results, names),
+            arms=replication_grid(results, names),
             missing_controls=_missing(summary.map),
             stack=stack_rows(run.stack),
             time=[_time(phase) for phase in phase_shares(run, results).phases],
@@ -97,7 +97,7 @@ def render_html(run: Run, results: Sequence[Result], title: str = "") -> str:
 
 def write_html(path: Path, run: Run, results: Sequence[Result], title: str = "") -> None:
     """Write the page to ``path``: whole and synced, or not at all."""
-    write_whole(path, render_html(run, results, title).encode())
+    write_atomic(path, render_html(run, results, title).encode())
 
 
 def heat_map_html(results: Sequence[Result]) -> str:

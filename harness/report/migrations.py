@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from harness.model import Migration, MigrationOutcome, Result
 from harness.report.formatting import count, milliseconds, plural, seconds
 from harness.report.grid import Grid, Slot, grid
-from harness.report.timeline import SIGNS, Timeline, direction, during_work, in_words, timeline
+from harness.report.timeline import SIGNS, Timeline, description, direction, during_work, timeline
 
 TONES: Mapping[MigrationOutcome, str] = {
     MigrationOutcome.COMPLETED: "clean",
@@ -63,7 +63,7 @@ def cell_timeline(result: Result, name: str = "") -> CellTimeline | None:
     if result.evidence is None or not moved:
         return None
     drawn = during_work(moved)
-    others = tuple(f"{in_words(one)} (during the {one.during})" for one in moved if one not in drawn)
+    others = tuple(f"{description(one)} (during the {one.during})" for one in moved if one not in drawn)
     return CellTimeline(result.cell.id, name, timeline(result.evidence), others)
 
 
@@ -113,5 +113,5 @@ def _row(one: Migration) -> tuple[Slot, ...]:
         Slot(f"{one.throttle_percent} %" if one.throttle_percent else ""),
         Slot(seconds(one.two_primaries_seconds) if one.two_primaries_seconds else ""),
         Slot("" if one.during == "work" else one.during),
-        Slot(one.words, "words"),
+        Slot(one.message, "words"),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from harness.judgement.oracles import KIB_PER_BLOCK, together
+from harness.judgement.oracles import KIB_PER_BLOCK, combine
 from harness.model import Evidence, Extent, NodeVerify, blocks_of
 from harness.report.formatting import blocks_size, count, plural, seconds
 
@@ -45,11 +45,11 @@ class Oracles:
 
 def oracles(evidence: Evidence) -> Oracles:
     """The witnesses of ``evidence``.  Verify and comparison must name the same blocks, the counter their number."""
-    agreement, sentence = _together(evidence)
+    agreement, sentence = _agreement(evidence)
     return Oracles((*_verify(evidence), _counter(evidence), _comparison(evidence)), agreement, sentence)
 
 
-def _together(evidence: Evidence) -> tuple[Agreement, str]:
+def _agreement(evidence: Evidence) -> tuple[Agreement, str]:
     verify, comparison, kib = evidence.verify, evidence.comparison, evidence.counter_kib
     complete = verify is not None and verify.complete
     missing = [
@@ -65,7 +65,7 @@ def _together(evidence: Evidence) -> tuple[Agreement, str]:
         return Agreement.INCOMPLETE, f"Not heard to the end: {', '.join(missing)}."
     if verify.skipped_blocks:
         return Agreement.INCOMPLETE, f"Verify skipped {plural(verify.skipped_blocks, 'busy block')}."
-    said = together(evidence)
+    said = combine(evidence)
     if said.dispute is not None:
         return Agreement.DISAGREE, f"{said.dispute[:1].upper()}{said.dispute[1:]}."
     short = f" The kernel log names {count(len(said.named))} of them." if said.unnamed else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from harness.model import Arm, CacheMode, Cell, ClientKind, Observed
+from harness.model import CacheMode, Cell, ClientKind, Observed, ReplicationProfile
 
 
 class Match(StrEnum):
@@ -18,7 +18,7 @@ class Match(StrEnum):
 
 
 @dataclass(frozen=True)
-class Asked:
+class Requested:
     """One property: what was asked, what was seen, and how they match.  ``meaning`` says why it matters."""
 
     what: str
@@ -28,13 +28,13 @@ class Asked:
     meaning: str = ""
 
 
-def asked_and_seen(cell: Cell, seen: Observed) -> tuple[Asked, ...]:
+def requested_and_observed(cell: Cell, seen: Observed) -> tuple[Requested, ...]:
     """Every property of ``cell`` that can be read back, then those that are only noted."""
     guest = _guest(cell.cache, cell, seen) if cell.client is ClientKind.GUEST and cell.cache else ()
-    return (*guest, *_wideners(cell, seen), *_arm(cell.arm, seen.arm), *_noted(seen))
+    return (*guest, *_delays(cell, seen), *_replication(cell.replication, seen.replication), *_noted(seen))
 
 
-def _guest(cache: CacheMode, cell: Cell, seen: Observed) -> tuple[Asked, ...]:
+def _guest(cache: CacheMode, cell: Cell, seen: Observed) -> tuple[Requested, ...]:
     flags = seen.qemu_cache or {}
     wanted = {
         "direct": cache.direct,
@@ -48,7 +48,7 @@ def _guest(cache: CacheMode, cell: Cell, seen: Observed) -> tuple[Asked, ...]:
         if seen.qemu_cache is None or name in names
     ]
     others = tuple(
-        Asked(f"QEMU cache.{name}", "", _word(flags[own]), Match.NOTED)
+        Requested(f"QEMU cache.{name}", "", _word(flags[own]), Match.NOTED)
         for name, own in names.items()
         if name not in wanted
     )
@@ -61,15 +61,15 @@ def _guest(cache: CacheMode, cell: Cell, seen: Observed) -> tuple[Asked, ...]:
     )
 
 
-def _wideners(cell: Cell, seen: Observed) -> tuple[Asked, ...]:
+def _delays(cell: Cell, seen: Observed) -> tuple[Requested, ...]:
     delays = (
-        ("Link delay", cell.widener.link_delay_ms, seen.link_delay_ms),
-        ("Disk delay", cell.widener.disk_delay_ms, seen.disk_delay_ms),
+        ("Link delay", cell.delays.link_delay_ms, seen.link_delay_ms),
+        ("Disk delay", cell.delays.disk_delay_ms, seen.disk_delay_ms),
     )
     return tuple(_same(what, f"{wanted} ms", f"{got} ms") for what, wanted, got in delays if wanted or got)
 
 
-def _arm(wanted: Arm, seen: Arm | None) -> tuple[Asked, ...]:
+def _replication(wanted: ReplicationProfile, seen: ReplicationProfile | None) -> tuple[Requested, ...]:
     if seen is None:
         return ()
     return (
@@ -86,7 +86,7 @@ def _arm(wanted: Arm, seen: Arm | None) -> tuple[Asked, ...]:
     )
 
 
-def _noted(seen: Observed) -> tuple[Asked, ...]:
+def _noted(seen: Observed) -> tuple[Requested, ...]:
     flags = "" if seen.open_flags is None else f"0{seen.open_flags:o}"
     rows = (
         ("Open flags (octal)", flags, "of the descriptor in /proc/PID/fdinfo"),
@@ -95,12 +95,12 @@ def _noted(seen: Observed) -> tuple[Asked, ...]:
         ("stable_writes in the guest", _word(seen.guest_stable_writes), "the guest holds its pages still"),
         ("Scatter-gather on the link", _word(seen.scatter_gather), "off: the network copies, the window is narrower"),
     )
-    return tuple(Asked(what, "", got, Match.NOTED, meaning) for what, got, meaning in rows if got)
+    return tuple(Requested(what, "", got, Match.NOTED, meaning) for what, got, meaning in rows if got)
 
 
-def _same(what: str, wanted: bool | str, got: bool | str | None, meaning: str = "") -> Asked:
+def _same(what: str, wanted: bool | str, got: bool | str | None, meaning: str = "") -> Requested:
     match = Match.UNREAD if got is None else Match.SAME if got == wanted else Match.DIFFERENT
-    return Asked(what, _word(wanted), _word(got), match, meaning)
+    return Requested(what, _word(wanted), _word(got), match, meaning)
 
 
 def _word(value: bool | str | None) -> str:

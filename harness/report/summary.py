@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 
-from harness.model import Control, Result, Run, Stack, VerdictKind
+from harness.model import BlockOwner, Control, Result, Run, Stack, VerdictKind
 from harness.report.formatting import count, joined, plural, row_name
 from harness.report.formatting import sentence as full_stop
 from harness.report.oracles import Agreement, oracles
@@ -166,12 +166,9 @@ def _difference(different: Sequence[Result], tested: Sequence[Result]) -> str:
 
 def _whose(different: Sequence[Result]) -> str:
     owned = [result.evidence.ownership for result in different if result.evidence]
-    live, dead = sum(owner.live for owner in owned), sum(owner.dead for owner in owned)
-    if live and dead:
-        return f", {count(live)} of them live data and {count(dead)} in space nobody uses"
-    if live:
-        return f", {count(live)} of them live data"
-    return f", {count(dead)} of them in space nobody uses" if dead else ""
+    counted = {owner: sum(getattr(one, owner.value) for one in owned) for owner in BlockOwner}
+    named = joined(f"{count(number)} {owner}" for owner, number in counted.items() if number)
+    return f", of them {named}" if named else ""
 
 
 def _no_difference(tested: Sequence[Result]) -> str:

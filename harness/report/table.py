@@ -47,7 +47,7 @@ _ROWS = (*(str(mode) for mode in CacheMode), "host")
 
 _CONTROL_EXPECTATIONS: Mapping[Control, Expectation] = {
     Control.PLANTED: Expectation((VerdictKind.DIVERGED,), "known sectors were changed below DRBD"),
-    Control.MUTATOR: Expectation((VerdictKind.DIVERGED,), "the buffer was changed in flight"),
+    Control.IN_FLIGHT: Expectation((VerdictKind.DIVERGED,), "the buffer was changed in flight"),
     Control.IDLE: Expectation((VerdictKind.CLEAN,), "nobody wrote"),
 }
 
@@ -155,14 +155,14 @@ def figures(result: Result) -> str:
 
 def _wrong(evidence: Evidence) -> list[str]:
     """All that the guest found wrong, each with its number."""
-    canary, readings = evidence.canary, evidence.readings
+    canary, readback = evidence.canary, evidence.readback
     found = (
         (evidence.work.read_back_errors if evidence.work else 0, "wrong read", ""),
-        (evidence.aftermath.wrong_reads if evidence.aftermath else 0, "wrong read", " after the crash"),
+        (evidence.crash_recovery.wrong_reads if evidence.crash_recovery else 0, "wrong read", " after the crash"),
         (canary.total_lost if canary else 0, "record", " lost"),
         (canary.corrupt if canary else 0, "corrupt record", ""),
         (canary.memory_wrong if canary else 0, "record", " wrong in memory"),
-        (readings.differing_blocks if readings else 0, "block", " read differently"),
+        (readback.differing_blocks if readback else 0, "block", " read differently"),
     )
     return [f"{plural(number, noun)}{how}" for number, noun, how in found if number]
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from harness.model import Result, Run, VerdictKind
 from harness.report.alarms import alarm_sentence
-from harness.report.durability import kept_sentence
+from harness.report.durability import durability_sentence
 from harness.report.formatting import clean
 from harness.report.migrations import migration_sentence
 from harness.report.summary import Answer, Line, Summary, stack_rows, summarize, title_of
@@ -98,7 +98,7 @@ def _fitting(table: HeatMap, width: int) -> Iterable[tuple[str, ...]]:
 
 
 def _seen(results: Sequence[Result]) -> Iterable[RenderableType]:
-    said = (migration_sentence(results), kept_sentence(results), alarm_sentence(results))
+    said = (migration_sentence(results), durability_sentence(results), alarm_sentence(results))
     yield from _section("Guest and alarms", [Text(clean(sentence)) for sentence in said if sentence])
 
 

@@ -95,7 +95,7 @@ class Timeline:
 def timeline(evidence: Evidence) -> Timeline | None:
     """The timeline of the migrations during the work of ``evidence``; None where there was none.
 
-    Those around the readings are left out: they have another clock.
+    Those around the readback are left out: they have another clock.
     """
     moved = sorted(during_work(evidence.migrations), key=lambda one: (_span(one.began), one.number))
     if not moved:
@@ -126,7 +126,7 @@ def direction(migration: Migration) -> str:
     return f"{migration.source} \u2192 {migration.target}"
 
 
-def in_words(migration: Migration) -> str:
+def description(migration: Migration) -> str:
     """One migration in a line: its number, direction, outcome, length and downtime."""
     down = "" if migration.downtime_ms is None else f", downtime {milliseconds(migration.downtime_ms)}"
     return f"{migration.number}: {direction(migration)} {migration.outcome}, {seconds(migration.seconds)}{down}"
@@ -153,7 +153,7 @@ def _bar(one: Migration, axis: float, free: float) -> MigrationBar:
     text = str(one.number) if completed else f"{one.number} {SIGNS[one.outcome]}"
     middle = mark.x + mark.width / 2
     label = _label(middle, text) if middle >= free else None
-    return MigrationBar(mark, downtime, completed, label, in_words(one))
+    return MigrationBar(mark, downtime, completed, label, description(one))
 
 
 def _mark(x: float, width: float) -> Mark:
@@ -183,6 +183,6 @@ def _span(value: float) -> float:
 
 
 def _sentence(moved: Sequence[Migration], worked: float) -> str:
-    told = "; ".join(f"{in_words(one)}, began at {seconds(_span(one.began))}" for one in moved[:20])
+    told = "; ".join(f"{description(one)}, began at {seconds(_span(one.began))}" for one in moved[:20])
     more = f"; {len(moved) - 20} more" if len(moved) > 20 else ""
     return f"{f'Work of {seconds(worked)}. ' if worked else ''}Migrations {told}{more}"

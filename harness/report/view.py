@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from urllib.parse import quote
 
-from harness.model import BLOCK_BYTES, Evidence, Extent, Owner, Result, Sample
+from harness.model import BLOCK_BYTES, BlockOwner, Evidence, Extent, Result, Sample
 from harness.report import formatting
 from harness.report.alarms import alarm_rows
-from harness.report.block_map import Strip, shown_extents, strip
-from harness.report.descriptions import describe, state_words
-from harness.report.durability import aftermath_rows, canary_rows, readings_rows
+from harness.report.block_map import BlockMap, block_map, shown_extents
+from harness.report.descriptions import describe, state_text
+from harness.report.durability import canary_rows, crash_recovery_rows, readback_rows
 from harness.report.grid import Grid
 from harness.report.migrations import CellTimeline, cell_timeline, migrations_of
 from harness.report.oracles import Oracles, oracles
-from harness.report.requested_vs_observed import Asked, asked_and_seen
+from harness.report.requested_vs_observed import Requested, requested_and_observed
 from harness.report.table import NOT_RUN, SIGNS, control_expectation, differing_blocks, figures, heat_map, style_of
 
 EXTENTS_SHOWN = 50
@@ -43,7 +43,7 @@ class SampleView:
     """A differing block: where, whose, and both sides."""
 
     title: str
-    owner: Owner
+    owner: BlockOwner
     detail: str
     rows: tuple[HexRow, ...]
 
@@ -63,10 +63,10 @@ class EvidenceView:
 
     link: str
     facts: tuple[Row, ...]
-    asked: tuple[Asked, ...]
+    asked: tuple[Requested, ...]
     exposure: tuple[Row, ...]
     oracles: Oracles
-    strip: Strip | None
+    block_map: BlockMap | None
     ownership: tuple[Row, ...]
     names: tuple[str, ...]
     names_more: int
@@ -77,18 +77,18 @@ class EvidenceView:
     work: tuple[Row, ...]
     repair: tuple[Row, ...]
     phases: tuple[PhaseBar, ...]
-    trouble: tuple[str, ...]
+    kernel_errors: tuple[str, ...]
     failure: tuple[Row, ...]
-    happened: tuple[str, ...]
+    event_log: tuple[str, ...]
     console: tuple[str, ...]
     migrations: Grid | None
     timeline: CellTimeline | None
-    readings: tuple[Row, ...]
+    readback: tuple[Row, ...]
     reread: tuple[Extent, ...]
     reread_more: int
     canary: tuple[Row, ...]
     canary_examples: tuple[str, ...]
-    aftermath: tuple[Row, ...]
+    crash_recovery: tuple[Row, ...]
     alarms: tuple[Row, ...]
     mismatches: tuple[Extent, ...]
     mismatches_more: int
@@ -170,15 +170,15 @@ def evidence_view(evidence: Evidence, result: Result) -> EvidenceView:
     extents = shown_extents(evidence)
     names = evidence.ownership.names
     attempt = replace(result, evidence=evidence)
-    reread = evidence.readings.differing if evidence.readings else ()
+    reread = evidence.readback.differing if evidence.readback else ()
     mismatches = evidence.alarms.mismatches if evidence.alarms else ()
     return EvidenceView(
         link=f"cells/{quote(formatting.clean(evidence.cell.id), safe='')}/{evidence.attempt}/",
         facts=_rows(_facts(evidence)),
-        asked=asked_and_seen(evidence.cell, evidence.observed),
+        asked=requested_and_observed(evidence.cell, evidence.observed),
         exposure=_rows(_exposure(evidence, result)),
         oracles=oracles(evidence),
-        strip=strip(evidence),
+        block_map=block_map(evidence),
         ownership=_rows([("Owners", formatting.owners(evidence.ownership)), ("Found by", evidence.ownership.method)]),
         names=names[:NAMES_SHOWN],
         names_more=max(0, len(names) - NAMES_SHOWN),
@@ -189,18 +189,18 @@ def evidence_view(evidence: Evidence, result: Result) -> EvidenceView:
         work=_rows(_work(evidence)),
         repair=_rows(_repair(evidence)),
         phases=_phases(evidence),
-        trouble=evidence.kernel_trouble,
+        kernel_errors=evidence.kernel_errors,
         failure=_rows(_failure(evidence)),
-        happened=evidence.happened,
-        console=evidence.console_trouble,
+        event_log=evidence.event_log,
+        console=evidence.console_errors,
         migrations=migrations_of(attempt),
         timeline=cell_timeline(attempt),
-        readings=_rows(readings_rows(evidence)),
+        readback=_rows(readback_rows(evidence)),
         reread=reread[:EXTENTS_SHOWN],
         reread_more=max(0, len(reread) - EXTENTS_SHOWN),
         canary=_rows(canary_rows(evidence)),
         canary_examples=evidence.canary.examples if evidence.canary else (),
-        aftermath=_rows(aftermath_rows(evidence)),
+        crash_recovery=_rows(crash_recovery_rows(evidence)),
         alarms=_rows(alarm_rows(evidence)),
         mismatches=mismatches[:MISMATCHES_SHOWN],
         mismatches_more=max(0, len(mismatches) - MISMATCHES_SHOWN),
@@ -241,14 +241,14 @@ def _rows(rows: Sequence[Row]) -> tuple[Row, ...]:
 def _facts(evidence: Evidence) -> list[Row]:
     equal = {True: "equal", False: "not equal", None: ""}[evidence.equal_before]
     return [
-        ("Asked", describe(evidence.cell)),
+        ("Requested", describe(evidence.cell)),
         ("Attempt", str(evidence.attempt)),
         ("Started", evidence.started_at),
         ("Finished", evidence.finished_at),
         ("Lab", evidence.lab),
         ("Device", formatting.blocks_size(evidence.device_blocks) if evidence.device_blocks else ""),
-        ("DRBD before", state_words(evidence.before)),
-        ("DRBD after", state_words(evidence.after)),
+        ("DRBD before", state_text(evidence.before)),
+        ("DRBD after", state_text(evidence.after)),
         ("Replicas before", equal),
         ("Planted", _extents(evidence.planted)),
     ]

@@ -24,7 +24,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from harness.errors import UsageError
 from harness.model import SCHEMA_VERSION, Cell, Evidence, Run, Verdict
-from harness.util.atomic_file import make_directory, sync_directory, write_whole
+from harness.model.aliases import former_id, present_id
+from harness.store.upgrade import upgraded
+from harness.util.atomic_file import make_directory, sync_directory, write_atomic
 
 T = TypeVar("T")
 
@@ -55,18 +57,18 @@ class Attempt:
     def write_raw(self, name: str, content: str | bytes) -> Path:
         """Keep what a machine said, as it said it, and say where."""
         path = self.directory / _safe(name)
-        write_whole(path, content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace"))
+        write_atomic(path, content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace"))
         return path
 
     def save(self, evidence: Evidence) -> None:
         """Keep the evidence, which completes the attempt; the attempt's number is the store's."""
         if evidence.cell.id != self.cell.id:
             raise ValueError(f"evidence of '{evidence.cell.id}' in an attempt at '{self.cell.id}'")
-        write_whole(self.directory / "evidence.json", _dump(replace(evidence, attempt=self.number)))
+        write_atomic(self.directory / "evidence.json", _dump(replace(evidence, attempt=self.number)))
 
     def save_verdict(self, verdict: Verdict) -> None:
         """Keep what was thought of the evidence; it can be judged again at any time."""
-        write_whole(self.directory / "verdict.json", _dump(verdict))
+        write_atomic(self.directory / "verdict.json", _dump(verdict))
 
 
 class Store:
@@ -134,7 +136,7 @@ class Store:
 
     def save_run(self, run: Run) -> None:
         """Keep the run; called again when something about it is known better."""
-        write_whole(self.directory / "run.json", _dump(run))
+        write_atomic(self.directory / "run.json", _dump(run))
 
     # ----------------------------------------------------------------- its cells
 
@@ -195,11 +197,14 @@ class Store:
         return tuple(sentences)
 
     def _cell(self, cell_id: str) -> Path:
-        return self.directory / "cells" / _safe(cell_id)
+        """The cell's folder; in a run of an earlier schema it bears the name the cell had then."""
+        directory = self.directory / "cells" / _safe(cell_id)
+        former = directory.with_name(former_id(cell_id))
+        return former if former.is_dir() and not directory.is_dir() else directory
 
     def _cell_ids(self) -> tuple[str, ...]:
         planned = [cell.id for cell in self.run().cells]
-        kept = sorted(path.name for path in (self.directory / "cells").glob("*") if path.is_dir())
+        kept = sorted(present_id(path.name) for path in (self.directory / "cells").glob("*") if path.is_dir())
         return tuple(dict.fromkeys([*planned, *kept]))
 
     def _numbers(self, cell_id: str) -> list[int]:
@@ -230,7 +235,7 @@ def _load(adapter: TypeAdapter[T], path: Path) -> T:
             f" this version reads up to {SCHEMA_VERSION}"
         )
     try:
-        return adapter.validate_python(found)
+        return adapter.validate_python(upgraded(found))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole"

@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.errors import StoreError
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path``; :class:`StoreError` where that cannot be, and what was there stays.
 
     Also where it is there and could not be made durable.

@@ -12,7 +12,7 @@ from harness.util.deadline import Deadline
 T = TypeVar("T")
 
 
-class Aside(Generic[T]):
+class BackgroundTask(Generic[T]):
     """Begins ``work`` at once.  The thread is a daemon: it never keeps the process from ending."""
 
     def __init__(self, work: Callable[[], T], name: str) -> None:
@@ -25,8 +25,8 @@ class Aside(Generic[T]):
     def _run(self) -> None:
         try:
             self._found.append(self._work())
-        except BaseException as trouble:  # noqa: BLE001 - handed to whoever asks for the result
-            self._trouble = trouble
+        except BaseException as error:  # noqa: BLE001 - handed to whoever asks for the result
+            self._trouble = error
 
     @property
     def running(self) -> bool:

@@ -6,12 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.errors import CommandError, InfrastructureError
+from harness.model import Work
 from harness.parse.fio import FioResult, parse_fio, verify_failures
 from harness.remote.base import Runner
 from harness.render.fio_job import Job, Option, job_file
 
 # fio ends with this after a verify found something else than was written (EILSEQ).
 _WRONG_DATA = 84
+
+
+# So many of fio's sentences about wrong data are kept: enough to see where it begins and what it is.
+MAX_FAILURES = 64
 
 
 @dataclass(frozen=True)
@@ -55,3 +60,13 @@ def run_fio(
     if done.status and not wrong:
         raise CommandError(done.host, argv, done.status, done.stdout, done.stderr)
     return FioRun(result, wrong, done.seconds, done.stdout, done.stderr, failures)
+
+
+def worked(ran: FioRun) -> Work:
+    """A run of fio as evidence: each job's writes (``NAME_write_ios``, ``NAME_write_bytes``), wrong data."""
+    facts: dict[str, float] = {}
+    for job in ran.result.jobs:
+        facts[f"{job.name}_write_ios"] = facts.get(f"{job.name}_write_ios", 0.0) + job.write.ios
+        facts[f"{job.name}_write_bytes"] = facts.get(f"{job.name}_write_bytes", 0.0) + job.write.bytes
+    seconds = max((job.write.runtime_ms for job in ran.result.jobs), default=0) / 1000
+    return Work(seconds or ran.seconds, facts, ran.read_back_errors, ran.failures[:MAX_FAILURES])

@@ -25,12 +25,13 @@ from harness.errors import (
     LostNodeError,
     RefusedError,
 )
-from harness.filesystems.ownership import Owned
+from harness.filesystems import FILESYSTEMS
+from harness.filesystems.base import Offers, OwnedBlock
 from harness.guest.domain import AttachedDisk, Guest
 from harness.lab.base import Lab
 from harness.model import (
     AioMode,
-    Arm,
+    BlockOwner,
     CacheMode,
     Canary,
     Cell,
@@ -38,10 +39,11 @@ from harness.model import (
     Counters,
     DiskBus,
     Evidence,
+    FilesystemKind,
     NodeVerify,
     Observed,
-    Owner,
     Repair,
+    ReplicationProfile,
     Run,
     Sample,
     Stack,
@@ -56,7 +58,7 @@ from harness.remote.stream import LineStream
 from harness.render.drbd_conf import ResourceNode, ResourceSpec
 from harness.store import Store
 from harness.util.deadline import Deadline
-from harness.workloads.base import Recovered, Site, Workload
+from harness.workloads.base import Recovered, Workload, WorkloadTarget
 
 BLOCKS = 32768
 HEALTHY = State("Connected", "Primary", "Secondary", "UpToDate", "UpToDate")
@@ -83,9 +85,9 @@ class Story:
         self.steps.append(step)
         if step in self.when:
             self.when[step]()
-        trouble = self.broken.get(step)
-        if trouble is not None:
-            raise trouble
+        error = self.broken.get(step)
+        if error is not None:
+            raise error
 
 
 def in_order(steps: Sequence[str], *wanted: str) -> bool:
@@ -269,13 +271,13 @@ class FakeResource:
         nodes = (ResourceNode("nodea", self.a.address, "x"), ResourceNode("nodeb", self.b.address, "x"))
         self.net: tuple[tuple[str, str], ...] = ()
         self.spec = ResourceSpec("r0", 0, 7789, nodes)
-        self.arm: Arm | None = Arm()
+        self.replication: ReplicationProfile | None = ReplicationProfile()
         self.blocks = BLOCKS
         self.device = "/dev/drbd0"
         self.major = 8
         self.sent_kib = sent_kib
         self.verified: set[int] = set()
-        self.widened = dict(NARROW)
+        self.delayed = dict(NARROW)
         self.mends = True
         self.ups: list[bool] = []
         self.oos_kib = 0
@@ -286,7 +288,7 @@ class FakeResource:
         self._fresh()
 
     def _fresh(self) -> None:
-        self.arm = Arm()
+        self.replication = ReplicationProfile()
         self.roles = {"nodea": "Primary", "nodeb": "Secondary"}
         self.disks = {"nodea": "UpToDate", "nodeb": "UpToDate"}
         self.links = {"nodea": "Connected", "nodeb": "Connected"}
@@ -295,9 +297,9 @@ class FakeResource:
 
     # ----------------------------------------------------------------------- up and down
 
-    def up(self, *, equal: bool) -> None:
-        self.lab.story(f"up equal={equal}")
-        self.ups.append(equal)
+    def create(self, *, skip_initial_sync: bool) -> None:
+        self.lab.story(f"create skip_initial_sync={skip_initial_sync}")
+        self.ups.append(skip_initial_sync)
         self._fresh()
 
     def down(self) -> None:
@@ -355,7 +357,7 @@ class FakeResource:
     def events(self, node: FakeNode) -> FakeEvents:
         return self._events[node.name]
 
-    def said(self, node: object) -> dict[str, str]:
+    def raw_status(self, node: object) -> dict[str, str]:
         return {"status": "as it is\n"}
 
     def status(self, node: FakeNode | None = None) -> tuple[State, Counters]:
@@ -370,9 +372,9 @@ class FakeResource:
 
     # ----------------------------------------------------------------------- what it does
 
-    def adm(self, node: FakeNode, *words: str, timeout: float = 60.0) -> None:
+    def drbdadm(self, node: FakeNode, *words: str, timeout: float = 60.0) -> None:
         asked = f"{node.name} {' '.join(words)}"
-        self.lab.story(f"adm {asked}")
+        self.lab.story(f"drbdadm {asked}")
         if not node.alive:
             raise LostNodeError(f"{node.name} does not answer")
         if self.refuses.get(asked):
@@ -435,22 +437,22 @@ class FakeResource:
             self.lab.differing, self.verified, self.oos_kib = set(), set(), 0
         return Repair("by hand", 1.0, differing())
 
-    def widen(self, link: int, disk: int, node: FakeNode | None = None) -> None:
+    def apply_delays(self, link: int, disk: int, node: FakeNode | None = None) -> None:
         node = node or self.a
-        self.lab.story(f"widen {link}/{disk}" + ("" if node.name == "nodea" else f" on {node.name}"))
+        self.lab.story(f"apply_delays {link}/{disk}" + ("" if node.name == "nodea" else f" on {node.name}"))
         if not node.alive:
             raise LostNodeError(f"{node.name} does not answer")
-        self.widened[node.name] = (link, disk)
+        self.delayed[node.name] = (link, disk)
 
-    def wideners(self, node: FakeNode | None = None) -> tuple[int, int]:
-        return self.widened[(node or self.a).name]
+    def delays(self, node: FakeNode | None = None) -> tuple[int, int]:
+        return self.delayed[(node or self.a).name]
 
     def break_disk(self, node: FakeNode) -> None:
         self.lab.story(f"break the disk of {node.name}")
         self.disks[node.name] = "Diskless"
 
-    def plant(self, node: FakeNode, extents: object) -> None:
-        self.lab.story(f"plant on {node.name}")
+    def corrupt_below(self, node: FakeNode, extents: object) -> None:
+        self.lab.story(f"corrupt_below on {node.name}")
 
 
 # --------------------------------------------------------------------------- the guest
@@ -489,13 +491,13 @@ class FakeAgent(ScriptedRunner):
 class FakeDomain:
     """As much of a libvirt domain as a migration needs.
 
-    ``trouble`` is what ``migrate3`` raises; it ends at once, or waits for ``ends`` when that is set to an event.
+    ``error`` is what ``migrate3`` raises; it ends at once, or waits for ``ends`` when that is set to an event.
     ``sample`` is what the job's statistics say under way, ``completed`` what they say in the end.
     """
 
     def __init__(self, story: Story, node: FakeNode, agent: FakeAgent | None = None) -> None:
         self.story, self.node, self.agent = story, node, agent
-        self.trouble: BaseException | None = None
+        self.error: BaseException | None = None
         self.ends: threading.Event | None = None
         self.sample: dict[str, object] = {}
         self.completed: dict[str, object] = {"type": 3, "downtime": 34, "memory_iteration": 5}
@@ -511,8 +513,8 @@ class FakeDomain:
         self.held_then.append(self.agent is not None and self.agent.holding > 0)
         if self.ends is not None:
             assert self.ends.wait(20), "nobody let the migration end"
-        if self.trouble is not None:
-            raise self.trouble
+        if self.error is not None:
+            raise self.error
         assert self.becomes is not None, "the test did not say what it becomes"
         return self.becomes
 
@@ -521,7 +523,7 @@ class FakeDomain:
 
     def abortJob(self) -> None:  # noqa: N802 - libvirt's name
         self.story("abort")
-        self.trouble = LibvirtSaid("operation aborted: migration out job: canceled by client")
+        self.error = LibvirtSaid("operation aborted: migration out job: canceled by client")
         if self.abort_ends and self.ends is not None:
             self.ends.set()
 
@@ -574,7 +576,7 @@ class FakeGuest:
         self.story(f"moved to {node.name}")
         self.node, self.domain = node, domain
 
-    def aside(self) -> Any:
+    def monitor_domain(self) -> Any:
         return self.domain
 
     def found_again(self) -> None:
@@ -641,7 +643,7 @@ class FakeWatch:
         self.story("canary stops")
 
     def report(self, runner: object, device: str, *, survived: bool = False) -> Canary:
-        self.story(f"canary heard on {device}")
+        self.story(f"canary received on {device}")
         return replace(self.found, survived=survived)
 
     def said(self) -> str:
@@ -657,9 +659,11 @@ class FakeWatch:
 class Script(Workload):
     """A workload that tells the story; with ``ends`` its work goes on until that is set, and then fails."""
 
-    name = "swap"
+    name = "pressure"
+    needs = frozenset(Offers)
 
     def __init__(self, lab: FakeLab, resource: FakeResource) -> None:
+        super().__init__(FILESYSTEMS[FilesystemKind.SWAP])
         self.lab, self.resource = lab, resource
         self.wrong = 0
         self.leaves: set[int] = set()
@@ -667,10 +671,10 @@ class Script(Workload):
         self.ended_by: BaseException | None = None
         self.recovers = Recovered()
 
-    def prepare(self, site: Site) -> None:
-        self.lab.story(f"prepare {site.device}")
+    def prepare(self, target: WorkloadTarget) -> None:
+        self.lab.story(f"prepare {target.device}")
 
-    def work(self, site: Site, seconds: int) -> Work:
+    def work(self, target: WorkloadTarget, seconds: int) -> Work:
         self.lab.story(f"work {seconds}")
         self.resource.sent_kib += 400
         self.lab.differing |= self.leaves
@@ -681,18 +685,18 @@ class Script(Workload):
             raise self.ended_by
         return Work(float(seconds), {"pages": 5.0}, 1 if self.wrong else 0)
 
-    def quiesce(self, site: Site) -> int:
+    def quiesce(self, target: WorkloadTarget) -> int:
         self.lab.story("quiesce")
         return self.wrong
 
-    def recover(self, site: Site) -> Recovered:
-        self.lab.story(f"recover {site.device}")
+    def recover(self, target: WorkloadTarget) -> Recovered:
+        self.lab.story(f"recover {target.device}")
         return self.recovers
 
-    def owners(self, site: Site, blocks: Iterable[int]) -> Mapping[int, Owned]:
+    def owners(self, target: WorkloadTarget, blocks: Iterable[int]) -> Mapping[int, OwnedBlock]:
         self.lab.story("owners")
-        assert site.device == "/dev/drbd0", "asked on the Primary, when the guest has let go of it"
-        return {block: Owned(Owner.DEAD, "free swap slot") for block in blocks}
+        assert target.device == "/dev/drbd0", "asked on the Primary, when the guest has let go of it"
+        return {block: OwnedBlock(BlockOwner.FREE, "free swap slot") for block in blocks}
 
 
 @dataclass
@@ -707,7 +711,7 @@ class Stage:
     store: Store
 
     @classmethod
-    def over(cls, runs: Path, cell: Cell, guest: Callable[[FakeLab], FakeGuest] | None = None) -> Stage:
+    def of(cls, runs: Path, cell: Cell, guest: Callable[[FakeLab], FakeGuest] | None = None) -> Stage:
         store = Store.create(runs, Run("run1", "quick", "2026-11-23T01:50:03Z", (cell,)))
         lab = FakeLab()
         resource = FakeResource(lab)
@@ -732,4 +736,4 @@ class Stage:
         return (self.trial.attempt.directory / name).read_text()
 
 
-SWAP = Cell("swap", cache=CacheMode.NONE)
+SWAP = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE)

@@ -17,7 +17,7 @@ from fakes import LibvirtSaid
 from harness.errors import CommandError, DeadlineError, LostGuestError
 from harness.remote import guest_agent as module
 from harness.remote.guest_agent import GuestAgent
-from harness.util.background import Aside
+from harness.util.background import BackgroundTask
 from harness.util.deadline import Deadline
 
 
@@ -223,11 +223,11 @@ def test_after_a_migration_the_new_domain_is_asked(domain: Domain) -> None:
 
 
 def test_while_it_is_held_nobody_else_asks_it_and_then_all_go_on(agent: GuestAgent, domain: Domain) -> None:
-    asked = Aside(lambda: agent.run(["true"]), "another")
+    asked = BackgroundTask(lambda: agent.run(["true"]), "another")
     assert asked.ended(20)
     with agent.held():
         before = len(domain.asked)
-        other = Aside(lambda: agent.run(["true"]), "another")
+        other = BackgroundTask(lambda: agent.run(["true"]), "another")
         assert not other.ended(0.05) and len(domain.asked) == before, "its answer would be lost on the way"
         agent.call("guest-ping")
         assert domain.commands()[-1] == "guest-ping", "who holds it may ask"
@@ -237,7 +237,7 @@ def test_while_it_is_held_nobody_else_asks_it_and_then_all_go_on(agent: GuestAge
 def test_whether_it_runs_is_asked_in_turn(agent: GuestAgent) -> None:
     assert agent.active()
     with agent.held():
-        other = Aside(agent.active, "another")
+        other = BackgroundTask(agent.active, "another")
         assert not other.ended(0.05), "two threads over one connection may wait for ever"
         assert agent.active(), "who holds it may ask"
     assert other.result(Deadline.after(20, "the other"))
@@ -256,8 +256,8 @@ def test_the_time_for_which_it_is_held_is_nobodys_fault(
             assert release.wait(20)
 
     domain.pending = 10**6
-    running = Aside(lambda: agent.run(["x"], timeout=0.2), "a command")
-    holding = Aside(hold, "the migration")
+    running = BackgroundTask(lambda: agent.run(["x"], timeout=0.2), "a command")
+    holding = BackgroundTask(hold, "the migration")
     assert holds.wait(20)
     assert not running.ended(0.5), "it has used up its 0.3 s, but not on its own account"
     domain.pending = 0
@@ -269,7 +269,7 @@ def test_the_time_for_which_it_is_held_is_nobodys_fault(
 def test_an_error_while_it_is_held_lets_it_go(agent: GuestAgent) -> None:
     with pytest.raises(ZeroDivisionError), agent.held():
         raise ZeroDivisionError
-    assert Aside(lambda: agent.run(["true"]), "another").result(Deadline.after(20, "it")).status == 0
+    assert BackgroundTask(lambda: agent.run(["true"]), "another").result(Deadline.after(20, "it")).status == 0
 
 
 # --------------------------------------------------------------------------- until it answers

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from harness.errors import DeadlineError, LostGuestError
-from harness.util.background import Aside
+from harness.util.background import BackgroundTask
 from harness.util.deadline import Deadline
 
 
@@ -24,29 +24,29 @@ def test_it_begins_at_once_and_its_result_is_handed_out() -> None:
         assert gate.wait(20)
         return 7
 
-    aside = Aside(work, "the work")
+    task = BackgroundTask(work, "the work")
     assert begun.wait(20), "nobody asked for it"
-    assert aside.running and not aside.ended(0.01)
+    assert task.running and not task.ended(0.01)
     gate.set()
-    assert aside.result(soon()) == 7 and aside.result(soon()) == 7
-    assert aside.ended(0) and not aside.running
+    assert task.result(soon()) == 7 and task.result(soon()) == 7
+    assert task.ended(0) and not task.running
 
 
 def test_a_result_that_says_nothing_is_one() -> None:
-    assert Aside(lambda: None, "the work").result(soon()) is None
+    assert BackgroundTask(lambda: None, "the work").result(soon()) is None
 
 
-@pytest.mark.parametrize("trouble", [LostGuestError("gone"), ValueError("ours"), KeyboardInterrupt()])
-def test_an_error_comes_out_where_the_result_is_asked_for(trouble: BaseException) -> None:
+@pytest.mark.parametrize("error", [LostGuestError("gone"), ValueError("ours"), KeyboardInterrupt()])
+def test_an_error_comes_out_where_the_result_is_asked_for(error: BaseException) -> None:
     def work() -> int:
-        raise trouble
+        raise error
 
-    aside = Aside(work, "the work")
-    assert aside.ended(20), "an error is an end"
+    task = BackgroundTask(work, "the work")
+    assert task.ended(20), "an error is an end"
     for _ in range(2):
-        with pytest.raises(type(trouble)) as caught:
-            aside.result(soon())
-        assert caught.value is trouble
+        with pytest.raises(type(error)) as caught:
+            task.result(soon())
+        assert caught.value is error
 
 
 def test_what_goes_on_for_too_long_is_a_deadline_and_can_be_asked_again() -> None:
@@ -56,17 +56,17 @@ def test_what_goes_on_for_too_long_is_a_deadline_and_can_be_asked_again() -> Non
         assert gate.wait(20)
         return "late"
 
-    aside = Aside(work, "the migration to nodeb")
+    task = BackgroundTask(work, "the migration to nodeb")
     with pytest.raises(DeadlineError, match="the migration to nodeb did not end within"):
-        aside.result(soon(0.02))
+        task.result(soon(0.02))
     gate.set()
-    assert aside.result(soon()) == "late"
+    assert task.result(soon()) == "late"
 
 
 def test_it_never_keeps_the_process_from_ending() -> None:
     gate = threading.Event()
-    aside = Aside(lambda: gate.wait(20), "the one that goes on")
+    task = BackgroundTask(lambda: gate.wait(20), "the one that goes on")
     found = next(thread for thread in threading.enumerate() if thread.name == "the one that goes on")
     assert found.daemon
     gate.set()
-    assert aside.ended(20)
+    assert task.ended(20)

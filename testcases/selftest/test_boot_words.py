@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.lab.nested.boot import last_words
+from harness.lab.nested.boot import last_message
 
 
 @pytest.mark.parametrize(
@@ -22,4 +22,4 @@ from harness.lab.nested.boot import last_words
     ],
 )
 def test_the_reason_before_the_last_line(console: bytes, words: str) -> None:
-    assert last_words(console) == words
+    assert last_message(console) == words

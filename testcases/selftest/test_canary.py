@@ -29,19 +29,19 @@ from harness.model import BLOCK_BYTES, Canary
 from harness.parse.canary import (
     EXAMPLES,
     IN_FLIGHT,
-    WAYS,
+    WRITE_MODES,
     Ack,
     Done,
     Failed,
-    Forgotten,
-    Heard,
+    MemoryMismatch,
+    Message,
+    Received,
     Slot,
     Tick,
-    Word,
-    heard,
     longest_gap,
     parse_check,
     parse_line,
+    received,
     report,
     sealed,
 )
@@ -55,8 +55,8 @@ settings.load_profile("unhurried")
 RUN = 0x1234_5678_9ABC_DEF0
 NUMBERS = st.integers(0, 2**64 - 1)
 LINES = st.one_of(
-    st.builds("ack {} {} {}".format, st.sampled_from(WAYS), NUMBERS, NUMBERS),
-    st.builds("error {} {} {} Input/output error".format, st.sampled_from(WAYS), NUMBERS, st.integers(1, 133)),
+    st.builds("ack {} {} {}".format, st.sampled_from(WRITE_MODES), NUMBERS, NUMBERS),
+    st.builds("error {} {} {} Input/output error".format, st.sampled_from(WRITE_MODES), NUMBERS, st.integers(1, 133)),
     st.builds("tick {} {} {}".format, NUMBERS, NUMBERS, NUMBERS),
     st.builds("memory {} {} {} checksum-{}".format, NUMBERS, NUMBERS, NUMBERS, st.sampled_from(["ok", "wrong"])),
     st.builds("done {} {}".format, NUMBERS, NUMBERS),
@@ -67,13 +67,13 @@ LINES = st.one_of(
 
 
 @pytest.mark.parametrize(
-    ("text", "word"),
+    ("text", "message"),
     [
         ("ack fsync 381 12345", Ack("fsync", 381, 12345)),
         ("error direct 7 5 Input/output error", Failed("direct", 7, 5, "Input/output error")),
         ("tick 200 10 0", Tick(200, 10, 0)),
-        ("memory 12 5 4 checksum-ok", Forgotten(12, 5, 4, True)),
-        ("memory 12 5 4 checksum-wrong", Forgotten(12, 5, 4, False)),
+        ("memory 12 5 4 checksum-ok", MemoryMismatch(12, 5, 4, True)),
+        ("memory 12 5 4 checksum-wrong", MemoryMismatch(12, 5, 4, False)),
         ("done 4096 1", Done(4096, 1)),
         ("ack msync 1 2", None),
         ("ack fsync one 2", None),
@@ -82,8 +82,8 @@ LINES = st.one_of(
         ("chirp", None),
     ],
 )
-def test_a_whole_line_is_a_word_if_it_is_one_of_the_canarys(text: str, word: Word | None) -> None:
-    assert parse_line(sealed(text, RUN), RUN) == word
+def test_a_whole_line_is_a_word_if_it_is_one_of_the_canarys(text: str, message: Message | None) -> None:
+    assert parse_line(sealed(text, RUN), RUN) == message
 
 
 @given(LINES, st.integers(0, 2**64 - 1).filter(lambda run: run != RUN))
@@ -106,7 +106,7 @@ def test_whatever_is_torn_out_of_the_lines_nothing_is_heard_that_was_not_said(
     end = data.draw(st.integers(begin, len(stream)))
     torn = stream[:begin] + stream[end:]
     said = {parse_line(sealed(text, RUN), RUN) for text in texts}
-    assert {one.word for one in heard(((0.0, line) for line in torn.split("\n")), RUN)} <= said
+    assert {one.message for one in received(((0.0, line) for line in torn.split("\n")), RUN)} <= said
 
 
 def test_a_number_that_lost_a_digit_on_the_way_is_not_believed() -> None:
@@ -140,30 +140,34 @@ SIZE = 8
 BLOCKS = 3 * SIZE
 
 
-def acks(way: str, last: int) -> list[Heard]:
-    return [Heard(number / 50, Ack(way, number, number * 20)) for number in range(1, last + 1)]
+def acks(write_mode: str, last: int) -> list[Received]:
+    return [Received(number / 50, Ack(write_mode, number, number * 20)) for number in range(1, last + 1)]
 
 
-def ring(way: str, newest: int, size: int = SIZE) -> dict[int, Slot]:
+def ring(write_mode: str, newest: int, size: int = SIZE) -> dict[int, Slot]:
     """The slots of a ring in which every record up to ``newest`` arrived."""
-    return {(n - 1) % size: Slot(way, (n - 1) % size, "ok", n) for n in range(1, newest + 1)}
+    return {(n - 1) % size: Slot(write_mode, (n - 1) % size, "ok", n) for n in range(1, newest + 1)}
 
 
-def judged(slots: dict[int, Slot], words: Sequence[Heard]) -> Canary:
-    return report(words, slots.values(), BLOCKS)
+def judged(slots: dict[int, Slot], messages: Sequence[Received]) -> Canary:
+    return report(messages, slots.values(), BLOCKS)
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 2)), min_size=3, max_size=3), st.booleans())
 def test_a_disk_that_holds_what_was_promised_lost_nothing(ends: list[tuple[int, int]], stopped: bool) -> None:
-    words = [one for way, (last, _) in zip(WAYS, ends, strict=True) for one in acks(way, last)]
-    # Records that were written and whose acknowledgement did not arrive are there beyond what was promised.
-    slots = [slot for way, (last, more) in zip(WAYS, ends, strict=True) for slot in ring(way, last + more).values()]
-    words += [Heard(9.0, Done(5, 0))] * stopped
-    found = report(words, slots, BLOCKS)
+    messages = [one for write_mode, (last, _) in zip(WRITE_MODES, ends, strict=True) for one in acks(write_mode, last)]
+    # Records that were written and whose acknowledgement did not finish_in_guest are there beyond what was promised.
+    slots = [
+        slot
+        for write_mode, (last, more) in zip(WRITE_MODES, ends, strict=True)
+        for slot in ring(write_mode, last + more).values()
+    ]
+    messages += [Received(9.0, Done(5, 0))] * stopped
+    found = report(messages, slots, BLOCKS)
     assert found.total_lost == found.corrupt == 0 and found.examples == ()
     assert found.survived is stopped
-    for way, (last, more) in zip(WAYS, ends, strict=True):
-        assert last <= found.acknowledged[way] <= last + more
+    for write_mode, (last, more) in zip(WRITE_MODES, ends, strict=True):
+        assert last <= found.acknowledged[write_mode] <= last + more
 
 
 @given(st.integers(1, 40), st.data())
@@ -211,7 +215,7 @@ def test_of_a_slot_that_was_being_written_at_the_end_nothing_is_said(state: str)
         slots = {**ring("fsync", 20), place: Slot("fsync", place, state, 20 + behind)}
         found = judged(slots, acks("fsync", 20))
         assert (found.total_lost, found.corrupt, found.examples) == (0, 0, ())
-        # Also when the last acknowledgements did not arrive: the disk tells how far it had come.
+        # Also when the last acknowledgements did not finish_in_guest: the disk tells how far it had come.
         assert (late := judged(slots, acks("fsync", 17))).total_lost == late.corrupt == 0
 
 
@@ -232,10 +236,10 @@ def test_a_wrong_record_that_nobody_was_writing_is_corrupt() -> None:
 def test_after_an_orderly_end_nothing_was_being_written() -> None:
     place = (21 - 1) % SIZE
     slots = {**ring("fsync", 20), place: Slot("fsync", place, "wrong", 21)}
-    done = [Heard(9.0, Done(9, 0))]
+    done = [Received(9.0, Done(9, 0))]
     assert judged(slots, acks("fsync", 20)).corrupt == 0
     assert judged(slots, [*acks("fsync", 20), *done]).corrupt == 1
-    failed = [Heard(8.0, Failed("fsync", 21, 5, "Input/output error"))]
+    failed = [Received(8.0, Failed("fsync", 21, 5, "Input/output error"))]
     found = judged(slots, [*acks("fsync", 20), *failed, *done])
     assert found.corrupt == 0, "a write that failed leaves what it likes"
     assert found.examples == ("fsync record 21 could not be written: Input/output error",)
@@ -258,26 +262,28 @@ def test_a_damaged_record_where_none_was_acknowledged_is_corrupt() -> None:
 
 
 def test_a_canary_that_was_never_heard_promised_nothing() -> None:
-    assert report([], [], BLOCKS) == Canary(dict.fromkeys(WAYS, 0), dict.fromkeys(WAYS, 0), survived=False)
+    assert report([], [], BLOCKS) == Canary(
+        dict.fromkeys(WRITE_MODES, 0), dict.fromkeys(WRITE_MODES, 0), survived=False
+    )
     assert report([], [], BLOCKS, survived=True).survived
 
 
 def test_lines_of_both_nodes_count_once_in_any_order() -> None:
-    words = [*acks("fsync", 9), *acks("dsync", 9)]
-    words += [Heard(1.0, Forgotten(3, 2, 1, True)), Heard(1.0, Tick(180, 70, 1))]
-    words += [Heard(2.0, Failed("direct", 1, 5, "Input/output error"))]
+    messages = [*acks("fsync", 9), *acks("dsync", 9)]
+    messages += [Received(1.0, MemoryMismatch(3, 2, 1, True)), Received(1.0, Tick(180, 70, 1))]
+    messages += [Received(2.0, Failed("direct", 1, 5, "Input/output error"))]
     slots = [*ring("fsync", 8).values(), *ring("dsync", 9).values()]
-    shuffled = [*words, *words[5:]]
+    shuffled = [*messages, *messages[5:]]
     random.Random(4711).shuffle(shuffled)
-    assert report(shuffled, slots, BLOCKS) == report(words, slots, BLOCKS)
+    assert report(shuffled, slots, BLOCKS) == report(messages, slots, BLOCKS)
 
 
 def test_memory_counts_as_the_last_word_says_or_as_the_lines_say() -> None:
-    ticks = [Heard(1.0, Tick(200, 100, 0)), Heard(2.0, Tick(400, 200, 1))]
+    ticks = [Received(1.0, Tick(200, 100, 0)), Received(2.0, Tick(400, 200, 1))]
     assert report(ticks, [], BLOCKS).memory_checked == 200 and report(ticks, [], BLOCKS).memory_wrong == 1
-    done = [*ticks, Heard(3.0, Done(4500, 3))]
+    done = [*ticks, Received(3.0, Done(4500, 3))]
     assert (found := report(done, [], BLOCKS)).memory_checked == 4500 and found.memory_wrong == 3
-    lines = [Heard(1.0, Forgotten(index, 9, 8, index > 0)) for index in range(3)]
+    lines = [Received(1.0, MemoryMismatch(index, 9, 8, index > 0)) for index in range(3)]
     found = report([*ticks, *lines], [], BLOCKS)
     assert found.memory_wrong == 3, "the tick that would have counted them did not come"
     assert found.examples[0] == (
@@ -287,10 +293,14 @@ def test_memory_counts_as_the_last_word_says_or_as_the_lines_say() -> None:
 
 
 def test_examples_are_few_and_of_every_kind() -> None:
-    words = [*acks("fsync", 30), *acks("dsync", 30), *(Heard(1.0, Forgotten(i, 9, 8, True)) for i in range(20))]
-    words += [Heard(1.0, Failed("direct", 1, 5, "Input/output error"))]
+    messages = [
+        *acks("fsync", 30),
+        *acks("dsync", 30),
+        *(Received(1.0, MemoryMismatch(i, 9, 8, True)) for i in range(20)),
+    ]
+    messages += [Received(1.0, Failed("direct", 1, 5, "Input/output error"))]
     wrong = [Slot("dsync", place, "wrong", 1) for place in range(SIZE)]
-    examples = report(words, wrong, BLOCKS).examples
+    examples = report(messages, wrong, BLOCKS).examples
     assert len(examples) == EXAMPLES
     for kind in ("its slot is empty", "wrong checksum", "in memory", "could not be written"):
         assert any(kind in one for one in examples), kind
@@ -299,8 +309,10 @@ def test_examples_are_few_and_of_every_kind() -> None:
 # --------------------------------------------------------------------------- how long nothing was done
 
 
-def said(times: Sequence[tuple[int, float]], word: Callable[[int], Word] = lambda ms: Tick(ms, 0, 0)) -> list[Heard]:
-    return [Heard(at, word(ms)) for ms, at in times]
+def said(
+    times: Sequence[tuple[int, float]], message: Callable[[int], Message] = lambda ms: Tick(ms, 0, 0)
+) -> list[Received]:
+    return [Received(at, message(ms)) for ms, at in times]
 
 
 STEPS = st.lists(st.integers(1, 3000), min_size=1, max_size=30)
@@ -339,8 +351,8 @@ def test_a_delay_on_the_way_is_no_gap(lines: list[tuple[int, float]]) -> None:
     assert longest_gap(said(in_time)) == pytest.approx(max(step for step, _ in lines[1:]) / 1000, abs=1e-6)
 
 
-def ack(ms: int, way: str = "fsync") -> Word:
-    return Ack(way, ms, ms)
+def ack(ms: int, write_mode: str = "fsync") -> Message:
+    return Ack(write_mode, ms, ms)
 
 
 def test_a_disk_that_stalls_is_a_gap_although_the_canary_ticks_on() -> None:
@@ -354,16 +366,16 @@ def test_a_stall_that_never_ends_lasts_until_the_last_sign_of_life() -> None:
     ticks = said([(ms, ms / 1000) for ms in range(0, 10_001, 200)])
     work = said([(ms, ms / 1000) for ms in range(0, 4000, 20)], ack)
     assert longest_gap([*ticks, *work]) == pytest.approx(10.0 - 3.98)
-    failed = [Heard(4.0, Failed(way, 200, 5, "Input/output error")) for way in WAYS]
+    failed = [Received(4.0, Failed(write_mode, 200, 5, "Input/output error")) for write_mode in WRITE_MODES]
     assert longest_gap([*ticks, *work, *failed]) == pytest.approx(0.2), "they are at their end, not in a gap"
     assert longest_gap([*ticks, *work, *failed[:2]]) == pytest.approx(10.0 - 3.98), "one of them hangs"
 
 
 def test_a_line_that_comes_again_much_later_changes_nothing() -> None:
-    words = said([(ms, ms / 1000) for ms in range(0, 2000, 200)])
-    again = [Heard(one.at + 60, one.word) for one in words]
-    assert longest_gap([*words, *again]) == longest_gap([*again, *words]) == longest_gap(words)
-    assert longest_gap([]) == longest_gap(words[:1]) == 0.0
+    messages = said([(ms, ms / 1000) for ms in range(0, 2000, 200)])
+    again = [Received(one.at + 60, one.message) for one in messages]
+    assert longest_gap([*messages, *again]) == longest_gap([*again, *messages]) == longest_gap(messages)
+    assert longest_gap([]) == longest_gap(messages[:1]) == 0.0
 
 
 # --------------------------------------------------------------------------- the controller's side
@@ -533,7 +545,7 @@ def test_a_last_word_that_does_not_come(
     watch.start(guest, "/dev/vdb")
     monkeypatch.setattr(module, "STOP_SECONDS", 0.05)
     guest.silent = True
-    with pytest.raises(DeadlineError, match="the canary's last word"):
+    with pytest.raises(DeadlineError, match="the canary's last message"):
         watch.stop(guest)
 
 
@@ -676,22 +688,22 @@ class Bird:
         done = self.call("run", "--port", self.port, "--pid-file", self.pid_file, "--mebibytes", 1)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
-    def words(self) -> tuple[Heard, ...]:
-        return heard(((0.0, line) for line in self.port.read_text().split("\n")), RUN)
+    def messages(self) -> tuple[Received, ...]:
+        return received(((0.0, line) for line in self.port.read_text().split("\n")), RUN)
 
-    def wait(self, enough: Callable[[list[Word]], bool]) -> list[Word]:
+    def wait(self, enough: Callable[[list[Message]], bool]) -> list[Message]:
         deadline = time.monotonic() + PATIENCE
-        while not enough(words := [one.word for one in self.words()]):
-            assert time.monotonic() < deadline, words[-5:]
+        while not enough(messages := [one.message for one in self.messages()]):
+            assert time.monotonic() < deadline, messages[-5:]
             time.sleep(0.05)
-        return words
+        return messages
 
     def newest(self) -> int:
-        """The record that every way has reached."""
-        reached = dict.fromkeys(WAYS, 0)
-        for one in self.words():
-            if isinstance(one.word, Ack):
-                reached[one.word.way] = max(reached[one.word.way], one.word.number)
+        """The record that every write_mode has reached."""
+        reached = dict.fromkeys(WRITE_MODES, 0)
+        for one in self.messages():
+            if isinstance(one.message, Ack):
+                reached[one.message.write_mode] = max(reached[one.message.write_mode], one.message.number)
         return min(reached.values())
 
     def end(self, how: signal.Signals) -> None:
@@ -703,11 +715,11 @@ class Bird:
         return parse_check(done.stdout, 3 * PIECE)
 
     def judged(self) -> Canary:
-        return report(self.words(), self.found(), 3 * PIECE)
+        return report(self.messages(), self.found(), 3 * PIECE)
 
-    def flip(self, way: str, slot: int, offset: int) -> None:
+    def flip(self, write_mode: str, slot: int, offset: int) -> None:
         with self.disk.open("r+b") as file:
-            at = (FIRST + WAYS.index(way) * PIECE + slot) * BLOCK_BYTES + offset
+            at = (FIRST + WRITE_MODES.index(write_mode) * PIECE + slot) * BLOCK_BYTES + offset
             file.seek(at)
             byte = file.read(1)[0]
             file.seek(at)
@@ -728,15 +740,15 @@ def bird(program: Path, perch: Path) -> Iterator[Bird]:
 
 def test_a_canary_that_is_stopped_lost_nothing_and_says_so(bird: Bird) -> None:
     bird.start()
-    assert {one.word.way for one in bird.words() if isinstance(one.word, Ack)} <= set(WAYS)
+    assert {one.message.write_mode for one in bird.messages() if isinstance(one.message, Ack)} <= set(WRITE_MODES)
     bird.wait(lambda _: bird.newest() > PIECE + 3)
     bird.end(signal.SIGTERM)
-    words = bird.wait(lambda words: any(isinstance(word, Done) for word in words))
+    messages = bird.wait(lambda messages: any(isinstance(message, Done) for message in messages))
     found = bird.judged()
     assert found.survived and found.total_lost == found.corrupt == found.memory_wrong == 0
     assert min(found.acknowledged.values()) > PIECE, "the rings went round"
     assert found.memory_checked > 256, "all of it was looked at once more at the end"
-    assert any(isinstance(word, Tick) for word in words) and found.longest_gap_seconds < PATIENCE
+    assert any(isinstance(message, Tick) for message in messages) and found.longest_gap_seconds < PATIENCE
     deadline = time.monotonic() + 10
     while bird.pid_file.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -748,10 +760,12 @@ def test_a_canary_that_is_stopped_lost_nothing_and_says_so(bird: Bird) -> None:
 
 def test_each_way_counts_without_a_hole_and_at_a_bounded_pace(bird: Bird) -> None:
     bird.start()
-    words = bird.wait(lambda _: bird.newest() >= 10)
-    for way in WAYS:
-        numbers = [word.number for word in words if isinstance(word, Ack) and word.way == way]
-        times = [word.at_ms for word in words if isinstance(word, Ack) and word.way == way]
+    messages = bird.wait(lambda _: bird.newest() >= 10)
+    for write_mode in WRITE_MODES:
+        numbers = [
+            message.number for message in messages if isinstance(message, Ack) and message.write_mode == write_mode
+        ]
+        times = [message.at_ms for message in messages if isinstance(message, Ack) and message.write_mode == write_mode]
         assert numbers == list(range(1, len(numbers) + 1))
         assert len(times) / (times[-1] - times[0]) * 1000 < 60 and times == sorted(times)
 
@@ -764,7 +778,9 @@ def test_after_a_kill_every_acknowledged_record_is_there_and_each_missing_one_is
     bird.end(signal.SIGKILL)
     found = bird.judged()
     assert not found.survived and found.total_lost == found.corrupt == 0
-    assert all(0 < found.acknowledged[way] <= PIECE for way in WAYS), "else the older disk below is no loss"
+    assert all(0 < found.acknowledged[write_mode] <= PIECE for write_mode in WRITE_MODES), (
+        "else the older disk below is no loss"
+    )
     # The disk of a while ago: what was acknowledged since is lost.
     bird.disk.write_bytes(before)
     found = bird.judged()
@@ -778,9 +794,11 @@ def test_a_changed_bit_anywhere_is_seen(bird: Bird, offset: int) -> None:
     bird.wait(lambda _: bird.newest() >= 3)
     bird.end(signal.SIGKILL)
     assert all(slot.state == "ok" for slot in bird.found())
-    for way in WAYS:
-        bird.flip(way, 1, offset)
-    assert [(slot.way, slot.slot) for slot in bird.found() if slot.state == "wrong"] == [(way, 1) for way in WAYS]
+    for write_mode in WRITE_MODES:
+        bird.flip(write_mode, 1, offset)
+    assert [(slot.write_mode, slot.slot) for slot in bird.found() if slot.state == "wrong"] == [
+        (write_mode, 1) for write_mode in WRITE_MODES
+    ]
     assert bird.judged().corrupt == 3
 
 
@@ -808,7 +826,7 @@ def test_a_record_that_changes_in_memory_is_noticed(bird: Bird) -> None:
         except PermissionError:
             pytest.skip("another process's memory may not be written here")
         for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
-            begin, end = (int(word, 16) for word in line.split()[0].split("-"))
+            begin, end = (int(message, 16) for message in line.split()[0].split("-"))
             if " rw-p " not in line or end - begin < 2**20 or "[" in line:
                 continue
             memory.seek(begin)
@@ -818,9 +836,9 @@ def test_a_record_that_changes_in_memory_is_noticed(bird: Bird) -> None:
                 memory.seek(begin + at + 4095)
                 memory.write(bytes([held[at + 4095] ^ 1]))
     bird.end(signal.SIGTERM)
-    words = bird.wait(lambda words: any(isinstance(word, Done) for word in words))
-    (done,) = [word for word in words if isinstance(word, Done)]
-    forgotten = [word for word in words if isinstance(word, Forgotten)]
+    messages = bird.wait(lambda messages: any(isinstance(message, Done) for message in messages))
+    (done,) = [message for message in messages if isinstance(message, Done)]
+    forgotten = [message for message in messages if isinstance(message, MemoryMismatch)]
     assert done.wrong > 20 and len(forgotten) == 20, "all are counted and some are shown"
     assert bird.judged().memory_wrong == done.wrong
 
@@ -899,13 +917,19 @@ def test_a_way_that_fails_says_so_and_the_others_go_on(bird: Bird) -> None:
     bird.start()
     bird.wait(lambda _: bird.newest() >= 3)
     limited(int(bird.pid_file.read_text()), FIRST + 2 * PIECE)
-    words = bird.wait(lambda words: any(isinstance(word, Failed) for word in words))
-    (failed,) = [word for word in words if isinstance(word, Failed)]
-    assert (failed.way, failed.errno, failed.words) == ("direct", 27, "File too large")
-    bird.wait(lambda words: max(word.number for word in words if isinstance(word, Ack)) > failed.number + 5)
+    messages = bird.wait(lambda messages: any(isinstance(message, Failed) for message in messages))
+    (failed,) = [message for message in messages if isinstance(message, Failed)]
+    assert (failed.write_mode, failed.errno, failed.messages) == ("direct", 27, "File too large")
+    bird.wait(
+        lambda messages: max(message.number for message in messages if isinstance(message, Ack)) > failed.number + 5
+    )
     bird.end(signal.SIGTERM)
-    bird.wait(lambda words: any(isinstance(word, Done) for word in words))
+    bird.wait(lambda messages: any(isinstance(message, Done) for message in messages))
     found = bird.judged()
-    assert found.acknowledged["direct"] == failed.number - 1 < min(found.acknowledged[way] for way in WAYS[:2])
+    assert (
+        found.acknowledged["direct"]
+        == failed.number - 1
+        < min(found.acknowledged[write_mode] for write_mode in WRITE_MODES[:2])
+    )
     assert found.total_lost == found.corrupt == 0
     assert found.examples == (f"direct record {failed.number} could not be written: File too large",)

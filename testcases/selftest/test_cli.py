@@ -14,12 +14,33 @@ from test_judge import evidence, observed, oracles
 
 from harness.cli import main
 from harness.config.matrix import with_controls
-from harness.model import CacheMode, Cell, Control, Evidence, Expectation, Failure, Run, Stack, VerdictKind
+from harness.model import (
+    CacheMode,
+    Cell,
+    Control,
+    Evidence,
+    Expectation,
+    Failure,
+    FilesystemKind,
+    Run,
+    Stack,
+    VerdictKind,
+)
 from harness.store import Store, judged_results, run_ids
-from harness.workloads.base import Planted
+from harness.workloads.controls import Planted
 
-NONE = Cell("swap", cache=CacheMode.NONE, expected=Expectation((VerdictKind.DIVERGED,), "buffers change in flight"))
-BACK = Cell("swap", cache=CacheMode.WRITEBACK, expected=Expectation((VerdictKind.CLEAN,), "pages are copied"))
+NONE = Cell(
+    "pressure",
+    filesystem=FilesystemKind.SWAP,
+    cache=CacheMode.NONE,
+    expected=Expectation((VerdictKind.DIVERGED,), "buffers change in flight"),
+)
+BACK = Cell(
+    "pressure",
+    filesystem=FilesystemKind.SWAP,
+    cache=CacheMode.WRITEBACK,
+    expected=Expectation((VerdictKind.CLEAN,), "pages are copied"),
+)
 CELLS = with_controls((NONE, BACK))
 
 
@@ -59,7 +80,7 @@ def found(cell: Cell) -> Evidence:
     if cell.control is Control.PLANTED:
         blocks = {block for extent in Planted.extents(32768) for block in extent.blocks()}
         good = {"planted": Planted.extents(32768), **oracles(blocks, blocks)}
-    elif cell.control is Control.MUTATOR or cell == NONE:
+    elif cell.control is Control.IN_FLIGHT or cell == NONE:
         good = oracles({1, 2}, {1, 2})
     return evidence(cell, observed=observed(cell), **good)
 
@@ -199,7 +220,7 @@ def test_the_report_is_written_again(command: Any) -> None:
     store = stored()
     code, out, _ = command("report", "run1")
     assert code == 0 and Path(out.strip()) == (store.directory / "report.html").resolve()
-    assert "none-swap" in (store.directory / "report.html").read_text()
+    assert "none-swap-pressure" in (store.directory / "report.html").read_text()
 
 
 def test_runs_are_listed_with_how_they_ended_and_a_broken_one_is_passed_over(command: Any) -> None:
@@ -215,7 +236,7 @@ def test_runs_are_listed_with_how_they_ended_and_a_broken_one_is_passed_over(com
 
 def test_the_cells_of_a_matrix_are_listed(command: Any) -> None:
     code, out, _ = command("list", "--matrix", "quick")
-    assert code == 0 and out.splitlines()[:3] == ["host-planted", "host-idle", "host-mutator"]
+    assert code == 0 and out.splitlines()[:3] == ["host-planted", "host-no-writes", "host-inflight-modify"]
     assert "none-swap-reclaim-link20ms" in out.splitlines()
 
 
@@ -234,7 +255,7 @@ def test_a_verdict_that_changed_is_a_finding(command: Any) -> None:
     stored(run_id="run2", writeback=oracles(set(range(50)), set(range(50))))
     code, out, _ = command("compare", "run1", "run2")
     assert code == 1
-    (line,) = [line for line in out.splitlines() if "writeback-swap" in line]
+    (line,) = [line for line in out.splitlines() if "writeback-swap-pressure" in line]
     assert "CLEAN 0/1000" in line and "DIVERGED 50/1000" in line and "e-" in line
 
 

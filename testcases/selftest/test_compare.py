@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from harness.errors import InfrastructureError
 from harness.lab.backing_compare import compare_files, owned, sample, sample_files
-from harness.model import BLOCK_BYTES, Extent, Owner, Sample, blocks_of
+from harness.model import BLOCK_BYTES, BlockOwner, Extent, Sample, blocks_of
 
 # A busy machine is no failure.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -114,4 +114,4 @@ def test_samples_come_from_their_own_blocks(pair: tuple[Path, Path]) -> None:
     found = sample_files(*pair, [2099, 3])
     assert [(one.block, one.offset, one.differing_bytes) for one in found] == [(2099, 2099, 1), (3, 3, 1)]
     assert all(one.a.startswith("41") and one.b.startswith("42") for one in found)
-    assert owned(found[0], Owner.DEAD, "free").detail == "free" and found[0].owner is Owner.UNKNOWN
+    assert owned(found[0], BlockOwner.FREE, "free").detail == "free" and found[0].owner is BlockOwner.UNKNOWN

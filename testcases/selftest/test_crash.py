@@ -17,11 +17,11 @@ from harness.engine.disturbances import crash, migrations
 from harness.errors import DeadlineError, HarnessError, LostGuestError, LostNodeError, RefusedError
 from harness.guest.domain import Guest
 from harness.judgement.judge import judge
-from harness.model import Arm, CacheMode, Canary, Cell, Crash, VerdictKind, Widener
+from harness.model import CacheMode, Canary, Cell, Crash, DelayProfile, FilesystemKind, ReplicationProfile, VerdictKind
 from harness.util.deadline import poll
 from harness.workloads.base import Recovered
 
-NODE = Cell("ext4-buffered", cache=CacheMode.NONE, crash=Crash.NODE, seconds=0)
+NODE = Cell("buffered", filesystem=FilesystemKind.EXT4, cache=CacheMode.NONE, crash=Crash.NODE, seconds=0)
 QEMU, RESET = replace(NODE, crash=Crash.QEMU), replace(NODE, crash=Crash.RESET)
 DIGEST = "drbd r0/0 drbd0: Digest integrity check FAILED: 64s +4096"
 STRUCK = {Crash.NODE: "kill nodea", Crash.QEMU: "kill the guest", Crash.RESET: "reset the guest"}
@@ -52,7 +52,7 @@ class Crashing(Stage):
         self.workload.ends.set()
 
     def rests(self) -> bool:
-        return self.resource.state == HEALTHY and self.resource.widened == NARROW
+        return self.resource.state == HEALTHY and self.resource.delayed == NARROW
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Cra
     monkeypatch.setattr(crash, "NOTICE_SECONDS", 5.0)
 
     def stage(cell: Cell = NODE) -> Crashing:
-        made = cast(Crashing, Crashing.over(tmp_path, cell))
+        made = cast(Crashing, Crashing.of(tmp_path, cell))
         made.workload.ends = threading.Event()
         made.workload.ended_by = LostGuestError("the agent does not answer")
         made.workload.recovers = Recovered(0, "clean", 0)
@@ -86,15 +86,15 @@ def test_a_node_that_dies_is_taken_over_and_taken_back(staged: Callable[..., Cra
     assert in_order(
         stage.steps,
         "canary on /dev/vdb2", "console nodea", "kill nodea",
-        "wait on nodeb: the loss of the peer", "adm nodeb primary", "compare", "start on nodeb", "attach on nodeb",
-        "divide /dev/vdb 249856 12288", "recover /dev/vdb1", "canary heard on /dev/vdb2",
+        "wait on nodeb: the loss of the peer", "drbdadm nodeb primary", "compare", "start on nodeb", "attach on nodeb",
+        "divide /dev/vdb 249856 12288", "recover /dev/vdb1", "canary received on /dev/vdb2",
         "detach", "destroy", "sync nodeb", "revive nodea", "rejoin nodea",
-        "adm nodeb secondary", "adm nodea primary", "sync", "verify", "canary left",
+        "drbdadm nodeb secondary", "drbdadm nodea primary", "sync", "verify", "canary left",
     ), "\n".join(stage.steps)  # fmt: skip
     assert "quiesce" not in stage.steps and "canary stops" not in stage.steps, "there is nobody left to ask"
     assert not stage.started[0].living, "the guest on nodeb is ended"
     assert stage.rests() and stage.resource.roles == {"nodea": "Primary", "nodeb": "Secondary"}
-    seen = found.aftermath
+    seen = found.crash_recovery
     assert seen and seen.crash is Crash.NODE and seen.differing_blocks == 0 and seen.fsck_status == 0
     assert seen.promoted_seconds is not None and seen.guest_seconds is not None and seen.rejoined_seconds is not None
     assert 0 <= seen.promoted_seconds <= seen.guest_seconds <= seen.rejoined_seconds < 60
@@ -115,10 +115,14 @@ def test_a_qemu_that_is_killed_is_replaced_on_the_same_node(staged: Callable[...
     stage.lab.story.when["start on nodea"] = stage.lab.differing.clear
     found = stage.play()
     assert found.failure is None, found.failure
-    assert in_order(stage.steps, "kill the guest", "sync", "compare", "start on nodea", "attach", "divide /dev/vdb "
-                    "249856 12288", "recover /dev/vdb1", "canary heard on /dev/vdb2", "detach", "verify")  # fmt: skip
-    assert found.aftermath and found.aftermath.differing_blocks == 2, "as the crash left them, before any writing"
-    assert found.aftermath.promoted_seconds is None and found.aftermath.guest_seconds is not None
+    assert in_order(
+        stage.steps, "kill the guest", "sync", "compare", "start on nodea", "attach", "divide /dev/vdb 249856 12288",
+        "recover /dev/vdb1", "canary received on /dev/vdb2", "detach", "verify",
+    )  # fmt: skip
+    assert found.crash_recovery and found.crash_recovery.differing_blocks == 2, (
+        "as the crash left them, before any writing"
+    )
+    assert found.crash_recovery.promoted_seconds is None and found.crash_recovery.guest_seconds is not None
     assert stage.rests() and not stage.started[0].attached
     assert judge(found, HELD).kind is VerdictKind.CLEAN, judge(found, HELD)
 
@@ -128,9 +132,9 @@ def test_a_guest_that_is_reset_finds_its_disk_again(staged: Callable[..., Crashi
     found = stage.play()
     assert found.failure is None, found.failure
     assert in_order(stage.steps, "reset the guest", "compare", "located", "divide /dev/vdc 249856 12288",
-                    "recover /dev/vdc1", "canary heard on /dev/vdc2", "detach", "verify")  # fmt: skip
+                    "recover /dev/vdc1", "canary received on /dev/vdc2", "detach", "verify")  # fmt: skip
     assert stage.started == [] and stage.guest.living and not stage.guest.attached
-    assert found.aftermath and found.aftermath.crash is Crash.RESET
+    assert found.crash_recovery and found.crash_recovery.crash is Crash.RESET
     assert judge(found, HELD).kind is VerdictKind.CLEAN, judge(found, HELD)
 
 
@@ -142,15 +146,15 @@ def test_what_is_found_afterwards_is_judged(
     stage.workload.recovers = Recovered(4, "errors left", 3)
     monkeypatch.setattr(FakeWatch, "found", Canary({"fsync": 9}, {"fsync": 1}))
     found = stage.play()
-    assert found.aftermath and (found.aftermath.fsck_status, found.aftermath.wrong_reads) == (4, 3)
-    assert found.aftermath.fsck_words == "errors left"
+    assert found.crash_recovery and (found.crash_recovery.fsck_status, found.crash_recovery.wrong_reads) == (4, 3)
+    assert found.crash_recovery.fsck_message == "errors left"
     verdict = judge(found, HELD)
     assert verdict.kind is VerdictKind.CORRUPT
     assert all(words in verdict.sentence for words in ("3 time(s)", "fsck ended with status 4", "1 acknowledged"))
 
 
 def test_the_widener_is_off_in_the_end_also_on_a_node_that_was_away(staged: Callable[..., Crashing]) -> None:
-    stage = staged(replace(NODE, widener=Widener(20, 5)))
+    stage = staged(replace(NODE, delays=DelayProfile(20, 5)))
     found = stage.play()
     assert found.failure is None and found.observed.link_delay_ms == 20 and stage.rests()
 
@@ -162,8 +166,8 @@ def test_a_split_brain_at_the_return_costs_the_dead_node_its_own_changes(staged:
     found = stage.play()
     assert found.failure is None, found.failure
     discards = [step for step in stage.steps if "discard" in step]
-    assert discards == ["adm nodea connect --discard-my-data"], "nodeb has what the guest was told of since"
-    assert any("split brain at nodea's return" in one for one in found.happened) and stage.rests()
+    assert discards == ["drbdadm nodea connect --discard-my-data"], "nodeb has what the guest was told of since"
+    assert any("split brain at nodea's return" in one for one in found.event_log) and stage.rests()
 
 
 # --------------------------------------------------------------------------- when it does not go that way
@@ -174,7 +178,7 @@ def test_work_that_was_over_before_the_crash_is_no_answer(staged: Callable[..., 
     stage.workload.ends, stage.workload.ended_by = None, None
     found = stage.play()
     assert found.failure and "the work was over before the crash" in found.failure.message
-    assert "kill nodea" not in stage.steps and found.aftermath is None
+    assert "kill nodea" not in stage.steps and found.crash_recovery is None
     assert judge(found, HELD).kind is VerdictKind.INCONCLUSIVE and stage.rests()
 
 
@@ -194,36 +198,38 @@ def test_work_that_does_not_notice_is_left_behind(
     found = stage.play()
     stage.end()
     assert found.failure is None
-    assert "the workload did not notice the crash; it is left behind" in found.happened
+    assert "the workload did not notice the crash; it is left behind" in found.event_log
 
 
 def test_a_peer_that_does_not_notice_is_a_deadline_and_nobody_is_promoted(staged: Callable[..., Crashing]) -> None:
     stage = staged()
     stage.lab.story.broken["wait on nodeb: the loss of the peer"] = DeadlineError("the loss did not happen")
     found = stage.play()
-    assert found.failure and found.failure.kind == "deadline" and found.failure.phase == "aftermath"
-    assert "adm nodeb primary" not in stage.steps and "start on nodeb" not in stage.steps
+    assert found.failure and found.failure.kind == "deadline" and found.failure.phase == "crash_recovery"
+    assert "drbdadm nodeb primary" not in stage.steps and "start on nodeb" not in stage.steps
 
 
 def taken_back(stage: Crashing) -> bool:
-    return in_order(stage.steps, "kill nodea", "revive nodea", "rejoin nodea", "adm nodea primary") and stage.rests()
+    return (
+        in_order(stage.steps, "kill nodea", "revive nodea", "rejoin nodea", "drbdadm nodea primary") and stage.rests()
+    )
 
 
-@pytest.mark.parametrize("step", ["attach on nodeb", "recover /dev/vdb1", "canary heard on /dev/vdb2"])
-@pytest.mark.parametrize("trouble", [LostGuestError("gone"), DeadlineError("late"), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize("step", ["attach on nodeb", "recover /dev/vdb1", "canary received on /dev/vdb2"])
+@pytest.mark.parametrize("error", [LostGuestError("gone"), DeadlineError("late"), KeyboardInterrupt()], ids=repr)
 def test_the_dead_node_is_taken_back_whatever_is_found(
-    staged: Callable[..., Crashing], step: str, trouble: BaseException
+    staged: Callable[..., Crashing], step: str, error: BaseException
 ) -> None:
     stage = staged()
-    stage.lab.story.broken[step] = trouble
-    if isinstance(trouble, HarnessError):
+    stage.lab.story.broken[step] = error
+    if isinstance(error, HarnessError):
         found = stage.play()
         assert found.comparison is not None, "the oracles are asked all the same"
     else:
         with pytest.raises(KeyboardInterrupt):
             stage.play()
         found = stage.kept()
-    assert found.failure and found.failure.phase == "aftermath"
+    assert found.failure and found.failure.phase == "crash_recovery"
     assert taken_back(stage) and not any(guest.living for guest in stage.started)
 
 
@@ -251,7 +257,7 @@ def test_the_dead_node_is_taken_back_when_no_guest_starts_on_nodeb(staged: Calla
     assert taken_back(stage)
 
 
-@pytest.mark.parametrize("step", ["adm nodeb primary", "wait on nodeb: the loss of the peer"])
+@pytest.mark.parametrize("step", ["drbdadm nodeb primary", "wait on nodeb: the loss of the peer"])
 def test_the_dead_node_is_taken_back_when_nobody_takes_over(staged: Callable[..., Crashing], step: str) -> None:
     stage = staged()
     stage.lab.story.broken[step] = DeadlineError("late")
@@ -262,7 +268,7 @@ def test_the_dead_node_is_taken_back_when_nobody_takes_over(staged: Callable[...
 def test_a_failover_that_drbd_refuses_is_no_answer(staged: Callable[..., Crashing]) -> None:
     stage = staged()
     words = "State change failed: (-2) Need access to UpToDate data"
-    stage.lab.story.broken["adm nodeb primary"] = RefusedError("DRBD on nodeb", words)
+    stage.lab.story.broken["drbdadm nodeb primary"] = RefusedError("DRBD on nodeb", words)
     assert judge(stage.play(), HELD).kind is not VerdictKind.REFUSED
 
 
@@ -271,8 +277,8 @@ def test_a_node_that_does_not_come_back_is_lost_with_what_was_seen(staged: Calla
     stage.lab.story.broken["revive nodea"] = LostNodeError("nodea gave its boot up")
     found = stage.play()
     assert found.failure and found.failure.kind == "lost-node"
-    assert found.aftermath and found.aftermath.fsck_status == 0 and found.canary is not None
-    assert found.aftermath.rejoined_seconds is None and not stage.started[0].living
+    assert found.crash_recovery and found.crash_recovery.fsck_status == 0 and found.canary is not None
+    assert found.crash_recovery.rejoined_seconds is None and not stage.started[0].living
 
 
 @pytest.mark.parametrize("cell", [NODE, QEMU], ids=lambda cell: str(cell.crash))
@@ -280,7 +286,7 @@ def test_a_guest_that_does_not_start_again_is_no_answer(staged: Callable[..., Cr
     stage = staged(cell)
     stage.refuses_to_start = LostGuestError("libvirt did not start the guest")
     found = stage.play()
-    assert found.failure and found.failure.kind == "lost-guest" and found.aftermath is not None
+    assert found.failure and found.failure.kind == "lost-guest" and found.crash_recovery is not None
     assert judge(found, HELD).kind is VerdictKind.INCONCLUSIVE
 
 
@@ -290,10 +296,10 @@ def test_a_guest_that_does_not_start_again_is_no_answer(staged: Callable[..., Cr
 def before_the_crash(stage: Crashing, words: str) -> None:
     """The guest says ``words`` on nodea while it works."""
 
-    def say() -> None:
+    def progress() -> None:
         stage.lab.a.console += words
 
-    stage.lab.story.when["canary on /dev/vdb2"] = say
+    stage.lab.story.when["canary on /dev/vdb2"] = progress
 
 
 def test_what_the_guest_said_before_the_crash_is_kept(staged: Callable[..., Crashing]) -> None:
@@ -311,7 +317,7 @@ def test_trouble_on_the_console_before_the_crash_counts(staged: Callable[..., Cr
     stage = staged()
     before_the_crash(stage, "EXT4-fs error (device vdb1): bad\n")
     found = stage.play()
-    assert found.console_trouble == ("EXT4-fs error (device vdb1): bad",)
+    assert found.console_errors == ("EXT4-fs error (device vdb1): bad",)
 
 
 def test_what_a_dead_node_held_of_the_console_is_no_later_guests(staged: Callable[..., Crashing]) -> None:
@@ -331,13 +337,13 @@ def test_a_crash_has_struck_and_what_was_resynced_is_counted(staged: Callable[..
     resynced = "6,2,2000,-;drbd r0/0 drbd0: Began resync as SyncTarget (will sync 48 KB [12 bits set]).\n"
     stage.lab.story.when["rejoin nodea"] = lambda: setattr(stage.lab.a.log, "text", resynced)
     found = stage.play()
-    assert found.struck and found.aftermath and found.aftermath.resynced_kib == 48
+    assert found.fault_injected and found.crash_recovery and found.crash_recovery.resynced_kib == 48
 
 
 def test_what_the_digest_noticed_before_the_power_cut_and_after_it_is_counted(
     staged: Callable[..., Crashing],
 ) -> None:
-    stage = staged(replace(NODE, arm=Arm(integrity="crc32c")))
+    stage = staged(replace(NODE, replication=ReplicationProfile(integrity="crc32c")))
     log = stage.lab.a.log
     log.says(f"4,1,1000000,-;{DIGEST}")
 
@@ -366,4 +372,4 @@ def test_trouble_in_the_kernel_log_before_the_crash_counts(staged: Callable[...,
     stage.lab.story.when["revive nodea"] = lambda: setattr(stage.lab.a.log, "text", "6,1,1000,-;booted\n")
     found = stage.play()
     assert "BUG: soft lockup" in stage.raw("kmsg-nodea-before-power-cut.txt")
-    assert found.kernel_trouble == ("nodea: BUG: soft lockup - CPU#0",)
+    assert found.kernel_errors == ("nodea: BUG: soft lockup - CPU#0",)

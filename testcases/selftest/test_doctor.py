@@ -437,8 +437,8 @@ def test_reading_the_modules_parameter(tmp_path: Path, text: str, nested: bool) 
 
 
 def test_last_words_are_readable() -> None:
-    assert accel.last_words(b"\x1bc\x1b[?7l\x1b[2JSeaBIOS (1.16)\r\n\r\n") == "'SeaBIOS (1.16)'"
-    assert accel.last_words(b"\x1bc\x1b[?7l\r\n") == "none at all"
+    assert accel.last_message(b"\x1bc\x1b[?7l\x1b[2JSeaBIOS (1.16)\r\n\r\n") == "'SeaBIOS (1.16)'"
+    assert accel.last_message(b"\x1bc\x1b[?7l\r\n") == "none at all"
 
 
 def test_the_boot_sector_is_one() -> None:

@@ -1,4 +1,4 @@
-"""What ``drbdsetup show`` prints: the net options, and the arm they make."""
+"""What ``drbdsetup show`` prints: the net options, and the replication they make."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.model import Arm, Protocol
-from harness.parse.drbd_net import arm_of, net_options
+from harness.model import Protocol, ReplicationProfile
+from harness.parse.drbd_net import net_options, profile_of
 
 # A busy machine is no failure.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -125,32 +125,32 @@ def test_an_option_of_another_section_is_none_and_the_last_of_two_counts() -> No
 
 @pytest.mark.parametrize("sendpage", ["Y", "Y\n", "1"])
 def test_the_arms_that_are_shown(sendpage: str) -> None:
-    assert arm_of(V84, sendpage, False) == Arm(Protocol.A, "crc32c", True, False, False)
-    assert arm_of(V9, "N\n", True) == Arm(Protocol.C, "sha256", False, True, True)
+    assert profile_of(V84, sendpage, False) == ReplicationProfile(Protocol.A, "crc32c", True, False, False)
+    assert profile_of(V9, "N\n", True) == ReplicationProfile(Protocol.C, "sha256", False, True, True)
 
 
 @pytest.mark.parametrize("sendpage", ["N\n", "0", ""])
 @pytest.mark.parametrize("show", [DEFAULTS, 'resource "r0" {\n}\n', "# a comment\nresource r0 {\n net {\n }\n}\n"])
 def test_nothing_but_defaults_is_the_plain_arm(show: str, sendpage: str) -> None:
-    assert arm_of(show, sendpage, None).plain
+    assert profile_of(show, sendpage, None).plain
 
 
 @pytest.mark.parametrize("value", ["yes", "no", ""])
 def test_two_primaries_in_each_spelling(value: str) -> None:
     show = f"resource r0 {{ net {{ allow-two-primaries {value}; }} }}"
-    assert arm_of(show, "", None).two_primaries is (value != "no")
+    assert profile_of(show, "", None).two_primaries is (value != "no")
 
 
 @pytest.mark.parametrize("show", ["", "\n", "# No currently configured DRBD found.\n", "r0: no such resource\n"])
 def test_no_resource_is_not_taken_for_the_default(show: str) -> None:
     with pytest.raises(ValueError, match="no resource"):
-        arm_of(show, "N", None)
+        profile_of(show, "N", None)
 
 
 @pytest.mark.parametrize(("option", "sendpage"), [("protocol D", "N"), ("allow-two-primaries 7", "N"), ("x 1", "?")])
 def test_a_value_that_drbd_does_not_print_is_an_error(option: str, sendpage: str) -> None:
     with pytest.raises(ValueError, match=r"'D'|'allow-two-primaries'|'disable_sendpage'"):
-        arm_of(f"resource r0 {{ net {{ {option}; }} }}", sendpage, None)
+        profile_of(f"resource r0 {{ net {{ {option}; }} }}", sendpage, None)
 
 
 @given(
@@ -166,7 +166,9 @@ def test_every_arm_is_read_back(protocol: Protocol, integrity: str, sendpage: bo
     net += ["allow-two-primaries\tyes;"] if two else []
     for nested in ("net {{ {} }}", "connection {{ _peer_node_id 1; net {{ {} }} }}"):
         show = "resource r0 {\n" + nested.format("\n".join(net)) + "\n}\n"
-        assert arm_of(show, "Y" if sendpage else "N", sg) == Arm(protocol, integrity, sendpage, sg, two)
+        assert profile_of(show, "Y" if sendpage else "N", sg) == ReplicationProfile(
+            protocol, integrity, sendpage, sg, two
+        )
 
 
 NAME = st.text(st.sampled_from("abcdefghijklmnopqrstuvwxyz-_"), min_size=1)

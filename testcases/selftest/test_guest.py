@@ -17,14 +17,14 @@ from harness.lab.node import Node
 
 @dataclass
 class Domain:
-    """``trouble`` is what libvirt says to every call."""
+    """``error`` is what libvirt says to every call."""
 
-    trouble: BaseException | None = None
+    error: BaseException | None = None
     told: list[str] = field(default_factory=list)
 
     def _told(self, what: str) -> int:
-        if self.trouble is not None:
-            raise self.trouble
+        if self.error is not None:
+            raise self.error
         self.told.append(what)
         return 1
 
@@ -41,8 +41,8 @@ class Connection:
 
     def lookupByName(self, name: str) -> Domain:  # noqa: N802 - libvirt's name
         assert name == NAME
-        if self.domain.trouble is not None:
-            raise self.domain.trouble
+        if self.domain.error is not None:
+            raise self.domain.error
         return self.domain
 
 
@@ -53,7 +53,7 @@ class Stage:
         self.working, self.looking_on = Domain(), Domain()
         lab = FakeLab()
         node = cast(Any, lab.a)
-        node.libvirt, node.libvirt_aside = Connection(self.working), Connection(self.looking_on)
+        node.libvirt, node.monitor_connection = Connection(self.working), Connection(self.looking_on)
         self.guest = Guest(cast(Any, lab), cast(Node, node), cast(libvirt.virDomain, self.working))
 
 
@@ -76,7 +76,7 @@ def test_a_reset_does_not_take_the_connection_over_which_the_work_speaks(stage: 
 
 
 def test_a_reset_that_libvirt_does_not_do_is_a_lost_guest(stage: Stage) -> None:
-    stage.looking_on.trouble = LibvirtSaid("Domain not found")
+    stage.looking_on.error = LibvirtSaid("Domain not found")
     with pytest.raises(LostGuestError, match="the guest is not known to libvirt on nodea any more: Domain not found"):
         stage.guest.reset()
 
@@ -84,5 +84,5 @@ def test_a_reset_that_libvirt_does_not_do_is_a_lost_guest(stage: Stage) -> None:
 def test_a_guest_lives_when_it_runs_and_its_agent_answers(stage: Stage) -> None:
     assert stage.guest.alive()
     assert stage.working.told == ["isActive", "agent"] and not stage.looking_on.told
-    stage.working.trouble = LibvirtSaid("Domain not found")
+    stage.working.error = LibvirtSaid("Domain not found")
     assert not stage.guest.alive()

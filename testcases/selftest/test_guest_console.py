@@ -1,4 +1,4 @@
-"""The guest's serial console: which lines speak of trouble, and how often."""
+"""The guest's serial console: which lines report an error, and how often."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.parse.guest_console import trouble
+from harness.parse.guest_console import error_lines
 
 # A busy machine is no failure.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -91,39 +91,39 @@ HARMLESS = [
 )
 def test_trouble_is_heard_however_the_console_prints_it(text: str, printed: str) -> None:
     console = f"Welcome\r\n{printed.format(text)}\r\n[   13.000000] random: crng init done\r\n"
-    assert trouble(console) == (text,)
+    assert error_lines(console) == (text,)
 
 
 @pytest.mark.parametrize("text", HARMLESS)
 @pytest.mark.parametrize("printed", ["{}", "[    0.000000] {}"])
 def test_what_every_boot_says_is_not_trouble(text: str, printed: str) -> None:
-    assert trouble(f"{printed.format(text)}\r\n") == ()
+    assert error_lines(f"{printed.format(text)}\r\n") == ()
 
 
 def test_each_text_stands_once_with_its_count_where_it_first_came() -> None:
     lost = "Buffer I/O error on dev vdb, logical block 3, lost async page write"
     console = "".join(f"[{second:5}.000000] {lost}\r\n" for second in range(4))
     console += "[    5.000000] Call Trace:\r\n[    6.000000] " + lost + "\r\n"
-    assert trouble(console) == (f"{lost} (5 times)", "Call Trace:")
+    assert error_lines(console) == (f"{lost} (5 times)", "Call Trace:")
 
 
 def test_another_sector_is_another_text() -> None:
     texts = [f"I/O error, dev vdb, sector {sector} op 0x1:(WRITE) flags 0x0" for sector in (8, 16)]
-    assert trouble("\n".join(f"[ 1.000000] {text}" for text in texts)) == tuple(texts)
+    assert error_lines("\n".join(f"[ 1.000000] {text}" for text in texts)) == tuple(texts)
 
 
 def test_two_messages_that_share_a_line_are_two() -> None:
-    found = trouble("[    1.000000] Call Trace:[    2.000000][    T1] Oops: 0002 [#1] PREEMPT SMP NOPTI\n")
+    found = error_lines("[    1.000000] Call Trace:[    2.000000][    T1] Oops: 0002 [#1] PREEMPT SMP NOPTI\n")
     assert found == ("Call Trace:", "Oops: 0002 [#1] PREEMPT SMP NOPTI")
 
 
 def test_a_sequence_that_was_cut_off_hides_nothing() -> None:
-    assert trouble("\x1b]0;title\r\n[    1.000000] Call Trace:\r\n\x1b[") == ("Call Trace:",)
+    assert error_lines("\x1b]0;title\r\n[    1.000000] Call Trace:\r\n\x1b[") == ("Call Trace:",)
 
 
 @given(st.text() | st.lists(st.sampled_from(["\x1b[", "\x1b]", "\x07", "Oops", "[ 1.000000] ", "\r\n"])).map("".join))
 def test_no_text_breaks_it_and_no_control_character_is_left(console: str) -> None:
-    for text in trouble(console):
+    for text in error_lines(console):
         assert text and text == text.strip() and not re.search(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]", text)
 
 
@@ -136,4 +136,4 @@ def test_all_trouble_is_counted_whatever_stands_between(said: list[tuple[float, 
     counts: dict[str, int] = {}
     for _, text, _ in said:
         counts[text] = counts.get(text, 0) + 1
-    assert trouble(console) == tuple(f"{text} ({n} times)" if n > 1 else text for text, n in counts.items())
+    assert error_lines(console) == tuple(f"{text} ({n} times)" if n > 1 else text for text, n in counts.items())

@@ -31,17 +31,18 @@ from harness.model import (
     Canary,
     Cell,
     ClientKind,
+    DelayProfile,
     Evidence,
     Fault,
+    FilesystemKind,
     MigrationOutcome,
     Ownership,
     VerdictKind,
-    Widener,
     extents_of,
 )
 from harness.util.deadline import poll
 
-MOVED = Cell("swap", cache=CacheMode.NONE, migrations=2, seconds=1)
+MOVED = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE, migrations=2, seconds=1)
 UNDER_WAY: dict[str, object] = {"type": 2, "memory_iteration": 2}
 COMPLETED, FAILED, ABORTED = MigrationOutcome.COMPLETED, MigrationOutcome.FAILED, MigrationOutcome.ABORTED
 
@@ -58,7 +59,7 @@ def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Sta
     monkeypatch.setattr(roles, "SETTLE_SECONDS", 2.0)
     monkeypatch.setattr(migration, "LOOK_SECONDS", 0.005)
     monkeypatch.setattr(migration, "ABORT_SECONDS", 0.5)
-    return lambda cell=MOVED: Stage.over(tmp_path, cell, Traveller)
+    return lambda cell=MOVED: Stage.of(tmp_path, cell, Traveller)
 
 
 def traveller(stage: Stage) -> Traveller:
@@ -70,9 +71,9 @@ def outcomes(found: Evidence) -> list[tuple[str, str, str, str]]:
 
 
 def rests(stage: Stage) -> bool:
-    """Whether the lab is as the next cell wants it: nodea the only Primary, both well, nothing widened or broken."""
+    """Whether the lab is as the next cell wants it: nodea the only Primary, both well, nothing delayed or broken."""
     forbidden = all(node.net.get("allow-two-primaries", "no") == "no" for node in (stage.lab.a, stage.lab.b))
-    return stage.resource.state == HEALTHY and stage.resource.widened == NARROW and forbidden
+    return stage.resource.state == HEALTHY and stage.resource.delayed == NARROW and forbidden
 
 
 # --------------------------------------------------------------------------- a guest that moves
@@ -86,25 +87,25 @@ def test_the_steps_of_a_journey_in_their_order(staged: Callable[..., Stage]) -> 
         stage.steps,
         "attach", "divide /dev/vdb 249856 12288", "observe", "prepare /dev/vdb1",
         "follow nodea", "follow nodeb", "canary on /dev/vdb2",
-        "migrate nodea to nodeb", "moved to nodeb", "adm nodea secondary",
-        "migrate nodeb to nodea", "moved to nodea", "adm nodeb secondary",
+        "migrate nodea to nodeb", "moved to nodeb", "drbdadm nodea secondary",
+        "migrate nodeb to nodea", "moved to nodea", "drbdadm nodeb secondary",
         "quiesce", "canary stops",
         "read /dev/vdb", "migrate nodea to nodeb", "moved to nodeb", "read /dev/vdb",
-        "canary heard on /dev/vdb2",
+        "canary received on /dev/vdb2",
         "detach", "sync nodeb", "console nodea", "console nodeb", "destroy",
-        "adm nodeb secondary", "adm nodea primary", "sync", "verify", "canary left",
+        "drbdadm nodeb secondary", "drbdadm nodea primary", "sync", "verify", "canary left",
     ), "\n".join(stage.steps)  # fmt: skip
     assert outcomes(found) == [
         ("nodea", "nodeb", "completed", "work"), ("nodeb", "nodea", "completed", "work"),
-        ("nodea", "nodeb", "completed", "readings"),
+        ("nodea", "nodeb", "completed", "readback"),
     ]  # fmt: skip
     assert [one.number for one in found.migrations] == [1, 2, 3]
-    assert found.readings and (found.readings.before, found.readings.after) == ("nodea", "nodeb")
-    assert found.readings.blocks == found.device_blocks and found.readings.differing == ()
+    assert found.readback and (found.readback.before, found.readback.after) == ("nodea", "nodeb")
+    assert found.readback.blocks == found.device_blocks and found.readback.differing == ()
     assert found.canary == replace(FakeWatch.found, survived=True)
     assert stage.raw("canary.txt") == "what it said\n"
-    assert found.happened[0].startswith("migration 1 from nodea to nodeb completed in")
-    assert {"work", "readings", "canary", "detach"} <= set(found.phases)
+    assert found.event_log[0].startswith("migration 1 from nodea to nodeb completed in")
+    assert {"work", "readback", "canary", "detach"} <= set(found.phases)
     assert rests(stage) and judge(found, HELD).kind is VerdictKind.CLEAN, judge(found, HELD)
 
 
@@ -147,9 +148,9 @@ def test_an_error_of_the_work_is_the_cells(staged: Callable[..., Stage]) -> None
 
 
 def test_the_widener_is_on_where_the_guest_is_and_off_in_the_end(staged: Callable[..., Stage]) -> None:
-    stage = staged(replace(MOVED, migrations=1, widener=Widener(20, 0)))
+    stage = staged(replace(MOVED, migrations=1, delays=DelayProfile(20, 0)))
     on: list[dict[str, tuple[int, int]]] = []
-    stage.lab.story.when["quiesce"] = lambda: on.append(dict(stage.resource.widened))
+    stage.lab.story.when["quiesce"] = lambda: on.append(dict(stage.resource.delayed))
     found = stage.play()
     assert on == [{"nodea": (0, 0), "nodeb": (20, 0)}]
     assert found.observed.link_delay_ms == 20 and rests(stage)
@@ -158,7 +159,7 @@ def test_the_widener_is_on_where_the_guest_is_and_off_in_the_end(staged: Callabl
 def test_a_cell_that_nothing_happens_in_has_no_canary(staged: Callable[..., Stage]) -> None:
     stage = staged(replace(MOVED, migrations=0))
     found = stage.play()
-    assert found.failure is None and found.canary is None and found.readings is None
+    assert found.failure is None and found.canary is None and found.readback is None
     assert not [step for step in stage.steps if "canary" in step or "follow" in step or "divide" in step]
     assert "prepare /dev/vdb" in stage.steps
 
@@ -170,27 +171,27 @@ def test_a_split_brain_as_both_became_primary_ends_the_journey(staged: Callable[
     stage = staged()
 
     def lose_each_other() -> None:
-        del stage.lab.story.when["adm nodea primary"]
+        del stage.lab.story.when["drbdadm nodea primary"]
         stage.resource.split = True
         stage.resource.links = {"nodea": "StandAlone", "nodeb": "StandAlone"}
 
     def arrived() -> None:
-        stage.lab.story.when["adm nodea primary"] = lose_each_other
+        stage.lab.story.when["drbdadm nodea primary"] = lose_each_other
 
     stage.lab.story.when["moved to nodeb"] = arrived
     found = stage.play()
     assert outcomes(found) == [("nodea", "nodeb", "completed", "work"), ("nodeb", "nodea", "failed", "work")]
-    assert found.readings is None and found.alarms is not None and found.alarms.split_brain is not None
+    assert found.readback is None and found.alarms is not None and found.alarms.split_brain is not None
     assert judge(found, HELD).kind is VerdictKind.DIVERGED and rests(stage)
 
 
 def test_a_refused_migration_is_not_tried_again_and_the_cell_goes_on(staged: Callable[..., Stage]) -> None:
     stage = staged()
     words = "Unsafe migration: Migration may lead to data corruption"
-    stage.guest.domain.trouble = LibvirtSaid(words, libvirt.VIR_ERR_MIGRATE_UNSAFE)
+    stage.guest.domain.error = LibvirtSaid(words, libvirt.VIR_ERR_MIGRATE_UNSAFE)
     found = stage.play()
     assert outcomes(found) == [("nodea", "nodeb", "refused", "work")]
-    assert found.readings is None and found.canary is not None and found.failure is None
+    assert found.readback is None and found.canary is not None and found.failure is None
     assert stage.guest.living and rests(stage)
     verdict = judge(found, HELD)
     assert verdict.kind is VerdictKind.REFUSED and "Unsafe migration" in verdict.sentence
@@ -208,8 +209,8 @@ def test_drbds_refusal_is_one_too(staged: Callable[..., Stage]) -> None:
 def test_a_migration_that_breaks_is_evidence_and_the_next_one_is_tried(staged: Callable[..., Stage]) -> None:
     stage = staged()
     domain = stage.guest.domain
-    domain.trouble = LibvirtSaid("Lost connection to destination host")
-    stage.lab.story.when["adm nodeb secondary"] = lambda: setattr(domain, "trouble", None)
+    domain.error = LibvirtSaid("Lost connection to destination host")
+    stage.lab.story.when["drbdadm nodeb secondary"] = lambda: setattr(domain, "error", None)
     found = stage.play()
     assert [one.outcome for one in found.migrations] == [FAILED, COMPLETED, COMPLETED]
     assert found.failure is None and rests(stage)
@@ -218,7 +219,7 @@ def test_a_migration_that_breaks_is_evidence_and_the_next_one_is_tried(staged: C
 
 def test_a_guest_that_is_lost_in_a_migration_is_lost(staged: Callable[..., Stage]) -> None:
     stage = staged()
-    stage.guest.domain.trouble = LibvirtSaid("qemu unexpectedly closed the monitor")
+    stage.guest.domain.error = LibvirtSaid("qemu unexpectedly closed the monitor")
     stage.lab.story.when["migrate nodea to nodeb"] = lambda: setattr(stage.guest, "living", False)
     found = stage.play()
     assert found.failure and found.failure.kind == "lost-guest"
@@ -242,7 +243,7 @@ def under_way(stage: Stage, ends_with: str, words: str | None = "Lost connection
     domain = stage.guest.domain
     domain.ends, domain.sample = threading.Event(), dict(UNDER_WAY)
     if words is not None:
-        domain.trouble = LibvirtSaid(words)
+        domain.error = LibvirtSaid(words)
 
     before = stage.lab.story.when.get(ends_with, lambda: None)
 
@@ -251,11 +252,11 @@ def under_way(stage: Stage, ends_with: str, words: str | None = "Lost connection
         domain.ends.set()
 
     def forget() -> None:
-        domain.trouble = domain.ends = None
+        domain.error = domain.ends = None
 
     stage.lab.story.when[ends_with] = end
     # The next migration of the same domain goes well.
-    stage.lab.story.when["adm nodea primary"] = forget
+    stage.lab.story.when["drbdadm nodea primary"] = forget
 
 
 def faulty(fault: Fault) -> Cell:
@@ -278,11 +279,11 @@ def test_a_link_that_is_cut_is_joined_again_before_anything_else(staged: Callabl
     assert found.failure is None, found.failure
     assert {"link of nodea cut", "link of nodea joined"} <= set(stage.steps)
     assert in_order(stage.steps, "migrate nodea to nodeb", "link of nodeb cut", "link of nodeb joined",
-                    "adm nodea primary", "migrate nodea to nodeb", "quiesce")  # fmt: skip
+                    "drbdadm nodea primary", "migrate nodea to nodeb", "quiesce")  # fmt: skip
     assert [one.outcome for one in found.migrations] == [FAILED, COMPLETED, COMPLETED]
-    assert "the replication link was cut in mid-migration" in found.happened
-    assert "the guest is alive on nodea" in found.happened
-    assert found.struck
+    assert "the replication link was cut in mid-migration" in found.event_log
+    assert "the guest is alive on nodea" in found.event_log
+    assert found.fault_injected
     assert rests(stage) and judge(found, HELD).kind is VerdictKind.CLEAN, judge(found, HELD)
 
 
@@ -293,7 +294,7 @@ def test_a_refusal_midway_is_no_answer(staged: Callable[..., Stage]) -> None:
     stage.lab.story.broken["link of nodea cut"] = RefusedError("nodea", "tc: no")
     found = stage.play()
     assert found.failure and (found.failure.kind, found.failure.phase) == ("command", "work")
-    assert "abort" in stage.steps and not found.struck, "it was not to go on behind our back"
+    assert "abort" in stage.steps and not found.fault_injected, "it was not to go on behind our back"
     assert judge(found, HELD).kind is VerdictKind.INCONCLUSIVE
 
 
@@ -302,12 +303,21 @@ def test_a_target_that_lost_its_power_gets_it_back_and_joins(staged: Callable[..
     under_way(stage, "kill nodeb")
     found = stage.play()
     assert found.failure is None, found.failure
-    assert in_order(stage.steps, "migrate nodea to nodeb", "kill nodeb",
-                    "adm nodea net-options --allow-two-primaries=no --ping-timeout=5", "revive nodeb", "rejoin nodeb",
-                    "follow nodeb", "adm nodeb secondary", "adm nodea primary", "quiesce")  # fmt: skip
+    assert in_order(
+        stage.steps,
+        "migrate nodea to nodeb",
+        "kill nodeb",
+        "drbdadm nodea net-options --allow-two-primaries=no --ping-timeout=5",
+        "revive nodeb",
+        "rejoin nodeb",
+        "follow nodeb",
+        "drbdadm nodeb secondary",
+        "drbdadm nodea primary",
+        "quiesce",
+    )
     assert stage.raw("kmsg-nodeb-before-power-cut.txt") == "6,1,1000,-;quiet\n", "its last words"
     assert [one.outcome for one in found.migrations] == [FAILED, COMPLETED, COMPLETED]
-    assert found.struck and "nodeb lost its power in mid-migration" in found.happened
+    assert found.fault_injected and "nodeb lost its power in mid-migration" in found.event_log
     assert rests(stage) and judge(found, HELD).kind is VerdictKind.CLEAN, judge(found, HELD)
 
 
@@ -317,8 +327,8 @@ def test_a_libvirtd_that_was_restarted_finds_its_guest_again(staged: Callable[..
     found = stage.play()
     assert found.failure is None, found.failure
     assert in_order(stage.steps, "libvirtd restarted on nodea", "libvirt of nodea answers", "found again", "quiesce")
-    assert found.migrations[0].outcome is FAILED and "Connection reset" in found.migrations[0].words
-    assert found.struck and "libvirtd on nodea was restarted in mid-migration" in found.happened
+    assert found.migrations[0].outcome is FAILED and "Connection reset" in found.migrations[0].message
+    assert found.fault_injected and "libvirtd on nodea was restarted in mid-migration" in found.event_log
     assert rests(stage)
 
 
@@ -330,7 +340,7 @@ def test_a_migration_that_cannot_end_is_given_up(staged: Callable[..., Stage]) -
     first = traveller(stage).here.asked[0][1]
     assert first[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] == migrations.STALL_MIB, "so little that it cannot end"
     assert stage.steps.count("abort") == 1 and found.migrations[0].outcome is ABORTED
-    assert found.struck and "the migration had 1 MiB/s and could not end" in found.happened
+    assert found.fault_injected and "the migration had 1 MiB/s and could not end" in found.event_log
     assert libvirt.VIR_MIGRATE_PARAM_BANDWIDTH not in traveller(stage).here.asked[1][1], (
         "only the first one has the fault"
     )
@@ -341,7 +351,7 @@ def test_a_migration_that_cannot_end_is_given_up(staged: Callable[..., Stage]) -
 def test_a_fault_that_never_struck_is_nothing_to_be_clean_about(staged: Callable[..., Stage], fault: Fault) -> None:
     stage = staged(faulty(fault))
     found = stage.play()
-    assert found.migrations[0].outcome is COMPLETED and not found.struck
+    assert found.migrations[0].outcome is COMPLETED and not found.fault_injected
     verdict = judge(found, HELD)
     assert verdict.kind is VerdictKind.INCONCLUSIVE and f"the fault '{fault}' did not strike" in verdict.sentence
 
@@ -357,9 +367,9 @@ def test_after_a_split_brain_it_is_not_the_guests_own_node_that_gives_up(staged:
     stage.lab.story.when["link of nodeb joined"] = apart
     found = stage.play()
     assert found.migrations[0].outcome is COMPLETED, "it was over the moment the link was cut"
-    assert "adm nodeb connect --discard-my-data" not in stage.steps
-    assert "adm nodea connect --discard-my-data" in stage.steps
-    assert "the nodes gave each other up after the fault; nodea gave its own changes up" in found.happened
+    assert "drbdadm nodeb connect --discard-my-data" not in stage.steps
+    assert "drbdadm nodea connect --discard-my-data" in stage.steps
+    assert "the nodes gave each other up after the fault; nodea gave its own changes up" in found.event_log
 
 
 # --------------------------------------------------------------------------- mended, whatever comes
@@ -367,14 +377,14 @@ def test_after_a_split_brain_it_is_not_the_guests_own_node_that_gives_up(staged:
 CUT = ("link of nodea joined", "link of nodeb joined")
 
 
-@pytest.mark.parametrize("trouble", [LostNodeError("gone"), InfrastructureError("tc: no such device")])
-def test_a_cut_that_fails_itself_is_taken_back(staged: Callable[..., Stage], trouble: HarnessError) -> None:
+@pytest.mark.parametrize("error", [LostNodeError("gone"), InfrastructureError("tc: no such device")])
+def test_a_cut_that_fails_itself_is_taken_back(staged: Callable[..., Stage], error: HarnessError) -> None:
     stage = staged(faulty(Fault.LINK_CUT))
     cuttable(stage)
     under_way(stage, "link of nodea cut")
-    stage.lab.story.broken["link of nodeb cut"] = trouble
+    stage.lab.story.broken["link of nodeb cut"] = error
     found = stage.play()
-    assert found.failure and found.failure.message == str(trouble)
+    assert found.failure and found.failure.message == str(error)
     assert set(CUT) <= set(stage.steps) and not stage.guest.attached
 
 
@@ -397,19 +407,19 @@ def test_a_guest_that_does_not_live_through_a_fault_leaves_a_lab_that_is_whole(s
 
 
 @pytest.mark.parametrize(
-    ("fault", "struck", "back"),
+    ("fault", "fault_injected", "back"),
     [(Fault.LINK_CUT, "link of nodeb cut", "link of nodeb joined"), (Fault.TARGET_KILL, "kill nodeb", "rejoin nodeb")],
 )
 def test_ctrl_c_and_our_own_bugs_leave_nothing_broken(
-    staged: Callable[..., Stage], fault: Fault, struck: str, back: str
+    staged: Callable[..., Stage], fault: Fault, fault_injected: str, back: str
 ) -> None:
     stage = staged(faulty(fault))
     cuttable(stage)
-    under_way(stage, struck)
-    stage.guest.domain.trouble = KeyboardInterrupt()
+    under_way(stage, fault_injected)
+    stage.guest.domain.error = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         stage.play()
-    assert in_order(stage.steps, struck, back) and not stage.guest.attached
+    assert in_order(stage.steps, fault_injected, back) and not stage.guest.attached
     failure = stage.kept().failure
     assert failure and failure.kind == "interrupted"
 
@@ -418,19 +428,19 @@ def test_the_last_fault_is_mended_first_and_only_once(staged: Callable[..., Stag
     trial = staged().trial
     undone: list[int] = []
     for number in (1, 2):
-        trial.inflict(lambda number=number: undone.append(number))  # type: ignore[misc]
-    trial.mend()
-    trial.mend()
+        trial.register_fault_cleanup(lambda number=number: undone.append(number))  # type: ignore[misc]
+    trial.revert_faults()
+    trial.revert_faults()
     trial.rescue()
     assert undone == [2, 1]
 
 
 def test_a_node_that_is_gone_does_not_keep_the_other_one_slow(staged: Callable[..., Stage]) -> None:
-    stage = staged(replace(MOVED, widener=Widener(20, 5)))
-    stage.resource.widened["nodeb"] = (20, 5)
+    stage = staged(replace(MOVED, delays=DelayProfile(20, 5)))
+    stage.resource.delayed["nodeb"] = (20, 5)
     stage.lab.kill(stage.lab.a)
     stage.trial.rescue()
-    assert stage.resource.widened["nodeb"] == (0, 0)
+    assert stage.resource.delayed["nodeb"] == (0, 0)
 
 
 def test_a_power_cut_that_fails_itself_is_taken_back(staged: Callable[..., Stage]) -> None:
@@ -444,7 +454,7 @@ def test_a_power_cut_that_fails_itself_is_taken_back(staged: Callable[..., Stage
 
 # --------------------------------------------------------------------------- disks that fail
 
-BROKEN = Cell("swap", cache=CacheMode.NONE, fault=Fault.IO_ERROR, seconds=0)
+BROKEN = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE, fault=Fault.IO_ERROR, seconds=0)
 
 
 def test_disks_that_fail_stop_the_guest_and_it_goes_on_when_they_are_back(staged: Callable[..., Stage]) -> None:
@@ -463,12 +473,20 @@ def test_disks_that_fail_stop_the_guest_and_it_goes_on_when_they_are_back(staged
     found = stage.play()
     assert found.failure is None, found.failure
     assert {"break the disk of nodea", "break the disk of nodeb"} <= set(stage.steps)
-    assert in_order(stage.steps, "break the disk of nodea", "widen 0/0", "adm nodea attach", "adm nodeb attach",
-                    "adm nodea primary", "resume", "quiesce")  # fmt: skip
+    assert in_order(
+        stage.steps,
+        "break the disk of nodea",
+        "apply_delays 0/0",
+        "drbdadm nodea attach",
+        "drbdadm nodeb attach",
+        "drbdadm nodea primary",
+        "resume",
+        "quiesce",
+    )
     assert held == [True, True], "nothing is asked of a guest that cannot answer"
-    assert found.struck
+    assert found.fault_injected
     assert any("the guest was paused: I/O error; DRBD said nodea" in one and "Diskless" in one
-               for one in found.happened)  # fmt: skip
+               for one in found.event_log)  # fmt: skip
     assert rests(stage) and judge(found, HELD).kind is VerdictKind.CLEAN, judge(found, HELD)
 
 
@@ -482,7 +500,7 @@ def test_a_guest_that_is_never_paused_is_no_answer_and_the_disks_are_back(
     found = stage.play()
     stage.workload.ends.set()
     assert found.failure and found.failure.kind == "deadline" and "pause by an I/O error" in found.failure.message
-    assert in_order(stage.steps, "break the disk of nodea", "adm nodea attach") and rests(stage)
+    assert in_order(stage.steps, "break the disk of nodea", "drbdadm nodea attach") and rests(stage)
     assert stage.guest.agent.holding == 0 and not stage.guest.attached
 
 
@@ -490,10 +508,17 @@ def test_two_that_stand_alone_are_healed_before_anything_is_written(staged: Call
     stage = staged(replace(BROKEN, fault=Fault.STANDALONE))
     found = stage.play()
     assert found.failure is None, found.failure
-    assert in_order(stage.steps, "mark nodea: none-swap-fault.standalone begins", "adm nodea disconnect",
-                    "adm nodeb disconnect", "adm nodeb connect --discard-my-data", "compare", "attach")  # fmt: skip
-    assert found.struck and found.happened[0] == "both nodes were made StandAlone before the cell"
-    assert found.happened[1].startswith("found StandAlone Primary UpToDate, StandAlone Secondary UpToDate")
+    assert in_order(
+        stage.steps,
+        "mark nodea: none-swap-pressure-fault.standalone begins",
+        "drbdadm nodea disconnect",
+        "drbdadm nodeb disconnect",
+        "drbdadm nodeb connect --discard-my-data",
+        "compare",
+        "attach",
+    )
+    assert found.fault_injected and found.event_log[0] == "both nodes were made StandAlone before the cell"
+    assert found.event_log[1].startswith("found StandAlone Primary UpToDate, StandAlone Secondary UpToDate")
     assert found.before == HEALTHY and judge(found, HELD).kind is VerdictKind.CLEAN, judge(found, HELD)
 
 
@@ -505,7 +530,7 @@ def test_a_canary_that_died_is_heard_all_the_same(staged: Callable[..., Stage]) 
     stage.lab.story.broken["canary stops"] = LostGuestError("the canary in guest is not running any more: no such pid")
     found = stage.play()
     assert found.failure is None and found.canary and not found.canary.survived
-    assert any("the canary in guest is not running any more" in one for one in found.happened)
+    assert any("the canary in guest is not running any more" in one for one in found.event_log)
     assert judge(found, HELD).kind is VerdictKind.INCONCLUSIVE
 
 
@@ -534,8 +559,10 @@ def test_what_reads_otherwise_after_a_move_is_noted_with_its_owners(staged: Call
     stage.workload.leaves = {5, 6}
     reads_otherwise_on_nodeb(stage, 5, 6)
     found = stage.play()
-    assert found.readings and found.readings.differing == extents_of({5, 6})
-    assert found.readings.ownership == Ownership(0, 2, 0, "swap", ("free swap slot",))
+    assert found.readback and found.readback.differing == extents_of({5, 6})
+    assert found.readback.ownership == Ownership(
+        free=2, method="after swapoff every slot is free", names=("free swap slot",)
+    )
     verdict = judge(found, HELD)
     assert verdict.kind is VerdictKind.DIVERGED, "dead blocks hurt nobody"
     assert any("reads 2 blocks differently" in why for why in verdict.reasons)
@@ -546,8 +573,8 @@ def test_a_record_of_the_canary_is_live_wherever_it_differs(staged: Callable[...
     stage.workload.leaves = {5, 32_000}
     reads_otherwise_on_nodeb(stage, 5, 32_000)
     found = stage.play()
-    assert [(one.block, one.owner.value) for one in found.samples] == [(5, "dead"), (32_000, "live")]
-    assert (found.ownership.live, found.ownership.dead) == (1, 1)
+    assert [(one.block, one.owner.value) for one in found.samples] == [(5, "free"), (32_000, "allocated")]
+    assert (found.ownership.allocated, found.ownership.free) == (1, 1)
     assert judge(found, HELD).kind is VerdictKind.CORRUPT
 
 
@@ -555,7 +582,7 @@ def test_what_reads_otherwise_has_owners_even_where_nothing_differs_in_the_end(s
     stage = staged()
     reads_otherwise_on_nodeb(stage, 5)
     found = stage.play()
-    assert found.readings and found.readings.ownership.dead == 1
+    assert found.readback and found.readback.ownership.free == 1
     verdict = judge(found, HELD)
     assert verdict.kind is VerdictKind.CORRUPT and "the same in 1 of them" in verdict.sentence
 
@@ -575,7 +602,7 @@ def test_what_the_guest_says_on_either_node_is_kept_in_one_file(staged: Callable
         "== the guest's console on nodea\nguest said\n\n"
         "== the guest's console on nodeb\nsaid on nodeb\nOops: said later\n\n"
     )
-    assert found.console_trouble == ("Oops: said later",)
+    assert found.console_errors == ("Oops: said later",)
 
 
 def test_what_is_kept_twice_stands_there_once(staged: Callable[..., Stage]) -> None:
@@ -593,16 +620,16 @@ def test_what_is_kept_twice_stands_there_once(staged: Callable[..., Stage]) -> N
 def test_a_migration_between_the_readings_that_does_not_arrive_leaves_none(staged: Callable[..., Stage]) -> None:
     stage = staged()
     stage.lab.story.when["canary stops"] = lambda: setattr(
-        stage.guest.domain, "trouble", LibvirtSaid("Lost connection to destination host")
+        stage.guest.domain, "error", LibvirtSaid("Lost connection to destination host")
     )
     found = stage.play()
-    assert found.readings is None and found.migrations[-1].outcome is FAILED
+    assert found.readback is None and found.migrations[-1].outcome is FAILED
     assert judge(found, HELD).kind is VerdictKind.INCONCLUSIVE
 
 
 def test_a_canary_needs_a_guest() -> None:
-    assert not Cell("mutator", client=ClientKind.HOST, migrations=2).watched
-    assert MOVED.watched and BROKEN.watched and not replace(MOVED, migrations=0).watched
+    assert not Cell("inflight-modify", client=ClientKind.HOST, migrations=2).has_canary
+    assert MOVED.has_canary and BROKEN.has_canary and not replace(MOVED, migrations=0).has_canary
 
 
 def test_one_move_of_a_test_of_ones_own(staged: Callable[..., Stage]) -> None:

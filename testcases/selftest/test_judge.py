@@ -9,12 +9,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from harness.judgement.judge import ControlOutcome, Controls, control_outcome, harm, judge, outcomes
+from harness.judgement.judge import ControlOutcome, Controls, control_outcome, data_loss_findings, judge, outcomes
 from harness.model import (
-    Aftermath,
     AioMode,
     Alarms,
-    Arm,
     CacheMode,
     Canary,
     Cell,
@@ -22,23 +20,26 @@ from harness.model import (
     Comparison,
     Control,
     Crash,
+    CrashRecovery,
+    DelayProfile,
     Evidence,
     Extent,
     Failure,
     Fault,
+    FilesystemKind,
     Migration,
     MigrationOutcome,
     NodeVerify,
     Observed,
     Ownership,
     Protocol,
-    Readings,
+    Readback,
+    ReplicationProfile,
     SplitBrain,
     State,
     Verdict,
     VerdictKind,
     Verify,
-    Widener,
     Work,
     extents_of,
 )
@@ -50,13 +51,13 @@ settings.load_profile("unhurried")
 BLOCKS = 32768
 HEALTHY = State("Connected", "Primary", "Secondary", "UpToDate", "UpToDate")
 HELD: Controls = {control: ControlOutcome(control, True, "as it should be") for control in Control}
-SWAP = Cell("swap", cache=CacheMode.NONE)
+SWAP = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE)
 
 
 def observed(cell: Cell) -> Observed:
     """Just what the cell asks for."""
     seen = Observed(
-        scatter_gather=True, link_delay_ms=cell.widener.link_delay_ms, disk_delay_ms=cell.widener.disk_delay_ms
+        scatter_gather=True, link_delay_ms=cell.delays.link_delay_ms, disk_delay_ms=cell.delays.disk_delay_ms
     )
     if cell.cache is None:
         return seen
@@ -131,10 +132,10 @@ def test_blocks_that_verify_saw_and_the_comparison_does_not_are_transient() -> N
 
 
 def test_blocks_that_differ_in_the_end_are_divergence_with_owners_and_the_claim() -> None:
-    found = evidence(**oracles({5, 6, 7, 900}, {5, 6, 900}), ownership=Ownership(live=1, dead=2))
+    found = evidence(**oracles({5, 6, 7, 900}, {5, 6, 900}), ownership=Ownership(allocated=1, free=2))
     verdict = judge(found, HELD)
     assert (verdict.kind, verdict.differing_blocks) == (VerdictKind.DIVERGED, 3)
-    assert verdict.sentence.startswith("3 blocks differ (1 live, 2 dead) after 1000 exposed block writes")
+    assert verdict.sentence.startswith("3 blocks differ (1 allocated, 2 free) after 1000 exposed block writes")
     assert "while DRBD said Connected, UpToDate/UpToDate" in verdict.sentence
     assert verdict.reasons == ("1 more blocks were reported and are equal again",)
     assert verdict.rate_upper_95 is not None and verdict.rate_upper_95 > 0.003
@@ -172,8 +173,8 @@ def test_a_failure_is_inconclusive_with_its_phase() -> None:
 
 # --------------------------------------------------------------------------- what happens to a guest
 
-MOVED = Cell("swap", cache=CacheMode.NONE, migrations=2)
-CRASHED = Cell("ext4-buffered", cache=CacheMode.NONE, crash=Crash.NODE)
+MOVED = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE, migrations=2)
+CRASHED = Cell("buffered", filesystem=FilesystemKind.EXT4, cache=CacheMode.NONE, crash=Crash.NODE)
 WELL = Canary({"fsync": 200, "direct": 50}, {"fsync": 0}, memory_checked=4096)
 APART = {
     "nodea": replace(HEALTHY, connection="StandAlone", peer_role="Unknown", peer_disk="DUnknown"),
@@ -186,14 +187,17 @@ NOTICED = Alarms("crc32c", (Extent(8, 8), Extent(8, 8)), (Extent(64, 8),), 3, 4.
 def moved(
     number: int, outcome: MigrationOutcome = MigrationOutcome.COMPLETED, during: str = "work", words: str = ""
 ) -> Migration:
-    return Migration(number, "nodea", "nodeb", outcome, 1.0, 2.0, during=during, words=words)
+    return Migration(number, "nodea", "nodeb", outcome, 1.0, 2.0, during=during, message=words)
 
 
 def journey(cell: Cell = MOVED, **changed: Any) -> Evidence:
     """Evidence of a cell in which something happened to the guest; CLEAN but for what is ``changed``."""
-    whole: dict[str, Any] = {"canary": WELL, "migrations": (moved(1), moved(2), moved(3, during="readings"))}
+    whole: dict[str, Any] = {"canary": WELL, "migrations": (moved(1), moved(2), moved(3, during="readback"))}
     if cell.crash is not None:
-        whole = {"canary": replace(WELL, survived=False), "aftermath": Aftermath(cell.crash, 4.0, fsck_status=0)}
+        whole = {
+            "canary": replace(WELL, survived=False),
+            "crash_recovery": CrashRecovery(cell.crash, 4.0, fsck_status=0),
+        }
     return evidence(cell, **{**whole, **changed})
 
 
@@ -223,59 +227,59 @@ def test_what_the_canary_lost_is_corrupt(canary: Canary, words: str) -> None:
     ("found", "words"),
     [
         ({"wrong_reads": 3}, "after the crash the client read back something else than it wrote, 3 time(s)"),
-        ({"fsck_status": 4, "fsck_words": "errors left"}, "after the crash fsck ended with status 4: errors left"),
+        ({"fsck_status": 4, "fsck_message": "errors left"}, "after the crash fsck ended with status 4: errors left"),
     ],
 )
 def test_what_a_crash_left_behind_is_corrupt(found: dict[str, Any], words: str) -> None:
-    verdict = judge(journey(CRASHED, aftermath=Aftermath(Crash.NODE, 4.0, **found)), HELD)
+    verdict = judge(journey(CRASHED, crash_recovery=CrashRecovery(Crash.NODE, 4.0, **found)), HELD)
     assert (verdict.kind, verdict.sentence) == (VerdictKind.CORRUPT, words)
 
 
 def test_all_that_was_lost_stands_in_the_sentence_and_what_differs_beside_it() -> None:
     found = journey(
-        canary=replace(WELL, corrupt=1), work=Work(8.0, read_back_errors=2), ownership=Ownership(live=1),
+        canary=replace(WELL, corrupt=1), work=Work(8.0, read_back_errors=2), ownership=Ownership(allocated=1),
         **oracles({5}, {5}),
     )  # fmt: skip
     verdict = judge(found, HELD)
     assert "2 time(s); 1 records on the disk" in verdict.sentence
-    assert (verdict.differing_blocks, verdict.reasons) == (1, ("1 blocks differ (1 live)",))
+    assert (verdict.differing_blocks, verdict.reasons) == (1, ("1 blocks differ (1 allocated)",))
 
 
-def read_twice(live: int = 0, dead: int = 0, unknown: int = 0, **changed: Any) -> Evidence:
+def read_twice(allocated: int = 0, free: int = 0, unknown: int = 0, **changed: Any) -> Evidence:
     """The guest read three blocks differently after it moved; whose they are is said."""
-    owned = Ownership(live, dead, unknown)
-    return journey(readings=Readings(BLOCKS, "nodea", "nodeb", extents_of({5, 6, 7}), owned), **changed)
+    owned = Ownership(allocated=allocated, free=free, unknown=unknown)
+    return journey(readback=Readback(BLOCKS, "nodea", "nodeb", extents_of({5, 6, 7}), owned), **changed)
 
 
-@pytest.mark.parametrize("whose", [{"live": 1, "dead": 2}, {"unknown": 1, "dead": 2}, {"live": 3}, {}])
+@pytest.mark.parametrize("whose", [{"allocated": 1, "free": 2}, {"unknown": 1, "free": 2}, {"allocated": 3}, {}])
 def test_data_that_reads_differently_on_the_other_node_is_corrupt(whose: dict[str, int]) -> None:
     verdict = judge(read_twice(**whose, **oracles({5, 6, 7}, {5, 6, 7})), HELD)
-    assert verdict.kind is VerdictKind.CORRUPT, "what is not known to be dead may be data"
+    assert verdict.kind is VerdictKind.CORRUPT, "what is not known to be free may be data"
     assert "the guest reads 3 blocks differently on nodeb than on nodea" in verdict.sentence
 
 
-def test_dead_blocks_that_read_differently_are_a_divergence_with_a_reason() -> None:
-    verdict = judge(read_twice(dead=3, **oracles({5, 6, 7}, {5, 6, 7})), HELD)
+def test_free_blocks_that_read_differently_are_a_divergence_with_a_reason() -> None:
+    verdict = judge(read_twice(free=3, **oracles({5, 6, 7}, {5, 6, 7})), HELD)
     assert verdict.kind is VerdictKind.DIVERGED
-    assert any("reads 3 blocks differently on nodeb than on nodea (3 dead)" in why for why in verdict.reasons)
+    assert any("reads 3 blocks differently on nodeb than on nodea (3 free)" in why for why in verdict.reasons)
 
 
-def test_blocks_that_read_differently_over_equal_replicas_are_corrupt_dead_or_not() -> None:
-    verdict = judge(read_twice(dead=3), HELD)
+def test_blocks_that_read_differently_over_equal_replicas_are_corrupt_free_or_not() -> None:
+    verdict = judge(read_twice(free=3), HELD)
     assert verdict.kind is VerdictKind.CORRUPT
-    assert "on nodea (3 dead), and both replicas hold the same in 3 of them" in verdict.sentence
-    verdict = judge(read_twice(dead=3, **oracles({5, 6}, {5, 6})), HELD)
+    assert "on nodea (3 free), and both replicas hold the same in 3 of them" in verdict.sentence
+    verdict = judge(read_twice(free=3, **oracles({5, 6}, {5, 6})), HELD)
     assert verdict.kind is VerdictKind.CORRUPT and "the same in 1 of them" in verdict.sentence
 
 
-def test_dead_blocks_that_read_differently_and_that_a_resync_may_have_made_equal_are_never_clean() -> None:
-    cut = {"cell": replace(MOVED, fault=Fault.LINK_CUT), "struck": True}
-    doubted(read_twice(dead=3, alarms=Alarms(drops=1), **cut), "the guest reads 3 blocks differently on nodeb than on")
+def test_free_blocks_that_read_differently_and_that_a_resync_may_have_made_equal_are_never_clean() -> None:
+    cut = {"cell": replace(MOVED, fault=Fault.LINK_CUT), "fault_injected": True}
+    doubted(read_twice(free=3, alarms=Alarms(drops=1), **cut), "the guest reads 3 blocks differently on nodeb than on")
 
 
-def test_a_difference_of_dead_blocks_is_not_judged_over_a_verify_that_did_not_end() -> None:
+def test_a_difference_of_free_blocks_is_not_judged_over_a_verify_that_did_not_end() -> None:
     unfinished = replace(evidence(SWAP).verify, source=NodeVerify("nodea", True, False, ()))  # type: ignore[type-var]
-    assert kind(read_twice(dead=3, verify=unfinished)) is VerdictKind.INCONCLUSIVE
+    assert kind(read_twice(free=3, verify=unfinished)) is VerdictKind.INCONCLUSIVE
 
 
 def test_a_guest_that_never_moved_is_no_answer_although_a_resync_made_all_equal() -> None:
@@ -286,7 +290,7 @@ def test_a_guest_that_never_moved_is_no_answer_although_a_resync_made_all_equal(
 
 
 def test_readings_that_agree_are_no_news() -> None:
-    assert kind(journey(readings=Readings(BLOCKS, "nodea", "nodeb"))) is VerdictKind.CLEAN
+    assert kind(journey(readback=Readback(BLOCKS, "nodea", "nodeb"))) is VerdictKind.CLEAN
 
 
 def test_a_refused_migration_is_an_answer_in_the_words_of_who_refused() -> None:
@@ -329,10 +333,10 @@ def test_a_connection_that_was_lost_by_itself_is_transient_and_one_that_was_cut_
         verdict.sentence
         == "the connection was lost 2 time(s), 2.0 a minute, and after the resyncs everything was equal"
     )
-    cut = judge(journey(replace(MOVED, fault=Fault.LINK_CUT), struck=True, alarms=lost), HELD)
+    cut = judge(journey(replace(MOVED, fault=Fault.LINK_CUT), fault_injected=True, alarms=lost), HELD)
     assert cut.kind is VerdictKind.CLEAN
     assert cut.reasons == ("DRBD noticed 0 writes whose buffer changed and lost its connection 2 time(s)",)
-    noticed = journey(replace(MOVED, fault=Fault.LINK_CUT), struck=True, alarms=NOTICED)
+    noticed = journey(replace(MOVED, fault=Fault.LINK_CUT), fault_injected=True, alarms=NOTICED)
     assert kind(noticed) is VerdictKind.TRANSIENT, "no fault of ours changes a buffer"
 
 
@@ -349,8 +353,8 @@ def test_what_the_digest_noticed_is_a_reason_beside_what_differs() -> None:
 @pytest.mark.parametrize("outcome", [MigrationOutcome.ABORTED, MigrationOutcome.FAILED])
 def test_clean_needs_each_migration_to_arrive(outcome: MigrationOutcome) -> None:
     for number in range(3):
-        went = [moved(1), moved(2), moved(3, during="readings")]
-        went[number] = replace(went[number], outcome=outcome, words="it timed out")
+        went = [moved(1), moved(2), moved(3, during="readback")]
+        went[number] = replace(went[number], outcome=outcome, message="it timed out")
         doubted(journey(migrations=tuple(went)), f"nothing was found, but migration {number + 1} {outcome}: it timed")
         verdict = judge(journey(migrations=tuple(went), **oracles({5}, {5})), HELD)
         assert verdict.kind is VerdictKind.DIVERGED, "what is seen is seen"
@@ -359,8 +363,8 @@ def test_clean_needs_each_migration_to_arrive(outcome: MigrationOutcome) -> None
 
 @pytest.mark.parametrize("fault", [fault for fault in Fault if fault.needs_migration])
 def test_a_migration_may_fail_where_a_fault_was_made(fault: Fault) -> None:
-    broken = (moved(1, MigrationOutcome.FAILED, words="connection lost"), moved(2), moved(3, during="readings"))
-    verdict = judge(journey(replace(MOVED, fault=fault), migrations=broken, struck=True), HELD)
+    broken = (moved(1, MigrationOutcome.FAILED, words="connection lost"), moved(2), moved(3, during="readback"))
+    verdict = judge(journey(replace(MOVED, fault=fault), migrations=broken, fault_injected=True), HELD)
     assert (verdict.kind, verdict.reasons) == (VerdictKind.CLEAN, ("migration 1 failed: connection lost",))
 
 
@@ -368,41 +372,47 @@ def test_a_migration_may_fail_where_a_fault_was_made(fault: Fault) -> None:
 def test_clean_needs_the_fault_to_have_struck(fault: Fault) -> None:
     cell = replace(MOVED, fault=fault)
     doubted(journey(cell), f"nothing was found, but the fault '{fault}' did not strike")
-    assert kind(journey(cell, struck=True)) is VerdictKind.CLEAN
+    assert kind(journey(cell, fault_injected=True)) is VerdictKind.CLEAN
     for found in (oracles({5}, {5}), oracles({5}, set())):
-        assert kind(journey(cell, **found)) is kind(journey(cell, struck=True, **found)), "what is seen is seen"
+        assert kind(journey(cell, **found)) is kind(journey(cell, fault_injected=True, **found)), "what is seen is seen"
 
 
 def test_clean_needs_as_many_migrations_as_were_asked() -> None:
     doubted(journey(migrations=()), "only 0 of 2 migrations were tried")
-    doubted(journey(migrations=(moved(1), moved(2, during="readings"))), "only 1 of 2 migrations were tried")
+    doubted(journey(migrations=(moved(1), moved(2, during="readback"))), "only 1 of 2 migrations were tried")
     faulty = replace(MOVED, fault=Fault.LINK_CUT)
-    doubted(journey(faulty, migrations=(moved(1),), struck=True), "only 1 of 2 migrations were tried")
+    doubted(journey(faulty, migrations=(moved(1),), fault_injected=True), "only 1 of 2 migrations were tried")
 
 
 def test_clean_needs_the_canary_heard_and_alive() -> None:
-    for cell in (MOVED, CRASHED, Cell("swap", cache=CacheMode.NONE, fault=Fault.STANDALONE)):
-        doubted(journey(cell, canary=None, struck=True), "the canary was not heard")
+    for cell in (
+        MOVED,
+        CRASHED,
+        Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE, fault=Fault.STANDALONE),
+    ):
+        doubted(journey(cell, canary=None, fault_injected=True), "the canary was not heard")
     dead = replace(WELL, survived=False)
     doubted(journey(canary=dead), "nothing was found, but the canary died")
-    doubted(journey(canary=dead, console_trouble=("Out of memory",)), "the canary died: Out of memory")
+    doubted(journey(canary=dead, console_errors=("Out of memory",)), "the canary died: Out of memory")
     assert kind(evidence(canary=None)) is VerdictKind.CLEAN, "an ordinary cell has none"
 
 
 def test_clean_needs_the_crash_to_have_happened() -> None:
-    doubted(journey(CRASHED, aftermath=None), "the crash did not happen")
+    doubted(journey(CRASHED, crash_recovery=None), "the crash did not happen")
 
 
 def test_clean_needs_a_quiet_console_but_where_the_disks_were_broken() -> None:
     said = ("EXT4-fs error (device vdb1)", "Oops")
-    doubted(journey(console_trouble=said), "the guest's console speaks of trouble: EXT4-fs error (device vdb1)")
-    doubted(evidence(console_trouble=said), "the guest's console speaks of trouble")
-    broken = Cell("swap", cache=CacheMode.NONE, fault=Fault.IO_ERROR)
-    expected = journey(broken, migrations=(), console_trouble=said, kernel_trouble=("nodea: I/O error",), struck=True)
+    doubted(journey(console_errors=said), "the guest's console reports an error: EXT4-fs error (device vdb1)")
+    doubted(evidence(console_errors=said), "the guest's console reports an error")
+    broken = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE, fault=Fault.IO_ERROR)
+    expected = journey(
+        broken, migrations=(), console_errors=said, kernel_errors=("nodea: I/O error",), fault_injected=True
+    )
     verdict = judge(expected, HELD)
     assert verdict.kind is VerdictKind.CLEAN
     assert verdict.reasons == ("guest: EXT4-fs error (device vdb1)", "guest: Oops", "kernel: nodea: I/O error")
-    verdict = judge(evidence(console_trouble=said, **oracles({5}, {5})), HELD)
+    verdict = judge(evidence(console_errors=said, **oracles({5}, {5})), HELD)
     assert verdict.reasons == ("guest: EXT4-fs error (device vdb1)", "guest: Oops")
 
 
@@ -480,7 +490,12 @@ def test_what_comes_first(layers: tuple[str, ...], wanted: VerdictKind) -> None:
 @pytest.mark.parametrize("aio", AioMode)
 @pytest.mark.parametrize("cache", CacheMode)
 def test_what_was_asked_and_seen_is_believed(cache: CacheMode, aio: AioMode) -> None:
-    assert kind(evidence(Cell("swap", cache=cache, aio=aio, widener=Widener(20, 0)))) is VerdictKind.CLEAN
+    assert (
+        kind(
+            evidence(Cell("pressure", filesystem=FilesystemKind.SWAP, cache=cache, aio=aio, delays=DelayProfile(20, 0)))
+        )
+        is VerdictKind.CLEAN
+    )
 
 
 def test_each_cache_mode_wants_its_own_flags() -> None:
@@ -500,7 +515,7 @@ def test_each_cache_mode_wants_its_own_flags() -> None:
                 guest_write_cache=told,
                 scatter_gather=True,
             )
-            found = kind(evidence(Cell("swap", cache=asked), observed=seen))
+            found = kind(evidence(Cell("pressure", filesystem=FilesystemKind.SWAP, cache=asked), observed=seen))
             wanted = VerdictKind.CLEAN if asked is opened else VerdictKind.INCONCLUSIVE
             assert found is wanted, f"asked for {asked}, opened as {opened}"
 
@@ -519,8 +534,8 @@ def test_each_cache_mode_wants_its_own_flags() -> None:
         ({"qemu_cache": {"direct": False, "no-flush": False, "writeback": True}}, "QEMU's cache.direct: False"),
         ({"qemu_cache": {"direct": True, "no-flush": True, "writeback": True}}, "QEMU's cache.no-flush: True"),
         ({"qemu_cache": {"direct": True, "no-flush": False, "writeback": False}}, "QEMU's cache.writeback: False"),
-        ({"link_delay_ms": 20}, "the widener was 20/0 ms, 0/0 ms were asked"),
-        ({"disk_delay_ms": 3}, "the widener was 0/3 ms"),
+        ({"link_delay_ms": 20}, "the delays were 20/0 ms, 0/0 ms were asked"),
+        ({"disk_delay_ms": 3}, "the delays were 0/3 ms"),
     ],
 )
 def test_each_mismatch_is_named(change: dict[str, Any], words: str) -> None:
@@ -529,14 +544,14 @@ def test_each_mismatch_is_named(change: dict[str, Any], words: str) -> None:
 
 
 def test_a_widener_that_is_not_on_is_a_mismatch() -> None:
-    cell = Cell("swap", cache=CacheMode.NONE, widener=Widener(20, 5))
-    doubted(evidence(cell, observed=observed(SWAP)), "the widener was 0/0 ms, 20/5 ms were asked")
+    cell = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE, delays=DelayProfile(20, 5))
+    doubted(evidence(cell, observed=observed(SWAP)), "the delays were 0/0 ms, 20/5 ms were asked")
 
 
 def test_the_node_itself_has_no_qemu_to_ask() -> None:
-    cell = Cell("mutator", client=ClientKind.HOST, widener=Widener(20, 0))
+    cell = Cell("inflight-modify", client=ClientKind.HOST, delays=DelayProfile(20, 0))
     assert kind(evidence(cell)) is VerdictKind.CLEAN
-    doubted(evidence(cell, observed=Observed(scatter_gather=True)), "the widener was 0/0 ms")
+    doubted(evidence(cell, observed=Observed(scatter_gather=True)), "the delays were 0/0 ms")
 
 
 ARMS = {
@@ -547,18 +562,21 @@ ARMS = {
 
 @pytest.mark.parametrize(("name", "value"), ARMS.items())
 def test_an_arm_that_is_not_in_force_is_a_mismatch(name: str, value: Any) -> None:
-    arm = replace(Arm(), **{name: value})
-    asked = Cell("swap", cache=CacheMode.NONE, arm=arm)
-    for cell, in_force in ((asked, Arm()), (SWAP, arm)):
-        doubted(evidence(cell, observed=replace(observed(cell), arm=in_force)), "but in force was Arm(")
-        found = evidence(cell, observed=replace(observed(cell), arm=in_force), **oracles({5}, {5}))
-        doubted(found, f"asked for {cell.arm}, but in force was {in_force}")
-    assert kind(evidence(asked, observed=replace(observed(asked), arm=arm))) is VerdictKind.CLEAN
+    replication = replace(ReplicationProfile(), **{name: value})
+    asked = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE, replication=replication)
+    for cell, in_force in ((asked, ReplicationProfile()), (SWAP, replication)):
+        doubted(
+            evidence(cell, observed=replace(observed(cell), replication=in_force)),
+            "but in force was ReplicationProfile(",
+        )
+        found = evidence(cell, observed=replace(observed(cell), replication=in_force), **oracles({5}, {5}))
+        doubted(found, f"asked for {cell.replication}, but in force was {in_force}")
+    assert kind(evidence(asked, observed=replace(observed(asked), replication=replication))) is VerdictKind.CLEAN
 
 
 def test_a_node_that_is_its_own_client_has_an_arm_too() -> None:
-    cell = Cell("mutator", client=ClientKind.HOST, arm=Arm(integrity="crc32c"))
-    doubted(evidence(cell, observed=replace(observed(cell), arm=Arm())), "in force was")
+    cell = Cell("inflight-modify", client=ClientKind.HOST, replication=ReplicationProfile(integrity="crc32c"))
+    doubted(evidence(cell, observed=replace(observed(cell), replication=ReplicationProfile())), "in force was")
 
 
 # --------------------------------------------------------------------------- preconditions and silent oracles
@@ -671,22 +689,27 @@ def test_a_link_without_scatter_gather_cannot_show_it(scatter_gather: bool | Non
 
 @pytest.mark.parametrize("scatter_gather", [False, None])
 def test_a_link_that_was_to_have_no_scatter_gather_is_not_complained_of(scatter_gather: bool | None) -> None:
-    cell = Cell("swap", cache=CacheMode.NONE, arm=Arm(scatter_gather=False))
-    seen = replace(observed(cell), scatter_gather=scatter_gather, arm=cell.arm)
+    cell = Cell(
+        "pressure",
+        filesystem=FilesystemKind.SWAP,
+        cache=CacheMode.NONE,
+        replication=ReplicationProfile(scatter_gather=False),
+    )
+    seen = replace(observed(cell), scatter_gather=scatter_gather, replication=cell.replication)
     assert kind(evidence(cell, observed=seen)) is VerdictKind.CLEAN
 
 
 def test_nothing_exposed_is_nothing_proven() -> None:
     doubted(evidence(exposed_blocks=0), "the workload exposed no block write")
-    idle = judge(evidence(Cell("idle", cache=CacheMode.NONE), exposed_blocks=0), HELD)
+    idle = judge(evidence(Cell("no-writes", cache=CacheMode.NONE), exposed_blocks=0), HELD)
     assert (idle.kind, idle.rate_upper_95) == (VerdictKind.CLEAN, None)
     assert "no block write was exposed" in idle.sentence
 
 
 def test_a_kernel_in_trouble_is_no_witness() -> None:
     said = ("nodea: BUG: soft lockup", "nodeb: Oops")
-    doubted(evidence(kernel_trouble=said), "a kernel reported trouble: nodea: BUG: soft lockup")
-    verdict = judge(evidence(kernel_trouble=said, **oracles({1}, {1})), HELD)
+    doubted(evidence(kernel_errors=said), "a kernel reported an error: nodea: BUG: soft lockup")
+    verdict = judge(evidence(kernel_errors=said, **oracles({1}, {1})), HELD)
     assert verdict.kind is VerdictKind.DIVERGED, "what is seen is seen"
     assert verdict.reasons == ("kernel: nodea: BUG: soft lockup", "kernel: nodeb: Oops")
 
@@ -694,8 +717,8 @@ def test_a_kernel_in_trouble_is_no_witness() -> None:
 # --------------------------------------------------------------------------- the controls themselves
 
 PLANTED = Cell("planted", client=ClientKind.HOST, control=Control.PLANTED)
-MUTATOR = Cell("mutator", client=ClientKind.HOST, control=Control.MUTATOR)
-IDLE = Cell("idle", client=ClientKind.HOST, control=Control.IDLE)
+MUTATOR = Cell("inflight-modify", client=ClientKind.HOST, control=Control.IN_FLIGHT)
+IDLE = Cell("no-writes", client=ClientKind.HOST, control=Control.IDLE)
 
 
 def planted(wanted: set[int], verified: set[int], compared: set[int]) -> ControlOutcome:
@@ -741,15 +764,15 @@ def test_a_control_is_judged_without_the_others() -> None:
 
 
 def test_an_ordinary_cell_is_no_control() -> None:
-    with pytest.raises(ValueError, match="none-swap is no control"):
+    with pytest.raises(ValueError, match="none-swap-pressure is no control"):
         control_outcome(evidence())
 
 
 def test_the_newest_outcome_of_a_control_counts() -> None:
     good, bad = evidence(MUTATOR, **oracles({3}, {3})), evidence(MUTATOR)
-    assert outcomes([good, evidence(), bad])[Control.MUTATOR].held is False
-    assert outcomes([bad, good])[Control.MUTATOR].held is True
-    assert set(outcomes([good, evidence()])) == {Control.MUTATOR}
+    assert outcomes([good, evidence(), bad])[Control.IN_FLIGHT].held is False
+    assert outcomes([bad, good])[Control.IN_FLIGHT].held is True
+    assert set(outcomes([good, evidence()])) == {Control.IN_FLIGHT}
 
 
 # --------------------------------------------------------------------------- whatever the evidence
@@ -760,11 +783,11 @@ WORDS = st.sampled_from(["", "Connected", "UpToDate", "Established", "Inconsiste
 NODES = st.builds(NodeVerify, st.just("node"), st.booleans(), st.booleans(), EXTENTS, st.none() | st.integers(0, 50))
 CELLS = st.builds(
     Cell,
-    st.sampled_from(["swap", "idle", "mutator"]),
+    st.sampled_from(["pressure", "no-writes", "inflight-modify"]),
     client=st.sampled_from(ClientKind),
     cache=st.none() | st.sampled_from(CacheMode),
     aio=st.sampled_from(AioMode),
-    widener=st.builds(Widener, st.sampled_from([0, 20]), st.sampled_from([0, 5])),
+    delays=st.builds(DelayProfile, st.sampled_from([0, 20]), st.sampled_from([0, 5])),
     control=st.none() | st.sampled_from(Control),
     migrations=st.sampled_from([0, 2]),
     crash=st.sampled_from([None, *Crash]),
@@ -780,19 +803,21 @@ SEEN = st.builds(
     scatter_gather=st.none() | st.booleans(),
     link_delay_ms=st.sampled_from([0, 20]),
     disk_delay_ms=st.sampled_from([0, 5]),
-    arm=st.sampled_from([None, Arm(), Arm(integrity="crc32c")]),
+    replication=st.sampled_from([None, ReplicationProfile(), ReplicationProfile(integrity="crc32c")]),
 )
 FEW = st.integers(0, 2)
 OWNED = st.builds(Ownership, *[st.integers(0, 3)] * 3)
 MIGRATIONS = st.lists(
-    st.builds(moved, st.integers(1, 3), st.sampled_from(MigrationOutcome), st.sampled_from(["work", "readings"])),
+    st.builds(moved, st.integers(1, 3), st.sampled_from(MigrationOutcome), st.sampled_from(["work", "readback"])),
     max_size=3,
 ).map(tuple)
 CANARIES = st.builds(
     Canary, lost=st.dictionaries(st.sampled_from(["fsync", "direct"]), FEW), corrupt=FEW, memory_wrong=FEW,
     survived=st.booleans(),
 )  # fmt: skip
-AFTERMATHS = st.builds(Aftermath, st.sampled_from(Crash), fsck_status=st.sampled_from([None, 0, 4]), wrong_reads=FEW)
+AFTERMATHS = st.builds(
+    CrashRecovery, st.sampled_from(Crash), fsck_status=st.sampled_from([None, 0, 4]), wrong_reads=FEW
+)
 COMPARISONS = st.builds(Comparison, st.sampled_from([0, BLOCKS]), EXTENTS, st.just(0.1), st.just("here"))
 FAILURES = st.builds(Failure, st.sampled_from(["refused", "deadline", "bug"]), st.just("work"), st.text(max_size=5))
 OUTCOMES = st.dictionaries(st.sampled_from(Control), st.booleans()).map(
@@ -804,7 +829,7 @@ OUTCOMES = st.dictionaries(st.sampled_from(Control), st.booleans()).map(
 def any_evidence(draw: st.DrawFn) -> Evidence:
     """Anything: half of each piece is as it should be, so that every question is reached."""
     cell = draw(CELLS)
-    found = journey(cell, struck=True) if cell.watched else evidence(cell)
+    found = journey(cell, fault_injected=True) if cell.has_canary else evidence(cell)
     verified = draw(NUMBERS)
     if draw(st.booleans()):
         compared = draw(st.sets(st.sampled_from(sorted(verified)), max_size=3)) if verified else set()
@@ -821,13 +846,13 @@ def any_evidence(draw: st.DrawFn) -> Evidence:
         "planted": EXTENTS,
         "ownership": OWNED,
         "migrations": MIGRATIONS,
-        "readings": st.none() | st.builds(Readings, st.just(BLOCKS), st.just("a"), st.just("b"), EXTENTS, OWNED),
+        "readback": st.none() | st.builds(Readback, st.just(BLOCKS), st.just("a"), st.just("b"), EXTENTS, OWNED),
         "canary": st.none() | CANARIES,
-        "aftermath": st.none() | AFTERMATHS,
+        "crash_recovery": st.none() | AFTERMATHS,
         "alarms": st.sampled_from([None, NOTICED, Alarms(split_brain=SPLIT), Alarms("crc32c"), Alarms(drops=1)]),
-        "struck": st.booleans(),
-        "console_trouble": st.sampled_from([(), ("Oops",)]),
-        "kernel_trouble": st.lists(st.text(max_size=5), max_size=2).map(tuple),
+        "fault_injected": st.booleans(),
+        "console_errors": st.sampled_from([(), ("Oops",)]),
+        "kernel_errors": st.lists(st.text(max_size=5), max_size=2).map(tuple),
         "failure": st.none() | FAILURES,
         "log_holes": st.integers(0, 1),
     }
@@ -848,19 +873,19 @@ def test_whatever_the_evidence_there_is_one_verdict_and_it_keeps_its_promises(
         assert found.cell.control or (len(controls) == 3 and all(one.held for one in controls.values()))
         assert found.comparison and found.verify and found.verify.complete
         assert found.counter_kib == 0 and not found.comparison.differing_blocks
-        assert found.failure is None and not found.log_holes and not harm(found)
+        assert found.failure is None and not found.log_holes and not data_loss_findings(found)
         if not found.cell.control:
-            assert not (found.cell.watched and found.canary is None)
-            assert found.struck or found.cell.fault is None
-            assert found.readings is None or not found.readings.differing
+            assert not (found.cell.has_canary and found.canary is None)
+            assert found.fault_injected or found.cell.fault is None
+            assert found.readback is None or not found.readback.differing
             assert not any(one.outcome is MigrationOutcome.REFUSED for one in found.migrations)
         assert found.alarms is None or not (found.alarms.detections or found.alarms.split_brain)
-        assert found.struck or found.alarms is None or not found.alarms.drops
+        assert found.fault_injected or found.alarms is None or not found.alarms.drops
     if verdict.kind in (VerdictKind.DIVERGED, VerdictKind.TRANSIENT):
         assert found.failure is None and found.equal_before is True
         split = found.alarms is not None and found.alarms.split_brain is not None
         assert (verdict.kind is VerdictKind.DIVERGED) is (split or bool(verdict.differing_blocks))
-    assert (verdict.kind is VerdictKind.CORRUPT) is bool(harm(found))
+    assert (verdict.kind is VerdictKind.CORRUPT) is bool(data_loss_findings(found))
     assert verdict.rate_upper_95 is None or 0 < verdict.rate_upper_95 <= 1
     if found.cell.control:
         control_outcome(found)

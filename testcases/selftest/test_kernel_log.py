@@ -1,4 +1,4 @@
-"""The kernel log: lines, markers, online verify, digests, trouble."""
+"""The kernel log: lines, markers, online verify, digests, error."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from harness.parse.kernel_log import (
     KernelLine,
     digest_failures,
     digest_mismatches,
+    error_lines,
     gave_up,
-    is_trouble,
+    is_error,
     last_verify,
     missing,
     noticed_change,
@@ -25,7 +26,6 @@ from harness.parse.kernel_log import (
     resyncs_kib,
     since,
     split_brain,
-    trouble,
     verify_of,
 )
 
@@ -274,7 +274,7 @@ def test_a_digest_that_fails_and_a_connection_given_up(text: str, change: bool, 
     assert (noticed_change(text), gave_up(text)) == (change, end)
 
 
-# --------------------------------------------------------------------------- trouble
+# --------------------------------------------------------------------------- error
 
 
 @pytest.mark.parametrize(
@@ -305,8 +305,8 @@ def test_a_digest_that_fails_and_a_connection_given_up(text: str, change: bool, 
     ],
 )
 def test_trouble_is_reported_word_for_word(text: str) -> None:
-    assert trouble(said("block drbd0: fine", text)) == (text,)
-    assert is_trouble(text)
+    assert error_lines(said("block drbd0: fine", text)) == (text,)
+    assert is_error(text)
 
 
 @pytest.mark.parametrize(
@@ -327,10 +327,10 @@ def test_trouble_is_reported_word_for_word(text: str) -> None:
     ],
 )
 def test_harmless_lines_are_not_trouble(text: str) -> None:
-    assert trouble(said(text)) == ()
-    assert not is_trouble(text)
+    assert error_lines(said(text)) == ()
+    assert not is_error(text)
 
 
 @pytest.mark.parametrize("path", sorted(RECORDINGS.glob("drbd-*/*.txt")), ids=lambda path: path.name)
 def test_what_drbd_says_of_a_divergence_is_not_the_kernel_in_trouble(path: Path) -> None:
-    assert trouble(parse_dmesg(path.read_text())) == trouble(parse_kmsg(path.read_text())) == ()
+    assert error_lines(parse_dmesg(path.read_text())) == error_lines(parse_kmsg(path.read_text())) == ()

@@ -14,38 +14,27 @@ from harness.config.matrix import INTEGRITY, load, names, with_controls
 from harness.errors import UsageError
 from harness.model import (
     AioMode,
-    Arm,
     CacheMode,
     Cell,
     ClientKind,
     Control,
     Crash,
+    DelayProfile,
     Expectation,
     Fault,
+    FilesystemKind,
     Protocol,
+    ReplicationProfile,
     VerdictKind,
-    Widener,
+    aliases,
 )
+from harness.workloads import WORKLOADS
 
 # A busy machine is no failure.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
 SHIPPED = Path(__file__).parents[1] / "matrices"
-WORKLOADS = frozenset(
-    {
-        "planted",
-        "idle",
-        "mutator",
-        "fio-verify",
-        "swap",
-        "swap-reclaim",
-        "ext4-buffered",
-        "ext4-mmap",
-        "ext4-cut",
-        "ext4-mutator",
-    }
-)
 
 
 @pytest.fixture
@@ -78,24 +67,24 @@ def test_every_shipped_matrix_loads_and_says_what_it_is_for() -> None:
 def test_smoke() -> None:
     cells = load("smoke", WORKLOADS, SHIPPED).cells
     assert ids(cells) == [
-        "host-mutator",
+        "host-inflight-modify",
         "none-swap-reclaim-link20ms",
         "writeback-swap-reclaim-link20ms",
         "none-ext4-buffered-migrate2",
     ]
-    assert cells[0].control is Control.MUTATOR
+    assert cells[0].control is Control.IN_FLIGHT
     assert [cell.expected.verdicts for cell in cells[1:] if cell.expected] == [
         (VerdictKind.DIVERGED,),
         (VerdictKind.CLEAN,),
         (VerdictKind.CLEAN, VerdictKind.TRANSIENT),
     ]
-    assert [cell.watched for cell in cells] == [False, False, False, True]
+    assert [cell.has_canary for cell in cells] == [False, False, False, True]
 
 
 def guests_of(name: str) -> list[Cell]:
     """The cells of a shipped matrix but for its control, each of which has to say what is expected."""
     control, *guests = load(name, WORKLOADS, SHIPPED).cells
-    assert control.id == "host-mutator" and control.control is Control.MUTATOR and not control.watched
+    assert control.id == "host-inflight-modify" and control.control is Control.IN_FLIGHT and not control.has_canary
     assert [cell.id for cell in guests if cell.expected is None] == []
     assert all(cell.client is ClientKind.GUEST for cell in guests)
     return guests
@@ -104,15 +93,15 @@ def guests_of(name: str) -> list[Cell]:
 def test_migration_moves_every_cache_mode_there_and_back() -> None:
     cells = guests_of("migration")
     assert all(cell.migrations == 2 and not cell.unsafe_migration and cell.fault is None for cell in cells)
-    for workload in ("idle", "mutator", "swap-reclaim", "ext4-buffered"):
+    for workload in ("no-writes", "inflight-modify", "reclaim", "buffered"):
         assert {cell.cache for cell in cells if cell.workload == workload} == set(CacheMode)
     read_back = {cell.cache: cell.expected for cell in cells if cell.workload == "fio-verify"}
     assert {cache for cache, wanted in read_back.items() if wanted and VerdictKind.CORRUPT in wanted.verdicts} == {
         CacheMode.UNSAFE
     }
     assert CacheMode.NONE in read_back and CacheMode.WRITEBACK in read_back, "or nobody knows that it is the cache mode"
-    weak = [cell for cell in cells if cell.arm.protocol is not Protocol.C]
-    assert {cell.arm.protocol for cell in weak} == {Protocol.A, Protocol.B}
+    weak = [cell for cell in cells if cell.replication.protocol is not Protocol.C]
+    assert {cell.replication.protocol for cell in weak} == {Protocol.A, Protocol.B}
     assert all(cell.expected and cell.expected.verdicts == (VerdictKind.REFUSED,) for cell in weak)
 
 
@@ -120,8 +109,8 @@ def test_failover_has_every_crash_and_the_node_dies_in_every_cache_mode() -> Non
     cells = guests_of("failover")
     assert {cell.crash for cell in cells} == set(Crash)
     dying = [cell for cell in cells if cell.crash is Crash.NODE]
-    assert {cell.cache for cell in dying if cell.arm.plain} == set(CacheMode)
-    assert {cell.arm.protocol for cell in dying} == set(Protocol)
+    assert {cell.cache for cell in dying if cell.replication.plain} == set(CacheMode)
+    assert {cell.replication.protocol for cell in dying} == set(Protocol)
     assert all(cell.expected and VerdictKind.DIVERGED not in cell.expected.verdicts for cell in dying)
     unsafe = [cell.expected.verdicts for cell in cells if cell.expected and cell.cache is CacheMode.UNSAFE]
     assert unsafe == [(VerdictKind.CORRUPT,)]
@@ -129,13 +118,19 @@ def test_failover_has_every_crash_and_the_node_dies_in_every_cache_mode() -> Non
 
 def test_alarms_changes_one_thing_of_the_arm_at_a_time() -> None:
     cells = guests_of("alarms")
-    assert not any(cell.watched for cell in cells)
-    widened = [cell.arm for cell in cells if cell.workload == "mutator" and not cell.widener.natural]
-    assert widened == [
-        Arm(), Arm(Protocol.B), Arm(Protocol.A), Arm(integrity="crc32c"), Arm(disable_sendpage=True),
-        Arm(scatter_gather=False),
-    ]  # fmt: skip
-    assert [cell.id for cell in cells if cell.arm.two_primaries] == ["none-mutator-digest.crc32c-twoprimaries"]
+    assert not any(cell.has_canary for cell in cells)
+    delayed = [cell.replication for cell in cells if cell.workload == "inflight-modify" and not cell.delays.undelayed]
+    assert delayed == [
+        ReplicationProfile(),
+        ReplicationProfile(Protocol.B),
+        ReplicationProfile(Protocol.A),
+        ReplicationProfile(integrity="crc32c"),
+        ReplicationProfile(disable_sendpage=True),
+        ReplicationProfile(scatter_gather=False),
+    ]
+    assert [cell.id for cell in cells if cell.replication.two_primaries] == [
+        "none-inflight-modify-digest.crc32c-twoprimaries"
+    ]
 
 
 def test_faults_has_every_fault_once_and_wants_an_answer_of_each() -> None:
@@ -149,29 +144,29 @@ def test_faults_has_every_fault_once_and_wants_an_answer_of_each() -> None:
 def test_quick() -> None:
     cells = load("quick", WORKLOADS, SHIPPED).cells
     assert ids(cells) == [
-        "host-mutator",
+        "host-inflight-modify",
         "none-swap-reclaim-link20ms",
         "directsync-swap-reclaim-link20ms",
         "writethrough-swap-reclaim-link20ms",
         "writeback-swap-reclaim-link20ms",
-        "none-ext4-cut-link20ms",
-        "writeback-ext4-cut-link20ms",
-        "none-mutator",
-        "writeback-mutator",
+        "none-ext4-truncate-link20ms",
+        "writeback-ext4-truncate-link20ms",
+        "none-inflight-modify",
+        "writeback-inflight-modify",
     ]
     assert {cell.seconds for cell in cells} == {8}
     expected = {cell.id: cell.expected.verdicts for cell in cells if cell.expected}
     assert expected["directsync-swap-reclaim-link20ms"] == (VerdictKind.DIVERGED,)
-    assert expected["none-ext4-cut-link20ms"] == (VerdictKind.DIVERGED,)
-    assert expected["writeback-ext4-cut-link20ms"] == (VerdictKind.CLEAN,)
-    assert expected["none-mutator"] == (VerdictKind.DIVERGED,)
-    assert expected["writeback-mutator"] == (VerdictKind.CLEAN,)
+    assert expected["none-ext4-truncate-link20ms"] == (VerdictKind.DIVERGED,)
+    assert expected["writeback-ext4-truncate-link20ms"] == (VerdictKind.CLEAN,)
+    assert expected["none-inflight-modify"] == (VerdictKind.DIVERGED,)
+    assert expected["writeback-inflight-modify"] == (VerdictKind.CLEAN,)
 
 
 def test_natural_widens_and_expects_nothing() -> None:
     cells = load("natural", WORKLOADS, SHIPPED).cells
     assert len(cells) == 10
-    assert all(cell.widener.natural and cell.expected is None and cell.seconds == 60 for cell in cells)
+    assert all(cell.delays.undelayed and cell.expected is None and cell.seconds == 60 for cell in cells)
 
 
 def test_full() -> None:
@@ -181,10 +176,10 @@ def test_full() -> None:
     assert all(cell.cache and cell.cache.direct for cell in guests if cell.aio is AioMode.NATIVE)
     assert all(cell.expected for cell in guests)
     assert ids(tuple(guests[:4])) == [
-        "none-idle-native-link20ms",
-        "none-idle-link20ms",
-        "none-idle-iouring-link20ms",
-        "none-mutator-native-link20ms",
+        "none-no-writes-native-link20ms",
+        "none-no-writes-link20ms",
+        "none-no-writes-iouring-link20ms",
+        "none-inflight-modify-native-link20ms",
     ]
 
 
@@ -196,8 +191,12 @@ def test_the_first_key_written_varies_slowest(written: Any) -> None:
         'schema = 1\n[[cells]]\nworkload = ["swap", "idle"]\ncache = ["unsafe", "none"]\n'
         "link_delay_ms = [5, 0]\ndisk_delay_ms = 3\n"
     )
-    assert ids(cells)[:3] == ["unsafe-swap-link5ms-disk3ms", "unsafe-swap-disk3ms", "none-swap-link5ms-disk3ms"]
-    assert ids(cells)[4] == "unsafe-idle-link5ms-disk3ms"
+    assert ids(cells)[:3] == [
+        "unsafe-swap-pressure-link5ms-disk3ms",
+        "unsafe-swap-pressure-disk3ms",
+        "none-swap-pressure-link5ms-disk3ms",
+    ]
+    assert ids(cells)[4] == "unsafe-no-writes-link5ms-disk3ms"
 
 
 def test_every_key_reaches_the_cell(written: Any) -> None:
@@ -207,11 +206,12 @@ def test_every_key_reaches_the_cell(written: Any) -> None:
         'seconds = 9\nverdicts = ["TRANSIENT"]\nreason = "why"\n'
     )
     assert cell == Cell(
-        "swap",
+        "pressure",
+        filesystem=FilesystemKind.SWAP,
         cache=CacheMode.NONE,
         aio=AioMode.NATIVE,
         bus=cell.bus,
-        widener=Widener(2, 3),
+        delays=DelayProfile(2, 3),
         seconds=9,
         deadline=99,
         expected=Expectation((VerdictKind.TRANSIENT,), "why"),
@@ -226,16 +226,22 @@ def test_every_key_of_an_arm_and_of_what_happens_reaches_the_cell(written: Any) 
         'migrations = 3\nmigration_deadline = 7\nfault = "stall"\n'
     )
     assert cell == Cell(
-        "swap",
+        "pressure",
+        filesystem=FilesystemKind.SWAP,
         cache=CacheMode.NONE,
-        arm=Arm(Protocol.A, "sha1", disable_sendpage=True, scatter_gather=False),
+        replication=ReplicationProfile(Protocol.A, "sha1", disable_sendpage=True, scatter_gather=False),
         migrations=3,
         unsafe_migration=True,
         migration_deadline=7,
         fault=Fault.STALL,
     )
     (cell,) = written('schema = 1\n[[cells]]\ncache = "none"\nworkload = "swap"\ntwo_primaries = true\n')
-    assert cell == Cell("swap", cache=CacheMode.NONE, arm=Arm(two_primaries=True))
+    assert cell == Cell(
+        "pressure",
+        filesystem=FilesystemKind.SWAP,
+        cache=CacheMode.NONE,
+        replication=ReplicationProfile(two_primaries=True),
+    )
 
 
 def test_the_node_itself_may_have_an_arm(written: Any) -> None:
@@ -243,7 +249,7 @@ def test_the_node_itself_may_have_an_arm(written: Any) -> None:
         'schema = 1\n[[cells]]\nclient = "host"\nworkload = "mutator"\nprotocol = "B"\nintegrity = "md5"\n'
         "disable_sendpage = true\n"
     )
-    assert cell.id == "host-mutator-protoB-digest.md5-nosendpage"
+    assert cell.id == "host-inflight-modify-protoB-digest.md5-nosendpage"
 
 
 def test_defaults_written_out_are_the_default_and_none_is_no_digest(written: Any) -> None:
@@ -252,7 +258,7 @@ def test_defaults_written_out_are_the_default_and_none_is_no_digest(written: Any
         "disable_sendpage = false\nscatter_gather = true\ntwo_primaries = false\nunsafe_migration = false\n"
         "migrations = 0\nmigration_deadline = 60\n"
     )
-    assert cell == Cell("swap", cache=CacheMode.NONE) and cell.arm.plain
+    assert cell == Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE) and cell.replication.plain
 
 
 def test_lists_of_arms_and_of_what_happens_are_multiplied_out(written: Any) -> None:
@@ -261,18 +267,18 @@ def test_lists_of_arms_and_of_what_happens_are_multiplied_out(written: Any) -> N
         "two_primaries = [false, true]\n"
     )
     assert ids(arms) == [
-        "none-mutator",
-        "none-mutator-twoprimaries",
-        "none-mutator-digest.crc32c",
-        "none-mutator-digest.crc32c-twoprimaries",
+        "none-inflight-modify",
+        "none-inflight-modify-twoprimaries",
+        "none-inflight-modify-digest.crc32c",
+        "none-inflight-modify-digest.crc32c-twoprimaries",
     ]
     moved = written(
         'schema = 1\n[[cells]]\ncache = "none"\nworkload = "swap"\nlink_delay_ms = 20\nmigrations = [0, 2]\n'
         '[[cells]]\ncache = "none"\nworkload = "ext4-buffered"\ncrash = ["node", "qemu", "reset"]\n'
     )
     assert ids(moved) == [
-        "none-swap-link20ms",
-        "none-swap-link20ms-migrate2",
+        "none-swap-pressure-link20ms",
+        "none-swap-pressure-link20ms-migrate2",
         "none-ext4-buffered-crash.node",
         "none-ext4-buffered-crash.qemu",
         "none-ext4-buffered-crash.reset",
@@ -283,7 +289,7 @@ def test_lists_of_arms_and_of_what_happens_are_multiplied_out(written: Any) -> N
 def test_every_fault_can_be_asked(written: Any, fault: Fault) -> None:
     moved = "migrations = 1\n" if fault.needs_migration else ""
     (cell,) = written(f'schema = 1\n[[cells]]\ncache = "none"\nworkload = "idle"\nfault = "{fault}"\n{moved}')
-    assert cell.fault is fault and cell.id.endswith(f"-fault.{fault}") and cell.watched
+    assert cell.fault is fault and cell.id.endswith(f"-fault.{fault}") and cell.has_canary
 
 
 # Each is one of two values of a key that is given in both cells.
@@ -314,7 +320,7 @@ def test_exclude_and_expect_match_on_every_new_key(written: Any, key: str) -> No
         f'[[cells]]\ncache = "none"\nworkload = "idle"\n{key} = {other}\n{WITH.get(key, "")}'
     )
     (left,) = written(f"{text}[[exclude]]\n{key} = {this}\n")
-    assert left.workload == "idle"
+    assert left.workload == "no-writes"
     assert len(written(f"{text}[[exclude]]\n{key} = {this}\nworkload = 'idle'\n")) == 2
     with pytest.raises(UsageError, match="empty"):
         written(f"{text}[[exclude]]\n{key} = [{this}, {other}]\n")
@@ -327,7 +333,7 @@ def test_a_pattern_sees_the_default_of_a_key_that_was_not_given(written: Any) ->
     for default in ('protocol = "C"', 'integrity = "none"', "scatter_gather = true", "two_primaries = false"):
         with pytest.raises(UsageError, match="empty"):
             written(f"{text}{default}\n")
-    assert ids(written(f"{text}migrations = 0\n")) == ["none-swap-migrate1"]
+    assert ids(written(f"{text}migrations = 0\n")) == ["none-swap-pressure-migrate1"]
     assert len(written(f'{text}crash = ["node", "qemu", "reset"]\n')) == 2
 
 
@@ -371,7 +377,11 @@ def test_guest_only_defaults_are_no_concern_of_the_node_itself(written: Any) -> 
         client = "host"
         workload = "mutator"
         """)
-    assert ids(cells) == ["none-swap-native-link20ms", "writeback-swap-native-link20ms", "host-mutator-link20ms"]
+    assert ids(cells) == [
+        "none-swap-pressure-native-link20ms",
+        "writeback-swap-pressure-native-link20ms",
+        "host-inflight-modify-link20ms",
+    ]
 
 
 def test_what_happens_to_a_guest_is_no_concern_of_the_node_itself_but_the_arm_is(written: Any) -> None:
@@ -384,7 +394,7 @@ def test_what_happens_to_a_guest_is_no_concern_of_the_node_itself_but_the_arm_is
         client = "host"
         workload = "mutator"
         """)
-    assert ids(cells) == ["none-swap-protoA-migrate2-unsafemigration", "host-mutator-protoA"]
+    assert ids(cells) == ["none-swap-pressure-protoA-migrate2-unsafemigration", "host-inflight-modify-protoA"]
     crashing = written("""
         schema = 1
         defaults = { cache = "none", crash = "qemu" }
@@ -422,12 +432,17 @@ def test_lists_among_the_defaults_vary_fastest(written: Any) -> None:
         cache = ["none", "unsafe"]
         workload = "swap"
         """)
-    assert ids(cells) == ["none-swap", "none-swap-link5ms", "unsafe-swap", "unsafe-swap-link5ms"]
+    assert ids(cells) == [
+        "none-swap-pressure",
+        "none-swap-pressure-link5ms",
+        "unsafe-swap-pressure",
+        "unsafe-swap-pressure-link5ms",
+    ]
 
 
 ALL: dict[str, list[Any]] = {
     "cache": [mode.value for mode in CacheMode],
-    "workload": sorted(WORKLOADS),
+    "workload": sorted(aliases.WORKLOADS),
     "aio": [mode.value for mode in AioMode],
     "link_delay_ms": [0, 5, 20],
     "protocol": [protocol.value for protocol in Protocol],
@@ -484,8 +499,11 @@ def test_ids_are_unique_and_their_order_is_that_of_the_file(
 
 def value_of(cell: Cell, key: str) -> Any:
     if key == "integrity":
-        return cell.arm.integrity or "none"
-    holder = next(each for each in (cell, cell.arm, cell.widener) if hasattr(each, key))
+        return cell.replication.integrity or "none"
+    if key == "workload":
+        # What was written is its former name.
+        return next(old for old, new in aliases.WORKLOADS.items() if new == (cell.filesystem, cell.workload))
+    holder = next(each for each in (cell, cell.replication, cell.delays) if hasattr(each, key))
     return getattr(holder, key)
 
 
@@ -505,8 +523,8 @@ def test_every_shipped_matrix_gets_its_controls_in_front() -> None:
     for name in names(SHIPPED):
         cells = load(name, WORKLOADS, SHIPPED).cells
         ready = with_controls(cells)
-        assert ids(ready)[:3] == ["host-planted", "host-idle", "host-mutator"]
-        assert [cell.control for cell in ready[:3]] == [Control.PLANTED, Control.IDLE, Control.MUTATOR]
+        assert ids(ready)[:3] == ["host-planted", "host-no-writes", "host-inflight-modify"]
+        assert [cell.control for cell in ready[:3]] == [Control.PLANTED, Control.IDLE, Control.IN_FLIGHT]
         kinds = [cell.expected.verdicts for cell in ready[:3] if cell.expected and cell.expected.reason]
         assert kinds == [(VerdictKind.DIVERGED,), (VerdictKind.CLEAN,), (VerdictKind.DIVERGED,)]
         assert list(ready[3:]) == [cell for cell in cells if cell.control is None]
@@ -516,24 +534,27 @@ def test_every_shipped_matrix_gets_its_controls_in_front() -> None:
 
 def test_a_cell_that_plays_a_control_keeps_its_own_shape() -> None:
     own = Cell(
-        "mutator", cache=CacheMode.NONE, control=Control.MUTATOR, expected=Expectation((VerdictKind.CLEAN,), "x")
+        "inflight-modify",
+        cache=CacheMode.NONE,
+        control=Control.IN_FLIGHT,
+        expected=Expectation((VerdictKind.CLEAN,), "x"),
     )
-    ready = with_controls((Cell("swap", cache=CacheMode.NONE), own))
-    assert ids(ready) == ["host-planted", "host-idle", "none-mutator", "none-swap"]
+    ready = with_controls((Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE), own))
+    assert ids(ready) == ["host-planted", "host-no-writes", "none-inflight-modify", "none-swap-pressure"]
     assert ready[2] == own
 
 
 def test_a_cell_that_asks_what_a_control_asks_becomes_it() -> None:
-    ready = with_controls((Cell("mutator", client=ClientKind.HOST, seconds=33),))
-    assert ids(ready) == ["host-planted", "host-idle", "host-mutator"]
-    assert (ready[2].control, ready[2].seconds) == (Control.MUTATOR, 33)
+    ready = with_controls((Cell("inflight-modify", client=ClientKind.HOST, seconds=33),))
+    assert ids(ready) == ["host-planted", "host-no-writes", "host-inflight-modify"]
+    assert (ready[2].control, ready[2].seconds) == (Control.IN_FLIGHT, 33)
     assert ready[2].expected and ready[2].expected.verdicts == (VerdictKind.DIVERGED,)
 
 
 # --------------------------------------------------------------------------- mistakes
 
-CELL = '[[cells]]\ncache = "none"\nworkload = "swap"\n'
-HOST = '[[cells]]\nclient = "host"\nworkload = "mutator"\n'
+CELL = '[[cells]]\ncache = "none"\nfilesystem = "swap"\nworkload = "pressure"\n'
+HOST = '[[cells]]\nclient = "host"\nworkload = "inflight-modify"\n'
 
 
 @pytest.mark.parametrize(
@@ -550,12 +571,12 @@ HOST = '[[cells]]\nclient = "host"\nworkload = "mutator"\n'
         ("schema = 1\n" + CELL + "[[exclude]]\nreason = 'x'\n", ["[[exclude]] number 1", "'reason' is no key"]),
         ("schema = 1\ncells = 3\n", ["'cells'", "[[cells]]"]),
         ("schema = 1\n" + CELL.replace("none", "nonne"), ["'nonne'", "'cache'", "did you mean 'none'?", "unsafe"]),
-        ("schema = 1\n" + CELL.replace("swap", "swop"), ["'swop'", "did you mean 'swap'?", "ext4-buffered"]),
-        ("schema = 1\n" + CELL.replace('"swap"', "{a = 1}"), ["workload"]),
+        ("schema = 1\n" + CELL.replace("pressure", "presure"), ["'presure'", "did you mean 'pressure'?", "buffered"]),
+        ("schema = 1\n" + CELL.replace('"pressure"', "{a = 1}"), ["workload"]),
         ("schema = 1\n" + CELL + 'client = "gest"\n', ["'gest'", "did you mean 'guest'?"]),
         ("schema = 1\n" + CELL + 'aio = "thread"\n', ["'thread'", "did you mean 'threads'?"]),
         ("schema = 1\n" + CELL + 'bus = "ide"\n', ["'ide'", "virtio, scsi"]),
-        ("schema = 1\n" + CELL + 'control = "plant"\n', ["'plant'", "planted"]),
+        ("schema = 1\n" + CELL + 'control = "corrupt_below"\n', ["'corrupt_below'", "planted"]),
         ("schema = 1\n" + CELL + 'seconds = "8"\n', ["'seconds' is '8'", "whole number"]),
         ("schema = 1\n" + CELL + "seconds = 1.5\n", ["'seconds' is 1.5", "whole number"]),
         ("schema = 1\n" + CELL + "seconds = true\n", ["'seconds' is True", "whole number"]),
@@ -563,11 +584,11 @@ HOST = '[[cells]]\nclient = "host"\nworkload = "mutator"\n'
         ("schema = 1\n" + CELL + "link_delay_ms = -1\n", ["'link_delay_ms' is -1", "least it may be is 0"]),
         ("schema = 1\n" + CELL + "seconds = 10\ndeadline = 10\n", ["'deadline' is 10"]),
         ("schema = 1\n" + CELL + "link_delay_ms = []\n", ["'link_delay_ms' is an empty list"]),
-        ("schema = 1\n" + CELL + CELL, ["[[cells]] number 2", "'none-swap'", "[[cells]] number 1"]),
+        ("schema = 1\n" + CELL + CELL, ["[[cells]] number 2", "'none-swap-pressure'", "[[cells]] number 1"]),
         ("schema = 1\n" + CELL + 'client = "host"\n', ["'cache' is given", "host"]),
         ("schema = 1\n" + CELL + 'client = ["guest", "host"]\n', ["'cache' is given", "host"]),
         ('schema = 1\n[[cells]]\nworkload = "swap"\n', ["'cache' is missing", "writethrough"]),
-        ('schema = 1\n[[cells]]\ncache = "none"\n', ["'workload' is missing", "swap"]),
+        ('schema = 1\n[[cells]]\ncache = "none"\n', ["'workload' is missing", "pressure"]),
         ("schema = 1\n" + CELL + 'verdicts = ["CLEEN"]\nreason = "x"\n', ["'CLEEN'", "did you mean 'CLEAN'?"]),
         ("schema = 1\n" + CELL + 'verdicts = "CLEAN"\nreason = "x"\n', ["'verdicts' is 'CLEAN'", "list"]),
         ("schema = 1\n" + CELL + 'verdicts = ["CLEAN"]\n', ["'reason' is missing"]),
@@ -650,9 +671,21 @@ def test_no_value_of_any_key_breaks_it_otherwise(value: object) -> None:
     from harness.config.matrix import _Reader
 
     for key in ("schema", "description", "defaults", "cells", "exclude", "expect"):
-        table: dict[str, Any] = {"schema": 1, "cells": [{"cache": "none", "workload": "swap"}], key: value}
-        inner = {"schema": 1, "cells": [{"cache": "none", "workload": "swap", "seconds": value, "client": value}]}
-        new = [{"schema": 1, "cells": [{"cache": "none", "workload": "swap", name: value}]} for name in TWO_OF]
+        table: dict[str, Any] = {
+            "schema": 1,
+            "cells": [{"cache": "none", "filesystem": "swap", "workload": "pressure"}],
+            key: value,
+        }
+        inner = {
+            "schema": 1,
+            "cells": [
+                {"cache": "none", "filesystem": "swap", "workload": "pressure", "seconds": value, "client": value}
+            ],
+        }
+        new = [
+            {"schema": 1, "cells": [{"cache": "none", "filesystem": "swap", "workload": "pressure", name: value}]}
+            for name in TWO_OF
+        ]
         for tried in (table, inner, *new):
             try:
                 _Reader("m.toml", WORKLOADS).read(tried)

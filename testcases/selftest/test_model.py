@@ -14,16 +14,18 @@ from hypothesis import strategies as st
 from harness.model import (
     SECTORS_PER_BLOCK,
     AioMode,
-    Arm,
     CacheMode,
     Cell,
     ClientKind,
     Crash,
+    DelayProfile,
     DiskBus,
     Extent,
     Fault,
+    FilesystemKind,
+    Layout,
     Protocol,
-    Widener,
+    ReplicationProfile,
     blocks_of,
     extents_of,
 )
@@ -59,31 +61,71 @@ def test_an_extent_off_the_block_grid_touches_both_its_blocks() -> None:
 
 
 def test_ids_leave_defaults_out_and_name_the_rest() -> None:
-    guest = Cell("swap", cache=CacheMode.NONE)
-    rest = Cell("swap", cache=CacheMode.NONE, aio=AioMode.IO_URING, bus=DiskBus.SCSI, widener=Widener(20, 5))
-    host = Cell("mutator", client=ClientKind.HOST)
+    guest = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE)
+    rest = Cell(
+        "pressure",
+        filesystem=FilesystemKind.SWAP,
+        cache=CacheMode.NONE,
+        aio=AioMode.IO_URING,
+        bus=DiskBus.SCSI,
+        delays=DelayProfile(20, 5),
+    )
+    host = Cell("inflight-modify", client=ClientKind.HOST)
     assert [cell.id for cell in (guest, rest, host)] == [
-        "none-swap",
-        "none-swap-iouring-scsi-link20ms-disk5ms",
-        "host-mutator",
+        "none-swap-pressure",
+        "none-swap-pressure-iouring-scsi-link20ms-disk5ms",
+        "host-inflight-modify",
     ]
-    assert [(cell.row, cell.column) for cell in (guest, host)] == [("none", "swap"), ("host", "mutator")]
+    assert [(cell.row, cell.column) for cell in (guest, host)] == [
+        ("none", "swap-pressure"),
+        ("host", "inflight-modify"),
+    ]
 
 
 @pytest.mark.parametrize(
     ("cell", "suffix"),
     [
-        (Cell("swap", widener=Widener(20), migrations=2), "swap-link20ms-migrate2"),
-        (Cell("mutator", arm=Arm(integrity="crc32c", two_primaries=True)), "mutator-digest.crc32c-twoprimaries"),
-        (Cell("ext4-buffered", crash=Crash.NODE), "ext4-buffered-crash.node"),
-        (Cell("swap", arm=Arm(Protocol.A, disable_sendpage=True)), "swap-protoA-nosendpage"),
-        (Cell("swap", arm=Arm(Protocol.B, scatter_gather=False)), "swap-protoB-nosg"),
-        (Cell("idle", migrations=1, fault=Fault.LINK_CUT), "idle-migrate1-fault.link-cut"),
-        (Cell("idle", fault=Fault.IO_ERROR), "idle-fault.io-error"),
-        (Cell("idle", migrations=1, unsafe_migration=True, migration_deadline=5), "idle-migrate1-unsafemigration"),
         (
-            Cell("idle", aio=AioMode.NATIVE, widener=Widener(5), arm=Arm(Protocol.A), migrations=10, seconds=3),
-            "idle-native-link5ms-protoA-migrate10",
+            Cell("pressure", filesystem=FilesystemKind.SWAP, delays=DelayProfile(20), migrations=2),
+            "swap-pressure-link20ms-migrate2",
+        ),
+        (
+            Cell("inflight-modify", replication=ReplicationProfile(integrity="crc32c", two_primaries=True)),
+            "inflight-modify-digest.crc32c-twoprimaries",
+        ),
+        (Cell("buffered", filesystem=FilesystemKind.EXT4, crash=Crash.NODE), "ext4-buffered-crash.node"),
+        (
+            Cell(
+                "pressure",
+                filesystem=FilesystemKind.SWAP,
+                replication=ReplicationProfile(Protocol.A, disable_sendpage=True),
+            ),
+            "swap-pressure-protoA-nosendpage",
+        ),
+        (
+            Cell(
+                "pressure",
+                filesystem=FilesystemKind.SWAP,
+                replication=ReplicationProfile(Protocol.B, scatter_gather=False),
+            ),
+            "swap-pressure-protoB-nosg",
+        ),
+        (Cell("no-writes", migrations=1, fault=Fault.LINK_CUT), "no-writes-migrate1-fault.link-cut"),
+        (Cell("no-writes", fault=Fault.IO_ERROR), "no-writes-fault.io-error"),
+        (
+            Cell("no-writes", migrations=1, unsafe_migration=True, migration_deadline=5),
+            "no-writes-migrate1-unsafemigration",
+        ),
+        (
+            Cell(
+                "no-writes",
+                aio=AioMode.NATIVE,
+                delays=DelayProfile(5),
+                replication=ReplicationProfile(Protocol.A),
+                migrations=10,
+                seconds=3,
+            ),
+            "no-writes-native-link5ms-protoA-migrate10",
         ),
     ],
 )
@@ -94,13 +136,18 @@ def test_ids_name_the_arm_and_what_happens(cell: Cell, suffix: str) -> None:
 
 @pytest.mark.parametrize("crash", Crash)
 def test_a_canary_lives_in_the_guest_wherever_something_happens_to_it(crash: Crash) -> None:
-    quiet = Cell("swap", cache=CacheMode.NONE, arm=Arm(Protocol.A, "md5"))
-    assert not quiet.watched
+    quiet = Cell(
+        "pressure",
+        filesystem=FilesystemKind.SWAP,
+        cache=CacheMode.NONE,
+        replication=ReplicationProfile(Protocol.A, "md5"),
+    )
+    assert not quiet.has_canary
     assert all(
-        cell.watched
+        cell.has_canary
         for cell in (replace(quiet, crash=crash), replace(quiet, migrations=1), replace(quiet, fault=Fault.STANDALONE))
     )
-    assert not Cell("swap", client=ClientKind.HOST).watched
+    assert not Cell("pressure", filesystem=FilesystemKind.SWAP, client=ClientKind.HOST).has_canary
 
 
 # What a cell asks: all its fields but those that change how long it asks, or what is made of the answer.
@@ -114,7 +161,9 @@ ARMS: dict[str, list[Any]] = {
 }
 WIDENERS: dict[str, list[Any]] = {"link_delay_ms": [0, 2, 20], "disk_delay_ms": [0, 2, 20]}
 HOST_AXES: dict[str, list[Any]] = {
-    "workload": ["planted", "idle", "mutator", "swap", "ext4-buffered", "ext4-mutator"],
+    "workload": ["planted", "no-writes", "inflight-modify", "pressure", "buffered"],
+    "filesystem": [*FilesystemKind],
+    "layout": [*Layout],
 }
 GUEST_AXES: dict[str, list[Any]] = {
     **HOST_AXES,
@@ -133,7 +182,10 @@ def one_of_each(axes: dict[str, list[Any]]) -> dict[str, st.SearchStrategy[Any]]
 
 
 # The host has no cache, aio, bus, and nothing happens to it: the matrix refuses those.
-PARTS = {"widener": st.builds(Widener, **one_of_each(WIDENERS)), "arm": st.builds(Arm, **one_of_each(ARMS))}
+PARTS = {
+    "delays": st.builds(DelayProfile, **one_of_each(WIDENERS)),
+    "replication": st.builds(ReplicationProfile, **one_of_each(ARMS)),
+}
 CELLS = st.one_of(
     st.builds(Cell, client=st.just(ClientKind.GUEST), **one_of_each(GUEST_AXES), **PARTS),
     st.builds(Cell, client=st.just(ClientKind.HOST), **one_of_each(HOST_AXES), **PARTS),
@@ -146,7 +198,9 @@ def asked(cell: Cell) -> dict[str, Any]:
 
 def test_no_axis_is_left_out_of_the_property_below() -> None:
     assert {*GUEST_AXES, *PARTS, "client", *NOT_ASKED} == {each.name for each in fields(Cell)}
-    assert set(ARMS) == {each.name for each in fields(Arm)} and set(WIDENERS) == {each.name for each in fields(Widener)}
+    assert set(ARMS) == {each.name for each in fields(ReplicationProfile)} and set(WIDENERS) == {
+        each.name for each in fields(DelayProfile)
+    }
 
 
 @given(CELLS, CELLS)
@@ -163,10 +217,10 @@ def test_each_value_of_each_axis_makes_another_id(cell: Cell) -> None:
         found = ids(replace(cell, **{name: value}) for value in values)
         assert len(set(found)) == len(values), (name, found)
     for name, values in ARMS.items():
-        found = ids(replace(cell, arm=replace(cell.arm, **{name: value})) for value in values)
+        found = ids(replace(cell, replication=replace(cell.replication, **{name: value})) for value in values)
         assert len(set(found)) == len(values), (name, found)
     for name, values in WIDENERS.items():
-        found = ids(replace(cell, widener=replace(cell.widener, **{name: value})) for value in values)
+        found = ids(replace(cell, delays=replace(cell.delays, **{name: value})) for value in values)
         assert len(set(found)) == len(values), (name, found)
 
 

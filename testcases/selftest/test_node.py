@@ -40,12 +40,12 @@ class Opened:
     """What was opened, in order."""
 
     connections: list[Connection] = field(default_factory=list)
-    trouble: BaseException | None = None
+    error: BaseException | None = None
 
     def __call__(self, uri: str) -> Connection:
         assert uri == "qemu+ssh://nodea/system"
-        if self.trouble is not None:
-            raise self.trouble
+        if self.error is not None:
+            raise self.error
         self.connections.append(Connection())
         return self.connections[-1]
 
@@ -67,8 +67,8 @@ def node() -> Node:
 
 def test_both_connections_are_opened_once_and_are_not_the_same(opened: Opened) -> None:
     one = node()
-    assert one.libvirt is one.libvirt and one.libvirt_aside is one.libvirt_aside
-    assert one.libvirt is not one.libvirt_aside and len(opened.connections) == 2
+    assert one.libvirt is one.libvirt and one.monitor_connection is one.monitor_connection
+    assert one.libvirt is not one.monitor_connection and len(opened.connections) == 2
 
 
 def test_a_connection_whose_end_is_known_is_opened_again(opened: Opened) -> None:
@@ -79,23 +79,23 @@ def test_a_connection_whose_end_is_known_is_opened_again(opened: Opened) -> None
 
 def test_the_one_that_looks_on_is_opened_again_also_when_nobody_noticed_its_end(opened: Opened) -> None:
     one = node()
-    seen = cast(Any, one.libvirt_aside)
+    seen = cast(Any, one.monitor_connection)
     seen.gone, seen.known = True, False
-    assert not cast(Any, one.libvirt_aside).gone and len(opened.connections) == 2
+    assert not cast(Any, one.monitor_connection).gone and len(opened.connections) == 2
 
 
 def test_no_libvirt_is_a_lost_node(opened: Opened) -> None:
-    opened.trouble = LibvirtSaid("Connection refused", libvirt.VIR_ERR_SYSTEM_ERROR)
-    for name in ("libvirt", "libvirt_aside"):
+    opened.error = LibvirtSaid("Connection refused", libvirt.VIR_ERR_SYSTEM_ERROR)
+    for name in ("libvirt", "monitor_connection"):
         with pytest.raises(LostNodeError, match="no libvirt on nodea: Connection refused"):
             getattr(node(), name)
 
 
 def test_both_are_closed_in_the_end_and_left_alone_where_the_power_is_gone(opened: Opened) -> None:
     one = node()
-    assert one.libvirt and one.libvirt_aside
+    assert one.libvirt and one.monitor_connection
     one.forget()
     assert not any(connection.closed for connection in opened.connections)
-    assert one.libvirt and one.libvirt_aside
+    assert one.libvirt and one.monitor_connection
     one.close()
     assert [connection.closed for connection in opened.connections] == [False, False, True, True]

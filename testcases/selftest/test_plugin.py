@@ -25,7 +25,7 @@ from harness.pytest_plugin import pytest_run
 from harness.report.html import evidence_html, write_html
 from harness.store import Store, run_ids
 from harness.util.resources import testcases
-from harness.workloads.base import Planted
+from harness.workloads.controls import Planted
 
 pytest_plugins = ("pytester",)
 
@@ -34,10 +34,12 @@ schema = 1
 description = "three cells"
 [[cells]]
 cache = ["none", "writeback", "unsafe"]
-workload = "swap"
+filesystem = "swap"
+workload = "pressure"
 [[expect]]
 cache = "none"
-workload = "swap"
+filesystem = "swap"
+workload = "pressure"
 verdicts = ["DIVERGED"]
 reason = "buffers change in flight"
 [[expect]]
@@ -47,7 +49,14 @@ reason = "pages are copied"
 """
 # Pages cost more than everything else here; the tests that look at one ask for the real ones.
 PAGES = {"evidence_html": evidence_html, "write_html": write_html}
-IDS = ["host-planted", "host-idle", "host-mutator", "none-swap", "writeback-swap", "unsafe-swap"]
+IDS = [
+    "host-planted",
+    "host-no-writes",
+    "host-inflight-modify",
+    "none-swap-pressure",
+    "writeback-swap-pressure",
+    "unsafe-swap-pressure",
+]
 
 
 @dataclass
@@ -60,15 +69,15 @@ class World:
     story: Story = field(default_factory=Story)
     options: list[Any] = field(default_factory=list)
     played: list[str] = field(default_factory=list)
-    trouble: BaseException | None = None
+    error: BaseException | None = None
     moves: bool = False
     guests: list[FakeGuest] = field(default_factory=list)
 
     @contextlib.contextmanager
     def lab(self, options: Any, say: Any, evidence: Path | None = None) -> Iterator[FakeLab]:
         self.options.append(options)
-        if self.trouble is not None:
-            raise self.trouble
+        if self.error is not None:
+            raise self.error
         self.labs.append(f"lab{len(self.labs) + 1}")
         self.lab_now = FakeLab(self.story, id=self.labs[-1], stack=Stack(kernel="6.12-fake", drbd="8.4.11"))
         yield self.lab_now
@@ -84,7 +93,7 @@ class World:
         if cell.control is Control.PLANTED:
             blocks = {block for extent in Planted.extents(32768) for block in extent.blocks()}
             good = {"planted": Planted.extents(32768), **oracles(blocks, blocks)}
-        elif cell.control is Control.MUTATOR or cell.id == "none-swap":
+        elif cell.control is Control.IN_FLIGHT or cell.id == "none-swap-pressure":
             good = oracles({1, 2}, {1, 2})
         wrong = self.finds.get(cell.id, {})
         if isinstance(wrong.get("raises"), BaseException):
@@ -102,7 +111,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(pytest_run, "evidence_html", lambda result: "")
     monkeypatch.setattr(pytest_run, "write_html", lambda path, run, results: path.write_text(run.id))
     monkeypatch.setattr(session, "play", made.play)
-    monkeypatch.setattr(Resource, "over", lambda a, b: FakeResource(made.lab_now, sent_kib=0))
+    monkeypatch.setattr(Resource, "for_nodes", lambda a, b: FakeResource(made.lab_now, sent_kib=0))
     monkeypatch.setattr(Guest, "start", made.guest)
     return made
 
@@ -172,9 +181,9 @@ def test_the_cells_are_items_with_the_controls_in_front(run: Runs, matrix: Path,
 @pytest.mark.parametrize(
     ("words", "ids"),
     [
-        ("none-swap", ["none-swap"]),
-        ("swap and not none", ["writeback-swap", "unsafe-swap"]),
-        ("host", ["host-planted", "host-idle", "host-mutator"]),
+        ("none-swap-pressure", ["none-swap-pressure"]),
+        ("swap and not none", ["writeback-swap-pressure", "unsafe-swap-pressure"]),
+        ("host", ["host-planted", "host-no-writes", "host-inflight-modify"]),
     ],
 )
 def test_cells_are_chosen_as_any_items_are(run: Runs, matrix: Path, words: str, ids: list[str]) -> None:
@@ -188,13 +197,15 @@ def test_all_cells_are_marked_as_needing_a_lab(run: Runs, matrix: Path) -> None:
 
 
 def test_the_run_is_what_was_chosen(run: Runs, matrix: Path, world: World) -> None:
-    ran = run("--matrix", str(matrix), "-k", "none-swap")
-    assert [cell.id for cell in ran.store.run().cells] == ["none-swap"]
-    assert world.played == ["host-planted", "host-idle", "host-mutator", "none-swap"], "never without its controls"
+    ran = run("--matrix", str(matrix), "-k", "none-swap-pressure")
+    assert [cell.id for cell in ran.store.run().cells] == ["none-swap-pressure"]
+    assert world.played == ["host-planted", "host-no-writes", "host-inflight-modify", "none-swap-pressure"], (
+        "never without its controls"
+    )
     assert ran.status == 0 and ran.outcomes == {"passed": 1, "deselected": 5}
 
 
-@pytest.mark.parametrize(("cells", "status"), [("writeback-swap", 2), ("none-swap", 1)])
+@pytest.mark.parametrize(("cells", "status"), [("writeback-swap-pressure", 2), ("none-swap-pressure", 1)])
 def test_a_report_that_cannot_be_written_is_told_and_no_success(
     run: Runs, matrix: Path, world: World, monkeypatch: pytest.MonkeyPatch, cells: str, status: int
 ) -> None:
@@ -296,41 +307,41 @@ def test_as_expected_is_a_success(run: Runs, matrix: Path, world: World) -> None
 
 
 def test_a_finding_is_a_failure_that_says_what_was_seen(run: Runs, matrix: Path, world: World) -> None:
-    world.finds["writeback-swap"] = diverged()
+    world.finds["writeback-swap-pressure"] = diverged()
     ran = run("--matrix", str(matrix))
     assert (ran.status, ran.outcomes) == (1, {"passed": 5, "failed": 1})
-    said = "writeback-swap: CLEAN was expected (pages are copied); seen: DIVERGED: 2 blocks differ"
+    said = "writeback-swap-pressure: CLEAN was expected (pages are copied); seen: DIVERGED: 2 blocks differ"
     assert said in ran.out
     assert "Traceback" not in ran.out and "def test_cell" not in ran.out, "the sentence, not our source"
 
 
 def test_without_an_expectation_a_conclusive_answer_is_enough(run: Runs, matrix: Path, world: World) -> None:
-    world.finds["unsafe-swap"] = diverged()
+    world.finds["unsafe-swap-pressure"] = diverged()
     assert run("--matrix", str(matrix)).status == 0
 
 
 def test_no_answer_is_an_error_and_not_a_finding(run: Runs, matrix: Path, world: World) -> None:
-    world.finds["writeback-swap"] = broken()
+    world.finds["writeback-swap-pressure"] = broken()
     ran = run("--matrix", str(matrix))
     assert (ran.status, ran.outcomes) == (2, {"passed": 5, "errors": 1})
-    assert "writeback-swap: INCONCLUSIVE: work: it took too long" in ran.out and "Traceback" not in ran.out
+    assert "writeback-swap-pressure: INCONCLUSIVE: work: it took too long" in ran.out and "Traceback" not in ran.out
 
 
 def test_a_finding_outweighs_an_error(run: Runs, matrix: Path, world: World) -> None:
-    world.finds |= {"unsafe-swap": broken(), "writeback-swap": diverged()}
+    world.finds |= {"unsafe-swap-pressure": broken(), "writeback-swap-pressure": diverged()}
     ran = run("--matrix", str(matrix))
     assert (ran.status, ran.outcomes) == (1, {"passed": 4, "failed": 1, "errors": 1})
 
 
 def test_a_control_that_fails_is_a_finding_and_takes_clean_away(run: Runs, matrix: Path, world: World) -> None:
-    world.finds["host-idle"] = diverged()
+    world.finds["host-no-writes"] = diverged()
     ran = run("--matrix", str(matrix))
     assert ran.outcomes == {"passed": 3, "failed": 1, "errors": 2}
     assert ran.status == 1 and "the idle control failed" in ran.out
 
 
 def test_a_lab_that_does_not_come_up_is_an_error_for_every_cell(run: Runs, matrix: Path, world: World) -> None:
-    world.trouble = InfrastructureError("node a did not boot")
+    world.error = InfrastructureError("node a did not boot")
     ran = run("--matrix", str(matrix))
     assert (ran.status, ran.outcomes) == (2, {"errors": 6})
     assert "node a did not boot" in ran.out and "Traceback" not in ran.out
@@ -339,18 +350,18 @@ def test_a_lab_that_does_not_come_up_is_an_error_for_every_cell(run: Runs, matri
 
 def test_the_options_reach_the_lab(run: Runs, matrix: Path, world: World) -> None:
     chosen = ("--suite", "bookworm", "--guest-suite", "trixie", "--device-mib", "64", "--memory-mib", "900")
-    run("--matrix", str(matrix), *chosen, "-k", "none-swap", "--runs", "elsewhere", "--run-id", "mine")
+    run("--matrix", str(matrix), *chosen, "-k", "none-swap-pressure", "--runs", "elsewhere", "--run-id", "mine")
     (options,) = world.options
     assert (options.suite, options.guest, options.device_mib, options.memory_mib) == ("bookworm", "trixie", 64, 900)
     assert run_ids(Path("elsewhere")) == ("mine",)
 
 
 def test_ctrl_c_ends_the_session_with_everything_kept(pytester: pytest.Pytester, matrix: Path, world: World) -> None:
-    world.finds["writeback-swap"] = {"raises": KeyboardInterrupt()}
+    world.finds["writeback-swap-pressure"] = {"raises": KeyboardInterrupt()}
     ended = pytester.inline_run("-p", "no:cacheprovider", "--matrix", str(matrix), no_reraise_ctrlc=True)
     assert ended.ret == 2
     store = Store.open(pytester.path / "runs", "latest")
-    assert store.evidence("none-swap") is not None and store.run().finished_at
+    assert store.evidence("none-swap-pressure") is not None and store.run().finished_at
     assert (store.directory / "report.html").exists()
 
 
@@ -365,13 +376,19 @@ def test_our_own_bug_is_no_run_without_tests(run: Runs, matrix: Path, pytester: 
 
 
 def test_junit_tells_findings_from_errors(run: Runs, matrix: Path, world: World) -> None:
-    world.finds |= {"unsafe-swap": broken(), "writeback-swap": diverged()}
+    world.finds |= {"unsafe-swap-pressure": broken(), "writeback-swap-pressure": diverged()}
     ran = run("--matrix", str(matrix), "--junitxml", "junit.xml")
     root = etree.fromstring((ran.folder / "junit.xml").read_bytes())
     cases = {case.get("name"): [child.tag for child in case] for case in root.iter("testcase")}
-    assert "failure" in cases["test_cell[writeback-swap]"] and "error" not in cases["test_cell[writeback-swap]"]
-    assert "error" in cases["test_cell[unsafe-swap]"] and "failure" not in cases["test_cell[unsafe-swap]"]
-    assert not {"failure", "error"} & set(cases["test_cell[none-swap]"])
+    assert (
+        "failure" in cases["test_cell[writeback-swap-pressure]"]
+        and "error" not in cases["test_cell[writeback-swap-pressure]"]
+    )
+    assert (
+        "error" in cases["test_cell[unsafe-swap-pressure]"]
+        and "failure" not in cases["test_cell[unsafe-swap-pressure]"]
+    )
+    assert not {"failure", "error"} & set(cases["test_cell[none-swap-pressure]"])
     assert "CLEAN was expected" in str(next(root.iter("failure")).get("message"))
     assert "INCONCLUSIVE: work: it took too long" in etree.tostring(next(root.iter("error")), encoding="unicode")
     suite = next(root.iter("testsuite"))
@@ -382,22 +399,24 @@ def test_junit_tells_findings_from_errors(run: Runs, matrix: Path, world: World)
 def test_both_pages_have_the_heat_map_and_the_evidence(run: Runs, matrix: Path, world: World) -> None:
     ran = run("--matrix", str(matrix), "--html", "page.html", "--self-contained-html")
     page = (ran.folder / "page.html").read_text()
-    assert "DRBD divergence harness" in page and "writeback" in page and "none-swap" in page
+    assert "DRBD divergence harness" in page and "writeback" in page and "none-swap-pressure" in page
     own = (ran.store.directory / "report.html").read_text()
-    assert "none-swap" in own and "2 blocks differ" in own
+    assert "none-swap-pressure" in own and "2 blocks differ" in own
 
 
 # --------------------------------------------------------------------------- going on with a run
 
 
 def test_a_resumed_run_plays_only_what_has_no_answer(run: Runs, matrix: Path, world: World) -> None:
-    world.finds["unsafe-swap"] = broken()
+    world.finds["unsafe-swap-pressure"] = broken()
     assert run("--matrix", str(matrix)).status == 2
     world.finds.clear()
     world.played.clear()
     ran = run("--resume", "latest")
     assert (ran.status, ran.outcomes) == (0, {"passed": 6})
-    assert world.played == ["host-planted", "host-idle", "host-mutator", "unsafe-swap"], "another lab, its controls"
+    assert world.played == ["host-planted", "host-no-writes", "host-inflight-modify", "unsafe-swap-pressure"], (
+        "another lab, its controls"
+    )
     assert len(run_ids(ran.folder / "runs")) == 1
     assert [cell.id for cell in ran.store.run().cells] == IDS
 
@@ -419,7 +438,7 @@ def test_a_lab_that_cannot_be_is_said_before_anything_starts(
 
 
 def test_a_resumed_run_goes_on_with_the_same_kind_of_lab(run: Runs, matrix: Path, world: World) -> None:
-    world.finds["unsafe-swap"] = broken()
+    world.finds["unsafe-swap-pressure"] = broken()
     run("--matrix", str(matrix), "--suite", "bookworm", "--device-mib", "64")
     run("--resume", "latest")
     assert [(one.suite, one.device_mib) for one in world.options] == [("bookworm", 64)] * 2
@@ -428,9 +447,9 @@ def test_a_resumed_run_goes_on_with_the_same_kind_of_lab(run: Runs, matrix: Path
 
 
 def test_a_finished_run_that_is_resumed_needs_no_lab(run: Runs, matrix: Path, world: World) -> None:
-    world.finds["writeback-swap"] = diverged()
+    world.finds["writeback-swap-pressure"] = diverged()
     assert run("--matrix", str(matrix)).status == 1
-    world.trouble = InfrastructureError("there is no lab any more")
+    world.error = InfrastructureError("there is no lab any more")
     ran = run("--resume", "latest")
     assert (ran.status, ran.outcomes) == (1, {"passed": 5, "failed": 1}), "a finding stays one"
     assert len(world.options) == 1
@@ -494,7 +513,7 @@ def test_a_test_of_ones_own_moves_its_guest(run: Runs, pytester: pytest.Pytester
     assert [(one.source, one.target, one.during) for one in found.migrations] == [
         ("nodea", "nodeb", "work"), ("nodeb", "nodea", "work")
     ]  # fmt: skip
-    assert len(found.happened) == 2 and found.happened[0].startswith("migration 1 from nodea to nodeb completed")
+    assert len(found.event_log) == 2 and found.event_log[0].startswith("migration 1 from nodea to nodeb completed")
 
 
 def test_a_migration_that_is_refused_is_an_outcome_of_ones_own(
@@ -502,7 +521,7 @@ def test_a_migration_that_is_refused_is_an_outcome_of_ones_own(
 ) -> None:
     world.moves = True
     refusal = LibvirtSaid("Unsafe migration: Migration may lead to data corruption", libvirt.VIR_ERR_MIGRATE_UNSAFE)
-    world.story.when["attach"] = lambda: setattr(world.guests[-1].domain, "trouble", refusal)
+    world.story.when["attach"] = lambda: setattr(world.guests[-1].domain, "error", refusal)
     pytester.makepyfile(
         test_own="""
         import pytest
@@ -515,7 +534,7 @@ def test_a_migration_that_is_refused_is_an_outcome_of_ones_own(
     ran = run()
     assert ran.outcomes == {"passed": 1}, ran.out
     found = ran.store.evidence("writeback-stays")
-    assert found is not None and "Unsafe migration" in found.migrations[0].words and found.failure is None
+    assert found is not None and "Unsafe migration" in found.migrations[0].message and found.failure is None
 
 
 def test_a_cell_of_the_node_itself_has_no_guest_to_move(

@@ -29,7 +29,7 @@ class Connection:
             f"<domain><name>{NAME}</name><devices><serial type='pty'><log file='{console}' append='off'/></serial>"
             "</devices></domain>"
         )
-        self.trouble: BaseException | None = None
+        self.error: BaseException | None = None
 
     def lookupByName(self, name: str) -> Connection:  # noqa: N802 - libvirt's name
         if name not in self.running:
@@ -45,14 +45,14 @@ class Connection:
 
     def destroy(self) -> None:
         self.told.append(("destroy", None, 0))
-        if self.trouble is not None:
-            raise self.trouble
+        if self.error is not None:
+            raise self.error
         self.running.discard(NAME)
 
     def createXML(self, xml: str, flags: int) -> Connection:  # noqa: N802 - libvirt's name
         self.told.append(("create", xml, flags))
-        if self.trouble is not None:
-            raise self.trouble
+        if self.error is not None:
+            raise self.error
         assert not self.console.exists(), "libvirt would begin it anew, and what was said before would be gone"
         self.console.write_bytes(self.says)
         self.running.add(NAME)
@@ -135,7 +135,7 @@ def test_what_libvirt_says_no_to_is_an_error_of_the_lab(connection: Connection, 
     power = switch()
     if step == "on":
         power.off(NAME)
-    connection.trouble = LibvirtSaid("internal error: no memory")
+    connection.error = LibvirtSaid("internal error: no memory")
     with pytest.raises(InfrastructureError, match=f"{NAME} was not switched {step}.*no memory"):
         getattr(power, step)(NAME)
 

@@ -1,4 +1,4 @@
-"""Two readings of a device: the guest program that makes them, its output, and what differs between them."""
+"""Two read-backs of a device: the guest program that makes them, its output, and what differs between them."""
 
 from __future__ import annotations
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.model import Arm, Extent
+from harness.model import Extent, ReplicationProfile
 from harness.parse.alarms import alarms_of, first_digest_to_split_brain
-from harness.parse.drbd_net import arm_of, net_options
+from harness.parse.drbd_net import net_options, profile_of
 from harness.parse.kernel_log import KernelLine, parse_kmsg, resyncs_kib
 from harness.parse.migration import figures
 
@@ -39,7 +39,7 @@ def test_two_primaries_with_the_digest_split_within_a_second(node: str) -> None:
 
 def test_the_default_arm_as_drbdsetup_shows_it() -> None:
     text = (DRBD / "show-defaults.txt").read_text()
-    assert arm_of(text, "N\n", True) == Arm()
+    assert profile_of(text, "N\n", True) == ReplicationProfile()
     options = net_options(text)
     assert (options["verify-alg"], options["protocol"], options["allow-two-primaries"]) == ("crc32c", "C", "no")
 

@@ -19,18 +19,20 @@ from rich.console import Console
 
 from harness.errors import InfrastructureError
 from harness.model import (
+    BlockOwner,
     CacheMode,
     Cell,
     ClientKind,
     Comparison,
     Control,
+    DelayProfile,
     Evidence,
     Expectation,
     Extent,
     Failure,
+    FilesystemKind,
     NodeVerify,
     Observed,
-    Owner,
     Ownership,
     Repair,
     Result,
@@ -41,17 +43,16 @@ from harness.model import (
     Verdict,
     VerdictKind,
     Verify,
-    Widener,
     Work,
     extents_of,
 )
 from harness.report import heat_map
-from harness.report.block_map import strip
+from harness.report.block_map import block_map
 from harness.report.formatting import clean, seconds, size, upper_bound
 from harness.report.html import evidence_html, heat_map_html, render_html, write_html
 from harness.report.oracles import Agreement, oracles
 from harness.report.phases import as_json, phase_shares, phase_table, print_phases
-from harness.report.requested_vs_observed import Match, asked_and_seen
+from harness.report.requested_vs_observed import Match, requested_and_observed
 from harness.report.summary import Answer, findings, headline
 from harness.report.table import figures
 from harness.report.terminal import print_report, report_parts
@@ -81,7 +82,7 @@ def evidence(cell: Cell, marked: list[int], differing: list[int], **changes: obj
         guest_stable_writes=False,
         drbd_stable_writes=True,
         scatter_gather=True,
-        link_delay_ms=cell.widener.link_delay_ms,
+        link_delay_ms=cell.delays.link_delay_ms,
     )
     made = Evidence(
         cell=cell,
@@ -117,10 +118,13 @@ def expecting(cell: Cell, *kinds: VerdictKind) -> Cell:
     return replace(cell, expected=Expectation(kinds, "so say the predictions."))
 
 
-SWAP_NONE = expecting(Cell("swap", cache=CacheMode.NONE, widener=Widener(link_delay_ms=20)), VerdictKind.DIVERGED)
+SWAP_NONE = expecting(
+    Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE, delays=DelayProfile(link_delay_ms=20)),
+    VerdictKind.DIVERGED,
+)
 PLANTED = Cell("planted", ClientKind.HOST, control=Control.PLANTED)
-MUTATOR = Cell("mutator", ClientKind.HOST, control=Control.MUTATOR)
-IDLE = Cell("idle", ClientKind.HOST, control=Control.IDLE)
+MUTATOR = Cell("inflight-modify", ClientKind.HOST, control=Control.IN_FLIGHT)
+IDLE = Cell("no-writes", ClientKind.HOST, control=Control.IDLE)
 
 
 def planted() -> Result:
@@ -140,12 +144,12 @@ def idle() -> Result:
 def diverged() -> Result:
     samples = tuple(
         Sample(block, 1024, 7, "00112233445566778899aabbccddeeff" * 2, "00112233445566ff8899aabbcc00eeff" * 2,
-               Owner.DEAD, f"freed swap slot {block}")
+               BlockOwner.FREE, f"freed swap slot {block}")
         for block in SWAPPED[:20]
     )  # fmt: skip
     found = evidence(
         SWAP_NONE, SWAPPED, SWAPPED,
-        ownership=Ownership(dead=930, method="/proc/swaps and the swap map", names=("swap slot, freed",)),
+        ownership=Ownership(free=930, method="/proc/swaps and the swap map", names=("swap slot, freed",)),
         samples=samples,
     )  # fmt: skip
     return Result(SWAP_NONE, verdict(VerdictKind.DIVERGED, "930 blocks still differ.", 930), found)
@@ -164,12 +168,12 @@ def transient() -> Result:
 
 def corrupt() -> Result:
     cell = expecting(Cell("ext4", cache=CacheMode.DIRECTSYNC), VerdictKind.CLEAN)
-    found = evidence(cell, [77], [77], work=Work(10.0, {}, 3), ownership=Ownership(live=1, names=("/mnt/a.db",)))
+    found = evidence(cell, [77], [77], work=Work(10.0, {}, 3), ownership=Ownership(allocated=1, names=("/mnt/a.db",)))
     return Result(cell, verdict(VerdictKind.CORRUPT, "3 reads returned something else.", 1), found)
 
 
 def refused() -> Result:
-    cell = Cell("swap", cache=CacheMode.WRITETHROUGH)
+    cell = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.WRITETHROUGH)
     failure = Failure("refused", "attach", "QEMU refused: aio=native needs cache.direct=on")
     return Result(cell, verdict(VerdictKind.REFUSED, "QEMU would not."), Evidence(cell, 1, "", failure=failure))
 
@@ -179,7 +183,7 @@ def inconclusive() -> Result:
     found = Evidence(
         cell, 2, "2025-03-04T10:00:00Z",
         failure=Failure("lost node", "work", HOSTILE),
-        kernel_trouble=(HOSTILE, "BUG: soft lockup"),
+        kernel_errors=(HOSTILE, "BUG: soft lockup"),
         ownership=Ownership(method=HOSTILE, names=(HOSTILE,)),
         work=Work(3.0, {HOSTILE: 1.0}, 0, (HOSTILE,)),
         samples=(Sample(1, 0, 1, "<b>&", "\x00", detail=HOSTILE),),
@@ -234,9 +238,9 @@ def terminal(results: list[Result], width: int = 80) -> str:
 def test_a_place_says_how_many_of_how_many() -> None:
     table = heat_map([diverged(), clean_result()])
     assert table.rows == ("none", "writeback")
-    assert table.columns == ("swap-link20ms",)
-    (found,), (none,) = table.at("none", "swap-link20ms"), table.at("writeback", "swap-link20ms")
-    assert (found.text, found.detail, found.expected) == ("DIVERGED\n930 of 12 400 exposed", "930 dead", True)
+    assert table.columns == ("swap-pressure-link20ms",)
+    (found,), (none,) = table.at("none", "swap-pressure-link20ms"), table.at("writeback", "swap-pressure-link20ms")
+    assert (found.text, found.detail, found.expected) == ("DIVERGED\n930 of 12 400 exposed", "930 free", True)
     assert none.text == "CLEAN\n0 of 12 400 exposed, < 0.025 % (95 %)"
 
 
@@ -282,7 +286,7 @@ CELLS = st.builds(
     workload=st.sampled_from(["swap", "ext4", "xfs"]),
     client=st.sampled_from(ClientKind),
     cache=st.one_of(st.none(), st.sampled_from(CacheMode)),
-    widener=st.builds(Widener, st.sampled_from([0, 20])),
+    delays=st.builds(DelayProfile, st.sampled_from([0, 20])),
     control=st.one_of(st.none(), st.sampled_from(Control)),
 )
 RESULTS = st.lists(
@@ -312,7 +316,7 @@ def test_every_result_appears_exactly_once(results: list[Result]) -> None:
 def test_the_headline_says_no_and_with_what() -> None:
     said = headline([planted(), diverged(), clean_result()])
     assert said.answer is Answer.NO
-    assert "cache=none" in said.sentence and "930 blocks, 930 of them in space nobody uses" in said.sentence
+    assert "cache=none" in said.sentence and "930 blocks, of them 930 free" in said.sentence
     assert "None was found with cache=writeback." in said.sentence
 
 
@@ -335,7 +339,7 @@ def test_a_difference_is_a_no_even_where_a_control_failed() -> None:
 
 def test_corrupt_cells_count_the_blocks_the_comparison_found() -> None:
     said = headline([replace(corrupt(), verdict=verdict(VerdictKind.CORRUPT, "Wrong data."))]).sentence
-    assert "the replicas differ in 1 of 1 cell: 1 block, 1 of them live data" in said
+    assert "the replicas differ in 1 of 1 cell: 1 block, of them 1 allocated" in said
     assert "With cache=directsync the guest lost data or read back something else than it wrote, in 1 cell." in said
 
 
@@ -359,7 +363,7 @@ def test_findings_are_what_was_not_expected() -> None:
 
 
 def test_the_oracles_agree_heal_disagree_or_are_not_all_heard() -> None:
-    cell = Cell("swap", cache=CacheMode.NONE)
+    cell = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE)
     same = evidence(cell, [1, 2, 9], [1, 2, 9])
     assert oracles(same).agreement is Agreement.AGREE
     assert [witness.blocks for witness in oracles(same).witnesses] == [3, 3, 3, 3]
@@ -378,11 +382,11 @@ def test_the_oracles_agree_heal_disagree_or_are_not_all_heard() -> None:
 
 
 def test_what_was_not_asked_for_stands_out() -> None:
-    cell = Cell("swap", cache=CacheMode.NONE, widener=Widener(link_delay_ms=20))
+    cell = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE, delays=DelayProfile(link_delay_ms=20))
     good = evidence(cell, [], []).observed
-    assert {row.match for row in asked_and_seen(cell, good)} == {Match.SAME, Match.NOTED}
+    assert {row.match for row in requested_and_observed(cell, good)} == {Match.SAME, Match.NOTED}
     bad = replace(good, o_direct=False, qemu_cache={"direct": False, "no_flush": True}, link_delay_ms=0, qemu_aio=None)
-    found = {row.what: row.match for row in asked_and_seen(cell, bad)}
+    found = {row.what: row.match for row in requested_and_observed(cell, bad)}
     different = {what for what, match in found.items() if match is Match.DIFFERENT}
     assert different == {"O_DIRECT on the disk", "QEMU cache.direct", "QEMU cache.no-flush", "Link delay"}
     assert found["aio"] is Match.UNREAD
@@ -391,13 +395,13 @@ def test_what_was_not_asked_for_stands_out() -> None:
 def test_the_strip_draws_the_blocks_where_they_are() -> None:
     found = diverged().evidence
     assert found
-    drawn = strip(found)
+    drawn = block_map(found)
     assert drawn and [lane.name for lane in drawn.lanes] == ["comparison", "verify"]
     first, *_, last = drawn.lanes[0].bars
     assert first.x == 2048 * drawn.bins // BLOCKS
     assert last.x + last.width == 20029 * drawn.bins // BLOCKS + 1
-    assert strip(replace(found, comparison=None, verify=None)) is None
-    full = strip(evidence(SWAP_NONE, [0, 1, 2], [0, 1, 2], device_blocks=3))
+    assert block_map(replace(found, comparison=None, verify=None)) is None
+    full = block_map(evidence(SWAP_NONE, [0, 1, 2], [0, 1, 2], device_blocks=3))
     assert full and [(bar.x, bar.width, bar.weight) for bar in full.lanes[0].bars] == [(0, 3, 1.0)]
 
 
@@ -458,7 +462,7 @@ def test_the_page_answers_and_shows_the_evidence(page: str) -> None:
 
 def test_the_page_links_the_raw_files_and_marks_the_bytes(page: str) -> None:
     links = nodes(page, "//a[not(starts-with(@href, '#'))]/@href")
-    assert "cells/none-swap-link20ms/1/" in links
+    assert "cells/none-swap-pressure-link20ms/1/" in links
     assert all(link.startswith("cells/") and not re.search(r"[<> ]", link) for link in links)
     assert "ff" in nodes(page, "//mark/text()")
     assert nodes(page, "//*[local-name()='svg']//*[local-name()='rect']")
@@ -541,7 +545,7 @@ def test_the_terminal_fits_and_reads_without_colour(width: int) -> None:
         "held planted (host-planted)",
         "Verify, counter and comparison agree in 7 of 8 cells",
         "DRBD: 8.4.11",
-        "writeback-swap-link20ms: 0 of 12 400 exposed, < 0.025 % (95 %)",
+        "writeback-swap-pressure-link20ms: 0 of 12 400 exposed, < 0.025 % (95 %)",
         "[red]not markup[/red]",
     ):
         assert expected in flat, expected

@@ -23,23 +23,24 @@ from test_report import (
 )
 
 from harness.model import (
-    Aftermath,
     Alarms,
-    Arm,
     CacheMode,
     Canary,
     Cell,
     ClientKind,
     Crash,
+    CrashRecovery,
     Evidence,
     Extent,
     Failure,
     Fault,
+    FilesystemKind,
     Migration,
     MigrationOutcome,
     Ownership,
     Protocol,
-    Readings,
+    Readback,
+    ReplicationProfile,
     Result,
     SplitBrain,
     Verdict,
@@ -47,14 +48,14 @@ from harness.model import (
     Work,
     extents_of,
 )
-from harness.report.alarms import alarm_grid, alarm_sentence, arm_grid
-from harness.report.descriptions import arm_words, describe
-from harness.report.durability import kept_grid, kept_sentence, loss_grid
+from harness.report.alarms import alarm_grid, alarm_sentence, replication_grid
+from harness.report.descriptions import describe, replication_text
+from harness.report.durability import durability_grid, durability_sentence, loss_grid
 from harness.report.formatting import milliseconds
 from harness.report.grid import Grid, Slot, grid
 from harness.report.html import evidence_html, render_html
 from harness.report.migrations import migration_grid, migration_sentence, timelines
-from harness.report.requested_vs_observed import Match, asked_and_seen
+from harness.report.requested_vs_observed import Match, requested_and_observed
 from harness.report.summary import Answer, headline
 from harness.report.table import figures
 from harness.report.view import anchors
@@ -72,46 +73,48 @@ def moved(number: int, **changes: object) -> Migration:
 
 
 def migrated() -> Result:
-    """Three migrations during the work, one of them refused, and one between the readings."""
-    cell = Cell("ext4-buffered", cache=CacheMode.NONE, migrations=3, seconds=60)
+    """Three migrations during the work, one of them refused, and one between the readback."""
+    cell = Cell("buffered", filesystem=FilesystemKind.EXT4, cache=CacheMode.NONE, migrations=3, seconds=60)
     moves = (
         moved(1),
         moved(2, throttle_percent=20),
         moved(3, outcome=MigrationOutcome.REFUSED, downtime_ms=None, iterations=None, transferred_bytes=None,
-              words=f"Unsafe migration: {HOSTILE}"),
-        moved(4, during="readings"),
+              message=f"Unsafe migration: {HOSTILE}"),
+        moved(4, during="readback"),
     )  # fmt: skip
     found = evidence(
-        cell, [], [], work=Work(60.4), migrations=moves, canary=KEPT, readings=Readings(BLOCKS, "node-a", "node-b"),
-        happened=(f"somebody did {HOSTILE}",), console_trouble=(f"EXT4-fs error {HOSTILE}",),
+        cell, [], [], work=Work(60.4), migrations=moves, canary=KEPT, readback=Readback(BLOCKS, "node-a", "node-b"),
+        event_log=(f"somebody did {HOSTILE}",), console_errors=(f"EXT4-fs error {HOSTILE}",),
     )  # fmt: skip
     return Result(cell, verdict(VerdictKind.CLEAN, "Nothing."), found)
 
 
 def misread() -> Result:
-    cell = Cell("swap", cache=CacheMode.WRITEBACK, migrations=2, unsafe_migration=True)
-    readings = Readings(
+    cell = Cell(
+        "pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.WRITEBACK, migrations=2, unsafe_migration=True
+    )
+    readback = Readback(
         BLOCKS,
         "node-a",
         "node-b",
         extents_of([5, 6, 99]),
-        Ownership(live=2, dead=1, method="debugfs", names=("/a.db",)),
+        Ownership(allocated=2, free=1, method="debugfs", names=("/a.db",)),
     )
     canary = replace(KEPT, lost={"fsync": 3}, memory_wrong=2, examples=(f"record 12 is gone {HOSTILE}",))
-    found = evidence(cell, [], [], migrations=(moved(1), moved(2)), readings=readings, canary=canary)
+    found = evidence(cell, [], [], migrations=(moved(1), moved(2)), readback=readback, canary=canary)
     return Result(cell, verdict(VerdictKind.CORRUPT, "Three blocks were read differently."), found)
 
 
 def crashed(crash: Crash, cache: CacheMode, protocol: Protocol, lost: dict[str, int], workload: str = "ext4") -> Result:
-    cell = Cell(workload, cache=cache, crash=crash, arm=Arm(protocol))
-    after = Aftermath(crash, 5.1, 1.25 if crash is Crash.NODE else None, 23.4, 31.5, 17, 4096, 0, "clean", 0)
-    found = evidence(cell, [], [], canary=replace(KEPT, lost=lost, survived=False), aftermath=after)
+    cell = Cell(workload, cache=cache, crash=crash, replication=ReplicationProfile(protocol))
+    after = CrashRecovery(crash, 5.1, 1.25 if crash is Crash.NODE else None, 23.4, 31.5, 17, 4096, 0, "clean", 0)
+    found = evidence(cell, [], [], canary=replace(KEPT, lost=lost, survived=False), crash_recovery=after)
     kind = VerdictKind.CORRUPT if lost else VerdictKind.CLEAN
     return Result(cell, verdict(kind, "It crashed."), found)
 
 
-def alarmed(arm: Arm, alarms: Alarms | None, differing: int = 0) -> Result:
-    cell = Cell("mutator", cache=CacheMode.NONE, arm=arm)
+def alarmed(replication: ReplicationProfile, alarms: Alarms | None, differing: int = 0) -> Result:
+    cell = Cell("inflight-modify", cache=CacheMode.NONE, replication=replication)
     blocks = list(range(differing))
     kind = VerdictKind.DIVERGED if differing else VerdictKind.CLEAN
     return Result(cell, verdict(kind, "Said.", differing), evidence(cell, blocks, blocks, alarms=alarms))
@@ -129,7 +132,10 @@ NOISY = Alarms(
 
 
 def alarm_cells() -> list[Result]:
-    return [alarmed(Arm(integrity="crc32c"), NOISY), alarmed(Arm(), Alarms(watched_seconds=60), 535)]
+    return [
+        alarmed(ReplicationProfile(integrity="crc32c"), NOISY),
+        alarmed(ReplicationProfile(), Alarms(watched_seconds=60), 535),
+    ]
 
 
 def sample() -> list[Result]:
@@ -139,7 +145,10 @@ def sample() -> list[Result]:
         crashed(Crash.NODE, CacheMode.NONE, Protocol.C, {}),
         crashed(Crash.QEMU, CacheMode.NONE, Protocol.C, {}),
         *alarm_cells(),
-        Result(Cell("mutator", cache=CacheMode.NONE, arm=Arm(scatter_gather=False)), None, None),
+        Result(
+            Cell("inflight-modify", cache=CacheMode.NONE, replication=ReplicationProfile(scatter_gather=False)),
+            None, None,
+        ),
     ]  # fmt: skip
 
 
@@ -189,7 +198,7 @@ def test_each_migration_is_a_row() -> None:
     refused = shown(table, 2)
     assert (refused["Outcome"], refused["Downtime"], refused["Transferred"]) == ("refused", "", "")
     assert refused["In its words"].startswith("Unsafe migration:")
-    assert shown(table, 3)["During"] == "readings"
+    assert shown(table, 3)["During"] == "readback"
     assert table.rows[1][0].anchor == anchors(results)[1]
     chips = [row[3] for row in table.rows]
     assert {(chip.tone, chip.sign) for chip in chips} == {("clean", "\u2713"), ("refused", "/")}
@@ -211,7 +220,7 @@ def test_migrations_between_readings_are_listed_beside_the_timeline() -> None:
     (one,) = timelines(results, anchors(results))
     assert one.drawing and one.anchor == anchors(results)[1]
     assert [len(lane.bars) for lane in one.drawing.lanes] == [2, 1]
-    assert one.others == ("4: node-b \u2192 node-a completed, 2.50 s, downtime 400 ms (during the readings)",)
+    assert one.others == ("4: node-b \u2192 node-a completed, 2.50 s, downtime 400 ms (during the readback)",)
 
 
 # --------------------------------------------------------------------------- what the guest read and kept
@@ -219,11 +228,11 @@ def test_migrations_between_readings_are_listed_beside_the_timeline() -> None:
 
 def test_what_was_kept_stands_beside_what_happened() -> None:
     results = [diverged(), migrated(), misread(), *sample()[5:8]]
-    table = kept_grid(results, anchors(results))
+    table = durability_grid(results, anchors(results))
     good, bad, crash = shown(table, 0), shown(table, 1), shown(table, 2)
     assert table and len(table.rows) == 5
     assert good["Happened"] == "3 of 4 migrations" and bad["Happened"] == "2 migrations"
-    assert (good["Two readings"], bad["Two readings"]) == ("equal", "3 blocks differ: 2 live, 1 dead")
+    assert (good["Two read-backs"], bad["Two read-backs"]) == ("equal", "3 blocks differ: 2 allocated, 1 free")
     assert (good["Lost, fsync"], bad["Lost, fsync"], crash["Lost, fsync"]) == (
         "0 of 1 204",
         "3 of 1 204",
@@ -233,7 +242,7 @@ def test_what_was_kept_stands_beside_what_happened() -> None:
     assert bad["Records in memory"] == "2 wrong in 5 300 looks" and good["Longest gap"] == "1.30 s"
     assert good["Corrupt records"] == "0"
     assert tones(table, 0)["Lost, fsync"] == "" and tones(table, 1)["Lost, fsync"] == "odd"
-    assert tones(table, 1)["Records in memory"] == tones(table, 1)["Two readings"] == "odd"
+    assert tones(table, 1)["Records in memory"] == tones(table, 1)["Two read-backs"] == "odd"
     assert crash["Happened"] == "the Primary loses its power" and crash["fsck"] == "clean"
     assert (crash["Promoted after"], crash["Guest answers after"], crash["Rejoined after"]) == (
         "1.25 s", "23.4 s", "31.5 s")  # fmt: skip
@@ -243,17 +252,17 @@ def test_what_was_kept_stands_beside_what_happened() -> None:
 
 def test_a_file_system_that_was_damaged_stands_out() -> None:
     result = crashed(Crash.QEMU, CacheMode.UNSAFE, Protocol.C, {})
-    assert result.evidence and result.evidence.aftermath
-    after = replace(result.evidence.aftermath, fsck_status=4, wrong_reads=2)
-    table = kept_grid([replace(result, evidence=replace(result.evidence, aftermath=after))], ["x"])
+    assert result.evidence and result.evidence.crash_recovery
+    after = replace(result.evidence.crash_recovery, fsck_status=4, wrong_reads=2)
+    table = durability_grid([replace(result, evidence=replace(result.evidence, crash_recovery=after))], ["x"])
     assert shown(table)["fsck"] == "status 4" and shown(table)["fio's wrong reads"] == "2"
     assert tones(table)["fsck"] == tones(table)["fio's wrong reads"] == "odd"
 
 
 def test_a_fault_that_ended_every_migration_is_told() -> None:
-    cell = Cell("swap", cache=CacheMode.NONE, migrations=2, fault=Fault.LINK_CUT)
+    cell = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE, migrations=2, fault=Fault.LINK_CUT)
     result = Result(cell, None, Evidence(cell, 1, "", canary=KEPT))
-    told = shown(kept_grid([result], ["x"]))["Happened"]
+    told = shown(durability_grid([result], ["x"]))["Happened"]
     assert told == "none of 2 migrations, the replication link is cut in mid-migration"
 
 
@@ -286,16 +295,17 @@ def test_two_workloads_in_the_same_place_have_two_rows() -> None:
 
 def test_the_records_in_one_sentence() -> None:
     fine = [migrated(), crashed(Crash.NODE, CacheMode.NONE, Protocol.C, {})]
-    assert kept_sentence(fine) == (
-        "The guest kept every acknowledged record (4 208 of them). Its two readings of the device were equal in 1 cell."
+    assert durability_sentence(fine) == (
+        "The guest kept every acknowledged record (4 208 of them). "
+        "Its two read-backs of the device were equal in 1 cell."
     )
-    assert kept_sentence([*fine, misread()]) == (
+    assert durability_sentence([*fine, misread()]) == (
         "The guest lost 3 acknowledged records of 6 312 in 1 cell; 2 wrong in its memory. "
-        "Its two readings of the device differ in 1 of 2 cells: 3 blocks."
+        "Its two read-backs of the device differ in 1 of 2 cells: 3 blocks."
     )
     silent = Evidence(misread().cell, 1, "", canary=Canary())
-    assert kept_sentence([Result(misread().cell, None, silent)]) == "No record of the guest was acknowledged."
-    assert kept_sentence(everything()) == ""
+    assert durability_sentence([Result(misread().cell, None, silent)]) == "No record of the guest was acknowledged."
+    assert durability_sentence(everything()) == ""
 
 
 # --------------------------------------------------------------------------- alarms and arms
@@ -329,23 +339,25 @@ def test_alarms_are_counted_and_compared_with_the_cell_without_a_digest() -> Non
 
 def test_another_arm_is_no_partner() -> None:
     loud, plain = alarm_cells()
-    other = Result(replace(plain.cell, arm=Arm(protocol=Protocol.A)), plain.verdict, plain.evidence)
+    other = Result(
+        replace(plain.cell, replication=ReplicationProfile(protocol=Protocol.A)), plain.verdict, plain.evidence
+    )
     assert "The same without the digest" not in shown(alarm_grid([loud, other], ["x", "y"]))
     absent = Result(plain.cell, None, None)
     assert shown(alarm_grid([loud, absent], ["x", "y"]))["The same without the digest"] == "not run"
 
 
 def test_drops_without_a_digest_are_alarms_too_and_silence_is_none() -> None:
-    dropped = alarmed(Arm(), Alarms(drops=3, down_seconds=2, watched_seconds=90))
+    dropped = alarmed(ReplicationProfile(), Alarms(drops=3, down_seconds=2, watched_seconds=90))
     row = shown(alarm_grid([dropped], ["x"]))
     assert (row["Digest"], row["Drops a minute"], row["Writes noticed"]) == ("none", "2.0", "none")
-    assert alarm_grid([alarmed(Arm(), Alarms(watched_seconds=60)), migrated()], ["x", "y"]) is None
-    blind = alarmed(Arm(), Alarms(drops=3))
+    assert alarm_grid([alarmed(ReplicationProfile(), Alarms(watched_seconds=60)), migrated()], ["x", "y"]) is None
+    blind = alarmed(ReplicationProfile(), Alarms(drops=3))
     assert shown(alarm_grid([blind], ["x"]))["Drops"] == "3"
 
 
 def test_the_alarms_in_one_sentence() -> None:
-    quiet = alarmed(Arm(integrity="sha1"), Alarms("sha1", watched_seconds=60))
+    quiet = alarmed(ReplicationProfile(integrity="sha1"), Alarms("sha1", watched_seconds=60))
     assert alarm_sentence([*alarm_cells(), quiet]) == (
         "DRBD noticed 31 writes that changed in flight in 1 of 2 cells; it lost its connection 14 times "
         "(12.0 s of 2 min 00 s); split brain in 1 cell."
@@ -356,49 +368,61 @@ def test_the_alarms_in_one_sentence() -> None:
 
 def test_arms_stand_below_each_other_only_where_there_are_several() -> None:
     results = sample()
-    table = arm_grid(results, anchors(results))
+    table = replication_grid(results, anchors(results))
     assert table
     rows = [[slot.text for slot in row] for row in table.rows]
     assert [row[:5] for row in rows] == [
         ["none-ext4-crash.node", "protocol C", "CLEAN", "0", "12 400"],
         ["", "protocol A", "CORRUPT", "0", "12 400"],
-        ["none-mutator", "protocol C", "DIVERGED", "535", "12 400"],
+        ["none-inflight-modify", "protocol C", "DIVERGED", "535", "12 400"],
         ["", "protocol C, digest crc32c", "CLEAN", "0", "12 400"],
         ["", "protocol C, no scatter-gather", "not run", "", ""],
     ]
     assert table.columns[-1] == "Lost records" and [row[-1] for row in rows] == ["0", "13", "", "", ""]
-    assert arm_grid([migrated(), misread()], ["x", "y"]) is None
+    assert replication_grid([migrated(), misread()], ["x", "y"]) is None
 
 
 # --------------------------------------------------------------------------- asked, described, the map, the headline
 
 
 def test_the_arm_is_compared_field_by_field() -> None:
-    arm = Arm(Protocol.A, "crc32c", True, False, True)
-    cell = Cell("swap", cache=CacheMode.NONE, arm=arm)
+    replication = ReplicationProfile(Protocol.A, "crc32c", True, False, True)
+    cell = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE, replication=replication)
     seen = evidence(cell, [], []).observed
     names = {"Protocol", "data-integrity-alg", "disable_sendpage of DRBD", "Scatter-gather of both NICs",
              "Both Primary all the time"}  # fmt: skip
 
-    def matches(got: Arm | None) -> dict[str, Match]:
-        return {row.what: row.match for row in asked_and_seen(cell, replace(seen, arm=got)) if row.what in names}
+    def matches(got: ReplicationProfile | None) -> dict[str, Match]:
+        return {
+            row.what: row.match
+            for row in requested_and_observed(cell, replace(seen, replication=got))
+            if row.what in names
+        }
 
     assert matches(None) == {}
-    assert matches(arm) == dict.fromkeys(names, Match.SAME)
-    assert matches(Arm()) == dict.fromkeys(names, Match.DIFFERENT)
-    assert matches(replace(arm, integrity="sha1"))["data-integrity-alg"] is Match.DIFFERENT
+    assert matches(replication) == dict.fromkeys(names, Match.SAME)
+    assert matches(ReplicationProfile()) == dict.fromkeys(names, Match.DIFFERENT)
+    assert matches(replace(replication, integrity="sha1"))["data-integrity-alg"] is Match.DIFFERENT
 
 
 def test_a_cell_is_described_with_all_that_is_done_to_it() -> None:
-    plain = Cell("swap", cache=CacheMode.NONE)
-    assert describe(plain) == ("swap in a guest, cache=none, aio=threads, bus=virtio, 10 s of work, nothing widened")
-    moving = replace(plain, migrations=4, unsafe_migration=True, fault=Fault.STALL, arm=Arm(Protocol.B, "sha1"))
+    plain = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE)
+    assert describe(plain) == (
+        "pressure on swap in a guest, cache=none, aio=threads, bus=virtio, 10 s of work, nothing delayed"
+    )
+    moving = replace(
+        plain,
+        migrations=4,
+        unsafe_migration=True,
+        fault=Fault.STALL,
+        replication=ReplicationProfile(Protocol.B, "sha1"),
+    )
     assert describe(moving).endswith(
         ", protocol B, digest sha1, 4 live migrations of at most 60 s each, also where libvirt calls it unsafe, "
         "the migration gets too little bandwidth to end"
     )
     assert describe(replace(plain, crash=Crash.QEMU)).endswith(", QEMU is killed")
-    assert "on the node itself" in describe(Cell("idle", ClientKind.HOST))
+    assert "on the node itself" in describe(Cell("no-writes", ClientKind.HOST))
 
 
 @pytest.mark.parametrize("crash", Crash)
@@ -409,9 +433,16 @@ def test_everything_that_can_happen_has_words(crash: Crash, fault: Fault) -> Non
 
 
 def test_every_arm_has_words_of_its_own() -> None:
-    arms = [Arm(), Arm(Protocol.A), Arm(Protocol.B), Arm(integrity="x"), Arm(disable_sendpage=True),
-            Arm(scatter_gather=False), Arm(two_primaries=True)]  # fmt: skip
-    assert len({arm_words(arm) for arm in arms}) == len(arms)
+    arms = [
+        ReplicationProfile(),
+        ReplicationProfile(Protocol.A),
+        ReplicationProfile(Protocol.B),
+        ReplicationProfile(integrity="x"),
+        ReplicationProfile(disable_sendpage=True),
+        ReplicationProfile(scatter_gather=False),
+        ReplicationProfile(two_primaries=True),
+    ]
+    assert len({replication_text(replication) for replication in arms}) == len(arms)
 
 
 def test_the_map_says_what_the_guest_found_wrong() -> None:
@@ -423,7 +454,7 @@ def test_the_map_says_what_the_guest_found_wrong() -> None:
 
 
 def test_the_map_says_which_refusal_it_was() -> None:
-    cell = Cell("swap", cache=CacheMode.WRITEBACK, migrations=1)
+    cell = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.WRITEBACK, migrations=1)
     found = Evidence(cell, 1, "", migrations=(moved(1, outcome=MigrationOutcome.REFUSED),))
     no = Verdict(VerdictKind.REFUSED, "libvirt would not.")
     assert figures(Result(cell, no, found)) == "1 migration"
@@ -512,7 +543,7 @@ def test_the_evidence_tells_the_migrations_and_what_was_done() -> None:
     for expected in (
         "What was done on purpose somebody did <script>",
         "Trouble on the guest's console EXT4-fs error <script>",
-        "Two readings Read 32 768 blocks (128 MiB) on node-a, then on node-b Result equal",
+        "Two read-backs Read 32 768 blocks (128 MiB) on node-a, then on node-b Result equal",
         "Lost of acknowledged, fsync 0 of 1 204",
         "went on to the end",
         "4: node-b \u2192 node-a completed",
@@ -526,7 +557,7 @@ def test_the_evidence_tells_the_migrations_and_what_was_done() -> None:
 def test_the_evidence_tells_what_was_misread_and_lost() -> None:
     said = text_of(evidence_html(misread()))
     for expected in (
-        "Result 3 blocks differ Owners 2 live, 1 dead Found by debugfs Names /a.db",
+        "Result 3 blocks differ Owners 2 allocated, 1 free Found by debugfs Names /a.db",
         "Extents that the guest read differently (2)",
         "40+16 blocks 5 to 6",
         "Lost of acknowledged, fsync 3 of 1 204",
@@ -560,7 +591,7 @@ def test_the_evidence_tells_the_crash_and_the_alarms() -> None:
 
 def test_evidence_without_all_that_says_nothing_of_it() -> None:
     said = text_of(evidence_html(diverged()))
-    for absent in ("Migrations", "Two readings", "canary", "After the crash", "alarms", "on purpose", "console"):
+    for absent in ("Migrations", "Two read-backs", "canary", "After the crash", "alarms", "on purpose", "console"):
         assert absent not in said, absent
 
 

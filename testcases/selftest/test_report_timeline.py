@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.model import CacheMode, Cell, Evidence, Migration, MigrationOutcome, Work
-from harness.report.timeline import MIN_BAR, MIN_MARK, SIGNS, Mark, Timeline, in_words, timeline
+from harness.model import CacheMode, Cell, Evidence, FilesystemKind, Migration, MigrationOutcome, Work
+from harness.report.timeline import MIN_BAR, MIN_MARK, SIGNS, Mark, Timeline, description, timeline
 
-CELL = Cell("ext4-buffered", cache=CacheMode.NONE, migrations=2, seconds=60)
+CELL = Cell("buffered", filesystem=FilesystemKind.EXT4, cache=CacheMode.NONE, migrations=2, seconds=60)
 NEARLY = 1e-6
 
 
@@ -143,9 +143,9 @@ def test_the_work_is_as_long_as_it_was_or_as_its_phase() -> None:
 
 
 def test_another_clock_is_left_out() -> None:
-    aside = moved(2, 1, 2, during="readings")
-    assert timeline(Evidence(CELL, 1, "", migrations=(aside,))) is None
-    assert len(drawn(moved(1, 1, 2), aside).lanes) == 1
+    task = moved(2, 1, 2, during="readback")
+    assert timeline(Evidence(CELL, 1, "", migrations=(task,))) is None
+    assert len(drawn(moved(1, 1, 2), task).lanes) == 1
     assert timeline(Evidence(CELL, 1, "")) is None
 
 
@@ -157,4 +157,4 @@ def test_the_sentence_tells_each_migration() -> None:
     )
     many = drawn(*(moved(number, number, 0.5) for number in range(1, 25)))
     assert many.sentence.endswith("; 4 more")
-    assert in_words(moved(1, 0, 1, 1200.0)).endswith("downtime 1.2 s")
+    assert description(moved(1, 0, 1, 1200.0)).endswith("downtime 1.2 s")

@@ -11,7 +11,7 @@ from fakes import HEALTHY, HELD_OPEN, MULTIPLE, FakeLab, FakeNode, FakeResource,
 from harness.drbd import roles
 from harness.drbd.resource import Resource
 from harness.errors import DeadlineError, LostNodeError, RefusedError
-from harness.model import Arm
+from harness.model import ReplicationProfile
 from harness.remote.scripted import ScriptedRunner
 from harness.util.deadline import Deadline, poll
 
@@ -48,7 +48,7 @@ def soon(seconds: float = 5.0) -> Deadline:
 
 def done(fake: FakeResource) -> list[str]:
     """What DRBD was told, each without the word that it is DRBD."""
-    return [step.removeprefix("adm ") for step in fake.lab.story.steps if step.startswith("adm ")]
+    return [step.removeprefix("drbdadm ") for step in fake.lab.story.steps if step.startswith("drbdadm ")]
 
 
 TWO = "net-options --allow-two-primaries=yes --ping-timeout=50"
@@ -62,7 +62,7 @@ PLAIN = {"nodea": "Primary", "nodeb": "Secondary"}
 def scripted(status: int, stdout: str = "", stderr: str = "") -> tuple[Resource, ScriptedRunner]:
     a, b = FakeNode(Story(), "nodea"), FakeNode(Story(), "nodeb")
     a.answers["drbdadm"] = (status, stdout, stderr)
-    resource = Resource.over(cast(Any, a), cast(Any, b))
+    resource = Resource.for_nodes(cast(Any, a), cast(Any, b))
     return resource, a.runner
 
 
@@ -71,9 +71,9 @@ def scripted(status: int, stdout: str = "", stderr: str = "") -> tuple[Resource,
 def test_a_refusal_carries_drbds_own_words_in_one_line(said: tuple[str, str]) -> None:
     resource, runner = scripted(11, *said)
     with pytest.raises(RefusedError) as caught:
-        resource.adm(resource.a, "primary")
+        resource.drbdadm(resource.a, "primary")
     assert runner.ran == [("drbdadm", "primary", "r0")]
-    assert (caught.value.who, caught.value.words) == (
+    assert (caught.value.who, caught.value.message) == (
         "DRBD on nodea", "drbdadm primary: 0: State change failed: (-1) Multiple primaries"
     )  # fmt: skip
 
@@ -81,12 +81,12 @@ def test_a_refusal_carries_drbds_own_words_in_one_line(said: tuple[str, str]) ->
 def test_a_refusal_without_words_has_its_status() -> None:
     resource, _ = scripted(10)
     with pytest.raises(RefusedError, match="DRBD on nodea refused: drbdadm connect --discard-my-data: status 10"):
-        resource.adm(resource.a, "connect", "--discard-my-data")
+        resource.drbdadm(resource.a, "connect", "--discard-my-data")
 
 
 def test_options_stand_between_the_command_and_the_resource() -> None:
     resource, runner = scripted(0, "", "a warning that is none of ours")
-    resource.adm(resource.a, "net-options", "--allow-two-primaries=yes")
+    resource.drbdadm(resource.a, "net-options", "--allow-two-primaries=yes")
     assert runner.ran == [("drbdadm", "net-options", "--allow-two-primaries=yes", "r0")]
 
 
@@ -94,7 +94,7 @@ def test_a_node_that_is_gone_refuses_nothing() -> None:
     resource, _ = scripted(0)
     cast(Any, resource.a).alive = False
     with pytest.raises(LostNodeError):
-        resource.adm(resource.a, "primary")
+        resource.drbdadm(resource.a, "primary")
 
 
 # --------------------------------------------------------------------------- one Primary, two Primaries
@@ -108,7 +108,7 @@ def test_each_node_is_the_others_peer(fake: FakeResource) -> None:
 def test_two_primaries_are_allowed_on_both_nodes_first(fake: FakeResource) -> None:
     with pytest.raises(RefusedError) as caught:
         roles.promote(real(fake), node(fake.b))
-    assert MULTIPLE in caught.value.words
+    assert MULTIPLE in caught.value.message
     roles.allow_two_primaries(real(fake), True)
     roles.promote(real(fake), node(fake.b))
     assert set(fake.roles.values()) == {"Primary"}
@@ -118,7 +118,7 @@ def test_two_primaries_are_allowed_on_both_nodes_first(fake: FakeResource) -> No
 
 
 def test_one_primary_demotes_before_it_promotes_and_forbids_two_in_the_end(fake: FakeResource) -> None:
-    roles.only(real(fake), node(fake.b))
+    roles.set_single_primary(real(fake), node(fake.b))
     assert done(fake) == [
         "nodea secondary", "nodeb primary",
         f"nodea {ONE}", f"nodeb {ONE}",
@@ -127,11 +127,11 @@ def test_one_primary_demotes_before_it_promotes_and_forbids_two_in_the_end(fake:
 
 
 def test_an_arm_of_two_primaries_keeps_its_leave(fake: FakeResource) -> None:
-    fake.arm = Arm(two_primaries=True)
-    roles.only(real(fake), node(fake.a))
+    fake.replication = ReplicationProfile(two_primaries=True)
+    roles.set_single_primary(real(fake), node(fake.a))
     assert done(fake) == ["nodeb secondary", "nodea primary"]
-    fake.arm = None
-    roles.only(real(fake), node(fake.a))
+    fake.replication = None
+    roles.set_single_primary(real(fake), node(fake.a))
     assert f"nodea {ONE}" in done(fake), "nobody knows what is allowed"
 
 
@@ -167,7 +167,7 @@ def test_the_states_of_both_are_each_ones_own_view(fake: FakeResource) -> None:
 
 
 def test_settled_is_when_both_are_well(fake: FakeResource) -> None:
-    assert roles.settled(real(fake), soon()) is True
+    assert roles.wait_healthy_or_standalone(real(fake), soon()) is True
     looks: list[int] = []
 
     def later() -> None:
@@ -177,19 +177,19 @@ def test_settled_is_when_both_are_well(fake: FakeResource) -> None:
 
     fake.disks["nodeb"] = "Inconsistent"
     fake.lab.story.when["status"] = later
-    assert roles.settled(real(fake), soon()) is True and len(looks) >= 9
+    assert roles.wait_healthy_or_standalone(real(fake), soon()) is True and len(looks) >= 9
 
 
 def test_one_that_gave_up_is_not_waited_for(fake: FakeResource) -> None:
     fake.links = {"nodea": "Connecting", "nodeb": "StandAlone"}
     began = time.monotonic()
-    assert roles.settled(real(fake), soon(60)) is False and time.monotonic() - began < 10
+    assert roles.wait_healthy_or_standalone(real(fake), soon(60)) is False and time.monotonic() - began < 10
 
 
 def test_two_that_never_find_each_other_are_a_deadline(fake: FakeResource) -> None:
     fake.links = {"nodea": "Connecting", "nodeb": "Connecting"}
     with pytest.raises(DeadlineError, match="the reunion did not happen"):
-        roles.settled(real(fake), soon(0.02))
+        roles.wait_healthy_or_standalone(real(fake), soon(0.02))
 
 
 # --------------------------------------------------------------------------- together again
@@ -202,7 +202,7 @@ def test_only_the_victim_gives_its_data_up(fake: FakeResource, victim: str) -> N
     fake.split = True
     loser = fake.a if victim == "nodea" else fake.b
     winner = fake.b if victim == "nodea" else fake.a
-    roles.reunite(real(fake), node(loser), soon())
+    roles.reconnect_discarding(real(fake), node(loser), soon())
     assert done(fake)[-3:] == [
         f"{victim} secondary", f"{victim} connect --discard-my-data", f"{winner.name} connect"
     ], "a Primary gives nothing up, so it is demoted first"  # fmt: skip
@@ -213,26 +213,26 @@ def test_only_the_victim_gives_its_data_up(fake: FakeResource, victim: str) -> N
 def test_what_is_disconnected_already_may_refuse_to_disconnect(fake: FakeResource) -> None:
     fake.links = {"nodea": "StandAlone", "nodeb": "StandAlone"}
     fake.refuses = {f"{name} disconnect": ["no such connection"] for name in ("nodea", "nodeb")}
-    roles.reunite(real(fake), node(fake.b), soon())
+    roles.reconnect_discarding(real(fake), node(fake.b), soon())
     assert fake.seen_by(fake.a).healthy
 
 
 def test_two_that_give_up_on_each_other_again_are_told_of(fake: FakeResource) -> None:
     fake.links = {"nodea": "StandAlone", "nodeb": "StandAlone"}
     fake.split = True
-    fake.lab.story.when["adm nodea connect"] = lambda: setattr(fake, "split", True)
+    fake.lab.story.when["drbdadm nodea connect"] = lambda: setattr(fake, "split", True)
     with pytest.raises(DeadlineError, match=r"nodeb and nodea gave up on each other again: .*StandAlone"):
-        roles.reunite(real(fake), node(fake.b), soon())
+        roles.reconnect_discarding(real(fake), node(fake.b), soon())
 
 
 def test_what_is_well_needs_no_healing(fake: FakeResource) -> None:
-    assert roles.heal(real(fake), soon()) is None
+    assert roles.restore_baseline(real(fake), soon()) is None
     assert done(fake) == [], "and nothing is touched"
 
 
 def test_two_that_stand_alone_are_healed_and_nodeb_gives_up(fake: FakeResource) -> None:
     fake.links = {"nodea": "StandAlone", "nodeb": "StandAlone"}
-    said = roles.heal(real(fake), soon())
+    said = roles.restore_baseline(real(fake), soon())
     assert said is not None and said.startswith("found StandAlone Primary UpToDate, StandAlone Secondary UpToDate;")
     assert [step for step in done(fake) if "discard" in step] == ["nodeb connect --discard-my-data"]
     assert fake.seen_by(fake.a) == HEALTHY and fake.roles == PLAIN
@@ -241,36 +241,36 @@ def test_two_that_stand_alone_are_healed_and_nodeb_gives_up(fake: FakeResource) 
 def test_two_that_went_their_own_way_are_healed_too(fake: FakeResource) -> None:
     fake.links, fake.split = {"nodea": "StandAlone", "nodeb": "StandAlone"}, True
     fake.roles = {"nodea": "Secondary", "nodeb": "Primary"}
-    assert roles.heal(real(fake), soon()) is not None
+    assert roles.restore_baseline(real(fake), soon()) is not None
     assert fake.seen_by(fake.a) == HEALTHY and fake.roles == PLAIN
 
 
 def test_roles_the_wrong_way_round_are_turned_without_a_word_about_connections(fake: FakeResource) -> None:
     fake.roles = {"nodea": "Secondary", "nodeb": "Primary"}
-    assert roles.heal(real(fake), soon()) is not None
+    assert roles.restore_baseline(real(fake), soon()) is not None
     assert fake.roles == PLAIN
     assert not {step for step in done(fake) if "connect" in step}
 
 
 def test_a_disk_that_was_let_go_is_taken_back(fake: FakeResource) -> None:
     fake.disks = {"nodea": "Diskless", "nodeb": "Diskless"}
-    assert roles.heal(real(fake), soon()) is not None
+    assert roles.restore_baseline(real(fake), soon()) is not None
     assert done(fake)[:2] == ["nodea attach", "nodeb attach"] and fake.seen_by(fake.a) == HEALTHY
 
 
 def test_the_healing_says_only_what_was_done(fake: FakeResource) -> None:
     fake.roles = {"nodea": "Secondary", "nodeb": "Primary"}
-    said = roles.heal(real(fake), soon())
+    said = roles.restore_baseline(real(fake), soon())
     assert said == "found Connected Secondary UpToDate, Connected Primary UpToDate; changed the roles"
     fake.disks = {"nodea": "UpToDate", "nodeb": "Diskless"}
-    said = roles.heal(real(fake), soon())
+    said = roles.restore_baseline(real(fake), soon())
     assert said is not None and said.endswith("; waited until both were UpToDate")
     fake.links = {"nodea": "StandAlone", "nodeb": "StandAlone"}
-    said = roles.heal(real(fake), soon())
+    said = roles.restore_baseline(real(fake), soon())
     assert said is not None and said.endswith("; connected again, nodeb gave its own changes up")
 
 
 def test_a_node_that_is_gone_is_no_case_for_healing(fake: FakeResource) -> None:
     fake.lab.kill(fake.b)
     with pytest.raises(LostNodeError):
-        roles.heal(real(fake), soon(0.05))
+        roles.restore_baseline(real(fake), soon(0.05))

@@ -26,32 +26,33 @@ from harness.errors import (
 from harness.guest.domain import Guest
 from harness.judgement.judge import judge
 from harness.model import (
-    Arm,
+    BlockOwner,
     CacheMode,
     Cell,
     ClientKind,
     Control,
+    DelayProfile,
+    FilesystemKind,
     Observed,
-    Owner,
     Ownership,
     Protocol,
     Repair,
+    ReplicationProfile,
     VerdictKind,
-    Widener,
     Work,
 )
 from harness.store import Attempt
-from harness.workloads.base import Planted
+from harness.workloads.controls import Planted
 
-GUEST_CELL = Cell("swap", cache=CacheMode.NONE, widener=Widener(20, 0))
-HOST_CELL = Cell("mutator", client=ClientKind.HOST)
+GUEST_CELL = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE, delays=DelayProfile(20, 0))
+HOST_CELL = Cell("inflight-modify", client=ClientKind.HOST)
 
 
 @pytest.fixture
 def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Stage]:
     monkeypatch.setattr(trial_module, "observe_node", lambda node, device: Observed(scatter_gather=True))
     numbers = itertools.count(1)
-    return lambda cell=GUEST_CELL: Stage.over(tmp_path / f"runs{next(numbers)}", cell)
+    return lambda cell=GUEST_CELL: Stage.of(tmp_path / f"runs{next(numbers)}", cell)
 
 
 def told(stage: Stage) -> list[str]:
@@ -66,12 +67,12 @@ def test_the_steps_of_a_guests_cell_in_their_order(staged: Callable[..., Stage])
     stage = staged()
     found = stage.play()
     assert told(stage) == [
-        "mark nodea: none-swap-link20ms begins", "mark nodeb: none-swap-link20ms begins", "compare",
-        "mark nodea: none-swap-link20ms is watched", "mark nodeb: none-swap-link20ms is watched",
-        "attach", "observe", "prepare /dev/vdb", "widen 20/0", "work 10", "quiesce",
-        "widen 0/0", "detach", "sync",
+        "mark nodea: none-swap-pressure-link20ms begins", "mark nodeb: none-swap-pressure-link20ms begins", "compare",
+        "mark nodea: none-swap-pressure-link20ms is watched", "mark nodeb: none-swap-pressure-link20ms is watched",
+        "attach", "observe", "prepare /dev/vdb", "apply_delays 20/0", "work 10", "quiesce",
+        "apply_delays 0/0", "detach", "sync",
         "verify", "compare", "console nodea", "console nodeb",
-        "mark nodea: none-swap-link20ms ended", "mark nodeb: none-swap-link20ms ended",
+        "mark nodea: none-swap-pressure-link20ms ended", "mark nodeb: none-swap-pressure-link20ms ended",
     ]  # fmt: skip
     assert in_order(stage.steps, "status", "attach", "detach", "sync", "status", "verify", "status"), "counted"
     assert found.failure is None and found == stage.kept()
@@ -79,7 +80,17 @@ def test_the_steps_of_a_guests_cell_in_their_order(staged: Callable[..., Stage])
     assert (found.exposed_blocks, found.counter_kib, found.lab, found.device_blocks) == (100, 0, "lab1", BLOCKS)
     assert found.observed.link_delay_ms == 20 and found.observed.o_direct is True
     assert found.work == Work(10.0, {"pages": 5.0}) and found.finished_at >= found.started_at
-    assert list(found.phases) == ["begin", "arm", "attach", "prepare", "work", "quiesce", "detach", "verify", "compare"]
+    assert list(found.phases) == [
+        "begin",
+        "replication",
+        "attach",
+        "prepare",
+        "work",
+        "quiesce",
+        "detach",
+        "verify",
+        "compare",
+    ]
     assert (stage.raw("kmsg-verify-source.txt"), stage.raw("kmsg-verify-target.txt")) == ("raw of a", "raw of b")
     assert stage.raw("kmsg-nodea.txt") == stage.raw("kmsg-nodeb.txt") == "6,1,1000,-;quiet\n"
 
@@ -89,7 +100,7 @@ def test_a_cell_of_the_node_itself_needs_no_guest_and_a_natural_one_no_widener(s
     found = stage.play()
     assert found.failure is None and "prepare /dev/drbd0" in stage.steps
     assert not {"attach", "observe", "detach"} & set(stage.steps)
-    assert not any(step.startswith("widen") for step in stage.steps)
+    assert not any(step.startswith("apply_delays") for step in stage.steps)
 
 
 def test_what_differs_is_sampled_owned_and_repaired(staged: Callable[..., Stage]) -> None:
@@ -99,9 +110,9 @@ def test_what_differs_is_sampled_owned_and_repaired(staged: Callable[..., Stage]
     assert told(stage)[-8:-3] == ["compare", "owners", "repair", "compare", "console nodea"]
     assert found.comparison and found.comparison.differing_blocks == 3 and found.counter_kib == 12
     assert [(one.block, one.owner, one.detail) for one in found.samples] == [
-        (block, Owner.DEAD, "free swap slot") for block in (5, 6, 900)
+        (block, BlockOwner.FREE, "free swap slot") for block in (5, 6, 900)
     ]
-    assert found.ownership == Ownership(0, 3, 0, "swap", ("free swap slot",))
+    assert found.ownership == Ownership(free=3, method="after swapoff every slot is free", names=("free swap slot",))
     assert found.repair == Repair("by hand", 1.0, 0)
     assert judge(found).kind is VerdictKind.DIVERGED
 
@@ -119,7 +130,7 @@ def test_very_much_that_differs_is_all_counted_and_sampled_a_little(staged: Call
     stage.workload.leaves = set(range(5000))
     found = stage.play()
     assert [one.block for one in found.samples] == list(range(MAX_SAMPLES))
-    assert found.ownership == Ownership(0, 5000, 0, "swap", ("free swap slot",))
+    assert found.ownership == Ownership(free=5000, method="after swapoff every slot is free", names=("free swap slot",))
 
 
 def test_wrong_data_from_the_work_and_from_the_last_reading_add_up(staged: Callable[..., Stage]) -> None:
@@ -168,39 +179,44 @@ def test_trouble_and_holes_in_the_kernel_logs_are_noted(staged: Callable[..., St
     stage = staged()
     stage.lab.b.log.text = "4,1,1000,-;BUG: soft lockup - CPU#0\n4,5,1001,-;fine\n"
     found = stage.play()
-    assert found.kernel_trouble == ("nodeb: BUG: soft lockup - CPU#0",)
+    assert found.kernel_errors == ("nodeb: BUG: soft lockup - CPU#0",)
     assert found.log_holes == 3
 
 
 # --------------------------------------------------------------------------- how DRBD replicates
 
-ALARMED = Cell("mutator", client=ClientKind.HOST, arm=Arm(integrity="crc32c"))
-BOTH = Cell("swap", cache=CacheMode.NONE, arm=Arm(integrity="crc32c", two_primaries=True))
+ALARMED = Cell("inflight-modify", client=ClientKind.HOST, replication=ReplicationProfile(integrity="crc32c"))
+BOTH = Cell(
+    "pressure",
+    filesystem=FilesystemKind.SWAP,
+    cache=CacheMode.NONE,
+    replication=ReplicationProfile(integrity="crc32c", two_primaries=True),
+)
 DIGEST = "drbd r0/0 drbd0: Digest integrity check FAILED: 64s +4096"
 GAVE_UP = "drbd r0: conn( Connected -> StandAlone )"
 
 
 def test_the_arm_is_put_before_the_cell_and_read_back_with_what_was_opened(staged: Callable[..., Stage]) -> None:
-    for cell in (ALARMED, replace(GUEST_CELL, arm=Arm(protocol=Protocol.A))):
+    for cell in (ALARMED, replace(GUEST_CELL, replication=ReplicationProfile(protocol=Protocol.A))):
         stage = staged(cell)
         found = stage.play()
-        assert in_order(stage.steps, "adm nodea adjust", "adm nodeb adjust", "compare", "verify")
-        assert found.observed.arm == cell.arm and found.before == HEALTHY and found.failure is None
-        assert found.struck is False
+        assert in_order(stage.steps, "drbdadm nodea adjust", "drbdadm nodeb adjust", "compare", "verify")
+        assert found.observed.replication == cell.replication and found.before == HEALTHY and found.failure is None
+        assert found.fault_injected is False
 
 
 def test_what_is_read_back_and_not_what_was_asked_is_kept(staged: Callable[..., Stage]) -> None:
     stage = staged(ALARMED)
     stage.lab.a.answers["drbdsetup show"] = (0, "resource r0 {\n}\n== parameter\nN\n== link\n", "")
     found = stage.play()
-    assert found.observed.arm == Arm() and judge(found).kind is VerdictKind.INCONCLUSIVE
+    assert found.observed.replication == ReplicationProfile() and judge(found).kind is VerdictKind.INCONCLUSIVE
 
 
 def test_an_arm_that_is_refused_is_an_answer_before_anything_was_written(staged: Callable[..., Stage]) -> None:
     stage = staged(ALARMED)
     stage.resource.refuses["nodea adjust"] = ["data-integrity-alg: not found"]
     found = stage.play()
-    assert found.failure and (found.failure.kind, found.failure.phase) == ("refused", "arm")
+    assert found.failure and (found.failure.kind, found.failure.phase) == ("refused", "replication")
     assert judge(found).kind is VerdictKind.REFUSED and "data-integrity-alg: not found" in judge(found).sentence
     assert "prepare /dev/drbd0" not in stage.steps and found.comparison is not None
 
@@ -232,7 +248,7 @@ def apart(stage: Stage) -> None:
         stage.lab.differing = set(range(12))
 
     stage.lab.story.when["work 10"] = part
-    stage.lab.story.when["adm nodea connect"] = lambda: stage.lab.differing.clear()
+    stage.lab.story.when["drbdadm nodea connect"] = lambda: stage.lab.differing.clear()
 
 
 def test_a_split_brain_is_kept_as_it_was_before_it_is_mended(staged: Callable[..., Stage]) -> None:
@@ -244,10 +260,10 @@ def test_a_split_brain_is_kept_as_it_was_before_it_is_mended(staged: Callable[..
     assert split is not None and split.victim == "nodeb" and split.repaired and split.differing_blocks == 12
     assert [one.connection for one in split.states.values()] == ["StandAlone", "StandAlone"]
     assert split.after_seconds == pytest.approx(0.4) and found.alarms.detections == 1
-    assert in_order(stage.steps, "detach", "sync", "compare", "adm nodeb connect --discard-my-data",
-                    "adm nodea connect", "sync", "verify")  # fmt: skip
+    assert in_order(stage.steps, "detach", "sync", "compare", "drbdadm nodeb connect --discard-my-data",
+                    "drbdadm nodea connect", "sync", "verify")  # fmt: skip
     assert any(one.startswith("the replicas were apart (nodea StandAlone Primary/Unknown; nodeb") for one in
-               found.happened)  # fmt: skip
+               found.event_log)  # fmt: skip
     assert stage.resource.state == HEALTHY
     verdict = judge(found)
     assert verdict.kind is VerdictKind.DIVERGED and "split brain 0.4 s after" in verdict.sentence
@@ -256,7 +272,7 @@ def test_a_split_brain_is_kept_as_it_was_before_it_is_mended(staged: Callable[..
 def test_two_that_cannot_be_put_together_are_no_answer_but_the_attempt_is_kept(staged: Callable[..., Stage]) -> None:
     stage = staged(BOTH)
     apart(stage)
-    stage.lab.story.when["adm nodea connect"] = lambda: setattr(stage.resource, "split", True)
+    stage.lab.story.when["drbdadm nodea connect"] = lambda: setattr(stage.resource, "split", True)
     found = stage.play()
     assert found.failure and "gave up on each other again" in found.failure.message
     assert judge(found).kind is not VerdictKind.CLEAN
@@ -311,7 +327,7 @@ PHASES = {
     "attach": "attach",
     "observe": "attach",
     "prepare /dev/vdb": "prepare",
-    "widen 20/0": "prepare",
+    "apply_delays 20/0": "prepare",
     "work 10": "work",
     "quiesce": "quiesce",
     "detach": "detach",
@@ -330,7 +346,7 @@ def test_a_failure_is_kept_with_its_phase_and_nothing_stays_on(
     assert found.failure is not None and found == stage.kept()
     assert (found.failure.kind, found.failure.phase, found.failure.message) == ("infrastructure", phase, "it broke")
     assert found.finished_at and phase in found.phases
-    assert stage.resource.widened == NARROW, "the next cell would be slow and not know why"
+    assert stage.resource.delayed == NARROW, "the next cell would be slow and not know why"
     assert judge(found).kind is VerdictKind.INCONCLUSIVE
 
 
@@ -367,7 +383,7 @@ def test_the_oracles_are_asked_after_a_failure_too(staged: Callable[..., Stage],
 
 
 @pytest.mark.parametrize(
-    ("trouble", "kind"),
+    ("error", "kind"),
     [
         (LostNodeError("gone"), "lost-node"),
         (LostGuestError("gone"), "lost-guest"),
@@ -377,11 +393,11 @@ def test_the_oracles_are_asked_after_a_failure_too(staged: Callable[..., Stage],
         (HarnessError("broken"), "infrastructure"),
     ],
 )
-def test_the_kind_of_a_failure(staged: Callable[..., Stage], trouble: HarnessError, kind: str) -> None:
+def test_the_kind_of_a_failure(staged: Callable[..., Stage], error: HarnessError, kind: str) -> None:
     stage = staged()
-    stage.lab.story.broken["work 10"] = trouble
+    stage.lab.story.broken["work 10"] = error
     found = stage.play()
-    assert found.failure and (found.failure.kind, found.failure.message) == (kind, str(trouble))
+    assert found.failure and (found.failure.kind, found.failure.message) == (kind, str(error))
 
 
 @pytest.mark.parametrize(("step", "phase"), PHASES.items())
@@ -415,7 +431,7 @@ def test_a_rescue_that_fails_too_hides_nothing(staged: Callable[..., Stage]) -> 
     stage = staged()
     stage.lab.story.broken |= {
         "work 10": LostNodeError("first"),
-        "widen 0/0": LostNodeError("second"),
+        "apply_delays 0/0": LostNodeError("second"),
         "console nodea": LostNodeError("third"),
     }
     found = stage.play()
@@ -431,14 +447,18 @@ def test_the_kernel_logs_are_kept_after_a_failure(staged: Callable[..., Stage], 
     stage.lab.story.broken[step] = DeadlineError("it took too long")
     found = stage.play()
     assert (stage.trial.attempt.directory / "kmsg-nodea.txt").exists(), "this is where the reason would be"
-    assert found.kernel_trouble == ("nodea: BUG: soft lockup - CPU#0",)
+    assert found.kernel_errors == ("nodea: BUG: soft lockup - CPU#0",)
 
 
 def test_a_cell_that_ran_out_of_time_still_keeps_its_kernel_logs(staged: Callable[..., Stage]) -> None:
     stage = staged()
     stage.trial.deadline = replace(stage.trial.deadline, at=0.0)
     found = stage.play()
-    assert found.failure and found.failure.kind == "deadline" and "the cell none-swap-link20ms" in found.failure.message
+    assert (
+        found.failure
+        and found.failure.kind == "deadline"
+        and "the cell none-swap-pressure-link20ms" in found.failure.message
+    )
     assert (stage.trial.attempt.directory / "kmsg-nodea.txt").exists(), "this is where the reason would be"
 
 
@@ -447,21 +467,21 @@ def test_a_cell_that_ran_out_of_time_still_keeps_its_kernel_logs(staged: Callabl
 
 @pytest.mark.parametrize("step", ["status", "work 10", "verify", "owners", "repair"])
 @pytest.mark.parametrize(
-    ("trouble", "kind"), [(KeyboardInterrupt(), "interrupted"), (ZeroDivisionError("by zero"), "bug")]
+    ("error", "kind"), [(KeyboardInterrupt(), "interrupted"), (ZeroDivisionError("by zero"), "bug")]
 )
 def test_ctrl_c_and_our_own_bugs_get_out_after_the_evidence_is_kept(
-    staged: Callable[..., Stage], trouble: BaseException, kind: str, step: str
+    staged: Callable[..., Stage], error: BaseException, kind: str, step: str
 ) -> None:
     stage = staged()
     stage.workload.leaves = {4}
-    stage.lab.story.broken[step] = trouble
-    with pytest.raises(type(trouble)):
+    stage.lab.story.broken[step] = error
+    with pytest.raises(type(error)):
         stage.play()
     found = stage.kept()
     assert found.failure is not None and found.failure.kind == kind
-    assert found.failure.message == (str(trouble) or "KeyboardInterrupt")
+    assert found.failure.message == (str(error) or "KeyboardInterrupt")
     assert found.finished_at
-    assert stage.resource.widened == NARROW and not stage.guest.attached
+    assert stage.resource.delayed == NARROW and not stage.guest.attached
     if step == "work 10":
         assert found.failure.phase == "work" and "verify" not in stage.steps
         assert "destroy" in stage.steps
@@ -482,10 +502,10 @@ def test_the_same_steps_with_other_work_in_the_middle(staged: Callable[..., Stag
     stage = staged()
     trial = stage.trial
     trial.begin()
-    site = trial.take_guest(cast(Guest, stage.guest))
-    assert trial.disk is not None and site.device == trial.disk.path == "/dev/vdb"
-    assert site.runner is stage.guest.agent
-    trial.widen()
+    target = trial.take_guest(cast(Guest, stage.guest))
+    assert trial.disk is not None and target.device == trial.disk.path == "/dev/vdb"
+    assert target.runner is stage.guest.agent
+    trial.apply_delays()
     trial.note(work=Work(1.0, notes=("the test's own work",)))
     trial.release()
     assert trial.disk is None

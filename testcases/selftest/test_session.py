@@ -30,6 +30,7 @@ from harness.model import (
     Evidence,
     Failure,
     Fault,
+    FilesystemKind,
     Repair,
     Result,
     Run,
@@ -37,11 +38,11 @@ from harness.model import (
     VerdictKind,
 )
 from harness.store import Store, judged_results
-from harness.workloads.base import Planted
+from harness.workloads.controls import Planted
 
-SWAP = Cell("swap", cache=CacheMode.NONE)
-OTHER = Cell("swap", cache=CacheMode.WRITEBACK)
-CONTROLS = ["host-planted", "host-idle", "host-mutator"]
+SWAP = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE)
+OTHER = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.WRITEBACK)
+CONTROLS = ["host-planted", "host-no-writes", "host-inflight-modify"]
 BLOCKS = 32768
 
 
@@ -51,7 +52,7 @@ def answer(cell: Cell) -> dict[str, Any]:
         planted = Planted.extents(BLOCKS)
         blocks = {block for extent in planted for block in extent.blocks()}
         return {"planted": planted, **oracles(blocks, blocks)}
-    if cell.control is Control.MUTATOR:
+    if cell.control is Control.IN_FLIGHT:
         return oracles({1, 2}, {1, 2})
     return {}
 
@@ -97,13 +98,13 @@ class Stage:
         yield cast(Lab, lab)
         self.closed.append(lab.id)
 
-    def over(self, a: Any, b: Any) -> FakeResource:
+    def for_nodes(self, a: Any, b: Any) -> FakeResource:
         outer = self
 
         class Up(FakeResource):
-            def up(self, *, equal: bool) -> None:
+            def create(self, *, skip_initial_sync: bool) -> None:
                 outer.before_up()
-                super().up(equal=equal)
+                super().create(skip_initial_sync=skip_initial_sync)
 
         self.resources.append(Up(self.labs[-1]))
         return self.resources[-1]
@@ -122,7 +123,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     session = Session(store, lambda: made[0].lab(), lambda what: made[0].said.append(what))
     made.append(Stage(session, store))
     monkeypatch.setattr(module, "play", made[0].play)
-    monkeypatch.setattr(Resource, "over", made[0].over)
+    monkeypatch.setattr(Resource, "for_nodes", made[0].for_nodes)
     monkeypatch.setattr(Guest, "start", made[0].start)
     return made[0]
 
@@ -221,7 +222,7 @@ def test_what_is_said_and_kept_of_a_cell(stage: Stage) -> None:
     with stage.session as session:
         result = session.play(SWAP)
     assert stage.store.verdict(SWAP.id) == result.verdict and stage.store.evidence(SWAP.id) == result.evidence
-    assert any(said.startswith("none-swap: CLEAN: ") for said in stage.said)
+    assert any(said.startswith("none-swap-pressure: CLEAN: ") for said in stage.said)
 
 
 # --------------------------------------------------------------------------- after a failure

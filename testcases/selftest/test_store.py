@@ -20,16 +20,18 @@ from hypothesis import strategies as st
 
 from harness.errors import StoreError, UsageError
 from harness.model import (
+    BlockOwner,
     CacheMode,
     Cell,
     Comparison,
+    DelayProfile,
     Evidence,
     Expectation,
     Extent,
     Failure,
+    FilesystemKind,
     NodeVerify,
     Observed,
-    Owner,
     Ownership,
     Repair,
     Run,
@@ -39,7 +41,6 @@ from harness.model import (
     Verdict,
     VerdictKind,
     Verify,
-    Widener,
     Work,
 )
 from harness.store import Store, new_run_id, run_ids
@@ -48,8 +49,14 @@ from harness.store import Store, new_run_id, run_ids
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
-SWAP = Cell("swap", cache=CacheMode.NONE, widener=Widener(20), expected=Expectation((VerdictKind.DIVERGED,), "why"))
-IDLE = Cell("idle", cache=CacheMode.WRITEBACK)
+SWAP = Cell(
+    "pressure",
+    filesystem=FilesystemKind.SWAP,
+    cache=CacheMode.NONE,
+    delays=DelayProfile(20),
+    expected=Expectation((VerdictKind.DIVERGED,), "why"),
+)
+IDLE = Cell("no-writes", cache=CacheMode.WRITEBACK)
 RUN = Run("20261123T015003Z-4f2a", "quick", "2026-11-23T01:50:03Z", (SWAP, IDLE), Stack(kernel="6.1.0-40-amd64"))
 BARE = Evidence(SWAP, 1, "2026-11-23T01:50:10Z")
 NODE = NodeVerify("nodea", True, True, (Extent(16, 8), Extent(800, 24)), 4)
@@ -70,10 +77,10 @@ FULL = Evidence(
     counter_kib=16,
     comparison=Comparison(32768, (Extent(16, 8),), 0.5, "controller"),
     planted=(Extent(8, 8),),
-    samples=(Sample(2, 17, 9, "00ff", "ff00", Owner.DEAD, "free swap slot"),),
-    ownership=Ownership(0, 4, 0, "swap map", ("slot 7",)),
+    samples=(Sample(2, 17, 9, "00ff", "ff00", BlockOwner.FREE, "free swap slot"),),
+    ownership=Ownership(free=4, method="swap map", names=("slot 7",)),
     repair=Repair("invalidate-remote", 2.5, 0),
-    kernel_trouble=("BUG: x",),
+    kernel_errors=("BUG: x",),
     failure=Failure("deadline", "verify", "it took too long"),
     phases={"verify": 9.25},
 )
@@ -95,7 +102,7 @@ def test_a_run_and_its_evidence_come_back_equal(store: Store) -> None:
     assert again.run() == RUN
     assert again.evidence(SWAP.id) == FULL
     assert again.verdict(SWAP.id) == Verdict(VerdictKind.DIVERGED, "4 blocks differ", ("a", "b"), 4, 93210, 1e-4)
-    assert again.newest(SWAP.id) == (FULL, store.directory / "cells" / "none-swap-link20ms" / "1")
+    assert again.newest(SWAP.id) == (FULL, store.directory / "cells" / "none-swap-pressure-link20ms" / "1")
     assert again.verdict(IDLE.id) is again.newest(IDLE.id) is None
 
 
@@ -109,7 +116,7 @@ FLOAT = st.floats(allow_nan=False)
     st.builds(
         Observed, qemu_cache=st.none() | st.dictionaries(TEXT, st.booleans()), o_direct=st.none() | st.booleans()
     ),
-    st.lists(st.builds(Sample, *[st.integers(0)] * 3, TEXT, TEXT, st.sampled_from(Owner), TEXT)).map(tuple),
+    st.lists(st.builds(Sample, *[st.integers(0)] * 3, TEXT, TEXT, st.sampled_from(BlockOwner), TEXT)).map(tuple),
 )
 def test_any_evidence_comes_back_equal(
     store: Store, work: Work, observed: Observed, samples: tuple[Sample, ...]
@@ -154,7 +161,7 @@ def test_attempts_are_numbered_and_the_newest_complete_one_counts(store: Store) 
 
 
 def test_evidence_of_another_cell_is_refused(store: Store) -> None:
-    with pytest.raises(ValueError, match="'none-swap-link20ms' in an attempt at 'writeback-idle'"):
+    with pytest.raises(ValueError, match="'none-swap-pressure-link20ms' in an attempt at 'writeback-no-writes'"):
         store.begin(IDLE).save(BARE)
 
 
@@ -244,9 +251,9 @@ def test_a_newer_schema_is_said_and_not_taken_for_damage(store: Store) -> None:
     attempt = store.begin(SWAP)
     attempt.save(FULL)
     path = attempt.directory / "evidence.json"
-    path.write_text(edited(path, schema=2))
+    path.write_text(edited(path, schema=3))
     for ask in (lambda: store.evidence(SWAP.id), store.damaged, store.every_attempt):
-        with pytest.raises(UsageError, match=r"newer version .* schema is 2, this version reads up to 1"):
+        with pytest.raises(UsageError, match=r"newer version .* schema is 3, this version reads up to 2"):
             ask()
 
 
@@ -381,5 +388,5 @@ def test_an_attempt_that_cannot_begin_gets_a_sentence(store: Store, monkeypatch:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "mkdir", full)
-    with pytest.raises(StoreError, match=r"the folder .*none-swap.* cannot be made: No space left on device"):
+    with pytest.raises(StoreError, match=r"the folder .*none-swap-pressure.* cannot be made: No space left on device"):
         store.begin(SWAP)

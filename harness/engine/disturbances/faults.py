@@ -18,7 +18,7 @@ def stand_alone(resource: Resource) -> None:
     """Both nodes give the connection up, as after a split brain that nobody looked at."""
     for node in (resource.a, resource.b):
         with contextlib.suppress(RefusedError):
-            resource.adm(node, "disconnect")
+            resource.drbdadm(node, "disconnect")
 
 
 def cut_link(resource: Resource) -> None:
@@ -48,6 +48,6 @@ def break_disks(resource: Resource) -> None:
 def mend_disks(resource: Resource) -> None:
     """Both lower devices work again, and DRBD takes them back where it let them go."""
     for node in (resource.a, resource.b):
-        resource.widen(0, 0, node)
+        resource.apply_delays(0, 0, node)
     roles.reattach(resource)
-    roles.settled(resource, Deadline.after(roles.SETTLE_SECONDS, "the disks' return"))
+    roles.wait_healthy_or_standalone(resource, Deadline.after(roles.SETTLE_SECONDS, "the disks' return"))

@@ -221,7 +221,7 @@ def _boot(argv: Sequence[str], sentinel: bytes, seconds: float) -> Boot:
     if sentinel in seen:
         return Boot(True, took, "")
     silence = "QEMU ended" if ended else f"nothing more within {seconds:.0f} s"
-    return Boot(False, took, f"{silence}, last words: {last_words(seen)}")
+    return Boot(False, took, f"{silence}, last words: {last_message(seen)}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -250,7 +250,7 @@ def _read_until(process: subprocess.Popen[bytes], sentinel: bytes, at: float) ->
     return seen, False
 
 
-def last_words(seen: bytes) -> str:
+def last_message(seen: bytes) -> str:
     """The last line with something printable in it, shortened."""
     text = re.sub(r"\x1b(?:[\[(][0-9;?]*)?[A-Za-z]", "", seen.decode("utf-8", "replace"))
     lines = [line.strip() for line in re.sub(r"[^\x20-\x7e\n]", "", text).splitlines() if line.strip()]

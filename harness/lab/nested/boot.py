@@ -35,9 +35,9 @@ def wait(connection: libvirt.virConnect, consoles: Mapping[str, Path], progress:
                 progress(f"{name} is up after {time.monotonic() - began:.0f} s")
                 del waiting[name]
             elif any(sign in text for sign in GIVEN_UP):
-                raise LostNodeError(f"{name} gave its boot up: {last_words(text)}")
+                raise LostNodeError(f"{name} gave its boot up: {last_message(text)}")
             elif not alive(connection, name):
-                raise LostNodeError(f"{name} ended while it was booting: {last_words(text)}")
+                raise LostNodeError(f"{name} ended while it was booting: {last_message(text)}")
         if waiting and time.monotonic() - said > 10:
             said = time.monotonic()
             progress(f"waiting for {', '.join(sorted(waiting))} to boot, {said - began:.0f} s so far")
@@ -47,10 +47,10 @@ def wait(connection: libvirt.virConnect, consoles: Mapping[str, Path], progress:
         poll(look, deadline, every=0.3)
     except DeadlineError as late:
         name, console = next(iter(waiting.items()))
-        raise DeadlineError(f"{late}; {name}: {last_words(_read(console))}") from None
+        raise DeadlineError(f"{late}; {name}: {last_message(_read(console))}") from None
 
 
-def last_words(console: bytes) -> str:
+def last_message(console: bytes) -> str:
     """Why a node's console says that it gave up, or else what it said last."""
     lines = console.decode(errors="replace").strip().splitlines()
     reasons = [line for line in lines if any(sign.decode() in line for sign in GIVEN_UP)]

@@ -30,8 +30,8 @@ class Power:
             domain = self._connection.lookupByName(name)
             self._descriptions[name] = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE)
             domain.destroy()
-        except libvirt.libvirtError as trouble:
-            raise InfrastructureError(f"{name} was not switched off: {trouble}") from None
+        except libvirt.libvirtError as error:
+            raise InfrastructureError(f"{name} was not switched off: {error}") from None
 
     def on(self, name: str) -> None:
         """Start it again as it was and wait until it has booted."""
@@ -43,8 +43,8 @@ class Power:
             console.rename(console.with_name(f"{console.stem}.{before + 1}{console.suffix}"))
         try:
             self._connection.createXML(description, self._flags)
-        except libvirt.libvirtError as trouble:
-            raise InfrastructureError(f"{name} was not switched on again: {trouble}") from None
+        except libvirt.libvirtError as error:
+            raise InfrastructureError(f"{name} was not switched on again: {error}") from None
         boot.wait(self._connection, {name: console}, self._progress)
 
 

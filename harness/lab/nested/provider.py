@@ -370,8 +370,8 @@ def _free_ports() -> dict[str, int]:
 def _create(connection: libvirt.virConnect, domain: NodeDomain, flags: int) -> libvirt.virDomain:
     try:
         return connection.createXML(node_xml(domain), flags)
-    except libvirt.libvirtError as trouble:
-        raise InfrastructureError(f"libvirt did not start {domain.name}: {trouble}") from None
+    except libvirt.libvirtError as error:
+        raise InfrastructureError(f"libvirt did not start {domain.name}: {error}") from None
 
 
 def _arguments(image: Image) -> str:

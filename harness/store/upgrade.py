@@ -1,0 +1,70 @@
+"""Stored JSON of earlier schemas as the present model reads it.  Files that are kept are never rewritten.
+
+Schema 1 had other names: see :data:`_RENAMED` and :mod:`harness.model.aliases`.  It knew no filesystem beside the
+workload, and of a block's owner only whether it was live or dead.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.model import SCHEMA_VERSION, FilesystemKind, aliases
+
+_RENAMED = {
+    # cell
+    "widener": "delays",
+    # cell, observed
+    "arm": "replication",
+    # evidence
+    "struck": "fault_injected",
+    "happened": "event_log",
+    "readings": "readback",
+    "aftermath": "crash_recovery",
+    "kernel_trouble": "kernel_errors",
+    "console_trouble": "console_errors",
+    # crash recovery
+    "fsck_words": "fsck_message",
+    # migration
+    "words": "message",
+    # ownership
+    "live": "allocated",
+    "dead": "free",
+}
+# What a workload or the harness counts and times, by names of its own.
+_FREE_NAMES = ("facts", "phases", "lab_seconds", "lab_options", "acknowledged", "lost", "states", "qemu_cache")
+_OWNERS = {"live": "allocated", "dead": "free"}
+_DURING = {"readings": "readback"}
+
+
+def upgraded(stored: Any) -> Any:
+    """``stored`` (a run, a verdict or a piece of evidence as JSON has it) in the present schema.
+
+    Anything that is not of an earlier schema comes back as it is, damage included: the model finds that.
+    """
+    if not isinstance(stored, dict) or stored.get("schema", 1) != 1 or "kind" in stored:
+        return stored
+    return {**_renamed(stored), "schema": SCHEMA_VERSION}
+
+
+def _renamed(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_renamed(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    found: dict[str, Any] = {
+        _RENAMED.get(str(key), str(key)): item if key in _FREE_NAMES else _renamed(item) for key, item in value.items()
+    }
+    if isinstance(owner := found.get("owner"), str):
+        found["owner"] = _OWNERS.get(owner, owner)
+    if isinstance(during := found.get("during"), str):
+        found["during"] = _DURING.get(during, during)
+    if "workload" in found and "client" in found:
+        return _cell(found)
+    return found
+
+
+def _cell(cell: dict[str, Any]) -> dict[str, Any]:
+    # As text, for what is damaged may be anything; the model says what is wrong with it.
+    kind, workload = aliases.WORKLOADS.get(str(cell["workload"]), (FilesystemKind.RAW, cell["workload"]))
+    control = aliases.CONTROLS.get(str(cell.get("control")), cell.get("control"))
+    return {**cell, "filesystem": kind.value, "workload": workload, "control": control}

@@ -1,0 +1,49 @@
+"""fio on any machine: the job file, the typed result, what is an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import CommandError, InfrastructureError
+from harness.remote.scripted import ScriptedRunner
+from harness.render.fio_job import Job
+from harness.workloads.fio_runner import run_fio
+
+RECORDINGS = Path(__file__).parent / "recordings"
+FIO_JSON = (RECORDINGS / "fio" / "write-then-verify.json").read_text()
+WRONG_JSON = (RECORDINGS / "fio" / "verify-failed-three-times.txt").read_text()
+WRONG_WORDS = (RECORDINGS / "fio" / "verify-failed-three-times.stderr.txt").read_text()
+
+
+def fio_says(status: int, stdout: str, stderr: str = "") -> ScriptedRunner:
+    return ScriptedRunner(lambda _: (status, stdout, stderr))
+
+
+def test_fio_is_run_on_the_file_that_was_put_there() -> None:
+    runner = fio_says(0, FIO_JSON)
+    ran = run_fio(runner, (Job("one", {"rw": "write"}),), name="x", arguments=("--aux-path=/tmp",), timeout=5)
+    assert runner.ran == [("fio", "--output-format=json", "--aux-path=/tmp", "/tmp/drbd-harness-x.fio")]
+    assert runner.written == {"/tmp/drbd-harness-x.fio": "[one]\nrw=write\n"}
+    assert ran.read_back_errors == 0 and ran.result.jobs[0].write.ios == 1024
+
+
+def test_wrong_data_is_a_result_and_not_an_error() -> None:
+    assert run_fio(fio_says(1, WRONG_JSON, WRONG_WORDS), ()).read_back_errors == 3
+    assert run_fio(fio_says(1, WRONG_JSON, ""), ()).read_back_errors >= 1, "the JSON alone tells too"
+
+
+@pytest.mark.parametrize(
+    ("runner", "error"),
+    [
+        (fio_says(1, FIO_JSON, "fio: io_u error: No space left on device"), CommandError),
+        (fio_says(1, "", "fio: unrecognized option"), CommandError),
+        (fio_says(127, "", "fio: not found"), CommandError),
+        (fio_says(0, "", ""), InfrastructureError),
+        (fio_says(0, "{}", ""), InfrastructureError),
+    ],
+)
+def test_anything_else_that_fails_is_an_error(runner: ScriptedRunner, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        run_fio(runner, (Job("one"),))
