@@ -16,7 +16,7 @@ import pytest
 
 from harness.judgement.judge import judge
 from harness.judgement.rejudge import controls_by_lab
-from harness.model import Evidence, Verdict
+from harness.model import Control, Crash, Evidence, Fault, Verdict, VerdictKind
 from harness.store import Store
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -61,3 +61,13 @@ def test_corpus_changed_verdicts_exist_and_have_reasons() -> None:
     for where, change in changed().items():
         assert where in ATTEMPTS and set(change) == {"kind", "reason"} and change["reason"]
         assert json.loads((GOLDEN / where / "verdict.json").read_text())["kind"] != change["kind"]
+
+
+def test_corpus_covers_every_verdict_control_and_disturbance() -> None:
+    attempts = [one for name in RUNS for one in run_of(name).values()]
+    cells = [evidence.cell for evidence, _ in attempts]
+    assert {verdict.kind for _, verdict in attempts} == set(VerdictKind)
+    assert {cell.control for cell in cells} >= set(Control)
+    assert {cell.crash for cell in cells} >= set(Crash)
+    assert {cell.fault for cell in cells} >= set(Fault)
+    assert any(cell.migrations for cell in cells)
