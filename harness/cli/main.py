@@ -206,16 +206,18 @@ def run(
         raise UsageError("--resume goes on with the matrix, the suite and the device the run has; leave them out")
     if resume:
         directory = Store.open(runs, resume).directory
-        chosen = ["--resume", str(directory), "--runs", str(directory.parent)]
+        chosen = ["--drbd-resume", str(directory), "--drbd-runs", str(directory.parent)]
     else:
         run_id = new_run_id()
         directory = runs / run_id
-        chosen = ["--matrix", matrix or "quick", "--run-id", run_id, "--runs", str(runs)]
-    lab = ["--suite", suite] if suite else []
-    lab += ["--device-mib", str(device_mib)] if device_mib else []
+        chosen = ["--drbd-matrix", matrix or "quick", "--drbd-run-id", run_id, "--drbd-runs", str(runs)]
+    lab = ["--drbd-suite", suite] if suite else []
+    lab += ["--drbd-device-mib", str(device_mib)] if device_mib else []
     kept = [f"--junitxml={directory}/junit.xml", f"--html={directory}/pytest.html", "--self-contained-html"]
-    here = testcases() / "lab"
-    argv = [str(here), f"--rootdir={testcases().parent}", "-p", "no:cacheprovider", *chosen, *lab, *kept]
+    # What stands around the installed package, a user's conftest or settings of pytest say, is no part of a run.
+    here = testcases()
+    alone = ["-c", os.devnull, f"--rootdir={here.parent}", f"--confcutdir={here}", "-p", "no:cacheprovider"]
+    argv = [str(here / "lab"), *alone, "-ra", *chosen, *lab, *kept]
     argv += ["-k", select] if select else []
     # A process of its own, so that pytest starts from nothing and Ctrl-C reaches it as it reaches any pytest.
     sys.stdout.flush()

@@ -21,23 +21,22 @@ from harness.judgement.rejudge import conclusive
 from harness.lab.base import Lab
 from harness.lab.nested.provider import LabOptions, nested_lab
 from harness.model import Cell, Result, Run
+from harness.pytest_plugin.options import LAB_OPTIONS, flag
 from harness.report.html import evidence_html, heat_map_html, write_html
 from harness.report.terminal import print_report
 from harness.store import Store, judged_results, new_run_id
 from harness.util.progress import Progress
 from harness.util.signals import stop_like_ctrl_c
 
-# The options of the command line that make a lab what it is, by their names in LabOptions.
-LAB_OPTIONS = ("suite", "guest_suite", "device_mib", "memory_mib")
 _LAB_OPTIONS = TypeAdapter(LabOptions)
 
 
 def _asked(config: pytest.Config) -> dict[str, str | int]:
-    asked = {name: config.getoption(f"--{name.replace('_', '-')}") for name in LAB_OPTIONS}
+    asked = {name: config.getoption(flag(name)) for name in LAB_OPTIONS}
     return {name: value for name, value in asked.items() if value is not None}
 
 
-class Front:
+class PytestRun:
     """One pytest session's view of a run."""
 
     def __init__(self, config: pytest.Config, cells: Sequence[Cell], matrix: str, resumed: Store | None) -> None:
@@ -55,18 +54,17 @@ class Front:
             self._finished = {result.cell.id: result for result in judged_results(resumed) if conclusive(result)}
 
     @classmethod
-    def of(cls, config: pytest.Config, search: Path, workloads: matrices.Workloads) -> Front:
+    def of(cls, config: pytest.Config, search: Path, workloads: matrices.Workloads) -> PytestRun:
         """From the options; whatever is wrong with them is a :class:`~harness.errors.UsageError`."""
-        if which := config.getoption("--resume"):
-            given = [name for name in ("matrix", *LAB_OPTIONS) if config.getoption(f"--{name.replace('_', '-')}")]
+        if which := config.getoption("--drbd-resume"):
+            given = [name for name in ("matrix", *LAB_OPTIONS) if config.getoption(flag(name))]
             if given:
-                wrong = given[0].replace("_", "-")
-                raise UsageError(f"--resume goes on with what the run has; leave --{wrong} out")
-            store = Store.open(Path(config.getoption("--runs")), which)
+                raise UsageError(f"--drbd-resume goes on with what the run has; leave {flag(given[0])} out")
+            store = Store.open(Path(config.getoption("--drbd-runs")), which)
             run = store.run()
             return cls(config, run.cells, run.matrix, store)
         _LAB_OPTIONS.validate_python(_asked(config))
-        if name := config.getoption("--matrix"):
+        if name := config.getoption("--drbd-matrix"):
             matrix = matrices.load(name, workloads, search)
             for line in matrix.deprecated:
                 config.issue_config_time_warning(pytest.PytestDeprecationWarning(line), stacklevel=2)
@@ -87,10 +85,10 @@ class Front:
         """The session of this run, its store created or opened, locked against other processes."""
         stop_like_ctrl_c()
         if self.store is None:
-            run_id = self.config.getoption("--run-id") or new_run_id()
+            run_id = self.config.getoption("--drbd-run-id") or new_run_id()
             now = datetime.now(UTC).isoformat(timespec="seconds")
             run = Run(run_id, self.matrix, now, tuple(self.cells), lab_options=_asked(self.config))
-            self.store = Store.create(Path(self.config.getoption("--runs")), run)
+            self.store = Store.create(Path(self.config.getoption("--drbd-runs")), run)
         with self.store.lock(), Session(self.store, self._lab, Voice(self.config)) as session:
             yield session
 
@@ -149,6 +147,11 @@ class Front:
         print_report(self.store.run(), self.all_results(), console)
         if self._report is not None:
             terminal.write_line(f"report: {self._report.resolve()}")
+
+
+#: Where a session of pytest keeps its run, and an item its result.
+RUN = pytest.StashKey[PytestRun]()
+RESULT = pytest.StashKey[Result]()
 
 
 class Voice:

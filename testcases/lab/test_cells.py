@@ -1,4 +1,4 @@
-"""Every cell of the matrix is one test; see ``--matrix``."""
+"""Every cell of the matrix is one test; see ``--drbd-matrix``."""
 
 import pytest
 

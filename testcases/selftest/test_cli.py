@@ -290,29 +290,30 @@ def value(argv: list[str], option: str) -> str:
 def test_run_is_pytest_with_everything_kept_in_one_folder(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     argv = handed_over(monkeypatch, command, "run", "--matrix", "smoke", "-k", "none or back", "--device-mib", "64")
     assert argv[:3] == [sys.executable, "-m", "pytest"] and argv[3].endswith("testcases/lab")
-    assert (value(argv, "--matrix"), value(argv, "-k"), value(argv, "--device-mib")) == ("smoke", "none or back", "64")
-    run_id = value(argv, "--run-id")
+    chosen = [value(argv, option) for option in ("--drbd-matrix", "-k", "--drbd-device-mib")]
+    assert chosen == ["smoke", "none or back", "64"]
+    run_id = value(argv, "--drbd-run-id")
     assert f"--junitxml=runs/{run_id}/junit.xml" in argv and f"--html=runs/{run_id}/pytest.html" in argv
 
 
 def test_run_without_a_matrix_is_the_quick_one(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     argv = handed_over(monkeypatch, command, "run", "--runs", "elsewhere")
-    assert (value(argv, "--matrix"), value(argv, "--runs")) == ("quick", "elsewhere")
-    assert "-k" not in argv and "--resume" not in argv
+    assert (value(argv, "--drbd-matrix"), value(argv, "--drbd-runs")) == ("quick", "elsewhere")
+    assert "-k" not in argv and "--drbd-resume" not in argv
 
 
 def test_a_resumed_run_stays_where_it_is(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     stored(Path("elsewhere"))
     argv = handed_over(monkeypatch, command, "run", "--resume", "latest", "--runs", "elsewhere")
-    assert Store.open(Path(value(argv, "--runs")), value(argv, "--resume")).run().id == "run1"
-    assert "--matrix" not in argv and "--run-id" not in argv
+    assert Store.open(Path(value(argv, "--drbd-runs")), value(argv, "--drbd-resume")).run().id == "run1"
+    assert "--drbd-matrix" not in argv and "--drbd-run-id" not in argv
     assert "--junitxml=elsewhere/run1/junit.xml" in argv
 
 
 def test_a_resumed_run_leaves_the_lab_as_the_run_has_it(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     stored()
     argv = handed_over(monkeypatch, command, "run", "--resume", "latest")
-    assert not {"--suite", "--device-mib"} & set(argv), "else one run mixes two kernels"
+    assert not {"--drbd-suite", "--drbd-device-mib"} & set(argv), "else one run mixes two kernels"
 
 
 # --------------------------------------------------------------------------- as a process

@@ -24,7 +24,7 @@ from harness.model import Cell, Control, Failure, Observed, Stack
 from harness.pytest_plugin import pytest_run
 from harness.report.html import evidence_html, write_html
 from harness.store import Store, run_ids
-from harness.util.resources import testcases
+from harness.util import resources
 from harness.workloads.controls import Planted
 
 pytest_plugins = ("pytester",)
@@ -47,6 +47,8 @@ cache = "writeback"
 verdicts = ["CLEAN"]
 reason = "pages are copied"
 """
+# What a suite says that wants the harness.
+ASKS = 'pytest_plugins = ["harness.fixtures"]'
 # Pages cost more than everything else here; the tests that look at one ask for the real ones.
 PAGES = {"evidence_html": evidence_html, "write_html": write_html}
 IDS = [
@@ -123,9 +125,15 @@ def pages(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def matrix(pytester: pytest.Pytester) -> Path:
+def suite(pytester: pytest.Pytester) -> None:
+    """A folder whose conftest asks for the harness."""
+    pytester.makeconftest(ASKS)
+
+
+@pytest.fixture
+def matrix(suite: None, pytester: pytest.Pytester) -> Path:
     """A folder as a checkout has it: the lab's testcase and a matrix."""
-    pytester.makepyfile(test_cells=(testcases() / "lab" / "test_cells.py").read_text())
+    pytester.makepyfile(test_cells=(resources.testcases() / "lab" / "test_cells.py").read_text())
     path = pytester.path / "three.toml"
     path.write_text(MATRIX)
     return path
@@ -150,7 +158,7 @@ Runs = Callable[..., Ran]
 
 
 @pytest.fixture
-def run(pytester: pytest.Pytester) -> Runs:
+def run(suite: None, pytester: pytest.Pytester) -> Runs:
     def run(*arguments: str) -> Ran:
         result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:hypothesispytest", *arguments)
         outcomes: dict[str, int] = {}
@@ -173,7 +181,7 @@ def broken() -> dict[str, Any]:
 
 
 def test_the_cells_are_items_with_the_controls_in_front(run: Runs, matrix: Path, world: World) -> None:
-    ran = run("--collect-only", "-q", "--matrix", str(matrix))
+    ran = run("--collect-only", "-q", "--drbd-matrix", str(matrix))
     assert re.findall(r"test_cells\.py::test_cell\[(.+)\]", ran.out) == IDS
     assert ran.status == 0 and world.labs == [] and not (ran.folder / "runs").exists()
 
@@ -187,17 +195,17 @@ def test_the_cells_are_items_with_the_controls_in_front(run: Runs, matrix: Path,
     ],
 )
 def test_cells_are_chosen_as_any_items_are(run: Runs, matrix: Path, words: str, ids: list[str]) -> None:
-    ran = run("--collect-only", "-q", "--matrix", str(matrix), "-k", words)
+    ran = run("--collect-only", "-q", "--drbd-matrix", str(matrix), "-k", words)
     assert re.findall(r"\[(.+)\]", ran.out) == ids
 
 
 def test_all_cells_are_marked_as_needing_a_lab(run: Runs, matrix: Path) -> None:
-    assert run("--collect-only", "-q", "--matrix", str(matrix), "-m", "not lab").status == 3
-    assert run("--collect-only", "-q", "--matrix", str(matrix), "-m", "lab", "--strict-markers").status == 0
+    assert run("--collect-only", "-q", "--drbd-matrix", str(matrix), "-m", "not lab").status == 3
+    assert run("--collect-only", "-q", "--drbd-matrix", str(matrix), "-m", "lab", "--strict-markers").status == 0
 
 
 def test_the_run_is_what_was_chosen(run: Runs, matrix: Path, world: World) -> None:
-    ran = run("--matrix", str(matrix), "-k", "none-swap-pressure")
+    ran = run("--drbd-matrix", str(matrix), "-k", "none-swap-pressure")
     assert [cell.id for cell in ran.store.run().cells] == ["none-swap-pressure"]
     assert world.played == ["host-planted", "host-no-writes", "host-inflight-modify", "none-swap-pressure"], (
         "never without its controls"
@@ -214,7 +222,7 @@ def test_a_report_that_cannot_be_written_is_told_and_no_success(
 
     monkeypatch.setattr(pytest_run, "write_html", full)
     matrix.write_text(MATRIX.replace("DIVERGED", "CLEAN"))
-    ran = run("--matrix", str(matrix), "-k", cells)
+    ran = run("--drbd-matrix", str(matrix), "-k", cells)
     assert "report.html cannot be written: No space left on device" in ran.err and "Traceback" not in ran.err
     assert "report: " not in ran.out, "there is none"
     assert ran.status == status, "a finding stays a finding"
@@ -226,10 +234,10 @@ def test_a_report_that_cannot_be_written_is_told_and_no_success(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--matrix", "quikc"), "there is no matrix 'quikc'.*did you mean 'quick'"),
-        (("--matrix", "missing.toml"), "there is no matrix file missing.toml"),
-        (("--resume", "20260101"), "there is no run '20260101' in runs"),
-        (("--device-mib", "much"), "--device-mib"),
+        (("--drbd-matrix", "quikc"), "there is no matrix 'quikc'.*did you mean 'quick'"),
+        (("--drbd-matrix", "missing.toml"), "there is no matrix file missing.toml"),
+        (("--drbd-resume", "20260101"), "there is no run '20260101' in runs"),
+        (("--drbd-device-mib", "much"), "--drbd-device-mib"),
     ],
 )
 def test_a_wrong_request_is_one_sentence(
@@ -243,7 +251,7 @@ def test_a_wrong_request_is_one_sentence(
 
 def test_a_matrix_key_that_nobody_knows(run: Runs, matrix: Path) -> None:
     matrix.write_text(MATRIX.replace("[[cells]]", '[[cells]]\ncahce = "none"'))
-    ran = run("--matrix", str(matrix))
+    ran = run("--drbd-matrix", str(matrix))
     assert ran.status == 4 and "did you mean 'cache'?" in ran.out + ran.err
     assert "Traceback" not in ran.out + ran.err
 
@@ -284,7 +292,7 @@ def test_a_cell_of_a_test_of_ones_own_is_named_after_the_test(run: Runs, pyteste
 
 
 def test_nothing_chosen_is_nothing_run(run: Runs, matrix: Path, world: World) -> None:
-    assert run("--matrix", str(matrix), "-k", "nosuchcell").status == 3
+    assert run("--drbd-matrix", str(matrix), "-k", "nosuchcell").status == 3
     assert world.labs == []
 
 
@@ -299,7 +307,7 @@ def test_no_matrix_at_all_is_nothing_run(run: Runs, matrix: Path, world: World) 
 
 
 def test_as_expected_is_a_success(run: Runs, matrix: Path, world: World) -> None:
-    ran = run("--matrix", str(matrix))
+    ran = run("--drbd-matrix", str(matrix))
     assert (ran.status, ran.outcomes) == (0, {"passed": 6})
     assert world.played == IDS and len(world.labs) == 1
     assert (ran.store.directory / "report.html").exists() and "report: " in ran.out
@@ -308,7 +316,7 @@ def test_as_expected_is_a_success(run: Runs, matrix: Path, world: World) -> None
 
 def test_a_finding_is_a_failure_that_says_what_was_seen(run: Runs, matrix: Path, world: World) -> None:
     world.finds["writeback-swap-pressure"] = diverged()
-    ran = run("--matrix", str(matrix))
+    ran = run("--drbd-matrix", str(matrix))
     assert (ran.status, ran.outcomes) == (1, {"passed": 5, "failed": 1})
     said = "writeback-swap-pressure: CLEAN was expected (pages are copied); seen: DIVERGED: 2 blocks differ"
     assert said in ran.out
@@ -317,40 +325,42 @@ def test_a_finding_is_a_failure_that_says_what_was_seen(run: Runs, matrix: Path,
 
 def test_without_an_expectation_a_conclusive_answer_is_enough(run: Runs, matrix: Path, world: World) -> None:
     world.finds["unsafe-swap-pressure"] = diverged()
-    assert run("--matrix", str(matrix)).status == 0
+    assert run("--drbd-matrix", str(matrix)).status == 0
 
 
 def test_no_answer_is_an_error_and_not_a_finding(run: Runs, matrix: Path, world: World) -> None:
     world.finds["writeback-swap-pressure"] = broken()
-    ran = run("--matrix", str(matrix))
+    ran = run("--drbd-matrix", str(matrix))
     assert (ran.status, ran.outcomes) == (2, {"passed": 5, "errors": 1})
     assert "writeback-swap-pressure: INCONCLUSIVE: work: it took too long" in ran.out and "Traceback" not in ran.out
 
 
 def test_a_finding_outweighs_an_error(run: Runs, matrix: Path, world: World) -> None:
     world.finds |= {"unsafe-swap-pressure": broken(), "writeback-swap-pressure": diverged()}
-    ran = run("--matrix", str(matrix))
+    ran = run("--drbd-matrix", str(matrix))
     assert (ran.status, ran.outcomes) == (1, {"passed": 4, "failed": 1, "errors": 1})
 
 
 def test_a_control_that_fails_is_a_finding_and_takes_clean_away(run: Runs, matrix: Path, world: World) -> None:
     world.finds["host-no-writes"] = diverged()
-    ran = run("--matrix", str(matrix))
+    ran = run("--drbd-matrix", str(matrix))
     assert ran.outcomes == {"passed": 3, "failed": 1, "errors": 2}
     assert ran.status == 1 and "the idle control failed" in ran.out
 
 
 def test_a_lab_that_does_not_come_up_is_an_error_for_every_cell(run: Runs, matrix: Path, world: World) -> None:
     world.error = InfrastructureError("node a did not boot")
-    ran = run("--matrix", str(matrix))
+    ran = run("--drbd-matrix", str(matrix))
     assert (ran.status, ran.outcomes) == (2, {"errors": 6})
     assert "node a did not boot" in ran.out and "Traceback" not in ran.out
     assert len(world.options) == 1, "asked once, not once a cell"
 
 
 def test_the_options_reach_the_lab(run: Runs, matrix: Path, world: World) -> None:
-    chosen = ("--suite", "bookworm", "--guest-suite", "trixie", "--device-mib", "64", "--memory-mib", "900")
-    run("--matrix", str(matrix), *chosen, "-k", "none-swap-pressure", "--runs", "elsewhere", "--run-id", "mine")
+    suites = ("--drbd-suite", "bookworm", "--drbd-guest-suite", "trixie")
+    chosen = (*suites, "--drbd-device-mib", "64", "--drbd-memory-mib", "900")
+    kept = ("--drbd-runs", "elsewhere", "--drbd-run-id", "mine")
+    run("--drbd-matrix", str(matrix), *chosen, *kept, "-k", "none-swap-pressure")
     (options,) = world.options
     assert (options.suite, options.guest, options.device_mib, options.memory_mib) == ("bookworm", "trixie", 64, 900)
     assert run_ids(Path("elsewhere")) == ("mine",)
@@ -358,7 +368,7 @@ def test_the_options_reach_the_lab(run: Runs, matrix: Path, world: World) -> Non
 
 def test_ctrl_c_ends_the_session_with_everything_kept(pytester: pytest.Pytester, matrix: Path, world: World) -> None:
     world.finds["writeback-swap-pressure"] = {"raises": KeyboardInterrupt()}
-    ended = pytester.inline_run("-p", "no:cacheprovider", "--matrix", str(matrix), no_reraise_ctrlc=True)
+    ended = pytester.inline_run("-p", "no:cacheprovider", "--drbd-matrix", str(matrix), no_reraise_ctrlc=True)
     assert ended.ret == 2
     store = Store.open(pytester.path / "runs", "latest")
     assert store.evidence("none-swap-pressure") is not None and store.run().finished_at
@@ -366,8 +376,8 @@ def test_ctrl_c_ends_the_session_with_everything_kept(pytester: pytest.Pytester,
 
 
 def test_our_own_bug_is_no_run_without_tests(run: Runs, matrix: Path, pytester: pytest.Pytester) -> None:
-    pytester.makeconftest("def pytest_collection_finish(session):\n    raise ZeroDivisionError('ours')\n")
-    ran = run("--matrix", str(matrix))
+    pytester.makeconftest(f"{ASKS}\ndef pytest_collection_finish(session):\n    raise ZeroDivisionError('ours')\n")
+    ran = run("--drbd-matrix", str(matrix))
     assert "INTERNALERROR" in ran.out + ran.err
     assert ran.status == 2, "3 means that nothing was chosen"
 
@@ -377,7 +387,7 @@ def test_our_own_bug_is_no_run_without_tests(run: Runs, matrix: Path, pytester: 
 
 def test_junit_tells_findings_from_errors(run: Runs, matrix: Path, world: World) -> None:
     world.finds |= {"unsafe-swap-pressure": broken(), "writeback-swap-pressure": diverged()}
-    ran = run("--matrix", str(matrix), "--junitxml", "junit.xml")
+    ran = run("--drbd-matrix", str(matrix), "--junitxml", "junit.xml")
     root = etree.fromstring((ran.folder / "junit.xml").read_bytes())
     cases = {case.get("name"): [child.tag for child in case] for case in root.iter("testcase")}
     assert (
@@ -397,7 +407,7 @@ def test_junit_tells_findings_from_errors(run: Runs, matrix: Path, world: World)
 
 @pytest.mark.usefixtures("pages")
 def test_both_pages_have_the_heat_map_and_the_evidence(run: Runs, matrix: Path, world: World) -> None:
-    ran = run("--matrix", str(matrix), "--html", "page.html", "--self-contained-html")
+    ran = run("--drbd-matrix", str(matrix), "--html", "page.html", "--self-contained-html")
     page = (ran.folder / "page.html").read_text()
     assert "DRBD divergence harness" in page and "writeback" in page and "none-swap-pressure" in page
     own = (ran.store.directory / "report.html").read_text()
@@ -409,10 +419,10 @@ def test_both_pages_have_the_heat_map_and_the_evidence(run: Runs, matrix: Path, 
 
 def test_a_resumed_run_plays_only_what_has_no_answer(run: Runs, matrix: Path, world: World) -> None:
     world.finds["unsafe-swap-pressure"] = broken()
-    assert run("--matrix", str(matrix)).status == 2
+    assert run("--drbd-matrix", str(matrix)).status == 2
     world.finds.clear()
     world.played.clear()
-    ran = run("--resume", "latest")
+    ran = run("--drbd-resume", "latest")
     assert (ran.status, ran.outcomes) == (0, {"passed": 6})
     assert world.played == ["host-planted", "host-no-writes", "host-inflight-modify", "unsafe-swap-pressure"], (
         "another lab, its controls"
@@ -424,33 +434,33 @@ def test_a_resumed_run_plays_only_what_has_no_answer(run: Runs, matrix: Path, wo
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        (("--suite", "warty"), "there is no node image of 'warty'"),
-        (("--guest-suite", "warty"), "there is no guest image of 'warty'"),
-        (("--device-mib", "1"), "device_mib is 1"),
+        (("--drbd-suite", "warty"), "there is no node image of 'warty'"),
+        (("--drbd-guest-suite", "warty"), "there is no guest image of 'warty'"),
+        (("--drbd-device-mib", "1"), "device_mib is 1"),
     ],
 )
 def test_a_lab_that_cannot_be_is_said_before_anything_starts(
     run: Runs, matrix: Path, world: World, option: tuple[str, str], words: str
 ) -> None:
-    ran = run("--matrix", str(matrix), *option)
+    ran = run("--drbd-matrix", str(matrix), *option)
     assert ran.status == 4 and words in ran.err
     assert not world.labs and not (ran.folder / "runs").exists()
 
 
 def test_a_resumed_run_goes_on_with_the_same_kind_of_lab(run: Runs, matrix: Path, world: World) -> None:
     world.finds["unsafe-swap-pressure"] = broken()
-    run("--matrix", str(matrix), "--suite", "bookworm", "--device-mib", "64")
-    run("--resume", "latest")
+    run("--drbd-matrix", str(matrix), "--drbd-suite", "bookworm", "--drbd-device-mib", "64")
+    run("--drbd-resume", "latest")
     assert [(one.suite, one.device_mib) for one in world.options] == [("bookworm", 64)] * 2
-    refused = run("--resume", "latest", "--suite", "trixie")
-    assert refused.status == 4 and "leave --suite out" in refused.err
+    refused = run("--drbd-resume", "latest", "--drbd-suite", "trixie")
+    assert refused.status == 4 and "leave --drbd-suite out" in refused.err
 
 
 def test_a_finished_run_that_is_resumed_needs_no_lab(run: Runs, matrix: Path, world: World) -> None:
     world.finds["writeback-swap-pressure"] = diverged()
-    assert run("--matrix", str(matrix)).status == 1
+    assert run("--drbd-matrix", str(matrix)).status == 1
     world.error = InfrastructureError("there is no lab any more")
-    ran = run("--resume", "latest")
+    ran = run("--drbd-resume", "latest")
     assert (ran.status, ran.outcomes) == (1, {"passed": 5, "failed": 1}), "a finding stays one"
     assert len(world.options) == 1
 

@@ -44,14 +44,14 @@ class Installed:
     directory: Path
     wheel: Path
 
-    def run(self, program: str, *arguments: str, cwd: Path) -> str:
-        """What ``program`` of the environment printed; it has to end well."""
+    def run(self, program: str, *arguments: str, cwd: Path, status: int = 0) -> str:
+        """What ``program`` of the environment printed; it has to end with ``status``."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYTEST_"))}
         ran = subprocess.run(
             [str(self.directory / "bin" / program), *arguments],
             cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
-        assert ran.returncode == 0, ran.stdout + ran.stderr
+        assert ran.returncode == status, ran.stdout + ran.stderr
         return ran.stdout
 
 
@@ -98,19 +98,28 @@ def test_wheel_brings_recipes_and_matrices_equal_to_the_checkouts(installed: Ins
 def test_wheel_has_no_selftests(installed: Installed) -> None:
     (site,) = installed.directory.glob("lib/python*/site-packages")
     present = {path.name for path in (site / "harness" / "testcases").iterdir()} - {"__pycache__"}
-    assert present == {"examples", "lab", "matrices"}
+    assert present == {"conftest.py", "examples", "lab", "matrices"}
 
 
 def test_wheel_lists_the_cells_of_a_matrix(installed: Installed, tmp_path: Path) -> None:
     listed = installed.run("drbd-harness", "list", "--matrix", "smoke", cwd=tmp_path).split()
     (lab,) = installed.directory.glob("lib/python*/site-packages/harness/testcases/lab")
-    arguments = (str(lab), f"--rootdir={lab.parents[1]}", "--collect-only", "-q", "--matrix", "smoke")
+    arguments = (str(lab), f"--rootdir={lab.parents[1]}", "--collect-only", "-q", "--drbd-matrix", "smoke")
     collected = installed.run("python", "-m", "pytest", *arguments, cwd=tmp_path)
     assert listed and all(f"test_cell[{cell}]" in collected for cell in listed)
 
 
 def test_wheel_lets_a_users_own_folder_be_collected(installed: Installed, tmp_path: Path) -> None:
     (tmp_path / "test_own.py").write_text(EXAMPLE)
-    (tmp_path / "conftest.py").write_text('"""Nothing is needed here."""\n')
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["harness.fixtures"]\n')
     collected = installed.run("python", "-m", "pytest", "--collect-only", "-q", cwd=tmp_path)
     assert "test_own.py::test_random_writes_stay_equal[writeback-random-writes-stay-equal]" in collected
+
+
+def test_wheel_runs_a_matrix_whatever_settings_stand_around_it(installed: Installed, tmp_path: Path) -> None:
+    above = installed.directory.parent
+    (above / "conftest.py").write_text("raise RuntimeError('somebody else is')\n")
+    (above / "pyproject.toml").write_text('[tool.pytest.ini_options]\naddopts = "--nosuchoption"\n')
+    installed.run("drbd-harness", "run", "--matrix", "smoke", "-k", "nosuchcell", cwd=tmp_path, status=3)
+    (above / "conftest.py").unlink()
+    (above / "pyproject.toml").unlink()

@@ -1,0 +1,139 @@
+"""Cells become pytest's items, and what they found its reports: active where a suite asks for the fixtures.
+
+A finding FAILS; machinery that failed is an ERROR.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from harness.config import matrix as matrices
+from harness.errors import HarnessError, UsageError
+from harness.model import Cell
+from harness.pytest_plugin.pytest_run import RESULT, RUN, PytestRun, result_text
+from harness.util.resources import matrices as matrices_dir
+from harness.workloads import WORKLOADS
+
+# The fixtures that play a cell: only tests that use one of them get cells.
+_CELL_FIXTURES = frozenset({"cell_result", "own_trial"})
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the matrix, so that what is wrong with it is said before anything starts."""
+    config.addinivalue_line("markers", "lab: needs a lab with real DRBD")
+    try:
+        config.stash[RUN] = PytestRun.of(config, matrices_dir(), WORKLOADS)
+    except HarnessError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One item for each cell: of the test's own ``cell`` markers, else of the matrix.
+
+    Only tests that use a fixture of ours are meant; a ``cell`` that is somebody else's is left alone.
+    """
+    if not _CELL_FIXTURES & set(metafunc.fixturenames) or "cell" not in metafunc.fixturenames:
+        return
+    marks = list(metafunc.definition.iter_markers("cell"))
+    run = metafunc.config.stash[RUN]
+    try:
+        own = [cell for mark in reversed(marks) for cell in _own_cells(mark, metafunc.definition.originalname)]
+    except UsageError as error:
+        # Said when everything is collected: raised from here it would come with a traceback of pytest's own.
+        run.wrong.append(f"{metafunc.definition.nodeid}: {error}")
+        own = []
+    cells = own if marks else run.cells
+    metafunc.parametrize("cell", cells, ids=[cell.id for cell in cells])
+
+
+def _own_cells(mark: pytest.Mark, test: str) -> list[Cell]:
+    name = test.removeprefix("test_").replace("_", "-")
+    if happening := next((key for key in ("migrations", "crash", "fault") if key in mark.kwargs), None):
+        raise UsageError(
+            f"the cell marker of {test}: '{happening}' happens to the harness's own workloads only; "
+            "a test of your own moves its guest with the fixture 'migrate'"
+        )
+    entry = {"workload": "no-writes", **mark.kwargs}
+    cells = matrices.cells_from(entry, WORKLOADS, f"the cell marker of {test}")
+    return [replace(cell, workload=name, control=None) for cell in cells]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Everything with a cell needs a lab; a test that should have cells and has none is not run."""
+    if wrong := config.stash[RUN].wrong:
+        raise pytest.UsageError(wrong[0])
+    wanting = [item for item in items if _CELL_FIXTURES & set(getattr(item, "fixturenames", ()))]
+    without = [item for item in wanting if _cell_of(item) is None]
+    if without:
+        config.hook.pytest_deselected(items=without)
+        items[:] = [item for item in items if item not in without]
+    for item in items:
+        if "cell" in getattr(item, "fixturenames", ()) or "lab" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.lab)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """The cells that were selected are the run."""
+    cells = [cell for item in session.items if (cell := _cell_of(item)) is not None]
+    session.config.stash[RUN].select(cells)
+
+
+def _cell_of(item: pytest.Item) -> Cell | None:
+    found = getattr(item, "callspec", None)
+    cell = found.params.get("cell") if found is not None else None
+    return cell if isinstance(cell, Cell) else None
+
+
+# --------------------------------------------------------------------------- reports
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """Evidence into the report; an error of the machinery inside a test is an ERROR like one in its set-up."""
+    report: pytest.TestReport = yield
+    if call.when == "call" and call.excinfo is not None and isinstance(call.excinfo.value, HarnessError):
+        report.when = "setup"
+        report.longrepr = str(call.excinfo.value)
+    result = item.stash.get(RESULT, None)
+    if result is not None and call.when == "teardown":
+        item.config.stash[RUN].results[result.cell.id] = result
+    if result is not None and (call.when == "call" or report.failed):
+        report.sections.append(("verdict", result_text(result)))
+        item.config.stash[RUN].add_extras(report, result)
+    return report
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_html_results_summary(prefix: list[str], summary: list[str], postfix: list[str], session: Any) -> None:
+    """The heat map on top of pytest-html's page."""
+    prefix.extend(session.config.stash[RUN].heat_map())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_html_report_title(report: Any) -> None:
+    """The page's title."""
+    report.title = "DRBD divergence harness"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """The run's own report, and the exit code: 1 a finding, 2 inconclusive or machinery, 3 nothing ran, 4 usage."""
+    run = session.config.stash.get(RUN, None)
+    if run is not None:
+        session.exitstatus = run.exit_status(session)
+        try:
+            run.write_report()
+        except HarnessError as error:
+            print(f"\n{error}", file=sys.stderr)
+            session.exitstatus = session.exitstatus or 2
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """The heat map in the terminal, and where everything is."""
+    run = config.stash.get(RUN, None)
+    if run is not None:
+        run.summarize(terminalreporter)

@@ -1,0 +1,52 @@
+"""The options of the harness and its marker: all that a pytest session has of it unasked, and cheap to import.
+
+Options have to be known before any conftest is read, and so come with the entry point.  The fixtures, and what turns
+cells into items, come with ``pytest_plugins = ["harness.fixtures"]`` in a conftest: a suite that does not say so runs
+as if the harness were not installed.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+FIXTURES = "harness.fixtures"
+# What makes a lab what it is, by the names in LabOptions; each is an option ``--drbd-...``.
+LAB_OPTIONS = ("suite", "guest_suite", "device_mib", "memory_mib")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options, all of them ``--drbd-...``."""
+    group = parser.getgroup("drbd-harness", "DRBD divergence harness")
+    group.addoption(
+        "--drbd-matrix",
+        metavar="NAME",
+        help="cells to play: smoke, quick, natural, full, migration, failover, alarms, faults, or a TOML file",
+    )
+    group.addoption("--drbd-runs", metavar="DIR", default="runs", help="where runs are kept (default: ./runs)")
+    group.addoption("--drbd-run-id", metavar="ID", help="the id of the new run (default: made from the time)")
+    group.addoption("--drbd-resume", metavar="RUN", help="go on with a run: its id, its folder, or 'latest'")
+    group.addoption("--drbd-suite", metavar="SUITE", help="Debian suite of the nodes (default: trixie)")
+    group.addoption("--drbd-guest-suite", metavar="SUITE", help="Debian suite of the guest (default: as nodes)")
+    group.addoption("--drbd-device-mib", metavar="N", type=int, help="size of the DRBD device (default: 128)")
+    group.addoption("--drbd-memory-mib", metavar="N", type=int, help="memory of a node (default: 2560)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The marker, known to every session, so that ``--strict-markers`` and ``--markers`` work before a conftest is."""
+    config.addinivalue_line("markers", "cell(**keys): the cell of a test of your own, with the keys of a matrix entry")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config) -> None:
+    """An option of ours without the fixtures would do nothing: that is said instead."""
+    given = [name for name in ("matrix", "resume", "run_id", *LAB_OPTIONS) if config.getoption(flag(name)) is not None]
+    if given and not config.pluginmanager.has_plugin(FIXTURES):
+        raise pytest.UsageError(
+            f"{flag(given[0])} is for the DRBD harness, which no conftest.py here asks for: "
+            f'pytest_plugins = ["{FIXTURES}"] in the one at the top of the tests brings it'
+        )
+
+
+def flag(name: str) -> str:
+    """The option that sets ``name``: ``device_mib`` -> ``--drbd-device-mib``."""
+    return f"--drbd-{name.replace('_', '-')}"
