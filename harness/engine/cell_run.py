@@ -1,15 +1,11 @@
-"""One cell, start to finish: the order that the steps of a :class:`~harness.engine.trial.Trial` go in.
-
-A user's own test takes the same steps with its own work in the middle (see :mod:`harness.pytest_plugin.plugin`).
-"""
+"""One cell, start to finish."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
-from harness.engine.disturbances import crash, migrations
-from harness.engine.trial import Owning, Trial
+from harness.engine.cell_steps import CellRun
+from harness.engine.disturbances.choose import disturbance_of
 from harness.errors import HarnessError
 from harness.guest.domain import Guest
 from harness.model import ClientKind, Control, Evidence
@@ -17,7 +13,7 @@ from harness.workloads.base import Workload
 from harness.workloads.controls import Planted
 
 
-def play(trial: Trial, workload: Workload, guest: Callable[[], Guest]) -> Evidence:
+def play(run: CellRun, workload: Workload, guest: Callable[[], Guest]) -> Evidence:
     """One cell with one of the harness's own workloads; always ends with evidence kept.
 
     Only what is no :class:`HarnessError` gets out: Ctrl-C and our own bugs, after the evidence is kept; and a
@@ -25,61 +21,29 @@ def play(trial: Trial, workload: Workload, guest: Callable[[], Guest]) -> Eviden
     """
     try:
         try:
-            trial.begin()
-            _work(trial, workload, guest)
-            trial.release()
+            run.begin()
+            _work(run, workload, guest)
+            run.release()
         except HarnessError as error:
-            trial.fail(error)
-            trial.rescue()
-        conclude(trial, workload.owners, workload.filesystem.method)
+            run.give_up(error)
+        run.conclude(workload.owners, workload.filesystem.method)
     except BaseException as error:
-        trial.fail(error)
-        trial.keep_logs()
-        trial.rescue()
+        run.abandon(error)
         raise
     finally:
-        trial.finish()
-    return trial.evidence
+        run.finish()
+    return run.evidence
 
 
-def _work(trial: Trial, workload: Workload, guest: Callable[[], Guest]) -> None:
-    target = trial.take_guest(guest()) if trial.cell.client is ClientKind.GUEST else trial.take_host()
-    with trial.phase("prepare"):
+def _work(run: CellRun, workload: Workload, guest: Callable[[], Guest]) -> None:
+    disturbance = disturbance_of(run.cell)
+    target = run.take_guest(guest()) if run.cell.client is ClientKind.GUEST else run.take_host()
+    with run.context.phase("prepare"):
         workload.prepare(target)
-        if trial.cell.has_canary:
-            migrations.start_canary(trial, target)
-        trial.apply_delays()
-    with trial.phase("work"):
-        work = migrations.work(trial, workload, target)
-        trial.note(work=work)
-    if trial.cell.crash is not None:
-        with trial.phase("crash_recovery"):
-            crash.recover_and_check(trial, workload)
-    else:
-        with trial.phase("quiesce"):
-            wrong = workload.quiesce(trial.target() if trial.guest else target)
-            trial.note(work=replace(work, read_back_errors=work.read_back_errors + wrong))
-        migrations.finish_in_guest(trial)
-    if trial.cell.control is Control.PLANTED:
-        trial.note(planted=Planted.extents(trial.resource.blocks))
-
-
-def conclude(trial: Trial, owning: Owning, method: str) -> None:
-    """The oracles, the explanation, the repair and the kernel logs, after everything was written.
-
-    They are asked after a failure too, where that is possible: what a lost guest left behind is worth knowing, and
-    the next cell needs equal replicas.
-    """
-    try:
-        trial.run_oracles()
-        trial.classify_differences(owning, method)
-        trial.repair()
-    except HarnessError as error:
-        trial.fail(error)
-    # Where an oracle failed, the consoles and the kernel logs are what tells why.
-    try:
-        trial.keep_console()
-        trial.close_logs()
-    except HarnessError as error:
-        trial.fail(error)
-        trial.keep_logs()
+        disturbance.before(run, target)
+        run.delays.apply()
+    with run.context.phase("work"):
+        run.context.note(work=disturbance.during(run, lambda: workload.work(target, run.cell.seconds)))
+    disturbance.after(run, workload)
+    if run.cell.control is Control.PLANTED:
+        run.context.note(planted=Planted.extents(run.context.resource.blocks))

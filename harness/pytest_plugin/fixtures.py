@@ -9,10 +9,9 @@ from dataclasses import dataclass, replace
 import pytest
 
 from harness.drbd.resource import Resource
-from harness.engine.cell_run import conclude
+from harness.engine.cell_steps import CellRun
 from harness.engine.disturbances import migrations
 from harness.engine.session import Session, inconclusive
-from harness.engine.trial import Trial
 from harness.errors import HarnessError
 from harness.filesystems.base import unknown
 from harness.guest.domain import AttachedDisk, Guest
@@ -62,11 +61,11 @@ def guest(drbd_run: Session) -> Guest:
 
 
 @dataclass
-class OwnTrial:
-    """A trial whose work is the test's own; concluded once, by whoever asks first."""
+class OwnCell:
+    """A cell whose work is the test's own; concluded once, by whoever asks first."""
 
     session: Session
-    trial: Trial
+    run: CellRun
     result: Result | None = None
 
     def conclude(self) -> Result:
@@ -74,59 +73,53 @@ class OwnTrial:
         if self.result is None:
             try:
                 try:
-                    self.trial.release()
+                    self.run.release()
                 except HarnessError as error:
-                    self.trial.fail(error)
-                    self.trial.rescue()
-                conclude(
-                    self.trial, lambda _site, blocks: unknown(blocks, "the test's own data"), "the test's own work"
-                )
+                    self.run.give_up(error)
+                self.run.conclude(lambda _, blocks: unknown(blocks, "the test's own data"), "the test's own work")
             finally:
-                evidence = self.trial.finish()
-            self.result = self.session.judged(self.trial, evidence)
+                evidence = self.run.finish()
+            self.result = self.session.judged(self.run, evidence)
         return self.result
 
 
 @pytest.fixture
-def own_trial(request: pytest.FixtureRequest, drbd_run: Session, cell: Cell) -> Iterator[OwnTrial]:
+def own_cell(request: pytest.FixtureRequest, drbd_run: Session, cell: Cell) -> Iterator[OwnCell]:
     """One attempt at the test's own cell; whatever the test does, the replicas are compared and repaired after it."""
     with _machinery_errors():
         drbd_run.controls()
-        own = OwnTrial(drbd_run, drbd_run.trial(cell))
+        own = OwnCell(drbd_run, drbd_run.begin(cell))
         try:
-            own.trial.begin()
+            own.run.begin()
             if cell.client is ClientKind.HOST:
-                own.trial.take_host()
+                own.run.take_host()
             else:
-                own.trial.take_guest(drbd_run.guest)
-            own.trial.apply_delays()
-            own.trial.note(work=Work(0.0, notes=("the test's own work",)))
+                own.run.take_guest(drbd_run.guest)
+            own.run.delays.apply()
+            own.run.context.note(work=Work(0.0, notes=("the test's own work",)))
         except HarnessError as error:
-            own.trial.fail(error)
-            own.trial.rescue()
+            own.run.give_up(error)
             own.conclude()
             raise
         except BaseException as error:
-            own.trial.fail(error)
-            own.trial.keep_logs()
-            own.trial.rescue()
-            own.trial.finish()
+            own.run.abandon(error)
+            own.run.finish()
             raise
     yield own
     request.node.stash[RESULT] = own.conclude()
 
 
 @pytest.fixture
-def disk(own_trial: OwnTrial) -> AttachedDisk:
+def disk(own_cell: OwnCell) -> AttachedDisk:
     """The DRBD device in the guest (``disk.path``), attached with the cell's cache, aio and bus."""
-    attached = own_trial.trial.disk
+    attached = own_cell.run.guest_disk.attached
     if attached is None:
         pytest.fail("a cell with client=host has no disk in a guest; use the fixture 'resource'", pytrace=False)
     return attached
 
 
 @pytest.fixture
-def fio(own_trial: OwnTrial, guest: Guest, disk: AttachedDisk) -> Callable[..., FioRun]:
+def fio(own_cell: OwnCell, guest: Guest, disk: AttachedDisk) -> Callable[..., FioRun]:
     """Run one fio job in the guest: ``fio(rw="randwrite", bs="4k", size="16m")``; the disk unless a filename is given.
 
     Options are fio's own names with underscores; wrong data read back makes the verdict CORRUPT.
@@ -135,33 +128,33 @@ def fio(own_trial: OwnTrial, guest: Guest, disk: AttachedDisk) -> Callable[..., 
     def run(*, timeout: float = 120, **options: Option) -> FioRun:
         job = Job("test", {"filename": disk.path, **options})
         ran = run_fio(guest.agent, (job,), name="test", timeout=timeout)
-        work = own_trial.trial.evidence.work or Work(0.0)
+        work = own_cell.run.evidence.work or Work(0.0)
         wrong = work.read_back_errors + ran.read_back_errors
-        own_trial.trial.note(work=replace(work, seconds=work.seconds + ran.seconds, read_back_errors=wrong))
+        own_cell.run.context.note(work=replace(work, seconds=work.seconds + ran.seconds, read_back_errors=wrong))
         return ran
 
     return run
 
 
 @pytest.fixture
-def migrate(own_trial: OwnTrial, disk: AttachedDisk) -> Callable[[], Migration]:
+def migrate(own_cell: OwnCell, disk: AttachedDisk) -> Callable[[], Migration]:
     """Move the guest with its disk to the other node, live; called again it moves back.  See ``migrate().outcome``.
 
     What the stack refuses is an outcome with its words; a guest that does not live through it is an error.
     """
 
     def move() -> Migration:
-        return migrations.move(own_trial.trial)
+        return migrations.migrate_once(own_cell.run)
 
     return move
 
 
 @pytest.fixture
-def verify(own_trial: OwnTrial) -> Callable[[], Evidence]:
+def verify(own_cell: OwnCell) -> Callable[[], Evidence]:
     """Detach the disk and ask the three oracles; the evidence has ``verify``, ``counter_kib`` and ``comparison``."""
 
     def ask() -> Evidence:
-        evidence = own_trial.conclude().evidence
+        evidence = own_cell.conclude().evidence
         assert evidence is not None
         return evidence
 
@@ -169,11 +162,11 @@ def verify(own_trial: OwnTrial) -> Callable[[], Evidence]:
 
 
 @pytest.fixture
-def verdict(own_trial: OwnTrial) -> Callable[[], Verdict]:
+def verdict(own_cell: OwnCell) -> Callable[[], Verdict]:
     """What is to be thought of it, after the oracles were asked; INCONCLUSIVE is an error of the test's set-up."""
 
     def judged() -> Verdict:
-        found = own_trial.conclude().verdict
+        found = own_cell.conclude().verdict
         assert found is not None
         if found.kind is VerdictKind.INCONCLUSIVE:
             raise HarnessError(f"INCONCLUSIVE: {found.sentence}")

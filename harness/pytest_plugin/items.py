@@ -19,7 +19,7 @@ from harness.util.resources import matrices as matrices_dir
 from harness.workloads import WORKLOADS
 
 # The fixtures that play a cell: only tests that use one of them get cells.
-_CELL_FIXTURES = frozenset({"cell_result", "own_trial"})
+_CELL_FIXTURES = frozenset({"cell_result", "own_cell"})
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -16,7 +16,7 @@ import libvirt
 
 from harness.drbd.resource import Resource
 from harness.engine.cell_run import play
-from harness.engine.trial import Trial
+from harness.engine.cell_steps import CellRun
 from harness.errors import (
     CommandError,
     DeadlineError,
@@ -701,9 +701,9 @@ class Script(Workload):
 
 @dataclass
 class Stage:
-    """Everything that one trial needs."""
+    """Everything that one attempt at a cell needs."""
 
-    trial: Trial
+    run: CellRun
     lab: FakeLab
     resource: FakeResource
     guest: FakeGuest
@@ -715,12 +715,12 @@ class Stage:
         store = Store.create(runs, Run("run1", "quick", "2026-11-23T01:50:03Z", (cell,)))
         lab = FakeLab()
         resource = FakeResource(lab)
-        trial = Trial(cast(Lab, lab), cast(Resource, resource), store.begin(cell), lambda what: None)
+        run = CellRun(cast(Lab, lab), cast(Resource, resource), store.begin(cell), lambda what: None)
         made = guest(lab) if guest is not None else FakeGuest(lab.story, lab.a)
-        return cls(trial, lab, resource, made, Script(lab, resource), store)
+        return cls(run, lab, resource, made, Script(lab, resource), store)
 
     def play(self) -> Evidence:
-        return play(self.trial, self.workload, lambda: cast(Guest, self.guest))
+        return play(self.run, self.workload, lambda: cast(Guest, self.guest))
 
     @property
     def steps(self) -> list[str]:
@@ -728,12 +728,12 @@ class Stage:
 
     def kept(self) -> Evidence:
         """What is on the disk."""
-        found = self.store.evidence(self.trial.cell.id)
+        found = self.store.evidence(self.run.cell.id)
         assert found is not None, "no evidence was kept"
         return found
 
     def raw(self, name: str) -> str:
-        return (self.trial.attempt.directory / name).read_text()
+        return (self.run.context.attempt.directory / name).read_text()
 
 
 SWAP = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE)

@@ -13,7 +13,7 @@ from fakes import HEALTHY, NARROW, FakeGuest, FakeNode, FakeWatch, Stage, in_ord
 from test_judge import HELD
 
 from harness.drbd import roles
-from harness.engine.disturbances import crash, migrations
+from harness.engine.disturbances import canary_steps, crash
 from harness.errors import DeadlineError, HarnessError, LostGuestError, LostNodeError, RefusedError
 from harness.guest.domain import Guest
 from harness.judgement.judge import judge
@@ -58,7 +58,7 @@ class Crashing(Stage):
 @pytest.fixture
 def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Crashing]:
     monkeypatch.setattr(roles, "poll", lambda check, deadline, every: poll(check, deadline, every=0.001))
-    monkeypatch.setattr(migrations, "CanaryWatch", FakeWatch)
+    monkeypatch.setattr(canary_steps, "CanaryWatch", FakeWatch)
     # What does not find together here never will.
     monkeypatch.setattr(roles, "SETTLE_SECONDS", 2.0)
     monkeypatch.setattr(crash, "NOTICE_SECONDS", 5.0)
@@ -205,7 +205,7 @@ def test_a_peer_that_does_not_notice_is_a_deadline_and_nobody_is_promoted(staged
     stage = staged()
     stage.lab.story.broken["wait on nodeb: the loss of the peer"] = DeadlineError("the loss did not happen")
     found = stage.play()
-    assert found.failure and found.failure.kind == "deadline" and found.failure.phase == "crash_recovery"
+    assert found.failure and found.failure.kind == "deadline" and found.failure.phase == "crash recovery"
     assert "drbdadm nodeb primary" not in stage.steps and "start on nodeb" not in stage.steps
 
 
@@ -229,7 +229,7 @@ def test_the_dead_node_is_taken_back_whatever_is_found(
         with pytest.raises(KeyboardInterrupt):
             stage.play()
         found = stage.kept()
-    assert found.failure and found.failure.phase == "crash_recovery"
+    assert found.failure and found.failure.phase == "crash recovery"
     assert taken_back(stage) and not any(guest.living for guest in stage.started)
 
 

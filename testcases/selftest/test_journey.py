@@ -14,7 +14,7 @@ from fakes import HEALTHY, NARROW, FakeWatch, LibvirtSaid, Stage, Traveller, in_
 from test_judge import HELD
 
 from harness.drbd import roles
-from harness.engine.disturbances import migrations
+from harness.engine.disturbances import canary_steps, io_error, migrations
 from harness.errors import (
     DeadlineError,
     HarnessError,
@@ -53,8 +53,8 @@ def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Sta
         return poll(check, deadline, every=0.001)
 
     monkeypatch.setattr(roles, "poll", quickly)
-    monkeypatch.setattr(migrations, "poll", quickly)
-    monkeypatch.setattr(migrations, "CanaryWatch", FakeWatch)
+    monkeypatch.setattr(io_error, "poll", quickly)
+    monkeypatch.setattr(canary_steps, "CanaryWatch", FakeWatch)
     # What does not find together here never will.
     monkeypatch.setattr(roles, "SETTLE_SECONDS", 2.0)
     monkeypatch.setattr(migration, "LOOK_SECONDS", 0.005)
@@ -369,7 +369,7 @@ def test_after_a_split_brain_it_is_not_the_guests_own_node_that_gives_up(staged:
     assert found.migrations[0].outcome is COMPLETED, "it was over the moment the link was cut"
     assert "drbdadm nodeb connect --discard-my-data" not in stage.steps
     assert "drbdadm nodea connect --discard-my-data" in stage.steps
-    assert "the nodes gave each other up after the fault; nodea gave its own changes up" in found.event_log
+    assert "a node is StandAlone after the fault; the changes of nodea were discarded" in found.event_log
 
 
 # --------------------------------------------------------------------------- mended, whatever comes
@@ -425,13 +425,13 @@ def test_ctrl_c_and_our_own_bugs_leave_nothing_broken(
 
 
 def test_the_last_fault_is_mended_first_and_only_once(staged: Callable[..., Stage]) -> None:
-    trial = staged().trial
+    run = staged().run
     undone: list[int] = []
     for number in (1, 2):
-        trial.register_fault_cleanup(lambda number=number: undone.append(number))  # type: ignore[misc]
-    trial.revert_faults()
-    trial.revert_faults()
-    trial.rescue()
+        run.register_fault_cleanup(lambda number=number: undone.append(number))  # type: ignore[misc]
+    run.revert_faults()
+    run.revert_faults()
+    run.rescue()
     assert undone == [2, 1]
 
 
@@ -439,7 +439,7 @@ def test_a_node_that_is_gone_does_not_keep_the_other_one_slow(staged: Callable[.
     stage = staged(replace(MOVED, delays=DelayProfile(20, 5)))
     stage.resource.delayed["nodeb"] = (20, 5)
     stage.lab.kill(stage.lab.a)
-    stage.trial.rescue()
+    stage.run.rescue()
     assert stage.resource.delayed["nodeb"] == (0, 0)
 
 
@@ -485,7 +485,7 @@ def test_disks_that_fail_stop_the_guest_and_it_goes_on_when_they_are_back(staged
     )
     assert held == [True, True], "nothing is asked of a guest that cannot answer"
     assert found.fault_injected
-    assert any("the guest was paused: I/O error; DRBD said nodea" in one and "Diskless" in one
+    assert any("the guest was paused: I/O error; DRBD reported nodea" in one and "Diskless" in one
                for one in found.event_log)  # fmt: skip
     assert rests(stage) and judge(found, HELD).kind is VerdictKind.CLEAN, judge(found, HELD)
 
@@ -493,7 +493,7 @@ def test_disks_that_fail_stop_the_guest_and_it_goes_on_when_they_are_back(staged
 def test_a_guest_that_is_never_paused_is_no_answer_and_the_disks_are_back(
     staged: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(migrations, "IO_ERROR_SECONDS", 0.05)
+    monkeypatch.setattr(io_error, "PAUSE_SECONDS", 0.05)
     stage = staged(BROKEN)
     stage.guest.pauses = [None]
     stage.workload.ends = threading.Event()
@@ -607,12 +607,12 @@ def test_what_the_guest_says_on_either_node_is_kept_in_one_file(staged: Callable
 
 def test_what_is_kept_twice_stands_there_once(staged: Callable[..., Stage]) -> None:
     stage = staged(replace(MOVED, migrations=0))
-    stage.trial.begin()
-    stage.trial.take_guest(cast(Any, stage.guest))
-    stage.trial.keep_console()
+    stage.run.begin()
+    stage.run.take_guest(cast(Any, stage.guest))
+    stage.run.capture.keep_console()
     stage.lab.a.console += "and then\n"
     for _ in range(2):
-        stage.trial.keep_console()
+        stage.run.capture.keep_console()
     heading = "== the guest's console on nodea\n"
     assert stage.raw("guest-console.txt") == f"{heading}guest said\n\n{heading}and then\n\n"
 
@@ -634,12 +634,12 @@ def test_a_canary_needs_a_guest() -> None:
 
 def test_one_move_of_a_test_of_ones_own(staged: Callable[..., Stage]) -> None:
     stage = staged(replace(MOVED, migrations=0))
-    trial = stage.trial
-    trial.begin()
-    trial.take_guest(cast(Any, stage.guest))
-    assert migrations.move(trial).target == "nodeb" and migrations.move(trial).target == "nodea"
-    assert migrations.move(trial).number == 3
-    trial.release()
+    run = stage.run
+    run.begin()
+    run.take_guest(cast(Any, stage.guest))
+    assert migrations.migrate_once(run).target == "nodeb" and migrations.migrate_once(run).target == "nodea"
+    assert migrations.migrate_once(run).number == 3
+    run.release()
     assert not stage.guest.living and rests(stage)
 
 
@@ -651,6 +651,6 @@ def test_records_that_cannot_be_kept_do_not_cost_the_evidence(
     def full() -> None:
         raise StoreError("canary.txt cannot be written: No space left on device")
 
-    monkeypatch.setattr(stage.trial, "keep_canary", full)
+    monkeypatch.setattr(stage.run, "keep_canary", full)
     stage.play()
     assert stage.kept().failure and "canary left" in stage.steps

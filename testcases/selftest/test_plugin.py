@@ -88,8 +88,8 @@ class World:
         self.guests.append(Traveller(lab) if self.moves else FakeGuest(self.story, node))
         return self.guests[-1]
 
-    def play(self, trial: Any, workload: Any, guest: Callable[[], Any]) -> Any:
-        cell: Cell = trial.cell
+    def play(self, run: Any, workload: Any, guest: Callable[[], Any]) -> Any:
+        cell: Cell = run.cell
         self.played.append(cell.id)
         good: dict[str, Any] = {}
         if cell.control is Control.PLANTED:
@@ -100,9 +100,9 @@ class World:
         wrong = self.finds.get(cell.id, {})
         if isinstance(wrong.get("raises"), BaseException):
             raise wrong["raises"]
-        found = {"lab": trial.lab.id, "observed": observed(cell), **good, **wrong}
+        found = {"lab": run.context.lab.id, "observed": observed(cell), **good, **wrong}
         whole = judged_evidence(cell, **found)
-        trial.attempt.save(whole)
+        run.context.attempt.save(whole)
         return whole
 
 
@@ -259,7 +259,7 @@ def test_a_matrix_key_that_nobody_knows(run: Runs, matrix: Path) -> None:
 OWN = """
 import pytest
 @pytest.mark.cell({keys})
-def test_my_own(own_trial):
+def test_my_own(own_cell):
     pass
 """
 
@@ -473,7 +473,7 @@ def test_a_test_of_ones_own_is_concluded_whatever_it_does(run: Runs, pytester: p
         test_own="""
         import pytest
         @pytest.mark.cell(cache="none")
-        def test_breaks(own_trial, disk):
+        def test_breaks(own_cell, disk):
             assert disk.path == "/dev/vdb"
             raise ZeroDivisionError("the test's own")
         """
@@ -550,7 +550,7 @@ def test_a_migration_that_is_refused_is_an_outcome_of_ones_own(
 def test_a_cell_of_the_node_itself_has_no_guest_to_move(
     run: Runs, pytester: pytest.Pytester, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.engine.trial.observe_node", lambda node, device: Observed(scatter_gather=True))
+    monkeypatch.setattr("harness.engine.cell_steps.observe_node", lambda node, device: Observed(scatter_gather=True))
     pytester.makepyfile(
         test_own="""
         import pytest
@@ -566,7 +566,7 @@ def test_a_cell_of_the_node_itself_has_no_guest_to_move(
 def test_a_test_on_the_node_itself_has_its_evidence_too(
     run: Runs, pytester: pytest.Pytester, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.engine.trial.observe_node", lambda node, device: Observed(scatter_gather=True))
+    monkeypatch.setattr("harness.engine.cell_steps.observe_node", lambda node, device: Observed(scatter_gather=True))
     pytester.makepyfile(test_own=OWN.format(keys='client="host"'))
     ran = run()
     assert "Traceback" not in ran.out and "AssertionError" not in ran.out

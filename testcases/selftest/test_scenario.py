@@ -11,9 +11,10 @@ from typing import Any, cast
 import pytest
 from fakes import BLOCKS, HEALTHY, NARROW, FakeGuest, Stage, in_order
 
-from harness.engine import trial as trial_module
-from harness.engine.cell_run import conclude, play
-from harness.engine.trial import MAX_SAMPLES, Trial
+from harness.engine import cell_steps
+from harness.engine.cell_run import play
+from harness.engine.cell_steps import CellRun
+from harness.engine.oracle_run import MAX_SAMPLES
 from harness.errors import (
     CommandError,
     DeadlineError,
@@ -50,7 +51,7 @@ HOST_CELL = Cell("inflight-modify", client=ClientKind.HOST)
 
 @pytest.fixture
 def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Stage]:
-    monkeypatch.setattr(trial_module, "observe_node", lambda node, device: Observed(scatter_gather=True))
+    monkeypatch.setattr(cell_steps, "observe_node", lambda node, device: Observed(scatter_gather=True))
     numbers = itertools.count(1)
     return lambda cell=GUEST_CELL: Stage.of(tmp_path / f"runs{next(numbers)}", cell)
 
@@ -234,7 +235,7 @@ def test_two_primaries_are_two_in_the_next_cell_as_well(staged: Callable[..., St
     assert stage.play().failure is None and stage.resource.roles["nodeb"] == "Secondary"
     seen: list[dict[str, str]] = []
     stage.lab.story.when["work 10"] = lambda: seen.append(dict(stage.resource.roles))
-    again = Trial(cast(Any, stage.lab), cast(Any, stage.resource), stage.store.begin(BOTH), lambda what: None)
+    again = CellRun(cast(Any, stage.lab), cast(Any, stage.resource), stage.store.begin(BOTH), lambda what: None)
     assert play(again, stage.workload, lambda: cast(Guest, stage.guest)).failure is None
     assert seen == [{"nodea": "Primary", "nodeb": "Primary"}]
 
@@ -262,7 +263,7 @@ def test_a_split_brain_is_kept_as_it_was_before_it_is_mended(staged: Callable[..
     assert split.after_seconds == pytest.approx(0.4) and found.alarms.detections == 1
     assert in_order(stage.steps, "detach", "sync", "compare", "drbdadm nodeb connect --discard-my-data",
                     "drbdadm nodea connect", "sync", "verify")  # fmt: skip
-    assert any(one.startswith("the replicas were apart (nodea StandAlone Primary/Unknown; nodeb") for one in
+    assert any(one.startswith("the replicas were not connected (nodea StandAlone Primary/Unknown; nodeb") for one in
                found.event_log)  # fmt: skip
     assert stage.resource.state == HEALTHY
     verdict = judge(found)
@@ -446,20 +447,20 @@ def test_the_kernel_logs_are_kept_after_a_failure(staged: Callable[..., Stage], 
     stage.lab.a.log.text = "4,1,1000,-;BUG: soft lockup - CPU#0\n"
     stage.lab.story.broken[step] = DeadlineError("it took too long")
     found = stage.play()
-    assert (stage.trial.attempt.directory / "kmsg-nodea.txt").exists(), "this is where the reason would be"
+    assert (stage.run.context.attempt.directory / "kmsg-nodea.txt").exists(), "this is where the reason would be"
     assert found.kernel_errors == ("nodea: BUG: soft lockup - CPU#0",)
 
 
 def test_a_cell_that_ran_out_of_time_still_keeps_its_kernel_logs(staged: Callable[..., Stage]) -> None:
     stage = staged()
-    stage.trial.deadline = replace(stage.trial.deadline, at=0.0)
+    stage.run.context.deadline = replace(stage.run.context.deadline, at=0.0)
     found = stage.play()
     assert (
         found.failure
         and found.failure.kind == "deadline"
         and "the cell none-swap-pressure-link20ms" in found.failure.message
     )
-    assert (stage.trial.attempt.directory / "kmsg-nodea.txt").exists(), "this is where the reason would be"
+    assert (stage.run.context.attempt.directory / "kmsg-nodea.txt").exists(), "this is where the reason would be"
 
 
 # --------------------------------------------------------------------------- when somebody, or we, break it
@@ -492,7 +493,7 @@ def test_ctrl_c_keeps_the_kernel_logs(staged: Callable[..., Stage]) -> None:
     stage.lab.story.broken["work 10"] = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         stage.play()
-    assert (stage.trial.attempt.directory / "kmsg-nodea.txt").exists()
+    assert (stage.run.context.attempt.directory / "kmsg-nodea.txt").exists()
 
 
 # --------------------------------------------------------------------------- a test of one's own
@@ -500,17 +501,17 @@ def test_ctrl_c_keeps_the_kernel_logs(staged: Callable[..., Stage]) -> None:
 
 def test_the_same_steps_with_other_work_in_the_middle(staged: Callable[..., Stage]) -> None:
     stage = staged()
-    trial = stage.trial
-    trial.begin()
-    target = trial.take_guest(cast(Guest, stage.guest))
-    assert trial.disk is not None and target.device == trial.disk.path == "/dev/vdb"
+    run = stage.run
+    run.begin()
+    target = run.take_guest(cast(Guest, stage.guest))
+    assert run.guest_disk.attached is not None and target.device == run.guest_disk.attached.path == "/dev/vdb"
     assert target.runner is stage.guest.agent
-    trial.apply_delays()
-    trial.note(work=Work(1.0, notes=("the test's own work",)))
-    trial.release()
-    assert trial.disk is None
-    conclude(trial, stage.workload.owners, "own")
-    found = trial.finish()
+    run.delays.apply()
+    run.context.note(work=Work(1.0, notes=("the test's own work",)))
+    run.release()
+    assert run.guest_disk.attached is None
+    run.conclude(stage.workload.owners, "own")
+    found = run.finish()
     assert found == stage.kept() and found.verify is not None and found.failure is None
 
 
@@ -518,5 +519,5 @@ def test_an_attempt_keeps_its_number(staged: Callable[..., Stage]) -> None:
     stage = staged()
     stage.play()
     attempt: Attempt = stage.store.begin(GUEST_CELL)
-    again = Trial(cast(Any, stage.lab), cast(Any, stage.resource), attempt, lambda what: None)
+    again = CellRun(cast(Any, stage.lab), cast(Any, stage.resource), attempt, lambda what: None)
     assert play(again, stage.workload, lambda: cast(Guest, FakeGuest(stage.lab.story, stage.lab.a))).attempt == 2

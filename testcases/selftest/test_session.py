@@ -15,9 +15,10 @@ from test_judge import observed, oracles
 
 from harness.config.matrix import with_controls
 from harness.drbd.resource import Resource
+from harness.engine import lab_keeper
 from harness.engine import session as module
+from harness.engine.cell_steps import CellRun
 from harness.engine.session import Session
-from harness.engine.trial import Trial
 from harness.errors import DeadlineError, HarnessError, InfrastructureError, LostNodeError, StoreError
 from harness.guest.domain import Guest
 from harness.lab.base import Lab
@@ -74,20 +75,20 @@ class Stage:
     before_up: Callable[[], None] = lambda: None
     asks_guest: bool = True
 
-    def play(self, trial: Trial, workload: object, guest: Callable[[], Guest]) -> Evidence:
+    def play(self, run: CellRun, workload: object, guest: Callable[[], Guest]) -> Evidence:
         """In the place of :func:`harness.engine.cell_run.play`."""
-        cell = trial.cell
+        cell = run.cell
         self.played.append(cell.id)
         if cell.client is ClientKind.GUEST and self.asks_guest:
             guest()
         found: dict[str, Any] = {
-            "lab": trial.lab.id,
+            "lab": run.context.lab.id,
             "observed": observed(cell),
             **answer(cell),
             **self.finds(cell, self.played.count(cell.id)),
         }
         whole = judged_evidence(cell, **found)
-        trial.attempt.save(whole)
+        run.context.attempt.save(whole)
         return whole
 
     @contextmanager
@@ -363,7 +364,7 @@ def test_a_resource_that_never_comes_up_costs_one_rebuild_and_not_its_patience_f
         for _ in range(5):
             with pytest.raises(HarnessError):
                 session.play(SWAP)
-    assert len(tries) <= 1 + module.REBUILDS, "once the lab was rebuilt and failed again the run stops"
+    assert len(tries) <= 1 + lab_keeper.REBUILDS, "once the lab was rebuilt and failed again the run stops"
 
 
 def test_a_resource_that_comes_up_at_the_second_try_has_its_controls(stage: Stage) -> None:
@@ -408,7 +409,7 @@ def test_a_node_that_never_boots_ends_the_run(stage: Stage) -> None:
         for cell in (SWAP, OTHER):
             with pytest.raises(HarnessError, match="ended while it was booting"):
                 session.play(cell)
-    assert len(tries) == 1 + module.REBUILDS
+    assert len(tries) == 1 + lab_keeper.REBUILDS
 
 
 # --------------------------------------------------------------------------- once more, or not

@@ -1,216 +1,188 @@
-"""What happens to a guest while it works: live migrations, faults in the middle of them, and how it arrives."""
+"""Live migrations while the workload is at work, faults in the middle of them, and read-backs around a last one."""
 
 from __future__ import annotations
 
 import contextlib
-import secrets
 import time
 from collections.abc import Callable
 
-from harness.drbd import roles
-from harness.engine.disturbances import crash, faults
-from harness.engine.trial import Trial
-from harness.errors import HarnessError, InfrastructureError, LostGuestError, RefusedError
+from harness.drbd import faults, roles
+from harness.engine.cell_steps import CellRun
+from harness.engine.disturbances.base import finished, quiesce
+from harness.engine.disturbances.canary_steps import collect_canary, start_canary
+from harness.engine.reconcile import bring_back, reconcile_after
+from harness.errors import LostGuestError, RefusedError
+from harness.filesystems.base import WorkloadTarget
 from harness.guest import readback
-from harness.guest.canary import CanaryWatch, Region
-from harness.guest.domain import Guest
 from harness.guest.migration import MigrationRequest, migrate
 from harness.lab.node import Node
 from harness.model import Fault, Migration, MigrationOutcome, Work
 from harness.util.background import BackgroundTask
-from harness.util.deadline import Deadline, poll
-from harness.workloads.base import MARGIN_SECONDS, Workload, WorkloadTarget
+from harness.workloads.base import Workload
 
 # So little that a guest's memory never gets across.
 STALL_MIB = 1
-IO_ERROR_SECONDS = 60.0
 
 
-def start_canary(trial: Trial, target: WorkloadTarget) -> None:
-    """Start the canary in the guest; from now on its acknowledgements reach us, whatever becomes of the guest."""
-    watch = CanaryWatch(trial.nodes, Region(0, trial.region.blocks), secrets.randbits(63))
-    trial.watch = watch
-    for node in trial.nodes:
-        watch.follow(node)
-    watch.start(target.runner, trial.canary_device)
+class MigrationDisturbance:
+    """The guest moves as often as the cell says; the cell's fault, if it has one, strikes in the first migration."""
+
+    def __init__(self) -> None:
+        self._began = 0.0
+
+    def before(self, run: CellRun, target: WorkloadTarget) -> None:
+        """The canary starts."""
+        start_canary(run, target)
+
+    def during(self, run: CellRun, work: Callable[[], Work]) -> Work:
+        """The work in the background, the migrations in the foreground."""
+        task = self.begin(work)
+        self.migrate_all(run)
+        return finished(run, task)
+
+    def begin(self, work: Callable[[], Work]) -> BackgroundTask[Work]:
+        """The work goes on in the background; the migrations count from here."""
+        self._began = time.monotonic()
+        return BackgroundTask(work, "the workload")
+
+    def migrate_all(self, run: CellRun) -> None:
+        """Every migration of the cell, until one is refused or leaves the nodes unconnected."""
+        for number in range(1, run.cell.migrations + 1):
+            fault = run.cell.fault if number == 1 else None
+            migration = _migrate(run, number, self._began, fault)
+            if migration.outcome is MigrationOutcome.REFUSED or _unconnected(run):
+                break
+
+    def after(self, run: CellRun, workload: Workload) -> None:
+        """Everything is written: stop the canary, read back around one more migration, collect what the canary kept."""
+        quiesce(run, workload)
+        guest = run.guest_disk.guest
+        if run.canary is None or guest is None:
+            return
+        survived = True
+        try:
+            run.canary.stop(guest.agent)
+        except LostGuestError as error:
+            if not guest.alive():
+                raise
+            survived = False
+            run.context.log_event(str(error))
+        if run.cell.migrations and not _refused(run) and not _unconnected(run):
+            with run.context.phase("readback"):
+                _read_back_around_a_migration(run)
+        with run.context.phase("canary"):
+            collect_canary(run, survived=survived)
 
 
-def work(trial: Trial, workload: Workload, target: WorkloadTarget) -> Work:
-    """The workload's work, with what the cell wants to happen in the middle of it."""
-    cell = trial.cell
-    if not cell.has_canary:
-        return workload.work(target, cell.seconds)
-    began = time.monotonic()
-    task = BackgroundTask(lambda: workload.work(target, cell.seconds), "the workload")
-    if cell.crash is not None:
-        return crash.inject_crash(trial, task, began)
-    if cell.fault is Fault.IO_ERROR:
-        _io_error(trial, task)
-    for number in range(1, cell.migrations + 1):
-        fault = cell.fault if number == 1 else None
-        migration = _migrate(trial, number, began, fault)
-        if migration.outcome is MigrationOutcome.REFUSED or _apart(trial):
-            break
-    # A fault, or a guest that moved slowly, may have kept the work from its answer.
-    return task.result(Deadline.after(cell.seconds + 2 * MARGIN_SECONDS, "the end of the work"))
-
-
-def finish_in_guest(trial: Trial) -> None:
-    """Everything is written: stop the canary, read back before and after a migration, collect what the canary kept."""
-    if trial.watch is None or trial.guest is None:
-        return
-    survived = True
-    try:
-        trial.watch.stop(trial.guest.agent)
-    except LostGuestError as dead:
-        if not trial.guest.alive():
-            raise
-        survived = False
-        trial.log_event(str(dead))
-    if trial.cell.migrations and not _refused(trial) and not _apart(trial):
-        with trial.phase("readback"):
-            _readback(trial)
-    with trial.phase("canary"):
-        collect_canary(trial, survived=survived)
-
-
-def move(trial: Trial) -> Migration:
+def migrate_once(run: CellRun) -> Migration:
     """One live migration of the cell's guest to the other node, counted from now; its evidence is kept."""
-    return _migrate(trial, len(trial.evidence.migrations) + 1, time.monotonic(), None)
+    return _migrate(run, len(run.evidence.migrations) + 1, time.monotonic(), None)
 
 
-def collect_canary(trial: Trial, *, survived: bool) -> None:
-    """What the canary kept, read in the guest that has the disk now."""
-    assert trial.watch is not None
-    target = trial.target()
-    trial.note(canary=trial.watch.report(target.runner, trial.canary_device, survived=survived))
-    trial.keep_canary()
+def _refused(run: CellRun) -> bool:
+    return any(one.outcome is MigrationOutcome.REFUSED for one in run.evidence.migrations)
 
 
-def _refused(trial: Trial) -> bool:
-    return any(one.outcome is MigrationOutcome.REFUSED for one in trial.evidence.migrations)
+def _unconnected(run: CellRun) -> bool:
+    """Whether a migration failed and left the nodes unconnected: no guest may move between them."""
+    failed = [one for one in run.evidence.migrations[-1:] if one.outcome is MigrationOutcome.FAILED]
+    return bool(failed) and not roles.connected(run.context.resource)
 
 
-def _apart(trial: Trial) -> bool:
-    """Whether a migration failed and left the nodes without each other: no guest may move between them."""
-    failed = [one for one in trial.evidence.migrations[-1:] if one.outcome is MigrationOutcome.FAILED]
-    return bool(failed) and not roles.connected(trial.resource)
-
-
-def _readback(trial: Trial) -> None:
+def _read_back_around_a_migration(run: CellRun) -> None:
     """The whole device, read by the guest on one node and then on the other; nothing writes in between."""
-    guest = _guest(trial)
+    guest, disk = run.guest_disk.present_guest, run.guest_disk
     began = time.monotonic()
-    blocks = trial.resource.blocks
+    blocks = run.context.resource.blocks
     before_node = guest.node
-    before = readback.read_device(guest.agent, trial.disk_path, blocks)
-    migration = _migrate(trial, len(trial.evidence.migrations) + 1, began, None, during="readback")
+    before = readback.read_device(guest.agent, disk.path, blocks)
+    migration = _migrate(run, len(run.evidence.migrations) + 1, began, None, during="readback")
     if migration.outcome is not MigrationOutcome.COMPLETED:
         return
-    after = readback.read_device(guest.agent, trial.disk_path, blocks)
+    after = readback.read_device(guest.agent, disk.path, blocks)
     seconds = time.monotonic() - began
-    trial.note(readback=readback.compared(before, after, before_node.name, guest.node.name, seconds))
+    run.context.note(readback=readback.compared(before, after, before_node.name, guest.node.name, seconds))
 
 
-def _guest(trial: Trial) -> Guest:
-    if trial.guest is None:
-        raise InfrastructureError("the cell has no guest any more")
-    return trial.guest
-
-
-def _migrate(trial: Trial, number: int, began: float, fault: Fault | None, during: str = "work") -> Migration:
-    guest = _guest(trial)
-    target = roles.other(trial.resource, guest.node)
+def _migrate(run: CellRun, number: int, began: float, fault: Fault | None, during: str = "work") -> Migration:
+    guest, resource = run.guest_disk.present_guest, run.context.resource
+    target = roles.other(resource, guest.node)
     request = MigrationRequest(
-        number, trial.cell.migration_deadline, trial.cell.unsafe_migration,
+        number, run.cell.migration_deadline, run.cell.unsafe_migration,
         STALL_MIB if fault is Fault.STALL else 0, during,
     )  # fmt: skip
-    on_precopy = _on_precopy(trial, fault, guest.node, target)
-    migration = migrate(guest, trial.resource, target, request, began, on_precopy)
-    trial.note(migrations=(*trial.evidence.migrations, migration))
-    trial.log_event(_told(migration))
+    migration = migrate(guest, resource, target, request, began, _on_precopy(run, fault, guest.node, target))
+    run.context.note(migrations=(*run.evidence.migrations, migration))
+    run.context.log_event(_sentence(migration))
     if fault is Fault.STALL and migration.outcome is MigrationOutcome.ABORTED:
-        trial.log_fault(f"the migration had {STALL_MIB} MiB/s and could not end")
+        run.context.log_fault(f"the migration had {STALL_MIB} MiB/s and could not end")
     if fault is not None:
-        _mend(trial, fault)
+        _recover_from_fault(run, fault)
     elif migration.outcome is MigrationOutcome.COMPLETED and during == "work":
-        trial.apply_delays()
+        run.delays.apply()
     elif migration.outcome in (MigrationOutcome.ABORTED, MigrationOutcome.FAILED) and not guest.alive():
         raise LostGuestError(f"the guest was lost in migration {number}: {migration.message}")
     return migration
 
 
-def _told(migration: Migration) -> str:
+def _sentence(migration: Migration) -> str:
     figures = f", downtime {migration.downtime_ms:.0f} ms" if migration.downtime_ms is not None else ""
-    words = f": {migration.message}" if migration.message else ""
+    message = f": {migration.message}" if migration.message else ""
     return (
         f"migration {migration.number} from {migration.source} to {migration.target} {migration.outcome} "
-        f"in {migration.seconds:.1f} s{figures}{words}"
+        f"in {migration.seconds:.1f} s{figures}{message}"
     )
 
 
-# ------------------------------------------------------------------------------------------ faults on the way
+# ------------------------------------------------------------------------------------------ faults in mid-migration
 
 
-def _on_precopy(trial: Trial, fault: Fault | None, source: Node, target: Node) -> Callable[[], None] | None:
+def _on_precopy(run: CellRun, fault: Fault | None, source: Node, target: Node) -> Callable[[], None] | None:
     """What happens once the guest's memory is on its way."""
+    context, resource = run.context, run.context.resource
 
     def cut() -> None:
-        trial.register_fault_cleanup(lambda: faults.join_link(trial.resource))
-        faults.cut_link(trial.resource)
-        trial.log_fault("the replication link was cut in mid-migration")
+        run.register_fault_cleanup(lambda: faults.join_link(resource))
+        faults.cut_link(resource)
+        context.log_fault("the replication link was cut in mid-migration")
 
     def kill() -> None:
-        trial.node_dies(target)
-        trial.register_fault_cleanup(lambda: _power_back(trial, target))
-        trial.lab.kill(target)
-        trial.log_fault(f"{target.name} lost its power in mid-migration")
+        run.node_dies(target)
+        run.register_fault_cleanup(lambda: _power_back(run, target))
+        context.lab.kill(target)
+        context.log_fault(f"{target.name} lost its power in mid-migration")
 
     def restart() -> None:
-        faults.restart_libvirtd(source)
-        trial.log_fault(f"libvirtd on {source.name} was restarted in mid-migration")
+        _restart_libvirtd(source)
+        context.log_fault(f"libvirtd on {source.name} was restarted in mid-migration")
 
     steps = {Fault.LINK_CUT: cut, Fault.TARGET_KILL: kill, Fault.LIBVIRTD_RESTART: restart}
     return steps.get(fault) if fault is not None else None
 
 
-def _power_back(trial: Trial, node: Node) -> None:
-    trial.bring_back(node)
-    if trial.watch is not None:
-        trial.watch.follow(node)
+def _restart_libvirtd(node: Node) -> None:
+    """Restart libvirt's daemon on ``node`` and wait until it answers; the guest's QEMU goes on."""
+    node.runner.run(["systemctl", "restart", "libvirtd"], timeout=90)
+    # Asked there: over our own connection a call of another thread's may be under way.
+    node.runner.run(["virsh", "-c", "qemu:///system", "version"], timeout=90, ok=())
 
 
-def _mend(trial: Trial, fault: Fault) -> None:
-    """After the fault: the lab whole again, the guest alive, both replicas together, the guest's node Primary."""
-    guest = _guest(trial)
+def _power_back(run: CellRun, node: Node) -> None:
+    bring_back(run.context, run.capture, node)
+    if run.canary is not None:
+        run.canary.follow(node)
+
+
+def _recover_from_fault(run: CellRun, fault: Fault) -> None:
+    """After the fault: the lab whole again, the guest alive, both replicas connected, the guest's node Primary."""
+    context, resource, guest = run.context, run.context.resource, run.guest_disk.present_guest
     if not guest.alive():
         raise LostGuestError(f"the guest did not live through the fault '{fault}'")
-    trial.log_event(f"the guest is alive on {guest.node.name}")
+    context.log_event(f"the guest is alive on {guest.node.name}")
     # A node that could not be told to forbid two Primaries again would refuse the other's handshake.
     with contextlib.suppress(RefusedError):
-        roles.allow_two_primaries(trial.resource, False, guest.node)
-    trial.revert_faults()
-    trial.reconcile_after(roles.other(trial.resource, guest.node), "after the fault")
-    roles.set_single_primary(trial.resource, guest.node)
-    trial.apply_delays()
-
-
-def _io_error(trial: Trial, task: BackgroundTask[Work]) -> None:
-    """Both disks fail in mid-work: the guest's QEMU stops it; the disks come back, and it goes on."""
-    guest = _guest(trial)
-    task.ended(trial.cell.seconds / 3)
-    with guest.agent.held():
-        trial.register_fault_cleanup(lambda: faults.mend_disks(trial.resource))
-        faults.break_disks(trial.resource)
-        trial.log_fault("both lower devices fail from now on")
-        deadline = Deadline.after(IO_ERROR_SECONDS, "the guest's pause by an I/O error")
-        why = poll(guest.paused, deadline, every=0.2)
-        states = roles.states(trial.resource)
-        said = "; ".join(f"{name} {one.connection} {one.local_disk}" for name, one in states.items())
-        trial.log_event(f"the guest was paused: {why}; DRBD said {said}")
-        trial.revert_faults()
-        with contextlib.suppress(HarnessError):
-            roles.set_single_primary(trial.resource, guest.node)
-        guest.resume()
-        trial.log_event("the disks work again, and the guest was told to go on")
-    trial.apply_delays()
+        roles.allow_two_primaries(resource, False, guest.node)
+    run.revert_faults()
+    reconcile_after(context, run.capture, roles.other(resource, guest.node), "after the fault")
+    roles.set_single_primary(resource, guest.node)
+    run.delays.apply()

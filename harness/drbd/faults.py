@@ -1,6 +1,6 @@
-"""What goes wrong on purpose, and how it is mended: one function for each, over the nodes alone.
+"""What goes wrong on purpose, and how it is put right: one function for each, over the nodes alone.
 
-Each one that inflicts something has a counterpart that takes it back; both may be called more than once.
+Each one that injects something has a counterpart that ends it; both may be called more than once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import contextlib
 from harness.drbd import roles
 from harness.drbd.resource import Resource, both
 from harness.errors import RefusedError
-from harness.lab.node import Node
 from harness.util.deadline import Deadline
 
 
@@ -33,19 +32,12 @@ def join_link(resource: Resource) -> None:
     both(lambda node: node.runner.run(["sh", "-c", script, "sh", node.link]), resource.a, resource.b)
 
 
-def restart_libvirtd(node: Node) -> None:
-    """Restart libvirt's daemon on ``node`` and wait until it answers; the guest's QEMU goes on."""
-    node.runner.run(["systemctl", "restart", "libvirtd"], timeout=90)
-    # Asked there: over our own connection a call of another thread's may be under way.
-    node.runner.run(["virsh", "-c", "qemu:///system", "version"], timeout=90, ok=())
-
-
 def break_disks(resource: Resource) -> None:
     """Both lower devices fail every request, so that DRBD has nowhere to write to."""
     both(resource.break_disk, resource.a, resource.b)
 
 
-def mend_disks(resource: Resource) -> None:
+def restore_disks(resource: Resource) -> None:
     """Both lower devices work again, and DRBD takes them back where it let them go."""
     for node in (resource.a, resource.b):
         resource.apply_delays(0, 0, node)

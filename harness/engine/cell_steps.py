@@ -1,0 +1,198 @@
+"""One attempt at one cell: its parts, and the steps that it is made of.
+
+:mod:`harness.engine.cell_run` puts the steps in order; a user's own test takes the same steps with its own work in the
+middle (see :mod:`harness.pytest_plugin`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+
+from harness.drbd import faults, replication, roles
+from harness.drbd.resource import Resource
+from harness.engine import oracle_run
+from harness.engine.capture import LogCapture
+from harness.engine.cell_delays import CellDelays
+from harness.engine.context import CellContext, now
+from harness.engine.exposure import Exposure
+from harness.engine.guest_disk import GuestDisk
+from harness.engine.reconcile import reconcile
+from harness.errors import HarnessError
+from harness.filesystems.base import WorkloadTarget
+from harness.guest.canary import CanaryWatch
+from harness.guest.domain import Guest, observe_node
+from harness.lab.base import Lab
+from harness.lab.node import Node
+from harness.model import Cell, Crash, Evidence, Fault, Observed
+from harness.store import Attempt
+
+
+class CellRun:
+    """One attempt at one cell over a resource that is up."""
+
+    def __init__(self, lab: Lab, resource: Resource, attempt: Attempt, progress: Callable[[str], None]) -> None:
+        self.context = CellContext(lab, resource, attempt, progress)
+        self.capture = LogCapture(self.context)
+        self.guest_disk = GuestDisk(self.context, self.capture)
+        self.delays = CellDelays(self.context, self.guest_disk)
+        self.exposure = Exposure(self.context)
+        self.canary: CanaryWatch | None = None
+        self._fault_cleanups = contextlib.ExitStack()
+
+    @property
+    def cell(self) -> Cell:
+        """What is asked."""
+        return self.context.cell
+
+    @property
+    def evidence(self) -> Evidence:
+        """The facts so far."""
+        return self.context.evidence
+
+    # ------------------------------------------------------------------------------------------ the steps
+
+    def begin(self) -> None:
+        """Preconditions: healthy, nothing out of sync, replicas equal; the capture of both kernel logs starts."""
+        context, resource = self.context, self.context.resource
+        with context.phase("begin"):
+            self.capture.begin()
+            if self.cell.fault is Fault.STANDALONE:
+                faults.stand_alone(resource)
+                context.log_fault("both nodes were made StandAlone before the cell")
+            settle = context.deadline.sooner(roles.SETTLE_SECONDS, "the return to the baseline")
+            if restored := roles.restore_baseline(resource, settle):
+                context.log_event(restored)
+        with context.phase("replication"):
+            replication.apply(resource, self.cell.replication)
+        with context.phase("begin"):
+            state, counters = resource.status()
+            equal = counters.out_of_sync_kib == 0 and context.differing_blocks() == 0
+            if state.healthy and not equal:
+                resource.repair(context.differing_blocks)
+                state, counters = resource.status()
+                equal = counters.out_of_sync_kib == 0 and context.differing_blocks() == 0
+            self.exposure.count()
+            self.capture.preconditions_hold()
+            context.note(before=state, equal_before=equal)
+
+    def take_host(self) -> WorkloadTarget:
+        """The node itself is the client."""
+        with self.context.phase("attach"):
+            self._note_observed(observe_node(self.context.lab.a, self.context.resource.device))
+            return oracle_run.primary_target(self.context)
+
+    def take_guest(self, guest: Guest) -> WorkloadTarget:
+        """The guest is the client: attach the disk and read back what was really opened."""
+        with self.context.phase("attach"):
+            self.capture.follow_consoles()
+            self.guest_disk.attach(guest)
+            assert self.guest_disk.attached is not None
+            self._note_observed(guest.observe(self.guest_disk.attached, self.context.resource.device))
+            return self.guest_disk.target
+
+    def _note_observed(self, observed: Observed) -> None:
+        profile = replication.observed(self.context.resource, self.context.lab.a)
+        self.context.note(observed=replace(observed, replication=profile))
+
+    def target(self) -> WorkloadTarget:
+        """The workload's part of the device where the client has it now."""
+        return self.guest_disk.target if self.guest_disk.guest else oracle_run.primary_target(self.context)
+
+    def release(self) -> None:
+        """Delays off, disk detached, everything flushed, one Primary; counts what was exposed since the beginning."""
+        context, disk = self.context, self.guest_disk
+        with context.phase("detach"):
+            self.delays.clear()
+            disk.detach()
+            if disk.guest is not None and disk.guest.node is not context.lab.a:
+                context.resource.sync(disk.guest.node)
+                disk.destroy_guest()
+            reconcile(context, self.capture)
+            context.resource.sync()
+            if self.cell.crash is not Crash.NODE:
+                self.exposure.count()
+            context.note(exposed_blocks=self.exposure.blocks())
+
+    def conclude(self, owners: oracle_run.BlockOwners, method: str) -> None:
+        """The oracles, whose the differing blocks are, the repair and the kernel logs, after everything was written.
+
+        They are asked after a failure too, where that is possible: what a lost guest left behind is worth knowing, and
+        the next cell needs equal replicas.
+        """
+        try:
+            oracle_run.run_oracles(self.context)
+            oracle_run.classify_differences(self.context, owners, method)
+            oracle_run.repair(self.context)
+        except HarnessError as error:
+            self.context.fail(error)
+        # Where an oracle failed, the consoles and the kernel logs are what tells why.
+        try:
+            self.capture.keep_console()
+            self.capture.close()
+        except HarnessError as error:
+            self.context.fail(error)
+            self.capture.keep_kernel_logs()
+
+    def finish(self) -> Evidence:
+        """Complete the evidence and keep it."""
+        if self.canary is not None:
+            try:
+                self.keep_canary()
+            except HarnessError as error:
+                self.context.fail(error)
+            finally:
+                self.canary.close()
+        self.context.note(finished_at=now(), phases=self.context.phases)
+        self.context.attempt.save(self.evidence)
+        return self.evidence
+
+    # ------------------------------------------------------------------------------------------ after a failure
+
+    def give_up(self, error: HarnessError) -> None:
+        """The work or a step before it failed: the reason is kept, nothing of the cell stays on."""
+        self.context.fail(error)
+        self.rescue()
+
+    def abandon(self, error: BaseException) -> None:
+        """Ctrl-C or a bug of ours: the reason and the logs are kept, nothing of the cell stays on."""
+        self.context.fail(error)
+        self.capture.keep_kernel_logs()
+        self.rescue()
+
+    def rescue(self) -> None:
+        """Nothing of the cell stays on; a guest that holds the disk is ended."""
+        resource, disk = self.context.resource, self.guest_disk
+        with contextlib.suppress(HarnessError):
+            self.revert_faults()
+        for node in self.context.nodes:
+            with contextlib.suppress(HarnessError):
+                resource.apply_delays(0, 0, node)
+        if disk.guest is not None and (disk.attached is not None or disk.guest.node is not self.context.lab.a):
+            disk.destroy_guest()
+        with contextlib.suppress(HarnessError):
+            reconcile(self.context, self.capture)
+
+    # ------------------------------------------------------------------------------------------ disturbances
+
+    def register_fault_cleanup(self, undo: Callable[[], None]) -> None:
+        """A fault was injected; ``undo`` ends it at the latest when the cell is over."""
+        self._fault_cleanups.callback(undo)
+
+    def revert_faults(self) -> None:
+        """End what was injected, the newest first."""
+        self._fault_cleanups.close()
+
+    def node_dies(self, node: Node) -> None:
+        """Keep what the node and a guest on it printed, before its power is taken away."""
+        self.capture.node_dies(node)
+        guest = self.guest_disk.guest
+        if guest is not None and guest.node is node:
+            self.capture.keep_console()
+        self.capture.console_is_gone(node)
+
+    def keep_canary(self) -> None:
+        """Keep every line of the canary's that reached us."""
+        if self.canary is not None:
+            self.context.attempt.write_raw("canary.txt", self.canary.said())

@@ -1,0 +1,109 @@
+"""What every step of one attempt at one cell shares: lab, resource, evidence so far, phases, deadline."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from harness.drbd.resource import Resource
+from harness.errors import CommandError, DeadlineError, HarnessError, LostGuestError, LostNodeError, RefusedError
+from harness.guest.canary import Region
+from harness.judgement.judge import REFUSED
+from harness.lab.base import Lab
+from harness.lab.node import Node
+from harness.model import Cell, Evidence, Failure
+from harness.store import Attempt
+from harness.util.deadline import Deadline
+
+# Where a no is an answer: DRBD to the cell's replication profile, QEMU to its disk.
+_MAY_BE_REFUSED = ("replication", "attach")
+_KINDS: tuple[tuple[type[BaseException], str], ...] = (
+    (RefusedError, REFUSED),
+    (LostNodeError, "lost-node"),
+    (LostGuestError, "lost-guest"),
+    (DeadlineError, "deadline"),
+    (CommandError, "command"),
+    (KeyboardInterrupt, "interrupted"),
+    (HarnessError, "infrastructure"),
+)
+
+
+class CellContext:
+    """One attempt at one cell over a resource that is up.  Facts gather in ``evidence``."""
+
+    def __init__(self, lab: Lab, resource: Resource, attempt: Attempt, progress: Callable[[str], None]) -> None:
+        self.lab = lab
+        self.resource = resource
+        self.cell: Cell = attempt.cell
+        self.attempt = attempt
+        self.evidence = Evidence(self.cell, attempt.number, now(), lab=lab.id, device_blocks=resource.blocks)
+        self.deadline = Deadline.after(self.cell.deadline, f"the cell {self.cell.id}")
+        self._progress = progress
+        self._phases: dict[str, float] = {}
+        self._phase = "begin"
+
+    @property
+    def nodes(self) -> tuple[Node, Node]:
+        """Both nodes, ``a`` first."""
+        return self.lab.a, self.lab.b
+
+    @property
+    def region(self) -> Region:
+        """The end of the device, which is the canary's in cells that have one."""
+        return Region.at_end(self.resource.blocks)
+
+    @property
+    def phases(self) -> dict[str, float]:
+        """Seconds by phase, so far."""
+        return dict(self._phases)
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time what happens inside under ``name`` and name it in a failure.
+
+        :class:`~harness.errors.DeadlineError` when the cell's time is over already.
+        """
+        self._phase = name
+        self._progress(f"{self.cell.id}: {name}")
+        self.deadline.left()
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._phases[name] = self._phases.get(name, 0.0) + time.monotonic() - began
+
+    def note(self, **facts: object) -> None:
+        """Add facts to the evidence."""
+        self.evidence = replace(self.evidence, **facts)  # type: ignore[arg-type]
+
+    def log_event(self, what: str) -> None:
+        """Keep a sentence about what was done to the lab on purpose, or how it was put right."""
+        self._progress(f"{self.cell.id}: {what}")
+        self.note(event_log=(*self.evidence.event_log, what))
+
+    def log_fault(self, what: str) -> None:
+        """The cell's fault or crash happened; keep a sentence about it."""
+        self.note(fault_injected=True)
+        self.log_event(what)
+
+    def fail(self, error: BaseException) -> None:
+        """Record why there is no answer; the first reason stays."""
+        if self.evidence.failure is not None:
+            return
+        kind = next((name for kind, name in _KINDS if isinstance(error, kind)), "bug")
+        if kind == REFUSED and self._phase not in _MAY_BE_REFUSED:
+            # DRBD also refuses steps of ours: that is no answer about the cell.
+            kind = "command"
+        self.note(failure=Failure(kind, self._phase, str(error) or type(error).__name__))
+
+    def differing_blocks(self) -> int:
+        """How many 4 KiB blocks of the two backing devices differ now, by a comparison outside DRBD."""
+        return self.lab.compare(self.resource.blocks).differing_blocks
+
+
+def now() -> str:
+    """This moment, ISO 8601 in UTC, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

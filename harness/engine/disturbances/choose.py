@@ -1,0 +1,18 @@
+"""Which disturbance a cell asks for."""
+
+from __future__ import annotations
+
+from harness.engine.disturbances.base import Disturbance, Undisturbed
+from harness.engine.disturbances.crash import CrashDisturbance
+from harness.engine.disturbances.io_error import IoErrorDisturbance
+from harness.engine.disturbances.migrations import MigrationDisturbance
+from harness.model import Cell, Fault
+
+
+def disturbance_of(cell: Cell) -> Disturbance:
+    """What happens in ``cell``; where anything does, a canary lives in the guest."""
+    if cell.crash is not None:
+        return CrashDisturbance(cell.crash)
+    if cell.fault is Fault.IO_ERROR:
+        return IoErrorDisturbance()
+    return MigrationDisturbance() if cell.has_canary else Undisturbed()

@@ -1,0 +1,103 @@
+"""The cell's guest and the disk under test in it."""
+
+from __future__ import annotations
+
+import contextlib
+
+from harness.engine.capture import LogCapture
+from harness.engine.context import CellContext
+from harness.errors import HarnessError, InfrastructureError
+from harness.filesystems.base import WorkloadTarget
+from harness.guest.domain import AttachedDisk, Guest
+from harness.model import SECTORS_PER_BLOCK
+
+ADD_PARTITIONS = "/usr/lib/drbd-harness/divide"
+
+
+class GuestDisk:
+    """Which guest the cell has, and whether that guest has the disk; neither for a cell whose client is the node."""
+
+    def __init__(self, context: CellContext, capture: LogCapture) -> None:
+        self._context = context
+        self._capture = capture
+        self.guest: Guest | None = None
+        self.attached: AttachedDisk | None = None
+
+    def attach(self, guest: Guest) -> None:
+        """Attach the disk to ``guest``, which from now on is the cell's.
+
+        :class:`~harness.errors.RefusedError` with QEMU's or libvirt's message when they refuse the combination.
+        """
+        self.guest, self.attached = guest, None
+        self.attached = guest.attach(self._context.resource.device, self._context.cell)
+        self._add_partitions()
+
+    def rediscover(self) -> None:
+        """Find the disk in the guest again, after a reset."""
+        assert self.guest is not None
+        self.attached = self.guest.located(self._disk)
+        self._add_partitions()
+
+    def _add_partitions(self) -> None:
+        """Where there is a canary, the kernel of the guest is told of two partitions; the disk has no table of them.
+
+        A kernel lets nobody write to a device that it swaps to, but to the device's other partition.  The workload's
+        begins where the disk does, so that its blocks have the same numbers as DRBD's.
+        """
+        if not self._context.cell.has_canary:
+            return
+        assert self.guest is not None
+        region = self._context.region
+        first, rest = (blocks * SECTORS_PER_BLOCK for blocks in (region.first_block, region.blocks))
+        self.guest.agent.run([ADD_PARTITIONS, self._disk.path, str(first), str(rest)])
+
+    def detach(self) -> None:
+        """Detach the disk from the guest, if it has it."""
+        if self.guest is not None and self.attached is not None:
+            self.guest.detach(self.attached)
+            self.attached = None
+
+    def destroy_guest(self) -> None:
+        """End the guest; the session starts another one where one is needed."""
+        if self.guest is not None:
+            # What it printed is worth keeping, but it must not live on for that.
+            with contextlib.suppress(HarnessError):
+                self._capture.keep_console()
+            self.guest.destroy()
+        self.guest_is_gone()
+
+    def guest_is_gone(self) -> None:
+        """The guest is gone with what it ran on; so is its hold on the disk."""
+        self.guest, self.attached = None, None
+
+    # ------------------------------------------------------------------------------------------ where things are
+
+    @property
+    def present_guest(self) -> Guest:
+        """The guest; :class:`InfrastructureError` when the cell has none any more."""
+        if self.guest is None:
+            raise InfrastructureError("the cell has no guest any more")
+        return self.guest
+
+    @property
+    def path(self) -> str:
+        """The whole disk in the guest."""
+        return self._disk.path
+
+    @property
+    def canary_device(self) -> str:
+        """The canary's partition of the disk in the guest."""
+        return f"{self._disk.path}2"
+
+    @property
+    def target(self) -> WorkloadTarget:
+        """The workload's part of the disk in the guest."""
+        guest, context = self.present_guest, self._context
+        if not context.cell.has_canary:
+            return WorkloadTarget(guest.agent, self._disk.path, context.resource)
+        return WorkloadTarget(guest.agent, f"{self._disk.path}1", context.resource, context.region.first_block)
+
+    @property
+    def _disk(self) -> AttachedDisk:
+        assert self.attached is not None
+        return self.attached

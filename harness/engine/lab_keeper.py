@@ -1,0 +1,165 @@
+"""What cells stand on: the lab, the resource over its nodes, a warm guest; each made at its first use.
+
+After a failure of the machinery the lab is rebuilt once; when it fails again before any cell got an answer, it is given
+up with that reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from harness.drbd.resource import Resource
+from harness.engine.run_record import RunRecord
+from harness.errors import DeadlineError, HarnessError, InfrastructureError, LostNodeError
+from harness.guest.domain import Guest
+from harness.lab.base import Lab
+
+LabFactory = Callable[[], AbstractContextManager[Lab]]
+
+REBUILDS = 1
+
+
+class LabKeeper:
+    """Brings up what is asked for and takes it down again.  ``forget`` is called with each lab that goes.
+
+    ``kept`` is the folder for what the guest printed.
+    """
+
+    def __init__(
+        self, make_lab: LabFactory, record: RunRecord, kept: Path, progress: Callable[[str], None],
+        forget: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self._make_lab = make_lab
+        self._record = record
+        self._kept = kept
+        self._progress = progress
+        self._forget = forget
+        self._stack = contextlib.ExitStack()
+        self._lab: Lab | None = None
+        self._resource: Resource | None = None
+        self._guest: Guest | None = None
+        self._rebuilds = 0
+        #: Why there will be no lab any more; None while there may be one.
+        self.gave_up: str | None = None
+
+    # ------------------------------------------------------------------------------------------ what there is
+
+    @property
+    def lab(self) -> Lab:
+        """The lab, brought up at the first use; :class:`InfrastructureError` when it was given up."""
+        if self.gave_up is not None:
+            raise InfrastructureError(f"the run gave up on its lab: {self.gave_up}")
+        if self._lab is None:
+            began = time.monotonic()
+            try:
+                self._lab = self._stack.enter_context(self._make_lab())
+            except (LostNodeError, DeadlineError) as error:
+                self.rebuild(str(error))
+                if self.gave_up is not None:
+                    raise
+                return self.lab
+            except HarnessError as error:
+                # What is missing on the controller will be missing again.
+                self.gave_up = str(error)
+                raise
+            self._record.took("lab", began)
+            self._record.runs_on(self._lab.stack)
+        return self._lab
+
+    @property
+    def resource(self) -> Resource:
+        """The resource over the lab's nodes, up and healthy."""
+        if self._resource is None:
+            lab = self.lab
+            began = time.monotonic()
+            resource = Resource.for_nodes(lab.a, lab.b)
+            try:
+                resource.create(skip_initial_sync=lab.fresh)
+            except HarnessError as error:
+                self.rebuild(str(error))
+                raise
+            self._resource = resource
+            self._record.took("resource", began)
+        return self._resource
+
+    @property
+    def guest(self) -> Guest:
+        """A guest that answers: the warm one, or a new one when it does not."""
+        if self._guest is not None and not self._guest.alive():
+            if not self._guest.ended:
+                self._progress("the guest does not answer any more; starting another")
+                self._guest.destroy()
+            self._guest = None
+        if self._guest is None:
+            began = time.monotonic()
+            self._progress("starting the guest")
+            self._guest = Guest.start(self.lab, self.lab.a)
+            self._record.guest_kernel(self._guest.agent.run(["uname", "-r"]).stdout.strip())
+            self._record.took("guest", began)
+        return self._guest
+
+    def keep_guest(self, guest: Guest) -> None:
+        """The warm guest is ``guest`` now: after a crash it is another one than the cell began with."""
+        self._guest = guest
+
+    # ------------------------------------------------------------------------------------------ after a failure
+
+    def answered(self) -> None:
+        """A cell got its answer: two losses in an hour are not a lab that never works, so it may be rebuilt again."""
+        self._rebuilds = 0
+
+    def recover(self) -> None:
+        """Bring the lab back to where a cell can begin, or give it up."""
+        try:
+            for node in (self.lab.a, self.lab.b):
+                node.runner.run(["true"], timeout=20)
+            state, counters = self.resource.status()
+            if not state.healthy or counters.out_of_sync_kib:
+                self._progress("the resource is not healthy; setting it up again")
+                self._drop_guest()
+                self.resource.create(skip_initial_sync=False)
+        except HarnessError as error:
+            self.rebuild(str(error))
+
+    def rebuild(self, why: str) -> None:
+        """Take the lab down, so that its next use makes another; beyond ``REBUILDS`` it is given up."""
+        if self._rebuilds >= REBUILDS:
+            self.take_down()
+            self.gave_up = why
+            self._progress(f"giving the lab up: {why}")
+            return
+        self._rebuilds += 1
+        self._progress(f"rebuilding the lab: {why}")
+        self._record.note(f"the lab was rebuilt: {why}")
+        self.take_down()
+
+    def take_down(self) -> None:
+        """End the guest, the resource and the lab, whatever state they are in."""
+        if self._lab is not None:
+            self._progress("taking down what was brought up")
+        self._keep_guest_console()
+        with contextlib.suppress(HarnessError):
+            self._drop_guest()
+        if self._resource is not None:
+            with contextlib.suppress(HarnessError):
+                self._resource.down()
+        self._resource = None
+        self._lab = None
+        self._forget()
+        self._stack.close()
+
+    def _drop_guest(self) -> None:
+        if self._guest is not None:
+            self._guest.destroy()
+            self._guest = None
+
+    def _keep_guest_console(self) -> None:
+        if self._guest is None:
+            return
+        with contextlib.suppress(HarnessError, OSError):
+            self._kept.mkdir(exist_ok=True)
+            (self._kept / "console-guest.log").write_text(self._guest.console())

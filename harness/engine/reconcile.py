@@ -1,0 +1,77 @@
+"""Both replicas connected and UpToDate again, one Primary; what DRBD noticed until then is kept first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from harness.drbd import replication, roles
+from harness.engine.capture import LogCapture
+from harness.engine.context import CellContext
+from harness.lab.node import Node
+from harness.model import SplitBrain, State
+from harness.parse.kernel_log import split_brain
+from harness.util.deadline import Deadline
+
+
+def reconcile(context: CellContext, capture: LogCapture) -> None:
+    """Connected and UpToDate, ``a`` the only Primary.  Where they do not manage it, ``b``'s changes are discarded.
+
+    Blocks for at most ``roles.SETTLE_SECONDS``; :class:`~harness.errors.DeadlineError` when that was not enough.
+    """
+    deadline = context.deadline.sooner(roles.SETTLE_SECONDS, "the reconciliation of the replicas")
+    healthy = roles.wait_healthy_or_standalone(context.resource, deadline)
+    alarms = capture.alarms()
+    if not healthy:
+        # The alarms are DRBD's; the repair that follows is ours and belongs to no figure of them.
+        split = _resolve_split_brain(context, deadline)
+        seconds = capture.digest_to_split_brain_seconds()
+        alarms = replace(alarms, split_brain=replace(split, after_seconds=seconds))
+    # A connection that was never lost and a digest that nobody asked for are no news.
+    if alarms.algorithm or alarms.drops or alarms.detections or alarms.split_brain:
+        context.note(alarms=alarms)
+    cell = context.cell
+    if not healthy or cell.has_canary or cell.replication.two_primaries or context.evidence.migrations:
+        roles.set_single_primary(context.resource, context.lab.a)
+
+
+def reconcile_after(context: CellContext, capture: LogCapture, victim: Node, when: str) -> None:
+    """Wait until both are UpToDate again; where they do not manage it by themselves ``victim``'s changes are discarded.
+
+    Blocks for at most ``roles.SETTLE_SECONDS``, whatever is left of the cell's time.
+    """
+    deadline = Deadline.after(roles.SETTLE_SECONDS, f"the reconciliation {when}")
+    if roles.wait_healthy_or_standalone(context.resource, deadline):
+        return
+    confirmed = any(split_brain(lines) for lines in capture.kernel_logs())
+    what = "split brain" if confirmed else "a node is StandAlone"
+    context.log_event(f"{what} {when}; the changes of {victim.name} were discarded")
+    roles.reconnect_discarding(context.resource, victim, deadline)
+
+
+def bring_back(context: CellContext, capture: LogCapture, node: Node) -> None:
+    """Give a node its power back and let it rejoin the resource, as it replicated before."""
+    context.lab.revive(node)
+    capture.node_is_back(node)
+    context.resource.rejoin(node)
+    replication.reapply_volatile(context.resource, node)
+
+
+def _resolve_split_brain(context: CellContext, deadline: Deadline) -> SplitBrain:
+    """Keep what both reported and how much differs, then discard what ``b`` alone has."""
+    resource, victim = context.resource, context.lab.b
+    states = roles.states(resource)
+    for node in context.nodes:
+        # What a Secondary has is written, and it lets nobody open its device.
+        if node.name in states and states[node.name].local_role == "Primary":
+            resource.sync(node)
+    differing = context.differing_blocks()
+    context.log_event(
+        f"the replicas were not connected ({_reported(states)}); the changes of {victim.name} were discarded"
+    )
+    roles.reconnect_discarding(resource, victim, deadline)
+    return SplitBrain(None, states, differing, victim.name, True)
+
+
+def _reported(states: Mapping[str, State]) -> str:
+    return "; ".join(f"{name} {one.connection} {one.local_role}/{one.peer_role}" for name, one in states.items())

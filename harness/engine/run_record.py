@@ -1,0 +1,49 @@
+"""What is known of a run, saved whenever something about it is known better."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from harness.model import Cell, Run, Stack
+from harness.store import Store
+
+
+class RunRecord:
+    """The run's file; every method writes it whole, synced, and raises :class:`~harness.errors.StoreError`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """The planned cells."""
+        return self._store.run().cells
+
+    def took(self, what: str, began: float) -> None:
+        """``what`` went on since ``began`` (:func:`time.monotonic`); seconds add up."""
+        seconds = time.monotonic() - began
+        self._save(
+            lambda run: replace(run, lab_seconds={**run.lab_seconds, what: run.lab_seconds.get(what, 0.0) + seconds})
+        )
+
+    def runs_on(self, stack: Stack) -> None:
+        """The versions under test."""
+        self._save(lambda run: replace(run, stack=stack))
+
+    def guest_kernel(self, version: str) -> None:
+        """The kernel of the guest, which only a guest that runs can tell."""
+        self._save(lambda run: replace(run, stack=replace(run.stack, guest_kernel=version)))
+
+    def note(self, sentence: str) -> None:
+        """A sentence about the run as a whole."""
+        self._save(lambda run: replace(run, notes=(*run.notes, sentence)))
+
+    def finished(self) -> None:
+        """The run ended now."""
+        self._save(lambda run: replace(run, finished_at=datetime.now(UTC).isoformat(timespec="seconds")))
+
+    def _save(self, change: Callable[[Run], Run]) -> None:
+        self._store.save_run(change(self._store.run()))
