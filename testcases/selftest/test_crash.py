@@ -79,7 +79,7 @@ def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Cra
 # --------------------------------------------------------------------------- each crash, in its order
 
 
-def test_a_node_that_dies_is_taken_over_and_taken_back(staged: Callable[..., Crashing]) -> None:
+def test_crash_node_fails_over_and_rejoins(staged: Callable[..., Crashing]) -> None:
     stage = staged()
     found = stage.play()
     assert found.failure is None and found == stage.kept(), found.failure
@@ -104,7 +104,7 @@ def test_a_node_that_dies_is_taken_over_and_taken_back(staged: Callable[..., Cra
     assert judge(found, HELD).kind is VerdictKind.CLEAN, judge(found, HELD)
 
 
-def test_a_qemu_that_is_killed_is_replaced_on_the_same_node(staged: Callable[..., Crashing]) -> None:
+def test_crash_qemu_starts_another_guest_on_the_same_node(staged: Callable[..., Crashing]) -> None:
     stage = staged(QEMU)
 
     def strike() -> None:
@@ -127,7 +127,7 @@ def test_a_qemu_that_is_killed_is_replaced_on_the_same_node(staged: Callable[...
     assert judge(found, HELD).kind is VerdictKind.CLEAN, judge(found, HELD)
 
 
-def test_a_guest_that_is_reset_finds_its_disk_again(staged: Callable[..., Crashing]) -> None:
+def test_crash_reset_rediscovers_the_disk(staged: Callable[..., Crashing]) -> None:
     stage = staged(RESET)
     found = stage.play()
     assert found.failure is None, found.failure
@@ -139,7 +139,7 @@ def test_a_guest_that_is_reset_finds_its_disk_again(staged: Callable[..., Crashi
 
 
 @pytest.mark.parametrize("cell", [NODE, QEMU, RESET], ids=lambda cell: str(cell.crash))
-def test_what_is_found_afterwards_is_judged(
+def test_crash_recovery_findings_are_judged(
     staged: Callable[..., Crashing], monkeypatch: pytest.MonkeyPatch, cell: Cell
 ) -> None:
     stage = staged(cell)
@@ -153,13 +153,13 @@ def test_what_is_found_afterwards_is_judged(
     assert all(words in verdict.sentence for words in ("3 time(s)", "fsck ended with status 4", "1 acknowledged"))
 
 
-def test_the_widener_is_off_in_the_end_also_on_a_node_that_was_away(staged: Callable[..., Crashing]) -> None:
+def test_crash_node_delays_are_off_in_the_end(staged: Callable[..., Crashing]) -> None:
     stage = staged(replace(NODE, delays=DelayProfile(20, 5)))
     found = stage.play()
     assert found.failure is None and found.observed.link_delay_ms == 20 and stage.rests()
 
 
-def test_a_split_brain_at_the_return_costs_the_dead_node_its_own_changes(staged: Callable[..., Crashing]) -> None:
+def test_rejoin_split_brain_discards_the_failed_nodes_changes(staged: Callable[..., Crashing]) -> None:
     stage = staged()
     stage.resource.split = True
     stage.lab.b.log.text += "1,2,2000,-;drbd r0/0 drbd0: Split-Brain detected but unresolved, dropping connection!\n"
@@ -173,7 +173,7 @@ def test_a_split_brain_at_the_return_costs_the_dead_node_its_own_changes(staged:
 # --------------------------------------------------------------------------- when it does not go that way
 
 
-def test_work_that_was_over_before_the_crash_is_no_answer(staged: Callable[..., Crashing]) -> None:
+def test_crash_work_over_before_is_no_answer(staged: Callable[..., Crashing]) -> None:
     stage = staged(replace(NODE, seconds=1))
     stage.workload.ends, stage.workload.ended_by = None, None
     found = stage.play()
@@ -182,16 +182,14 @@ def test_work_that_was_over_before_the_crash_is_no_answer(staged: Callable[..., 
     assert judge(found, HELD).kind is VerdictKind.INCONCLUSIVE and stage.rests()
 
 
-def test_work_that_failed_before_the_crash_says_why(staged: Callable[..., Crashing]) -> None:
+def test_crash_work_failed_before_says_why(staged: Callable[..., Crashing]) -> None:
     stage = staged(replace(NODE, seconds=1))
     stage.workload.ends, stage.workload.ended_by = None, DeadlineError("fio did not end")
     found = stage.play()
     assert found.failure and found.failure.message == "fio did not end" and "kill nodea" not in stage.steps
 
 
-def test_work_that_does_not_notice_is_left_behind(
-    staged: Callable[..., Crashing], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_crash_work_unaware_is_left_behind(staged: Callable[..., Crashing], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crash, "NOTICE_SECONDS", 0.02)
     stage = staged(QEMU)
     stage.lab.story.when.clear()
@@ -201,7 +199,7 @@ def test_work_that_does_not_notice_is_left_behind(
     assert "the workload did not notice the crash; it is left behind" in found.event_log
 
 
-def test_a_peer_that_does_not_notice_is_a_deadline_and_nobody_is_promoted(staged: Callable[..., Crashing]) -> None:
+def test_fail_over_peer_unaware_is_a_deadline_without_promotion(staged: Callable[..., Crashing]) -> None:
     stage = staged()
     stage.lab.story.broken["wait on nodeb: the loss of the peer"] = DeadlineError("the loss did not happen")
     found = stage.play()
@@ -217,7 +215,7 @@ def taken_back(stage: Crashing) -> bool:
 
 @pytest.mark.parametrize("step", ["attach on nodeb", "recover /dev/vdb1", "canary received on /dev/vdb2"])
 @pytest.mark.parametrize("error", [LostGuestError("gone"), DeadlineError("late"), KeyboardInterrupt()], ids=repr)
-def test_the_dead_node_is_taken_back_whatever_is_found(
+def test_fail_over_any_error_still_rejoins_the_failed_node(
     staged: Callable[..., Crashing], step: str, error: BaseException
 ) -> None:
     stage = staged()
@@ -233,14 +231,14 @@ def test_the_dead_node_is_taken_back_whatever_is_found(
     assert taken_back(stage) and not any(guest.living for guest in stage.started)
 
 
-def test_the_canary_is_heard_even_where_the_data_is_beyond_help(staged: Callable[..., Crashing]) -> None:
+def test_check_guest_data_failing_still_collects_the_canary(staged: Callable[..., Crashing]) -> None:
     stage = staged()
     stage.lab.story.broken["recover /dev/vdb1"] = DeadlineError("mount did not end")
     found = stage.play()
     assert found.canary is not None and found.failure and found.failure.message == "mount did not end"
 
 
-def test_the_dead_node_is_taken_back_when_the_guest_on_nodeb_dies(staged: Callable[..., Crashing]) -> None:
+def test_fail_over_guest_dies_still_rejoins_the_failed_node(staged: Callable[..., Crashing]) -> None:
     stage = staged()
     stage.lab.story.broken |= {
         "recover /dev/vdb1": LostGuestError("panic"), "detach": LostGuestError("the disk was not detached")
@@ -249,7 +247,7 @@ def test_the_dead_node_is_taken_back_when_the_guest_on_nodeb_dies(staged: Callab
     assert taken_back(stage)
 
 
-def test_the_dead_node_is_taken_back_when_no_guest_starts_on_nodeb(staged: Callable[..., Crashing]) -> None:
+def test_fail_over_no_guest_starts_still_rejoins_the_failed_node(staged: Callable[..., Crashing]) -> None:
     stage = staged()
     stage.refuses_to_start = LostGuestError("libvirt on nodeb did not start the guest")
     found = stage.play()
@@ -258,21 +256,21 @@ def test_the_dead_node_is_taken_back_when_no_guest_starts_on_nodeb(staged: Calla
 
 
 @pytest.mark.parametrize("step", ["drbdadm nodeb primary", "wait on nodeb: the loss of the peer"])
-def test_the_dead_node_is_taken_back_when_nobody_takes_over(staged: Callable[..., Crashing], step: str) -> None:
+def test_fail_over_no_promotion_still_rejoins_the_failed_node(staged: Callable[..., Crashing], step: str) -> None:
     stage = staged()
     stage.lab.story.broken[step] = DeadlineError("late")
     stage.play()
     assert "revive nodea" in stage.steps
 
 
-def test_a_failover_that_drbd_refuses_is_no_answer(staged: Callable[..., Crashing]) -> None:
+def test_fail_over_refused_is_no_answer(staged: Callable[..., Crashing]) -> None:
     stage = staged()
     words = "State change failed: (-2) Need access to UpToDate data"
     stage.lab.story.broken["drbdadm nodeb primary"] = RefusedError("DRBD on nodeb", words)
     assert judge(stage.play(), HELD).kind is not VerdictKind.REFUSED
 
 
-def test_a_node_that_does_not_come_back_is_lost_with_what_was_seen(staged: Callable[..., Crashing]) -> None:
+def test_rejoin_node_lost_keeps_what_was_seen(staged: Callable[..., Crashing]) -> None:
     stage = staged()
     stage.lab.story.broken["revive nodea"] = LostNodeError("nodea gave its boot up")
     found = stage.play()
@@ -282,7 +280,7 @@ def test_a_node_that_does_not_come_back_is_lost_with_what_was_seen(staged: Calla
 
 
 @pytest.mark.parametrize("cell", [NODE, QEMU], ids=lambda cell: str(cell.crash))
-def test_a_guest_that_does_not_start_again_is_no_answer(staged: Callable[..., Crashing], cell: Cell) -> None:
+def test_crash_qemu_no_new_guest_is_no_answer(staged: Callable[..., Crashing], cell: Cell) -> None:
     stage = staged(cell)
     stage.refuses_to_start = LostGuestError("libvirt did not start the guest")
     found = stage.play()
@@ -302,7 +300,7 @@ def before_the_crash(stage: Crashing, words: str) -> None:
     stage.lab.story.when["canary on /dev/vdb2"] = progress
 
 
-def test_what_the_guest_said_before_the_crash_is_kept(staged: Callable[..., Crashing]) -> None:
+def test_capture_console_before_the_crash_is_kept(staged: Callable[..., Crashing]) -> None:
     stage = staged()
     before_the_crash(stage, "the guest's words before the crash\n")
     stage.play()
@@ -313,14 +311,14 @@ def test_what_the_guest_said_before_the_crash_is_kept(staged: Callable[..., Cras
     assert said.count("the guest's words before the crash") == 1
 
 
-def test_trouble_on_the_console_before_the_crash_counts(staged: Callable[..., Crashing]) -> None:
+def test_capture_console_errors_before_the_crash_count(staged: Callable[..., Crashing]) -> None:
     stage = staged()
     before_the_crash(stage, "EXT4-fs error (device vdb1): bad\n")
     found = stage.play()
     assert found.console_errors == ("EXT4-fs error (device vdb1): bad",)
 
 
-def test_what_a_dead_node_held_of_the_console_is_no_later_guests(staged: Callable[..., Crashing]) -> None:
+def test_capture_console_of_the_failed_node_is_no_later_guests(staged: Callable[..., Crashing]) -> None:
     stage = staged()
     before_the_crash(stage, "half a li")
 
@@ -332,7 +330,7 @@ def test_what_a_dead_node_held_of_the_console_is_no_later_guests(staged: Callabl
     assert "written while it was down" not in stage.raw("guest-console.txt")
 
 
-def test_a_crash_has_struck_and_what_was_resynced_is_counted(staged: Callable[..., Crashing]) -> None:
+def test_crash_node_notes_injection_and_resync(staged: Callable[..., Crashing]) -> None:
     stage = staged()
     resynced = "6,2,2000,-;drbd r0/0 drbd0: Began resync as SyncTarget (will sync 48 KB [12 bits set]).\n"
     stage.lab.story.when["rejoin nodea"] = lambda: setattr(stage.lab.a.log, "text", resynced)
@@ -340,7 +338,7 @@ def test_a_crash_has_struck_and_what_was_resynced_is_counted(staged: Callable[..
     assert found.fault_injected and found.crash_recovery and found.crash_recovery.resynced_kib == 48
 
 
-def test_what_the_digest_noticed_before_the_power_cut_and_after_it_is_counted(
+def test_alarms_before_and_after_the_power_cut_count(
     staged: Callable[..., Crashing],
 ) -> None:
     stage = staged(replace(NODE, replication=ReplicationProfile(integrity="crc32c")))
@@ -360,13 +358,13 @@ def test_what_the_digest_noticed_before_the_power_cut_and_after_it_is_counted(
     assert stage.raw("kmsg-nodea-before-power-cut.txt").count(DIGEST) == 2
 
 
-def test_only_what_was_sent_before_a_power_cut_was_exposed(staged: Callable[..., Crashing]) -> None:
+def test_exposure_power_cut_counts_only_before_it(staged: Callable[..., Crashing]) -> None:
     stage = staged()
     stage.lab.story.when["rejoin nodea"] = lambda: setattr(stage.resource, "sent_kib", 40_000)
     assert stage.play().exposed_blocks == 100, "400 KiB of work"
 
 
-def test_trouble_in_the_kernel_log_before_the_crash_counts(staged: Callable[..., Crashing]) -> None:
+def test_capture_kernel_errors_before_the_crash_count(staged: Callable[..., Crashing]) -> None:
     stage = staged()
     stage.lab.a.log.text = "4,1,1000,-;BUG: soft lockup - CPU#0\n"
     stage.lab.story.when["revive nodea"] = lambda: setattr(stage.lab.a.log, "text", "6,1,1000,-;booted\n")

@@ -141,14 +141,14 @@ def verdict(result: Result) -> VerdictKind:
 # --------------------------------------------------------------------------- brought up once, when needed
 
 
-def test_nothing_is_brought_up_before_it_is_needed(stage: Stage) -> None:
+def test_session_unused_brings_nothing_up(stage: Stage) -> None:
     with stage.session:
         pass
     assert stage.labs == [] and stage.said == []
     assert stage.store.run().finished_at
 
 
-def test_one_lab_one_resource_one_guest_for_all_cells_and_all_are_taken_down(stage: Stage) -> None:
+def test_session_many_cells_share_lab_resource_and_guest(stage: Stage) -> None:
     with stage.session as session:
         assert [verdict(session.play(cell)) for cell in (SWAP, OTHER)] == [VerdictKind.CLEAN] * 2
         assert stage.closed == []
@@ -157,14 +157,14 @@ def test_one_lab_one_resource_one_guest_for_all_cells_and_all_are_taken_down(sta
     assert stage.closed == ["lab1"] and not stage.guests[0].living and "down" in stage.labs[0].story.steps
 
 
-def test_a_lab_that_was_used_before_is_synced(stage: Stage) -> None:
+def test_resource_lab_not_fresh_does_the_initial_sync(stage: Stage) -> None:
     with stage.session as session:
         cast(Any, session.lab).fresh = False
         assert session.resource is not None
     assert stage.resources[0].ups == [False]
 
 
-def test_the_run_knows_its_versions_and_what_the_lab_cost(stage: Stage) -> None:
+def test_run_record_lab_up_has_versions_and_seconds(stage: Stage) -> None:
     with stage.session as session:
         session.play(SWAP)
     run = stage.store.run()
@@ -172,7 +172,7 @@ def test_the_run_knows_its_versions_and_what_the_lab_cost(stage: Stage) -> None:
     assert set(run.lab_seconds) == {"lab", "resource", "guest"} and run.finished_at
 
 
-def test_everything_is_taken_down_after_ctrl_c_too(stage: Stage) -> None:
+def test_session_ctrl_c_takes_everything_down(stage: Stage) -> None:
     with pytest.raises(KeyboardInterrupt), stage.session as session:
         session.play(SWAP)
         raise KeyboardInterrupt
@@ -183,14 +183,14 @@ def test_everything_is_taken_down_after_ctrl_c_too(stage: Stage) -> None:
 # --------------------------------------------------------------------------- controls
 
 
-def test_the_controls_go_first_and_once(stage: Stage) -> None:
+def test_controls_first_cell_are_played_once_before_it(stage: Stage) -> None:
     with stage.session as session:
         session.play(SWAP)
         session.play(OTHER)
     assert stage.played == [*CONTROLS, SWAP.id, OTHER.id]
 
 
-def test_controls_that_are_cells_of_the_run_are_not_played_again(stage: Stage) -> None:
+def test_controls_cells_of_the_run_are_not_played_again(stage: Stage) -> None:
     with stage.session as session:
         results = [session.play(cell) for cell in with_controls((SWAP, OTHER))]
     assert stage.played == [*CONTROLS, SWAP.id, OTHER.id]
@@ -198,7 +198,7 @@ def test_controls_that_are_cells_of_the_run_are_not_played_again(stage: Stage) -
                                                  ("DIVERGED", "CLEAN", "DIVERGED", "CLEAN", "CLEAN")]  # fmt: skip
 
 
-def test_a_control_that_went_before_is_answered_from_what_was_kept(stage: Stage) -> None:
+def test_control_played_already_is_answered_from_the_store(stage: Stage) -> None:
     planted = next(cell for cell in with_controls(()) if cell.control is Control.PLANTED)
     with stage.session as session:
         session.play(SWAP)
@@ -208,7 +208,7 @@ def test_a_control_that_went_before_is_answered_from_what_was_kept(stage: Stage)
 
 
 @pytest.mark.parametrize("control", Control)
-def test_a_control_that_did_not_hold_leaves_no_cell_clean(stage: Stage, control: Control) -> None:
+def test_control_failed_leaves_no_cell_clean(stage: Stage, control: Control) -> None:
     wrong = oracles({7}, {7}) if control is Control.IDLE else {"planted": (), **oracles(set(), set())}
     stage.finds = lambda cell, turn: wrong if cell.control is control else {}
     with stage.session as session:
@@ -219,7 +219,7 @@ def test_a_control_that_did_not_hold_leaves_no_cell_clean(stage: Stage, control:
     assert stored[SWAP.id] == result.verdict, "and judged again it is the same"
 
 
-def test_what_is_said_and_kept_of_a_cell(stage: Stage) -> None:
+def test_judged_cell_verdict_is_kept_and_reported(stage: Stage) -> None:
     with stage.session as session:
         result = session.play(SWAP)
     assert stage.store.verdict(SWAP.id) == result.verdict and stage.store.evidence(SWAP.id) == result.evidence
@@ -229,7 +229,7 @@ def test_what_is_said_and_kept_of_a_cell(stage: Stage) -> None:
 # --------------------------------------------------------------------------- after a failure
 
 
-def test_a_failure_on_a_lab_that_is_well_costs_nothing_else(stage: Stage) -> None:
+def test_recover_healthy_lab_keeps_it(stage: Stage) -> None:
     stage.finds = lambda cell, turn: failing("deadline") if cell == SWAP else {}
     with stage.session as session:
         assert verdict(session.play(SWAP)) is VerdictKind.INCONCLUSIVE
@@ -237,7 +237,7 @@ def test_a_failure_on_a_lab_that_is_well_costs_nothing_else(stage: Stage) -> Non
     assert len(stage.labs) == 1 and stage.resources[0].ups == [True]
 
 
-def test_a_resource_that_is_ill_after_a_failure_is_set_up_again(stage: Stage) -> None:
+def test_recover_unhealthy_resource_sets_it_up_again(stage: Stage) -> None:
     def ill(cell: Cell, turn: int) -> dict[str, Any]:
         if cell != SWAP:
             return {}
@@ -253,7 +253,7 @@ def test_a_resource_that_is_ill_after_a_failure_is_set_up_again(stage: Stage) ->
     assert (len(stage.labs), len(stage.guests)) == (1, 2)
 
 
-def test_replicas_that_a_repair_left_different_are_set_up_again(stage: Stage) -> None:
+def test_recover_failed_repair_sets_the_resource_up_again(stage: Stage) -> None:
     def stuck(cell: Cell, turn: int) -> dict[str, Any]:
         if cell != SWAP:
             return {}
@@ -278,7 +278,7 @@ def dies(stage: Stage, *which: Cell) -> None:
     stage.finds = find
 
 
-def test_a_lost_node_means_another_lab_whose_controls_go_first_again(stage: Stage) -> None:
+def test_rebuild_lost_node_plays_controls_on_the_new_lab(stage: Stage) -> None:
     def once(cell: Cell, turn: int) -> dict[str, Any]:
         if cell != SWAP or turn > 1:
             return {}
@@ -295,7 +295,7 @@ def test_a_lost_node_means_another_lab_whose_controls_go_first_again(stage: Stag
     assert len(stage.store.every_attempt()) == 9, "both attempts are kept"
 
 
-def test_a_lab_that_is_lost_again_is_given_up_and_the_rest_is_answered(stage: Stage) -> None:
+def test_rebuild_lost_again_gives_up_and_answers_the_rest(stage: Stage) -> None:
     dies(stage, SWAP)
     with stage.session as session:
         assert verdict(session.play(SWAP)) is VerdictKind.INCONCLUSIVE
@@ -308,7 +308,7 @@ def test_a_lab_that_is_lost_again_is_given_up_and_the_rest_is_answered(stage: St
     assert any(said.startswith("giving the lab up") for said in stage.said)
 
 
-def test_a_lab_that_gave_an_answer_in_between_is_rebuilt_again(stage: Stage) -> None:
+def test_rebuild_answer_in_between_allows_another(stage: Stage) -> None:
     def now_and_then(cell: Cell, turn: int) -> dict[str, Any]:
         if cell.control is not None or turn > 1:
             return {}
@@ -322,7 +322,7 @@ def test_a_lab_that_gave_an_answer_in_between_is_rebuilt_again(stage: Stage) -> 
     assert len(stage.labs) == 3 and len(stage.store.run().notes) == 2
 
 
-def test_a_lab_lost_during_its_controls_is_rebuilt_and_all_controls_go_again(stage: Stage) -> None:
+def test_rebuild_lost_in_controls_plays_all_controls_again(stage: Stage) -> None:
     def once(cell: Cell, turn: int) -> dict[str, Any]:
         if cell.control is not Control.IDLE or turn > 1:
             return {}
@@ -337,7 +337,7 @@ def test_a_lab_lost_during_its_controls_is_rebuilt_and_all_controls_go_again(sta
     assert sorted(second) == sorted([*CONTROLS, SWAP.id]), "what another lab proved does not count"
 
 
-def test_a_lab_that_never_comes_up_is_not_tried_for_every_cell(stage: Stage) -> None:
+def test_lab_never_up_is_not_tried_for_every_cell(stage: Stage) -> None:
     tries: list[int] = []
 
     def refuse() -> None:
@@ -352,7 +352,7 @@ def test_a_lab_that_never_comes_up_is_not_tried_for_every_cell(stage: Stage) -> 
     assert len(tries) == 1
 
 
-def test_a_resource_that_never_comes_up_costs_one_rebuild_and_not_its_patience_for_every_cell(stage: Stage) -> None:
+def test_resource_never_up_costs_one_rebuild(stage: Stage) -> None:
     tries: list[int] = []
 
     def refuse() -> None:
@@ -367,7 +367,7 @@ def test_a_resource_that_never_comes_up_costs_one_rebuild_and_not_its_patience_f
     assert len(tries) <= 1 + lab_keeper.REBUILDS, "once the lab was rebuilt and failed again the run stops"
 
 
-def test_a_resource_that_comes_up_at_the_second_try_has_its_controls(stage: Stage) -> None:
+def test_resource_up_at_second_try_has_its_controls(stage: Stage) -> None:
     tries: list[int] = []
 
     def refuse_once() -> None:
@@ -382,7 +382,7 @@ def test_a_resource_that_comes_up_at_the_second_try_has_its_controls(stage: Stag
 
 
 @pytest.mark.parametrize("error", [LostNodeError, DeadlineError])
-def test_a_node_that_is_lost_while_it_boots_is_tried_once_more(stage: Stage, error: type[HarnessError]) -> None:
+def test_lab_node_lost_at_boot_is_tried_once_more(stage: Stage, error: type[HarnessError]) -> None:
     tries: list[int] = []
 
     def refuse_once() -> None:
@@ -397,7 +397,7 @@ def test_a_node_that_is_lost_while_it_boots_is_tried_once_more(stage: Stage, err
     assert "the lab was rebuilt: node a ended while it was booting" in stage.store.run().notes
 
 
-def test_a_node_that_never_boots_ends_the_run(stage: Stage) -> None:
+def test_lab_node_never_boots_ends_the_run(stage: Stage) -> None:
     tries: list[int] = []
 
     def refuse() -> None:
@@ -435,7 +435,7 @@ CRASHED, FAULTY = replace(SWAP, crash=Crash.NODE), replace(MOVED, fault=Fault.TA
     ],
     ids=lambda value: value.id if isinstance(value, Cell) else str(value),
 )
-def test_what_was_lost_by_itself_is_played_once_more_and_what_may_be_the_answer_is_not(
+def test_play_lost_cell_is_repeated_only_where_the_loss_is_no_answer(
     stage: Stage, cell: Cell, kind: str, again: bool
 ) -> None:
     stage.store.save_run(replace(stage.store.run(), cells=(cell,)))
@@ -448,7 +448,7 @@ def test_what_was_lost_by_itself_is_played_once_more_and_what_may_be_the_answer_
     assert failed is not again
 
 
-def test_a_cell_that_is_lost_twice_is_answered(stage: Stage) -> None:
+def test_play_lost_twice_is_answered(stage: Stage) -> None:
     stage.finds = lambda cell, turn: failing("lost-guest") if cell == SWAP else {}
     with stage.session as session:
         assert verdict(session.play(SWAP)) is VerdictKind.INCONCLUSIVE
@@ -456,7 +456,7 @@ def test_a_cell_that_is_lost_twice_is_answered(stage: Stage) -> None:
     assert stage.played.count(SWAP.id) == 2 and len(stage.labs) == 1
 
 
-def test_what_cannot_be_kept_is_not_played_again(stage: Stage) -> None:
+def test_play_store_error_is_not_repeated(stage: Stage) -> None:
     def full(cell: Cell, turn: int) -> dict[str, Any]:
         if cell == SWAP:
             raise StoreError("evidence.json cannot be written: No space left on device")
@@ -468,7 +468,7 @@ def test_what_cannot_be_kept_is_not_played_again(stage: Stage) -> None:
     assert stage.played.count(SWAP.id) == 1
 
 
-def test_why_a_cell_is_played_again_is_said(stage: Stage) -> None:
+def test_play_repeated_cell_says_why(stage: Stage) -> None:
     def once(cell: Cell, turn: int) -> dict[str, Any]:
         if cell == SWAP and turn == 1:
             raise DeadlineError("the guest did not start within 60 s")
@@ -483,7 +483,7 @@ def test_why_a_cell_is_played_again_is_said(stage: Stage) -> None:
 # --------------------------------------------------------------------------- the guest
 
 
-def test_a_guest_that_does_not_answer_is_replaced(stage: Stage) -> None:
+def test_guest_silent_is_replaced(stage: Stage) -> None:
     with stage.session as session:
         first = session.guest
         assert session.guest is first
@@ -494,7 +494,7 @@ def test_a_guest_that_does_not_answer_is_replaced(stage: Stage) -> None:
     assert "the guest does not answer any more; starting another" in stage.said
 
 
-def test_a_guest_that_a_cell_ended_is_not_said_to_be_silent(stage: Stage) -> None:
+def test_guest_ended_by_a_cell_is_replaced_without_a_warning(stage: Stage) -> None:
     with stage.session as session:
         first = session.guest
         first.destroy()
@@ -502,9 +502,7 @@ def test_a_guest_that_a_cell_ended_is_not_said_to_be_silent(stage: Stage) -> Non
     assert not any("does not answer" in said for said in stage.said)
 
 
-def test_a_guest_that_cannot_be_started_again_is_tried_again_for_the_next_cell(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_guest_start_refused_is_tried_again_for_the_next_cell(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(lab: Any, node: Any) -> FakeGuest:
         raise LostNodeError("no libvirt on nodea")
 

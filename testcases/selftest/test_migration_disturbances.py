@@ -79,7 +79,7 @@ def rests(stage: Stage) -> bool:
 # --------------------------------------------------------------------------- a guest that moves
 
 
-def test_the_steps_of_a_journey_in_their_order(staged: Callable[..., Stage]) -> None:
+def test_migrations_two_steps_are_in_order(staged: Callable[..., Stage]) -> None:
     stage = staged()
     found = stage.play()
     assert found.failure is None and found == stage.kept()
@@ -109,20 +109,20 @@ def test_the_steps_of_a_journey_in_their_order(staged: Callable[..., Stage]) -> 
     assert rests(stage) and judge(found, HELD).kind is VerdictKind.CLEAN, judge(found, HELD)
 
 
-def test_a_guest_that_ends_on_nodeb_is_ended_and_one_on_nodea_lives_on(staged: Callable[..., Stage]) -> None:
+def test_release_guest_on_nodeb_is_ended(staged: Callable[..., Stage]) -> None:
     stage = staged()
     stage.play()
     assert not stage.guest.living and not stage.guest.attached
 
 
-def test_a_guest_that_is_home_again_lives_on(staged: Callable[..., Stage]) -> None:
+def test_release_guest_on_nodea_lives_on(staged: Callable[..., Stage]) -> None:
     stage = staged(replace(MOVED, migrations=1))
     stage.play()
     assert stage.guest.living and not stage.guest.attached and "destroy" not in stage.steps
     assert stage.guest.node is stage.lab.a and rests(stage)
 
 
-def test_the_work_goes_on_meanwhile_and_its_result_is_kept(staged: Callable[..., Stage]) -> None:
+def test_migrations_work_goes_on_and_its_result_is_kept(staged: Callable[..., Stage]) -> None:
     stage = staged()
     stage.workload.ends = threading.Event()
     moves: list[int] = []
@@ -139,7 +139,7 @@ def test_the_work_goes_on_meanwhile_and_its_result_is_kept(staged: Callable[...,
     assert in_order(stage.steps, "work 1", "moved to nodea", "quiesce")
 
 
-def test_an_error_of_the_work_is_the_cells(staged: Callable[..., Stage]) -> None:
+def test_migrations_work_error_is_the_cells(staged: Callable[..., Stage]) -> None:
     stage = staged()
     stage.workload.ended_by = DeadlineError("fio did not end")
     found = stage.play()
@@ -147,7 +147,7 @@ def test_an_error_of_the_work_is_the_cells(staged: Callable[..., Stage]) -> None
     assert len(found.migrations) == 2 and rests(stage) and not stage.guest.attached
 
 
-def test_the_widener_is_on_where_the_guest_is_and_off_in_the_end(staged: Callable[..., Stage]) -> None:
+def test_delays_follow_the_guest_and_end_with_the_cell(staged: Callable[..., Stage]) -> None:
     stage = staged(replace(MOVED, migrations=1, delays=DelayProfile(20, 0)))
     on: list[dict[str, tuple[int, int]]] = []
     stage.lab.story.when["quiesce"] = lambda: on.append(dict(stage.resource.delayed))
@@ -156,7 +156,7 @@ def test_the_widener_is_on_where_the_guest_is_and_off_in_the_end(staged: Callabl
     assert found.observed.link_delay_ms == 20 and rests(stage)
 
 
-def test_a_cell_that_nothing_happens_in_has_no_canary(staged: Callable[..., Stage]) -> None:
+def test_undisturbed_cell_has_no_canary(staged: Callable[..., Stage]) -> None:
     stage = staged(replace(MOVED, migrations=0))
     found = stage.play()
     assert found.failure is None and found.canary is None and found.readback is None
@@ -167,7 +167,7 @@ def test_a_cell_that_nothing_happens_in_has_no_canary(staged: Callable[..., Stag
 # --------------------------------------------------------------------------- a guest that does not move
 
 
-def test_a_split_brain_as_both_became_primary_ends_the_journey(staged: Callable[..., Stage]) -> None:
+def test_migrations_split_brain_at_promotion_ends_them(staged: Callable[..., Stage]) -> None:
     stage = staged()
 
     def lose_each_other() -> None:
@@ -185,7 +185,7 @@ def test_a_split_brain_as_both_became_primary_ends_the_journey(staged: Callable[
     assert judge(found, HELD).kind is VerdictKind.DIVERGED and rests(stage)
 
 
-def test_a_refused_migration_is_not_tried_again_and_the_cell_goes_on(staged: Callable[..., Stage]) -> None:
+def test_migrations_refused_is_not_repeated(staged: Callable[..., Stage]) -> None:
     stage = staged()
     words = "Unsafe migration: Migration may lead to data corruption"
     stage.guest.domain.error = LibvirtSaid(words, libvirt.VIR_ERR_MIGRATE_UNSAFE)
@@ -197,7 +197,7 @@ def test_a_refused_migration_is_not_tried_again_and_the_cell_goes_on(staged: Cal
     assert verdict.kind is VerdictKind.REFUSED and "Unsafe migration" in verdict.sentence
 
 
-def test_drbds_refusal_is_one_too(staged: Callable[..., Stage]) -> None:
+def test_migrations_refused_by_drbd_is_refused(staged: Callable[..., Stage]) -> None:
     stage = staged()
     stage.resource.refuses["nodea net-options --allow-two-primaries=yes --ping-timeout=50"] = [
         "two primaries need protocol C"
@@ -206,7 +206,7 @@ def test_drbds_refusal_is_one_too(staged: Callable[..., Stage]) -> None:
     assert outcomes(found) == [("nodea", "nodeb", "refused", "work")] and rests(stage)
 
 
-def test_a_migration_that_breaks_is_evidence_and_the_next_one_is_tried(staged: Callable[..., Stage]) -> None:
+def test_migrations_failed_one_is_kept_and_the_next_tried(staged: Callable[..., Stage]) -> None:
     stage = staged()
     domain = stage.guest.domain
     domain.error = LibvirtSaid("Lost connection to destination host")
@@ -217,7 +217,7 @@ def test_a_migration_that_breaks_is_evidence_and_the_next_one_is_tried(staged: C
     assert judge(found, HELD).kind is VerdictKind.INCONCLUSIVE
 
 
-def test_a_guest_that_is_lost_in_a_migration_is_lost(staged: Callable[..., Stage]) -> None:
+def test_migrations_guest_lost_is_lost(staged: Callable[..., Stage]) -> None:
     stage = staged()
     stage.guest.domain.error = LibvirtSaid("qemu unexpectedly closed the monitor")
     stage.lab.story.when["migrate nodea to nodeb"] = lambda: setattr(stage.guest, "living", False)
@@ -228,7 +228,7 @@ def test_a_guest_that_is_lost_in_a_migration_is_lost(staged: Callable[..., Stage
     assert rests(stage) and found.comparison is not None
 
 
-def test_a_refusal_while_the_roles_are_mended_is_no_answer(staged: Callable[..., Stage]) -> None:
+def test_migrations_refusal_of_roles_is_no_answer(staged: Callable[..., Stage]) -> None:
     stage = staged()
     words = "State change failed: (-2) Need access to UpToDate data"
     stage.lab.story.when["detach"] = lambda: stage.resource.refuses.update({"nodea primary": [words] * 9})
@@ -271,7 +271,7 @@ def cuttable(stage: Stage) -> None:
     stage.lab.story.when["link of nodeb joined"] = lambda: setattr(stage.resource, "links", well)
 
 
-def test_a_link_that_is_cut_is_joined_again_before_anything_else(staged: Callable[..., Stage]) -> None:
+def test_fault_link_cut_is_reverted_first(staged: Callable[..., Stage]) -> None:
     stage = staged(faulty(Fault.LINK_CUT))
     cuttable(stage)
     under_way(stage, "link of nodeb cut")
@@ -287,7 +287,7 @@ def test_a_link_that_is_cut_is_joined_again_before_anything_else(staged: Callabl
     assert rests(stage) and judge(found, HELD).kind is VerdictKind.CLEAN, judge(found, HELD)
 
 
-def test_a_refusal_midway_is_no_answer(staged: Callable[..., Stage]) -> None:
+def test_fault_refusal_on_precopy_is_no_answer(staged: Callable[..., Stage]) -> None:
     stage = staged(faulty(Fault.LINK_CUT))
     cuttable(stage)
     under_way(stage, "abort")
@@ -298,7 +298,7 @@ def test_a_refusal_midway_is_no_answer(staged: Callable[..., Stage]) -> None:
     assert judge(found, HELD).kind is VerdictKind.INCONCLUSIVE
 
 
-def test_a_target_that_lost_its_power_gets_it_back_and_joins(staged: Callable[..., Stage]) -> None:
+def test_fault_target_kill_brings_the_target_back(staged: Callable[..., Stage]) -> None:
     stage = staged(faulty(Fault.TARGET_KILL))
     under_way(stage, "kill nodeb")
     found = stage.play()
@@ -321,7 +321,7 @@ def test_a_target_that_lost_its_power_gets_it_back_and_joins(staged: Callable[..
     assert rests(stage) and judge(found, HELD).kind is VerdictKind.CLEAN, judge(found, HELD)
 
 
-def test_a_libvirtd_that_was_restarted_finds_its_guest_again(staged: Callable[..., Stage]) -> None:
+def test_fault_libvirtd_restart_finds_the_guest_again(staged: Callable[..., Stage]) -> None:
     stage = staged(faulty(Fault.LIBVIRTD_RESTART))
     under_way(stage, "libvirtd restarted on nodea", "Cannot recv data: Connection reset by peer")
     found = stage.play()
@@ -332,7 +332,7 @@ def test_a_libvirtd_that_was_restarted_finds_its_guest_again(staged: Callable[..
     assert rests(stage)
 
 
-def test_a_migration_that_cannot_end_is_given_up(staged: Callable[..., Stage]) -> None:
+def test_fault_stall_migration_is_aborted(staged: Callable[..., Stage]) -> None:
     stage = staged(replace(faulty(Fault.STALL), migration_deadline=0, migrations=1))
     under_way(stage, "never", None)
     found = stage.play()
@@ -348,7 +348,7 @@ def test_a_migration_that_cannot_end_is_given_up(staged: Callable[..., Stage]) -
 
 
 @pytest.mark.parametrize("fault", [Fault.LINK_CUT, Fault.TARGET_KILL, Fault.STALL])
-def test_a_fault_that_never_struck_is_nothing_to_be_clean_about(staged: Callable[..., Stage], fault: Fault) -> None:
+def test_fault_not_injected_is_inconclusive(staged: Callable[..., Stage], fault: Fault) -> None:
     stage = staged(faulty(fault))
     found = stage.play()
     assert found.migrations[0].outcome is COMPLETED and not found.fault_injected
@@ -356,7 +356,7 @@ def test_a_fault_that_never_struck_is_nothing_to_be_clean_about(staged: Callable
     assert verdict.kind is VerdictKind.INCONCLUSIVE and f"the fault '{fault}' did not strike" in verdict.sentence
 
 
-def test_after_a_split_brain_it_is_not_the_guests_own_node_that_gives_up(staged: Callable[..., Stage]) -> None:
+def test_fault_split_brain_discards_the_other_nodes_changes(staged: Callable[..., Stage]) -> None:
     stage = staged(replace(faulty(Fault.LINK_CUT), migrations=1))
     cuttable(stage)
     under_way(stage, "link of nodeb cut", None)
@@ -378,7 +378,7 @@ CUT = ("link of nodea joined", "link of nodeb joined")
 
 
 @pytest.mark.parametrize("error", [LostNodeError("gone"), InfrastructureError("tc: no such device")])
-def test_a_cut_that_fails_itself_is_taken_back(staged: Callable[..., Stage], error: HarnessError) -> None:
+def test_fault_link_cut_failing_is_reverted(staged: Callable[..., Stage], error: HarnessError) -> None:
     stage = staged(faulty(Fault.LINK_CUT))
     cuttable(stage)
     under_way(stage, "link of nodea cut")
@@ -388,7 +388,7 @@ def test_a_cut_that_fails_itself_is_taken_back(staged: Callable[..., Stage], err
     assert set(CUT) <= set(stage.steps) and not stage.guest.attached
 
 
-def test_a_guest_that_does_not_live_through_a_fault_leaves_a_lab_that_is_whole(staged: Callable[..., Stage]) -> None:
+def test_fault_guest_dies_leaves_the_lab_whole(staged: Callable[..., Stage]) -> None:
     stage = staged(faulty(Fault.LINK_CUT))
     cuttable(stage)
     under_way(stage, "link of nodea cut")
@@ -410,7 +410,7 @@ def test_a_guest_that_does_not_live_through_a_fault_leaves_a_lab_that_is_whole(s
     ("fault", "fault_injected", "back"),
     [(Fault.LINK_CUT, "link of nodeb cut", "link of nodeb joined"), (Fault.TARGET_KILL, "kill nodeb", "rejoin nodeb")],
 )
-def test_ctrl_c_and_our_own_bugs_leave_nothing_broken(
+def test_fault_ctrl_c_or_bug_leaves_nothing_injected(
     staged: Callable[..., Stage], fault: Fault, fault_injected: str, back: str
 ) -> None:
     stage = staged(faulty(fault))
@@ -424,7 +424,7 @@ def test_ctrl_c_and_our_own_bugs_leave_nothing_broken(
     assert failure and failure.kind == "interrupted"
 
 
-def test_the_last_fault_is_mended_first_and_only_once(staged: Callable[..., Stage]) -> None:
+def test_revert_faults_newest_first_and_once(staged: Callable[..., Stage]) -> None:
     run = staged().run
     undone: list[int] = []
     for number in (1, 2):
@@ -435,7 +435,7 @@ def test_the_last_fault_is_mended_first_and_only_once(staged: Callable[..., Stag
     assert undone == [2, 1]
 
 
-def test_a_node_that_is_gone_does_not_keep_the_other_one_slow(staged: Callable[..., Stage]) -> None:
+def test_rescue_node_gone_clears_the_others_delays(staged: Callable[..., Stage]) -> None:
     stage = staged(replace(MOVED, delays=DelayProfile(20, 5)))
     stage.resource.delayed["nodeb"] = (20, 5)
     stage.lab.kill(stage.lab.a)
@@ -443,7 +443,7 @@ def test_a_node_that_is_gone_does_not_keep_the_other_one_slow(staged: Callable[.
     assert stage.resource.delayed["nodeb"] == (0, 0)
 
 
-def test_a_power_cut_that_fails_itself_is_taken_back(staged: Callable[..., Stage]) -> None:
+def test_fault_target_kill_failing_is_reverted(staged: Callable[..., Stage]) -> None:
     stage = staged(faulty(Fault.TARGET_KILL))
     under_way(stage, "kill nodeb")
     stage.lab.story.broken["kill nodeb"] = InfrastructureError("the power switch does not answer")
@@ -457,7 +457,7 @@ def test_a_power_cut_that_fails_itself_is_taken_back(staged: Callable[..., Stage
 BROKEN = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE, fault=Fault.IO_ERROR, seconds=0)
 
 
-def test_disks_that_fail_stop_the_guest_and_it_goes_on_when_they_are_back(staged: Callable[..., Stage]) -> None:
+def test_io_error_pauses_the_guest_until_the_disks_are_back(staged: Callable[..., Stage]) -> None:
     stage = staged(BROKEN)
     stage.guest.pauses = [None, None, "I/O error"]
     stage.workload.ends = threading.Event()
@@ -490,7 +490,7 @@ def test_disks_that_fail_stop_the_guest_and_it_goes_on_when_they_are_back(staged
     assert rests(stage) and judge(found, HELD).kind is VerdictKind.CLEAN, judge(found, HELD)
 
 
-def test_a_guest_that_is_never_paused_is_no_answer_and_the_disks_are_back(
+def test_io_error_guest_never_paused_is_no_answer(
     staged: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(io_error, "PAUSE_SECONDS", 0.05)
@@ -504,7 +504,7 @@ def test_a_guest_that_is_never_paused_is_no_answer_and_the_disks_are_back(
     assert stage.guest.agent.holding == 0 and not stage.guest.attached
 
 
-def test_two_that_stand_alone_are_healed_before_anything_is_written(staged: Callable[..., Stage]) -> None:
+def test_standalone_fault_returns_to_baseline_before_any_write(staged: Callable[..., Stage]) -> None:
     stage = staged(replace(BROKEN, fault=Fault.STANDALONE))
     found = stage.play()
     assert found.failure is None, found.failure
@@ -525,7 +525,7 @@ def test_two_that_stand_alone_are_healed_before_anything_is_written(staged: Call
 # --------------------------------------------------------------------------- how it arrives
 
 
-def test_a_canary_that_died_is_heard_all_the_same(staged: Callable[..., Stage]) -> None:
+def test_canary_dead_is_collected_all_the_same(staged: Callable[..., Stage]) -> None:
     stage = staged()
     stage.lab.story.broken["canary stops"] = LostGuestError("the canary in guest is not running any more: no such pid")
     found = stage.play()
@@ -534,7 +534,7 @@ def test_a_canary_that_died_is_heard_all_the_same(staged: Callable[..., Stage]) 
     assert judge(found, HELD).kind is VerdictKind.INCONCLUSIVE
 
 
-def test_a_guest_that_died_with_its_canary_is_lost(staged: Callable[..., Stage]) -> None:
+def test_canary_dead_with_its_guest_is_lost_guest(staged: Callable[..., Stage]) -> None:
     stage = staged()
     stage.lab.story.broken["canary stops"] = LostGuestError("the agent of guest did not do guest-exec")
     stage.lab.story.when["canary stops"] = lambda: setattr(stage.guest, "living", False)
@@ -543,7 +543,7 @@ def test_a_guest_that_died_with_its_canary_is_lost(staged: Callable[..., Stage])
     assert found.canary is None and stage.raw("canary.txt") == "what it said\n", "what was heard is kept"
 
 
-def test_what_the_canary_lost_is_corrupt(staged: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_canary_lost_records_are_corrupt(staged: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeWatch, "found", Canary({"fsync": 9}, {"fsync": 2}))
     assert judge(staged().play(), HELD).kind is VerdictKind.CORRUPT
 
@@ -554,7 +554,7 @@ def reads_otherwise_on_nodeb(stage: Stage, *blocks: int) -> None:
     agent.digest = lambda block: "f" * 16 if block in blocks and stage.guest.node is stage.lab.b else plain(block)
 
 
-def test_what_reads_otherwise_after_a_move_is_noted_with_its_owners(staged: Callable[..., Stage]) -> None:
+def test_readback_differing_is_noted_with_owners(staged: Callable[..., Stage]) -> None:
     stage = staged()
     stage.workload.leaves = {5, 6}
     reads_otherwise_on_nodeb(stage, 5, 6)
@@ -568,7 +568,7 @@ def test_what_reads_otherwise_after_a_move_is_noted_with_its_owners(staged: Call
     assert any("reads 2 blocks differently" in why for why in verdict.reasons)
 
 
-def test_a_record_of_the_canary_is_live_wherever_it_differs(staged: Callable[..., Stage]) -> None:
+def test_classify_canary_blocks_are_allocated(staged: Callable[..., Stage]) -> None:
     stage = staged()
     stage.workload.leaves = {5, 32_000}
     reads_otherwise_on_nodeb(stage, 5, 32_000)
@@ -578,7 +578,7 @@ def test_a_record_of_the_canary_is_live_wherever_it_differs(staged: Callable[...
     assert judge(found, HELD).kind is VerdictKind.CORRUPT
 
 
-def test_what_reads_otherwise_has_owners_even_where_nothing_differs_in_the_end(staged: Callable[..., Stage]) -> None:
+def test_readback_differing_has_owners_where_replicas_are_equal(staged: Callable[..., Stage]) -> None:
     stage = staged()
     reads_otherwise_on_nodeb(stage, 5)
     found = stage.play()
@@ -587,7 +587,7 @@ def test_what_reads_otherwise_has_owners_even_where_nothing_differs_in_the_end(s
     assert verdict.kind is VerdictKind.CORRUPT and "the same in 1 of them" in verdict.sentence
 
 
-def test_what_the_guest_says_on_either_node_is_kept_in_one_file(staged: Callable[..., Stage]) -> None:
+def test_capture_consoles_of_both_nodes_are_one_file(staged: Callable[..., Stage]) -> None:
     stage = staged(replace(MOVED, migrations=1))
 
     def arrived() -> None:
@@ -605,7 +605,7 @@ def test_what_the_guest_says_on_either_node_is_kept_in_one_file(staged: Callable
     assert found.console_errors == ("Oops: said later",)
 
 
-def test_what_is_kept_twice_stands_there_once(staged: Callable[..., Stage]) -> None:
+def test_capture_console_kept_twice_stands_once(staged: Callable[..., Stage]) -> None:
     stage = staged(replace(MOVED, migrations=0))
     stage.run.begin()
     stage.run.take_guest(cast(Any, stage.guest))
@@ -617,7 +617,7 @@ def test_what_is_kept_twice_stands_there_once(staged: Callable[..., Stage]) -> N
     assert stage.raw("guest-console.txt") == f"{heading}guest said\n\n{heading}and then\n\n"
 
 
-def test_a_migration_between_the_readings_that_does_not_arrive_leaves_none(staged: Callable[..., Stage]) -> None:
+def test_readback_migration_failed_leaves_none(staged: Callable[..., Stage]) -> None:
     stage = staged()
     stage.lab.story.when["canary stops"] = lambda: setattr(
         stage.guest.domain, "error", LibvirtSaid("Lost connection to destination host")
@@ -627,12 +627,12 @@ def test_a_migration_between_the_readings_that_does_not_arrive_leaves_none(stage
     assert judge(found, HELD).kind is VerdictKind.INCONCLUSIVE
 
 
-def test_a_canary_needs_a_guest() -> None:
+def test_has_canary_host_cell_is_false() -> None:
     assert not Cell("inflight-modify", client=ClientKind.HOST, migrations=2).has_canary
     assert MOVED.has_canary and BROKEN.has_canary and not replace(MOVED, migrations=0).has_canary
 
 
-def test_one_move_of_a_test_of_ones_own(staged: Callable[..., Stage]) -> None:
+def test_migrate_once_moves_there_and_back(staged: Callable[..., Stage]) -> None:
     stage = staged(replace(MOVED, migrations=0))
     run = stage.run
     run.begin()
@@ -643,7 +643,7 @@ def test_one_move_of_a_test_of_ones_own(staged: Callable[..., Stage]) -> None:
     assert not stage.guest.living and rests(stage)
 
 
-def test_records_that_cannot_be_kept_do_not_cost_the_evidence(
+def test_finish_canary_not_keepable_keeps_the_evidence(
     staged: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage = staged()

@@ -64,7 +64,7 @@ def told(stage: Stage) -> list[str]:
 # --------------------------------------------------------------------------- when all goes well
 
 
-def test_the_steps_of_a_guests_cell_in_their_order(staged: Callable[..., Stage]) -> None:
+def test_play_guest_cell_steps_are_in_order(staged: Callable[..., Stage]) -> None:
     stage = staged()
     found = stage.play()
     assert told(stage) == [
@@ -96,7 +96,7 @@ def test_the_steps_of_a_guests_cell_in_their_order(staged: Callable[..., Stage])
     assert stage.raw("kmsg-nodea.txt") == stage.raw("kmsg-nodeb.txt") == "6,1,1000,-;quiet\n"
 
 
-def test_a_cell_of_the_node_itself_needs_no_guest_and_a_natural_one_no_widener(staged: Callable[..., Stage]) -> None:
+def test_play_host_cell_needs_no_guest_and_no_delays(staged: Callable[..., Stage]) -> None:
     stage = staged(HOST_CELL)
     found = stage.play()
     assert found.failure is None and "prepare /dev/drbd0" in stage.steps
@@ -104,7 +104,7 @@ def test_a_cell_of_the_node_itself_needs_no_guest_and_a_natural_one_no_widener(s
     assert not any(step.startswith("apply_delays") for step in stage.steps)
 
 
-def test_what_differs_is_sampled_owned_and_repaired(staged: Callable[..., Stage]) -> None:
+def test_conclude_differing_blocks_are_sampled_owned_and_repaired(staged: Callable[..., Stage]) -> None:
     stage = staged()
     stage.workload.leaves = {5, 6, 900}
     found = stage.play()
@@ -118,7 +118,7 @@ def test_what_differs_is_sampled_owned_and_repaired(staged: Callable[..., Stage]
     assert judge(found).kind is VerdictKind.DIVERGED
 
 
-def test_what_verify_marked_is_repaired_even_where_nothing_differs(staged: Callable[..., Stage]) -> None:
+def test_conclude_marked_but_equal_is_repaired(staged: Callable[..., Stage]) -> None:
     stage = staged()
     stage.resource.verified = {7}
     found = stage.play()
@@ -126,7 +126,7 @@ def test_what_verify_marked_is_repaired_even_where_nothing_differs(staged: Calla
     assert judge(found).kind is VerdictKind.TRANSIENT
 
 
-def test_very_much_that_differs_is_all_counted_and_sampled_a_little(staged: Callable[..., Stage]) -> None:
+def test_conclude_many_differing_blocks_are_counted_and_few_sampled(staged: Callable[..., Stage]) -> None:
     stage = staged()
     stage.workload.leaves = set(range(5000))
     found = stage.play()
@@ -134,7 +134,7 @@ def test_very_much_that_differs_is_all_counted_and_sampled_a_little(staged: Call
     assert found.ownership == Ownership(free=5000, method="after swapoff every slot is free", names=("free swap slot",))
 
 
-def test_wrong_data_from_the_work_and_from_the_last_reading_add_up(staged: Callable[..., Stage]) -> None:
+def test_quiesce_wrong_reads_add_up(staged: Callable[..., Stage]) -> None:
     stage = staged()
     stage.workload.wrong = 2
     found = stage.play()
@@ -142,13 +142,13 @@ def test_wrong_data_from_the_work_and_from_the_last_reading_add_up(staged: Calla
     assert judge(found).kind is VerdictKind.CORRUPT
 
 
-def test_a_planted_control_says_what_was_planted(staged: Callable[..., Stage]) -> None:
+def test_play_planted_control_notes_the_extents(staged: Callable[..., Stage]) -> None:
     stage = staged(Cell("planted", client=ClientKind.HOST, control=Control.PLANTED))
     assert stage.play().planted == Planted.extents(BLOCKS)
 
 
 @pytest.mark.parametrize("left", ["counted", "uncounted"])
-def test_what_the_cell_before_left_is_repaired_first(staged: Callable[..., Stage], left: str) -> None:
+def test_begin_unequal_replicas_are_repaired(staged: Callable[..., Stage], left: str) -> None:
     stage = staged()
     if left == "counted":
         stage.resource.oos_kib = 4
@@ -160,7 +160,7 @@ def test_what_the_cell_before_left_is_repaired_first(staged: Callable[..., Stage
     assert judge(found).kind is not VerdictKind.DIVERGED, "what was there before is not this cell's"
 
 
-def test_replicas_that_cannot_be_made_equal_are_no_ground_for_an_answer(staged: Callable[..., Stage]) -> None:
+def test_begin_unrepairable_replicas_are_inconclusive(staged: Callable[..., Stage]) -> None:
     stage = staged()
     stage.lab.differing, stage.resource.mends = {3}, False
     stage.resource.verified = {3}
@@ -169,14 +169,14 @@ def test_replicas_that_cannot_be_made_equal_are_no_ground_for_an_answer(staged: 
     assert judge(found).kind is VerdictKind.INCONCLUSIVE
 
 
-def test_marks_that_no_repair_took_away_are_not_this_cells(staged: Callable[..., Stage]) -> None:
+def test_begin_remaining_marks_are_not_the_cells(staged: Callable[..., Stage]) -> None:
     stage = staged()
     stage.resource.stuck_kib = 4
     found = stage.play()
     assert judge(found).kind is VerdictKind.INCONCLUSIVE, "they were there before anything was written"
 
 
-def test_trouble_and_holes_in_the_kernel_logs_are_noted(staged: Callable[..., Stage]) -> None:
+def test_capture_kernel_errors_and_holes_are_noted(staged: Callable[..., Stage]) -> None:
     stage = staged()
     stage.lab.b.log.text = "4,1,1000,-;BUG: soft lockup - CPU#0\n4,5,1001,-;fine\n"
     found = stage.play()
@@ -197,7 +197,7 @@ DIGEST = "drbd r0/0 drbd0: Digest integrity check FAILED: 64s +4096"
 GAVE_UP = "drbd r0: conn( Connected -> StandAlone )"
 
 
-def test_the_arm_is_put_before_the_cell_and_read_back_with_what_was_opened(staged: Callable[..., Stage]) -> None:
+def test_begin_replication_profile_is_applied_and_read_back(staged: Callable[..., Stage]) -> None:
     for cell in (ALARMED, replace(GUEST_CELL, replication=ReplicationProfile(protocol=Protocol.A))):
         stage = staged(cell)
         found = stage.play()
@@ -206,14 +206,14 @@ def test_the_arm_is_put_before_the_cell_and_read_back_with_what_was_opened(stage
         assert found.fault_injected is False
 
 
-def test_what_is_read_back_and_not_what_was_asked_is_kept(staged: Callable[..., Stage]) -> None:
+def test_observed_profile_not_as_asked_is_kept(staged: Callable[..., Stage]) -> None:
     stage = staged(ALARMED)
     stage.lab.a.answers["drbdsetup show"] = (0, "resource r0 {\n}\n== parameter\nN\n== link\n", "")
     found = stage.play()
     assert found.observed.replication == ReplicationProfile() and judge(found).kind is VerdictKind.INCONCLUSIVE
 
 
-def test_an_arm_that_is_refused_is_an_answer_before_anything_was_written(staged: Callable[..., Stage]) -> None:
+def test_begin_refused_profile_is_refused_before_any_write(staged: Callable[..., Stage]) -> None:
     stage = staged(ALARMED)
     stage.resource.refuses["nodea adjust"] = ["data-integrity-alg: not found"]
     found = stage.play()
@@ -222,7 +222,7 @@ def test_an_arm_that_is_refused_is_an_answer_before_anything_was_written(staged:
     assert "prepare /dev/drbd0" not in stage.steps and found.comparison is not None
 
 
-def test_two_primaries_are_one_again_in_the_end(staged: Callable[..., Stage]) -> None:
+def test_release_two_primaries_become_one(staged: Callable[..., Stage]) -> None:
     stage = staged(BOTH)
     seen: list[dict[str, str]] = []
     stage.lab.story.when["work 10"] = lambda: seen.append(dict(stage.resource.roles))
@@ -230,7 +230,7 @@ def test_two_primaries_are_one_again_in_the_end(staged: Callable[..., Stage]) ->
     assert seen == [{"nodea": "Primary", "nodeb": "Primary"}] and stage.resource.state == HEALTHY
 
 
-def test_two_primaries_are_two_in_the_next_cell_as_well(staged: Callable[..., Stage]) -> None:
+def test_begin_two_primaries_again_in_the_next_cell(staged: Callable[..., Stage]) -> None:
     stage = staged(BOTH)
     assert stage.play().failure is None and stage.resource.roles["nodeb"] == "Secondary"
     seen: list[dict[str, str]] = []
@@ -252,7 +252,7 @@ def apart(stage: Stage) -> None:
     stage.lab.story.when["drbdadm nodea connect"] = lambda: stage.lab.differing.clear()
 
 
-def test_a_split_brain_is_kept_as_it_was_before_it_is_mended(staged: Callable[..., Stage]) -> None:
+def test_reconcile_split_brain_is_kept_before_it_is_resolved(staged: Callable[..., Stage]) -> None:
     stage = staged(BOTH)
     apart(stage)
     found = stage.play()
@@ -270,7 +270,7 @@ def test_a_split_brain_is_kept_as_it_was_before_it_is_mended(staged: Callable[..
     assert verdict.kind is VerdictKind.DIVERGED and "split brain 0.4 s after" in verdict.sentence
 
 
-def test_two_that_cannot_be_put_together_are_no_answer_but_the_attempt_is_kept(staged: Callable[..., Stage]) -> None:
+def test_reconcile_unresolvable_is_inconclusive_and_kept(staged: Callable[..., Stage]) -> None:
     stage = staged(BOTH)
     apart(stage)
     stage.lab.story.when["drbdadm nodea connect"] = lambda: setattr(stage.resource, "split", True)
@@ -279,14 +279,14 @@ def test_two_that_cannot_be_put_together_are_no_answer_but_the_attempt_is_kept(s
     assert judge(found).kind is not VerdictKind.CLEAN
 
 
-def test_a_digest_that_noticed_nothing_is_noted_and_no_digest_is_no_news(staged: Callable[..., Stage]) -> None:
+def test_alarms_silent_digest_is_noted_and_no_digest_is_not(staged: Callable[..., Stage]) -> None:
     noted = staged(ALARMED).play().alarms
     assert noted is not None and (noted.algorithm, noted.detections, noted.drops) == ("crc32c", 0, 0)
     assert noted.watched_seconds >= 0
     assert staged(HOST_CELL).play().alarms is None
 
 
-def test_what_the_digest_noticed_is_counted_on_both_nodes(staged: Callable[..., Stage]) -> None:
+def test_alarms_digest_failures_of_both_nodes_count(staged: Callable[..., Stage]) -> None:
     stage = staged(ALARMED)
     stage.lab.a.log.text = (
         "4,1,1000000,-;drbd r0/0 drbd0: Digest mismatch, buffer modified by upper layers during write: 8s +4096\n"
@@ -297,7 +297,7 @@ def test_what_the_digest_noticed_is_counted_on_both_nodes(staged: Callable[..., 
     assert judge(found).kind is VerdictKind.TRANSIENT
 
 
-def test_what_was_noticed_before_the_preconditions_held_is_no_alarm(staged: Callable[..., Stage]) -> None:
+def test_alarms_before_the_preconditions_do_not_count(staged: Callable[..., Stage]) -> None:
     stage = staged(ALARMED)
     log, when = stage.lab.a.log, stage.lab.story.when
 
@@ -311,7 +311,7 @@ def test_what_was_noticed_before_the_preconditions_held_is_no_alarm(staged: Call
     assert found.alarms is not None and found.alarms.detections == 1 and len(log.said) == 2
 
 
-def test_what_another_cell_left_is_no_alarm_of_one_that_could_not_begin(staged: Callable[..., Stage]) -> None:
+def test_alarms_of_another_cell_do_not_count(staged: Callable[..., Stage]) -> None:
     stage = staged(ALARMED)
     stage.lab.a.log.says(f"4,1,1000000,-;{DIGEST}")
     stage.lab.story.broken["compare"] = LostNodeError("gone")
@@ -338,9 +338,7 @@ PHASES = {
 
 
 @pytest.mark.parametrize(("step", "phase"), PHASES.items())
-def test_a_failure_is_kept_with_its_phase_and_nothing_stays_on(
-    staged: Callable[..., Stage], step: str, phase: str
-) -> None:
+def test_fail_any_step_keeps_phase_and_leaves_nothing_on(staged: Callable[..., Stage], step: str, phase: str) -> None:
     stage = staged()
     stage.lab.story.broken[step] = InfrastructureError("it broke")
     found = stage.play()
@@ -352,7 +350,7 @@ def test_a_failure_is_kept_with_its_phase_and_nothing_stays_on(
 
 
 @pytest.mark.parametrize("step", ["observe", "prepare /dev/vdb", "work 10", "quiesce", "detach"])
-def test_a_guest_that_holds_the_disk_after_a_failure_is_ended(staged: Callable[..., Stage], step: str) -> None:
+def test_rescue_guest_with_the_disk_is_ended(staged: Callable[..., Stage], step: str) -> None:
     stage = staged()
     stage.lab.story.broken[step] = DeadlineError("it took too long")
     stage.play()
@@ -361,7 +359,7 @@ def test_a_guest_that_holds_the_disk_after_a_failure_is_ended(staged: Callable[.
     assert stage.raw("guest-console.txt") == "== the guest's console on nodea\nguest said\n\n"
 
 
-def test_a_guest_that_holds_nothing_lives_on(staged: Callable[..., Stage]) -> None:
+def test_rescue_guest_without_the_disk_lives_on(staged: Callable[..., Stage]) -> None:
     stage = staged()
     stage.lab.story.broken["attach"] = RefusedError("libvirt or QEMU", "io=native needs cache.direct=on")
     found = stage.play()
@@ -371,7 +369,7 @@ def test_a_guest_that_holds_nothing_lives_on(staged: Callable[..., Stage]) -> No
 
 
 @pytest.mark.parametrize("step", ["attach", "prepare /dev/vdb", "work 10", "quiesce", "sync"])
-def test_the_oracles_are_asked_after_a_failure_too(staged: Callable[..., Stage], step: str) -> None:
+def test_conclude_after_a_failure_still_runs_the_oracles(staged: Callable[..., Stage], step: str) -> None:
     stage = staged()
     stage.lab.story.broken[step] = LostGuestError("the guest is gone")
     stage.workload.leaves = {4}
@@ -394,7 +392,7 @@ def test_the_oracles_are_asked_after_a_failure_too(staged: Callable[..., Stage],
         (HarnessError("broken"), "infrastructure"),
     ],
 )
-def test_the_kind_of_a_failure(staged: Callable[..., Stage], error: HarnessError, kind: str) -> None:
+def test_fail_each_error_has_its_kind(staged: Callable[..., Stage], error: HarnessError, kind: str) -> None:
     stage = staged()
     stage.lab.story.broken["work 10"] = error
     found = stage.play()
@@ -402,9 +400,7 @@ def test_the_kind_of_a_failure(staged: Callable[..., Stage], error: HarnessError
 
 
 @pytest.mark.parametrize(("step", "phase"), PHASES.items())
-def test_a_refusal_is_an_answer_only_where_the_cells_own_wish_is_refused(
-    staged: Callable[..., Stage], step: str, phase: str
-) -> None:
+def test_fail_refusal_counts_only_for_what_the_cell_asked(staged: Callable[..., Stage], step: str, phase: str) -> None:
     stage = staged()
     stage.lab.story.broken[step] = RefusedError("DRBD on nodea", "no")
     found = stage.play()
@@ -413,7 +409,7 @@ def test_a_refusal_is_an_answer_only_where_the_cells_own_wish_is_refused(
     assert (judge(found).kind is VerdictKind.REFUSED) is (phase == "attach")
 
 
-def test_a_refusal_while_the_cell_before_is_healed_is_no_answer(staged: Callable[..., Stage]) -> None:
+def test_fail_refusal_in_the_baseline_is_no_answer(staged: Callable[..., Stage]) -> None:
     stage = staged(ALARMED)
     stage.resource.links = {"nodea": "StandAlone", "nodeb": "StandAlone"}
     stage.resource.refuses["nodea connect"] = ["no"]
@@ -421,14 +417,14 @@ def test_a_refusal_while_the_cell_before_is_healed_is_no_answer(staged: Callable
     assert found.failure and (found.failure.kind, found.failure.phase) == ("command", "begin")
 
 
-def test_the_first_reason_stays(staged: Callable[..., Stage]) -> None:
+def test_fail_twice_keeps_the_first_reason(staged: Callable[..., Stage]) -> None:
     stage = staged()
     stage.lab.story.broken |= {"work 10": LostGuestError("first"), "verify": LostNodeError("second")}
     found = stage.play()
     assert found.failure and (found.failure.phase, found.failure.message) == ("work", "first")
 
 
-def test_a_rescue_that_fails_too_hides_nothing(staged: Callable[..., Stage]) -> None:
+def test_rescue_failing_hides_nothing(staged: Callable[..., Stage]) -> None:
     stage = staged()
     stage.lab.story.broken |= {
         "work 10": LostNodeError("first"),
@@ -442,7 +438,7 @@ def test_a_rescue_that_fails_too_hides_nothing(staged: Callable[..., Stage]) -> 
 
 
 @pytest.mark.parametrize("step", ["work 10", "verify"])
-def test_the_kernel_logs_are_kept_after_a_failure(staged: Callable[..., Stage], step: str) -> None:
+def test_conclude_after_a_failure_keeps_kernel_logs(staged: Callable[..., Stage], step: str) -> None:
     stage = staged()
     stage.lab.a.log.text = "4,1,1000,-;BUG: soft lockup - CPU#0\n"
     stage.lab.story.broken[step] = DeadlineError("it took too long")
@@ -451,7 +447,7 @@ def test_the_kernel_logs_are_kept_after_a_failure(staged: Callable[..., Stage], 
     assert found.kernel_errors == ("nodea: BUG: soft lockup - CPU#0",)
 
 
-def test_a_cell_that_ran_out_of_time_still_keeps_its_kernel_logs(staged: Callable[..., Stage]) -> None:
+def test_conclude_out_of_time_keeps_kernel_logs(staged: Callable[..., Stage]) -> None:
     stage = staged()
     stage.run.context.deadline = replace(stage.run.context.deadline, at=0.0)
     found = stage.play()
@@ -470,7 +466,7 @@ def test_a_cell_that_ran_out_of_time_still_keeps_its_kernel_logs(staged: Callabl
 @pytest.mark.parametrize(
     ("error", "kind"), [(KeyboardInterrupt(), "interrupted"), (ZeroDivisionError("by zero"), "bug")]
 )
-def test_ctrl_c_and_our_own_bugs_get_out_after_the_evidence_is_kept(
+def test_play_ctrl_c_or_bug_is_raised_after_evidence_is_kept(
     staged: Callable[..., Stage], error: BaseException, kind: str, step: str
 ) -> None:
     stage = staged()
@@ -488,7 +484,7 @@ def test_ctrl_c_and_our_own_bugs_get_out_after_the_evidence_is_kept(
         assert "destroy" in stage.steps
 
 
-def test_ctrl_c_keeps_the_kernel_logs(staged: Callable[..., Stage]) -> None:
+def test_abandon_ctrl_c_keeps_kernel_logs(staged: Callable[..., Stage]) -> None:
     stage = staged()
     stage.lab.story.broken["work 10"] = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
@@ -499,7 +495,7 @@ def test_ctrl_c_keeps_the_kernel_logs(staged: Callable[..., Stage]) -> None:
 # --------------------------------------------------------------------------- a test of one's own
 
 
-def test_the_same_steps_with_other_work_in_the_middle(staged: Callable[..., Stage]) -> None:
+def test_steps_own_work_in_the_middle_gives_evidence(staged: Callable[..., Stage]) -> None:
     stage = staged()
     run = stage.run
     run.begin()
@@ -515,7 +511,7 @@ def test_the_same_steps_with_other_work_in_the_middle(staged: Callable[..., Stag
     assert found == stage.kept() and found.verify is not None and found.failure is None
 
 
-def test_an_attempt_keeps_its_number(staged: Callable[..., Stage]) -> None:
+def test_attempt_second_keeps_its_number(staged: Callable[..., Stage]) -> None:
     stage = staged()
     stage.play()
     attempt: Attempt = stage.store.begin(GUEST_CELL)
