@@ -16,9 +16,10 @@ from harness.engine.lab_keeper import LabFactory, LabKeeper
 from harness.engine.run_record import RunRecord
 from harness.errors import HarnessError, StoreError
 from harness.guest.domain import Guest
-from harness.judgement.judge import Controls, control_outcome, judge
+from harness.judgement.controls import control_outcome
+from harness.judgement.judge import judge
 from harness.lab.base import Lab
-from harness.model import Cell, Evidence, Result, Verdict, VerdictKind
+from harness.model import Cell, Controls, Evidence, Result, Verdict, VerdictKind
 from harness.store import Store
 from harness.workloads import workload_of
 

@@ -7,8 +7,7 @@ found" worth a look.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from harness.judgement.oracles import OracleAgreement, combine
 from harness.judgement.stats import rate_upper
@@ -17,6 +16,7 @@ from harness.model import (
     BlockOwner,
     ClientKind,
     Control,
+    Controls,
     Crash,
     Evidence,
     Fault,
@@ -32,18 +32,6 @@ REFUSED = "refused"
 _ENDED_WELL = (MigrationOutcome.COMPLETED, MigrationOutcome.REFUSED)
 
 
-@dataclass(frozen=True)
-class ControlOutcome:
-    """Whether one control held, and what was seen."""
-
-    control: Control
-    held: bool
-    sentence: str
-
-
-Controls = Mapping[Control, ControlOutcome]
-
-
 def judge(evidence: Evidence, controls: Controls | None = None) -> Verdict:
     """The verdict on one attempt.
 
@@ -55,53 +43,32 @@ def judge(evidence: Evidence, controls: Controls | None = None) -> Verdict:
     return answer
 
 
-def control_outcome(evidence: Evidence) -> ControlOutcome:
-    """Whether the control that ``evidence.cell`` is held."""
-    control = evidence.cell.control
-    if control is None:
-        raise ValueError(f"{evidence.cell.id} is no control")
-    verdict = judge(evidence)
-    wanted = VerdictKind.CLEAN if control is Control.IDLE else VerdictKind.DIVERGED
-    if verdict.kind is not wanted:
-        return ControlOutcome(control, False, f"{wanted} was wanted: {verdict.sentence}")
-    if control is Control.PLANTED and (missed := _planted_missed(evidence)):
-        return ControlOutcome(control, False, missed)
-    return ControlOutcome(control, True, verdict.sentence)
-
-
-def outcomes(evidence: Sequence[Evidence]) -> Controls:
-    """The controls among ``evidence`` and whether they held; the newest of each wins."""
-    found = (control_outcome(one) for one in evidence if one.cell.control is not None)
-    return {outcome.control: outcome for outcome in found}
-
-
 # --------------------------------------------------------------------------- what makes the oracles' answer worthless
 
 
 def _without_oracles(evidence: Evidence) -> Verdict | None:
     failure = evidence.failure
-    if harms := data_loss_findings(evidence):
+    if losses := data_loss_findings(evidence):
         differing = evidence.comparison.differing_blocks if evidence.comparison else 0
-        also = tuple(
-            reason for reason in _accompanying_findings(evidence) if not any(reason in sentence for sentence in harms)
-        )
-        return _verdict(VerdictKind.CORRUPT, evidence, "; ".join(harms), also, differing)
+        findings = _accompanying_findings(evidence)
+        reasons = tuple(finding for finding in findings if not any(finding in loss for loss in losses))
+        return _verdict(VerdictKind.CORRUPT, evidence, "; ".join(losses), reasons, differing)
     if failure is not None and failure.kind == REFUSED:
         return _verdict(VerdictKind.REFUSED, evidence, failure.message)
     refused = [one for one in evidence.migrations if one.outcome is MigrationOutcome.REFUSED]
     if refused:
-        said = f"migration {refused[0].number} was refused: {refused[0].message}"
-        return _verdict(VerdictKind.REFUSED, evidence, said, _accompanying_findings(evidence))
+        sentence = f"migration {refused[0].number} was refused: {refused[0].message}"
+        return _verdict(VerdictKind.REFUSED, evidence, sentence, _accompanying_findings(evidence))
     if failure is not None:
         return _inconclusive(evidence, f"{failure.phase}: {failure.message}")
-    for question in (_mismatch, _precondition, _missing):
+    for question in (_not_as_requested, _precondition, _unanswered):
         if answer := question(evidence):
             return _inconclusive(evidence, answer)
     return None
 
 
 def data_loss_findings(evidence: Evidence) -> tuple[str, ...]:
-    """What a user of the guest lost, each piece in a sentence: read back, kept, or read on either side of a move."""
+    """What a user of the guest lost, one sentence each: by what was read back, kept, or read on either node."""
     found: list[str] = []
     wrong = evidence.work.read_back_errors if evidence.work else 0
     if wrong:
@@ -124,21 +91,21 @@ def data_loss_findings(evidence: Evidence) -> tuple[str, ...]:
         found.append(f"{canary.corrupt} records on the disk have a wrong checksum")
     if canary is not None and canary.memory_wrong:
         found.append(
-            f"{canary.memory_wrong} of {canary.memory_checked} looks at the guest's memory found a wrong record"
+            f"{canary.memory_wrong} of {canary.memory_checked} checks of the guest's memory found a wrong record"
         )
     if readback is not None and readback.differing:
         stale = _cache_incoherent_blocks(evidence)
         if stale:
-            found.append(f"{_read_twice(evidence)}, and both replicas hold the same in {stale} of them")
+            found.append(f"{_readback_sentence(evidence)}, and both replicas hold the same in {stale} of them")
         elif readback.ownership.free < readback.differing_blocks:
-            found.append(_read_twice(evidence))
+            found.append(_readback_sentence(evidence))
     return tuple(found)
 
 
 def _cache_incoherent_blocks(evidence: Evidence) -> int:
     """How many blocks the guest read differently although the replicas are equal there and no resync made them so.
 
-    Whoever answered for DRBD did not know what DRBD has.  Whether such a block is in use just now is chance.
+    The guest read from a cache that did not know what DRBD has.  Whether such a block is allocated just now is chance.
     """
     readback, comparison, alarms = evidence.readback, evidence.comparison, evidence.alarms
     if readback is None or comparison is None or evidence.verify is None or not evidence.verify.complete:
@@ -148,32 +115,31 @@ def _cache_incoherent_blocks(evidence: Evidence) -> int:
     return len(blocks_of(readback.differing) - blocks_of(comparison.differing))
 
 
-def _read_twice(evidence: Evidence) -> str:
+def _readback_sentence(evidence: Evidence) -> str:
     readback = evidence.readback
     assert readback is not None
-    whose = _owners(readback.ownership)
+    owners = _owners(readback.ownership)
     return (
         f"with no write in between the guest reads {readback.differing_blocks} blocks differently on {readback.after} "
-        f"than on {readback.before} ({whose})"
+        f"than on {readback.before} ({owners})"
     )
 
 
 def _accompanying_findings(evidence: Evidence) -> tuple[str, ...]:
-    """What is to be said besides by a verdict that rests on something else than the oracles."""
+    """The reasons beside a verdict that does not rest on the oracles: what differs, and the secondary findings."""
     comparison = evidence.comparison
     if comparison is None or not comparison.differing:
         return _secondary_findings(evidence)
-    return f"{comparison.differing_blocks} blocks differ ({_owners(evidence.ownership)})", *_secondary_findings(
-        evidence
-    )
+    differ = f"{comparison.differing_blocks} blocks differ ({_owners(evidence.ownership)})"
+    return (differ, *_secondary_findings(evidence))
 
 
 def _secondary_findings(evidence: Evidence) -> tuple[str, ...]:
-    """What happened besides a divergence."""
+    """What happened besides: read-backs that differ, alarms, migrations that broke, errors on the console."""
     reasons: list[str] = []
     alarms, readback = evidence.alarms, evidence.readback
     if readback is not None and readback.differing:
-        reasons.append(_read_twice(evidence))
+        reasons.append(_readback_sentence(evidence))
     if alarms is not None and (alarms.detections or alarms.drops):
         noticed = f"DRBD noticed {alarms.detections} writes whose buffer changed"
         reasons.append(f"{noticed} and lost its connection {alarms.drops} time(s)")
@@ -187,21 +153,22 @@ def _owners(own: Ownership) -> str:
     return ", ".join(f"{count} {owner}" for owner, count in counted if count) or "no owner known"
 
 
-def _mismatch(evidence: Evidence) -> str | None:
-    """What was opened is not what was asked, or could not be read back."""
+def _not_as_requested(evidence: Evidence) -> str | None:
+    """What was in force is not what was requested, or could not be read back."""
     cell, seen = evidence.cell, evidence.observed
     if seen.replication is not None and seen.replication != cell.replication:
-        return f"asked for {cell.replication}, but in force was {seen.replication}"
-    asked = (cell.delays.link_delay_ms, cell.delays.disk_delay_ms)
-    if (seen.link_delay_ms, seen.disk_delay_ms) != asked:
-        return f"the delays were {seen.link_delay_ms}/{seen.disk_delay_ms} ms, {asked[0]}/{asked[1]} ms were asked"
+        return f"requested was {cell.replication}, but in force was {seen.replication}"
+    delays = (cell.delays.link_delay_ms, cell.delays.disk_delay_ms)
+    if (seen.link_delay_ms, seen.disk_delay_ms) != delays:
+        in_force = f"{seen.link_delay_ms}/{seen.disk_delay_ms} ms"
+        return f"the delays of link and disk were {in_force}, {delays[0]}/{delays[1]} ms were requested"
     if cell.client is ClientKind.HOST or cell.cache is None:
         return None
     wanted = {"direct": cell.cache.direct, "no-flush": cell.cache.no_flush}
     # What the guest is told is the opposite of write-through.
     wanted["writeback"] = cell.cache.guest_write_cache == "write back"
     facts: list[tuple[str, object, object]] = [
-        ("QEMU's descriptor has O_DIRECT", seen.o_direct, cell.cache.direct),
+        ("O_DIRECT of QEMU's descriptor", seen.o_direct, cell.cache.direct),
         ("the guest's write_cache", seen.guest_write_cache, cell.cache.guest_write_cache),
         ("the aio mode", seen.qemu_aio, cell.aio.value),
     ]
@@ -210,19 +177,21 @@ def _mismatch(evidence: Evidence) -> str | None:
         if found is None:
             return f"{name} could not be read back"
         if found != value:
-            return f"asked for cache={cell.cache}, aio={cell.aio}, but {name}: {found}, not {value}"
+            return f"requested was cache={cell.cache}, aio={cell.aio}, but {name}: {found}, not {value}"
     return None
 
 
 def _precondition(evidence: Evidence) -> str | None:
-    if evidence.before is None or not evidence.before.healthy:
-        return f"the resource was not Connected and UpToDate/UpToDate before the cell: {evidence.before}"
+    before = evidence.before
+    if before is None or not before.healthy:
+        state = before or "its state was not read"
+        return f"the resource was not Connected and UpToDate/UpToDate before the cell: {state}"
     if not evidence.equal_before:
         return "the replicas were not equal before the cell"
     return None
 
 
-def _missing(evidence: Evidence) -> str | None:
+def _unanswered(evidence: Evidence) -> str | None:
     verify = evidence.verify
     if verify is None or not verify.complete:
         return "the start and the end of the verify were not both seen"
@@ -237,44 +206,46 @@ def _missing(evidence: Evidence) -> str | None:
     return None
 
 
-# --------------------------------------------------------------------------- what the oracles say
+# --------------------------------------------------------------------------- what the oracles found
 
 
 def _oracles(evidence: Evidence) -> Verdict:
-    said = combine(evidence)
-    if said.dispute is not None:
-        return _inconclusive(evidence, f"the oracles disagree: {said.dispute}")
+    agreed = combine(evidence)
+    if agreed.dispute is not None:
+        return _inconclusive(evidence, f"the oracles disagree: {agreed.dispute}")
     split = evidence.alarms.split_brain if evidence.alarms else None
     if split is not None:
-        return _split(evidence, split)
-    if said.differing:
-        return _diverged(evidence, said)
-    if said.marked:
+        return _split_brain(evidence, split)
+    if agreed.differing:
+        return _diverged(evidence, agreed)
+    if agreed.marked:
         return _verdict(
             VerdictKind.TRANSIENT, evidence,
-            f"verify reported {said.marked} blocks; all were equal again once everything had been written",
+            f"verify reported {agreed.marked} blocks; all were equal again once everything had been written",
             _accompanying_findings(evidence),
         )  # fmt: skip
     alarms = evidence.alarms
-    if alarms is not None and (alarms.detections or (alarms.drops and not _cut_off(evidence))):
-        if not alarms.detections and (why := _scenario_incomplete(evidence)):
-            return _inconclusive(evidence, f"the connection was lost {alarms.drops} time(s), and {why}")
+    if alarms is not None and (alarms.detections or (alarms.drops and not _disconnected_on_purpose(evidence))):
+        if not alarms.detections and (missing := _scenario_incomplete(evidence)):
+            return _inconclusive(evidence, f"the connection was lost {alarms.drops} time(s), and {missing}")
         return _verdict(VerdictKind.TRANSIENT, evidence, _healed_by_resync(alarms))
-    return _verdict(VerdictKind.CLEAN, evidence, _nothing(evidence), _secondary_findings(evidence))
+    return _verdict(VerdictKind.CLEAN, evidence, _nothing_found(evidence), _secondary_findings(evidence))
 
 
-def _cut_off(evidence: Evidence) -> bool:
-    """Whether the connection was lost because the cell cut it, or a node off."""
+def _disconnected_on_purpose(evidence: Evidence) -> bool:
+    """Whether the connection was lost because the cell cut the link or the power of a node."""
     cell = evidence.cell
     return evidence.fault_injected and (cell.crash is Crash.NODE or cell.fault in (Fault.LINK_CUT, Fault.TARGET_KILL))
 
 
-def _split(evidence: Evidence, split: SplitBrain) -> Verdict:
-    """A split brain; that the replicas were connected again afterwards, with changes discarded, does not undo it."""
+def _split_brain(evidence: Evidence, split: SplitBrain) -> Verdict:
+    """A split brain; that the nodes were connected again afterwards, with changes discarded, does not undo it."""
     when = "" if split.after_seconds is None else f" {split.after_seconds:.1f} s after the first digest failure"
-    said = ", ".join(f"{node} {state.connection}" for node, state in split.states.items())
+    states = ", ".join(f"{node} {state.connection}" for node, state in split.states.items())
     differing = split.differing_blocks or 0
-    sentence = f"split brain{when}: {said}; {differing} blocks differed, and {split.victim} gave its changes up"
+    sentence = (
+        f"split brain{when}: {states}; {differing} blocks differed, and the changes of {split.victim} were discarded"
+    )
     return _verdict(VerdictKind.DIVERGED, evidence, sentence, _accompanying_findings(evidence), differing)
 
 
@@ -287,20 +258,20 @@ def _healed_by_resync(alarms: Alarms) -> str:
     return f"{noticed}the connection was lost {alarms.drops} time(s){often}, and after the resyncs everything was equal"
 
 
-def _diverged(evidence: Evidence, said: OracleAgreement) -> Verdict:
+def _diverged(evidence: Evidence, agreed: OracleAgreement) -> Verdict:
     state = evidence.after
-    claim = f" while DRBD said {state.connection}, {state.local_disk}/{state.peer_disk}" if state else ""
+    claim = f" while DRBD reported {state.connection}, {state.local_disk}/{state.peer_disk}" if state else ""
     exposed = f" after {evidence.exposed_blocks} exposed block writes" if evidence.exposed_blocks else ""
-    sentence = f"{len(said.differing)} blocks differ ({_owners(evidence.ownership)}){exposed}{claim}"
+    sentence = f"{len(agreed.differing)} blocks differ ({_owners(evidence.ownership)}){exposed}{claim}"
     reasons = list(_secondary_findings(evidence))
-    if said.healed:
-        reasons.append(f"{said.healed} more blocks were reported and are equal again")
-    if said.unnamed:
-        reasons.append(f"the kernel log names {len(said.named)} of the {said.marked} blocks that verify marked")
-    return _verdict(VerdictKind.DIVERGED, evidence, sentence, tuple(reasons), len(said.differing))
+    if agreed.healed:
+        reasons.append(f"{agreed.healed} more blocks were reported and are equal again")
+    if agreed.unnamed:
+        reasons.append(f"the kernel log names {len(agreed.named)} of the {agreed.marked} blocks that verify marked")
+    return _verdict(VerdictKind.DIVERGED, evidence, sentence, tuple(reasons), len(agreed.differing))
 
 
-def _nothing(evidence: Evidence) -> str:
+def _nothing_found(evidence: Evidence) -> str:
     if not evidence.exposed_blocks:
         return "verify, counter and comparison found nothing; no block write was exposed"
     bound = rate_upper(0, evidence.exposed_blocks)
@@ -315,8 +286,8 @@ def _downgrade_unproven_clean(clean: Verdict, evidence: Evidence, controls: Cont
     questions: list[Callable[[], str | None]] = [
         lambda: _controls_failed(controls),
         lambda: None if evidence.observed.scatter_gather or not evidence.cell.replication.scatter_gather else
-        "the replication link has no scatter-gather: TCP copies, and the pitfall cannot be seen",
-        lambda: "the workload exposed no block write" if _idle_but_should_not(evidence) else None,
+        "the replication link has no scatter-gather: TCP copies, and writes that change in flight cannot be seen",
+        lambda: "the workload exposed no block write" if _exposure_missing(evidence) else None,
         lambda: _unexpected_kernel_error(evidence),
         lambda: _scenario_incomplete(evidence),
     ]  # fmt: skip
@@ -334,12 +305,12 @@ def _unexpected_kernel_error(evidence: Evidence) -> str | None:
 
 
 def _scenario_incomplete(evidence: Evidence) -> str | None:
-    """Whether what was to happen to the guest did not happen, or cannot be judged."""
+    """What of the requested disturbance did not happen, or cannot be judged; None where all of it did."""
     cell = evidence.cell
     if cell.fault is not None and not evidence.fault_injected:
-        return f"the fault '{cell.fault}' did not strike"
+        return f"the fault '{cell.fault}' was not injected"
     if evidence.readback is not None and evidence.readback.differing:
-        return _read_twice(evidence)
+        return _readback_sentence(evidence)
     if cell.fault is None:
         for one in evidence.migrations:
             if one.outcome not in _ENDED_WELL:
@@ -348,7 +319,7 @@ def _scenario_incomplete(evidence: Evidence) -> str | None:
     if done < cell.migrations:
         return f"only {done} of {cell.migrations} migrations were tried"
     if cell.has_canary and evidence.canary is None:
-        return "the canary was not heard from"
+        return "the canary has no report"
     if evidence.canary is not None and cell.crash is None and not evidence.canary.survived:
         return "the canary died" + (f": {evidence.console_errors[0]}" if evidence.console_errors else "")
     if cell.crash is not None and evidence.crash_recovery is None:
@@ -368,32 +339,18 @@ def _controls_failed(controls: Controls) -> str | None:
     return None
 
 
-def _idle_but_should_not(evidence: Evidence) -> bool:
+def _exposure_missing(evidence: Evidence) -> bool:
     return evidence.cell.workload != "no-writes" and evidence.exposed_blocks == 0
 
 
-def _planted_missed(evidence: Evidence) -> str | None:
-    assert evidence.verify is not None and evidence.comparison is not None
-    found = {
-        "verify on the source": blocks_of(evidence.verify.source.extents),
-        "verify on the target": blocks_of(evidence.verify.target.extents),
-        "the comparison": blocks_of(evidence.comparison.differing),
-    }
-    planted = blocks_of(evidence.planted)
-    for oracle, blocks in found.items():
-        if blocks != planted:
-            return f"{oracle} found blocks {sorted(blocks)[:8]}, planted were {sorted(planted)[:8]}"
-    return None
-
-
-def _inconclusive(evidence: Evidence, why: str) -> Verdict:
-    return _verdict(VerdictKind.INCONCLUSIVE, evidence, why)
+def _inconclusive(evidence: Evidence, sentence: str) -> Verdict:
+    return _verdict(VerdictKind.INCONCLUSIVE, evidence, sentence)
 
 
 def _verdict(
     kind: VerdictKind, evidence: Evidence, sentence: str, reasons: tuple[str, ...] = (), differing: int = 0
 ) -> Verdict:
-    troubled = tuple(f"kernel: {line}" for line in evidence.kernel_errors)
+    errors = tuple(f"kernel: {line}" for line in evidence.kernel_errors)
     # A block may diverge more than once, so the count of blocks can pass no rate on; the bound needs trials.
     upper = rate_upper(min(differing, evidence.exposed_blocks), evidence.exposed_blocks)
-    return Verdict(kind, sentence, reasons + troubled, differing, evidence.exposed_blocks, upper)
+    return Verdict(kind, sentence, reasons + errors, differing, evidence.exposed_blocks, upper)

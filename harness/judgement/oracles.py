@@ -1,4 +1,4 @@
-"""What the three oracles say together: pure, and one place for the judge and the reports.
+"""Whether the three oracles agree: pure, and one place for the judge and the reports.
 
 The kernel log may name fewer blocks than the verify marked: DRBD keeps the extent it will print next in one place, and
 a differing block that does not follow it directly takes that place unprinted (``drbd_ov_out_of_sync_found`` in
@@ -40,10 +40,10 @@ class OracleAgreement:
 
 
 def combine(evidence: Evidence) -> OracleAgreement:
-    """The common answer of a verify, a counter and a comparison that were all heard."""
+    """The common answer of verify, counter and comparison; :class:`ValueError` where one of them has none."""
     verify, comparison, counter = evidence.verify, evidence.comparison, evidence.counter_kib
     if verify is None or comparison is None or counter is None:
-        raise ValueError("an oracle was not heard")
+        raise ValueError("an oracle has no answer")
     source, target = blocks_of(verify.source.extents), blocks_of(verify.target.extents)
     named, differing = source | target, blocks_of(comparison.differing)
     marked = counter // KIB_PER_BLOCK

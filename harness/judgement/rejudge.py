@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from harness.judgement.judge import Controls, judge, outcomes
-from harness.model import Evidence, Result, Run, VerdictKind
+from harness.judgement.controls import outcomes
+from harness.judgement.judge import judge
+from harness.model import Controls, Evidence, Result, Run, VerdictKind
 
 
 def controls_by_lab(attempts: Iterable[Evidence]) -> Mapping[str, Controls]:

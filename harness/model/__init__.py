@@ -1,4 +1,4 @@
-"""The words of the harness: enumerations and frozen dataclasses, standard library only.
+"""The vocabulary of the harness: enumerations and frozen dataclasses, standard library only.
 
 Times are seconds; moments are ISO 8601 in UTC.
 """
@@ -41,7 +41,7 @@ from harness.model.observation import (
     Work,
 )
 from harness.model.run import Run, Stack
-from harness.model.verdict import Result, Verdict
+from harness.model.verdict import ControlOutcome, Controls, Result, Verdict
 
 __all__ = [
     "BLOCK_BYTES",
@@ -57,6 +57,8 @@ __all__ = [
     "ClientKind",
     "Comparison",
     "Control",
+    "ControlOutcome",
+    "Controls",
     "Counters",
     "Crash",
     "CrashRecovery",

@@ -52,6 +52,16 @@ class ReplicationProfile:
     scatter_gather: bool = True
     two_primaries: bool = False
 
+    def __str__(self) -> str:
+        parts = [
+            (True, f"protocol {self.protocol}"),
+            (bool(self.integrity), f"digest {self.integrity}"),
+            (self.disable_sendpage, "sendpage disabled"),
+            (not self.scatter_gather, "no scatter-gather"),
+            (self.two_primaries, "two Primaries"),
+        ]
+        return ", ".join(text for there, text in parts if there)
+
     @property
     def plain(self) -> bool:
         """Whether nothing differs from the harness's default."""

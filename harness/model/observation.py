@@ -16,7 +16,7 @@ class MigrationOutcome(StrEnum):
 
     COMPLETED = "completed"
     REFUSED = "refused"  # libvirt, QEMU or DRBD would not begin
-    ABORTED = "aborted"  # given up by its deadline; the guest stayed where it was
+    ABORTED = "aborted"  # its deadline came first; the guest stayed where it was
     FAILED = "failed"  # it broke under way
 
 
@@ -72,7 +72,7 @@ class Counters:
 
 @dataclass(frozen=True)
 class State:
-    """What DRBD says of the resource: connection, disks and roles, in its own words."""
+    """What DRBD reports of the resource: connection, disks and roles, in DRBD's terms."""
 
     connection: str
     local_role: str
@@ -80,6 +80,10 @@ class State:
     local_disk: str
     peer_disk: str
     replication: str = "Established"
+
+    def __str__(self) -> str:
+        roles, disks = f"{self.local_role}/{self.peer_role}", f"{self.local_disk}/{self.peer_disk}"
+        return f"{self.connection}, {roles}, {disks}, {self.replication}"
 
     @property
     def healthy(self) -> bool:
@@ -135,7 +139,7 @@ class Ownership:
 
 @dataclass(frozen=True)
 class Observed:
-    """What was really opened, against what was asked.  None: could not be read, or does not apply."""
+    """What was in force, against what was requested.  None: could not be read, or does not apply."""
 
     open_flags: int | None = None
     o_direct: bool | None = None
@@ -224,7 +228,7 @@ class Canary:
     ``acknowledged``, ``lost``: records by how they were written (``fsync``, ``dsync``, ``direct``): those the guest
     was told are safe, and those of them that are not there any more (an older record or none in their place).
     ``corrupt`` counts records of the disk whose checksum is wrong although nothing was writing them; ``memory_wrong``
-    records in memory that are not what was put there, of ``memory_checked`` looks at them.  ``examples`` are sentences.
+    records in memory that are not what was put there, of ``memory_checked`` checks.  ``examples`` are sentences.
     ``longest_gap_seconds`` is the longest time in which it got nothing done: what a user feels.
     """
 
@@ -267,11 +271,11 @@ class CrashRecovery:
 
 @dataclass(frozen=True)
 class SplitBrain:
-    """Both replicas went their own way.
+    """A split brain: both replicas were written apart from each other.
 
-    ``after_seconds``: from the first digest failure to the moment DRBD gave the connection up, by one kernel's clock;
-    None where there was no digest failure.  ``states`` are both sides' own words before the repair;
-    ``differing_blocks`` what the comparison found then.  ``victim``: whose data was given up in the repair.
+    ``after_seconds``: from the first digest failure to the moment DRBD dropped the connection, by one kernel's clock;
+    None where there was no digest failure.  ``states`` are what each node reported before the repair;
+    ``differing_blocks`` what the comparison found then.  ``victim``: the node whose changes were discarded.
     """
 
     after_seconds: float | None
@@ -308,7 +312,7 @@ class Alarms:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a cell has no answer, or was refused: which kind of error, in which phase, in its own words."""
+    """Why a cell has no answer, or was refused: which kind of error, in which phase, with its message."""
 
     kind: str
     phase: str

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.model.axes import VerdictKind
+from harness.model.axes import Control, VerdictKind
 from harness.model.cell import Cell, Expectation
 from harness.model.evidence import Evidence
 
@@ -34,3 +35,16 @@ class Result:
     cell: Cell
     verdict: Verdict | None
     evidence: Evidence | None
+
+
+@dataclass(frozen=True)
+class ControlOutcome:
+    """Whether one control held, and the sentence that says what was seen."""
+
+    control: Control
+    held: bool
+    sentence: str
+
+
+Controls = Mapping[Control, ControlOutcome]
+"""The outcomes of the controls of one lab; a control that did not run is not in it."""

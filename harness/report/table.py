@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.judgement.judge import control_outcome
+from harness.judgement.controls import control_outcome
 from harness.model import (
     CacheMode,
     Cell,

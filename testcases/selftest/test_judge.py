@@ -1,4 +1,4 @@
-"""Evidence in, verdict out: every kind, every doubt, and which of two comes first."""
+"""Evidence to verdict: every kind, every reason for INCONCLUSIVE, which of two comes first, and the controls."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from harness.judgement.judge import ControlOutcome, Controls, control_outcome, data_loss_findings, judge, outcomes
+from harness.judgement.controls import control_outcome, outcomes
+from harness.judgement.judge import data_loss_findings, judge
 from harness.model import (
     AioMode,
     Alarms,
@@ -19,6 +20,8 @@ from harness.model import (
     ClientKind,
     Comparison,
     Control,
+    ControlOutcome,
+    Controls,
     Crash,
     CrashRecovery,
     DelayProfile,
@@ -88,7 +91,7 @@ def oracles(verified: set[int], compared: set[int], counter_kib: int | None = No
 
 def evidence(cell: Cell = SWAP, **changed: Any) -> Evidence:
     """Evidence that is CLEAN under controls that held, but for what is ``changed``."""
-    whole: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "lab": "lab",
         "device_blocks": BLOCKS,
         "before": HEALTHY,
@@ -100,24 +103,24 @@ def evidence(cell: Cell = SWAP, **changed: Any) -> Evidence:
         **oracles(set(), set()),
         **changed,
     }
-    return Evidence(cell, 1, "2026-11-23T01:50:10Z", **whole)
+    return Evidence(cell, 1, "2026-11-23T01:50:10Z", **facts)
 
 
 def kind(found: Evidence, controls: Controls | None = HELD) -> VerdictKind:
     return judge(found, controls).kind
 
 
-def doubted(found: Evidence, words: str, controls: Controls | None = HELD) -> None:
+def assert_inconclusive(found: Evidence, text: str, controls: Controls | None = HELD) -> None:
     """``found`` is INCONCLUSIVE, and the sentence says why."""
     verdict = judge(found, controls)
     assert verdict.kind is VerdictKind.INCONCLUSIVE, verdict.sentence
-    assert words in verdict.sentence
+    assert text in verdict.sentence
 
 
 # --------------------------------------------------------------------------- one of each kind
 
 
-def test_nothing_found_by_a_lab_that_can_see_is_clean_with_its_bound() -> None:
+def test_judge_nothing_found_controls_held_clean_with_bound() -> None:
     verdict = judge(evidence(), HELD)
     assert verdict.kind is VerdictKind.CLEAN
     assert (verdict.exposed_blocks, verdict.differing_blocks, verdict.reasons) == (1000, 0, ())
@@ -125,23 +128,23 @@ def test_nothing_found_by_a_lab_that_can_see_is_clean_with_its_bound() -> None:
     assert "1000 exposed block writes" in verdict.sentence and "0.003 of them" in verdict.sentence
 
 
-def test_blocks_that_verify_saw_and_the_comparison_does_not_are_transient() -> None:
+def test_judge_verify_only_blocks_transient() -> None:
     verdict = judge(evidence(**oracles({1, 2, 3}, set())), HELD)
     assert (verdict.kind, verdict.differing_blocks) == (VerdictKind.TRANSIENT, 0)
     assert "3 blocks" in verdict.sentence
 
 
-def test_blocks_that_differ_in_the_end_are_divergence_with_owners_and_the_claim() -> None:
+def test_judge_differing_blocks_diverged_with_owners_and_reported_state() -> None:
     found = evidence(**oracles({5, 6, 7, 900}, {5, 6, 900}), ownership=Ownership(allocated=1, free=2))
     verdict = judge(found, HELD)
     assert (verdict.kind, verdict.differing_blocks) == (VerdictKind.DIVERGED, 3)
     assert verdict.sentence.startswith("3 blocks differ (1 allocated, 2 free) after 1000 exposed block writes")
-    assert "while DRBD said Connected, UpToDate/UpToDate" in verdict.sentence
+    assert "while DRBD reported Connected, UpToDate/UpToDate" in verdict.sentence
     assert verdict.reasons == ("1 more blocks were reported and are equal again",)
     assert verdict.rate_upper_95 is not None and verdict.rate_upper_95 > 0.003
 
 
-def test_divergence_needs_neither_controls_nor_scatter_gather_nor_an_owner() -> None:
+def test_judge_differing_blocks_without_controls_scatter_gather_owner_diverged() -> None:
     found = evidence(**oracles({5}, {5}), after=None, exposed_blocks=0)
     found = replace(found, observed=replace(found.observed, scatter_gather=False))
     verdict = judge(found, {})
@@ -149,24 +152,24 @@ def test_divergence_needs_neither_controls_nor_scatter_gather_nor_an_owner() -> 
     assert verdict.rate_upper_95 is None, "no trials, no rate"
 
 
-def test_more_differing_blocks_than_exposed_ones_still_have_a_verdict() -> None:
+def test_judge_more_differing_than_exposed_diverged_with_rate_one() -> None:
     verdict = judge(evidence(**oracles({1, 2, 3}, {1, 2, 3}), exposed_blocks=2), HELD)
     assert (verdict.kind, verdict.rate_upper_95) == (VerdictKind.DIVERGED, 1.0)
 
 
-def test_wrong_data_read_back_is_corrupt() -> None:
+def test_judge_read_back_errors_corrupt() -> None:
     verdict = judge(evidence(work=Work(8.0, read_back_errors=3), **oracles({4, 5}, {4})), HELD)
     assert (verdict.kind, verdict.differing_blocks) == (VerdictKind.CORRUPT, 1)
     assert "3 time(s)" in verdict.sentence
 
 
-def test_a_refusal_is_an_answer_in_the_words_of_who_refused() -> None:
-    words = "libvirt or QEMU refused: io=native needs cache.direct=on"
-    verdict = judge(evidence(failure=Failure("refused", "attach", words), verify=None, comparison=None), None)
-    assert (verdict.kind, verdict.sentence) == (VerdictKind.REFUSED, words)
+def test_judge_refused_failure_refused_with_message() -> None:
+    text = "libvirt or QEMU refused: io=native needs cache.direct=on"
+    verdict = judge(evidence(failure=Failure("refused", "attach", text), verify=None, comparison=None), None)
+    assert (verdict.kind, verdict.sentence) == (VerdictKind.REFUSED, text)
 
 
-def test_a_failure_is_inconclusive_with_its_phase() -> None:
+def test_judge_failure_inconclusive_with_phase() -> None:
     verdict = judge(evidence(failure=Failure("deadline", "verify", "it took too long")), HELD)
     assert (verdict.kind, verdict.sentence) == (VerdictKind.INCONCLUSIVE, "verify: it took too long")
 
@@ -175,69 +178,72 @@ def test_a_failure_is_inconclusive_with_its_phase() -> None:
 
 MOVED = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE, migrations=2)
 CRASHED = Cell("buffered", filesystem=FilesystemKind.EXT4, cache=CacheMode.NONE, crash=Crash.NODE)
-WELL = Canary({"fsync": 200, "direct": 50}, {"fsync": 0}, memory_checked=4096)
-APART = {
+CANARY = Canary({"fsync": 200, "direct": 50}, {"fsync": 0}, memory_checked=4096)
+SPLIT_STATES = {
     "nodea": replace(HEALTHY, connection="StandAlone", peer_role="Unknown", peer_disk="DUnknown"),
     "nodeb": replace(HEALTHY, connection="Connecting", peer_role="Unknown", peer_disk="DUnknown"),
 }
-SPLIT = SplitBrain(0.4, APART, 12, "nodeb", True)
+SPLIT = SplitBrain(0.4, SPLIT_STATES, 12, "nodeb", True)
 NOTICED = Alarms("crc32c", (Extent(8, 8), Extent(8, 8)), (Extent(64, 8),), 3, 4.0, 60.0, 80)
 
 
 def moved(
-    number: int, outcome: MigrationOutcome = MigrationOutcome.COMPLETED, during: str = "work", words: str = ""
+    number: int, outcome: MigrationOutcome = MigrationOutcome.COMPLETED, during: str = "work", text: str = ""
 ) -> Migration:
-    return Migration(number, "nodea", "nodeb", outcome, 1.0, 2.0, during=during, message=words)
+    return Migration(number, "nodea", "nodeb", outcome, 1.0, 2.0, during=during, message=text)
 
 
-def journey(cell: Cell = MOVED, **changed: Any) -> Evidence:
+def disturbed(cell: Cell = MOVED, **changed: Any) -> Evidence:
     """Evidence of a cell in which something happened to the guest; CLEAN but for what is ``changed``."""
-    whole: dict[str, Any] = {"canary": WELL, "migrations": (moved(1), moved(2), moved(3, during="readback"))}
+    facts: dict[str, Any] = {"canary": CANARY, "migrations": (moved(1), moved(2), moved(3, during="readback"))}
     if cell.crash is not None:
-        whole = {
-            "canary": replace(WELL, survived=False),
+        facts = {
+            "canary": replace(CANARY, survived=False),
             "crash_recovery": CrashRecovery(cell.crash, 4.0, fsck_status=0),
         }
-    return evidence(cell, **{**whole, **changed})
+    return evidence(cell, **{**facts, **changed})
 
 
-def test_a_guest_that_moved_or_came_back_with_all_it_had_is_clean() -> None:
-    assert kind(journey()) is VerdictKind.CLEAN
+def test_judge_disturbed_guest_without_losses_clean() -> None:
+    assert kind(disturbed()) is VerdictKind.CLEAN
     for crash in Crash:
-        assert kind(journey(replace(CRASHED, crash=crash))) is VerdictKind.CLEAN
+        assert kind(disturbed(replace(CRASHED, crash=crash))) is VerdictKind.CLEAN
 
 
 @pytest.mark.parametrize(
-    ("canary", "words"),
+    ("canary", "text"),
     [
-        (replace(WELL, lost={"fsync": 2, "direct": 0}), "2 acknowledged records are lost (2 of 200 fsync)"),
-        (replace(WELL, lost={"dsync": 1, "direct": 3}), "4 acknowledged records are lost (1 of 0 dsync, 3 of 50 dire"),
-        (replace(WELL, corrupt=1), "1 records on the disk have a wrong checksum"),
-        (replace(WELL, memory_wrong=5), "5 of 4096 looks at the guest's memory found a wrong record"),
+        (replace(CANARY, lost={"fsync": 2, "direct": 0}), "2 acknowledged records are lost (2 of 200 fsync)"),
+        (
+            replace(CANARY, lost={"dsync": 1, "direct": 3}),
+            "4 acknowledged records are lost (1 of 0 dsync, 3 of 50 dire",
+        ),
+        (replace(CANARY, corrupt=1), "1 records on the disk have a wrong checksum"),
+        (replace(CANARY, memory_wrong=5), "5 of 4096 checks of the guest's memory found a wrong record"),
     ],
 )
-def test_what_the_canary_lost_is_corrupt(canary: Canary, words: str) -> None:
-    verdict = judge(journey(canary=canary), HELD)
-    assert verdict.kind is VerdictKind.CORRUPT and words in verdict.sentence
+def test_judge_canary_losses_corrupt(canary: Canary, text: str) -> None:
+    verdict = judge(disturbed(canary=canary), HELD)
+    assert verdict.kind is VerdictKind.CORRUPT and text in verdict.sentence
     unheard: dict[str, Any] = {"verify": None, "failure": Failure("lost-guest", "work", "gone")}
-    assert kind(journey(canary=canary, **unheard)) is VerdictKind.CORRUPT, "what is lost is lost, whatever came then"
+    assert kind(disturbed(canary=canary, **unheard)) is VerdictKind.CORRUPT, "what is lost is lost, whatever came then"
 
 
 @pytest.mark.parametrize(
-    ("found", "words"),
+    ("found", "text"),
     [
         ({"wrong_reads": 3}, "after the crash the client read back something else than it wrote, 3 time(s)"),
         ({"fsck_status": 4, "fsck_message": "errors left"}, "after the crash fsck ended with status 4: errors left"),
     ],
 )
-def test_what_a_crash_left_behind_is_corrupt(found: dict[str, Any], words: str) -> None:
-    verdict = judge(journey(CRASHED, crash_recovery=CrashRecovery(Crash.NODE, 4.0, **found)), HELD)
-    assert (verdict.kind, verdict.sentence) == (VerdictKind.CORRUPT, words)
+def test_judge_losses_after_crash_corrupt(found: dict[str, Any], text: str) -> None:
+    verdict = judge(disturbed(CRASHED, crash_recovery=CrashRecovery(Crash.NODE, 4.0, **found)), HELD)
+    assert (verdict.kind, verdict.sentence) == (VerdictKind.CORRUPT, text)
 
 
-def test_all_that_was_lost_stands_in_the_sentence_and_what_differs_beside_it() -> None:
-    found = journey(
-        canary=replace(WELL, corrupt=1), work=Work(8.0, read_back_errors=2), ownership=Ownership(allocated=1),
+def test_judge_several_losses_all_in_sentence_differences_in_reasons() -> None:
+    found = disturbed(
+        canary=replace(CANARY, corrupt=1), work=Work(8.0, read_back_errors=2), ownership=Ownership(allocated=1),
         **oracles({5}, {5}),
     )  # fmt: skip
     verdict = judge(found, HELD)
@@ -245,73 +251,75 @@ def test_all_that_was_lost_stands_in_the_sentence_and_what_differs_beside_it() -
     assert (verdict.differing_blocks, verdict.reasons) == (1, ("1 blocks differ (1 allocated)",))
 
 
-def read_twice(allocated: int = 0, free: int = 0, unknown: int = 0, **changed: Any) -> Evidence:
-    """The guest read three blocks differently after it moved; whose they are is said."""
+def readback_differs(allocated: int = 0, free: int = 0, unknown: int = 0, **changed: Any) -> Evidence:
+    """The guest read three blocks differently after it moved; ``allocated``, ``free``, ``unknown`` own them."""
     owned = Ownership(allocated=allocated, free=free, unknown=unknown)
-    return journey(readback=Readback(BLOCKS, "nodea", "nodeb", extents_of({5, 6, 7}), owned), **changed)
+    return disturbed(readback=Readback(BLOCKS, "nodea", "nodeb", extents_of({5, 6, 7}), owned), **changed)
 
 
 @pytest.mark.parametrize("whose", [{"allocated": 1, "free": 2}, {"unknown": 1, "free": 2}, {"allocated": 3}, {}])
-def test_data_that_reads_differently_on_the_other_node_is_corrupt(whose: dict[str, int]) -> None:
-    verdict = judge(read_twice(**whose, **oracles({5, 6, 7}, {5, 6, 7})), HELD)
+def test_judge_readback_differs_not_all_free_corrupt(whose: dict[str, int]) -> None:
+    verdict = judge(readback_differs(**whose, **oracles({5, 6, 7}, {5, 6, 7})), HELD)
     assert verdict.kind is VerdictKind.CORRUPT, "what is not known to be free may be data"
     assert "the guest reads 3 blocks differently on nodeb than on nodea" in verdict.sentence
 
 
-def test_free_blocks_that_read_differently_are_a_divergence_with_a_reason() -> None:
-    verdict = judge(read_twice(free=3, **oracles({5, 6, 7}, {5, 6, 7})), HELD)
+def test_judge_readback_differs_all_free_diverged_with_reason() -> None:
+    verdict = judge(readback_differs(free=3, **oracles({5, 6, 7}, {5, 6, 7})), HELD)
     assert verdict.kind is VerdictKind.DIVERGED
     assert any("reads 3 blocks differently on nodeb than on nodea (3 free)" in why for why in verdict.reasons)
 
 
-def test_blocks_that_read_differently_over_equal_replicas_are_corrupt_free_or_not() -> None:
-    verdict = judge(read_twice(free=3), HELD)
+def test_judge_readback_differs_replicas_equal_corrupt_even_if_free() -> None:
+    verdict = judge(readback_differs(free=3), HELD)
     assert verdict.kind is VerdictKind.CORRUPT
     assert "on nodea (3 free), and both replicas hold the same in 3 of them" in verdict.sentence
-    verdict = judge(read_twice(free=3, **oracles({5, 6}, {5, 6})), HELD)
+    verdict = judge(readback_differs(free=3, **oracles({5, 6}, {5, 6})), HELD)
     assert verdict.kind is VerdictKind.CORRUPT and "the same in 1 of them" in verdict.sentence
 
 
-def test_free_blocks_that_read_differently_and_that_a_resync_may_have_made_equal_are_never_clean() -> None:
+def test_judge_readback_differs_free_after_drop_inconclusive() -> None:
     cut = {"cell": replace(MOVED, fault=Fault.LINK_CUT), "fault_injected": True}
-    doubted(read_twice(free=3, alarms=Alarms(drops=1), **cut), "the guest reads 3 blocks differently on nodeb than on")
+    assert_inconclusive(
+        readback_differs(free=3, alarms=Alarms(drops=1), **cut), "the guest reads 3 blocks differently on nodeb than on"
+    )
 
 
-def test_a_difference_of_free_blocks_is_not_judged_over_a_verify_that_did_not_end() -> None:
+def test_judge_readback_differs_free_verify_incomplete_inconclusive() -> None:
     unfinished = replace(evidence(SWAP).verify, source=NodeVerify("nodea", True, False, ()))  # type: ignore[type-var]
-    assert kind(read_twice(free=3, verify=unfinished)) is VerdictKind.INCONCLUSIVE
+    assert kind(readback_differs(free=3, verify=unfinished)) is VerdictKind.INCONCLUSIVE
 
 
-def test_a_guest_that_never_moved_is_no_answer_although_a_resync_made_all_equal() -> None:
-    failed = tuple(moved(number, MigrationOutcome.FAILED, words="not connected") for number in (1, 2))
-    verdict = judge(journey(migrations=failed, alarms=Alarms(drops=1)), HELD)
+def test_judge_all_migrations_failed_after_drop_inconclusive() -> None:
+    failed = tuple(moved(number, MigrationOutcome.FAILED, text="not connected") for number in (1, 2))
+    verdict = judge(disturbed(migrations=failed, alarms=Alarms(drops=1)), HELD)
     assert verdict.kind is VerdictKind.INCONCLUSIVE and "migration 1 failed: not connected" in verdict.sentence
-    assert kind(journey(alarms=Alarms(drops=1))) is VerdictKind.TRANSIENT
+    assert kind(disturbed(alarms=Alarms(drops=1))) is VerdictKind.TRANSIENT
 
 
-def test_readings_that_agree_are_no_news() -> None:
-    assert kind(journey(readback=Readback(BLOCKS, "nodea", "nodeb"))) is VerdictKind.CLEAN
+def test_judge_readback_equal_clean() -> None:
+    assert kind(disturbed(readback=Readback(BLOCKS, "nodea", "nodeb"))) is VerdictKind.CLEAN
 
 
-def test_a_refused_migration_is_an_answer_in_the_words_of_who_refused() -> None:
-    refused = (moved(1, MigrationOutcome.REFUSED, words="Unsafe migration: Migration may lead to data corruption"),)
-    verdict = judge(journey(migrations=refused), HELD)
+def test_judge_refused_migration_refused_with_message() -> None:
+    refused = (moved(1, MigrationOutcome.REFUSED, text="Unsafe migration: Migration may lead to data corruption"),)
+    verdict = judge(disturbed(migrations=refused), HELD)
     assert verdict.kind is VerdictKind.REFUSED
     assert "migration 1 was refused: Unsafe migration: Migration may" in verdict.sentence
-    assert kind(journey(migrations=refused), {}) is VerdictKind.REFUSED, "no control has to vouch for it"
+    assert kind(disturbed(migrations=refused), {}) is VerdictKind.REFUSED, "no control has to vouch for it"
 
 
-def test_a_split_brain_is_a_divergence_however_it_was_repaired() -> None:
+def test_judge_split_brain_diverged_repaired_or_not() -> None:
     for repaired in (True, False):
         verdict = judge(evidence(alarms=Alarms(split_brain=replace(SPLIT, repaired=repaired))), HELD)
         assert (verdict.kind, verdict.differing_blocks) == (VerdictKind.DIVERGED, 12)
         assert verdict.sentence == (
             "split brain 0.4 s after the first digest failure: nodea StandAlone, nodeb Connecting; "
-            "12 blocks differed, and nodeb gave its changes up"
+            "12 blocks differed, and the changes of nodeb were discarded"
         )
 
 
-def test_a_split_brain_that_cost_nothing_is_one_all_the_same() -> None:
+def test_judge_split_brain_without_differing_blocks_diverged() -> None:
     for counted in (0, None):
         split = replace(SPLIT, differing_blocks=counted, after_seconds=None)
         verdict = judge(evidence(alarms=Alarms(split_brain=split)), HELD)
@@ -319,13 +327,13 @@ def test_a_split_brain_that_cost_nothing_is_one_all_the_same() -> None:
         assert verdict.sentence.startswith("split brain: nodea StandAlone")
 
 
-def test_what_the_digest_noticed_and_a_resync_healed_is_transient() -> None:
+def test_judge_digest_detections_replicas_equal_transient() -> None:
     verdict = judge(evidence(alarms=NOTICED), HELD)
     assert (verdict.kind, verdict.differing_blocks) == (VerdictKind.TRANSIENT, 0)
     assert "noticed 2 writes" in verdict.sentence and "3 time(s), 3.0 a minute" in verdict.sentence
 
 
-def test_a_connection_that_was_lost_by_itself_is_transient_and_one_that_was_cut_is_a_reason() -> None:
+def test_judge_connection_drop_transient_unless_injected() -> None:
     lost = Alarms(drops=2, watched_seconds=60.0)
     verdict = judge(evidence(alarms=lost), HELD)
     assert verdict.kind is VerdictKind.TRANSIENT
@@ -333,86 +341,96 @@ def test_a_connection_that_was_lost_by_itself_is_transient_and_one_that_was_cut_
         verdict.sentence
         == "the connection was lost 2 time(s), 2.0 a minute, and after the resyncs everything was equal"
     )
-    cut = judge(journey(replace(MOVED, fault=Fault.LINK_CUT), fault_injected=True, alarms=lost), HELD)
+    cut = judge(disturbed(replace(MOVED, fault=Fault.LINK_CUT), fault_injected=True, alarms=lost), HELD)
     assert cut.kind is VerdictKind.CLEAN
     assert cut.reasons == ("DRBD noticed 0 writes whose buffer changed and lost its connection 2 time(s)",)
-    noticed = journey(replace(MOVED, fault=Fault.LINK_CUT), fault_injected=True, alarms=NOTICED)
+    noticed = disturbed(replace(MOVED, fault=Fault.LINK_CUT), fault_injected=True, alarms=NOTICED)
     assert kind(noticed) is VerdictKind.TRANSIENT, "no fault of ours changes a buffer"
 
 
-def test_a_digest_that_noticed_nothing_is_no_news() -> None:
+def test_judge_digest_without_detections_clean() -> None:
     assert kind(evidence(alarms=Alarms("crc32c", watched_seconds=60.0))) is VerdictKind.CLEAN
 
 
-def test_what_the_digest_noticed_is_a_reason_beside_what_differs() -> None:
+def test_judge_digest_detections_replicas_differ_diverged_with_reason() -> None:
     verdict = judge(evidence(alarms=NOTICED, **oracles({5}, {5})), HELD)
     assert verdict.kind is VerdictKind.DIVERGED
     assert "DRBD noticed 2 writes whose buffer changed and lost its connection 3 time(s)" in verdict.reasons
 
 
 @pytest.mark.parametrize("outcome", [MigrationOutcome.ABORTED, MigrationOutcome.FAILED])
-def test_clean_needs_each_migration_to_arrive(outcome: MigrationOutcome) -> None:
+def test_judge_migration_not_completed_never_clean(outcome: MigrationOutcome) -> None:
     for number in range(3):
         went = [moved(1), moved(2), moved(3, during="readback")]
         went[number] = replace(went[number], outcome=outcome, message="it timed out")
-        doubted(journey(migrations=tuple(went)), f"nothing was found, but migration {number + 1} {outcome}: it timed")
-        verdict = judge(journey(migrations=tuple(went), **oracles({5}, {5})), HELD)
+        assert_inconclusive(
+            disturbed(migrations=tuple(went)), f"nothing was found, but migration {number + 1} {outcome}: it timed"
+        )
+        verdict = judge(disturbed(migrations=tuple(went), **oracles({5}, {5})), HELD)
         assert verdict.kind is VerdictKind.DIVERGED, "what is seen is seen"
         assert f"migration {number + 1} {outcome}: it timed out" in verdict.reasons
 
 
 @pytest.mark.parametrize("fault", [fault for fault in Fault if fault.needs_migration])
-def test_a_migration_may_fail_where_a_fault_was_made(fault: Fault) -> None:
-    broken = (moved(1, MigrationOutcome.FAILED, words="connection lost"), moved(2), moved(3, during="readback"))
-    verdict = judge(journey(replace(MOVED, fault=fault), migrations=broken, fault_injected=True), HELD)
+def test_judge_migration_failed_under_injected_fault_clean_with_reason(fault: Fault) -> None:
+    broken = (moved(1, MigrationOutcome.FAILED, text="connection lost"), moved(2), moved(3, during="readback"))
+    verdict = judge(disturbed(replace(MOVED, fault=fault), migrations=broken, fault_injected=True), HELD)
     assert (verdict.kind, verdict.reasons) == (VerdictKind.CLEAN, ("migration 1 failed: connection lost",))
 
 
 @pytest.mark.parametrize("fault", Fault)
-def test_clean_needs_the_fault_to_have_struck(fault: Fault) -> None:
+def test_judge_fault_not_injected_never_clean(fault: Fault) -> None:
     cell = replace(MOVED, fault=fault)
-    doubted(journey(cell), f"nothing was found, but the fault '{fault}' did not strike")
-    assert kind(journey(cell, fault_injected=True)) is VerdictKind.CLEAN
+    assert_inconclusive(disturbed(cell), f"nothing was found, but the fault '{fault}' was not injected")
+    assert kind(disturbed(cell, fault_injected=True)) is VerdictKind.CLEAN
     for found in (oracles({5}, {5}), oracles({5}, set())):
-        assert kind(journey(cell, **found)) is kind(journey(cell, fault_injected=True, **found)), "what is seen is seen"
+        assert kind(disturbed(cell, **found)) is kind(disturbed(cell, fault_injected=True, **found)), (
+            "what is seen is seen"
+        )
 
 
-def test_clean_needs_as_many_migrations_as_were_asked() -> None:
-    doubted(journey(migrations=()), "only 0 of 2 migrations were tried")
-    doubted(journey(migrations=(moved(1), moved(2, during="readback"))), "only 1 of 2 migrations were tried")
+def test_judge_fewer_migrations_than_requested_inconclusive() -> None:
+    assert_inconclusive(disturbed(migrations=()), "only 0 of 2 migrations were tried")
+    assert_inconclusive(
+        disturbed(migrations=(moved(1), moved(2, during="readback"))), "only 1 of 2 migrations were tried"
+    )
     faulty = replace(MOVED, fault=Fault.LINK_CUT)
-    doubted(journey(faulty, migrations=(moved(1),), fault_injected=True), "only 1 of 2 migrations were tried")
+    assert_inconclusive(
+        disturbed(faulty, migrations=(moved(1),), fault_injected=True), "only 1 of 2 migrations were tried"
+    )
 
 
-def test_clean_needs_the_canary_heard_and_alive() -> None:
+def test_judge_canary_missing_or_died_inconclusive() -> None:
     for cell in (
         MOVED,
         CRASHED,
         Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE, fault=Fault.STANDALONE),
     ):
-        doubted(journey(cell, canary=None, fault_injected=True), "the canary was not heard")
-    dead = replace(WELL, survived=False)
-    doubted(journey(canary=dead), "nothing was found, but the canary died")
-    doubted(journey(canary=dead, console_errors=("Out of memory",)), "the canary died: Out of memory")
+        assert_inconclusive(disturbed(cell, canary=None, fault_injected=True), "the canary has no report")
+    dead = replace(CANARY, survived=False)
+    assert_inconclusive(disturbed(canary=dead), "nothing was found, but the canary died")
+    assert_inconclusive(disturbed(canary=dead, console_errors=("Out of memory",)), "the canary died: Out of memory")
     assert kind(evidence(canary=None)) is VerdictKind.CLEAN, "an ordinary cell has none"
 
 
-def test_clean_needs_the_crash_to_have_happened() -> None:
-    doubted(journey(CRASHED, crash_recovery=None), "the crash did not happen")
+def test_judge_crash_missing_inconclusive() -> None:
+    assert_inconclusive(disturbed(CRASHED, crash_recovery=None), "the crash did not happen")
 
 
-def test_clean_needs_a_quiet_console_but_where_the_disks_were_broken() -> None:
-    said = ("EXT4-fs error (device vdb1)", "Oops")
-    doubted(journey(console_errors=said), "the guest's console reports an error: EXT4-fs error (device vdb1)")
-    doubted(evidence(console_errors=said), "the guest's console reports an error")
+def test_judge_console_errors_inconclusive_unless_io_error_injected() -> None:
+    errors = ("EXT4-fs error (device vdb1)", "Oops")
+    assert_inconclusive(
+        disturbed(console_errors=errors), "the guest's console reports an error: EXT4-fs error (device vdb1)"
+    )
+    assert_inconclusive(evidence(console_errors=errors), "the guest's console reports an error")
     broken = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE, fault=Fault.IO_ERROR)
-    expected = journey(
-        broken, migrations=(), console_errors=said, kernel_errors=("nodea: I/O error",), fault_injected=True
+    expected = disturbed(
+        broken, migrations=(), console_errors=errors, kernel_errors=("nodea: I/O error",), fault_injected=True
     )
     verdict = judge(expected, HELD)
     assert verdict.kind is VerdictKind.CLEAN
     assert verdict.reasons == ("guest: EXT4-fs error (device vdb1)", "guest: Oops", "kernel: nodea: I/O error")
-    verdict = judge(evidence(console_errors=said, **oracles({5}, {5})), HELD)
+    verdict = judge(evidence(console_errors=errors, **oracles({5}, {5})), HELD)
     assert verdict.reasons == ("guest: EXT4-fs error (device vdb1)", "guest: Oops")
 
 
@@ -433,7 +451,7 @@ def layered(*layers: str) -> Evidence:
     if "failed" in layers:
         found = replace(found, failure=Failure("lost-guest", "work", "gone"))
     if "unmoved" in layers:
-        found = replace(found, migrations=(moved(1, MigrationOutcome.REFUSED, words="Unsafe migration"),))
+        found = replace(found, migrations=(moved(1, MigrationOutcome.REFUSED, text="Unsafe migration"),))
     if "lost" in layers:
         found = replace(found, canary=Canary({"fsync": 9}, {"fsync": 1}))
     if "split" in layers:
@@ -480,7 +498,7 @@ def layered(*layers: str) -> Evidence:
     ],
     ids=lambda value: "+".join(value) or "transient" if isinstance(value, tuple) else str(value),
 )
-def test_what_comes_first(layers: tuple[str, ...], wanted: VerdictKind) -> None:
+def test_judge_several_findings_first_question_decides(layers: tuple[str, ...], wanted: VerdictKind) -> None:
     assert kind(layered(*layers)) is wanted
 
 
@@ -489,7 +507,7 @@ def test_what_comes_first(layers: tuple[str, ...], wanted: VerdictKind) -> None:
 
 @pytest.mark.parametrize("aio", AioMode)
 @pytest.mark.parametrize("cache", CacheMode)
-def test_what_was_asked_and_seen_is_believed(cache: CacheMode, aio: AioMode) -> None:
+def test_judge_observed_as_requested_clean(cache: CacheMode, aio: AioMode) -> None:
     assert (
         kind(
             evidence(Cell("pressure", filesystem=FilesystemKind.SWAP, cache=cache, aio=aio, delays=DelayProfile(20, 0)))
@@ -498,7 +516,7 @@ def test_what_was_asked_and_seen_is_believed(cache: CacheMode, aio: AioMode) -> 
     )
 
 
-def test_each_cache_mode_wants_its_own_flags() -> None:
+def test_judge_flags_of_another_cache_mode_inconclusive() -> None:
     table = {
         CacheMode.NONE: (True, False, True, "write back"),
         CacheMode.DIRECTSYNC: (True, False, False, "write through"),
@@ -521,10 +539,10 @@ def test_each_cache_mode_wants_its_own_flags() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "text"),
     [
-        ({"o_direct": False}, "QEMU's descriptor has O_DIRECT: False, not True"),
-        ({"o_direct": None}, "QEMU's descriptor has O_DIRECT could not be read back"),
+        ({"o_direct": False}, "O_DIRECT of QEMU's descriptor: False, not True"),
+        ({"o_direct": None}, "O_DIRECT of QEMU's descriptor could not be read back"),
         ({"guest_write_cache": "write through"}, "the guest's write_cache: write through, not write back"),
         ({"guest_write_cache": None}, "the guest's write_cache could not be read back"),
         ({"qemu_aio": "io_uring"}, "the aio mode: io_uring, not threads"),
@@ -534,59 +552,71 @@ def test_each_cache_mode_wants_its_own_flags() -> None:
         ({"qemu_cache": {"direct": False, "no-flush": False, "writeback": True}}, "QEMU's cache.direct: False"),
         ({"qemu_cache": {"direct": True, "no-flush": True, "writeback": True}}, "QEMU's cache.no-flush: True"),
         ({"qemu_cache": {"direct": True, "no-flush": False, "writeback": False}}, "QEMU's cache.writeback: False"),
-        ({"link_delay_ms": 20}, "the delays were 20/0 ms, 0/0 ms were asked"),
-        ({"disk_delay_ms": 3}, "the delays were 0/3 ms"),
+        ({"link_delay_ms": 20}, "the delays of link and disk were 20/0 ms, 0/0 ms were requested"),
+        ({"disk_delay_ms": 3}, "the delays of link and disk were 0/3 ms"),
     ],
 )
-def test_each_mismatch_is_named(change: dict[str, Any], words: str) -> None:
+def test_judge_observed_not_as_requested_inconclusive_naming_it(change: dict[str, Any], text: str) -> None:
     found = evidence()
-    doubted(replace(found, observed=replace(found.observed, **change)), words)
+    assert_inconclusive(replace(found, observed=replace(found.observed, **change)), text)
 
 
-def test_a_widener_that_is_not_on_is_a_mismatch() -> None:
+def test_judge_delay_not_in_force_inconclusive() -> None:
     cell = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE, delays=DelayProfile(20, 5))
-    doubted(evidence(cell, observed=observed(SWAP)), "the delays were 0/0 ms, 20/5 ms were asked")
+    assert_inconclusive(
+        evidence(cell, observed=observed(SWAP)), "the delays of link and disk were 0/0 ms, 20/5 ms were requested"
+    )
 
 
-def test_the_node_itself_has_no_qemu_to_ask() -> None:
+def test_judge_host_client_needs_no_qemu_flags() -> None:
     cell = Cell("inflight-modify", client=ClientKind.HOST, delays=DelayProfile(20, 0))
     assert kind(evidence(cell)) is VerdictKind.CLEAN
-    doubted(evidence(cell, observed=Observed(scatter_gather=True)), "the delays were 0/0 ms")
+    assert_inconclusive(
+        evidence(cell, observed=Observed(scatter_gather=True)), "the delays of link and disk were 0/0 ms"
+    )
 
 
-ARMS = {
-    "protocol": Protocol.A, "integrity": "crc32c", "disable_sendpage": True, "scatter_gather": False,
-    "two_primaries": True,
-}  # fmt: skip
+PROFILES = [
+    (ReplicationProfile(protocol=Protocol.A), "protocol A"),
+    (ReplicationProfile(integrity="crc32c"), "protocol C, digest crc32c"),
+    (ReplicationProfile(disable_sendpage=True), "protocol C, sendpage disabled"),
+    (ReplicationProfile(scatter_gather=False), "protocol C, no scatter-gather"),
+    (ReplicationProfile(two_primaries=True), "protocol C, two Primaries"),
+]
 
 
-@pytest.mark.parametrize(("name", "value"), ARMS.items())
-def test_an_arm_that_is_not_in_force_is_a_mismatch(name: str, value: Any) -> None:
-    replication = replace(ReplicationProfile(), **{name: value})
-    asked = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE, replication=replication)
-    for cell, in_force in ((asked, ReplicationProfile()), (SWAP, replication)):
-        doubted(
-            evidence(cell, observed=replace(observed(cell), replication=in_force)),
-            "but in force was ReplicationProfile(",
-        )
-        found = evidence(cell, observed=replace(observed(cell), replication=in_force), **oracles({5}, {5}))
-        doubted(found, f"asked for {cell.replication}, but in force was {in_force}")
-    assert kind(evidence(asked, observed=replace(observed(asked), replication=replication))) is VerdictKind.CLEAN
+@pytest.mark.parametrize(("replication", "text"), PROFILES)
+def test_judge_replication_profile_not_in_force_inconclusive(replication: ReplicationProfile, text: str) -> None:
+    requested = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE, replication=replication)
+    for cell, in_force, sentence in (
+        (requested, ReplicationProfile(), f"requested was {text}, but in force was protocol C"),
+        (SWAP, replication, f"requested was protocol C, but in force was {text}"),
+    ):
+        seen = replace(observed(cell), replication=in_force)
+        assert_inconclusive(evidence(cell, observed=seen), sentence)
+        assert_inconclusive(evidence(cell, observed=seen, **oracles({5}, {5})), sentence)
+    seen = replace(observed(requested), replication=replication)
+    assert kind(evidence(requested, observed=seen)) is VerdictKind.CLEAN
 
 
-def test_a_node_that_is_its_own_client_has_an_arm_too() -> None:
+def test_judge_host_client_replication_not_in_force_inconclusive() -> None:
     cell = Cell("inflight-modify", client=ClientKind.HOST, replication=ReplicationProfile(integrity="crc32c"))
-    doubted(evidence(cell, observed=replace(observed(cell), replication=ReplicationProfile())), "in force was")
+    assert_inconclusive(
+        evidence(cell, observed=replace(observed(cell), replication=ReplicationProfile())), "in force was"
+    )
 
 
 # --------------------------------------------------------------------------- preconditions and silent oracles
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "text"),
     [
-        ({"before": None}, "was not Connected and UpToDate/UpToDate before"),
-        ({"before": replace(HEALTHY, connection="Connecting")}, "was not Connected and UpToDate/UpToDate before"),
+        ({"before": None}, "was not Connected and UpToDate/UpToDate before the cell: its state was not read"),
+        (
+            {"before": replace(HEALTHY, connection="Connecting")},
+            "UpToDate before the cell: Connecting, Primary/Secondary, UpToDate/UpToDate, Established",
+        ),
         ({"before": replace(HEALTHY, peer_disk="Inconsistent")}, "was not Connected and UpToDate/UpToDate before"),
         ({"before": replace(HEALTHY, replication="VerifyS")}, "was not Connected and UpToDate/UpToDate before"),
         ({"equal_before": False}, "the replicas were not equal before"),
@@ -598,21 +628,23 @@ def test_a_node_that_is_its_own_client_has_an_arm_too() -> None:
         ({"device_blocks": 0, "comparison": Comparison(0, (), 0.0, "nowhere")}, "the comparison covered 0 of 0"),
     ],
 )
-def test_what_makes_the_oracles_worthless(change: dict[str, Any], words: str) -> None:
-    doubted(evidence(**change), words)
-    doubted(evidence(**{**oracles({1}, {1}), **change}), words)
+def test_judge_precondition_or_oracle_missing_inconclusive(change: dict[str, Any], text: str) -> None:
+    assert_inconclusive(evidence(**change), text)
+    assert_inconclusive(evidence(**{**oracles({1}, {1}), **change}), text)
 
 
 @pytest.mark.parametrize("seen", [{"started": False}, {"finished": False}])
-def test_a_verify_that_was_not_seen_from_start_to_end(seen: dict[str, bool]) -> None:
-    whole = oracles(set(), set())["verify"]
-    doubted(evidence(verify=replace(whole, source=replace(whole.source, **seen))), "were not both seen")
+def test_judge_verify_start_or_end_missing_inconclusive(seen: dict[str, bool]) -> None:
+    complete = oracles(set(), set())["verify"]
+    assert_inconclusive(
+        evidence(verify=replace(complete, source=replace(complete.source, **seen))), "were not both seen"
+    )
 
 
-def test_a_verify_with_holes_proves_nothing() -> None:
-    whole = oracles(set(), set())["verify"]
-    doubted(evidence(verify=replace(whole, skipped_blocks=7)), "the verify skipped 7 busy blocks")
-    doubted(evidence(log_holes=3), "3 kernel messages were lost")
+def test_judge_verify_skipped_blocks_or_log_holes_inconclusive() -> None:
+    complete = oracles(set(), set())["verify"]
+    assert_inconclusive(evidence(verify=replace(complete, skipped_blocks=7)), "the verify skipped 7 busy blocks")
+    assert_inconclusive(evidence(log_holes=3), "3 kernel messages were lost")
 
 
 # --------------------------------------------------------------------------- oracles that disagree
@@ -625,12 +657,14 @@ def seen_by_target(blocks: set[int], **facts: Any) -> Evidence:
     return evidence(**{**facts, "verify": replace(verify, target=target)})
 
 
-def test_the_two_nodes_must_name_the_same_blocks_where_all_are_named() -> None:
-    doubted(seen_by_target({1}, **oracles({1, 2}, {1, 2})), "1 blocks of the same verify stand in the log of one node")
-    doubted(seen_by_target({1, 3}, **oracles({1, 2}, {1, 2})), "name 3 blocks, DRBD counts 2 out of sync")
+def test_oracles_nodes_name_different_blocks_disagree() -> None:
+    assert_inconclusive(
+        seen_by_target({1}, **oracles({1, 2}, {1, 2})), "1 blocks of the same verify stand in the log of one node"
+    )
+    assert_inconclusive(seen_by_target({1, 3}, **oracles({1, 2}, {1, 2})), "name 3 blocks, DRBD counts 2 out of sync")
 
 
-def test_a_log_that_is_short_of_what_was_marked_is_no_contradiction() -> None:
+def test_oracles_log_names_fewer_than_marked_agree() -> None:
     verdict = judge(seen_by_target({1}, **oracles({1, 2}, {1, 2, 9}, 16)), HELD)
     assert (verdict.kind, verdict.differing_blocks) == (VerdictKind.DIVERGED, 3)
     assert verdict.reasons == (
@@ -640,14 +674,14 @@ def test_a_log_that_is_short_of_what_was_marked_is_no_contradiction() -> None:
     assert kind(evidence(**oracles(set(), set(), 4))) is VerdictKind.TRANSIENT
 
 
-def test_the_same_blocks_in_other_extents_are_the_same() -> None:
-    whole = oracles({1, 2}, {1, 2})
-    target = replace(whole["verify"].target, extents=(Extent(16, 8), Extent(8, 8), Extent(16, 8)))
-    assert kind(evidence(**{**whole, "verify": replace(whole["verify"], target=target)})) is VerdictKind.DIVERGED
+def test_oracles_same_blocks_other_extents_agree() -> None:
+    facts = oracles({1, 2}, {1, 2})
+    target = replace(facts["verify"].target, extents=(Extent(16, 8), Extent(8, 8), Extent(16, 8)))
+    assert kind(evidence(**{**facts, "verify": replace(facts["verify"], target=target)})) is VerdictKind.DIVERGED
 
 
 @pytest.mark.parametrize(
-    ("verified", "compared", "counter", "words"),
+    ("verified", "compared", "counter", "text"),
     [
         ({1, 2}, {1, 2}, 4, "name 2 blocks, DRBD counts 1 out of sync"),
         ({1, 2}, {1, 2}, 0, "name 2 blocks, DRBD counts 0 out of sync"),
@@ -660,35 +694,37 @@ def test_the_same_blocks_in_other_extents_are_the_same() -> None:
         ({1}, {9}, 4, "1 blocks differ that verify did not report"),
     ],
 )
-def test_each_disagreement(verified: set[int], compared: set[int], counter: int, words: str) -> None:
+def test_oracles_contradiction_inconclusive_naming_it(
+    verified: set[int], compared: set[int], counter: int, text: str
+) -> None:
     found = evidence(**oracles(verified, compared, counter))
-    doubted(found, "the oracles disagree: ")
-    doubted(found, words)
+    assert_inconclusive(found, "the oracles disagree: ")
+    assert_inconclusive(found, text)
 
 
-# --------------------------------------------------------------------------- clean is doubted
+# --------------------------------------------------------------------------- clean is assert_inconclusive
 
 
 @pytest.mark.parametrize("control", Control)
-def test_clean_needs_each_control(control: Control) -> None:
+def test_judge_control_missing_or_failed_never_clean(control: Control) -> None:
     missing = {name: outcome for name, outcome in HELD.items() if name is not control}
-    doubted(evidence(), f"nothing was found, but the {control} control of this run has no result", missing)
+    assert_inconclusive(evidence(), f"nothing was found, but the {control} control of this run has no result", missing)
     failed = {**HELD, control: ControlOutcome(control, False, "it saw nothing")}
-    doubted(evidence(), f"nothing was found, but the {control} control failed: it saw nothing", failed)
+    assert_inconclusive(evidence(), f"nothing was found, but the {control} control failed: it saw nothing", failed)
 
 
-def test_clean_without_any_controls() -> None:
-    doubted(evidence(), "control of this run has no result", None)
+def test_judge_no_controls_never_clean() -> None:
+    assert_inconclusive(evidence(), "control of this run has no result", None)
 
 
 @pytest.mark.parametrize("scatter_gather", [False, None])
-def test_a_link_without_scatter_gather_cannot_show_it(scatter_gather: bool | None) -> None:
+def test_judge_no_scatter_gather_never_clean(scatter_gather: bool | None) -> None:
     seen = replace(observed(SWAP), scatter_gather=scatter_gather)
-    doubted(evidence(observed=seen), "no scatter-gather")
+    assert_inconclusive(evidence(observed=seen), "no scatter-gather")
 
 
 @pytest.mark.parametrize("scatter_gather", [False, None])
-def test_a_link_that_was_to_have_no_scatter_gather_is_not_complained_of(scatter_gather: bool | None) -> None:
+def test_judge_no_scatter_gather_as_requested_clean(scatter_gather: bool | None) -> None:
     cell = Cell(
         "pressure",
         filesystem=FilesystemKind.SWAP,
@@ -699,17 +735,17 @@ def test_a_link_that_was_to_have_no_scatter_gather_is_not_complained_of(scatter_
     assert kind(evidence(cell, observed=seen)) is VerdictKind.CLEAN
 
 
-def test_nothing_exposed_is_nothing_proven() -> None:
-    doubted(evidence(exposed_blocks=0), "the workload exposed no block write")
+def test_judge_nothing_exposed_clean_only_without_writes() -> None:
+    assert_inconclusive(evidence(exposed_blocks=0), "the workload exposed no block write")
     idle = judge(evidence(Cell("no-writes", cache=CacheMode.NONE), exposed_blocks=0), HELD)
     assert (idle.kind, idle.rate_upper_95) == (VerdictKind.CLEAN, None)
     assert "no block write was exposed" in idle.sentence
 
 
-def test_a_kernel_in_trouble_is_no_witness() -> None:
-    said = ("nodea: BUG: soft lockup", "nodeb: Oops")
-    doubted(evidence(kernel_errors=said), "a kernel reported an error: nodea: BUG: soft lockup")
-    verdict = judge(evidence(kernel_errors=said, **oracles({1}, {1})), HELD)
+def test_judge_kernel_errors_never_clean() -> None:
+    errors = ("nodea: BUG: soft lockup", "nodeb: Oops")
+    assert_inconclusive(evidence(kernel_errors=errors), "a kernel reported an error: nodea: BUG: soft lockup")
+    verdict = judge(evidence(kernel_errors=errors, **oracles({1}, {1})), HELD)
     assert verdict.kind is VerdictKind.DIVERGED, "what is seen is seen"
     assert verdict.reasons == ("kernel: nodea: BUG: soft lockup", "kernel: nodeb: Oops")
 
@@ -717,7 +753,7 @@ def test_a_kernel_in_trouble_is_no_witness() -> None:
 # --------------------------------------------------------------------------- the controls themselves
 
 PLANTED = Cell("planted", client=ClientKind.HOST, control=Control.PLANTED)
-MUTATOR = Cell("inflight-modify", client=ClientKind.HOST, control=Control.IN_FLIGHT)
+IN_FLIGHT = Cell("inflight-modify", client=ClientKind.HOST, control=Control.IN_FLIGHT)
 IDLE = Cell("no-writes", client=ClientKind.HOST, control=Control.IDLE)
 
 
@@ -726,7 +762,7 @@ def planted(wanted: set[int], verified: set[int], compared: set[int]) -> Control
     return control_outcome(evidence(PLANTED, planted=extents, exposed_blocks=0, **oracles(verified, compared)))
 
 
-def test_exactly_what_was_planted_must_come_back() -> None:
+def test_control_outcome_planted_holds_only_for_exact_blocks() -> None:
     assert planted({0, 1000, 5003}, {0, 1000, 5003}, {0, 1000, 5003}).held
     assert not planted({0, 1000}, {0, 1000, 7}, {0, 1000, 7}).held, "one too many"
     assert not planted({0, 1000, 7}, {0, 1000}, {0, 1000}).held, "one too few"
@@ -735,41 +771,41 @@ def test_exactly_what_was_planted_must_come_back() -> None:
     assert not planted({0}, set(), set()).held, "nothing was found"
 
 
-def test_a_planted_block_that_one_oracle_lacks_is_named() -> None:
+def test_control_outcome_planted_missed_by_one_oracle_names_it() -> None:
     outcome = planted({0, 1000}, {0, 1000}, {0})
     assert not outcome.held
     assert outcome.sentence == "the comparison found blocks [0], planted were [0, 1000]"
 
 
-def test_the_mutator_must_diverge_and_idle_must_not() -> None:
-    assert control_outcome(evidence(MUTATOR, **oracles({3}, {3}))).held
-    silent = control_outcome(evidence(MUTATOR))
-    assert not silent.held and silent.sentence.startswith("DIVERGED was wanted: ")
-    assert not control_outcome(evidence(MUTATOR, **oracles({3}, set()))).held, "transient is not enough"
+def test_control_outcome_in_flight_needs_diverged_idle_needs_clean() -> None:
+    assert control_outcome(evidence(IN_FLIGHT, **oracles({3}, {3}))).held
+    silent = control_outcome(evidence(IN_FLIGHT))
+    assert not silent.held and silent.sentence.startswith("DIVERGED was expected: ")
+    assert not control_outcome(evidence(IN_FLIGHT, **oracles({3}, set()))).held, "transient is not enough"
     assert control_outcome(evidence(IDLE, exposed_blocks=0)).held
     noisy = control_outcome(evidence(IDLE, **oracles({3}, {3})))
-    assert not noisy.held and noisy.sentence.startswith("CLEAN was wanted: 1 blocks differ")
+    assert not noisy.held and noisy.sentence.startswith("CLEAN was expected: 1 blocks differ")
 
 
-def test_a_control_that_broke_did_not_hold() -> None:
+def test_control_outcome_failure_not_held() -> None:
     broken = Failure("lost-node", "work", "gone")
-    for cell in (PLANTED, MUTATOR, IDLE):
+    for cell in (PLANTED, IN_FLIGHT, IDLE):
         outcome = control_outcome(evidence(cell, failure=broken, **oracles({3}, {3})))
         assert not outcome.held and "work: gone" in outcome.sentence
 
 
-def test_a_control_is_judged_without_the_others() -> None:
+def test_judge_control_cell_needs_no_controls() -> None:
     assert judge(evidence(IDLE), None).kind is VerdictKind.CLEAN
-    assert judge(evidence(MUTATOR, **oracles({3}, {3})), None).kind is VerdictKind.DIVERGED
+    assert judge(evidence(IN_FLIGHT, **oracles({3}, {3})), None).kind is VerdictKind.DIVERGED
 
 
-def test_an_ordinary_cell_is_no_control() -> None:
+def test_control_outcome_ordinary_cell_value_error() -> None:
     with pytest.raises(ValueError, match="none-swap-pressure is no control"):
         control_outcome(evidence())
 
 
-def test_the_newest_outcome_of_a_control_counts() -> None:
-    good, bad = evidence(MUTATOR, **oracles({3}, {3})), evidence(MUTATOR)
+def test_outcomes_several_attempts_newest_wins() -> None:
+    good, bad = evidence(IN_FLIGHT, **oracles({3}, {3})), evidence(IN_FLIGHT)
     assert outcomes([good, evidence(), bad])[Control.IN_FLIGHT].held is False
     assert outcomes([bad, good])[Control.IN_FLIGHT].held is True
     assert set(outcomes([good, evidence()])) == {Control.IN_FLIGHT}
@@ -779,7 +815,7 @@ def test_the_newest_outcome_of_a_control_counts() -> None:
 
 NUMBERS = st.sets(st.integers(0, 40), max_size=6)
 EXTENTS = st.lists(st.builds(Extent, st.integers(0, 400), st.integers(0, 40)), max_size=4).map(tuple)
-WORDS = st.sampled_from(["", "Connected", "UpToDate", "Established", "Inconsistent", "VerifyS"])
+STATE_NAMES = st.sampled_from(["", "Connected", "UpToDate", "Established", "Inconsistent", "VerifyS"])
 NODES = st.builds(NodeVerify, st.just("node"), st.booleans(), st.booleans(), EXTENTS, st.none() | st.integers(0, 50))
 CELLS = st.builds(
     Cell,
@@ -815,7 +851,7 @@ CANARIES = st.builds(
     Canary, lost=st.dictionaries(st.sampled_from(["fsync", "direct"]), FEW), corrupt=FEW, memory_wrong=FEW,
     survived=st.booleans(),
 )  # fmt: skip
-AFTERMATHS = st.builds(
+CRASH_RECOVERIES = st.builds(
     CrashRecovery, st.sampled_from(Crash), fsck_status=st.sampled_from([None, 0, 4]), wrong_reads=FEW
 )
 COMPARISONS = st.builds(Comparison, st.sampled_from([0, BLOCKS]), EXTENTS, st.just(0.1), st.just("here"))
@@ -829,13 +865,13 @@ OUTCOMES = st.dictionaries(st.sampled_from(Control), st.booleans()).map(
 def any_evidence(draw: st.DrawFn) -> Evidence:
     """Anything: half of each piece is as it should be, so that every question is reached."""
     cell = draw(CELLS)
-    found = journey(cell, fault_injected=True) if cell.has_canary else evidence(cell)
+    found = disturbed(cell, fault_injected=True) if cell.has_canary else evidence(cell)
     verified = draw(NUMBERS)
     if draw(st.booleans()):
         compared = draw(st.sets(st.sampled_from(sorted(verified)), max_size=3)) if verified else set()
         found = replace(found, **oracles(verified, compared))
     pieces: dict[str, st.SearchStrategy[Any]] = {
-        "before": st.none() | st.builds(State, *[WORDS] * 6),
+        "before": st.none() | st.builds(State, *[STATE_NAMES] * 6),
         "equal_before": st.none() | st.booleans(),
         "observed": SEEN,
         "work": st.none() | st.builds(Work, st.just(1.0), read_back_errors=st.integers(0, 2)),
@@ -848,7 +884,7 @@ def any_evidence(draw: st.DrawFn) -> Evidence:
         "migrations": MIGRATIONS,
         "readback": st.none() | st.builds(Readback, st.just(BLOCKS), st.just("a"), st.just("b"), EXTENTS, OWNED),
         "canary": st.none() | CANARIES,
-        "crash_recovery": st.none() | AFTERMATHS,
+        "crash_recovery": st.none() | CRASH_RECOVERIES,
         "alarms": st.sampled_from([None, NOTICED, Alarms(split_brain=SPLIT), Alarms("crc32c"), Alarms(drops=1)]),
         "fault_injected": st.booleans(),
         "console_errors": st.sampled_from([(), ("Oops",)]),
@@ -863,9 +899,7 @@ def any_evidence(draw: st.DrawFn) -> Evidence:
 @settings(max_examples=150)
 @given(any_evidence(), OUTCOMES)
 @example(Evidence(SWAP, 1, ""), {})
-def test_whatever_the_evidence_there_is_one_verdict_and_it_keeps_its_promises(
-    found: Evidence, controls: dict[Control, ControlOutcome]
-) -> None:
+def test_judge_any_evidence_one_consistent_verdict(found: Evidence, controls: dict[Control, ControlOutcome]) -> None:
     verdict = judge(found, controls)
     assert isinstance(verdict, Verdict) and verdict.sentence is not None
     assert judge(found, controls) == verdict, "the same evidence, the same verdict"
@@ -892,7 +926,7 @@ def test_whatever_the_evidence_there_is_one_verdict_and_it_keeps_its_promises(
 
 
 @given(NUMBERS, NUMBERS)
-def test_a_block_that_only_the_comparison_saw_is_never_an_answer(verified: set[int], compared: set[int]) -> None:
+def test_judge_comparison_only_block_inconclusive(verified: set[int], compared: set[int]) -> None:
     found = kind(evidence(**oracles(verified, compared)))
     if compared - verified:
         assert found is VerdictKind.INCONCLUSIVE
@@ -902,6 +936,6 @@ def test_a_block_that_only_the_comparison_saw_is_never_an_answer(verified: set[i
 
 
 @given(st.integers(1, 10**9))
-def test_more_exposure_never_loosens_the_bound(exposed: int) -> None:
+def test_judge_more_exposure_bound_never_looser(exposed: int) -> None:
     fewer, more = (judge(evidence(exposed_blocks=count), HELD).rate_upper_95 for count in (exposed, exposed + 1))
     assert fewer is not None and more is not None and fewer >= more > 0

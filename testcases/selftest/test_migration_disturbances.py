@@ -353,7 +353,7 @@ def test_fault_not_injected_is_inconclusive(staged: Callable[..., Stage], fault:
     found = stage.play()
     assert found.migrations[0].outcome is COMPLETED and not found.fault_injected
     verdict = judge(found, HELD)
-    assert verdict.kind is VerdictKind.INCONCLUSIVE and f"the fault '{fault}' did not strike" in verdict.sentence
+    assert verdict.kind is VerdictKind.INCONCLUSIVE and f"the fault '{fault}' was not injected" in verdict.sentence
 
 
 def test_fault_split_brain_discards_the_other_nodes_changes(staged: Callable[..., Stage]) -> None:

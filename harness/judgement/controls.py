@@ -1,0 +1,43 @@
+"""Whether the controls held: the cells that prove that this lab could have seen what it did not see; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from harness.judgement.judge import judge
+from harness.model import Control, ControlOutcome, Controls, Evidence, VerdictKind, blocks_of
+
+
+def control_outcome(evidence: Evidence) -> ControlOutcome:
+    """Whether the control that ``evidence`` is of held; :class:`ValueError` where its cell is no control."""
+    control = evidence.cell.control
+    if control is None:
+        raise ValueError(f"{evidence.cell.id} is no control")
+    verdict = judge(evidence)
+    expected = VerdictKind.CLEAN if control is Control.IDLE else VerdictKind.DIVERGED
+    if verdict.kind is not expected:
+        return ControlOutcome(control, False, f"{expected} was expected: {verdict.sentence}")
+    if control is Control.PLANTED and (missed := _planted_missed(evidence)):
+        return ControlOutcome(control, False, missed)
+    return ControlOutcome(control, True, verdict.sentence)
+
+
+def outcomes(attempts: Iterable[Evidence]) -> Controls:
+    """The outcome of each control among ``attempts`` (oldest first); the newest of each wins."""
+    found = (control_outcome(one) for one in attempts if one.cell.control is not None)
+    return {outcome.control: outcome for outcome in found}
+
+
+def _planted_missed(evidence: Evidence) -> str | None:
+    """Which oracle did not find exactly the blocks that were changed below DRBD; None where all did."""
+    assert evidence.verify is not None and evidence.comparison is not None
+    found = {
+        "verify on the source": blocks_of(evidence.verify.source.extents),
+        "verify on the target": blocks_of(evidence.verify.target.extents),
+        "the comparison": blocks_of(evidence.comparison.differing),
+    }
+    planted = blocks_of(evidence.planted)
+    for oracle, blocks in found.items():
+        if blocks != planted:
+            return f"{oracle} found blocks {sorted(blocks)[:8]}, planted were {sorted(planted)[:8]}"
+    return None
