@@ -82,25 +82,23 @@ LINES = st.one_of(
         ("chirp", None),
     ],
 )
-def test_a_whole_line_is_a_word_if_it_is_one_of_the_canarys(text: str, message: Message | None) -> None:
+def test_parse_line_whole_line_message_or_none(text: str, message: Message | None) -> None:
     assert parse_line(sealed(text, RUN), RUN) == message
 
 
 @given(LINES, st.integers(0, 2**64 - 1).filter(lambda run: run != RUN))
-def test_a_line_of_another_run_is_nothing(text: str, other: int) -> None:
+def test_parse_line_other_run_none(text: str, other: int) -> None:
     assert parse_line(sealed(text, RUN), RUN) is not None
     assert parse_line(sealed(text, other), RUN) is None
 
 
 @given(st.text(max_size=60))
-def test_other_text_is_nothing_and_no_error(text: str) -> None:
+def test_parse_line_other_text_none(text: str) -> None:
     assert parse_line(text, RUN) is None
 
 
 @given(st.lists(LINES, min_size=1, max_size=8), st.data())
-def test_whatever_is_torn_out_of_the_lines_nothing_is_heard_that_was_not_said(
-    texts: list[str], data: st.DataObject
-) -> None:
+def test_parse_line_torn_lines_only_messages_that_were_sent(texts: list[str], data: st.DataObject) -> None:
     stream = "".join(f"{sealed(text, RUN)}\n" for text in texts)
     begin = data.draw(st.integers(0, len(stream)))
     end = data.draw(st.integers(begin, len(stream)))
@@ -109,14 +107,14 @@ def test_whatever_is_torn_out_of_the_lines_nothing_is_heard_that_was_not_said(
     assert {one.message for one in received(((0.0, line) for line in torn.split("\n")), RUN)} <= said
 
 
-def test_a_number_that_lost_a_digit_on_the_way_is_not_believed() -> None:
+def test_parse_line_lost_digit_none() -> None:
     whole = sealed("ack fsync 3815 12345", RUN)
     assert parse_line(whole, RUN) is not None
     assert parse_line(whole.replace("3815", "35"), RUN) is None
     assert parse_line(whole[:-1], RUN) is None and parse_line(whole.rpartition(" ")[0], RUN) is None
 
 
-def test_what_is_found_on_the_disk_is_read() -> None:
+def test_parse_check_output_slots() -> None:
     text = "fsync 0 ok 381\ndsync 7 wrong 12\ndirect 9 foreign\n"
     assert parse_check(text, 30) == (
         Slot("fsync", 0, "ok", 381), Slot("dsync", 7, "wrong", 12), Slot("direct", 9, "foreign"),
@@ -129,7 +127,7 @@ def test_what_is_found_on_the_disk_is_read() -> None:
     ["fsync 0 ok", "fsync 0 fine 1", "msync 0 ok 1", "fsync 10 ok 11", "fsync -1 ok 1", "fsync 0 foreign 3", "x",
      "fsync a ok 1"],
 )  # fmt: skip
-def test_anything_else_on_the_disk_is_an_error(line: str) -> None:
+def test_parse_check_other_line_value_error(line: str) -> None:
     with pytest.raises(ValueError, match=r"canary's region|invalid literal"):
         parse_check(f"fsync 1 ok 2\n{line}\n", 30)
 
@@ -154,7 +152,7 @@ def judged(slots: dict[int, Slot], messages: Sequence[Received]) -> Canary:
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 2)), min_size=3, max_size=3), st.booleans())
-def test_a_disk_that_holds_what_was_promised_lost_nothing(ends: list[tuple[int, int]], stopped: bool) -> None:
+def test_report_disk_holds_acknowledged_nothing_lost(ends: list[tuple[int, int]], stopped: bool) -> None:
     messages = [one for write_mode, (last, _) in zip(WRITE_MODES, ends, strict=True) for one in acks(write_mode, last)]
     # Records that were written and whose acknowledgement did not finish_in_guest are there beyond what was promised.
     slots = [
@@ -171,7 +169,7 @@ def test_a_disk_that_holds_what_was_promised_lost_nothing(ends: list[tuple[int, 
 
 
 @given(st.integers(1, 40), st.data())
-def test_each_slot_that_went_back_is_one_lost_record(last: int, data: st.DataObject) -> None:
+def test_report_slots_with_older_records_each_one_lost(last: int, data: st.DataObject) -> None:
     slots = ring("dsync", last)
     gone = data.draw(st.sets(st.sampled_from(sorted(slots)), min_size=1))
     for place in gone:
@@ -186,7 +184,7 @@ def test_each_slot_that_went_back_is_one_lost_record(last: int, data: st.DataObj
     assert len(found.examples) == min(EXAMPLES, len(gone))
 
 
-def test_a_lost_record_is_named_with_what_took_its_place() -> None:
+def test_report_lost_record_example_names_what_is_there() -> None:
     slots = ring("fsync", 11)
     slots[(11 - 1) % SIZE] = Slot("fsync", 2, "ok", 3)
     del slots[(10 - 1) % SIZE]
@@ -199,7 +197,7 @@ def test_a_lost_record_is_named_with_what_took_its_place() -> None:
     assert found.acknowledged["fsync"] == 11, "12 is there, so 11 was acknowledged; of 12 itself nobody knows"
 
 
-def test_a_record_on_the_disk_proves_that_all_before_it_were_acknowledged() -> None:
+def test_report_record_on_disk_earlier_ones_acknowledged() -> None:
     slots = ring("direct", 20)
     slots[(19 - 1) % SIZE] = Slot("direct", (19 - 1) % SIZE, "ok", 11)
     found = report(acks("direct", 15), slots.values(), BLOCKS)
@@ -209,7 +207,7 @@ def test_a_record_on_the_disk_proves_that_all_before_it_were_acknowledged() -> N
 
 
 @pytest.mark.parametrize("state", ["wrong", "foreign"])
-def test_of_a_slot_that_was_being_written_at_the_end_nothing_is_said(state: str) -> None:
+def test_report_slot_in_flight_not_judged(state: str) -> None:
     for behind in range(1, IN_FLIGHT + 1):
         place = (20 + behind - 1) % SIZE
         slots = {**ring("fsync", 20), place: Slot("fsync", place, state, 20 + behind)}
@@ -219,13 +217,13 @@ def test_of_a_slot_that_was_being_written_at_the_end_nothing_is_said(state: str)
         assert (late := judged(slots, acks("fsync", 17))).total_lost == late.corrupt == 0
 
 
-def test_an_empty_slot_is_lost_even_if_it_was_being_written() -> None:
+def test_report_empty_slot_in_flight_lost() -> None:
     slots = ring("fsync", 20)
     del slots[(21 - 1) % SIZE]
     assert judged(slots, acks("fsync", 20)).examples == ("fsync record 13 was acknowledged; its slot is empty",)
 
 
-def test_a_wrong_record_that_nobody_was_writing_is_corrupt() -> None:
+def test_report_wrong_checksum_not_in_flight_corrupt() -> None:
     place = (20 - 1) % SIZE
     slots = {**ring("fsync", 20), place: Slot("fsync", place, "wrong", 20)}
     found = judged(slots, acks("fsync", 20))
@@ -233,7 +231,7 @@ def test_a_wrong_record_that_nobody_was_writing_is_corrupt() -> None:
     assert found.examples == ("fsync record 20 was acknowledged; the record in its slot has a wrong checksum",)
 
 
-def test_after_an_orderly_end_nothing_was_being_written() -> None:
+def test_report_stopped_in_order_nothing_in_flight() -> None:
     place = (21 - 1) % SIZE
     slots = {**ring("fsync", 20), place: Slot("fsync", place, "wrong", 21)}
     done = [Received(9.0, Done(9, 0))]
@@ -245,7 +243,7 @@ def test_after_an_orderly_end_nothing_was_being_written() -> None:
     assert found.examples == ("fsync record 21 could not be written: Input/output error",)
 
 
-def test_something_else_in_the_place_of_a_record_is_a_loss() -> None:
+def test_report_foreign_slot_lost() -> None:
     slots = {**ring("fsync", 3), 0: Slot("fsync", 0, "foreign"), 7: Slot("fsync", 7, "foreign")}
     found = judged(slots, acks("fsync", 3))
     assert (found.lost["fsync"], found.corrupt) == (1, 0)
@@ -255,20 +253,20 @@ def test_something_else_in_the_place_of_a_record_is_a_loss() -> None:
     )
 
 
-def test_a_damaged_record_where_none_was_acknowledged_is_corrupt() -> None:
+def test_report_wrong_checksum_never_acknowledged_corrupt() -> None:
     slots = {**ring("fsync", 2), 7: Slot("fsync", 7, "wrong", 8)}
     found = judged(slots, acks("fsync", 2))
     assert found.corrupt == 1 and "slot 7 of fsync was never acknowledged" in found.examples[0]
 
 
-def test_a_canary_that_was_never_heard_promised_nothing() -> None:
+def test_report_no_messages_nothing_acknowledged() -> None:
     assert report([], [], BLOCKS) == Canary(
         dict.fromkeys(WRITE_MODES, 0), dict.fromkeys(WRITE_MODES, 0), survived=False
     )
     assert report([], [], BLOCKS, survived=True).survived
 
 
-def test_lines_of_both_nodes_count_once_in_any_order() -> None:
+def test_report_lines_of_both_nodes_counted_once() -> None:
     messages = [*acks("fsync", 9), *acks("dsync", 9)]
     messages += [Received(1.0, MemoryMismatch(3, 2, 1, True)), Received(1.0, Tick(180, 70, 1))]
     messages += [Received(2.0, Failed("direct", 1, 5, "Input/output error"))]
@@ -278,7 +276,7 @@ def test_lines_of_both_nodes_count_once_in_any_order() -> None:
     assert report(shuffled, slots, BLOCKS) == report(messages, slots, BLOCKS)
 
 
-def test_memory_counts_as_the_last_word_says_or_as_the_lines_say() -> None:
+def test_report_memory_mismatches_larger_count_of_both() -> None:
     ticks = [Received(1.0, Tick(200, 100, 0)), Received(2.0, Tick(400, 200, 1))]
     assert report(ticks, [], BLOCKS).memory_checked == 200 and report(ticks, [], BLOCKS).memory_wrong == 1
     done = [*ticks, Received(3.0, Done(4500, 3))]
@@ -292,7 +290,7 @@ def test_memory_counts_as_the_last_word_says_or_as_the_lines_say() -> None:
     assert found.examples[1].endswith("its checksum is right")
 
 
-def test_examples_are_few_and_of_every_kind() -> None:
+def test_report_examples_bounded_and_of_every_kind() -> None:
     messages = [
         *acks("fsync", 30),
         *acks("dsync", 30),
@@ -323,14 +321,14 @@ def clock(steps: list[int]) -> list[int]:
 
 
 @given(STEPS, st.floats(0, 10**6))
-def test_on_an_even_way_the_gap_is_the_guests_own(steps: list[int], late: float) -> None:
+def test_longest_gap_constant_delay_guest_clock_gap(steps: list[int], late: float) -> None:
     times = clock(steps)
     gap = longest_gap(said([(ms, ms / 1000 + late) for ms in times]))
     assert gap == pytest.approx(max(steps[1:], default=0) / 1000, abs=1e-6)
 
 
 @given(STEPS, st.integers(1, 29), st.floats(0.001, 100))
-def test_a_pause_that_the_guest_does_not_see_counts_in_full(steps: list[int], where: int, pause: float) -> None:
+def test_longest_gap_paused_guest_counts_in_full(steps: list[int], where: int, pause: float) -> None:
     times = clock(steps)
     if where >= len(times):
         return
@@ -340,7 +338,7 @@ def test_a_pause_that_the_guest_does_not_see_counts_in_full(steps: list[int], wh
 
 
 @given(st.lists(st.tuples(st.integers(1, 3000), st.floats(0, 50)), min_size=2, max_size=30))
-def test_a_delay_on_the_way_is_no_gap(lines: list[tuple[int, float]]) -> None:
+def test_longest_gap_delayed_line_not_counted(lines: list[tuple[int, float]]) -> None:
     times = clock([step for step, _ in lines])
     # Lines come in order, so a late one holds up those behind it; the last one is in time.
     at, heard_at = 0.0, []
@@ -355,14 +353,14 @@ def ack(ms: int, write_mode: str = "fsync") -> Message:
     return Ack(write_mode, ms, ms)
 
 
-def test_a_disk_that_stalls_is_a_gap_although_the_canary_ticks_on() -> None:
+def test_longest_gap_stalled_disk_counts_despite_ticks() -> None:
     ticks = said([(ms, ms / 1000) for ms in range(0, 10_001, 200)])
     work = said([(ms, ms / 1000) for ms in [*range(0, 4000, 20), *range(7000, 10_000, 20)]], ack)
     assert longest_gap(ticks) == pytest.approx(0.2)
     assert longest_gap([*ticks, *work]) == pytest.approx(7.0 - 3.98)
 
 
-def test_a_stall_that_never_ends_lasts_until_the_last_sign_of_life() -> None:
+def test_longest_gap_endless_stall_until_last_tick() -> None:
     ticks = said([(ms, ms / 1000) for ms in range(0, 10_001, 200)])
     work = said([(ms, ms / 1000) for ms in range(0, 4000, 20)], ack)
     assert longest_gap([*ticks, *work]) == pytest.approx(10.0 - 3.98)
@@ -371,7 +369,7 @@ def test_a_stall_that_never_ends_lasts_until_the_last_sign_of_life() -> None:
     assert longest_gap([*ticks, *work, *failed[:2]]) == pytest.approx(10.0 - 3.98), "one of them hangs"
 
 
-def test_a_line_that_comes_again_much_later_changes_nothing() -> None:
+def test_longest_gap_repeated_line_ignored() -> None:
     messages = said([(ms, ms / 1000) for ms in range(0, 2000, 200)])
     again = [Received(one.at + 60, one.message) for one in messages]
     assert longest_gap([*messages, *again]) == longest_gap([*again, *messages]) == longest_gap(messages)
@@ -440,14 +438,14 @@ class GuestRunner(ScriptedRunner):
         return 0, "", ""
 
 
-def test_a_region_is_the_end_of_the_device() -> None:
+def test_region_at_end_last_blocks_of_device() -> None:
     assert Region.at_end(10_000) == Region(10_000 - 1536, 1536)
     assert Region.at_end(100, 30) == Region(70, 30)
     with pytest.raises(InfrastructureError, match="a device of 30 blocks has no room for a canary's 30"):
         Region.at_end(30, 30)
 
 
-def test_it_is_followed_on_both_nodes_before_it_starts(watch: CanaryWatch, nodes: list[FakeNode]) -> None:
+def test_canary_watch_start_follows_both_nodes_first(watch: CanaryWatch, nodes: list[FakeNode]) -> None:
     guest = GuestRunner(nodes[0])
     watch.start(guest, "/dev/vdb")
     for node in nodes:
@@ -462,7 +460,7 @@ def test_it_is_followed_on_both_nodes_before_it_starts(watch: CanaryWatch, nodes
     }  # fmt: skip
 
 
-def test_a_guest_without_the_port_has_no_canary(watch: CanaryWatch, nodes: list[FakeNode]) -> None:
+def test_canary_watch_start_no_port_infrastructure_error(watch: CanaryWatch, nodes: list[FakeNode]) -> None:
     guest = GuestRunner(nodes[0])
     guest.port = "\n"
     with pytest.raises(InfrastructureError, match=f"no virtio port with the name {PORT}"):
@@ -470,7 +468,7 @@ def test_a_guest_without_the_port_has_no_canary(watch: CanaryWatch, nodes: list[
     assert not any(argv[0] == PROGRAM for argv in guest.ran)
 
 
-def test_a_canary_that_is_not_heard_has_not_started(
+def test_canary_watch_start_no_message_deadline_error(
     watch: CanaryWatch, nodes: list[FakeNode], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "HEARD_SECONDS", 0.05)
@@ -482,9 +480,7 @@ def test_a_canary_that_is_not_heard_has_not_started(
         watch.start(guest, "/dev/vdb")
 
 
-def test_what_was_said_on_both_nodes_is_judged_with_what_is_on_the_disk(
-    watch: CanaryWatch, nodes: list[FakeNode]
-) -> None:
+def test_canary_watch_report_combines_both_nodes_and_disk(watch: CanaryWatch, nodes: list[FakeNode]) -> None:
     guest = GuestRunner(nodes[0], "fsync 0 ok 1\nfsync 1 ok 2\ndsync 0 ok 1\n")
     watch.start(guest, "/dev/vdb")
     guest.node = nodes[1]
@@ -501,9 +497,7 @@ def test_what_was_said_on_both_nodes_is_judged_with_what_is_on_the_disk(
     assert lines[0] == sealed("ack fsync 1 10", RUN) and lines[-1] == sealed("done 4116 0", RUN) and len(lines) == 7
 
 
-def test_what_arrived_before_a_node_died_stays_and_nothing_is_emptied_when_it_is_back(
-    watch: CanaryWatch, nodes: list[FakeNode]
-) -> None:
+def test_canary_watch_node_lost_and_back_lines_kept(watch: CanaryWatch, nodes: list[FakeNode]) -> None:
     guest = GuestRunner(nodes[0], "fsync 0 ok 1\n")
     watch.start(guest, "/dev/vdb")
     nodes[0].says("ack fsync 2 30")
@@ -517,7 +511,7 @@ def test_what_arrived_before_a_node_died_stays_and_nothing_is_emptied_when_it_is
     assert watch.report(guest, "/dev/vdb", survived=True).survived
 
 
-def test_the_time_a_line_came_is_the_controllers(watch: CanaryWatch, nodes: list[FakeNode]) -> None:
+def test_canary_watch_report_uses_arrival_times(watch: CanaryWatch, nodes: list[FakeNode]) -> None:
     guest = GuestRunner(nodes[0])
     watch.start(guest, "/dev/vdb")
     time.sleep(0.5)
@@ -530,7 +524,7 @@ def test_the_time_a_line_came_is_the_controllers(watch: CanaryWatch, nodes: list
     assert 0.4 < watch.report(guest, "/dev/vdb").longest_gap_seconds < 10
 
 
-def test_a_canary_that_died_is_not_waited_for(watch: CanaryWatch, nodes: list[FakeNode]) -> None:
+def test_canary_watch_stop_dead_canary_lost_guest(watch: CanaryWatch, nodes: list[FakeNode]) -> None:
     guest = GuestRunner(nodes[0])
     watch.start(guest, "/dev/vdb")
     guest.running = False
@@ -538,7 +532,7 @@ def test_a_canary_that_died_is_not_waited_for(watch: CanaryWatch, nodes: list[Fa
         watch.stop(guest)
 
 
-def test_a_last_word_that_does_not_come(
+def test_canary_watch_stop_no_last_message_deadline_error(
     watch: CanaryWatch, nodes: list[FakeNode], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     guest = GuestRunner(nodes[0])
@@ -549,7 +543,7 @@ def test_a_last_word_that_does_not_come(
         watch.stop(guest)
 
 
-def test_an_unreadable_region_is_no_region_without_losses(watch: CanaryWatch, nodes: list[FakeNode]) -> None:
+def test_canary_watch_report_unreadable_region_infrastructure_error(watch: CanaryWatch, nodes: list[FakeNode]) -> None:
     with pytest.raises(InfrastructureError, match="what the canary found on the disk is unreadable"):
         watch.report(GuestRunner(nodes[0], "fsync 99 ok 1\n"), "/dev/vdb")
     broken = ScriptedRunner(lambda _: (1, "", "canary: read /dev/vdb at block 7: Input/output error\n"))
@@ -557,7 +551,7 @@ def test_an_unreadable_region_is_no_region_without_losses(watch: CanaryWatch, no
         watch.report(broken, "/dev/vdb")
 
 
-def test_following_ends_on_the_nodes_too_and_a_dead_one_is_no_error(
+def test_canary_watch_close_ends_followers_dead_node_ignored(
     watch: CanaryWatch, nodes: list[FakeNode], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch.follow(nodes[0])
@@ -577,7 +571,7 @@ def shell(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
 
 
-def test_the_port_is_found_by_its_name(tmp_path: Path) -> None:
+def test_find_port_script_several_ports_named_one(tmp_path: Path) -> None:
     for port, name in (("vport1p1", "org.qemu.guest_agent.0"), ("vport1p2", PORT), ("vport1p3", f"{PORT}0")):
         (tmp_path / port).mkdir()
         (tmp_path / port / "name").write_text(f"{name}\n")
@@ -588,7 +582,7 @@ def test_the_port_is_found_by_its_name(tmp_path: Path) -> None:
     assert shell(script.replace(str(tmp_path), str(tmp_path / "none")), PORT).returncode == 0
 
 
-def test_a_file_is_followed_from_its_beginning_until_told_to_leave(tmp_path: Path) -> None:
+def test_follow_script_growing_file_from_start_until_left(tmp_path: Path) -> None:
     acks_file, pid_file = tmp_path / "acks", tmp_path / "pid"
     argv = ["sh", "-c", module._FOLLOW, "sh", str(acks_file), str(pid_file)]
     acks_file.write_text("one\n")
@@ -738,7 +732,7 @@ def bird(program: Path, perch: Path) -> Iterator[Bird]:
                 os.kill(pid, signal.SIGKILL)
 
 
-def test_a_canary_that_is_stopped_lost_nothing_and_says_so(bird: Bird) -> None:
+def test_canary_stopped_nothing_lost(bird: Bird) -> None:
     bird.start()
     assert {one.message.write_mode for one in bird.messages() if isinstance(one.message, Ack)} <= set(WRITE_MODES)
     bird.wait(lambda _: bird.newest() > PIECE + 3)
@@ -758,7 +752,7 @@ def test_a_canary_that_is_stopped_lost_nothing_and_says_so(bird: Bird) -> None:
     assert set(outside) == {0xEE}, "nothing beside the region was written"
 
 
-def test_each_way_counts_without_a_hole_and_at_a_bounded_pace(bird: Bird) -> None:
+def test_canary_each_write_mode_counts_without_gap_at_bounded_rate(bird: Bird) -> None:
     bird.start()
     messages = bird.wait(lambda _: bird.newest() >= 10)
     for write_mode in WRITE_MODES:
@@ -770,7 +764,7 @@ def test_each_way_counts_without_a_hole_and_at_a_bounded_pace(bird: Bird) -> Non
         assert len(times) / (times[-1] - times[0]) * 1000 < 60 and times == sorted(times)
 
 
-def test_after_a_kill_every_acknowledged_record_is_there_and_each_missing_one_is_seen(bird: Bird) -> None:
+def test_canary_killed_acknowledged_records_present_missing_ones_found(bird: Bird) -> None:
     bird.start()
     bird.wait(lambda _: bird.newest() >= 8)
     before = bird.disk.read_bytes()
@@ -789,7 +783,7 @@ def test_after_a_kill_every_acknowledged_record_is_there_and_each_missing_one_is
 
 
 @pytest.mark.parametrize("offset", [24, 32, 40, 48, 2047, 4095])
-def test_a_changed_bit_anywhere_is_seen(bird: Bird, offset: int) -> None:
+def test_canary_check_flipped_bit_wrong(bird: Bird, offset: int) -> None:
     bird.start()
     bird.wait(lambda _: bird.newest() >= 3)
     bird.end(signal.SIGKILL)
@@ -802,7 +796,7 @@ def test_a_changed_bit_anywhere_is_seen(bird: Bird, offset: int) -> None:
     assert bird.judged().corrupt == 3
 
 
-def test_a_whole_record_where_it_does_not_belong_is_wrong_and_another_runs_is_foreign(bird: Bird) -> None:
+def test_canary_check_misplaced_record_wrong_other_run_foreign(bird: Bird) -> None:
     bird.start()
     bird.wait(lambda _: bird.newest() >= 3)
     bird.end(signal.SIGKILL)
@@ -816,7 +810,7 @@ def test_a_whole_record_where_it_does_not_belong_is_wrong_and_another_runs_is_fo
     assert len(bird.found(RUN + 1)) == len(slots)
 
 
-def test_a_record_that_changes_in_memory_is_noticed(bird: Bird) -> None:
+def test_canary_memory_changed_reported(bird: Bird) -> None:
     bird.start()
     pid = int(bird.pid_file.read_text())
     magic = (0x6D654D79726E6143).to_bytes(8, "little") + RUN.to_bytes(8, "little")
@@ -843,7 +837,7 @@ def test_a_record_that_changes_in_memory_is_noticed(bird: Bird) -> None:
     assert bird.judged().memory_wrong == done.wrong
 
 
-def test_a_port_that_nobody_reads_holds_up_no_record(bird: Bird) -> None:
+def test_canary_port_unread_records_go_on(bird: Bird) -> None:
     bird.port.unlink()
     os.mkfifo(bird.port)
     reader = os.open(bird.port, os.O_RDWR)
@@ -865,7 +859,7 @@ def test_a_port_that_nobody_reads_holds_up_no_record(bird: Bird) -> None:
         os.close(reader)
 
 
-def test_there_is_one_canary_at_a_time(bird: Bird) -> None:
+def test_canary_second_start_refused(bird: Bird) -> None:
     bird.start()
     before = bird.newest()
     done = bird.call("run", "--port", bird.port, "--pid-file", bird.pid_file)
@@ -888,9 +882,7 @@ def test_there_is_one_canary_at_a_time(bird: Bird) -> None:
         ("sing", (), 2, "^usage: canary"),
     ],
 )
-def test_the_program_says_what_it_could_not_do(
-    bird: Bird, what: str, more: tuple[str, ...], status: int, says: str
-) -> None:
+def test_canary_bad_input_one_sentence(bird: Bird, what: str, more: tuple[str, ...], status: int, says: str) -> None:
     if what == "run" and status == 1:
         more = (*more, "--pid-file", str(bird.pid_file))
     done = bird.call(what, *more)
@@ -903,7 +895,7 @@ def limited(pid: int, blocks: int) -> None:
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (blocks * BLOCK_BYTES, most))
 
 
-def test_a_region_that_cannot_be_cleared_is_said_at_the_start(bird: Bird) -> None:
+def test_canary_region_not_clearable_error_at_start(bird: Bird) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     limited(os.getpid(), FIRST + 2 * PIECE)
     try:
@@ -913,7 +905,7 @@ def test_a_region_that_cannot_be_cleared_is_said_at_the_start(bird: Bird) -> Non
     assert done.returncode == 1 and re.fullmatch(r"canary: clear .*disk: File too large\n", done.stderr), done
 
 
-def test_a_way_that_fails_says_so_and_the_others_go_on(bird: Bird) -> None:
+def test_canary_write_mode_fails_error_message_others_go_on(bird: Bird) -> None:
     bird.start()
     bird.wait(lambda _: bird.newest() >= 3)
     limited(int(bird.pid_file.read_text()), FIRST + 2 * PIECE)

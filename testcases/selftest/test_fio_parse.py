@@ -24,7 +24,7 @@ def read(name: str) -> str:
     return (FIO / name).read_text()
 
 
-def test_a_good_run() -> None:
+def test_parse_fio_recorded_run_figures() -> None:
     found = parse_fio(GOOD)
     (job,) = found.jobs
     raw = json.loads(GOOD)["jobs"][0]
@@ -37,7 +37,7 @@ def test_a_good_run() -> None:
     assert job.write.runtime_ms == raw["write"]["runtime"] > 0
 
 
-def test_wrong_data_ends_the_job_and_text_before_the_json_is_passed_over() -> None:
+def test_parse_fio_verify_error_text_before_json_skipped() -> None:
     text = read("verify-failed.txt")
     assert not text.startswith("{")
     (job,) = parse_fio(text).jobs
@@ -45,7 +45,7 @@ def test_wrong_data_ends_the_job_and_text_before_the_json_is_passed_over() -> No
     assert len(verify_failures(read("verify-failed.stderr.txt"))) == 1
 
 
-def test_wrong_data_that_fio_was_told_to_go_on_after() -> None:
+def test_parse_fio_continue_on_error_all_verify_errors_counted() -> None:
     (job,) = parse_fio(read("verify-failed-three-times.txt")).jobs
     assert (job.error, job.total_err, job.verify_errors) == (VERIFY_ERROR, 3, 3)
     words = verify_failures(read("verify-failed-three-times.stderr.txt"))
@@ -53,13 +53,13 @@ def test_wrong_data_that_fio_was_told_to_go_on_after() -> None:
     assert [line.partition("offset ")[2].partition(",")[0] for line in words] == ["40960", "81920", "163840"]
 
 
-def test_another_error_is_no_wrong_data() -> None:
+def test_parse_fio_other_error_no_verify_error() -> None:
     (job,) = parse_fio(GOOD.replace('"error" : 0', '"error" : 5')).jobs
     assert (job.error, job.total_err, job.verify_errors) == (5, 1, 0)
     assert verify_failures("fio: pid=1, err=5/file:io_u.c:1, func=sync, error=Input/output error\n") == ()
 
 
-def test_percentiles_that_were_not_kept() -> None:
+def test_parse_fio_no_percentiles_none() -> None:
     (job,) = parse_fio(GOOD.replace('"99.000000"', '"98.000000"')).jobs
     assert job.write.p99_ns is None
     (job,) = parse_fio('{"fio version": "fio-3.33", "jobs": [{"jobname": "empty"}]}').jobs
@@ -69,25 +69,25 @@ def test_percentiles_that_were_not_kept() -> None:
 @pytest.mark.parametrize(
     "text", ["", "fio: failed to parse\n", "{", '{"jobs": []}', '{"fio version": "fio-3.33"}', '{"a": {"b": 1}}']
 )
-def test_what_is_not_fio_is_an_error(text: str) -> None:
+def test_parse_fio_other_text_value_error(text: str) -> None:
     with pytest.raises(ValueError, match="fio"):
         parse_fio(text)
 
 
 @pytest.mark.parametrize("value", ["true", "NaN", "Infinity", '"84"', "null"])
-def test_a_figure_that_is_no_number_is_an_error(value: str) -> None:
+def test_parse_fio_figure_not_a_number_value_error(value: str) -> None:
     with pytest.raises(ValueError, match="not fio's: 'error' is"):
         parse_fio(GOOD.replace('"error" : 0', f'"error" : {value}'))
 
 
-def test_a_torn_result_is_an_error() -> None:
+def test_parse_fio_torn_json_value_error() -> None:
     for cut in range(0, len(GOOD.rstrip()), 97):
         with pytest.raises(ValueError):
             parse_fio(GOOD[:cut])
 
 
 @given(st.text(), st.text())
-def test_text_around_the_json_makes_no_difference(before: str, after: str) -> None:
+def test_parse_fio_text_around_json_same_result(before: str, after: str) -> None:
     noise = "\n".join(line for line in before.splitlines() if not line.startswith("{"))
     assert parse_fio(f"{noise}\n{GOOD}{after}") == parse_fio(GOOD)
 
@@ -101,7 +101,7 @@ JSON = st.recursive(
 
 @settings(max_examples=40)
 @given(st.lists(JSON))
-def test_no_json_breaks_it_otherwise(jobs: list[Any]) -> None:
+def test_parse_fio_any_json_result_or_value_error(jobs: list[Any]) -> None:
     try:
         parse_fio(json.dumps({"fio version": "fio-3.33", "jobs": jobs}))
     except ValueError as error:

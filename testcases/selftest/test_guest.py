@@ -69,19 +69,19 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
     return made
 
 
-def test_a_reset_does_not_take_the_connection_over_which_the_work_speaks(stage: Stage) -> None:
+def test_guest_reset_uses_monitor_connection(stage: Stage) -> None:
     stage.guest.reset()
     assert stage.looking_on.told == ["reset"]
     assert stage.working.told == ["agent"], "the new boot's agent answered"
 
 
-def test_a_reset_that_libvirt_does_not_do_is_a_lost_guest(stage: Stage) -> None:
+def test_guest_reset_libvirt_error_lost_guest(stage: Stage) -> None:
     stage.looking_on.error = LibvirtSaid("Domain not found")
     with pytest.raises(LostGuestError, match="the guest is not known to libvirt on nodea any more: Domain not found"):
         stage.guest.reset()
 
 
-def test_a_guest_lives_when_it_runs_and_its_agent_answers(stage: Stage) -> None:
+def test_guest_alive_needs_domain_and_agent(stage: Stage) -> None:
     assert stage.guest.alive()
     assert stage.working.told == ["isActive", "agent"] and not stage.looking_on.told
     stage.working.error = LibvirtSaid("Domain not found")

@@ -89,46 +89,46 @@ HARMLESS = [
         "\x1b]0;root@guest\x07# \r[   12.345678] {}",
     ],
 )
-def test_trouble_is_heard_however_the_console_prints_it(text: str, printed: str) -> None:
+def test_error_lines_error_in_any_console_form_found(text: str, printed: str) -> None:
     console = f"Welcome\r\n{printed.format(text)}\r\n[   13.000000] random: crng init done\r\n"
     assert error_lines(console) == (text,)
 
 
 @pytest.mark.parametrize("text", HARMLESS)
 @pytest.mark.parametrize("printed", ["{}", "[    0.000000] {}"])
-def test_what_every_boot_says_is_not_trouble(text: str, printed: str) -> None:
+def test_error_lines_ordinary_boot_messages_none(text: str, printed: str) -> None:
     assert error_lines(f"{printed.format(text)}\r\n") == ()
 
 
-def test_each_text_stands_once_with_its_count_where_it_first_came() -> None:
+def test_error_lines_repeated_text_once_with_count() -> None:
     lost = "Buffer I/O error on dev vdb, logical block 3, lost async page write"
     console = "".join(f"[{second:5}.000000] {lost}\r\n" for second in range(4))
     console += "[    5.000000] Call Trace:\r\n[    6.000000] " + lost + "\r\n"
     assert error_lines(console) == (f"{lost} (5 times)", "Call Trace:")
 
 
-def test_another_sector_is_another_text() -> None:
+def test_error_lines_other_sector_other_line() -> None:
     texts = [f"I/O error, dev vdb, sector {sector} op 0x1:(WRITE) flags 0x0" for sector in (8, 16)]
     assert error_lines("\n".join(f"[ 1.000000] {text}" for text in texts)) == tuple(texts)
 
 
-def test_two_messages_that_share_a_line_are_two() -> None:
+def test_error_lines_two_messages_on_one_line_two() -> None:
     found = error_lines("[    1.000000] Call Trace:[    2.000000][    T1] Oops: 0002 [#1] PREEMPT SMP NOPTI\n")
     assert found == ("Call Trace:", "Oops: 0002 [#1] PREEMPT SMP NOPTI")
 
 
-def test_a_sequence_that_was_cut_off_hides_nothing() -> None:
+def test_error_lines_truncated_escape_sequence_hides_nothing() -> None:
     assert error_lines("\x1b]0;title\r\n[    1.000000] Call Trace:\r\n\x1b[") == ("Call Trace:",)
 
 
 @given(st.text() | st.lists(st.sampled_from(["\x1b[", "\x1b]", "\x07", "Oops", "[ 1.000000] ", "\r\n"])).map("".join))
-def test_no_text_breaks_it_and_no_control_character_is_left(console: str) -> None:
+def test_error_lines_any_text_no_control_characters(console: str) -> None:
     for text in error_lines(console):
         assert text and text == text.strip() and not re.search(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]", text)
 
 
 @given(st.lists(st.tuples(st.floats(0, 99999), st.sampled_from(TROUBLE), st.booleans()), max_size=30))
-def test_all_trouble_is_counted_whatever_stands_between(said: list[tuple[float, str, bool]]) -> None:
+def test_error_lines_mixed_messages_all_errors_counted(said: list[tuple[float, str, bool]]) -> None:
     console = "".join(
         f"[{seconds:12.6f}] {text}\r\n" + ("\x1b[1mguest login: \x1b[0m\r\n" if prompt else "")
         for seconds, text, prompt in said

@@ -25,26 +25,26 @@ UNDER_WAY: list[dict[str, object]] = [
 ]
 
 
-def test_the_figures_of_a_completed_migration() -> None:
+def test_figures_completed_job_all_read() -> None:
     assert figures(COMPLETED) == Figures(
         downtime_ms=87, iterations=4, transferred_bytes=301219840, memory_bytes=537923584, throttle_percent=None
     )
 
 
-def test_what_the_completed_job_has_wins_except_for_the_throttle() -> None:
+def test_figures_completed_over_samples_except_throttle() -> None:
     assert figures(COMPLETED, UNDER_WAY) == Figures(87, 4, 301219840, 537923584, throttle_percent=40)
     assert figures({**COMPLETED, "auto_converge_throttle": 0}, UNDER_WAY).throttle_percent == 40
     assert figures({**COMPLETED, "auto_converge_throttle": 60}, UNDER_WAY).throttle_percent == 60
 
 
-def test_a_migration_that_did_not_complete_has_only_what_was_seen() -> None:
+def test_figures_not_completed_from_samples_only() -> None:
     # The downtime of a sample is what QEMU expects, not what was.
     assert figures({}, UNDER_WAY) == Figures(None, 6, 300, 500, 40)
     assert figures({"type": 4, "downtime": 300}, UNDER_WAY).downtime_ms is None
     assert figures({}) == figures({"type": 0}) == Figures()
 
 
-def test_no_value_is_not_zero_and_zero_is_a_value() -> None:
+def test_figures_missing_none_zero_kept() -> None:
     assert figures({"downtime": 0, "memory_iteration": 0}, UNDER_WAY) == Figures(0, 0, 300, 500, 40)
 
 
@@ -53,7 +53,7 @@ SAMPLE = st.dictionaries(st.sampled_from(sorted(COMPLETED)), NUMBERS)
 
 
 @given(SAMPLE, st.lists(SAMPLE, max_size=4))
-def test_no_statistics_break_it_and_every_figure_was_in_them(
+def test_figures_any_statistics_only_values_in_them(
     completed: dict[str, object], seen: list[dict[str, object]]
 ) -> None:
     found = figures(completed, seen)

@@ -14,7 +14,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> tuple[progress.Progress, list[float
     return progress.Progress(), clock
 
 
-def test_a_phase_that_goes_on_is_said_every_ten_seconds(said: tuple[progress.Progress, list[float]]) -> None:
+def test_progress_same_phase_repeated_every_ten_seconds(said: tuple[progress.Progress, list[float]]) -> None:
     say, clock = said
     lines = []
     for second in range(25):
@@ -23,7 +23,7 @@ def test_a_phase_that_goes_on_is_said_every_ten_seconds(said: tuple[progress.Pro
     assert [line for line in lines if line] == [f"  node image: unpacking ({n} s)" for n in (0, 10, 20)]
 
 
-def test_two_that_speak_in_turns_are_both_kept_short(said: tuple[progress.Progress, list[float]]) -> None:
+def test_progress_two_phases_in_turn_both_limited(said: tuple[progress.Progress, list[float]]) -> None:
     say, clock = said
     lines = []
     for second, who in itertools.product(range(5), ("node", "guest")):
@@ -32,17 +32,17 @@ def test_two_that_speak_in_turns_are_both_kept_short(said: tuple[progress.Progre
     assert len([line for line in lines if line]) == 2
 
 
-def test_another_phase_is_said_at_once(said: tuple[progress.Progress, list[float]]) -> None:
+def test_progress_other_phase_at_once(said: tuple[progress.Progress, list[float]]) -> None:
     say, _ = said
     assert say.line("attach") and say.line("prepare")
 
 
-def test_waiting_is_one_phase_however_long_it_lasts(said: tuple[progress.Progress, list[float]]) -> None:
+def test_progress_waiting_seconds_one_phase(said: tuple[progress.Progress, list[float]]) -> None:
     say, _ = said
     assert say.line("waiting for a to boot, 1 s so far") and not say.line("waiting for a to boot, 2 s so far")
 
 
-def test_a_long_line_is_cut(said: tuple[progress.Progress, list[float]]) -> None:
+def test_progress_long_line_cut(said: tuple[progress.Progress, list[float]]) -> None:
     say, _ = said
     line = say.line("x" * 1000)
     assert line is not None and len(line) <= progress.WIDTH + 2

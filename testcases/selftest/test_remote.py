@@ -25,21 +25,21 @@ from harness.util.deadline import Deadline
 # --------------------------------------------------------------------------- here
 
 
-def test_a_command_here_gets_its_arguments_as_they_are() -> None:
+def test_local_run_arguments_unchanged() -> None:
     done = LocalRunner().run(["printf", "%s|", "a b", "$HOME", "'", "*", ""])
     assert done.stdout == "a b|$HOME|'|*||"
     assert (done.host, done.status, done.stderr) == ("controller", 0, "") and done.seconds >= 0
 
 
-def test_standard_input_arrives_and_ends() -> None:
+def test_local_run_stdin_delivered_and_closed() -> None:
     assert LocalRunner().run(["cat"], stdin="ä\nb").stdout == "ä\nb"
 
 
-def test_what_is_no_text_is_no_error() -> None:
+def test_local_run_binary_output_decoded() -> None:
     assert LocalRunner().run(["printf", r"a\377b"]).stdout == "a\ufffdb"
 
 
-def test_a_status_is_an_error_unless_it_was_asked_for() -> None:
+def test_local_run_status_not_ok_command_error() -> None:
     fails = ["sh", "-c", "echo out; echo first >&2; echo last words >&2; exit 3"]
     with pytest.raises(CommandError) as caught:
         LocalRunner().run(fails)
@@ -53,19 +53,19 @@ def test_a_status_is_an_error_unless_it_was_asked_for() -> None:
         LocalRunner().run(["true"], ok=(1,))
 
 
-def test_a_program_that_is_missing() -> None:
+def test_local_run_missing_program_status_127() -> None:
     with pytest.raises(CommandError, match="status 127: no-such-program is not installed"):
         LocalRunner().run(["no-such-program", "x"])
 
 
-def test_a_command_that_does_not_end_is_ended() -> None:
+def test_local_run_too_long_deadline_error() -> None:
     began = time.monotonic()
     with pytest.raises(DeadlineError, match="'sleep' on the controller did not end within 0 s"):
         LocalRunner().run(["sleep", "30"], timeout=0.1)
     assert time.monotonic() - began < 10
 
 
-def test_a_file_here_holds_exactly_the_text(tmp_path: Path) -> None:
+def test_local_write_any_text_exact(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_text("something much longer")
     LocalRunner().write(str(path), "short\n")
@@ -75,7 +75,7 @@ def test_a_file_here_holds_exactly_the_text(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------- from a table
 
 
-def test_a_scripted_runner_answers_and_remembers() -> None:
+def test_scripted_run_answers_and_records() -> None:
     runner = ScriptedRunner(lambda argv: (0, "pong", "") if argv == ("ping",) else (7, "", "what?"))
     assert runner.run(["ping"]).stdout == "pong"
     with pytest.raises(CommandError, match="on scripted, 'other x' ended with status 7"):
@@ -197,7 +197,7 @@ def node(place: Place) -> Iterator[SshRunner]:
     runner.close()
 
 
-def test_arguments_cross_the_shell_on_the_other_side_unharmed(node: SshRunner, place: Place) -> None:
+def test_ssh_run_arguments_unchanged(node: SshRunner, place: Place) -> None:
     words = ["a b", "$HOME", "'", '"', "*", "", "; false", "a\nb", "`id`", "ä", "\\"]
     done = node.run(["printf", "%s|", *words])
     assert done.stdout == "".join(f"{word}|" for word in words)
@@ -205,7 +205,7 @@ def test_arguments_cross_the_shell_on_the_other_side_unharmed(node: SshRunner, p
     assert place.sshd.commands[-1].startswith("timeout -k 2 60 printf "), "bounded there as well as here"
 
 
-def test_both_outputs_and_the_status_come_back(node: SshRunner) -> None:
+def test_ssh_run_outputs_and_status_returned(node: SshRunner) -> None:
     fails = ["sh", "-c", "echo out; echo err >&2; exit 5"]
     with pytest.raises(CommandError, match=r"^on nodea, .* ended with status 5: err$"):
         node.run(fails)
@@ -213,21 +213,21 @@ def test_both_outputs_and_the_status_come_back(node: SshRunner) -> None:
     assert (done.status, done.stdout, done.stderr) == (5, "out\n", "err\n")
 
 
-def test_input_and_files_over_ssh(node: SshRunner, tmp_path: Path) -> None:
+def test_ssh_run_stdin_and_write_exact(node: SshRunner, tmp_path: Path) -> None:
     assert node.run(["cat"], stdin="ä\n" * 20000).stdout == "ä\n" * 20000
     target = tmp_path / "with a space"
     node.write(str(target), "text without an end")
     assert target.read_text() == "text without an end"
 
 
-def test_a_command_that_runs_into_its_bound_is_a_deadline(node: SshRunner) -> None:
+def test_ssh_run_too_long_deadline_error(node: SshRunner) -> None:
     with pytest.raises(DeadlineError, match=r"'sleep 20' on nodea did not end within 1 s"):
         node.run(["sleep", "20"], timeout=1)
     # A program may end with that status by itself.
     assert node.run(["sh", "-c", "exit 124"], ok=()).status == 124
 
 
-def test_a_stream_grows_and_says_when_it_ends(node: SshRunner) -> None:
+def test_ssh_stream_lines_then_end(node: SshRunner) -> None:
     stream = node.stream(["sh", "-c", ": streaming; echo one; echo two; printf rest"], "log")
     assert stream.name == "log on nodea"
     deadline = Deadline.after(20, "the end")
@@ -237,26 +237,26 @@ def test_a_stream_grows_and_says_when_it_ends(node: SshRunner) -> None:
     assert stream.since(0) == ["one", "two", "rest"]
 
 
-def test_another_host_key_is_rejected_and_not_tried_again(place: Place) -> None:
+def test_ssh_connect_other_host_key_rejected_at_once(place: Place) -> None:
     before = place.sshd.connections
     with pytest.raises(LostNodeError, match="no ssh to nodea at 127"):
         place.runner(hosts="swapped_hosts").connect(4)
     assert place.sshd.connections == before + 1, "a wrong key will not become right"
 
 
-def test_a_host_key_that_is_not_pinned_is_rejected(place: Place) -> None:
+def test_ssh_connect_unknown_host_key_rejected(place: Place) -> None:
     with pytest.raises(LostNodeError, match="not found in known_hosts"):
         place.runner(hosts="no_hosts").connect(0)
 
 
-def test_a_key_that_is_not_wanted_is_not_tried_again(place: Place) -> None:
+def test_ssh_connect_key_not_accepted_rejected_at_once(place: Place) -> None:
     before = place.sshd.connections
     with pytest.raises(LostNodeError, match="Authentication failed"):
         place.runner(key="stranger_key").connect(4)
     assert place.sshd.connections == before + 1
 
 
-def test_a_node_that_refuses_is_tried_again_and_then_given_up() -> None:
+def test_ssh_connect_refused_retried_until_patience_ends() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     runner = SshRunner("127.0.0.1", port, key=Path("/nokey"), known_hosts=Path(os.devnull), name="nodeb")
@@ -266,12 +266,12 @@ def test_a_node_that_refuses_is_tried_again_and_then_given_up() -> None:
     assert time.monotonic() - began >= 0.5
 
 
-def test_without_a_connection_nothing_runs(place: Place) -> None:
+def test_ssh_run_not_connected_lost_node(place: Place) -> None:
     with pytest.raises(LostNodeError, match="nodea is not connected"):
         place.runner().run(["true"])
 
 
-def test_a_lost_connection_ends_the_command_and_the_streams(place: Place) -> None:
+def test_ssh_connection_lost_command_and_streams_end(place: Place) -> None:
     runner = place.runner()
     runner.connect(10)
     stream = runner.stream(["sh", "-c", ": streaming; echo up; exec sleep 5"], "log")

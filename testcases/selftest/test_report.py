@@ -235,7 +235,7 @@ def terminal(results: list[Result], width: int = 80) -> str:
 # --------------------------------------------------------------------------- the heat map
 
 
-def test_a_place_says_how_many_of_how_many() -> None:
+def test_figures_exposed_count_of_count() -> None:
     table = heat_map([diverged(), clean_result()])
     assert table.rows == ("none", "writeback")
     assert table.columns == ("swap-pressure-link20ms",)
@@ -244,7 +244,7 @@ def test_a_place_says_how_many_of_how_many() -> None:
     assert none.text == "CLEAN\n0 of 12 400 exposed, < 0.025 % (95 %)"
 
 
-def test_the_other_verdicts_say_what_they_have() -> None:
+def test_figures_other_verdicts_their_own() -> None:
     texts = {result.verdict.kind: heat_map([result]) for result in everything() if result.verdict}
     said = {kind: entries[0].text for kind, table in texts.items() for entries in table.cells.values()}
     assert said[VerdictKind.TRANSIENT] == "TRANSIENT\n3 of 12 400 exposed, equal again"
@@ -253,25 +253,25 @@ def test_the_other_verdicts_say_what_they_have() -> None:
     assert said[VerdictKind.INCONCLUSIVE] == "INCONCLUSIVE\nduring work"
 
 
-def test_nothing_exposed_is_no_denominator() -> None:
+def test_figures_nothing_exposed_no_denominator() -> None:
     cell = Cell("w", cache=CacheMode.NONE)
     said = [figures(Result(cell, Verdict(kind, "", (), 3), None)) for kind in (VerdictKind.DIVERGED, VerdictKind.CLEAN)]
     assert said == ["3 blocks, none exposed", "0 blocks, none exposed"]
 
 
-def test_rows_stand_in_the_order_of_the_model_and_the_host_last() -> None:
+def test_heat_map_rows_model_order_host_last() -> None:
     cells = [Cell("w", ClientKind.HOST), *(Cell("w", cache=mode) for mode in reversed(CacheMode))]
     assert heat_map([Result(cell, None, None) for cell in cells]).rows == (*(m.value for m in CacheMode), "host")
 
 
-def test_a_control_is_not_a_place_but_held_or_failed() -> None:
+def test_heat_map_control_in_controls_not_cells() -> None:
     broken = replace(planted(), verdict=verdict(VerdictKind.CLEAN, "Nothing was seen."))
     table = heat_map([planted(), idle(), broken, Result(MUTATOR, None, None)])
     assert not table.cells
     assert [control.word for control in table.controls] == ["held", "held", "failed", "not run"]
 
 
-def test_a_control_that_found_other_blocks_than_the_planted_failed() -> None:
+def test_heat_map_planted_other_blocks_failed() -> None:
     good = planted()
     assert good.evidence
     other = replace(good, evidence=replace(good.evidence, planted=extents_of([5, 6, 701])))
@@ -295,7 +295,7 @@ RESULTS = st.lists(
 
 
 @given(RESULTS)
-def test_every_result_appears_exactly_once(results: list[Result]) -> None:
+def test_heat_map_any_results_each_once(results: list[Result]) -> None:
     table = heat_map(results)
     placed = {place: entries for place, entries in table.cells.items() if entries}
     numbers = [entry.number for entries in placed.values() for entry in entries]
@@ -313,14 +313,14 @@ def test_every_result_appears_exactly_once(results: list[Result]) -> None:
 # --------------------------------------------------------------------------- the headline
 
 
-def test_the_headline_says_no_and_with_what() -> None:
+def test_headline_difference_no_with_rows() -> None:
     said = headline([planted(), diverged(), clean_result()])
     assert said.answer is Answer.NO
     assert "cache=none" in said.sentence and "930 blocks, of them 930 free" in said.sentence
     assert "None was found with cache=writeback." in said.sentence
 
 
-def test_the_headline_says_yes_only_when_the_controls_held() -> None:
+def test_headline_no_difference_yes_only_with_controls() -> None:
     clean_run = [planted(), mutator(), idle(), clean_result()]
     assert headline(clean_run).answer is Answer.YES
     assert "12 400 exposed block writes" in headline(clean_run).sentence
@@ -332,28 +332,28 @@ def test_the_headline_says_yes_only_when_the_controls_held() -> None:
     assert "the planted control did not run" in headline(clean_run[1:]).sentence
 
 
-def test_a_difference_is_a_no_even_where_a_control_failed() -> None:
+def test_headline_difference_control_failed_no() -> None:
     failed = replace(planted(), verdict=verdict(VerdictKind.CLEAN, "Nothing was seen."))
     assert headline([failed, diverged()]).answer is Answer.NO
 
 
-def test_corrupt_cells_count_the_blocks_the_comparison_found() -> None:
+def test_headline_corrupt_counts_differing_blocks() -> None:
     said = headline([replace(corrupt(), verdict=verdict(VerdictKind.CORRUPT, "Wrong data."))]).sentence
     assert "the replicas differ in 1 of 1 cell: 1 block, of them 1 allocated" in said
     assert "With cache=directsync the guest lost data or read back something else than it wrote, in 1 cell." in said
 
 
 @pytest.mark.parametrize("results", [[], [planted()], [not_run()], [refused()], [inconclusive()]])
-def test_no_answer_is_never_a_yes(results: list[Result]) -> None:
+def test_headline_any_results_yes_only_with_answers(results: list[Result]) -> None:
     assert headline(results).answer is Answer.UNKNOWN
 
 
-def test_cells_without_an_answer_are_counted_in_the_headline() -> None:
+def test_headline_unanswered_cells_counted() -> None:
     said = headline(everything()).sentence
     assert "No answer from 3 cells: 1 inconclusive, 1 refused by the stack and 1 not run." in said
 
 
-def test_findings_are_what_was_not_expected() -> None:
+def test_findings_unexpected_results_only() -> None:
     results = everything()
     assert [results[line.number].cell.id for line in findings(results)] == [corrupt().cell.id, inconclusive().cell.id]
     assert "Expected CLEAN: so say the predictions." in findings(results)[0].sentence
@@ -362,7 +362,7 @@ def test_findings_are_what_was_not_expected() -> None:
 # --------------------------------------------------------------------------- oracles, asked and observed, strip, hex
 
 
-def test_the_oracles_agree_heal_disagree_or_are_not_all_heard() -> None:
+def test_oracles_each_agreement_sentence() -> None:
     cell = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE)
     same = evidence(cell, [1, 2, 9], [1, 2, 9])
     assert oracles(same).agreement is Agreement.AGREE
@@ -381,7 +381,7 @@ def test_the_oracles_agree_heal_disagree_or_are_not_all_heard() -> None:
     assert oracles(replace(same, verify=unfinished)).agreement is Agreement.INCOMPLETE
 
 
-def test_what_was_not_asked_for_stands_out() -> None:
+def test_requested_and_observed_mismatch_different() -> None:
     cell = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE, delays=DelayProfile(link_delay_ms=20))
     good = evidence(cell, [], []).observed
     assert {row.match for row in requested_and_observed(cell, good)} == {Match.SAME, Match.NOTED}
@@ -392,7 +392,7 @@ def test_what_was_not_asked_for_stands_out() -> None:
     assert found["aio"] is Match.UNREAD
 
 
-def test_the_strip_draws_the_blocks_where_they_are() -> None:
+def test_block_map_bars_where_blocks_are() -> None:
     found = diverged().evidence
     assert found
     drawn = block_map(found)
@@ -405,7 +405,7 @@ def test_the_strip_draws_the_blocks_where_they_are() -> None:
     assert full and [(bar.x, bar.width, bar.weight) for bar in full.lanes[0].bars] == [(0, 3, 1.0)]
 
 
-def test_differing_bytes_are_told_apart() -> None:
+def test_hex_rows_differing_bytes_marked() -> None:
     (row,) = hex_rows(Sample(1, 40, 2, "00112233", "00ff22"))
     assert row.offset == 40
     assert row.a == (("00", False), ("11", True), ("22", False), ("33", True))
@@ -421,25 +421,25 @@ def page() -> str:
     return render_html(run_of(everything()), everything(), "A run")
 
 
-def test_the_page_is_well_formed(page: str) -> None:
+def test_page_well_formed(page: str) -> None:
     assert nodes(page, "/html")
     anchors = nodes(page, "//@id")
     assert len(anchors) == len(set(anchors)) == len(everything())
     assert set(nodes(page, "//a[starts-with(@href, '#')]/@href")) <= {f"#{anchor}" for anchor in anchors}
 
 
-def test_the_page_asks_nobody_for_anything(page: str) -> None:
+def test_page_self_contained(page: str) -> None:
     assert not nodes(page, "//script | //link | //img | //iframe | //@src")
     assert not re.search(r"https?:|@import|url\(", page)
 
 
-def test_hostile_text_stays_text(page: str) -> None:
+def test_page_hostile_text_escaped(page: str) -> None:
     assert "<script" not in page and "\x1b" not in page
     assert "&lt;script&gt;" in page
     page.encode("utf-8")
 
 
-def test_the_page_answers_and_shows_the_evidence(page: str) -> None:
+def test_page_has_answer_and_evidence(page: str) -> None:
     said = text_of(page)
     assert "Do my replicas still hold the same data? No." in said
     for expected in (
@@ -460,7 +460,7 @@ def test_the_page_answers_and_shows_the_evidence(page: str) -> None:
         assert expected in said, expected
 
 
-def test_the_page_links_the_raw_files_and_marks_the_bytes(page: str) -> None:
+def test_page_links_raw_files_marks_bytes(page: str) -> None:
     links = nodes(page, "//a[not(starts-with(@href, '#'))]/@href")
     assert "cells/none-swap-pressure-link20ms/1/" in links
     assert all(link.startswith("cells/") and not re.search(r"[<> ]", link) for link in links)
@@ -468,32 +468,32 @@ def test_the_page_links_the_raw_files_and_marks_the_bytes(page: str) -> None:
     assert nodes(page, "//*[local-name()='svg']//*[local-name()='rect']")
 
 
-def test_only_unexpected_differences_are_unfolded(page: str) -> None:
+def test_page_only_unexpected_differences_unfolded(page: str) -> None:
     opened = nodes(page, "//details[@open]/@id")
     assert opened == [f"cell-{corrupt().cell.id}"]
 
 
-def test_long_lists_are_cut_and_say_so() -> None:
+def test_view_long_lists_cut_with_rest() -> None:
     scattered = list(range(0, 400, 2))
     result = Result(SWAP_NONE, verdict(VerdictKind.DIVERGED, "Many.", 200), evidence(SWAP_NONE, scattered, scattered))
     said = text_of(evidence_html(result))
     assert "Differing extents (200)" in said and "150 more" in said
 
 
-def test_an_empty_run_has_a_page_too() -> None:
+def test_page_empty_run_rendered() -> None:
     page = render_html(run_of([], finished_at="", stack=Stack(), lab_seconds={}), [])
     assert etree.fromstring(page.encode()).tag == "html"
     assert "No answer. Nothing ran." in text_of(page)
 
 
-def test_a_cell_that_ran_twice_has_two_anchors() -> None:
+def test_anchors_repeated_cell_distinct() -> None:
     twice = [diverged(), diverged()]
     wrapped = render_html(run_of(twice), twice)
     assert len(set(nodes(wrapped, "//details[contains(@class, 'cell')]/@id"))) == 2
     assert len(nodes(wrapped, "//a[contains(@class, 'place')]")) == 2
 
 
-def test_the_page_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_html_failure_old_page_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "report.html"
     write_html(target, run_of(everything()), everything(), "First")
     before = target.read_bytes()
@@ -510,7 +510,7 @@ def test_the_page_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("number", range(len(everything())))
-def test_each_fragment_is_well_formed_and_self_contained(number: int) -> None:
+def test_evidence_html_fragment_well_formed_self_contained(number: int) -> None:
     result = everything()[number]
     fragment = evidence_html(result, base="../run/")
     wrapped = f"<div>{fragment}</div>"
@@ -519,7 +519,7 @@ def test_each_fragment_is_well_formed_and_self_contained(number: int) -> None:
     assert not nodes(evidence_html(result, style=False), "//style")
 
 
-def test_the_summary_fragment_has_the_map_and_the_controls() -> None:
+def test_heat_map_html_has_map_and_controls() -> None:
     fragment = heat_map_html(everything())
     wrapped = f"<div>{fragment}</div>"
     said = text_of(fragment)
@@ -531,7 +531,7 @@ def test_the_summary_fragment_has_the_map_and_the_controls() -> None:
 
 
 @pytest.mark.parametrize("width", [80, 60, 200])
-def test_the_terminal_fits_and_reads_without_colour(width: int) -> None:
+def test_terminal_any_width_fits_readable_without_colour(width: int) -> None:
     said = terminal(everything(), width)
     assert max(len(line) for line in said.splitlines()) <= width
     assert "\x1b" not in said
@@ -551,7 +551,7 @@ def test_the_terminal_fits_and_reads_without_colour(width: int) -> None:
         assert expected in flat, expected
 
 
-def test_the_terminal_uses_colour_where_there_is_some() -> None:
+def test_terminal_colour_used() -> None:
     out = io.StringIO()
     Console(file=out, force_terminal=True, color_system="standard", width=80).print(
         *report_parts(run_of([diverged()]), [diverged()])
@@ -559,11 +559,11 @@ def test_the_terminal_uses_colour_where_there_is_some() -> None:
     assert "\x1b[1;31m" in out.getvalue()
 
 
-def test_the_terminal_survives_an_empty_run() -> None:
+def test_terminal_empty_run_printed() -> None:
     assert "No answer. Nothing ran." in terminal([])
 
 
-def test_every_column_is_on_the_terminal_even_if_one_table_is_too_narrow() -> None:
+def test_terminal_narrow_every_column_printed() -> None:
     results = [Result(Cell(f"workload{n}", cache=CacheMode.NONE), None, None) for n in range(20)]
     said = terminal(results, 80)
     assert all(re.search(rf"\bworkload{n}\b", said) for n in range(20))
@@ -572,7 +572,7 @@ def test_every_column_is_on_the_terminal_even_if_one_table_is_too_narrow() -> No
 # --------------------------------------------------------------------------- the phases
 
 
-def test_phases_have_their_share_and_cells_their_overhead() -> None:
+def test_phase_shares_share_and_overhead() -> None:
     results = [diverged(), clean_result()]
     shares = phase_shares(run_of(results), results)
     named = {phase.name: phase for phase in shares.phases}
@@ -583,13 +583,13 @@ def test_phases_have_their_share_and_cells_their_overhead() -> None:
     assert shares.elapsed == 720 and shares.unaccounted == pytest.approx(720 - 50 - 2 * 25.3)
 
 
-def test_phases_without_anything_are_empty_and_not_an_error() -> None:
+def test_phase_shares_no_results_empty() -> None:
     shares = phase_shares(run_of([], lab_seconds={}, finished_at=""), [not_run()])
     assert (shares.phases, shares.cells, shares.elapsed, shares.overhead_mean) == ((), (), None, None)
     print_phases(shares, Console(file=io.StringIO()))
 
 
-def test_phases_as_json_and_as_a_table() -> None:
+def test_phase_shares_json_and_table() -> None:
     shares = phase_shares(run_of(everything()), everything())
     stored = json.loads(json.dumps(as_json(shares)))
     assert stored["overhead_worst"]["overhead"] == pytest.approx(15.1)
@@ -611,34 +611,34 @@ def test_phases_as_json_and_as_a_table() -> None:
         (0.0, "0 %"),
     ],
 )
-def test_bounds_are_never_rounded_down(rate: float, said: str) -> None:
+def test_upper_bound_known_rates_never_rounded_down(rate: float, said: str) -> None:
     assert upper_bound(rate) == said
 
 
 @given(st.floats(1e-9, 1.0))
-def test_a_bound_as_said_is_no_smaller_than_the_bound(rate: float) -> None:
+def test_upper_bound_any_rate_not_smaller(rate: float) -> None:
     said = float(upper_bound(rate).removesuffix(" %")) / 100
     assert rate * (1 - 1e-6) <= said <= rate * 1.11
 
 
-def test_units() -> None:
+def test_formatting_units_known_values() -> None:
     assert [seconds(s) for s in (0.42, 12.34, 119.96, 185)] == ["0.42 s", "12.3 s", "2 min 00 s", "3 min 05 s"]
     assert [size(b) for b in (512, 4096, 3 * 1024**2 + 1024**2 // 2)] == ["512 B", "4 KiB", "3.5 MiB"]
 
 
 @given(st.text(st.characters()))
-def test_cleaned_text_can_be_stored_and_parsed(text: str) -> None:
+def test_clean_any_text_storable_and_parseable(text: str) -> None:
     made = clean(text)
     assert etree.fromstring(f"<a>{made.replace('&', '').replace('<', '')}</a>".encode()) is not None
     assert "\x1b" not in made
 
 
-def test_extents_are_named_as_blocks_and_places() -> None:
+def test_sectors_extent_blocks_and_place() -> None:
     result = replace(diverged(), evidence=evidence(SWAP_NONE, [256], [256]))
     assert "2048+8 block 256, 1 MiB in" in text_of(evidence_html(result))
     assert Extent(2048, 8).blocks() == range(256, 257)
 
 
-def test_controls_alone_are_no_answer_and_not_nothing() -> None:
+def test_headline_controls_only_no_answer() -> None:
     idle = Result(IDLE, verdict(VerdictKind.CLEAN, "Nothing was found.", 0), evidence(IDLE, [], []))
     assert "No answer. Only controls ran." in terminal([idle])

@@ -51,7 +51,7 @@ def within(mark: Mark, start: float, end: float) -> bool:
 
 
 @given(MIGRATIONS, ANYTHING)
-def test_everything_stays_on_the_axis(migrations: list[Migration], worked: float) -> None:
+def test_timeline_any_migrations_within_axis(migrations: list[Migration], worked: float) -> None:
     found = drawn(*migrations, worked=worked)
     bars = [bar for lane in found.lanes for bar in lane.bars]
     assert len(bars) == len(migrations)
@@ -69,7 +69,7 @@ def test_everything_stays_on_the_axis(migrations: list[Migration], worked: float
 
 
 @given(MIGRATIONS)
-def test_only_completed_migrations_have_a_downtime(migrations: list[Migration]) -> None:
+def test_timeline_downtime_only_for_completed(migrations: list[Migration]) -> None:
     bars = [bar for lane in drawn(*migrations).lanes for bar in lane.bars]
     wanted = sum(one.outcome is MigrationOutcome.COMPLETED and one.downtime_ms is not None for one in migrations)
     assert sum(bar.downtime is not None for bar in bars) == wanted
@@ -77,7 +77,7 @@ def test_only_completed_migrations_have_a_downtime(migrations: list[Migration]) 
 
 
 @given(st.lists(st.tuples(SECONDS, SECONDS), min_size=1, max_size=8), SECONDS)
-def test_a_bar_is_as_long_as_its_migration_where_it_can_be_seen(spans: list[tuple[float, float]], work: float) -> None:
+def test_timeline_bar_length_matches_duration(spans: list[tuple[float, float]], work: float) -> None:
     migrations = [moved(1, began, seconds) for began, seconds in spans]
     found = drawn(*migrations, worked=work)
     for bar, (began, seconds) in zip(found.lanes[0].bars, sorted(spans, key=lambda one: one[0]), strict=True):
@@ -86,7 +86,7 @@ def test_a_bar_is_as_long_as_its_migration_where_it_can_be_seen(spans: list[tupl
             assert bar.mark.width * found.seconds / 100 == pytest.approx(seconds, abs=1e-6 * found.seconds)
 
 
-def test_the_downtime_is_the_end_of_its_bar_and_as_long_as_it_was() -> None:
+def test_timeline_downtime_at_end_of_bar() -> None:
     found = drawn(moved(1, 12, 6, 3000.0), moved(2, 30, 6, 1.0))
     (long,), (short,) = (lane.bars for lane in found.lanes)
     assert found.seconds == 60
@@ -96,12 +96,12 @@ def test_the_downtime_is_the_end_of_its_bar_and_as_long_as_it_was() -> None:
     assert short.downtime.end == pytest.approx(60)
 
 
-def test_a_downtime_longer_than_its_migration_fills_the_bar() -> None:
+def test_timeline_downtime_too_long_fills_bar() -> None:
     (bar,) = drawn(moved(1, 0, 6, 9000.0)).lanes[0].bars
     assert bar.downtime == Mark(bar.mark.x, bar.mark.width)
 
 
-def test_each_direction_has_its_lane_and_its_name() -> None:
+def test_timeline_directions_one_lane_each() -> None:
     found = drawn(*(moved(number, 5.0 * number, 2.0) for number in range(1, 6)))
     assert [(lane.name, lane.look, len(lane.bars)) for lane in found.lanes] == [
         ("node-a \u2192 node-b", "there", 3),
@@ -112,7 +112,7 @@ def test_each_direction_has_its_lane_and_its_name() -> None:
     assert labels == ["1", "3", "5", "2", "4"]
 
 
-def test_what_was_not_completed_says_so_without_colour() -> None:
+def test_timeline_not_completed_sign_in_label() -> None:
     for outcome, sign in SIGNS.items():
         (bar,) = drawn(moved(7, 10, 2, outcome=outcome)).lanes[0].bars
         completed = outcome is MigrationOutcome.COMPLETED
@@ -121,19 +121,19 @@ def test_what_was_not_completed_says_so_without_colour() -> None:
         assert str(outcome) in bar.title
 
 
-def test_labels_do_not_stand_on_each_other() -> None:
+def test_timeline_labels_never_overlap() -> None:
     found = drawn(*(moved(2 * number + 1, number / 4, 0.01, None) for number in range(100)))
     places = [bar.label.x for bar in found.lanes[0].bars if bar.label]
     assert 10 < len(places) < 100
     assert all(later - earlier > 2 for earlier, later in pairwise(places))
 
 
-def test_labels_at_the_edges_stay_in_the_drawing() -> None:
+def test_timeline_edge_labels_inside() -> None:
     first, last = drawn(moved(1, 0, 0.1), moved(3, 59.9, 0.1)).lanes[0].bars
     assert first.label and last.label and (first.label.anchor, last.label.anchor) == ("start", "end")
 
 
-def test_the_work_is_as_long_as_it_was_or_as_its_phase() -> None:
+def test_timeline_work_length_from_work_or_phase() -> None:
     longer = drawn(moved(1, 50, 30), worked=60)
     assert longer.seconds == 80 and longer.work and longer.work.width == pytest.approx(75)
     phase = timeline(Evidence(CELL, 1, "", migrations=(moved(1, 1, 2),), phases={"work": 8.0}))
@@ -142,14 +142,14 @@ def test_the_work_is_as_long_as_it_was_or_as_its_phase() -> None:
     assert unknown and unknown.work is None and unknown.seconds == 4
 
 
-def test_another_clock_is_left_out() -> None:
+def test_timeline_readback_migrations_left_out() -> None:
     task = moved(2, 1, 2, during="readback")
     assert timeline(Evidence(CELL, 1, "", migrations=(task,))) is None
     assert len(drawn(moved(1, 1, 2), task).lanes) == 1
     assert timeline(Evidence(CELL, 1, "")) is None
 
 
-def test_the_sentence_tells_each_migration() -> None:
+def test_timeline_sentence_names_each_migration() -> None:
     said = drawn(moved(1, 3, 2.5), moved(2, 9, 1, None, outcome=MigrationOutcome.REFUSED)).sentence
     assert said == (
         "Work of 60.0 s. Migrations 1: node-a \u2192 node-b completed, 2.50 s, downtime 400 ms, began at 3.00 s; "

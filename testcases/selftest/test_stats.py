@@ -25,15 +25,13 @@ def counts(draw: st.DrawFn, most: int = 10**6) -> tuple[int, int]:
 CONFIDENCE = st.floats(0.5, 0.999)
 
 
-def test_known_values() -> None:
+def test_rate_upper_known_counts_known_values() -> None:
     assert rate_upper(0, 100) == pytest.approx(0.029513, abs=1e-6)
     assert rate_upper(0, 3) == pytest.approx(1 - 0.05 ** (1 / 3))
 
 
 @given(counts(60), CONFIDENCE)
-def test_at_the_bound_so_few_hits_are_as_unlikely_as_the_confidence_says(
-    count: tuple[int, int], confidence: float
-) -> None:
+def test_rate_upper_any_count_meets_the_definition(count: tuple[int, int], confidence: float) -> None:
     hits, trials = count
     p = rate_upper(hits, trials, confidence)
     assert p is not None
@@ -42,16 +40,14 @@ def test_at_the_bound_so_few_hits_are_as_unlikely_as_the_confidence_says(
 
 
 @given(counts(), CONFIDENCE)
-def test_rate_upper_of_any_count_is_not_below_the_estimate(count: tuple[int, int], confidence: float) -> None:
+def test_rate_upper_any_count_not_below_estimate(count: tuple[int, int], confidence: float) -> None:
     hits, trials = count
     upper = rate_upper(hits, trials, confidence)
     assert upper is not None and hits / trials <= upper <= 1
 
 
 @given(counts(), CONFIDENCE)
-def test_one_hit_more_never_lowers_the_bound_and_one_trial_more_never_raises_it(
-    count: tuple[int, int], confidence: float
-) -> None:
+def test_rate_upper_more_hits_never_lower_more_trials_never_higher(count: tuple[int, int], confidence: float) -> None:
     hits, trials = count
     here = rate_upper(hits, trials, confidence)
     assert here is not None
@@ -60,27 +56,27 @@ def test_one_hit_more_never_lowers_the_bound_and_one_trial_more_never_raises_it(
 
 
 @given(counts())
-def test_more_confidence_is_a_wider_bound(count: tuple[int, int]) -> None:
+def test_rate_upper_more_confidence_wider(count: tuple[int, int]) -> None:
     assert (rate_upper(*count, 0.9) or 1) <= (rate_upper(*count, 0.99) or 0)
 
 
-def test_zero_hits_meets_the_general_formula() -> None:
+def test_rate_upper_zero_hits_meets_general_formula() -> None:
     assert rate_upper(0, 50, 0.95) == pytest.approx(float(beta.ppf(0.95, 1, 50)))
 
 
-def test_counts_that_make_no_rate() -> None:
+def test_rate_upper_no_rate_none() -> None:
     for hits, trials in ((0, 0), (3, 0), (4, 3)):
         assert rate_upper(hits, trials) is None
         assert compare(hits, trials, 1, 2) is compare(1, 2, hits, trials) is None
 
 
 @pytest.mark.parametrize("wrong", [(-1, 3, 0.95), (0, -1, 0.95), (1, 3, 1.0), (1, 3, 0.0)])
-def test_what_no_count_can_be_is_an_error(wrong: tuple[int, int, float]) -> None:
+def test_rate_upper_impossible_counts_value_error(wrong: tuple[int, int, float]) -> None:
     with pytest.raises(ValueError):
         rate_upper(*wrong)
 
 
-def test_a_real_difference_and_none() -> None:
+def test_compare_known_counts_significant_or_not() -> None:
     apart = compare(930, 40_000, 23, 40_000)
     assert apart and apart.larger == "a" and apart.significant() and apart.p_value < 1e-100
     near = compare(1, 40_000, 2, 40_000)
@@ -90,7 +86,7 @@ def test_a_real_difference_and_none() -> None:
 
 
 @given(counts(2000), counts(2000))
-def test_a_comparison_does_not_depend_on_the_order(a: tuple[int, int], b: tuple[int, int]) -> None:
+def test_compare_swapped_sides_same_p_value(a: tuple[int, int], b: tuple[int, int]) -> None:
     there, back = compare(*a, *b), compare(*b, *a)
     assert there and back
     assert there.p_value == pytest.approx(back.p_value)
@@ -99,6 +95,6 @@ def test_a_comparison_does_not_depend_on_the_order(a: tuple[int, int], b: tuple[
 
 
 @given(counts(2000))
-def test_equal_counts_do_not_differ(count: tuple[int, int]) -> None:
+def test_compare_equal_counts_not_significant(count: tuple[int, int]) -> None:
     same = compare(*count, *count)
     assert same and same.larger is None and not same.significant()

@@ -94,7 +94,7 @@ def store(tmp_path: Path) -> Store:
 # --------------------------------------------------------------------------- round trips
 
 
-def test_a_run_and_its_evidence_come_back_equal(store: Store) -> None:
+def test_store_run_and_evidence_round_trip(store: Store) -> None:
     attempt = store.begin(SWAP)
     attempt.save(FULL)
     attempt.save_verdict(Verdict(VerdictKind.DIVERGED, "4 blocks differ", ("a", "b"), 4, 93210, 1e-4))
@@ -118,7 +118,7 @@ FLOAT = st.floats(allow_nan=False)
     ),
     st.lists(st.builds(Sample, *[st.integers(0)] * 3, TEXT, TEXT, st.sampled_from(BlockOwner), TEXT)).map(tuple),
 )
-def test_any_evidence_comes_back_equal(
+def test_store_any_evidence_round_trip(
     store: Store, work: Work, observed: Observed, samples: tuple[Sample, ...]
 ) -> None:
     attempt = store.begin(SWAP)
@@ -127,7 +127,7 @@ def test_any_evidence_comes_back_equal(
     assert store.evidence(SWAP.id) == evidence
 
 
-def test_what_json_cannot_hold_does_not_cost_the_evidence(store: Store) -> None:
+def test_store_values_beyond_json_evidence_kept(store: Store) -> None:
     attempt = store.begin(SWAP)
     attempt.save(Evidence(SWAP, 1, "now", work=Work(1.0, {"a": math.nan, "b": math.inf}, notes=("torn \udcff",))))
     found = store.evidence(SWAP.id)
@@ -137,7 +137,7 @@ def test_what_json_cannot_hold_does_not_cost_the_evidence(store: Store) -> None:
     json.loads((attempt.directory / "evidence.json").read_text(), parse_constant=pytest.fail)
 
 
-def test_raw_files_are_kept_as_they_are(store: Store) -> None:
+def test_attempt_write_raw_content_unchanged(store: Store) -> None:
     attempt = store.begin(SWAP)
     assert attempt.write_raw("kmsg-nodea.txt", "torn \udcff\n").read_bytes() == b"torn \\udcff\n"
     assert attempt.write_raw("disk.bin", b"\x00\xff").read_bytes() == b"\x00\xff"
@@ -150,7 +150,7 @@ def test_raw_files_are_kept_as_they_are(store: Store) -> None:
 # --------------------------------------------------------------------------- attempts
 
 
-def test_attempts_are_numbered_and_the_newest_complete_one_counts(store: Store) -> None:
+def test_store_several_attempts_newest_complete_counts(store: Store) -> None:
     first, second, third = (store.begin(SWAP) for _ in range(3))
     assert [attempt.number for attempt in (first, second, third)] == [1, 2, 3]
     first.save(BARE)
@@ -160,17 +160,17 @@ def test_attempts_are_numbered_and_the_newest_complete_one_counts(store: Store) 
     )
 
 
-def test_evidence_of_another_cell_is_refused(store: Store) -> None:
+def test_attempt_save_other_cell_value_error(store: Store) -> None:
     with pytest.raises(ValueError, match="'none-swap-pressure-link20ms' in an attempt at 'writeback-no-writes'"):
         store.begin(IDLE).save(BARE)
 
 
-def test_a_cell_whose_id_leaves_the_run_is_refused(store: Store) -> None:
+def test_store_begin_unsafe_id_usage_error(store: Store) -> None:
     with pytest.raises(UsageError, match="name of a file"):
         store.begin(Cell("../../x", cache=CacheMode.NONE))
 
 
-def test_cells_that_the_run_no_longer_plans_are_still_reported(store: Store) -> None:
+def test_results_cell_not_planned_reported(store: Store) -> None:
     store.begin(SWAP).save(BARE)
     store.save_run(Run(RUN.id, RUN.matrix, RUN.started_at, (IDLE,)))
     assert [evidence.cell for evidence in store.every_attempt()] == [SWAP]
@@ -179,13 +179,13 @@ def test_cells_that_the_run_no_longer_plans_are_still_reported(store: Store) -> 
 # --------------------------------------------------------------------------- finding runs
 
 
-def test_run_ids_sort_by_time() -> None:
+def test_new_run_id_sorts_by_time() -> None:
     moment = datetime(2026, 11, 23, 1, 50, 3, tzinfo=UTC)
     assert re.fullmatch(r"20261123T015003Z-[0-9a-f]{4}", new_run_id(moment))
     assert re.fullmatch(r"\d{8}T\d{6}Z-[0-9a-f]{4}", new_run_id())
 
 
-def test_open_by_id_by_path_and_latest(tmp_path: Path) -> None:
+def test_store_open_id_path_latest(tmp_path: Path) -> None:
     old = Store.create(tmp_path, RUN)
     new = Store.create(tmp_path, Run("20261124T000000Z-0000", "quick", "now", ()))
     assert run_ids(tmp_path) == (RUN.id, "20261124T000000Z-0000")
@@ -194,7 +194,7 @@ def test_open_by_id_by_path_and_latest(tmp_path: Path) -> None:
     assert Store.open(tmp_path / "elsewhere", str(old.directory)).run() == RUN
 
 
-def test_runs_that_cannot_be_opened_or_made(tmp_path: Path) -> None:
+def test_store_open_or_create_impossible_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no run in"):
         Store.open(tmp_path, "latest")
     Store.create(tmp_path, RUN)
@@ -217,7 +217,7 @@ def edited(path: Path, **changes: Any) -> str:
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"cell"', "null", "[]", '{"schema": 1}', "\x00", '{"attempt": "x"}'])
-def test_damaged_evidence_is_one_sentence_and_counts_as_missing(store: Store, content: str) -> None:
+def test_store_damaged_evidence_one_sentence_missing(store: Store, content: str) -> None:
     store.begin(SWAP).save(BARE)
     path = store.begin(SWAP).directory / "evidence.json"
     path.write_text(content)
@@ -228,7 +228,7 @@ def test_damaged_evidence_is_one_sentence_and_counts_as_missing(store: Store, co
     assert store.evidence(SWAP.id) is None
 
 
-def test_every_torn_evidence_is_seen(store: Store) -> None:
+def test_store_torn_evidence_every_length_damaged(store: Store) -> None:
     attempt = store.begin(SWAP)
     attempt.save(FULL)
     path = attempt.directory / "evidence.json"
@@ -239,7 +239,7 @@ def test_every_torn_evidence_is_seen(store: Store) -> None:
         assert len(store.damaged()) == 1
 
 
-def test_a_wrong_value_is_named(store: Store) -> None:
+def test_store_wrong_value_named(store: Store) -> None:
     attempt = store.begin(SWAP)
     attempt.save(FULL)
     path = attempt.directory / "evidence.json"
@@ -247,7 +247,7 @@ def test_a_wrong_value_is_named(store: Store) -> None:
     assert "exposed_blocks" in store.damaged()[0]
 
 
-def test_a_newer_schema_is_said_and_not_taken_for_damage(store: Store) -> None:
+def test_store_newer_schema_usage_error(store: Store) -> None:
     attempt = store.begin(SWAP)
     attempt.save(FULL)
     path = attempt.directory / "evidence.json"
@@ -257,7 +257,7 @@ def test_a_newer_schema_is_said_and_not_taken_for_damage(store: Store) -> None:
             ask()
 
 
-def test_a_damaged_or_newer_run_is_said(store: Store) -> None:
+def test_store_damaged_or_newer_run_usage_error(store: Store) -> None:
     path = store.directory / "run.json"
     good = path.read_text()
     path.write_text(edited(path, schema=7))
@@ -297,7 +297,7 @@ def writer(store: Store) -> subprocess.Popen[str]:
     return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
 
 
-def test_a_kill_in_the_middle_of_writing_leaves_whole_evidence(store: Store) -> None:
+def test_store_killed_while_writing_evidence_whole(store: Store) -> None:
     counts: list[int] = []
     for round_ in range(4):
         process = writer(store)
@@ -325,7 +325,7 @@ def test_a_kill_in_the_middle_of_writing_leaves_whole_evidence(store: Store) -> 
     assert min(counts) >= 1
 
 
-def test_a_reader_beside_the_writer_never_sees_a_part(store: Store) -> None:
+def test_store_reader_beside_writer_whole_files(store: Store) -> None:
     process = writer(store)
     assert process.stdout
     try:
@@ -339,7 +339,7 @@ def test_a_reader_beside_the_writer_never_sees_a_part(store: Store) -> None:
     assert counts[-1] > counts[0], "the writer wrote meanwhile"
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_no_rubbish(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_atomic_failure_old_file_kept_no_leftover(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     attempt = store.begin(SWAP)
     attempt.save(BARE)
 
@@ -354,9 +354,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_rubbish(store: Store, mon
     assert [path.name for path in attempt.directory.iterdir()] == ["evidence.json"]
 
 
-def test_why_a_write_failed_is_said_also_where_nothing_can_be_removed(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_write_atomic_cleanup_fails_first_error_reported(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     attempt = store.begin(SWAP)
 
     def read_only(*_: object, **__: object) -> None:
@@ -368,7 +366,7 @@ def test_why_a_write_failed_is_said_also_where_nothing_can_be_removed(
         attempt.save(FULL)
 
 
-def test_what_is_written_but_not_synced_is_told_as_that(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_atomic_sync_fails_store_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     attempt = store.begin(SWAP)
     real = os.fsync
 
@@ -383,7 +381,7 @@ def test_what_is_written_but_not_synced_is_told_as_that(store: Store, monkeypatc
     assert store.evidence(SWAP.id) is not None
 
 
-def test_an_attempt_that_cannot_begin_gets_a_sentence(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_begin_no_room_store_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 

@@ -26,7 +26,7 @@ def run(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([program, *arguments], capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_a_mapped_file_keeps_its_size_and_changes_everywhere(programs: dict[str, Path], tmp_path: Path) -> None:
+def test_mmap_storm_file_size_kept_all_blocks_changed(programs: dict[str, Path], tmp_path: Path) -> None:
     file = tmp_path / "mapped"
     done = run(programs["mapstorm"], "--file", str(file), "--mebibytes", "1", "--threads", "2", "--seconds", "1")
     facts = json.loads(done.stdout)
@@ -38,7 +38,7 @@ def test_a_mapped_file_keeps_its_size_and_changes_everywhere(programs: dict[str,
     assert changed > 200, "of 256 pages, picked at random"
 
 
-def test_a_file_that_is_cut_is_gone_at_the_end(programs: dict[str, Path], tmp_path: Path) -> None:
+def test_truncate_storm_file_removed(programs: dict[str, Path], tmp_path: Path) -> None:
     file = tmp_path / "mapped"
     done = run(
         programs["mapstorm"], "--file", str(file), "--mebibytes", "1", "--seconds", "1", "--cut-every", "200"
@@ -47,7 +47,7 @@ def test_a_file_that_is_cut_is_gone_at_the_end(programs: dict[str, Path], tmp_pa
     assert list(tmp_path.iterdir()) == [], "else its blocks were not free and could not be dead"
 
 
-def test_pages_are_reclaimed_only_when_asked(programs: dict[str, Path]) -> None:
+def test_pressure_storm_reclaims_only_when_requested(programs: dict[str, Path]) -> None:
     plain = run(programs["swapstorm"], "--mebibytes", "4", "--threads", "2", "--seconds", "1")
     asked = run(programs["swapstorm"], "--mebibytes", "4", "--threads", "2", "--seconds", "1", "--reclaim-every", "5")
     assert json.loads(plain.stdout)["pages_reclaimed"] == 0
@@ -66,7 +66,7 @@ def test_pages_are_reclaimed_only_when_asked(programs: dict[str, Path]) -> None:
         ("swapstorm", (), 4, "usage: swapstorm"),
     ],
 )
-def test_bad_input_gets_one_sentence(
+def test_storms_bad_input_one_sentence(
     programs: dict[str, Path], program: str, arguments: tuple[str, ...], status: int, sentence: str
 ) -> None:
     done = run(programs[program], *arguments)

@@ -28,7 +28,7 @@ def is_line(wanted: str) -> Callable[[str], str | None]:
 # --------------------------------------------------------------------------- deadlines
 
 
-def test_a_deadline_counts_down_and_names_what_did_not_happen() -> None:
+def test_deadline_passed_error_names_what() -> None:
     deadline = soon(10, "the boot")
     first = deadline.left()
     assert 9 < deadline.left() <= first <= 10
@@ -36,7 +36,7 @@ def test_a_deadline_counts_down_and_names_what_did_not_happen() -> None:
         past("the boot").left()
 
 
-def test_a_step_never_outlives_the_whole() -> None:
+def test_deadline_sooner_never_later_than_parent() -> None:
     whole = soon(10, "the cell")
     step = whole.sooner(1, "the step")
     assert (step.what, step.seconds) == ("the step", 1) and step.at < whole.at
@@ -45,25 +45,25 @@ def test_a_step_never_outlives_the_whole() -> None:
         past().sooner(100, "a step").left()
 
 
-def test_poll_asks_until_there_is_an_answer() -> None:
+def test_poll_later_answer_returned() -> None:
     answers = iter([None, None, 0])
     assert poll(lambda: next(answers), soon(), every=0.001) == 0, "0 and False are answers"
 
 
-def test_poll_asks_at_least_once_and_gives_up() -> None:
+def test_poll_no_answer_asked_once_deadline_error() -> None:
     assert poll(lambda: "there", past()) == "there"
     with pytest.raises(DeadlineError, match="the disk did not happen within"):
         poll(lambda: None, soon(0.03, "the disk"), every=0.01)
 
 
-def test_poll_does_not_sleep_past_the_deadline() -> None:
+def test_poll_sleep_bounded_by_deadline() -> None:
     began = time.monotonic()
     with pytest.raises(DeadlineError):
         poll(lambda: None, soon(0.05), every=60)
     assert time.monotonic() - began < 5
 
 
-def test_poll_lets_errors_through() -> None:
+def test_poll_check_error_raised() -> None:
     def broken() -> None:
         raise LostNodeError("gone")
 
@@ -81,7 +81,7 @@ def filled(*lines: str) -> LineStream:
     return stream
 
 
-def test_what_was_there_before_the_cursor_is_not_mistaken_for_it() -> None:
+def test_line_stream_wait_older_lines_ignored() -> None:
     stream = filled("up", "down")
     cursor = stream.cursor()
     assert (cursor, stream.since(0), stream.since(cursor)) == (2, ["up", "down"], [])
@@ -91,7 +91,7 @@ def test_what_was_there_before_the_cursor_is_not_mistaken_for_it() -> None:
     assert stream.wait(is_line("up"), cursor, past()) == ("up", 3), "what is there needs no time"
 
 
-def test_what_happens_between_the_cursor_and_the_wait_is_not_lost() -> None:
+def test_line_stream_wait_line_after_cursor_found() -> None:
     stream = filled("old")
     cursor = stream.cursor()
     stream.append("start")
@@ -101,18 +101,18 @@ def test_what_happens_between_the_cursor_and_the_wait_is_not_lost() -> None:
     assert stream.wait(is_line("end"), behind, soon()) == ("end", 3)
 
 
-def test_each_line_is_offered_once_and_in_order() -> None:
+def test_line_stream_wait_each_line_once_in_order() -> None:
     stream = filled("a", "b", "c", "d")
     seen: list[str] = []
     stream.wait(lambda line: seen.append(line) or (line if line == "c" else None), 1, soon())
     assert seen == ["b", "c"]
 
 
-def test_a_falsy_answer_is_an_answer() -> None:
+def test_line_stream_wait_falsy_match_returned() -> None:
     assert filled("a").wait(lambda _: 0, 0, soon()) == (0, 1)
 
 
-def test_a_waiting_reader_is_woken() -> None:
+def test_line_stream_append_wakes_reader() -> None:
     stream = filled()
     timer = threading.Timer(0.02, stream.append, ["now"])
     timer.start()
@@ -120,7 +120,7 @@ def test_a_waiting_reader_is_woken() -> None:
     timer.join()
 
 
-def test_two_readers_both_get_the_line() -> None:
+def test_line_stream_two_readers_same_line() -> None:
     stream = filled()
     found: list[str] = []
     readers = [
@@ -135,14 +135,14 @@ def test_two_readers_both_get_the_line() -> None:
     assert found == ["x", "x"]
 
 
-def test_nothing_in_time_names_the_last_line() -> None:
+def test_line_stream_wait_deadline_names_last_line() -> None:
     with pytest.raises(DeadlineError, match=r"the end did not happen .*\(last line of events on nodea: b\)"):
         filled("a", "b").wait(is_line("c"), 0, soon(0.02, "the end"))
     with pytest.raises(DeadlineError, match="last line of events on nodea: nothing"):
         filled().wait(is_line("c"), 0, soon(0.02))
 
 
-def test_the_end_wakes_who_waits() -> None:
+def test_line_stream_end_wakes_reader_lost_node() -> None:
     stream = filled()
     timer = threading.Timer(0.02, stream.end, ["the connection was lost"])
     timer.start()
@@ -151,7 +151,7 @@ def test_the_end_wakes_who_waits() -> None:
     timer.join()
 
 
-def test_what_came_before_the_end_still_counts_and_the_first_reason_stays() -> None:
+def test_line_stream_ended_earlier_lines_found_first_reason_kept() -> None:
     stream = filled("x")
     stream.end("first")
     stream.end("second")
@@ -160,7 +160,7 @@ def test_what_came_before_the_end_still_counts_and_the_first_reason_stays() -> N
         stream.wait(is_line("y"), 0, soon())
 
 
-def test_an_error_of_the_reader_is_the_readers() -> None:
+def test_line_stream_match_error_raised() -> None:
     stream = filled("x")
 
     def broken(_: str) -> None:

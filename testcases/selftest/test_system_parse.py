@@ -36,24 +36,24 @@ rx-vlan-offload: on [fixed]
     ("flags", "direct", "sync"),
     [("0100002", False, False), ("02140002", True, False), ("04110002", False, True), ("010002", False, True)],
 )
-def test_open_flags(flags: str, direct: bool, sync: bool) -> None:
+def test_open_flags_known_flags_direct_and_sync(flags: str, direct: bool, sync: bool) -> None:
     found = open_flags(f"pos:\t0\nflags:\t{flags}\nmnt_id:\t24\nino:\t3\n")
     assert found == int(flags, 8)
     assert (o_direct(found), o_sync(found)) == (direct, sync)
 
 
 @given(st.integers(0, 2**32))
-def test_open_flags_round_trip(flags: int) -> None:
+def test_open_flags_any_number_round_trip(flags: int) -> None:
     assert open_flags(f"pos:\t0\nflags:\t0{flags:o}\n") == flags
 
 
 @pytest.mark.parametrize("text", ["", "pos:\t0\n", "flags:\t9\n", "flags:\n"])
-def test_no_flags_is_an_error_not_zero(text: str) -> None:
+def test_open_flags_missing_value_error(text: str) -> None:
     with pytest.raises(ValueError, match="fdinfo"):
         open_flags(text)
 
 
-def test_offloads() -> None:
+def test_offloads_ethtool_output_by_name() -> None:
     found = offloads(ETHTOOL)
     assert (found["scatter-gather"], found["tx-scatter-gather-fraglist"], found["rx-vlan-offload"]) == (
         True,
@@ -65,12 +65,12 @@ def test_offloads() -> None:
     assert offloads("netlink error: No such device\n") == {}
 
 
-def test_packages() -> None:
+def test_packages_dpkg_output_by_name() -> None:
     text = "drbd-utils\t9.22.0-1.1\nqemu-system-x86:amd64\t1:7.2+dfsg-7+deb12u13\nremoved\t\n\n"
     assert packages(text) == {"drbd-utils": "9.22.0-1.1", "qemu-system-x86:amd64": "1:7.2+dfsg-7+deb12u13"}
 
 
-def test_meminfo_is_bytes() -> None:
+def test_meminfo_text_bytes() -> None:
     found = meminfo("MemTotal:       24684084 kB\nActive(anon):  12 kB\nHugePages_Total:       7\n")
     assert found == {"MemTotal": 24684084 * 1024, "Active(anon)": 12 * 1024, "HugePages_Total": 7}
 
@@ -79,18 +79,18 @@ def test_meminfo_is_bytes() -> None:
     ("mode", "direct", "writeback", "no_flush"),
     [("none", True, True, False), ("directsync", True, False, False), ("unsafe", False, True, True)],
 )
-def test_recorded_query_block(mode: str, direct: bool, writeback: bool, no_flush: bool) -> None:
+def test_qmp_block_recorded_reply_cache_flags(mode: str, direct: bool, writeback: bool, no_flush: bool) -> None:
     cache, aio = qmp_block((QMP / f"query-block-{mode}.json").read_text(), DISK)
     assert cache == {"direct": direct, "writeback": writeback, "no-flush": no_flush}
     assert aio is None, "QEMU does not tell"
 
 
-def test_block_nodes_do_not_know_the_write_cache() -> None:
+def test_qmp_block_named_nodes_writeback_always_true() -> None:
     cache, _ = qmp_block((QMP / "query-named-block-nodes-directsync.json").read_text(), DISK)
     assert cache == {"direct": True, "writeback": True, "no-flush": False}
 
 
-def test_a_file_described_by_its_options() -> None:
+def test_qmp_block_json_filename_path_and_aio() -> None:
     reply = json.loads((QMP / "query-block-none.json").read_text())
     options = {"driver": "raw", "file": {"driver": "host_device", "filename": "/dev/drbd0", "aio": "native"}}
     reply["return"][0]["inserted"]["file"] = "json:" + json.dumps(options)
@@ -100,22 +100,22 @@ def test_a_file_described_by_its_options() -> None:
 
 
 @pytest.mark.parametrize("reply", ["{}", "[]", '{"error": {"class": "GenericError"}}', '{"return": [{}]}', "nonsense"])
-def test_no_such_disk_is_an_error(reply: str) -> None:
+def test_qmp_block_no_such_disk_value_error(reply: str) -> None:
     with pytest.raises(ValueError):
         qmp_block(reply, "/dev/drbd0")
 
 
-def test_another_disk_is_not_taken_for_it() -> None:
+def test_qmp_block_other_disk_not_taken() -> None:
     with pytest.raises(ValueError, match="/dev/drbd0"):
         qmp_block((QMP / "query-block-none.json").read_text(), "/dev/drbd0")
 
 
 @given(st.text())
-def test_no_text_breaks_the_tables(text: str) -> None:
+def test_system_tables_any_text_no_error(text: str) -> None:
     offloads(text), packages(text), meminfo(text)
 
 
 @given(st.dictionaries(st.from_regex(r"[a-z][a-z0-9-]*", fullmatch=True), st.booleans()))
-def test_offloads_round_trip(features: dict[str, bool]) -> None:
+def test_offloads_any_features_round_trip(features: dict[str, bool]) -> None:
     lines = [f"{name}: {'on' if on else 'off'} [fixed]" for name, on in features.items()]
     assert offloads("Features for eth0:\n" + "\n".join(lines)) == features

@@ -139,9 +139,7 @@ def test_workload_every_combination_touches_the_given_device_only(
                for argv in runner.ran if argv[0] == "sh")  # fmt: skip
 
 
-def test_a_script_stops_at_its_first_error_and_gets_its_arguments_apart(
-    target: WorkloadTarget, runner: ScriptedRunner
-) -> None:
+def test_script_error_stops_arguments_separate(target: WorkloadTarget, runner: ScriptedRunner) -> None:
     target.sh('echo "$1"', "a b")
     assert runner.ran == [("sh", "-ec", 'echo "$1"', "sh", "a b")]
 
@@ -149,12 +147,12 @@ def test_a_script_stops_at_its_first_error_and_gets_its_arguments_apart(
 # --------------------------------------------------------------------------- one by one
 
 
-def test_no_writes_waits(target: WorkloadTarget, runner: ScriptedRunner) -> None:
+def test_no_writes_only_waits(target: WorkloadTarget, runner: ScriptedRunner) -> None:
     assert made("no-writes").work(target, 3) == Work(3.0)
     assert runner.ran == [("sleep", "3")]
 
 
-def test_planted_changes_the_secondary_only(target: WorkloadTarget) -> None:
+def test_planted_secondary_device_only(target: WorkloadTarget) -> None:
     below = cast(Any, target.resource)
     work = made("planted").work(target, 8)
     assert below.planted == [("b", Planted.extents(32768))]
@@ -162,7 +160,7 @@ def test_planted_changes_the_secondary_only(target: WorkloadTarget) -> None:
 
 
 @given(st.integers(5011, 2**22))
-def test_planted_sectors_are_on_the_device_apart_and_reach_both_its_ends(blocks: int) -> None:
+def test_planted_sectors_apart_and_at_both_ends(blocks: int) -> None:
     extents = Planted.extents(blocks)
     touched = [block for extent in extents for block in extent.blocks()]
     assert len(touched) == len(set(touched)) == 10
@@ -170,13 +168,13 @@ def test_planted_sectors_are_on_the_device_apart_and_reach_both_its_ends(blocks:
     assert all(extent.start % 8 == extent.size % 8 == 0 for extent in extents)
 
 
-def test_planted_sectors_fit_on_a_small_device_too() -> None:
+def test_planted_sectors_small_device_fit() -> None:
     # So many MiB, less what DRBD keeps for itself.
     sizes = [mebibytes * 256 - own for mebibytes in range(2, 32) for own in range(9, 13)]
     assert [blocks for blocks in sizes if max(blocks_of(Planted.extents(blocks))) >= blocks] == []
 
 
-def test_the_mutator_scribbles_over_the_buffer_it_writes_from(target: WorkloadTarget, runner: ScriptedRunner) -> None:
+def test_inflight_modify_job_changes_its_buffer(target: WorkloadTarget, runner: ScriptedRunner) -> None:
     work = made("inflight-modify").work(target, 7)
     found = jobs(runner, "inflight-modify")
     writer, scribbler, common = found["writer"], found["scribbler"], found["global"]
@@ -193,9 +191,7 @@ def test_the_mutator_scribbles_over_the_buffer_it_writes_from(target: WorkloadTa
     assert made("inflight-modify").owners(target, [1])[1].owner is BlockOwner.ALLOCATED
 
 
-def test_fio_verify_reads_back_around_the_page_cache_and_goes_on_after_an_error(
-    target: WorkloadTarget, runner: ScriptedRunner
-) -> None:
+def test_fio_verify_job_direct_continues_after_error(target: WorkloadTarget, runner: ScriptedRunner) -> None:
     work = made("fio-verify").work(target, 7)
     job = jobs(runner, "fio-verify")["verified"]
     assert (job["filename"], job["direct"], job["verify"]) == ("/dev/vdb", "1", "crc32c")
@@ -206,13 +202,13 @@ def test_fio_verify_reads_back_around_the_page_cache_and_goes_on_after_an_error(
     assert work.seconds > 0 and made("fio-verify").owners(target, [1])[1].owner is BlockOwner.ALLOCATED
 
 
-def test_what_fio_verify_read_wrongly_is_counted_and_kept_in_fios_words(target: WorkloadTarget) -> None:
+def test_fio_verify_errors_counted_with_messages(target: WorkloadTarget) -> None:
     wrong = ScriptedRunner(lambda argv: (84, WRONG_JSON, WRONG_WORDS) if argv[0] == "fio" else (0, "", ""))
     work = made("fio-verify").work(replace(target, runner=wrong), 7)
     assert work.read_back_errors == 3 and len(work.notes) == 3 and "offset 81920" in work.notes[1]
 
 
-def test_the_mutator_on_ext4_writes_a_file(target: WorkloadTarget, runner: ScriptedRunner) -> None:
+def test_inflight_modify_ext4_writes_file(target: WorkloadTarget, runner: ScriptedRunner) -> None:
     workload = made("inflight-modify", EXT4)
     workload.prepare(target)
     assert "mkfs.ext4" in script(runner.ran[0]) and "-b 4096" in script(runner.ran[0])
@@ -224,9 +220,7 @@ def test_the_mutator_on_ext4_writes_a_file(target: WorkloadTarget, runner: Scrip
     assert "umount" in script(runner.ran[-1])
 
 
-def test_the_storm_is_larger_than_the_memory_and_fits_with_the_swap(
-    target: WorkloadTarget, runner: ScriptedRunner
-) -> None:
+def test_pressure_size_beyond_memory_within_swap(target: WorkloadTarget, runner: ScriptedRunner) -> None:
     workload = made("pressure", SWAP)
     workload.prepare(target)
     assert ["mkswap" in script(runner.ran[0]), "swapon" in script(runner.ran[1])] == [True, True]
@@ -246,9 +240,7 @@ def test_the_storm_is_larger_than_the_memory_and_fits_with_the_swap(
     }
 
 
-def test_buffered_files_are_read_back_after_everything_was_dropped(
-    target: WorkloadTarget, runner: ScriptedRunner
-) -> None:
+def test_buffered_read_back_after_caches_dropped(target: WorkloadTarget, runner: ScriptedRunner) -> None:
     workload = made("buffered", EXT4)
     workload.work(target, 8)
     written = jobs(runner, "buffered")
@@ -268,7 +260,7 @@ def test_buffered_files_are_read_back_after_everything_was_dropped(
     assert {read[key] == write[key] for key in ("directory", "size", "bs", "numjobs", "randseed")} == {True}
 
 
-def test_what_the_last_reading_finds_wrong_is_counted() -> None:
+def test_buffered_last_read_back_errors_counted() -> None:
     def wrong(argv: tuple[str, ...]) -> tuple[int, str, str]:
         return (1, WRONG_JSON, WRONG_WORDS) if argv[0] == "fio" else (0, "", "")
 
@@ -276,14 +268,14 @@ def test_what_the_last_reading_finds_wrong_is_counted() -> None:
     assert made("buffered", EXT4).quiesce(target) == 3
 
 
-def test_the_storm_that_reclaims_differs_in_nothing_else(target: WorkloadTarget, runner: ScriptedRunner) -> None:
+def test_reclaim_as_pressure_but_reclaiming(target: WorkloadTarget, runner: ScriptedRunner) -> None:
     made("pressure", SWAP).work(target, 8)
     plain = runner.ran[-1]
     made("reclaim", SWAP).work(target, 8)
     assert runner.ran[-1] == (*plain, "--reclaim-every", "8")
 
 
-def test_a_mapped_file_is_dirtied_by_many_for_as_long_as_asked(target: WorkloadTarget, runner: ScriptedRunner) -> None:
+def test_mmap_processes_and_seconds_as_requested(target: WorkloadTarget, runner: ScriptedRunner) -> None:
     workload = made("mmap", EXT4)
     workload.prepare(target)
     work = workload.work(target, 8)
@@ -313,7 +305,7 @@ def crashed(mount: tuple[int, str, str], fsck: tuple[int, str, str], read: tuple
 CLEAN_FSCK = (0, "Pass 5\n/dev/vdb1: 11/100 files, 200/400 blocks\n", "e2fsck 1.47\n")
 
 
-def test_a_workload_without_data_has_nothing_to_recover(target: WorkloadTarget, runner: ScriptedRunner) -> None:
+def test_recover_without_data_nothing_done(target: WorkloadTarget, runner: ScriptedRunner) -> None:
     for name, kind in COMBINATIONS:
         if kind is not EXT4:
             assert made(name, kind).recover(target) == Recovered()
@@ -321,7 +313,7 @@ def test_a_workload_without_data_has_nothing_to_recover(target: WorkloadTarget, 
 
 
 @pytest.mark.parametrize("name", ["buffered", "mmap", "truncate", "inflight-modify"])
-def test_a_file_system_is_mounted_first_and_checked_when_its_journal_was_replayed(name: str) -> None:
+def test_recover_ext4_mounted_then_checked(name: str) -> None:
     runner = crashed((0, "", ""), CLEAN_FSCK, (0, FIO_JSON, ""))
     found = made(name, EXT4).recover(WorkloadTarget(runner, "/dev/vdb1", cast(Resource, Below(9))))
     assert found == Recovered(0, "/dev/vdb1: 11/100 files, 200/400 blocks", 0)
@@ -331,20 +323,20 @@ def test_a_file_system_is_mounted_first_and_checked_when_its_journal_was_replaye
     assert not any("mkfs" in step for step in ran)
 
 
-def test_after_a_crash_the_checksummed_data_is_read_back() -> None:
+def test_recover_buffered_data_read_back() -> None:
     runner = crashed((0, "", ""), CLEAN_FSCK, (1, WRONG_JSON, WRONG_WORDS))
     assert (
         made("buffered", EXT4).recover(WorkloadTarget(runner, "/dev/vdb1", cast(Resource, Below(9)))).wrong_reads == 3
     )
 
 
-def test_what_fsck_finds_is_kept_with_its_last_words() -> None:
+def test_recover_fsck_errors_status_and_message() -> None:
     runner = crashed((0, "", ""), (4, "Pass 1\n/dev/vdb1: ***** ERRORS *****\n", ""), (0, FIO_JSON, ""))
     found = made("inflight-modify", EXT4).recover(WorkloadTarget(runner, "/dev/vdb1", cast(Resource, Below(9))))
     assert (found.fsck_status, found.message) == (4, "/dev/vdb1: ***** ERRORS *****")
 
 
-def test_a_file_system_that_does_not_mount_is_an_answer_and_nothing_is_read() -> None:
+def test_recover_mount_fails_reported_nothing_read() -> None:
     runner = crashed((32, "", "mount: wrong fs type\n"), (8, "bad superblock\n", ""), (0, FIO_JSON, ""))
     found = made("buffered", EXT4).recover(WorkloadTarget(runner, "/dev/vdb1", cast(Resource, Below(9))))
     assert found == Recovered(8, "mount: mount: wrong fs type; fsck: bad superblock", 0)
@@ -382,7 +374,7 @@ class Slow(Buffered):
 
 
 @pytest.mark.skipif(shutil.which("fio") is None, reason="fio is not installed")
-def test_a_slow_machine_is_not_corruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verify_pattern_slow_machine_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fio, "MOUNT_POINT", str(tmp_path))
     monkeypatch.setattr(ext4, "MOUNT_POINT", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -394,6 +386,6 @@ def test_a_slow_machine_is_not_corruption(tmp_path: Path, monkeypatch: pytest.Mo
     assert workload.quiesce(target) == 0, "what was never written is no wrong data"
 
 
-def test_numbers_are_taken_and_words_left() -> None:
+def test_numbers_key_value_text_only_numbers() -> None:
     assert numbers(json.dumps({"a": 1, "b": 2.5, "c": "x", "d": None})) == {"a": 1.0, "b": 2.5}
     assert MARGIN_SECONDS > 60, "an emulated machine is slow to start a program"

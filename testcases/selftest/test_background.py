@@ -15,7 +15,7 @@ def soon(seconds: float = 20.0) -> Deadline:
     return Deadline.after(seconds, "the end of it")
 
 
-def test_it_begins_at_once_and_its_result_is_handed_out() -> None:
+def test_background_task_begins_at_once_result_returned() -> None:
     gate = threading.Event()
     begun = threading.Event()
 
@@ -32,12 +32,12 @@ def test_it_begins_at_once_and_its_result_is_handed_out() -> None:
     assert task.ended(0) and not task.running
 
 
-def test_a_result_that_says_nothing_is_one() -> None:
+def test_background_task_none_result_returned() -> None:
     assert BackgroundTask(lambda: None, "the work").result(soon()) is None
 
 
 @pytest.mark.parametrize("error", [LostGuestError("gone"), ValueError("ours"), KeyboardInterrupt()])
-def test_an_error_comes_out_where_the_result_is_asked_for(error: BaseException) -> None:
+def test_background_task_error_raised_by_result(error: BaseException) -> None:
     def work() -> int:
         raise error
 
@@ -49,7 +49,7 @@ def test_an_error_comes_out_where_the_result_is_asked_for(error: BaseException) 
         assert caught.value is error
 
 
-def test_what_goes_on_for_too_long_is_a_deadline_and_can_be_asked_again() -> None:
+def test_background_task_too_long_deadline_then_result() -> None:
     gate = threading.Event()
 
     def work() -> str:
@@ -63,7 +63,7 @@ def test_what_goes_on_for_too_long_is_a_deadline_and_can_be_asked_again() -> Non
     assert task.result(soon()) == "late"
 
 
-def test_it_never_keeps_the_process_from_ending() -> None:
+def test_background_task_running_process_ends() -> None:
     gate = threading.Event()
     task = BackgroundTask(lambda: gate.wait(20), "the one that goes on")
     found = next(thread for thread in threading.enumerate() if thread.name == "the one that goes on")

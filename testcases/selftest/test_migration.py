@@ -82,7 +82,7 @@ def under_way(stage: Stage) -> threading.Event:
 # --------------------------------------------------------------------------- it arrives
 
 
-def test_a_migration_opens_the_roles_moves_and_closes_them(stage: Stage) -> None:
+def test_migrate_completed_two_primaries_only_meanwhile(stage: Stage) -> None:
     stage.guest.there.completed = {
         "type": 3, "downtime": 34, "memory_iteration": 5, "data_processed": 4096, "memory_total": 1 << 28
     }  # fmt: skip
@@ -99,13 +99,13 @@ def test_a_migration_opens_the_roles_moves_and_closes_them(stage: Stage) -> None
     assert stage.rests_on("nodeb") and stage.guest.domain is stage.guest.there
 
 
-def test_it_goes_there_and_back(stage: Stage) -> None:
+def test_migrate_there_and_back_source_again(stage: Stage) -> None:
     assert [(stage.go().source, stage.rests_on("nodeb")), (stage.go().source, stage.rests_on("nodea"))] == [
         ("nodea", True), ("nodeb", True)
     ]  # fmt: skip
 
 
-def test_the_agent_is_held_during_the_move_and_only_then(stage: Stage) -> None:
+def test_migrate_agent_held_only_during_call(stage: Stage) -> None:
     stage.go()
     assert stage.domain.held_then == [True] and stage.guest.agent.holding == 0
     back = stage.guest.there
@@ -114,7 +114,7 @@ def test_the_agent_is_held_during_the_move_and_only_then(stage: Stage) -> None:
     assert back.held_then == [True] and stage.guest.agent.holding == 0, "also when it did not finish_in_guest"
 
 
-def test_what_is_asked_of_libvirt(stage: Stage) -> None:
+def test_migrate_flags_and_uri_passed_to_libvirt(stage: Stage) -> None:
     stage.go()
     ((destination, parameters, flags),) = stage.domain.asked
     assert (destination, parameters) == ("nodeb", {libvirt.VIR_MIGRATE_PARAM_URI: "tcp://192.0.2.2"})
@@ -123,7 +123,7 @@ def test_what_is_asked_of_libvirt(stage: Stage) -> None:
     assert not flags & storage, "a second copy of the disk would overwrite what DRBD has there"
 
 
-def test_who_looks_on_does_so_over_a_connection_of_its_own(stage: Stage) -> None:
+def test_migrate_job_statistics_over_monitor_connection(stage: Stage) -> None:
     asked: list[str] = []
 
     class Monitor:
@@ -145,19 +145,19 @@ def test_who_looks_on_does_so_over_a_connection_of_its_own(stage: Stage) -> None
     assert asked.count("abort") == 1 and asked.count("stats") > 1
 
 
-def test_a_limit_on_the_bandwidth_is_handed_on(stage: Stage) -> None:
+def test_migrate_bandwidth_limit_passed_to_libvirt(stage: Stage) -> None:
     stage.go(bandwidth_mib=1)
     assert stage.domain.asked[0][1][libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] == 1
 
 
-def test_figures_that_nobody_has_are_none(stage: Stage) -> None:
+def test_migrate_no_statistics_figures_none(stage: Stage) -> None:
     stage.guest.there.completed = {}
     went = stage.go()
     assert went.outcome is MigrationOutcome.COMPLETED
     assert (went.downtime_ms, went.iterations, went.throttle_percent) == (None, None, None)
 
 
-def test_the_throttle_is_remembered_from_under_way(stage: Stage) -> None:
+def test_migrate_throttle_highest_sample_kept(stage: Stage) -> None:
     ends = under_way(stage)
     stage.domain.sample["auto_converge_throttle"] = 40
     went = stage.go(on_precopy=ends.set)
@@ -167,7 +167,7 @@ def test_the_throttle_is_remembered_from_under_way(stage: Stage) -> None:
 # --------------------------------------------------------------------------- it is refused
 
 
-def test_libvirts_refusal_is_an_outcome_with_its_words(stage: Stage) -> None:
+def test_migrate_libvirt_refuses_refused_with_message(stage: Stage) -> None:
     stage.domain.error = UNSAFE
     went = stage.go()
     assert went.outcome is MigrationOutcome.REFUSED and "may lead to data corruption" in went.message
@@ -175,19 +175,19 @@ def test_libvirts_refusal_is_an_outcome_with_its_words(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("error", [None, UNSAFE])
-def test_the_unsafe_flag_is_never_passed_unless_it_is_asked_for(stage: Stage, error: BaseException | None) -> None:
+def test_migrate_unsafe_not_requested_flag_never_passed(stage: Stage, error: BaseException | None) -> None:
     stage.domain.error = error
     stage.go()
     assert len(stage.domain.asked) == 1, "a refusal is not talked over"
     assert not stage.domain.asked[0][2] & libvirt.VIR_MIGRATE_UNSAFE
 
 
-def test_the_unsafe_flag_is_passed_where_it_is_asked_for(stage: Stage) -> None:
+def test_migrate_unsafe_requested_flag_passed(stage: Stage) -> None:
     stage.go(unsafe=True)
     assert stage.domain.asked[0][2] & libvirt.VIR_MIGRATE_UNSAFE
 
 
-def test_drbds_refusal_of_two_primaries_is_one_too(stage: Stage) -> None:
+def test_migrate_drbd_refuses_two_primaries_refused(stage: Stage) -> None:
     stage.resource.refuses[f"nodeb {TWO}"] = ["(-139) two primaries need protocol C"]
     went = stage.go()
     assert went.outcome is MigrationOutcome.REFUSED and "two primaries need protocol C" in went.message
@@ -195,7 +195,7 @@ def test_drbds_refusal_of_two_primaries_is_one_too(stage: Stage) -> None:
     assert stage.rests_on("nodea") and went.seconds >= 0
 
 
-def test_drbds_refusal_of_the_second_primary_is_one_too(stage: Stage) -> None:
+def test_migrate_drbd_refuses_promotion_refused(stage: Stage) -> None:
     stage.resource.refuses["nodeb primary"] = [MULTIPLE]
     went = stage.go()
     assert went.outcome is MigrationOutcome.REFUSED and MULTIPLE in went.message
@@ -209,7 +209,7 @@ def lose_each_other(stage: Stage) -> None:
     stage.resource.links = {"nodea": "Connecting", "nodeb": "StandAlone"}
 
 
-def test_a_no_of_two_that_lost_each_other_is_no_refusal(stage: Stage) -> None:
+def test_migrate_refusal_while_disconnected_failed(stage: Stage) -> None:
     lose_each_other(stage)
     stage.resource.refuses[f"nodeb {TWO}"] = ["(162) unknown connection"]
     went = stage.go()
@@ -217,7 +217,7 @@ def test_a_no_of_two_that_lost_each_other_is_no_refusal(stage: Stage) -> None:
     assert "nodea Connecting Primary; nodeb StandAlone Secondary" in went.message
 
 
-def test_no_guest_moves_between_two_that_lost_each_other_as_both_became_primary(stage: Stage) -> None:
+def test_migrate_connection_lost_at_promotion_failed_guest_stays(stage: Stage) -> None:
     stage.lab.story.when["drbdadm nodeb primary"] = lambda: lose_each_other(stage)
     went = stage.go()
     assert went.outcome is MigrationOutcome.FAILED
@@ -237,7 +237,7 @@ def test_no_guest_moves_between_two_that_lost_each_other_as_both_became_primary(
         (LibvirtSaid("Unsafe after all", libvirt.VIR_ERR_MIGRATE_UNSAFE), True),
     ],
 )
-def test_what_breaks_is_no_refusal(stage: Stage, error: BaseException, is_under_way: bool) -> None:
+def test_migrate_libvirt_error_failed(stage: Stage, error: BaseException, is_under_way: bool) -> None:
     stage.domain.error = error
     on_precopy = under_way(stage).set if is_under_way else None
     went = stage.go(on_precopy=on_precopy)
@@ -245,7 +245,7 @@ def test_what_breaks_is_no_refusal(stage: Stage, error: BaseException, is_under_
     assert stage.rests_on("nodea")
 
 
-def test_one_that_does_not_end_in_its_time_is_told_to_and_the_guest_stays(stage: Stage) -> None:
+def test_migrate_too_long_aborted_guest_stays(stage: Stage) -> None:
     under_way(stage)
     went = stage.go(seconds=0.03)
     assert went.outcome is MigrationOutcome.ABORTED and "canceled by client" in went.message
@@ -255,14 +255,14 @@ def test_one_that_does_not_end_in_its_time_is_told_to_and_the_guest_stays(stage:
     assert stage.rests_on("nodea")
 
 
-def test_one_that_arrives_although_it_was_told_to_end_arrived(stage: Stage) -> None:
+def test_migrate_completes_despite_abort_completed(stage: Stage) -> None:
     ends = under_way(stage)
     stage.domain.abortJob = ends.set  # type: ignore[method-assign]
     assert stage.go(seconds=0.03).outcome is MigrationOutcome.COMPLETED
     assert stage.rests_on("nodeb")
 
 
-def test_one_that_does_not_even_end_when_told_to_is_left_behind(stage: Stage) -> None:
+def test_migrate_abort_ignored_failed_and_left(stage: Stage) -> None:
     ends = under_way(stage)
     stage.domain.abort_ends = False
     went = stage.go(seconds=0.03)
@@ -271,7 +271,7 @@ def test_one_that_does_not_even_end_when_told_to_is_left_behind(stage: Stage) ->
     ends.set()
 
 
-def test_a_domain_that_says_nothing_of_its_job_is_no_trouble(stage: Stage) -> None:
+def test_migrate_no_job_statistics_completed(stage: Stage) -> None:
     def silent(flags: int = 0) -> dict[str, object]:
         raise LibvirtSaid("cannot acquire state change lock")
 
@@ -281,7 +281,7 @@ def test_a_domain_that_says_nothing_of_its_job_is_no_trouble(stage: Stage) -> No
     assert (went.outcome, went.downtime_ms) == (MigrationOutcome.COMPLETED, None)
 
 
-def test_a_guest_that_stayed_is_found_again_before_anybody_asks_its_agent(stage: Stage) -> None:
+def test_migrate_failed_guest_looked_up_before_agent_released(stage: Stage) -> None:
     stage.domain.error = LibvirtSaid("Cannot recv data: Connection reset by peer")
     held: list[bool] = []
     stage.lab.story.when["found again"] = lambda: held.append(stage.guest.agent.holding > 0)
@@ -289,7 +289,7 @@ def test_a_guest_that_stayed_is_found_again_before_anybody_asks_its_agent(stage:
     assert held == [True]
 
 
-def test_a_guest_that_is_not_found_again_is_no_other_outcome(stage: Stage) -> None:
+def test_migrate_failed_guest_not_found_outcome_unchanged(stage: Stage) -> None:
     stage.domain.error = LibvirtSaid("qemu unexpectedly closed the monitor")
     stage.lab.story.broken["found again"] = LostGuestError("the guest is not known to libvirt on nodea any more")
     went = stage.go()
@@ -300,7 +300,7 @@ def test_a_guest_that_is_not_found_again_is_no_other_outcome(stage: Stage) -> No
 # --------------------------------------------------------------------------- in the middle of it
 
 
-def test_what_is_to_happen_midway_happens_once(stage: Stage) -> None:
+def test_migrate_on_precopy_called_once(stage: Stage) -> None:
     ends = under_way(stage)
     calls: list[bool] = []
 
@@ -312,7 +312,7 @@ def test_what_is_to_happen_midway_happens_once(stage: Stage) -> None:
     assert calls == [True]
 
 
-def test_nothing_happens_midway_before_memory_is_on_its_way(stage: Stage) -> None:
+def test_migrate_on_precopy_not_called_before_memory_moves(stage: Stage) -> None:
     stage.domain.ends = threading.Event()
     stage.domain.sample = {"type": 2, "memory_iteration": 0}
     calls: list[int] = []
@@ -321,7 +321,7 @@ def test_nothing_happens_midway_before_memory_is_on_its_way(stage: Stage) -> Non
     assert calls == []
 
 
-def test_a_target_that_is_lost_midway_leaves_the_source_as_it_was(stage: Stage) -> None:
+def test_migrate_target_lost_in_precopy_source_stays_primary(stage: Stage) -> None:
     ends = under_way(stage)
     stage.domain.error = LibvirtSaid("Lost connection to destination host")
 
@@ -337,7 +337,7 @@ def test_a_target_that_is_lost_midway_leaves_the_source_as_it_was(stage: Stage) 
 @pytest.mark.parametrize(
     "error", [LostNodeError("gone"), CommandError("nodea", ["tc"], 1, "", "no"), KeyboardInterrupt()]
 )
-def test_an_error_midway_gets_out_and_the_roles_are_closed(stage: Stage, error: BaseException) -> None:
+def test_migrate_on_precopy_error_raised_single_primary(stage: Stage, error: BaseException) -> None:
     ends = under_way(stage)
 
     def break_it() -> None:
@@ -349,7 +349,7 @@ def test_an_error_midway_gets_out_and_the_roles_are_closed(stage: Stage, error: 
     ends.set()
 
 
-def test_an_error_midway_ends_the_migration(stage: Stage) -> None:
+def test_migrate_on_precopy_error_migration_aborted(stage: Stage) -> None:
     ends = under_way(stage)
 
     def break_it() -> None:
@@ -366,7 +366,7 @@ def test_an_error_midway_ends_the_migration(stage: Stage) -> None:
         ends.set()
 
 
-def test_a_refusal_midway_is_no_refusal_of_the_migration(stage: Stage) -> None:
+def test_migrate_on_precopy_refusal_not_taken_for_migrations(stage: Stage) -> None:
     ends = under_way(stage)
 
     def break_it() -> None:

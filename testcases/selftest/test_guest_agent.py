@@ -101,7 +101,7 @@ def encoded(text: bytes) -> str:
     return base64.b64encode(text).decode()
 
 
-def test_a_command_runs_bounded_with_a_path_and_its_output_comes_back(agent: GuestAgent, domain: Domain) -> None:
+def test_agent_run_command_bounded_with_path_output_returned(agent: GuestAgent, domain: Domain) -> None:
     domain.status = {"exited": True, "exitcode": 0, "out-data": encoded(b"a\xff\n"), "err-data": encoded(b"warn\n")}
     domain.pending = 2
     done = agent.run(["mkswap", "/dev/vdb x"], timeout=12)
@@ -115,12 +115,12 @@ def test_a_command_runs_bounded_with_a_path_and_its_output_comes_back(agent: Gue
     assert domain.commands()[1:] == ["guest-exec-status"] * 3
 
 
-def test_standard_input_is_handed_over(agent: GuestAgent, domain: Domain) -> None:
+def test_agent_run_stdin_handed_over(agent: GuestAgent, domain: Domain) -> None:
     agent.run(["cat"], stdin="ä\n")
     assert base64.b64decode(domain.asked[0][1]["input-data"]).decode() == "ä\n"
 
 
-def test_a_status_is_an_error_unless_it_was_asked_for(agent: GuestAgent, domain: Domain) -> None:
+def test_agent_run_status_not_ok_command_error(agent: GuestAgent, domain: Domain) -> None:
     domain.status = {"exited": True, "exitcode": 3, "err-data": encoded(b"no\n")}
     with pytest.raises(CommandError, match="on guest, 'false' ended with status 3: no"):
         agent.run(["false"])
@@ -128,26 +128,28 @@ def test_a_status_is_an_error_unless_it_was_asked_for(agent: GuestAgent, domain:
     assert agent.run(["false"], ok=(3,)).status == 3
 
 
-def test_a_death_by_signal_is_a_status_as_in_a_shell(agent: GuestAgent, domain: Domain) -> None:
+def test_agent_run_killed_by_signal_status_128_plus_signal(agent: GuestAgent, domain: Domain) -> None:
     domain.status = {"exited": True, "signal": 11}
     assert agent.run(["x"], ok=()).status == 139
 
 
-def test_the_bound_is_a_deadline_and_its_status_alone_is_not(agent: GuestAgent, domain: Domain) -> None:
+def test_agent_run_timeout_deadline_error_status_124_alone_not(agent: GuestAgent, domain: Domain) -> None:
     domain.status = {"exited": True, "exitcode": 124}
     assert agent.run(["x"], ok=()).status == 124, "it came at once: the program's own"
     with pytest.raises(DeadlineError, match="'x y' in guest did not end within 0 s"):
         agent.run(["x", "y"], timeout=0)
 
 
-def test_a_command_whose_end_is_never_told(agent: GuestAgent, domain: Domain, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_agent_run_end_never_reported_deadline_error(
+    agent: GuestAgent, domain: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "_ANSWER_SECONDS", 0)
     domain.pending = 10**6
     with pytest.raises(DeadlineError, match="the end of 'x' in guest did not happen"):
         agent.run(["x"], timeout=0.1)
 
 
-def test_an_agent_that_does_not_answer_is_a_lost_guest(agent: GuestAgent, domain: Domain) -> None:
+def test_agent_call_no_answer_lost_guest(agent: GuestAgent, domain: Domain) -> None:
     domain.silent = 1
     with pytest.raises(LostGuestError, match="the agent of guest did not do guest-exec: Guest agent is not responding"):
         agent.run(["true"])
@@ -157,13 +159,13 @@ SILENT = "Guest agent is not responding: Guest agent didn't respond to "
 UNSENT, UNANSWERED = f"{SILENT}synchronization within '5' seconds", f"{SILENT}command within '60' seconds"
 
 
-def test_a_command_that_was_not_sent_is_sent_again(agent: GuestAgent, domain: Domain) -> None:
+def test_agent_call_unsent_retried(agent: GuestAgent, domain: Domain) -> None:
     domain.words, domain.silent = UNSENT, 3
     assert agent.run(["true"]).status == 0
     assert domain.commands() == ["guest-exec"] * 4 + ["guest-exec-status"]
 
 
-def test_it_is_sent_again_until_the_answers_time_is_over(
+def test_agent_call_unsent_retried_until_timeout(
     agent: GuestAgent, domain: Domain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
@@ -176,14 +178,14 @@ def test_it_is_sent_again_until_the_answers_time_is_over(
     assert domain.commands() == ["guest-ping"] * 3 and domain.timeouts == [12] * 3
 
 
-def test_a_command_that_was_sent_is_never_sent_again(agent: GuestAgent, domain: Domain) -> None:
+def test_agent_call_sent_never_retried(agent: GuestAgent, domain: Domain) -> None:
     domain.words, domain.silent = UNANSWERED, 1
     with pytest.raises(LostGuestError, match=r"did not do guest-exec: .*respond to command"):
         agent.run(["mkswap", "/dev/vdb"])
     assert domain.commands() == ["guest-exec"], "it may be running"
 
 
-def test_nothing_is_sent_again_to_a_guest_that_is_gone(agent: GuestAgent, domain: Domain) -> None:
+def test_agent_call_unsent_domain_gone_not_retried(agent: GuestAgent, domain: Domain) -> None:
     domain.words, domain.silent = UNSENT, 10**6
     domain.unanswered = lambda: setattr(domain, "active", len(domain.asked) < 3)
     with pytest.raises(LostGuestError):
@@ -192,9 +194,7 @@ def test_nothing_is_sent_again_to_a_guest_that_is_gone(agent: GuestAgent, domain
 
 
 @pytest.mark.parametrize("size", [0, 1, 48 * 1024, 48 * 1024 + 1, 200_000])
-def test_a_file_holds_exactly_the_text_in_pieces_the_agent_can_take(
-    agent: GuestAgent, domain: Domain, size: int
-) -> None:
+def test_agent_write_any_text_exact_in_bounded_pieces(agent: GuestAgent, domain: Domain, size: int) -> None:
     text = ("0123456789ä" * (size // 11 + 1))[:size]
     agent.write("/etc/x", text)
     assert domain.files["/etc/x"].decode() == text
@@ -202,14 +202,14 @@ def test_a_file_holds_exactly_the_text_in_pieces_the_agent_can_take(
     assert all(len(arguments.get("buf-b64", "")) <= 64 * 1024 for _, arguments in domain.asked)
 
 
-def test_a_file_is_closed_when_writing_fails(agent: GuestAgent, domain: Domain) -> None:
+def test_agent_write_error_file_closed(agent: GuestAgent, domain: Domain) -> None:
     domain.fails = lambda command: command == "guest-file-write"
     with pytest.raises(LostGuestError, match="guest-file-write"):
         agent.write("/etc/x", "text")
     assert domain.commands()[-1] == "guest-file-close"
 
 
-def test_after_a_migration_the_new_domain_is_asked(domain: Domain) -> None:
+def test_agent_call_after_migration_new_domain(domain: Domain) -> None:
     other = Domain()
     at = [domain]
     agent = GuestAgent(lambda: at[0])
@@ -222,7 +222,7 @@ def test_after_a_migration_the_new_domain_is_asked(domain: Domain) -> None:
 # --------------------------------------------------------------------------- held
 
 
-def test_while_it_is_held_nobody_else_asks_it_and_then_all_go_on(agent: GuestAgent, domain: Domain) -> None:
+def test_agent_held_other_threads_wait_then_go_on(agent: GuestAgent, domain: Domain) -> None:
     asked = BackgroundTask(lambda: agent.run(["true"]), "another")
     assert asked.ended(20)
     with agent.held():
@@ -234,7 +234,7 @@ def test_while_it_is_held_nobody_else_asks_it_and_then_all_go_on(agent: GuestAge
     assert other.result(Deadline.after(20, "the other")).status == 0
 
 
-def test_whether_it_runs_is_asked_in_turn(agent: GuestAgent) -> None:
+def test_agent_active_asked_in_turn(agent: GuestAgent) -> None:
     assert agent.active()
     with agent.held():
         other = BackgroundTask(agent.active, "another")
@@ -243,7 +243,7 @@ def test_whether_it_runs_is_asked_in_turn(agent: GuestAgent) -> None:
     assert other.result(Deadline.after(20, "the other"))
 
 
-def test_the_time_for_which_it_is_held_is_nobodys_fault(
+def test_agent_run_held_time_extends_deadline(
     agent: GuestAgent, domain: Domain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_ANSWER_SECONDS", 0.1)
@@ -266,7 +266,7 @@ def test_the_time_for_which_it_is_held_is_nobodys_fault(
     assert running.result(Deadline.after(20, "the command")).status == 0
 
 
-def test_an_error_while_it_is_held_lets_it_go(agent: GuestAgent) -> None:
+def test_agent_held_error_released(agent: GuestAgent) -> None:
     with pytest.raises(ZeroDivisionError), agent.held():
         raise ZeroDivisionError
     assert BackgroundTask(lambda: agent.run(["true"]), "another").result(Deadline.after(20, "it")).status == 0
@@ -282,27 +282,27 @@ def no_sleep(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return slept
 
 
-def test_an_agent_is_waited_for(agent: GuestAgent, domain: Domain, no_sleep: list[float]) -> None:
+def test_agent_wait_ready_later_answer_returns(agent: GuestAgent, domain: Domain, no_sleep: list[float]) -> None:
     domain.silent = 3
     agent.wait_ready(Deadline.after(10, "the agent"))
     assert domain.commands() == ["guest-ping"] * 4 and len(no_sleep) == 3
     assert all(1 <= timeout <= 5 for timeout in domain.timeouts), "one silent question must not eat the deadline"
 
 
-def test_a_guest_that_ended_is_not_waited_for(agent: GuestAgent, domain: Domain, no_sleep: list[float]) -> None:
+def test_agent_wait_ready_domain_ended_lost_guest(agent: GuestAgent, domain: Domain, no_sleep: list[float]) -> None:
     domain.silent, domain.active = 10**6, False
     with pytest.raises(LostGuestError, match="guest ended before its agent answered"):
         agent.wait_ready(Deadline.after(10, "the agent"))
     assert no_sleep == []
 
 
-def test_an_agent_that_never_comes(agent: GuestAgent, domain: Domain) -> None:
+def test_agent_wait_ready_no_answer_deadline_error(agent: GuestAgent, domain: Domain) -> None:
     domain.silent = 10**6
     with pytest.raises(DeadlineError, match="the agent did not happen within 0 s"):
         agent.wait_ready(Deadline.after(0.05, "the agent"))
 
 
-def test_a_domain_that_vanished_is_a_lost_guest(agent: GuestAgent, domain: Domain) -> None:
+def test_agent_call_domain_vanished_lost_guest(agent: GuestAgent, domain: Domain) -> None:
     def gone() -> int:
         raise LibvirtSaid("Domain not found")
 

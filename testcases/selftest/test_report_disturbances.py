@@ -171,14 +171,14 @@ def page() -> str:
 # --------------------------------------------------------------------------- tables
 
 
-def test_a_table_has_no_column_that_nobody_filled() -> None:
+def test_grid_empty_column_dropped() -> None:
     made = grid("x", ("a", "b", "c"), [(Slot("1"), Slot(), Slot()), (Slot("2"), Slot(tone="odd"), Slot("3"))])
     assert made and made.columns == ("a", "c")
     assert [[slot.text for slot in row] for row in made.rows] == [["1", ""], ["2", "3"]]
     assert grid("x", ("a",), []) is None
 
 
-def test_short_times() -> None:
+def test_milliseconds_known_values() -> None:
     said = [milliseconds(ms) for ms in (0, 0.44, 9.99, 420.4, 999.6, 1240, 185_000)]
     assert said == ["0 ms", "0.4 ms", "10 ms", "420 ms", "1.0 s", "1.2 s", "3 min 05 s"]
 
@@ -186,7 +186,7 @@ def test_short_times() -> None:
 # --------------------------------------------------------------------------- migrations
 
 
-def test_each_migration_is_a_row() -> None:
+def test_migration_grid_row_per_migration() -> None:
     results = [diverged(), migrated(), misread()]
     table = migration_grid(results, anchors(results))
     assert table and len(table.rows) == 6
@@ -204,7 +204,7 @@ def test_each_migration_is_a_row() -> None:
     assert {(chip.tone, chip.sign) for chip in chips} == {("clean", "\u2713"), ("refused", "/")}
 
 
-def test_the_migrations_in_one_sentence() -> None:
+def test_migration_sentence_counts_and_downtime() -> None:
     assert migration_sentence([migrated(), misread()]) == (
         "6 migrations: 5 completed, 1 refused; downtime median 200 ms, worst 400 ms."
     )
@@ -215,7 +215,7 @@ def test_the_migrations_in_one_sentence() -> None:
     assert migration_sentence(everything()) == ""
 
 
-def test_migrations_between_readings_are_listed_beside_the_timeline() -> None:
+def test_timelines_readback_migrations_listed_beside() -> None:
     results = [diverged(), migrated()]
     (one,) = timelines(results, anchors(results))
     assert one.drawing and one.anchor == anchors(results)[1]
@@ -226,7 +226,7 @@ def test_migrations_between_readings_are_listed_beside_the_timeline() -> None:
 # --------------------------------------------------------------------------- what the guest read and kept
 
 
-def test_what_was_kept_stands_beside_what_happened() -> None:
+def test_durability_grid_losses_beside_disturbance() -> None:
     results = [diverged(), migrated(), misread(), *sample()[5:8]]
     table = durability_grid(results, anchors(results))
     good, bad, crash = shown(table, 0), shown(table, 1), shown(table, 2)
@@ -250,7 +250,7 @@ def test_what_was_kept_stands_beside_what_happened() -> None:
     assert shown(table, 4)["Promoted after"] == ""
 
 
-def test_a_file_system_that_was_damaged_stands_out() -> None:
+def test_durability_grid_fsck_errors_marked() -> None:
     result = crashed(Crash.QEMU, CacheMode.UNSAFE, Protocol.C, {})
     assert result.evidence and result.evidence.crash_recovery
     after = replace(result.evidence.crash_recovery, fsck_status=4, wrong_reads=2)
@@ -259,14 +259,14 @@ def test_a_file_system_that_was_damaged_stands_out() -> None:
     assert tones(table)["fsck"] == tones(table)["fio's wrong reads"] == "odd"
 
 
-def test_a_fault_that_ended_every_migration_is_told() -> None:
+def test_disturbance_text_fault_ended_all_migrations() -> None:
     cell = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE, migrations=2, fault=Fault.LINK_CUT)
     result = Result(cell, None, Evidence(cell, 1, "", canary=KEPT))
     told = shown(durability_grid([result], ["x"]))["Happened"]
     assert told == "none of 2 migrations, the replication link is cut in mid-migration"
 
 
-def test_losses_by_cache_mode_and_protocol() -> None:
+def test_loss_grid_rows_by_cache_mode_and_protocol() -> None:
     results = [
         crashed(Crash.RESET, CacheMode.WRITEBACK, Protocol.C, {}),
         crashed(Crash.NODE, CacheMode.NONE, Protocol.A, {"direct": 1, "fsync": 12}),
@@ -286,14 +286,14 @@ def test_losses_by_cache_mode_and_protocol() -> None:
     assert loss_grid([migrated()], ["x"]) is None
 
 
-def test_two_workloads_in_the_same_place_have_two_rows() -> None:
+def test_loss_grid_two_workloads_two_rows() -> None:
     results = [crashed(Crash.NODE, CacheMode.NONE, Protocol.C, {}, name) for name in ("swap", "ext4")]
     table = loss_grid(results, anchors(results))
     assert table and {row[0].text for row in table.rows} == {
         "cache=none, protocol C, swap", "cache=none, protocol C, ext4"}  # fmt: skip
 
 
-def test_the_records_in_one_sentence() -> None:
+def test_durability_sentence_records_and_readbacks() -> None:
     fine = [migrated(), crashed(Crash.NODE, CacheMode.NONE, Protocol.C, {})]
     assert durability_sentence(fine) == (
         "The guest kept every acknowledged record (4 208 of them). "
@@ -311,7 +311,7 @@ def test_the_records_in_one_sentence() -> None:
 # --------------------------------------------------------------------------- alarms and arms
 
 
-def test_alarms_are_counted_and_compared_with_the_cell_without_a_digest() -> None:
+def test_alarm_grid_counts_beside_cell_without_digest() -> None:
     results = alarm_cells()
     table = alarm_grid(results, anchors(results))
     assert table and len(table.rows) == 1
@@ -337,7 +337,7 @@ def test_alarms_are_counted_and_compared_with_the_cell_without_a_digest() -> Non
     assert table.rows[0][-1].anchor == anchors(results)[1]
 
 
-def test_another_arm_is_no_partner() -> None:
+def test_alarm_grid_other_replication_not_compared() -> None:
     loud, plain = alarm_cells()
     other = Result(
         replace(plain.cell, replication=ReplicationProfile(protocol=Protocol.A)), plain.verdict, plain.evidence
@@ -347,7 +347,7 @@ def test_another_arm_is_no_partner() -> None:
     assert shown(alarm_grid([loud, absent], ["x", "y"]))["The same without the digest"] == "not run"
 
 
-def test_drops_without_a_digest_are_alarms_too_and_silence_is_none() -> None:
+def test_alarm_grid_drops_listed_silence_not() -> None:
     dropped = alarmed(ReplicationProfile(), Alarms(drops=3, down_seconds=2, watched_seconds=90))
     row = shown(alarm_grid([dropped], ["x"]))
     assert (row["Digest"], row["Drops a minute"], row["Writes noticed"]) == ("none", "2.0", "none")
@@ -356,7 +356,7 @@ def test_drops_without_a_digest_are_alarms_too_and_silence_is_none() -> None:
     assert shown(alarm_grid([blind], ["x"]))["Drops"] == "3"
 
 
-def test_the_alarms_in_one_sentence() -> None:
+def test_alarm_sentence_counts() -> None:
     quiet = alarmed(ReplicationProfile(integrity="sha1"), Alarms("sha1", watched_seconds=60))
     assert alarm_sentence([*alarm_cells(), quiet]) == (
         "DRBD noticed 31 writes that changed in flight in 1 of 2 cells; it lost its connection 14 times "
@@ -366,7 +366,7 @@ def test_the_alarms_in_one_sentence() -> None:
     assert alarm_sentence(everything()) == ""
 
 
-def test_arms_stand_below_each_other_only_where_there_are_several() -> None:
+def test_replication_grid_only_with_several_profiles() -> None:
     results = sample()
     table = replication_grid(results, anchors(results))
     assert table
@@ -385,7 +385,7 @@ def test_arms_stand_below_each_other_only_where_there_are_several() -> None:
 # --------------------------------------------------------------------------- asked, described, the map, the headline
 
 
-def test_the_arm_is_compared_field_by_field() -> None:
+def test_requested_and_observed_replication_field_by_field() -> None:
     replication = ReplicationProfile(Protocol.A, "crc32c", True, False, True)
     cell = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE, replication=replication)
     seen = evidence(cell, [], []).observed
@@ -405,7 +405,7 @@ def test_the_arm_is_compared_field_by_field() -> None:
     assert matches(replace(replication, integrity="sha1"))["data-integrity-alg"] is Match.DIFFERENT
 
 
-def test_a_cell_is_described_with_all_that_is_done_to_it() -> None:
+def test_describe_cell_all_parts() -> None:
     plain = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE)
     assert describe(plain) == (
         "pressure on swap in a guest, cache=none, aio=threads, bus=virtio, 10 s of work, nothing delayed"
@@ -427,12 +427,12 @@ def test_a_cell_is_described_with_all_that_is_done_to_it() -> None:
 
 @pytest.mark.parametrize("crash", Crash)
 @pytest.mark.parametrize("fault", Fault)
-def test_everything_that_can_happen_has_words(crash: Crash, fault: Fault) -> None:
+def test_describe_every_crash_and_fault_text(crash: Crash, fault: Fault) -> None:
     said = {describe(Cell("w", crash=what)) for what in (None, crash)} | {describe(Cell("w", fault=fault))}
     assert len(said) == 3
 
 
-def test_every_arm_has_words_of_its_own() -> None:
+def test_describe_every_replication_distinct() -> None:
     arms = [
         ReplicationProfile(),
         ReplicationProfile(Protocol.A),
@@ -445,7 +445,7 @@ def test_every_arm_has_words_of_its_own() -> None:
     assert len({replication_text(replication) for replication in arms}) == len(arms)
 
 
-def test_the_map_says_what_the_guest_found_wrong() -> None:
+def test_figures_corrupt_each_loss_counted() -> None:
     assert figures(misread()) == "3 records lost, 2 records wrong in memory, 3 blocks read differently"
     lost = crashed(Crash.NODE, CacheMode.NONE, Protocol.A, {"fsync": 1})
     assert figures(lost) == "1 record lost"
@@ -453,7 +453,7 @@ def test_the_map_says_what_the_guest_found_wrong() -> None:
     assert figures(bare) == "wrong data read back"
 
 
-def test_the_map_says_which_refusal_it_was() -> None:
+def test_figures_refused_migration_or_attach() -> None:
     cell = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.WRITEBACK, migrations=1)
     found = Evidence(cell, 1, "", migrations=(moved(1, outcome=MigrationOutcome.REFUSED),))
     no = Verdict(VerdictKind.REFUSED, "libvirt would not.")
@@ -463,7 +463,7 @@ def test_the_map_says_which_refusal_it_was() -> None:
     assert figures(Result(cell, no, Evidence(cell, 1, ""))) == "no answer"
 
 
-def test_lost_records_are_no_difference_between_the_replicas() -> None:
+def test_headline_lost_records_no_replica_difference() -> None:
     lost = crashed(Crash.NODE, CacheMode.UNSAFE, Protocol.C, {"fsync": 4})
     said = headline([lost, migrated()])
     assert said.answer is Answer.NO and "replicas differ" not in said.sentence
@@ -476,7 +476,7 @@ def test_lost_records_are_no_difference_between_the_replicas() -> None:
 # --------------------------------------------------------------------------- the page
 
 
-def test_the_page_is_well_formed_and_its_links_lead_somewhere(page: str) -> None:
+def test_page_with_disturbances_well_formed_links_resolve(page: str) -> None:
     anchored = set(nodes(page, "//@id"))
     assert len(anchored) == len(sample())
     links = set(nodes(page, "//a[starts-with(@href, '#')]/@href"))
@@ -484,7 +484,7 @@ def test_the_page_is_well_formed_and_its_links_lead_somewhere(page: str) -> None
     assert not nodes(page, "//script | //@src") and "<script" not in page and "\x1b" not in page
 
 
-def test_the_page_has_its_new_sections(page: str) -> None:
+def test_page_with_disturbances_has_sections(page: str) -> None:
     said = text_of(page)
     for expected in (
         "Live migrations 6 migrations: 5 completed, 1 refused; downtime median 200 ms, worst 400 ms.",
@@ -500,13 +500,13 @@ def test_the_page_has_its_new_sections(page: str) -> None:
         assert expected in said, expected
 
 
-def test_a_run_without_all_that_has_none_of_the_sections() -> None:
+def test_page_without_disturbances_no_sections() -> None:
     said = text_of(render_html(run_of(everything()), everything()))
     for absent in ("Live migrations", "What the guest read and kept", "DRBD's own alarms", "The arms of replication"):
         assert absent not in said, absent
 
 
-def test_the_timeline_is_drawn_with_words(page: str) -> None:
+def test_page_timeline_has_text(page: str) -> None:
     drawings = nodes(page, "//main/section/div[@class='scroll']/svg[@class='timeline']")
     assert len(drawings) == 2
     first = drawings[0]
@@ -518,13 +518,13 @@ def test_the_timeline_is_drawn_with_words(page: str) -> None:
     assert shares and all(0 <= share <= 100 for share in shares)
 
 
-def test_wide_tables_scroll_on_their_own(page: str) -> None:
+def test_page_wide_tables_scroll(page: str) -> None:
     tables = nodes(page, "//table[contains(@class, 'figures')]")
     assert len(tables) >= 5
     assert all(table.getparent().get("class") == "scroll" and table.getparent().get("aria-label") for table in tables)
 
 
-def test_many_migrations_are_folded() -> None:
+def test_page_many_migrations_folded() -> None:
     result = migrated()
     assert result.evidence
     many = tuple(moved(number) for number in range(1, 60))
@@ -537,7 +537,7 @@ def test_many_migrations_are_folded() -> None:
 # --------------------------------------------------------------------------- the evidence of one cell
 
 
-def test_the_evidence_tells_the_migrations_and_what_was_done() -> None:
+def test_evidence_view_migrations_and_event_log() -> None:
     fragment = evidence_html(migrated())
     said = text_of(fragment)
     for expected in (
@@ -554,7 +554,7 @@ def test_the_evidence_tells_the_migrations_and_what_was_done() -> None:
     assert not nodes(wrapped, "//a[starts-with(@href, '#')]") and "<script" not in fragment
 
 
-def test_the_evidence_tells_what_was_misread_and_lost() -> None:
+def test_evidence_view_readback_and_canary() -> None:
     said = text_of(evidence_html(misread()))
     for expected in (
         "Result 3 blocks differ Owners 2 allocated, 1 free Found by debugfs Names /a.db",
@@ -567,7 +567,7 @@ def test_the_evidence_tells_what_was_misread_and_lost() -> None:
         assert expected in said, expected
 
 
-def test_the_evidence_tells_the_crash_and_the_alarms() -> None:
+def test_evidence_view_crash_and_alarms() -> None:
     said = text_of(evidence_html(crashed(Crash.NODE, CacheMode.NONE, Protocol.A, {"fsync": 12})))
     for expected in (
         "After the crash Crash the Primary loses its power, 5.10 s into the work",
@@ -589,7 +589,7 @@ def test_the_evidence_tells_the_crash_and_the_alarms() -> None:
         assert expected in said, expected
 
 
-def test_evidence_without_all_that_says_nothing_of_it() -> None:
+def test_evidence_view_without_disturbances_no_rows() -> None:
     said = text_of(evidence_html(diverged()))
     for absent in ("Migrations", "Two read-backs", "canary", "After the crash", "alarms", "on purpose", "console"):
         assert absent not in said, absent
@@ -599,7 +599,7 @@ def test_evidence_without_all_that_says_nothing_of_it() -> None:
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])
-def test_the_terminal_says_it_in_a_line_each(width: int) -> None:
+def test_terminal_any_width_one_line_per_disturbance(width: int) -> None:
     said = terminal(sample(), width)
     assert max(len(line) for line in said.splitlines()) <= width
     flat = " ".join(said.split())

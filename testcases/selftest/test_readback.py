@@ -34,7 +34,7 @@ def digest(block: int) -> str:
 
 
 @given(st.lists(st.integers(0, 2**64 - 1), max_size=20))
-def test_as_many_digests_as_were_asked_for_are_read_in_their_order(values: list[int]) -> None:
+def test_digests_requested_count_in_order(values: list[int]) -> None:
     lines = tuple(f"{value:016x}" for value in values)
     assert digests("".join(f"{line}\n" for line in lines), len(lines)) == lines
 
@@ -50,24 +50,24 @@ def test_as_many_digests_as_were_asked_for_are_read_in_their_order(values: list[
         (f"{digest(1)}\n {digest(2)}\n", "line 1 is no digest"),
     ],
 )
-def test_a_torn_answer_is_no_answer(text: str, says: str) -> None:
+def test_digests_damaged_text_value_error(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         digests(text, 2)
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=30))
-def test_what_changed_is_where_the_digests_differ(pairs: list[tuple[int, int]]) -> None:
+def test_changed_any_pairs_blocks_that_differ(pairs: list[tuple[int, int]]) -> None:
     before, after = [digest(one) for one, _ in pairs], [digest(other) for _, other in pairs]
     expected = {number for number, (one, other) in enumerate(pairs) if one != other}
     assert changed(before, after) == changed(after, before) == expected
 
 
-def test_readings_of_different_length_cannot_be_compared() -> None:
+def test_changed_different_lengths_value_error() -> None:
     with pytest.raises(ValueError, match="2 blocks were read before and 1 after"):
         changed([digest(1), digest(2)], [digest(1)])
 
 
-def test_a_comparison_names_the_nodes_and_the_extents() -> None:
+def test_compare_readbacks_names_nodes_and_extents() -> None:
     before = [digest(block) for block in range(100)]
     after = [*before[:7], "0" * 16, "1" * 16, *before[9:99], "2" * 16]
     found = compared(before, after, "nodea", "nodeb", 12.5)
@@ -86,20 +86,20 @@ def reader(argv: tuple[str, ...]) -> Answer:
 
 
 @pytest.mark.parametrize("blocks", [1, PIECE_BLOCKS - 1, PIECE_BLOCKS, PIECE_BLOCKS + 1, 3 * PIECE_BLOCKS + 5])
-def test_a_device_is_read_in_pieces_the_agent_can_hold_and_every_block_once(blocks: int) -> None:
+def test_read_device_any_size_every_block_once_in_bounded_pieces(blocks: int) -> None:
     runner = ScriptedRunner(reader)
     assert read_device(runner, "/dev/vdb", blocks) == tuple(digest(block) for block in range(blocks))
     counts = [int(argv[3]) for argv in runner.ran]
     assert sum(counts) == blocks and max(counts) <= PIECE_BLOCKS and len(counts) == -(-blocks // PIECE_BLOCKS)
 
 
-def test_an_answer_that_is_short_is_not_taken_for_a_reading() -> None:
+def test_read_device_short_output_infrastructure_error() -> None:
     runner = ScriptedRunner(lambda argv: (0, reader(argv)[1][:-17], ""), "guest")
     with pytest.raises(InfrastructureError, match="/dev/vdb in guest could not be read from block 0 on: 10 digests"):
         read_device(runner, "/dev/vdb", 10)
 
 
-def test_a_block_that_cannot_be_read_is_an_error() -> None:
+def test_read_device_unreadable_block_command_error() -> None:
     runner = ScriptedRunner(lambda argv: (1, "", "blockdigest: read /dev/vdb at block 5: Input/output error\n"))
     with pytest.raises(CommandError, match="at block 5: Input/output error"):
         read_device(runner, "/dev/vdb", 10)
@@ -121,7 +121,7 @@ def ran(program: Path, *argv: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([program, *map(str, argv)], capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_the_program_sees_each_changed_block_and_no_other(program: Path, tmp_path: Path) -> None:
+def test_blockdigest_changed_blocks_exactly_those_differ(program: Path, tmp_path: Path) -> None:
     # More than one of its reads, and not a whole number of them.
     blocks, first = 300, 3
     data = bytearray(os.urandom((first + blocks) * BLOCK_BYTES))
@@ -146,7 +146,7 @@ def test_the_program_sees_each_changed_block_and_no_other(program: Path, tmp_pat
     assert changed(before, after) == set(changes) == blocks_of(compared(before, after, "a", "b", 0).differing)
 
 
-def test_equal_blocks_have_equal_digests_wherever_they_are(program: Path, tmp_path: Path) -> None:
+def test_blockdigest_equal_blocks_equal_digests(program: Path, tmp_path: Path) -> None:
     path = tmp_path / "disk"
     path.write_bytes((b"x" * BLOCK_BYTES + b"y" * BLOCK_BYTES) * 2)
     one, other, again, too = digests(ran(program, path, 0, 4).stdout, 4)
@@ -165,7 +165,7 @@ def test_equal_blocks_have_equal_digests_wherever_they_are(program: Path, tmp_pa
         (("disk", 0), 2, "^usage: blockdigest"),
     ],
 )
-def test_the_program_says_what_it_could_not_do(
+def test_blockdigest_bad_input_one_sentence(
     program: Path, tmp_path: Path, argv: tuple[object, ...], status: int, says: str
 ) -> None:
     (tmp_path / "disk").write_bytes(bytes(2 * BLOCK_BYTES))
