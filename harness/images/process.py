@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
 from harness.config.recipe import ImageError
-from harness.util import paths
+from harness.util import logs, paths
 
 PROGRESS_SECONDS = 1.0
 LOG_LINES = 3
@@ -68,29 +68,29 @@ def run(argv: Sequence[str], log: Path, step: Step, phase: str, scratch: Path | 
     if scratch is not None:
         environment["TMPDIR"] = str(scratch)
         wrapped += ["unshare", "--mount"]
+    start = log.stat().st_size if log.exists() else 0
+    with logs.command("controller", argv) as logged:
+        status = _run([*wrapped, "sh", "-c", _GROUP, "sh", *argv], environment, log, start, step, phase)
+        logged.status = status
+    if status:
+        raise ImageError(f"{argv[0]} ended with status {status}: {reason(_lines(log, start))} (whole log: {log})")
+
+
+def _run(argv: Sequence[str], environment: Mapping[str, str], log: Path, start: int, step: Step, phase: str) -> int:
     with log.open("ab") as output:
-        start = output.tell()
         process = subprocess.Popen(
-            [*wrapped, "sh", "-c", _GROUP, "sh", *argv],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env=environment,
-            start_new_session=True,
+            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, start_new_session=True
         )
     try:
         while True:
             try:
-                status = process.wait(PROGRESS_SECONDS)
-                break
+                return process.wait(PROGRESS_SECONDS)
             except subprocess.TimeoutExpired:
                 phase = last_phase(_lines(log, start)) or phase
                 step.say(phase)
     except BaseException:
         _end(process)
         raise
-    if status:
-        raise ImageError(f"{argv[0]} ended with status {status}: {reason(_lines(log, start))} (whole log: {log})")
 
 
 def last_phase(lines: Sequence[str]) -> str | None:

@@ -31,10 +31,12 @@ class Runner(Protocol):
     """Something that runs argument vectors on one machine.
 
     ``timeout`` is in seconds and bounds the command there as well as the wait here.  A status outside ``ok``
-    raises :class:`~harness.errors.CommandError`; an empty ``ok`` accepts every status.
+    raises :class:`~harness.errors.CommandError`; an empty ``ok`` accepts every status.  ``lab`` is the id of the lab
+    that the machine belongs to, empty where it belongs to none: it goes into the log of commands, with ``host``.
     """
 
     host: str
+    lab: str
 
     def run(
         self, argv: Sequence[str], *, stdin: str | None = None, timeout: float = 60, ok: Collection[int] = (0,)

@@ -15,6 +15,7 @@ import libvirt_qemu
 
 from harness.errors import DeadlineError, LostGuestError
 from harness.remote.base import Completed
+from harness.util import logs
 from harness.util.deadline import Deadline
 
 # guest-file-write takes base64 in one JSON line; the agent's line buffer is far larger than this.
@@ -28,10 +29,12 @@ class GuestAgent:
     """A :class:`~harness.remote.base.Runner` in the guest of ``domain``.
 
     ``domain`` is asked anew for each command, since a live migration moves it to another connection.
+    ``lab`` is for the log.
     """
 
-    def __init__(self, domain: Callable[[], libvirt.virDomain], host: str = "guest") -> None:
+    def __init__(self, domain: Callable[[], libvirt.virDomain], host: str = "guest", lab: str = "") -> None:
         self.host = host
+        self.lab = lab
         self._domain = domain
         self._turn = threading.RLock()
         self._held_seconds = 0.0
@@ -68,15 +71,16 @@ class GuestAgent:
 
     def wait_ready(self, deadline: Deadline) -> None:
         """Wait until the agent answers."""
-        while True:
-            left = deadline.left()
-            try:
-                self.call("guest-ping", timeout=max(1, min(5, int(left))))
-                return
-            except LostGuestError:
-                if not self.active():
-                    raise LostGuestError(f"{self.host} ended before its agent answered") from None
-                time.sleep(min(0.3, deadline.left()))
+        with logs.timed("libvirt", self.host, "guest-ping until the agent answers", self.lab):
+            while True:
+                left = deadline.left()
+                try:
+                    self.call("guest-ping", timeout=max(1, min(5, int(left))))
+                    return
+                except LostGuestError:
+                    if not self.active():
+                        raise LostGuestError(f"{self.host} ended before its agent answered") from None
+                    time.sleep(min(0.3, deadline.left()))
 
     def active(self) -> bool:
         """Whether its domain runs; asked in turn, since the work may be speaking over the same connection."""
@@ -90,6 +94,12 @@ class GuestAgent:
         self, argv: Sequence[str], *, stdin: str | None = None, timeout: float = 60, ok: Collection[int] = (0,)
     ) -> Completed:
         """Run ``argv`` in the guest to its end; a death by signal N is the status 128 + N, as in a shell."""
+        with logs.command(self.host, argv, self.lab) as logged:
+            result = self._run(argv, stdin, timeout)
+            logged.status = result.status
+        return result if not ok else result.expect(ok)
+
+    def _run(self, argv: Sequence[str], stdin: str | None, timeout: float) -> Completed:
         began = time.monotonic()
         bounded = ["timeout", "-k", "2", f"{timeout:.0f}", *argv]
         arguments = {"path": bounded[0], "arg": bounded[1:], "env": [f"PATH={_PATH}", "HOME=/root"],
@@ -108,21 +118,22 @@ class GuestAgent:
         seconds = time.monotonic() - began
         if code in (124, 137) and seconds >= timeout:
             raise DeadlineError(f"'{' '.join(argv)}' in {self.host} did not end within {timeout:.0f} s")
-        done = Completed(
+        return Completed(
             self.host, tuple(argv), code, _decoded(status.get("out-data")), _decoded(status.get("err-data")), seconds
         )
-        return done if not ok else done.expect(ok)
 
     def write(self, path: str, text: str) -> None:
         """Make the file at ``path`` hold exactly ``text``."""
         data = text.encode()
-        handle = self.call("guest-file-open", {"path": path, "mode": "w"})
-        try:
-            for at in range(0, len(data), _CHUNK_BYTES):
-                piece = base64.b64encode(data[at : at + _CHUNK_BYTES]).decode()
-                self.call("guest-file-write", {"handle": handle, "buf-b64": piece})
-        finally:
-            self.call("guest-file-close", {"handle": handle})
+        with logs.command(self.host, ["guest-file-write", path], self.lab) as logged:
+            handle = self.call("guest-file-open", {"path": path, "mode": "w"})
+            try:
+                for at in range(0, len(data), _CHUNK_BYTES):
+                    piece = base64.b64encode(data[at : at + _CHUNK_BYTES]).decode()
+                    self.call("guest-file-write", {"handle": handle, "buf-b64": piece})
+            finally:
+                self.call("guest-file-close", {"handle": handle})
+            logged.status = 0
 
 
 def _decoded(data: str | None) -> str:

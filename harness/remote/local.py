@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.errors import CommandError, DeadlineError
 from harness.remote.base import Completed
+from harness.util import logs
 
 
 class LocalRunner:
@@ -16,10 +17,19 @@ class LocalRunner:
 
     host = "controller"
 
+    def __init__(self, lab: str = "") -> None:
+        self.lab = lab
+
     def run(
         self, argv: Sequence[str], *, stdin: str | None = None, timeout: float = 60, ok: Collection[int] = (0,)
     ) -> Completed:
         """Run ``argv`` here; a missing program is a :class:`CommandError` with status 127."""
+        with logs.command(self.host, argv, self.lab) as logged:
+            result = self._run(argv, stdin, timeout)
+            logged.status = result.status
+        return result if not ok else result.expect(ok)
+
+    def _run(self, argv: Sequence[str], stdin: str | None, timeout: float) -> Completed:
         began = time.monotonic()
         try:
             done = subprocess.run(
@@ -29,8 +39,7 @@ class LocalRunner:
             raise CommandError(self.host, argv, 127, "", f"{argv[0]} is not installed") from missing
         except subprocess.TimeoutExpired as late:
             raise DeadlineError(f"'{argv[0]}' on the controller did not end within {timeout:.0f} s") from late
-        result = Completed(self.host, tuple(argv), done.returncode, done.stdout, done.stderr, time.monotonic() - began)
-        return result if not ok else result.expect(ok)
+        return Completed(self.host, tuple(argv), done.returncode, done.stdout, done.stderr, time.monotonic() - began)
 
     def write(self, path: str, text: str) -> None:
         """Make the file at ``path`` hold exactly ``text``."""

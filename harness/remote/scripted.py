@@ -10,7 +10,12 @@ Answer = tuple[int, str, str]
 
 
 class ScriptedRunner:
-    """A :class:`~harness.remote.base.Runner` whose ``answer`` maps an argument vector to (status, stdout, stderr)."""
+    """A :class:`~harness.remote.base.Runner` whose ``answer`` maps an argument vector to (status, stdout, stderr).
+
+    It logs nothing, since nothing runs.
+    """
+
+    lab = ""
 
     def __init__(self, answer: Callable[[tuple[str, ...]], Answer], host: str = "scripted") -> None:
         self.host = host

@@ -15,6 +15,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 from harness.errors import DeadlineError, LostNodeError
 from harness.remote.base import Completed
 from harness.remote.stream import LineStream
+from harness.util import logs
 
 # On top of the bound the command itself has, for a slow node to deliver what it said.
 GRACE_SECONDS = 15.0
@@ -25,11 +26,14 @@ _ERRORS = (paramiko.SSHException, OSError, EOFError)
 class SshRunner:
     """A :class:`~harness.remote.base.Runner` on one node.
 
-    The node's host key is known before its first boot; any other key is rejected.
+    The node's host key is known before its first boot; any other key is rejected.  ``lab`` is for the log.
     """
 
-    def __init__(self, host: str, port: int, *, key: Path, known_hosts: Path, name: str, user: str = "root") -> None:
+    def __init__(
+        self, host: str, port: int, *, key: Path, known_hosts: Path, name: str, user: str = "root", lab: str = ""
+    ) -> None:
         self.host = name
+        self.lab = lab
         self._address = (host, port)
         self._key = key
         self._known_hosts = known_hosts
@@ -40,6 +44,11 @@ class SshRunner:
 
     def connect(self, patience: float) -> None:
         """Connect, trying again for ``patience`` seconds while the node refuses or resets."""
+        where = f"ssh {self._user}@{self._address[0]}:{self._address[1]}"
+        with logs.timed("connection", self.host, where, self.lab):
+            self._connect(patience)
+
+    def _connect(self, patience: float) -> None:
         client = paramiko.SSHClient()
         client.load_host_keys(str(self._known_hosts))
         client.set_missing_host_key_policy(paramiko.RejectPolicy())
@@ -85,6 +94,12 @@ class SshRunner:
         self, argv: Sequence[str], *, stdin: str | None = None, timeout: float = 60, ok: Collection[int] = (0,)
     ) -> Completed:
         """Run ``argv`` on the node; this is the one place where it is quoted for a shell."""
+        with logs.command(self.host, argv, self.lab) as logged:
+            result = self._run(argv, stdin, timeout)
+            logged.status = result.status
+        return result if not ok else result.expect(ok)
+
+    def _run(self, argv: Sequence[str], stdin: str | None, timeout: float) -> Completed:
         began = time.monotonic()
         channel = self._channel()
         bounded = ["timeout", "-k", "2", f"{timeout:.0f}", *argv]
@@ -112,10 +127,9 @@ class SshRunner:
             raise DeadlineError(f"'{' '.join(argv)}' on {self.host} did not end within {timeout:.0f} s")
         if status == -1:
             raise LostNodeError(f"the connection to {self.host} was lost during '{argv[0]}'")
-        result = Completed(
+        return Completed(
             self.host, tuple(argv), status, out.decode(errors="replace"), err.decode(errors="replace"), seconds
         )
-        return result if not ok else result.expect(ok)
 
     def write(self, path: str, text: str) -> None:
         """Make the file at ``path`` hold exactly ``text``."""
@@ -124,13 +138,23 @@ class SshRunner:
     def stream(self, argv: Sequence[str], name: str) -> LineStream:
         """Start ``argv`` and hand out its standard output as a growing stream; it ends with the connection."""
         stream = LineStream(f"{name} on {self.host}")
-        channel = self._channel()
-        try:
-            channel.exec_command(shlex.join(argv))
-        except _ERRORS as error:
-            raise LostNodeError(f"cannot stream '{argv[0]}' on {self.host}: {error}") from None
+        began = time.monotonic()
+        with logs.command(self.host, argv, self.lab) as logged:
+            channel = self._channel()
+            try:
+                channel.exec_command(shlex.join(argv))
+            except _ERRORS as error:
+                raise LostNodeError(f"cannot stream '{argv[0]}' on {self.host}: {error}") from None
+            logged.status = "started"
+
+        def follow() -> None:
+            error = _pump(channel, stream)
+            seconds = time.monotonic() - began
+            logs.record("command", self.host, logs.quoted(argv), "ended", seconds, self.lab, error)
+            stream.end(error or "the command ended")
+
         self._streams.append(channel)
-        threading.Thread(target=_pump, args=(channel, stream), name=stream.name, daemon=True).start()
+        threading.Thread(target=follow, name=stream.name, daemon=True).start()
         return stream
 
 
@@ -145,16 +169,17 @@ def _drain(receive: Callable[[int], bytes], into: bytearray) -> None:
         into.extend(chunk)
 
 
-def _pump(channel: paramiko.Channel, stream: LineStream) -> None:
+def _pump(channel: paramiko.Channel, stream: LineStream) -> str:
+    """Append what comes to ``stream`` until it ends; the error that ended it, empty where the command ended."""
     rest = b""
-    why = "the command ended"
+    ended = ""
     try:
         while chunk := channel.recv(65536):
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
                 stream.append(line.decode(errors="replace"))
     except _ERRORS as error:
-        why = str(error) or type(error).__name__
+        ended = str(error) or type(error).__name__
     if rest:
         stream.append(rest.decode(errors="replace"))
-    stream.end(why)
+    return ended

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -310,3 +311,46 @@ def test_agent_call_domain_vanished_lost_guest(agent: GuestAgent, domain: Domain
     domain.isActive = gone  # type: ignore[method-assign]
     with pytest.raises(LostGuestError):
         agent.wait_ready(Deadline.after(0.5, "the agent"))
+
+
+# --------------------------------------------------------------------------- what is logged
+
+
+def test_agent_logs_each_command_with_its_status_and_no_input(
+    agent: GuestAgent, domain: Domain, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "harness")
+    domain.pending = 3
+    agent.run(["cat"], stdin="nobody's business")
+    domain.status = {"exited": True, "exitcode": 3}
+    with pytest.raises(CommandError):
+        agent.run(["false", "a b"])
+    GuestAgent(lambda: domain, "guest2", "lab1").write("/etc/x", "nobody's business")
+    assert [line[:3] + line[4:] for line in (message.split("\t") for message in caplog.messages)] == [
+        ["-", "guest", "0", "cat"], ["-", "guest", "3", "false 'a b'"],
+        ["lab1", "guest2", "0", "guest-file-write /etc/x"],
+    ]  # fmt: skip
+    assert {name for name, *_ in caplog.record_tuples} == {"harness.command"} and "business" not in caplog.text
+
+
+def test_agent_logs_a_deadline_and_a_lost_guest(
+    agent: GuestAgent, domain: Domain, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "harness")
+    domain.status = {"exited": True, "exitcode": 124}
+    with pytest.raises(DeadlineError):
+        agent.run(["sleep", "9"], timeout=0)
+    domain.fails = lambda command: command == "guest-exec"
+    with pytest.raises(LostGuestError):
+        agent.run(["true"])
+    assert [message.split("\t")[2] for message in caplog.messages] == ["deadline", "lost-guest"]
+    assert "did not do guest-exec" in caplog.messages[1]
+
+
+def test_agent_logs_that_it_was_waited_for_once(
+    agent: GuestAgent, domain: Domain, caplog: pytest.LogCaptureFixture, no_sleep: list[float]
+) -> None:
+    caplog.set_level(logging.DEBUG, "harness")
+    domain.silent = 3
+    agent.wait_ready(Deadline.after(60, "the agent"))
+    assert [(name, message.split("\t")[2]) for name, _, message in caplog.record_tuples] == [("harness.libvirt", "ok")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -637,6 +638,20 @@ class TestProcess:
         said: list[str] = []
         process.run(["sleep", "1.3"], tmp_path / "log", self.step(said), "waiting")
         assert said[0].startswith("guest image, trixie: waiting (")
+
+    def test_run_logs_the_program_without_what_is_around_it(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.DEBUG, "harness.command")
+        with pytest.raises(ImageError):
+            process.run(["sh", "-c", "exit 25"], tmp_path / "log", self.step(), "starting")
+        stopped = self.step()
+        stopped.stop.set()
+        with pytest.raises(process.StoppedError):
+            process.run(["sleep", "60"], tmp_path / "log", stopped, "waiting")
+        assert [message.split("\t")[:3] + message.split("\t")[4:5] for message in caplog.messages] == [
+            ["-", "controller", "25", "sh -c 'exit 25'"], ["-", "controller", "stopped", "sleep 60"],
+        ]  # fmt: skip
 
     def test_stopping_lets_the_program_clean_up(self, tmp_path: Path) -> None:
         step = self.step()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import socket
 import subprocess
@@ -170,8 +171,9 @@ class Place:
 
     def runner(self, *, key: str = "user_key", hosts: str = "known_hosts") -> SshRunner:
         """A client, not connected yet."""
+        known = self.folder / hosts
         return SshRunner(
-            "127.0.0.1", self.sshd.port, key=self.folder / key, known_hosts=self.folder / hosts, name="nodea"
+            "127.0.0.1", self.sshd.port, key=self.folder / key, known_hosts=known, name="nodea", lab="lab1"
         )
 
 
@@ -282,3 +284,104 @@ def test_ssh_connection_lost_command_and_streams_end(place: Place) -> None:
     with pytest.raises(LostNodeError):
         runner.run(["true"])
     runner.close()
+
+
+# --------------------------------------------------------------------------- what is logged
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    caplog.set_level(logging.DEBUG, "harness")
+    with caplog.filtering(logging.Filter("harness")):
+        # paramiko's own are none of ours.
+        yield caplog
+
+
+def columns(logged: pytest.LogCaptureFixture) -> list[tuple[str, str, str, str, str]]:
+    """Kind, lab, host, status and command of each record."""
+    found = []
+    for name, _, message in logged.record_tuples:
+        lab, host, status, seconds, text = message.split("\t")[:5]
+        assert float(seconds) >= 0
+        found.append((name.removeprefix("harness."), lab, host, status, text))
+    return found
+
+
+def test_local_runner_logs_each_command_with_its_status(logged: pytest.LogCaptureFixture) -> None:
+    LocalRunner().run(["cat"], stdin="nobody's business")
+    with pytest.raises(CommandError):
+        LocalRunner("lab1").run(["sh", "-c", "exit 3"])
+    LocalRunner().run(["sh", "-c", "exit 4"], ok=())
+    assert columns(logged) == [
+        ("command", "-", "controller", "0", "cat"),
+        ("command", "lab1", "controller", "3", "sh -c 'exit 3'"),
+        ("command", "-", "controller", "4", "sh -c 'exit 4'"),
+    ]
+    assert "nobody's business" not in logged.text
+
+
+def test_local_runner_logs_a_missing_program_and_a_deadline(logged: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(CommandError):
+        LocalRunner().run(["no-such-program"])
+    with pytest.raises(DeadlineError):
+        LocalRunner().run(["sleep", "30"], timeout=0.1)
+    assert [(status, text) for *_, status, text in columns(logged)] == [
+        ("127", "no-such-program"), ("deadline", "sleep 30"),
+    ]  # fmt: skip
+    assert logged.messages[1].endswith("\t'sleep' on the controller did not end within 0 s")
+    assert 0.1 <= float(logged.messages[1].split("\t")[3]) < 10
+
+
+def test_scripted_runner_logs_nothing(logged: pytest.LogCaptureFixture) -> None:
+    ScriptedRunner(lambda _: (0, "", "")).run(["true"])
+    assert not logged.records
+
+
+def test_ssh_runner_logs_commands_and_files_without_their_text(
+    node: SshRunner, tmp_path: Path, logged: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(CommandError):
+        node.run(["sh", "-c", "cat > /dev/null; exit 5"], stdin="secret")
+    node.write(str(tmp_path / "x"), "shared-secret")
+    assert columns(logged) == [
+        ("command", "lab1", "nodea", "5", "sh -c 'cat > /dev/null; exit 5'"),
+        ("command", "lab1", "nodea", "0", f"sh -c 'cat > \"$1\"' sh {tmp_path}/x"),
+    ]
+    assert "secret" not in logged.text
+
+
+def test_ssh_runner_logs_a_deadline_and_a_lost_node(place: Place, logged: pytest.LogCaptureFixture) -> None:
+    runner = place.runner()
+    runner.connect(10)
+    with pytest.raises(DeadlineError):
+        runner.run(["sleep", "20"], timeout=1)
+    runner.close()
+    with pytest.raises(LostNodeError):
+        runner.run(["true"])
+    with pytest.raises(LostNodeError):
+        runner.stream(["cat", "/dev/kmsg"], "log")
+    where = f"ssh root@127.0.0.1:{place.sshd.port}"
+    assert columns(logged) == [
+        ("connection", "lab1", "nodea", "ok", where),
+        ("command", "lab1", "nodea", "deadline", "sleep 20"),
+        ("command", "lab1", "nodea", "lost-node", "true"),
+        ("command", "lab1", "nodea", "lost-node", "cat /dev/kmsg"),
+    ]
+    assert logged.messages[-1].endswith("\tnodea is not connected")
+
+
+def test_ssh_runner_logs_the_start_and_the_end_of_a_stream(node: SshRunner, logged: pytest.LogCaptureFixture) -> None:
+    stream = node.stream(["sh", "-c", ": streaming; echo one"], "log")
+    with pytest.raises(LostNodeError):
+        stream.wait(lambda line: None, 0, Deadline.after(20, "the end"))
+    text = "sh -c ': streaming; echo one'"
+    assert columns(logged) == [
+        ("command", "lab1", "nodea", "started", text), ("command", "lab1", "nodea", "ended", text),
+    ]  # fmt: skip
+
+
+def test_ssh_runner_logs_a_connection_that_is_rejected(place: Place, logged: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(LostNodeError):
+        place.runner(hosts="no_hosts").connect(0)
+    assert [(kind, status) for kind, _, _, status, _ in columns(logged)] == [("connection", "lost-node")]
+    assert "not found in known_hosts" in logged.messages[0]
