@@ -7,6 +7,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import libvirt
@@ -20,6 +21,7 @@ from harness.model import AioMode, CacheMode, Cell, DiskBus, Fault, Observed
 from harness.parse.system import o_direct, o_sync, offloads, open_flags, qmp_block
 from harness.remote.guest_agent import GuestAgent
 from harness.render.domain import GuestDomain, disk_xml, guest_xml
+from harness.util import logs
 from harness.util.deadline import Deadline, poll
 
 AGENT_SECONDS = 120.0
@@ -48,7 +50,7 @@ class Guest:
     def __init__(self, lab: Lab, node: Node, domain: libvirt.virDomain) -> None:
         self.node = node
         self.domain = domain
-        self.agent = GuestAgent(lambda: self.domain)
+        self.agent = GuestAgent(lambda: self.domain, lab=lab.id)
         self.ended = False
         self._lab = lab
 
@@ -56,13 +58,16 @@ class Guest:
     def start(cls, lab: Lab, node: Node, memory_mib: int = MEMORY_MIB) -> Guest:
         """Start it on ``node`` and wait for its agent; an old one of the same name is ended first."""
         with contextlib.suppress(libvirt.libvirtError):
-            node.libvirt.lookupByName(NAME).destroy()
+            old = node.libvirt.lookupByName(NAME)
+            with logs.timed("libvirt", node.name, f"destroy {NAME}", lab.id):
+                old.destroy()
         description = GuestDomain(
             NAME, str(uuid.uuid4()), memory_mib, lab.guest_kernel, lab.guest_initrd, lab.guest_kernel_args,
             lab.guest_root_device, CONSOLE,
         )  # fmt: skip
         try:
-            domain = node.libvirt.createXML(guest_xml(description), 0)
+            with logs.timed("libvirt", node.name, f"createXML {NAME}", lab.id):
+                domain = node.libvirt.createXML(guest_xml(description), 0)
         except libvirt.libvirtError as error:
             raise LostGuestError(f"libvirt on {node.name} did not start the guest: {error}") from None
         guest = cls(lab, node, domain)
@@ -106,7 +111,8 @@ class Guest:
     def resume(self) -> None:
         """Let a paused guest go on; QEMU repeats the requests that failed."""
         try:
-            self.domain.resume()
+            with self._timed(f"resume {NAME}"):
+                self.domain.resume()
         except libvirt.libvirtError as error:
             raise LostGuestError(f"the paused guest did not go on: {error}") from None
 
@@ -118,7 +124,8 @@ class Guest:
     def reset(self) -> None:
         """Press its reset button, also while the work speaks with it, and wait for the agent of the new boot."""
         try:
-            self.monitor_domain().reset()
+            with self._timed(f"reset {NAME}"):
+                self.monitor_domain().reset()
         except libvirt.libvirtError as error:
             raise LostGuestError(f"the guest was not reset: {error}") from None
         self.agent.wait_ready(Deadline.after(AGENT_SECONDS, "the first answer of the agent after the reset"))
@@ -147,8 +154,11 @@ class Guest:
     def destroy(self) -> None:
         """End it, whatever it is doing."""
         self.ended = True
-        with contextlib.suppress(libvirt.libvirtError):
+        with contextlib.suppress(libvirt.libvirtError), self._timed(f"destroy {NAME}"):
             self.domain.destroy()
+
+    def _timed(self, call: str) -> AbstractContextManager[logs.Outcome]:
+        return logs.timed("libvirt", self.node.name, call, self._lab.id)
 
     # ------------------------------------------------------------------------------------------ the disk under test
 
@@ -163,7 +173,8 @@ class Guest:
         stop = cell.fault is Fault.IO_ERROR
         xml = disk_xml(device, serial, cell.cache, cell.aio, cell.bus, stop_on_error=stop)
         try:
-            self.domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            with self._timed(f"attachDeviceFlags {device} as {serial}, {cell.cache} {cell.aio} {cell.bus}"):
+                self.domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
         except libvirt.libvirtError as error:
             if not self.alive():
                 raise LostGuestError(f"the guest was lost while its disk was attached: {error}") from None
@@ -191,7 +202,8 @@ class Guest:
     def detach(self, disk: AttachedDisk) -> None:
         """Detach and wait until QEMU let go of it."""
         try:
-            self.domain.detachDeviceFlags(disk.xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            with self._timed(f"detachDeviceFlags {disk.serial}"):
+                self.domain.detachDeviceFlags(disk.xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
         except libvirt.libvirtError as error:
             raise LostGuestError(f"the disk was not detached: {error}") from None
         deadline = Deadline.after(PLUG_SECONDS, "the disk's removal from the guest")
@@ -217,7 +229,8 @@ class Guest:
         minor = device.rsplit("/", 1)[-1]
         node_side = _sections(self.node.runner.run(["sh", "-c", _OBSERVE, "sh", device, minor, self.node.link]).stdout)
         flags = [open_flags(text) for name, text in node_side if name.startswith("fdinfo")]
-        block = libvirt_qemu.qemuMonitorCommand(self.domain, json.dumps({"execute": "query-block"}), 0)
+        with self._timed("qemuMonitorCommand query-block"):
+            block = libvirt_qemu.qemuMonitorCommand(self.domain, json.dumps({"execute": "query-block"}), 0)
         cache, _ = qmp_block(block, device)
         name = disk.path.rsplit("/", 1)[-1]
         queue = f"/sys/block/{name}/queue"

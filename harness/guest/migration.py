@@ -19,6 +19,7 @@ from harness.guest.domain import Guest
 from harness.lab.node import Node
 from harness.model import Migration, MigrationOutcome
 from harness.parse.migration import figures
+from harness.util import logs
 from harness.util.background import BackgroundTask
 from harness.util.deadline import Deadline
 
@@ -119,17 +120,18 @@ def _move(
     if request.bandwidth_mib:
         parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = request.bandwidth_mib
     source, destination, seen = guest.domain, target.libvirt, guest.monitor_domain()
+    where = guest.node
     began = time.monotonic()
     with guest.agent.held():
         call: BackgroundTask[libvirt.virDomain] = BackgroundTask(
-            lambda: source.migrate3(destination, parameters, flags), f"the migration to {target.name}"
+            lambda: _migrate3(source, destination, parameters, flags, where), f"the migration to {target.name}"
         )
         try:
-            samples, gave_up = _watch(call, seen, began + request.seconds, on_precopy)
+            samples, gave_up = _watch(call, seen, where, began + request.seconds, on_precopy)
         except BaseException:
             # It must not go on behind our back.
             with contextlib.suppress(libvirt.libvirtError):
-                seen.abortJob()
+                _abort(seen, where)
             with contextlib.suppress(libvirt.libvirtError, HarnessError):
                 # It may have been over before it could be told.
                 guest.moved(target, call.result(Deadline.after(ABORT_SECONDS, "the end of the migration")))
@@ -155,6 +157,7 @@ def _move(
 def _watch(
     call: BackgroundTask[libvirt.virDomain],
     seen: libvirt.virDomain,
+    source: Node,
     until: float,
     on_precopy: Callable[[], None] | None,
 ) -> tuple[list[Mapping[str, object]], bool]:
@@ -172,10 +175,24 @@ def _watch(
         if time.monotonic() > until and not gave_up:
             gave_up = True
             with contextlib.suppress(libvirt.libvirtError):
-                seen.abortJob()
+                _abort(seen, source)
         if time.monotonic() > until + ABORT_SECONDS:
             break
     return samples, gave_up
+
+
+def _migrate3(
+    domain: libvirt.virDomain, to: libvirt.virConnect, parameters: Mapping[str, object], flags: int, source: Node
+) -> libvirt.virDomain:
+    options = " ".join(f"{name}={value}" for name, value in parameters.items())
+    unsafe = " unsafe" if flags & libvirt.VIR_MIGRATE_UNSAFE else ""
+    with logs.timed("libvirt", source.name, f"migrate3 {options}{unsafe}", source.runner.lab):
+        return domain.migrate3(to, parameters, flags)
+
+
+def _abort(domain: libvirt.virDomain, source: Node) -> None:
+    with logs.timed("libvirt", source.name, "abortJob", source.runner.lab):
+        domain.abortJob()
 
 
 def _outcome(error: libvirt.libvirtError, samples: list[Mapping[str, object]], gave_up: bool) -> MigrationOutcome:

@@ -14,6 +14,7 @@ from harness.errors import LostNodeError
 from harness.parse.kernel_log import KernelLine, parse_kmsg
 from harness.remote.ssh import SshRunner
 from harness.remote.stream import LineStream
+from harness.util import logs
 from harness.util.deadline import Deadline
 
 
@@ -92,7 +93,8 @@ class Node:
 
     def _connect(self) -> libvirt.virConnect:
         try:
-            return libvirt.open(self.libvirt_uri)
+            with logs.timed("connection", self.name, self.libvirt_uri, self.runner.lab):
+                return libvirt.open(self.libvirt_uri)
         except libvirt.libvirtError as error:
             raise LostNodeError(f"no libvirt on {self.name}: {error}") from None
 

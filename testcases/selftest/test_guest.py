@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -33,6 +34,9 @@ class Domain:
 
     def reset(self) -> int:
         return self._told("reset")
+
+    def resume(self) -> int:
+        return self._told("resume")
 
 
 @dataclass
@@ -86,3 +90,20 @@ def test_guest_alive_needs_domain_and_agent(stage: Stage) -> None:
     assert stage.working.told == ["isActive", "agent"] and not stage.looking_on.told
     stage.working.error = LibvirtSaid("Domain not found")
     assert not stage.guest.alive()
+
+
+def test_libvirt_call_is_logged_with_lab_node_and_what_libvirt_reported(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "harness.libvirt")
+    stage.guest.reset()
+    stage.working.error = libvirt.libvirtError("Domain not found")
+    stage.working.error.args = ("Domain not found",)
+    with pytest.raises(LostGuestError):
+        stage.guest.resume()
+    columns = [message.split("\t") for message in caplog.messages]
+    assert [column[:3] + column[4:] for column in columns] == [
+        ["lab1", "nodea", "ok", f"reset {NAME}"],
+        ["lab1", "guest", "ok", "guest-ping until the agent answers"],
+        ["lab1", "nodea", "libvirt", f"resume {NAME}", "Domain not found"],
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -378,3 +379,16 @@ def test_migrate_on_precopy_refusal_not_taken_for_migrations(stage: Stage) -> No
         assert "abort" in stage.steps and stage.rests_on("nodea")
     finally:
         ends.set()
+
+
+def test_migration_is_logged_once_with_its_options_and_how_libvirt_ended_it(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "harness.libvirt")
+    stage.go(bandwidth_mib=7)
+    stage.guest.domain.error = UNSAFE
+    assert stage.go(unsafe=True).outcome is MigrationOutcome.REFUSED
+    columns = [message.split("\t") for message in caplog.messages]
+    assert [column[1] for column in columns] == ["nodea", "nodeb"]
+    assert columns[0][2] == "ok" and columns[0][4] == "migrate3 migrate_uri=tcp://192.0.2.2 bandwidth=7"
+    assert columns[1][2] != "ok" and columns[1][4:] == ["migrate3 migrate_uri=tcp://192.0.2.1 unsafe", str(UNSAFE)]

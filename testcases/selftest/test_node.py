@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -59,6 +60,8 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
 
 def node() -> Node:
     class Runner:
+        lab = "lab1"
+
         def close(self) -> None:
             pass
 
@@ -99,3 +102,17 @@ def test_both_are_closed_in_the_end_and_left_alone_where_the_power_is_gone(opene
     assert one.libvirt and one.monitor_connection
     one.close()
     assert [connection.closed for connection in opened.connections] == [False, False, True, True]
+
+
+def test_libvirt_connection_is_logged_when_it_is_opened(opened: Opened, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "harness.connection")
+    one = node()
+    assert one.libvirt is one.libvirt
+    opened.error = LibvirtSaid("Connection refused", libvirt.VIR_ERR_SYSTEM_ERROR)
+    with pytest.raises(LostNodeError):
+        node().monitor_connection  # noqa: B018 - opened when it is read
+    columns = [message.split("\t") for message in caplog.messages]
+    assert [column[:2] + column[4:] for column in columns] == [
+        ["lab1", "nodea", "qemu+ssh://nodea/system"],
+        ["lab1", "nodea", "qemu+ssh://nodea/system", "Connection refused"],
+    ]
