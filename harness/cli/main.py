@@ -18,6 +18,7 @@ from rich.table import Column, Table
 
 from harness import __version__
 from harness.config import matrix as matrices
+from harness.config.controls import with_controls
 from harness.errors import HarnessError, NothingRanError, UsageError
 from harness.model import VerdictKind
 from harness.util.progress import Progress
@@ -234,7 +235,7 @@ def list_runs(
     from harness.workloads import WORKLOADS
 
     if matrix:
-        for cell in matrices.with_controls(matrices.load(matrix, WORKLOADS, testcases() / "matrices").cells):
+        for cell in with_controls(matrices.load(matrix, WORKLOADS, testcases() / "matrices").cells):
             print(cell.id)
         return
     table = Table(Column("run", no_wrap=True, min_width=21), "matrix", "suite", "kernel", "DRBD", "verdicts")

@@ -71,8 +71,10 @@ def sentence(error: ValidationError, model: type[BaseModel], *, source: str, pla
         ]
     )
     path, key, item = _split(wrong.location)
-    where = _table_name(path) or place
     annotation = _annotation(model, wrong.location)
+    if wrong.kind == "value_error" and _is_model(annotation):
+        path = list(wrong.location)  # a table as a whole, not a key in one
+    where = _table_name(path) or place
     if wrong.kind in ("model_type", "dict_type", "list_type", "tuple_type") and key:
         if wrong.kind in ("model_type", "dict_type") and not item:
             return _joined(source, f"[{_dotted([*path, key])}]", "it is not a table")

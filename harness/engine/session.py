@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import TracebackType
 
-from harness.config.matrix import with_controls
+from harness.config.controls import with_controls
 from harness.drbd.resource import Resource
 from harness.engine.cell_run import play
 from harness.engine.cell_steps import CellRun

@@ -58,8 +58,8 @@ def _own_cells(mark: pytest.Mark, test: str) -> list[Cell]:
             "a test of your own moves its guest with the fixture 'migrate'"
         )
     entry = {"workload": "no-writes", **mark.kwargs}
-    cells = matrices.cells_from(entry, WORKLOADS, f"the cell marker of {test}")
-    return [replace(cell, workload=name, control=None) for cell in cells]
+    found = matrices.cells_from(entry, WORKLOADS, f"the cell marker of {test}")
+    return [replace(cell, workload=name, control=None) for cell in found.cells]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -15,6 +15,8 @@ from pydantic import TypeAdapter
 from rich.console import Console
 
 from harness.config import matrix as matrices
+from harness.config.controls import with_controls
+from harness.config.matrix_entry import Workloads
 from harness.engine.session import Session
 from harness.errors import UsageError
 from harness.judgement.rejudge import conclusive
@@ -54,7 +56,7 @@ class PytestRun:
             self._finished = {result.cell.id: result for result in judged_results(resumed) if conclusive(result)}
 
     @classmethod
-    def of(cls, config: pytest.Config, search: Path, workloads: matrices.Workloads) -> PytestRun:
+    def of(cls, config: pytest.Config, search: Path, workloads: Workloads) -> PytestRun:
         """From the options; whatever is wrong with them is a :class:`~harness.errors.UsageError`."""
         if which := config.getoption("--drbd-resume"):
             given = [name for name in ("matrix", *LAB_OPTIONS) if config.getoption(flag(name))]
@@ -68,7 +70,7 @@ class PytestRun:
             matrix = matrices.load(name, workloads, search)
             for line in matrix.deprecated:
                 config.issue_config_time_warning(pytest.PytestDeprecationWarning(line), stacklevel=2)
-            return cls(config, matrices.with_controls(matrix.cells), matrix.name, None)
+            return cls(config, with_controls(matrix.cells), matrix.name, None)
         return cls(config, (), "", None)
 
     def select(self, cells: Sequence[Cell]) -> None:

@@ -13,7 +13,7 @@ import pytest
 from test_judge import evidence, observed, oracles
 
 from harness.cli import main
-from harness.config.matrix import with_controls
+from harness.config.controls import with_controls
 from harness.model import (
     CacheMode,
     Cell,

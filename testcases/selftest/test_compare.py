@@ -36,7 +36,7 @@ def poke(path: Path, at: int, data: bytes) -> None:
         file.write(data)
 
 
-def test_equal_files_have_no_difference(pair: tuple[Path, Path]) -> None:
+def test_compare_files_equal_no_difference(pair: tuple[Path, Path]) -> None:
     found = compare_files(*pair, BLOCKS)
     assert (found.blocks, found.differing, found.differing_blocks) == (BLOCKS, (), 0)
     assert "controller" in found.where and found.seconds >= 0
@@ -47,7 +47,7 @@ def test_equal_files_have_no_difference(pair: tuple[Path, Path]) -> None:
     st.sets(st.sampled_from([0, 1, 2, 1022, 1023, 1024, 1025, 2047, 2048, BLOCKS - 1]) | st.integers(0, BLOCKS - 1)),
     st.integers(0, BLOCK_BYTES - 1),
 )
-def test_each_block_with_one_other_byte_is_found_and_no_other(blocks: set[int], at: int) -> None:
+def test_compare_files_one_byte_changed_that_block_only(blocks: set[int], at: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         a, b = Path(folder, "a"), Path(folder, "b")
         for path in (a, b):
@@ -60,19 +60,19 @@ def test_each_block_with_one_other_byte_is_found_and_no_other(blocks: set[int], 
         assert found.differing_blocks == len(blocks)
 
 
-def test_neighbours_are_one_extent(pair: tuple[Path, Path]) -> None:
+def test_compare_files_adjacent_blocks_one_extent(pair: tuple[Path, Path]) -> None:
     for block in (1023, 1024, 7):
         poke(pair[1], block * BLOCK_BYTES, b"x")
     assert compare_files(*pair, BLOCKS).differing == (Extent(7 * 8, 8), Extent(1023 * 8, 16))
 
 
-def test_what_lies_behind_the_device_is_no_data(pair: tuple[Path, Path]) -> None:
+def test_compare_files_beyond_the_device_ignored(pair: tuple[Path, Path]) -> None:
     poke(pair[0], 2000 * BLOCK_BYTES, b"metadata")
     assert compare_files(*pair, 2000).differing == ()
     assert compare_files(*pair, 2001).differing_blocks == 1
 
 
-def test_a_file_that_is_too_short_is_no_replica(pair: tuple[Path, Path]) -> None:
+def test_compare_files_short_file_infrastructure_error(pair: tuple[Path, Path]) -> None:
     a, b = pair
     with b.open("r+b") as file:
         file.truncate(BLOCKS * BLOCK_BYTES - 1)
@@ -82,13 +82,13 @@ def test_a_file_that_is_too_short_is_no_replica(pair: tuple[Path, Path]) -> None
         compare_files(b, a, BLOCKS)
 
 
-def test_a_file_that_is_gone_is_an_error_of_the_lab(pair: tuple[Path, Path]) -> None:
+def test_compare_files_missing_file_infrastructure_error(pair: tuple[Path, Path]) -> None:
     pair[1].unlink()
     with pytest.raises(InfrastructureError, match=r"b\.raw"):
         compare_files(*pair, BLOCKS)
 
 
-def test_a_sample_begins_at_the_first_byte_that_differs() -> None:
+def test_sample_begins_at_the_first_differing_byte() -> None:
     one = bytes(BLOCK_BYTES)
     two = bytearray(one)
     two[100], two[131], two[4000] = 0xAB, 0xCD, 0xEF
@@ -98,16 +98,16 @@ def test_a_sample_begins_at_the_first_byte_that_differs() -> None:
     assert found.b == "ab" + "00" * 30 + "cd"
 
 
-def test_a_sample_at_the_end_of_a_block_stays_in_it() -> None:
+def test_sample_at_the_end_of_a_block_stays_in_it() -> None:
     found = sample(0, bytes(BLOCK_BYTES), bytes(BLOCK_BYTES - 2) + b"\x01\x02")
     assert (found.offset, found.differing_bytes, found.a, found.b) == (BLOCK_BYTES - 2, 2, "0000", "0102")
 
 
-def test_equal_again_when_the_sample_is_taken() -> None:
+def test_sample_equal_blocks_no_differing_bytes() -> None:
     assert sample(3, b"same" * 1024, b"same" * 1024) == Sample(3, 0, 0, "73616d65" * 8, "73616d65" * 8)
 
 
-def test_samples_come_from_their_own_blocks(pair: tuple[Path, Path]) -> None:
+def test_sample_files_each_block_its_own_sample(pair: tuple[Path, Path]) -> None:
     for block in (3, 2099):
         poke(pair[0], block * BLOCK_BYTES + block, b"A")
         poke(pair[1], block * BLOCK_BYTES + block, b"B")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.config.matrix import INTEGRITY, load, names, with_controls
+from harness.config.controls import with_controls
+from harness.config.matrix import cells_from, expand, load, names
+from harness.config.matrix_entry import INTEGRITY, Axes
 from harness.errors import UsageError
 from harness.model import (
     AioMode,
@@ -56,7 +59,7 @@ def ids(cells: tuple[Cell, ...]) -> list[str]:
 # --------------------------------------------------------------------------- what is shipped
 
 
-def test_every_shipped_matrix_loads_and_says_what_it_is_for() -> None:
+def test_load_shipped_matrices_have_cells_and_a_description() -> None:
     assert names(SHIPPED) == ("alarms", "failover", "faults", "full", "migration", "natural", "quick", "smoke")
     for name in names(SHIPPED):
         matrix = load(name, WORKLOADS, SHIPPED)
@@ -64,7 +67,7 @@ def test_every_shipped_matrix_loads_and_says_what_it_is_for() -> None:
         assert matrix.description
 
 
-def test_smoke() -> None:
+def test_smoke_cells_and_expectations_as_designed() -> None:
     cells = load("smoke", WORKLOADS, SHIPPED).cells
     assert ids(cells) == [
         "host-inflight-modify",
@@ -90,7 +93,7 @@ def guests_of(name: str) -> list[Cell]:
     return guests
 
 
-def test_migration_moves_every_cache_mode_there_and_back() -> None:
+def test_migration_matrix_every_cache_mode_moves_there_and_back() -> None:
     cells = guests_of("migration")
     assert all(cell.migrations == 2 and not cell.unsafe_migration and cell.fault is None for cell in cells)
     for workload in ("no-writes", "inflight-modify", "reclaim", "buffered"):
@@ -105,7 +108,7 @@ def test_migration_moves_every_cache_mode_there_and_back() -> None:
     assert all(cell.expected and cell.expected.verdicts == (VerdictKind.REFUSED,) for cell in weak)
 
 
-def test_failover_has_every_crash_and_the_node_dies_in_every_cache_mode() -> None:
+def test_failover_matrix_has_every_crash_and_the_node_dies_in_every_cache_mode() -> None:
     cells = guests_of("failover")
     assert {cell.crash for cell in cells} == set(Crash)
     dying = [cell for cell in cells if cell.crash is Crash.NODE]
@@ -116,7 +119,7 @@ def test_failover_has_every_crash_and_the_node_dies_in_every_cache_mode() -> Non
     assert unsafe == [(VerdictKind.CORRUPT,)]
 
 
-def test_alarms_changes_one_thing_of_the_arm_at_a_time() -> None:
+def test_alarms_matrix_changes_one_key_of_the_replication_at_a_time() -> None:
     cells = guests_of("alarms")
     assert not any(cell.has_canary for cell in cells)
     delayed = [cell.replication for cell in cells if cell.workload == "inflight-modify" and not cell.delays.undelayed]
@@ -133,7 +136,7 @@ def test_alarms_changes_one_thing_of_the_arm_at_a_time() -> None:
     ]
 
 
-def test_faults_has_every_fault_once_and_wants_an_answer_of_each() -> None:
+def test_faults_matrix_has_every_fault_once_and_expects_an_answer_of_each() -> None:
     cells = guests_of("faults")
     assert sorted(cell.fault for cell in cells if cell.fault) == sorted(Fault) and len(cells) == len(Fault)
     assert all(bool(cell.migrations) is bool(cell.fault and cell.fault.needs_migration) for cell in cells)
@@ -141,7 +144,7 @@ def test_faults_has_every_fault_once_and_wants_an_answer_of_each() -> None:
     assert not any(hopeless & set(cell.expected.verdicts) for cell in cells if cell.expected)
 
 
-def test_quick() -> None:
+def test_quick_cells_and_expectations_as_designed() -> None:
     cells = load("quick", WORKLOADS, SHIPPED).cells
     assert ids(cells) == [
         "host-inflight-modify",
@@ -163,13 +166,13 @@ def test_quick() -> None:
     assert expected["writeback-inflight-modify"] == (VerdictKind.CLEAN,)
 
 
-def test_natural_widens_and_expects_nothing() -> None:
+def test_natural_matrix_delays_and_expects_nothing() -> None:
     cells = load("natural", WORKLOADS, SHIPPED).cells
     assert len(cells) == 10
     assert all(cell.delays.undelayed and cell.expected is None and cell.seconds == 60 for cell in cells)
 
 
-def test_full() -> None:
+def test_full_cells_as_designed() -> None:
     cells = load("full", WORKLOADS, SHIPPED).cells
     guests = [cell for cell in cells if cell.client is ClientKind.GUEST]
     assert len(guests) == 2 * 6 * 3 + 3 * 6 * 2
@@ -186,7 +189,7 @@ def test_full() -> None:
 # --------------------------------------------------------------------------- expansion
 
 
-def test_the_first_key_written_varies_slowest(written: Any) -> None:
+def test_expand_lists_first_key_varies_slowest(written: Any) -> None:
     cells = written(
         'schema = 1\n[[cells]]\nworkload = ["swap", "idle"]\ncache = ["unsafe", "none"]\n'
         "link_delay_ms = [5, 0]\ndisk_delay_ms = 3\n"
@@ -199,7 +202,7 @@ def test_the_first_key_written_varies_slowest(written: Any) -> None:
     assert ids(cells)[4] == "unsafe-no-writes-link5ms-disk3ms"
 
 
-def test_every_key_reaches_the_cell(written: Any) -> None:
+def test_expand_every_key_reaches_the_cell(written: Any) -> None:
     (cell,) = written(
         'schema = 1\n[defaults]\nseconds = 7\ndeadline = 99\naio = "native"\n'
         '[[cells]]\ncache = "none"\nworkload = "swap"\nbus = "scsi"\nlink_delay_ms = 2\ndisk_delay_ms = 3\n'
@@ -219,7 +222,7 @@ def test_every_key_reaches_the_cell(written: Any) -> None:
     assert cell.bus == "scsi"
 
 
-def test_every_key_of_an_arm_and_of_what_happens_reaches_the_cell(written: Any) -> None:
+def test_expand_replication_and_disturbance_keys_reach_the_cell(written: Any) -> None:
     (cell,) = written(
         'schema = 1\n[[cells]]\ncache = "none"\nworkload = "swap"\nprotocol = "A"\nintegrity = "sha1"\n'
         "disable_sendpage = true\nscatter_gather = false\nunsafe_migration = true\n"
@@ -244,7 +247,7 @@ def test_every_key_of_an_arm_and_of_what_happens_reaches_the_cell(written: Any) 
     )
 
 
-def test_the_node_itself_may_have_an_arm(written: Any) -> None:
+def test_expand_host_cell_may_have_a_replication_profile(written: Any) -> None:
     (cell,) = written(
         'schema = 1\n[[cells]]\nclient = "host"\nworkload = "mutator"\nprotocol = "B"\nintegrity = "md5"\n'
         "disable_sendpage = true\n"
@@ -252,7 +255,7 @@ def test_the_node_itself_may_have_an_arm(written: Any) -> None:
     assert cell.id == "host-inflight-modify-protoB-digest.md5-nosendpage"
 
 
-def test_defaults_written_out_are_the_default_and_none_is_no_digest(written: Any) -> None:
+def test_expand_defaults_written_out_are_the_default_and_none_is_no_digest(written: Any) -> None:
     (cell,) = written(
         'schema = 1\n[[cells]]\ncache = "none"\nworkload = "swap"\nprotocol = "C"\nintegrity = "none"\n'
         "disable_sendpage = false\nscatter_gather = true\ntwo_primaries = false\nunsafe_migration = false\n"
@@ -261,7 +264,7 @@ def test_defaults_written_out_are_the_default_and_none_is_no_digest(written: Any
     assert cell == Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE) and cell.replication.plain
 
 
-def test_lists_of_arms_and_of_what_happens_are_multiplied_out(written: Any) -> None:
+def test_expand_lists_of_replication_and_disturbances_are_multiplied_out(written: Any) -> None:
     arms = written(
         'schema = 1\n[[cells]]\ncache = "none"\nworkload = "mutator"\nintegrity = ["none", "crc32c"]\n'
         "two_primaries = [false, true]\n"
@@ -286,7 +289,7 @@ def test_lists_of_arms_and_of_what_happens_are_multiplied_out(written: Any) -> N
 
 
 @pytest.mark.parametrize("fault", Fault)
-def test_every_fault_can_be_asked(written: Any, fault: Fault) -> None:
+def test_expand_every_fault_can_be_asked(written: Any, fault: Fault) -> None:
     moved = "migrations = 1\n" if fault.needs_migration else ""
     (cell,) = written(f'schema = 1\n[[cells]]\ncache = "none"\nworkload = "idle"\nfault = "{fault}"\n{moved}')
     assert cell.fault is fault and cell.id.endswith(f"-fault.{fault}") and cell.has_canary
@@ -312,7 +315,7 @@ WITH = {"unsafe_migration": "migrations = 1\n"}
 
 
 @pytest.mark.parametrize("key", TWO_OF)
-def test_exclude_and_expect_match_on_every_new_key(written: Any, key: str) -> None:
+def test_patterns_every_key_matches_its_own_value_only(written: Any, key: str) -> None:
     this, other = (toml(value) for value in TWO_OF[key])
     # Two workloads, for not every key is a part of the id.
     text = (
@@ -328,7 +331,7 @@ def test_exclude_and_expect_match_on_every_new_key(written: Any, key: str) -> No
     assert [cell.expected is not None for cell in cells] == [True, False]
 
 
-def test_a_pattern_sees_the_default_of_a_key_that_was_not_given(written: Any) -> None:
+def test_patterns_key_not_given_in_the_cell_matches_its_default(written: Any) -> None:
     text = 'schema = 1\n[[cells]]\ncache = "none"\nworkload = "swap"\nmigrations = [0, 1]\n[[exclude]]\n'
     for default in ('protocol = "C"', 'integrity = "none"', "scatter_gather = true", "two_primaries = false"):
         with pytest.raises(UsageError, match="empty"):
@@ -337,7 +340,7 @@ def test_a_pattern_sees_the_default_of_a_key_that_was_not_given(written: Any) ->
     assert len(written(f'{text}crash = ["node", "qemu", "reset"]\n')) == 2
 
 
-def test_the_first_expectation_that_matches_wins_unless_the_cell_has_its_own(written: Any) -> None:
+def test_expect_first_match_wins_unless_the_cell_has_its_own(written: Any) -> None:
     cells = written("""
         schema = 1
         [[cells]]
@@ -367,7 +370,7 @@ def test_the_first_expectation_that_matches_wins_unless_the_cell_has_its_own(wri
     ]
 
 
-def test_guest_only_defaults_are_no_concern_of_the_node_itself(written: Any) -> None:
+def test_defaults_of_a_guest_do_not_reach_a_host_cell(written: Any) -> None:
     cells = written("""
         schema = 1
         defaults = { cache = ["none", "writeback"], aio = "native", link_delay_ms = 20 }
@@ -384,7 +387,7 @@ def test_guest_only_defaults_are_no_concern_of_the_node_itself(written: Any) -> 
     ]
 
 
-def test_what_happens_to_a_guest_is_no_concern_of_the_node_itself_but_the_arm_is(written: Any) -> None:
+def test_defaults_of_disturbances_do_not_reach_a_host_cell_replication_does(written: Any) -> None:
     cells = written("""
         schema = 1
         defaults = { cache = "none", migrations = 2, unsafe_migration = true, migration_deadline = 9, protocol = "A" }
@@ -417,14 +420,14 @@ def test_what_happens_to_a_guest_is_no_concern_of_the_node_itself_but_the_arm_is
     assert [cell.fault for cell in faulty] == [Fault.IO_ERROR, None]
 
 
-def test_how_long_a_migration_may_take_is_no_concern_where_there_is_none(written: Any) -> None:
+def test_migration_deadline_without_migration_is_not_compared(written: Any) -> None:
     (cell,) = written(f"schema = 1\n{CELL}deadline = 60\nmigration_deadline = 90\n")
     assert (cell.deadline, cell.migration_deadline) == (60, 90)
     (cell,) = written(f"schema = 1\n{CELL}migrations = 1\ndeadline = 91\nmigration_deadline = 90\n")
     assert (cell.deadline, cell.migration_deadline) == (91, 90)
 
 
-def test_lists_among_the_defaults_vary_fastest(written: Any) -> None:
+def test_defaults_lists_vary_fastest(written: Any) -> None:
     cells = written("""
         schema = 1
         defaults = { link_delay_ms = [0, 5] }
@@ -480,7 +483,7 @@ def toml(value: object) -> str:
         )
     )
 )
-def test_ids_are_unique_and_their_order_is_that_of_the_file(
+def test_expand_any_axes_ids_are_unique_and_in_the_order_of_the_file(
     tmp_path_factory: pytest.TempPathFactory, axes: tuple[tuple[str, list[Any]], ...]
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "generated.toml"
@@ -507,7 +510,7 @@ def value_of(cell: Cell, key: str) -> Any:
     return getattr(holder, key)
 
 
-def test_the_digest_is_of_the_bytes(tmp_path: Path) -> None:
+def test_load_other_bytes_other_digest(tmp_path: Path) -> None:
     digests = set()
     for comment in ("# a", "# b"):
         path = tmp_path / "m.toml"
@@ -519,7 +522,7 @@ def test_the_digest_is_of_the_bytes(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------- controls
 
 
-def test_every_shipped_matrix_gets_its_controls_in_front() -> None:
+def test_with_controls_shipped_matrices_begin_with_their_controls() -> None:
     for name in names(SHIPPED):
         cells = load(name, WORKLOADS, SHIPPED).cells
         ready = with_controls(cells)
@@ -532,7 +535,7 @@ def test_every_shipped_matrix_gets_its_controls_in_front() -> None:
         assert with_controls(ready) == ready
 
 
-def test_a_cell_that_plays_a_control_keeps_its_own_shape() -> None:
+def test_with_controls_cell_that_plays_a_control_stays_as_it_is() -> None:
     own = Cell(
         "inflight-modify",
         cache=CacheMode.NONE,
@@ -544,7 +547,7 @@ def test_a_cell_that_plays_a_control_keeps_its_own_shape() -> None:
     assert ready[2] == own
 
 
-def test_a_cell_that_asks_what_a_control_asks_becomes_it() -> None:
+def test_with_controls_cell_that_asks_the_same_becomes_the_control() -> None:
     ready = with_controls((Cell("inflight-modify", client=ClientKind.HOST, seconds=33),))
     assert ids(ready) == ["host-planted", "host-no-writes", "host-inflight-modify"]
     assert (ready[2].control, ready[2].seconds) == (Control.IN_FLIGHT, 33)
@@ -641,7 +644,7 @@ HOST = '[[cells]]\nclient = "host"\nworkload = "inflight-modify"\n'
         ),
     ],
 )
-def test_a_mistake_is_one_sentence_that_names_file_place_and_what_is_allowed(
+def test_load_mistake_one_sentence_with_file_place_and_what_is_allowed(
     written: Any, text: str, words: list[str]
 ) -> None:
     with pytest.raises(UsageError) as told:
@@ -651,7 +654,7 @@ def test_a_mistake_is_one_sentence_that_names_file_place_and_what_is_allowed(
     assert [word for word in words if word not in sentence] == [], sentence
 
 
-def test_a_matrix_that_is_not_there(tmp_path: Path) -> None:
+def test_load_missing_matrix_offers_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"no matrix 'quik' in .*did you mean 'quick'\? allowed: alarms, .*, natural, quick"
     ):
@@ -660,16 +663,14 @@ def test_a_matrix_that_is_not_there(tmp_path: Path) -> None:
         load(str(tmp_path / "gone.toml"), WORKLOADS, SHIPPED)
 
 
-def test_a_file_that_is_not_text(tmp_path: Path) -> None:
+def test_load_file_that_is_not_text_is_not_valid_toml(tmp_path: Path) -> None:
     (tmp_path / "m.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UsageError, match="not valid TOML"):
         load("m", WORKLOADS, tmp_path)
 
 
 @given(st.recursive(st.booleans() | st.integers() | st.text(), lambda s: st.lists(s) | st.dictionaries(st.text(), s)))
-def test_no_value_of_any_key_breaks_it_otherwise(value: object) -> None:
-    from harness.config.matrix import _Reader
-
+def test_expand_any_value_of_any_key_cells_or_usage_error(value: object) -> None:
     for key in ("schema", "description", "defaults", "cells", "exclude", "expect"):
         table: dict[str, Any] = {
             "schema": 1,
@@ -688,6 +689,137 @@ def test_no_value_of_any_key_breaks_it_otherwise(value: object) -> None:
         ]
         for tried in (table, inner, *new):
             try:
-                _Reader("m.toml", WORKLOADS).read(tried)
+                expand(tried, WORKLOADS, "m.toml")
             except UsageError:
                 continue
+
+
+def test_load_wrong_default_is_told_of_the_defaults(written: Any) -> None:
+    with pytest.raises(UsageError, match=r"mine\.toml, \[defaults\]: 'seconds' is 0; the least it may be is 1$"):
+        written(f"schema = 1\ndefaults = {{ seconds = 0 }}\n{CELL}")
+
+
+def test_load_other_schema_is_told_before_keys_that_only_it_has(written: Any) -> None:
+    with pytest.raises(UsageError, match=r"the top level: 'schema' is 2; this program reads schema = 1$"):
+        written(f"schema = 2\nnew = 1\n{CELL}")
+
+
+@pytest.mark.parametrize("wrong", [True, 1.0, "1", [1], {"a": 1}, None])
+def test_expand_schema_that_is_like_1_is_not_1(wrong: object) -> None:
+    with pytest.raises(UsageError, match="'schema'"):
+        expand({"schema": wrong, "cells": [{"cache": "none", "workload": "no-writes"}]}, WORKLOADS, "mine.toml")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "what"),
+    [
+        ("migrations", True, "'migrations' is True, not a whole number"),
+        ("seconds", "7", "'seconds' is '7', not a whole number"),
+        ("seconds", 7.0, "'seconds' is 7.0, not a whole number"),
+        ("seconds", None, "'seconds' is None, not a whole number"),
+        ("two_primaries", 1, "'two_primaries' is 1, not true or false"),
+        ("cache", {"none"}, "a value of the type set is no value of 'cache'; allowed: none, "),
+        ("cache", None, "None is no value of 'cache'; allowed: none, "),
+        ("cache", [["none"]], "['none'] is no value of 'cache'; allowed: none, "),
+        ("workload", {}, "a table is no value of 'workload'; allowed: buffered, "),
+        ("control", [[]], "[] is no value of 'control'; allowed: planted, "),
+        ("integrity", b"md5", "a value of the type bytes is no value of 'integrity'; allowed: none, "),
+        ("verdicts", {"CLEAN"}, "'verdicts' is a value of the type set, not a list; allowed: CLEAN, "),
+        ("reason", 3, "'reason' is 3, not text"),
+        ("secunds", 7, "'secunds' is no key; did you mean 'seconds'? allowed: workload, "),
+    ],
+)
+def test_cells_from_value_that_is_like_the_right_one_is_refused(key: str, value: object, what: str) -> None:
+    entry = {"cache": "none", "workload": "no-writes", key: value}
+    with pytest.raises(UsageError) as raised:
+        cells_from(entry, WORKLOADS, "the cell marker of test_x")
+    assert str(raised.value).startswith(f"the cell marker of test_x, its keys: {what}")
+
+
+def test_cells_from_members_of_an_enumeration_are_their_values() -> None:
+    (cell,) = cells_from({"cache": CacheMode.NONE, "workload": "no-writes", "seconds": 3}, WORKLOADS, "x").cells
+    assert cell == Cell("no-writes", cache=CacheMode.NONE, seconds=3)
+
+
+def test_matrix_entry_has_a_key_for_each_field_of_a_cell() -> None:
+    parts = {"delays": DelayProfile, "replication": ReplicationProfile}
+    wanted = {each.name for each in fields(Cell)} - {"expected", *parts}
+    assert set(Axes.model_fields) == wanted | {each.name for part in parts.values() for each in fields(part)}
+
+
+# --------------------------------------------------------------------------- names of earlier versions
+
+
+@pytest.mark.parametrize("old", aliases.WORKLOADS)
+def test_old_workload_anywhere_means_the_new_one_and_is_told_once(tmp_path: Path, old: str) -> None:
+    kind, now = aliases.WORKLOADS[old]
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        f'''
+        schema = 1
+        defaults = {{ cache = "none", workload = "{old}" }}
+        [[cells]]
+        [[cells]]
+        cache = "writeback"
+        [[cells]]
+        cache = ["unsafe", "directsync"]
+        workload = "{old}"
+        [[cells]]
+        filesystem = "ext4"
+        cache = "directsync"
+        workload = "fio-verify"
+        [[exclude]]
+        workload = ["{old}", "no-writes"]
+        cache = "unsafe"
+        [[expect]]
+        workload = "{old}"
+        verdicts = ["CLEAN"]
+        reason = "x"
+        '''
+    )
+    matrix = load(str(path), WORKLOADS, tmp_path)
+    assert [(cell.cache, cell.filesystem, cell.workload, bool(cell.expected)) for cell in matrix.cells] == [
+        (CacheMode.NONE, kind, now, True),
+        (CacheMode.WRITEBACK, kind, now, True),
+        (CacheMode.DIRECTSYNC, kind, now, True),
+        (CacheMode.DIRECTSYNC, FilesystemKind.EXT4, "fio-verify", False),
+    ]
+    advice = f'workload = "{old}" is an old name; write filesystem = "{kind}", workload = "{now}"'
+    assert matrix.deprecated == tuple(
+        f"{path}, {place}: {advice}"
+        for place in ("[defaults]", "[[cells]] number 3", "[[exclude]] number 1", "[[expect]] number 1")
+    )
+
+
+def test_old_control_anywhere_means_the_new_one_and_is_told_once(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        f'schema = 1\n{HOST}control = ["mutator"]\n[[exclude]]\nclient = "guest"\ncontrol = "mutator"\n'
+        '[[expect]]\ncontrol = "mutator"\nverdicts = ["DIVERGED"]\nreason = "x"\n'
+    )
+    matrix = load(str(path), WORKLOADS, tmp_path)
+    assert [(cell.control, bool(cell.expected)) for cell in matrix.cells] == [(Control.IN_FLIGHT, True)]
+    assert matrix.deprecated == tuple(
+        f'{path}, {place}: control = "mutator" is an old name; write "in-flight"'
+        for place in ("[[cells]] number 1", "[[exclude]] number 1", "[[expect]] number 1")
+    )
+
+
+def test_old_workload_over_another_filesystem_is_refused(written: Any) -> None:
+    with pytest.raises(UsageError, match=r'number 1: workload = "idle" is an old name and means filesystem = "raw"$'):
+        written('schema = 1\n[[cells]]\ncache = "none"\nfilesystem = "ext4"\nworkload = "idle"\n')
+
+
+def test_cells_from_old_names_are_told() -> None:
+    entry = {"cache": "none", "workload": ["ext4-cut", "mmap"], "filesystem": "ext4", "control": "mutator"}
+    found = cells_from(entry, WORKLOADS, "the cell marker of test_x")
+    assert [(cell.id, cell.control) for cell in found.cells] == [
+        ("none-ext4-truncate", Control.IN_FLIGHT),
+        ("none-ext4-mmap", Control.IN_FLIGHT),
+    ]
+    assert found.deprecated == (
+        'the cell marker of test_x: workload = "ext4-cut" is an old name; '
+        'write filesystem = "ext4", workload = "truncate"',
+        'the cell marker of test_x: control = "mutator" is an old name; write "in-flight"',
+    )
+    assert cells_from({"cache": "none", "workload": "no-writes"}, WORKLOADS, "x").deprecated == ()

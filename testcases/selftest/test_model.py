@@ -39,28 +39,28 @@ EXTENTS = st.lists(st.builds(Extent, st.integers(0, 5000), st.integers(0, 200)))
 
 
 @given(BLOCKS)
-def test_blocks_survive_the_way_through_extents(blocks: set[int]) -> None:
+def test_blocks_of_extents_of_blocks_same_blocks(blocks: set[int]) -> None:
     assert blocks_of(extents_of(blocks)) == blocks
 
 
 @given(st.lists(st.integers(0, 300)))
-def test_extents_are_sorted_whole_blocks_with_gaps_between(blocks: list[int]) -> None:
+def test_extents_of_any_blocks_sorted_aligned_and_not_adjacent(blocks: list[int]) -> None:
     extents = extents_of(blocks)
     assert all(e.start % SECTORS_PER_BLOCK == e.size % SECTORS_PER_BLOCK == 0 and e.size for e in extents)
     assert all(a.end < b.start for a, b in pairwise(extents))
 
 
 @given(EXTENTS)
-def test_a_block_is_touched_if_one_of_its_sectors_is(extents: list[Extent]) -> None:
+def test_blocks_of_extents_every_block_with_a_sector_in_them(extents: list[Extent]) -> None:
     by_sector = {sector // SECTORS_PER_BLOCK for e in extents if e.size for sector in range(e.start, e.end)}
     assert blocks_of(e for e in extents if e.size) == by_sector
 
 
-def test_an_extent_off_the_block_grid_touches_both_its_blocks() -> None:
+def test_blocks_of_unaligned_extent_both_blocks() -> None:
     assert blocks_of([Extent(7, 2)]) == {0, 1}
 
 
-def test_ids_leave_defaults_out_and_name_the_rest() -> None:
+def test_cell_id_defaults_left_out_rest_named() -> None:
     guest = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE)
     rest = Cell(
         "pressure",
@@ -129,13 +129,13 @@ def test_ids_leave_defaults_out_and_name_the_rest() -> None:
         ),
     ],
 )
-def test_ids_name_the_arm_and_what_happens(cell: Cell, suffix: str) -> None:
+def test_cell_id_names_replication_and_disturbances(cell: Cell, suffix: str) -> None:
     cell = replace(cell, cache=CacheMode.NONE)
     assert (cell.id, cell.row, cell.column) == (f"none-{suffix}", "none", suffix)
 
 
 @pytest.mark.parametrize("crash", Crash)
-def test_a_canary_lives_in_the_guest_wherever_something_happens_to_it(crash: Crash) -> None:
+def test_has_canary_guest_with_disturbance_only(crash: Crash) -> None:
     quiet = Cell(
         "pressure",
         filesystem=FilesystemKind.SWAP,
@@ -196,7 +196,7 @@ def asked(cell: Cell) -> dict[str, Any]:
     return {each.name: getattr(cell, each.name) for each in fields(cell) if each.name not in NOT_ASKED}
 
 
-def test_no_axis_is_left_out_of_the_property_below() -> None:
+def test_cell_fields_all_in_the_properties_below() -> None:
     assert {*GUEST_AXES, *PARTS, "client", *NOT_ASKED} == {each.name for each in fields(Cell)}
     assert set(ARMS) == {each.name for each in fields(ReplicationProfile)} and set(WIDENERS) == {
         each.name for each in fields(DelayProfile)
@@ -204,12 +204,12 @@ def test_no_axis_is_left_out_of_the_property_below() -> None:
 
 
 @given(CELLS, CELLS)
-def test_two_cells_have_one_id_only_if_they_ask_the_same(one: Cell, other: Cell) -> None:
+def test_cell_id_equal_only_if_the_same_is_asked(one: Cell, other: Cell) -> None:
     assert (one.id == other.id) == (asked(one) == asked(other))
 
 
 @given(CELLS)
-def test_each_value_of_each_axis_makes_another_id(cell: Cell) -> None:
+def test_cell_id_each_value_of_each_axis_differs(cell: Cell) -> None:
     def ids(cells: Iterable[Cell]) -> list[str]:
         return sorted(each.id for each in cells)
 
@@ -225,5 +225,5 @@ def test_each_value_of_each_axis_makes_another_id(cell: Cell) -> None:
 
 
 @given(CELLS, st.integers(1, 999), st.integers(1, 999), st.integers(5, 999))
-def test_how_long_it_takes_is_no_part_of_the_id(cell: Cell, seconds: int, deadline: int, migration: int) -> None:
+def test_cell_id_durations_are_no_part(cell: Cell, seconds: int, deadline: int, migration: int) -> None:
     assert replace(cell, seconds=seconds, deadline=deadline, migration_deadline=migration).id == cell.id

@@ -13,7 +13,7 @@ from fakes import FakeGuest, FakeLab, FakeResource, Story, in_order
 from test_judge import evidence as judged_evidence
 from test_judge import observed, oracles
 
-from harness.config.matrix import with_controls
+from harness.config.controls import with_controls
 from harness.drbd.resource import Resource
 from harness.engine import lab_keeper
 from harness.engine import session as module

@@ -1,0 +1,44 @@
+"""What goes with what in one cell: the rules over more than one key."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from harness.config.sentences import hint
+from harness.model import CacheMode, Cell, ClientKind, FilesystemKind
+
+#: The keys that only a guest has: with ``client = "host"`` there is no QEMU.
+GUEST_ONLY = ("cache", "aio", "bus", "migrations", "unsafe_migration", "migration_deadline", "crash", "fault")
+
+
+def broken_rule(cell: Cell, given: Collection[str], usable: Collection[FilesystemKind]) -> str | None:
+    """The first rule that ``cell`` breaks, as the end of a sentence; None if it breaks none.
+
+    ``given``: the keys that were written for it; ``usable``: the filesystems that its workload can use.
+    """
+    return next(_broken(cell, given, usable), None)
+
+
+def _broken(cell: Cell, given: Collection[str], usable: Collection[FilesystemKind]) -> Iterator[str]:
+    if cell.filesystem not in usable:
+        yield (
+            f"the workload '{cell.workload}' does not go with filesystem = \"{cell.filesystem}\""
+            f"{hint(cell.filesystem, usable)}"
+        )
+    of_a_guest = [key for key in GUEST_ONLY if key in given]
+    if cell.client is ClientKind.HOST and of_a_guest:
+        yield f"'{of_a_guest[0]}' is given with client = \"host\", which has no QEMU; leave it out"
+    if cell.client is ClientKind.GUEST and cell.cache is None:
+        yield f"'cache' is missing, a guest needs one{hint('', CacheMode)}"
+    if cell.fault is not None and cell.fault.needs_migration and not cell.migrations:
+        yield f"'fault' is '{cell.fault}', which is injected in mid-migration; give 'migrations' too"
+    if cell.unsafe_migration and not cell.migrations:
+        yield "'unsafe_migration' is given without 'migrations'"
+    if cell.migrations and cell.deadline <= cell.migration_deadline:
+        yield f"'deadline' is {cell.deadline}, no more than 'migration_deadline', {cell.migration_deadline}"
+    if cell.replication.two_primaries and (cell.migrations or cell.crash is not None or cell.fault is not None):
+        yield "'two_primaries' goes with none of 'migrations', 'crash' and 'fault'"
+    if cell.crash is not None and (cell.migrations or cell.fault is not None):
+        yield "'crash' goes with neither 'migrations' nor 'fault': one thing at a time"
+    if cell.deadline <= cell.seconds:
+        yield f"'deadline' is {cell.deadline}, which leaves no time behind 'seconds' = {cell.seconds}"

@@ -1,0 +1,191 @@
+"""What a user may write in a matrix file and in a ``cell`` marker, as models that pydantic checks.
+
+Each key of a cell takes a single value or a list of them.  Names of earlier versions are taken too;
+:func:`old_names` finds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Annotated, Any, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationInfo,
+    model_validator,
+)
+
+from harness.config.sentences import (
+    NoChoiceError,
+    WrittenModel,
+    array,
+    choice,
+    hint,
+    one_of,
+    one_or_more,
+    shown,
+)
+from harness.model import (
+    AioMode,
+    CacheMode,
+    ClientKind,
+    Control,
+    Crash,
+    DiskBus,
+    Expectation,
+    Fault,
+    FilesystemKind,
+    Layout,
+    Protocol,
+    VerdictKind,
+    aliases,
+)
+
+MATRIX_SCHEMA = 1
+
+#: Each known workload and the filesystems it can use.
+Workloads = Mapping[str, Collection[FilesystemKind]]
+
+# Algorithms of data-integrity-alg that Debian's kernels have; "none" for none.
+INTEGRITY = ("none", "crc32c", "md5", "sha1", "sha256")
+
+T = TypeVar("T")
+_Several = Annotated[tuple[T, ...], one_or_more(), Field(min_length=1)]
+
+
+def _known_workload(value: object, info: ValidationInfo) -> str:
+    workloads = info.context["workloads"] if info.context else {}
+    if isinstance(value, str) and (value in workloads or value in aliases.WORKLOADS):
+        return value
+    raise NoChoiceError(sorted(workloads))
+
+
+def _present_control(value: object) -> object:
+    return aliases.CONTROLS.get(value, value) if isinstance(value, str) else value
+
+
+def _no_digest_is_empty(word: str) -> str:
+    return "" if word == "none" else word
+
+
+def _given_reason(reason: str) -> str:
+    if not reason.strip():
+        raise ValueError("'reason' is missing: an expectation says why")
+    return reason
+
+
+class Axes(WrittenModel):
+    """The keys of a cell, each with the values that were given for it; empty: it was not given.
+
+    A workload may have its former name.  ``integrity`` is empty where "none" was written.
+    Validated with ``context={"workloads": ...}``.
+    """
+
+    workload: _Several[Annotated[str, BeforeValidator(_known_workload)]] = ()
+    client: _Several[Annotated[ClientKind, choice(ClientKind)]] = ()
+    filesystem: _Several[Annotated[FilesystemKind, choice(FilesystemKind)]] = ()
+    layout: _Several[Annotated[Layout, choice(Layout)]] = ()
+    cache: _Several[Annotated[CacheMode, choice(CacheMode)]] = ()
+    aio: _Several[Annotated[AioMode, choice(AioMode)]] = ()
+    bus: _Several[Annotated[DiskBus, choice(DiskBus)]] = ()
+    control: _Several[Annotated[Control, choice(Control), BeforeValidator(_present_control)]] = ()
+    crash: _Several[Annotated[Crash, choice(Crash)]] = ()
+    fault: _Several[Annotated[Fault, choice(Fault)]] = ()
+    protocol: _Several[Annotated[Protocol, choice(Protocol)]] = ()
+    integrity: _Several[
+        Annotated[str, one_of(INTEGRITY), AfterValidator(lambda word: word if word != "none" else "")]
+    ] = ()
+    disable_sendpage: _Several[bool] = ()
+    scatter_gather: _Several[bool] = ()
+    two_primaries: _Several[bool] = ()
+    unsafe_migration: _Several[bool] = ()
+    link_delay_ms: _Several[Annotated[int, Field(ge=0)]] = ()
+    disk_delay_ms: _Several[Annotated[int, Field(ge=0)]] = ()
+    seconds: _Several[Annotated[int, Field(ge=1)]] = ()
+    deadline: _Several[Annotated[int, Field(ge=1)]] = ()
+    migrations: _Several[Annotated[int, Field(ge=0)]] = ()
+    migration_deadline: _Several[Annotated[int, Field(ge=5)]] = ()
+
+    _written: tuple[str, ...] = PrivateAttr(())
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keep_order(cls, written: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """The order of the keys decides about the order of the cells."""
+        made = handler(written)
+        made._written = tuple(written)
+        return made
+
+    def values(self) -> dict[str, tuple[Any, ...]]:
+        """The values by key, in the order in which the keys were written."""
+        return {key: getattr(self, key) for key in self._written if key in Axes.model_fields}
+
+
+class Entry(Axes):
+    """An entry of ``[[cells]]``, ``[defaults]``, or the keys of a marker: the axes, and what to expect."""
+
+    verdicts: Annotated[
+        tuple[Annotated[VerdictKind, choice(VerdictKind)], ...] | None, array(), Field(min_length=1)
+    ] = None
+    reason: Annotated[str, AfterValidator(_given_reason)] | None = None
+
+
+class ExpectEntry(Entry):
+    """An entry of ``[[expect]]``: a pattern, and what the cells that match it are expected to end as."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        expectation(self.verdicts, self.reason, required=True)
+        return self
+
+
+class MatrixFile(WrittenModel):
+    """A matrix file as it is written: no defaults applied, nothing multiplied out."""
+
+    schema_: int = Field(alias="schema")
+    description: str = ""
+    defaults: Entry = Entry()
+    cells: Annotated[tuple[Entry, ...], array()] = ()
+    exclude: Annotated[tuple[Axes, ...], array()] = ()
+    expect: Annotated[tuple[ExpectEntry, ...], array()] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_this_schema(cls, written: Any) -> Any:
+        """First of all: another schema may have other keys."""
+        schema = written.get("schema") if isinstance(written, dict) else None
+        if type(schema) is not int or schema != MATRIX_SCHEMA:
+            raise ValueError(f"'schema' is {shown(schema)}; this program reads schema = {MATRIX_SCHEMA}")
+        return written
+
+
+def expectation(
+    verdicts: tuple[VerdictKind, ...] | None, reason: str | None, *, required: bool = False
+) -> Expectation | None:
+    """What is expected, or None where nothing is; half an expectation is a :class:`ValueError` with the sentence."""
+    if verdicts is None and reason is None and not required:
+        return None
+    if verdicts is None:
+        raise ValueError(f"'verdicts' is None, not a list of verdicts{hint('', VerdictKind)}")
+    if reason is None:
+        raise ValueError("'reason' is missing: an expectation says why")
+    return Expectation(verdicts, reason)
+
+
+def old_names(written: Mapping[str, Any]) -> Iterator[str]:
+    """One line for each old name in an entry that was found to be right, and what to write instead."""
+    for value in _listed(written.get("workload", ())):
+        if value in aliases.WORKLOADS:
+            kind, now = aliases.WORKLOADS[value]
+            yield f'workload = "{value}" is an old name; write filesystem = "{kind}", workload = "{now}"'
+    for value in _listed(written.get("control", ())):
+        if value in aliases.CONTROLS:
+            yield f'control = "{value}" is an old name; write "{aliases.CONTROLS[value]}"'
+
+
+def _listed(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
