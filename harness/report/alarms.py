@@ -1,4 +1,4 @@
-"""What DRBD noticed by itself, and what that was worth: its alarms, and the arms of replication side by side; pure."""
+"""What DRBD noticed by itself (its alarms), and the same cell under several replication profiles; pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.model import Alarms, Evidence, ReplicationProfile, Result, SplitBrain
-from harness.report.descriptions import replication_order, replication_text, state_text
+from harness.report.descriptions import replication_order, state_text
 from harness.report.formatting import blocks_size, count, percent, plural, seconds, size
 from harness.report.grid import Grid, Slot, counted, grid
 from harness.report.table import SIGNS, differing_blocks, style_of
@@ -15,7 +15,7 @@ Row = tuple[str, str]
 
 ALARM_COLUMNS = (
     "Cell", "Digest", "Protocol", "Writes noticed", "Drops", "Drops a minute", "Down", "Resynced", "Split brain",
-    "After it all", "The same without the digest",
+    "At the end", "Same cell without digest",
 )  # fmt: skip
 
 
@@ -28,18 +28,22 @@ def alarm_grid(results: Sequence[Result], names: Sequence[str]) -> Grid | None:
         if alarms is None:
             continue
         other = by_id.get(_without_digest(result)) if result.cell.replication.integrity else None
-        beside = Slot() if other is None else _ending(results[other], names[other])
-        known = (
-            Slot(result.cell.id, anchor=name),
-            Slot(alarms.algorithm or "none"),
-            Slot(result.cell.replication.protocol),
+        without_digest = Slot() if other is None else _ending(results[other], names[other])
+        rows.append(
+            (
+                Slot(result.cell.id, anchor=name),
+                Slot(alarms.algorithm or "none"),
+                Slot(result.cell.replication.protocol),
+                *_alarm_slots(alarms),
+                _ending(result),
+                without_digest,
+            )
         )
-        rows.append((*known, *_alarmed(alarms), _ending(result), beside))
     return grid("DRBD's own alarms", ALARM_COLUMNS, rows)
 
 
 def replication_grid(results: Sequence[Result], names: Sequence[str]) -> Grid | None:
-    """The cells that differ in nothing but their replication, one below the other.  None: there are none."""
+    """The cells that differ in nothing but their replication profile, one below the other.  None: there are none."""
     groups: dict[str, list[tuple[Result, str]]] = {}
     for result, name in zip(results, names, strict=True):
         if result.cell.control is None:
@@ -50,21 +54,21 @@ def replication_grid(results: Sequence[Result], names: Sequence[str]) -> Grid | 
             continue
         ordered = sorted(group, key=lambda one: replication_order(one[0].cell.replication))
         for number, (result, name) in enumerate(ordered):
-            rows.append((Slot("" if number else cell_id), *_replication(result, name)))
+            rows.append((Slot("" if number else cell_id), *_replication_slots(result, name)))
     columns = (
-        "But for the replication",
-        "ReplicationProfile",
+        "Cell but for replication",
+        "Replication profile",
         "Verdict",
         "Differing",
         "Exposed",
         "Read differently",
         "Lost records",
     )
-    return grid("The arms of replication", columns, rows)
+    return grid("Replication profiles", columns, rows)
 
 
 def alarms_of(result: Result) -> Alarms | None:
-    """The alarms of ``result`` where they say something: a digest, a drop, a detection or a split brain."""
+    """The alarms of ``result`` where there is something in them: a digest, a drop, a detection or a split brain."""
     alarms = result.evidence.alarms if result.evidence else None
     if alarms is None:
         return None
@@ -72,15 +76,15 @@ def alarms_of(result: Result) -> Alarms | None:
 
 
 def alarm_sentence(results: Sequence[Result]) -> str:
-    """What DRBD noticed, in one sentence; empty where it had nothing to notice with."""
+    """What DRBD noticed, in one sentence; empty where no cell has alarms."""
     found = [alarms for alarms in map(alarms_of, results) if alarms is not None]
     if not found:
         return ""
-    loud = [one for one in found if one.detections]
-    noticed = sum(one.detections for one in loud)
+    detecting = [one for one in found if one.detections]
+    noticed = sum(one.detections for one in detecting)
     parts = ["DRBD noticed no write that changed in flight"]
-    if loud:
-        where = f"{count(len(loud))} of {plural(len(found), 'cell')}"
+    if detecting:
+        where = f"{count(len(detecting))} of {plural(len(found), 'cell')}"
         parts = [f"DRBD noticed {plural(noticed, 'write')} that changed in flight in {where}"]
     if drops := sum(one.drops for one in found):
         down, watched = sum(one.down_seconds for one in found), sum(one.watched_seconds for one in found)
@@ -100,7 +104,7 @@ def alarm_rows(evidence: Evidence) -> list[Row]:
         ("Writes noticed", _noticed(alarms)),
         ("Connection lost", _times(alarms.drops)),
         ("Down", _down(alarms)),
-        ("Watched", seconds(alarms.watched_seconds)),
+        ("Watched for", seconds(alarms.watched_seconds)),
         ("Resynced", size(alarms.resynced_kib * 1024)),
         *_split_rows(alarms.split_brain),
     ]
@@ -113,7 +117,7 @@ def _without_digest(result: Result) -> str:
     return replace(result.cell, replication=replace(result.cell.replication, integrity="")).id
 
 
-def _alarmed(alarms: Alarms) -> tuple[Slot, ...]:
+def _alarm_slots(alarms: Alarms) -> tuple[Slot, ...]:
     split = alarms.split_brain
     rate = f"{60 * alarms.drops / alarms.watched_seconds:.1f}" if alarms.watched_seconds > 0 else ""
     return (
@@ -122,15 +126,15 @@ def _alarmed(alarms: Alarms) -> tuple[Slot, ...]:
         Slot(rate if alarms.drops else ""),
         Slot(_down(alarms)),
         Slot(size(alarms.resynced_kib * 1024) if alarms.resynced_kib else ""),
-        Slot(_split(split), "words odd") if split else Slot(),
+        Slot(_split_text(split), "text bad") if split else Slot(),
     )
 
 
-def _replication(result: Result, name: str) -> tuple[Slot, ...]:
+def _replication_slots(result: Result, name: str) -> tuple[Slot, ...]:
     verdict, evidence = result.verdict, result.evidence
     readback, canary = (evidence.readback, evidence.canary) if evidence else (None, None)
     return (
-        Slot(replication_text(result.cell.replication), anchor=name),
+        Slot(str(result.cell.replication), anchor=name),
         Slot(verdict.kind, style_of(verdict.kind), SIGNS[verdict.kind]) if verdict else Slot("not run", "soft"),
         Slot(count(differing_blocks(result)) if verdict else ""),
         Slot(count(verdict.exposed_blocks) if verdict else ""),
@@ -146,7 +150,7 @@ def _ending(result: Result, name: str = "") -> Slot:
     compared = evidence.comparison if evidence else None
     blocks = compared.differing_blocks if compared else differing_blocks(result)
     text = f"{verdict.kind} {count(blocks)}" if compared or blocks else str(verdict.kind)
-    return Slot(text, "odd" if blocks else "", anchor=name)
+    return Slot(text, "bad" if blocks else "", anchor=name)
 
 
 def _noticed(alarms: Alarms) -> str:
@@ -167,13 +171,13 @@ def _times(number: int) -> str:
     return "never" if not number else "once" if number == 1 else f"{count(number)} times"
 
 
-def _split(split: SplitBrain) -> str:
+def _split_text(split: SplitBrain) -> str:
     after, differed = split.after_seconds, split.differing_blocks
     parts = [
         "no digest failure before it" if after is None else f"after {seconds(after)}",
         *(f"{node}: {state_text(state)}" for node, state in split.states.items()),
-        "" if differed is None else f"{plural(differed, 'block')} differed then",
-        f"the data of {split.victim} given up" if split.victim else "",
+        "" if differed is None else f"{plural(differed, 'differing block')} then",
+        f"changes of {split.victim} discarded" if split.victim else "",
         "repaired" if split.repaired else "not repaired",
     ]
     return "; ".join(part for part in parts if part)
@@ -188,8 +192,8 @@ def _split_rows(split: SplitBrain | None) -> list[Row]:
             "Split brain",
             "no digest failure before it" if after is None else f"{seconds(after)} after the first failure",
         ),
-        *((f"Said {node}", state_text(state)) for node, state in split.states.items()),
-        ("Differing then", "" if split.differing_blocks is None else blocks_size(split.differing_blocks)),
-        ("Data given up", f"that of {split.victim}" if split.victim else ""),
+        *((f"{node} reported", state_text(state)) for node, state in split.states.items()),
+        ("Differing blocks then", "" if split.differing_blocks is None else blocks_size(split.differing_blocks)),
+        ("Changes discarded", f"those of {split.victim}" if split.victim else ""),
         ("Repaired", "yes" if split.repaired else "no"),
     ]

@@ -23,7 +23,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Lane:
-    """One witness's blocks on the device."""
+    """The blocks of one oracle (or the planted ones) on the device."""
 
     name: str
     blocks: int
@@ -32,7 +32,7 @@ class Lane:
 
 @dataclass(frozen=True)
 class BlockMap:
-    """The whole drawing: its lanes, where its ticks are, and the sentence for those who cannot see it."""
+    """The drawing: its lanes, where its ticks are, and the sentence for those who cannot see it."""
 
     lanes: tuple[Lane, ...]
     ticks: tuple[tuple[float, str], ...]
@@ -41,7 +41,7 @@ class BlockMap:
 
 
 def block_map(evidence: Evidence) -> BlockMap | None:
-    """The block_map of ``evidence``; None where nothing differed or the device's size is not known."""
+    """The block map of ``evidence``; None where nothing differed or the device's size is not known."""
     comparison, verify = evidence.comparison, evidence.verify
     total = evidence.device_blocks or (comparison.blocks if comparison else 0)
     differing = blocks_of(comparison.differing) if comparison else frozenset()

@@ -1,10 +1,10 @@
-"""A cell, its replication and what happens in it, in words; pure."""
+"""A cell, its replication profile and its disturbances as sentences; pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from harness.model import Cell, ClientKind, Crash, Fault, Protocol, ReplicationProfile, State
+from harness.model import Cell, ClientKind, Crash, Fault, FilesystemKind, Layout, Protocol, ReplicationProfile, State
 from harness.report.formatting import joined, plural
 
 CRASHES: Mapping[Crash, str] = {
@@ -24,20 +24,20 @@ FAULTS: Mapping[Fault, str] = {
 
 
 def describe(cell: Cell) -> str:
-    """A cell in words: who writes what, through what, for how long, and what is done to it meanwhile."""
-    wide = [
+    """A cell as one sentence: workload, filesystem, client, duration, delays, replication profile, disturbances."""
+    delays = [
         f"{name} {delay} ms"
         for name, delay in (("link", cell.delays.link_delay_ms), ("disk", cell.delays.disk_delay_ms))
         if delay
     ]
-    through = "on the node itself"
+    client = "on the node itself"
     if cell.client is ClientKind.GUEST:
-        through = f"in a guest, cache={cell.cache}, aio={cell.aio}, bus={cell.bus}"
+        client = f"in a guest, cache={cell.cache}, aio={cell.aio}, bus={cell.bus}"
     parts = [
-        f"{cell.workload}{_place(cell)} {through}",
+        f"{cell.workload} {filesystem_text(cell)} {client}",
         f"{cell.seconds} s of work",
-        f"delayed by {joined(wide)}" if wide else "nothing delayed",
-        "" if cell.replication.plain else replication_text(cell.replication),
+        f"delays: {joined(delays)}" if delays else "no delays",
+        "" if cell.replication.plain else str(cell.replication),
         _migrations(cell),
         CRASHES[cell.crash] if cell.crash else "",
         FAULTS[cell.fault] if cell.fault else "",
@@ -45,16 +45,10 @@ def describe(cell: Cell) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def replication_text(replication: ReplicationProfile) -> str:
-    """How DRBD replicates: the protocol always, the rest where it is not the harness's default."""
-    parts = [
-        f"protocol {replication.protocol}",
-        f"digest {replication.integrity}" if replication.integrity else "",
-        "sendpage disabled" if replication.disable_sendpage else "",
-        "" if replication.scatter_gather else "no scatter-gather",
-        "two Primaries" if replication.two_primaries else "",
-    ]
-    return ", ".join(part for part in parts if part)
+def filesystem_text(cell: Cell) -> str:
+    """What the workload writes to: ``on ext4``, ``on ext4 (layout lvm)``, ``on the raw device``."""
+    filesystem = "on the raw device" if cell.filesystem is FilesystemKind.RAW else f"on {cell.filesystem}"
+    return filesystem if cell.layout is Layout.RAW else f"{filesystem} (layout {cell.layout})"
 
 
 def replication_order(replication: ReplicationProfile) -> tuple[int, str]:
@@ -63,18 +57,8 @@ def replication_order(replication: ReplicationProfile) -> tuple[int, str]:
 
 
 def state_text(state: State | None) -> str:
-    """What DRBD says of the resource; empty where nobody asked it."""
-    if state is None:
-        return ""
-    return (
-        f"{state.connection}, {state.local_role}/{state.peer_role}, {state.local_disk}/{state.peer_disk}, "
-        f"{state.replication}"
-    )
-
-
-def _place(cell: Cell) -> str:
-    places = [str(kind) for kind in (cell.filesystem, cell.layout) if kind != "raw"]
-    return f" on {' on '.join(places)}" if places else ""
+    """What DRBD reported of the resource; empty where it was not read."""
+    return str(state) if state else ""
 
 
 def _migrations(cell: Cell) -> str:

@@ -1,4 +1,4 @@
-"""What the guest read and kept, whatever happened to it: two read-backs, its records, and what a crash left; pure."""
+"""Durability in the guest: two read-backs of the device, the canary's records, the state after a crash; pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from harness.model import CacheMode, Canary, Cell, Evidence, Readback, Result
-from harness.report.descriptions import CRASHES, FAULTS, replication_order, replication_text
+from harness.report.descriptions import CRASHES, FAULTS, filesystem_text, replication_order
 from harness.report.formatting import blocks_size, count, joined, owners, part_of, plural, row_name, seconds
 from harness.report.grid import Grid, Slot, counted, grid
 from harness.report.migrations import migrations_in_short
@@ -21,12 +21,12 @@ def durability_grid(results: Sequence[Result], names: Sequence[str]) -> Grid | N
     shown = [
         (result, result.evidence, name)
         for result, name in zip(results, names, strict=True)
-        if result.evidence is not None and _watched(result.evidence)
+        if result.evidence is not None and _has_durability(result.evidence)
     ]
     write_modes = _write_modes(evidence.canary for _, evidence, _ in shown)
     columns = (
         "Cell",
-        "Happened",
+        "Disturbance",
         "Two read-backs",
         *(f"Lost, {mode}" for mode in write_modes),
         "Corrupt records",
@@ -37,13 +37,13 @@ def durability_grid(results: Sequence[Result], names: Sequence[str]) -> Grid | N
         "Promoted after",
         "Guest answers after",
         "Rejoined after",
-        "Blocks differing at the crash",
+        "Differing blocks at the crash",
     )
     rows = [
-        (Slot(result.cell.id, anchor=name), Slot(happened(result)), *_durability(evidence, write_modes))
+        (Slot(result.cell.id, anchor=name), Slot(disturbance_text(result)), *_durability(evidence, write_modes))
         for result, evidence, name in shown
     ]
-    return grid("What the guest read and kept", columns, rows)
+    return grid("Durability in the guest", columns, rows)
 
 
 def loss_grid(results: Sequence[Result], names: Sequence[str]) -> Grid | None:
@@ -54,32 +54,32 @@ def loss_grid(results: Sequence[Result], names: Sequence[str]) -> Grid | None:
         if cell.crash is not None and canary is not None:
             crashed.setdefault(_without_crash(cell), {})[cell.crash.value] = _lost(canary, name)
     cells = sorted(crashed, key=_loss_order)
-    labels = [f"{row_name(cell.row)}, {replication_text(cell.replication)}" for cell in cells]
-    # The same cache mode and replication under two workloads need two names.
+    labels = [f"{row_name(cell.row)}, {cell.replication}" for cell in cells]
+    # The same cache mode and replication profile under two workloads need two names.
     labels = [
-        f"{label}, {cell.workload}" if labels.count(label) > 1 else label
+        f"{label}, {cell.workload} {filesystem_text(cell)}" if labels.count(label) > 1 else label
         for label, cell in zip(labels, cells, strict=True)
     ]
     rows = [
         (Slot(label), *(crashed[cell].get(crash.value, Slot()) for crash in CRASHES))
         for label, cell in zip(labels, cells, strict=True)
     ]
-    columns = ("", *(f"{words[:1].upper()}{words[1:]}" for words in CRASHES.values()))
+    columns = ("", *(f"{text[:1].upper()}{text[1:]}" for text in CRASHES.values()))
     return grid("Acknowledged records that a crash lost", columns, rows)
 
 
 def durability_sentence(results: Sequence[Result]) -> str:
-    """Whether the guest lost what it was told is safe, and what else it saw; empty where nobody watched."""
-    seen = [result.evidence for result in results if result.evidence is not None and _watched(result.evidence)]
+    """Whether the guest lost acknowledged records, and how its read-backs compare; empty where there is neither."""
+    seen = [result.evidence for result in results if result.evidence is not None and _has_durability(result.evidence)]
     canaries = [evidence.canary for evidence in seen if evidence.canary is not None]
-    parts = [_records(canaries)] if canaries else []
+    parts = [_records_sentence(canaries)] if canaries else []
     if readback := [evidence.readback for evidence in seen if evidence.readback is not None]:
-        parts.append(_readback(readback))
+        parts.append(_readback_sentence(readback))
     return " ".join(parts)
 
 
-def happened(result: Result) -> str:
-    """What was done to the guest or around it, in a few words."""
+def disturbance_text(result: Result) -> str:
+    """What was done to the guest or around it: its migrations, the crash, the fault."""
     cell = result.cell
     parts = (
         migrations_in_short(result),
@@ -96,7 +96,7 @@ def readback_rows(evidence: Evidence) -> list[Row]:
         return []
     return [
         ("Read", f"{blocks_size(readback.blocks)} on {readback.before}, then on {readback.after}"),
-        ("Took", seconds(readback.seconds) if readback.seconds else ""),
+        ("Duration", seconds(readback.seconds) if readback.seconds else ""),
         ("Result", "equal" if not readback.differing else f"{plural(readback.differing_blocks, 'block')} differ"),
         ("Owners", owners(readback.ownership)),
         ("Found by", readback.ownership.method),
@@ -105,7 +105,7 @@ def readback_rows(evidence: Evidence) -> list[Row]:
 
 
 def canary_rows(evidence: Evidence) -> list[Row]:
-    """What the guest process with the records kept in one cell."""
+    """What the canary of one cell kept and lost."""
     canary = evidence.canary
     if canary is None:
         return []
@@ -117,7 +117,7 @@ def canary_rows(evidence: Evidence) -> list[Row]:
         ("Corrupt records", count(canary.corrupt)),
         ("Records in memory", _memory(canary)),
         ("Longest gap", seconds(canary.longest_gap_seconds)),
-        ("The process", "went on to the end" if canary.survived else "did not live to the end"),
+        ("Canary process", "ran to the end" if canary.survived else "died before the end"),
     ]
 
 
@@ -133,10 +133,10 @@ def crash_recovery_rows(evidence: Evidence) -> list[Row]:
         ("Peer promoted", _after(after.promoted_seconds)),
         ("Guest answers", _after(after.guest_seconds)),
         ("Replicas rejoined", _after(after.rejoined_seconds)),
-        ("Differing at the crash", "" if differed is None else blocks_size(differed)),
+        ("Differing blocks at the crash", "" if differed is None else blocks_size(differed)),
         ("Resynced", "" if resynced is None else f"{count(resynced)} KiB"),
         ("fsck", _fsck(after.fsck_status)),
-        ("fsck's words", after.fsck_message),
+        ("fsck's message", after.fsck_message),
         ("fio's wrong reads", count(after.wrong_reads)),
     ]
 
@@ -144,7 +144,7 @@ def crash_recovery_rows(evidence: Evidence) -> list[Row]:
 # --------------------------------------------------------------------------- the places of the tables
 
 
-def _watched(evidence: Evidence) -> bool:
+def _has_durability(evidence: Evidence) -> bool:
     return not (evidence.readback is None and evidence.canary is None and evidence.crash_recovery is None)
 
 
@@ -152,10 +152,10 @@ def _durability(evidence: Evidence, write_modes: Sequence[str]) -> tuple[Slot, .
     canary, after = evidence.canary, evidence.crash_recovery
     wrong = after.wrong_reads if after else None
     return (
-        _readings(evidence.readback),
+        _readback_slot(evidence.readback),
         *(_write_mode(canary, write_mode) for write_mode in write_modes),
         counted(canary.corrupt, count(canary.corrupt)) if canary else Slot(),
-        Slot(_memory(canary), "odd" if canary.memory_wrong else "") if canary else Slot(),
+        Slot(_memory(canary), "bad" if canary.memory_wrong else "") if canary else Slot(),
         Slot(seconds(canary.longest_gap_seconds)) if canary else Slot(),
         counted(after.fsck_status, _fsck(after.fsck_status)) if after else Slot(),
         counted(wrong, count(wrong)) if wrong is not None else Slot(),
@@ -166,13 +166,13 @@ def _durability(evidence: Evidence, write_modes: Sequence[str]) -> tuple[Slot, .
     )
 
 
-def _readings(readback: Readback | None) -> Slot:
+def _readback_slot(readback: Readback | None) -> Slot:
     if readback is None:
         return Slot()
     if not readback.differing:
         return Slot("equal", "good")
-    whose = owners(readback.ownership)
-    return Slot(f"{plural(readback.differing_blocks, 'block')} differ{f': {whose}' if whose else ''}", "odd")
+    owned = owners(readback.ownership)
+    return Slot(f"{plural(readback.differing_blocks, 'block')} differ{f': {owned}' if owned else ''}", "bad")
 
 
 def _write_modes(canaries: Iterable[Canary | None]) -> tuple[str, ...]:
@@ -193,9 +193,9 @@ def _lost_of(canary: Canary, write_mode: str) -> str:
 
 
 def _lost(canary: Canary, name: str) -> Slot:
-    hit = joined(f"{count(number)} {write_mode}" for write_mode, number in _sorted(canary.lost) if number)
+    lost = joined(f"{count(number)} {write_mode}" for write_mode, number in _sorted(canary.lost) if number)
     text = part_of(canary.total_lost, sum(canary.acknowledged.values()))
-    return Slot(f"{text}{f' ({hit})' if hit else ''}", "odd" if canary.total_lost else "good", anchor=name)
+    return Slot(f"{text}{f' ({lost})' if lost else ''}", "bad" if canary.total_lost else "good", anchor=name)
 
 
 def _sorted(lost: Mapping[str, int]) -> list[tuple[str, int]]:
@@ -208,7 +208,7 @@ def _sorted(lost: Mapping[str, int]) -> list[tuple[str, int]]:
 def _memory(canary: Canary) -> str:
     if not canary.memory_checked and not canary.memory_wrong:
         return ""
-    return f"{count(canary.memory_wrong)} wrong in {plural(canary.memory_checked, 'look')}"
+    return f"{count(canary.memory_wrong)} wrong in {plural(canary.memory_checked, 'check')}"
 
 
 def _fsck(status: int | None) -> str:
@@ -239,24 +239,25 @@ def _loss_order(cell: Cell) -> tuple[int, tuple[int, str], str]:
 # --------------------------------------------------------------------------- the sentence
 
 
-def _records(canaries: Sequence[Canary]) -> str:
-    told = sum(sum(canary.acknowledged.values()) for canary in canaries)
-    hit = [canary for canary in canaries if canary.total_lost]
-    said = f"The guest kept every acknowledged record ({count(told)} of them)"
-    if hit:
-        lost = sum(canary.total_lost for canary in hit)
-        said = f"The guest lost {plural(lost, 'acknowledged record')} of {count(told)} in {plural(len(hit), 'cell')}"
-    elif not told:
-        said = "No record of the guest was acknowledged"
+def _records_sentence(canaries: Sequence[Canary]) -> str:
+    acknowledged = sum(sum(canary.acknowledged.values()) for canary in canaries)
+    losing = [canary for canary in canaries if canary.total_lost]
+    sentence = f"The guest kept every acknowledged record ({count(acknowledged)} of them)"
+    if losing:
+        lost = plural(sum(canary.total_lost for canary in losing), "acknowledged record")
+        sentence = f"The guest lost {lost} of {count(acknowledged)} in {plural(len(losing), 'cell')}"
+    elif not acknowledged:
+        sentence = "No record of the guest was acknowledged"
     corrupt, wrong = sum(one.corrupt for one in canaries), sum(one.memory_wrong for one in canaries)
     more = [plural(corrupt, "corrupt record")] if corrupt else []
     more += [f"{count(wrong)} wrong in its memory"] if wrong else []
-    return f"{said}{f'; {joined(more)}' if more else ''}."
+    return f"{sentence}{f'; {joined(more)}' if more else ''}."
 
 
-def _readback(readback: Sequence[Readback]) -> str:
-    odd = [one for one in readback if one.differing]
-    if not odd:
+def _readback_sentence(readback: Sequence[Readback]) -> str:
+    differing = [one for one in readback if one.differing]
+    if not differing:
         return f"Its two read-backs of the device were equal in {plural(len(readback), 'cell')}."
-    blocks = plural(sum(one.differing_blocks for one in odd), "block")
-    return f"Its two read-backs of the device differ in {count(len(odd))} of {plural(len(readback), 'cell')}: {blocks}."
+    blocks = plural(sum(one.differing_blocks for one in differing), "block")
+    where = f"{count(len(differing))} of {plural(len(readback), 'cell')}"
+    return f"Its two read-backs of the device differ in {where}: {blocks}."

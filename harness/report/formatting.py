@@ -1,4 +1,4 @@
-"""Numbers and foreign text as a reader wants them; pure."""
+"""Numbers, and text from machines, as a page or a terminal can show them; pure."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def size(number_of_bytes: int) -> str:
 
 
 def blocks_size(blocks: int) -> str:
-    """So many 4 KiB blocks, in words and as a size."""
+    """So many 4 KiB blocks, as a number and as a size."""
     return f"{plural(blocks, 'block')} ({size(blocks * BLOCK_BYTES)})"
 
 
@@ -112,7 +112,7 @@ def sentence(text: str) -> str:
 
 
 def owners(ownership: Ownership) -> str:
-    """Whose the differing blocks are, counted: ``12 allocated, 918 free``; empty where nothing was counted."""
+    """The owners of the differing blocks, counted: ``12 allocated, 918 free``; empty where nothing was counted."""
     counted = ((getattr(ownership, owner.value), owner) for owner in BlockOwner)
     return ", ".join(f"{count(number)} {owner}" for number, owner in counted if number)
 

@@ -1,4 +1,4 @@
-"""Tables as the page writes them down: slots with a tone, and no column that nobody filled; pure."""
+"""Tables as the page shows them: slots with a tone, and no column that nobody filled; pure."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def grid(label: str, columns: Sequence[str], rows: Iterable[Sequence[Slot]]) -> 
 
 
 def counted(number: int | None, text: str = "") -> Slot:
-    """A number of bad things: it stands out unless it is zero.  ``text`` says it in other words; None is empty."""
+    """A number of bad things: it stands out unless it is zero.  ``text`` stands for it; None is empty."""
     if number is None:
         return Slot()
-    return Slot(text or str(number), "odd" if number else "")
+    return Slot(text or str(number), "bad" if number else "")

@@ -24,7 +24,7 @@ MEANINGS = {
     VerdictKind.CLEAN: "nothing found, and the lab could have seen it",
     VerdictKind.TRANSIENT: "out of sync for a while, equal again at the end",
     VerdictKind.DIVERGED: "blocks still differ after everything was written",
-    VerdictKind.CORRUPT: "the guest read back something else than it wrote",
+    VerdictKind.CORRUPT: "the guest lost data or read back something else than it wrote",
     VerdictKind.REFUSED: "the stack would not do it",
     VerdictKind.INCONCLUSIVE: "no answer",
     None: "no attempt was made",
@@ -34,8 +34,8 @@ _TONES = {Answer.YES: "clean", Answer.NO: "diverged", Answer.UNKNOWN: "inconclus
 
 
 @dataclass(frozen=True)
-class Place:
-    """An entry of the heat map, ready to be written down."""
+class MapEntry:
+    """An entry of the heat map, ready for the template."""
 
     kind: str
     style: str
@@ -48,15 +48,15 @@ class Place:
 
 @dataclass(frozen=True)
 class MapRow:
-    """A row of the heat map with one tuple of places for each column."""
+    """A row of the heat map with one tuple of entries for each column."""
 
     name: str
-    places: tuple[tuple[Place, ...], ...]
+    cells: tuple[tuple[MapEntry, ...], ...]
 
 
 @dataclass(frozen=True)
 class MapView:
-    """The heat map, ready to be written down, with the legend of what occurs in it."""
+    """The heat map, ready for the template, with the legend of what occurs in it."""
 
     columns: tuple[str, ...]
     rows: tuple[MapRow, ...]
@@ -64,7 +64,7 @@ class MapView:
 
 
 def render_html(run: Run, results: Sequence[Result], title: str = "") -> str:
-    """The whole page as text; it is well-formed XML too."""
+    """The page as text; it is well-formed XML too."""
     summary = summarize(results)
     cells = views(results)
     names = anchors(results)
@@ -79,24 +79,24 @@ def render_html(run: Run, results: Sequence[Result], title: str = "") -> str:
             counts=[(kind.value if kind else "not run", number) for kind, number in summary.counts],
             map=_map_view(summary.map, names),
             migrations=migration_grid(results, names),
-            migrated=migration_sentence(results),
+            migration_sentence=migration_sentence(results),
             timelines=timelines(results, names),
-            kept=durability_grid(results, names),
-            kept_said=durability_sentence(results),
+            durability=durability_grid(results, names),
+            durability_sentence=durability_sentence(results),
             losses=loss_grid(results, names),
             alarms=alarm_grid(results, names),
-            alarmed=alarm_sentence(results),
-            arms=replication_grid(results, names),
+            alarm_sentence=alarm_sentence(results),
+            replication=replication_grid(results, names),
             missing_controls=_missing(summary.map),
             stack=stack_rows(run.stack),
-            time=[_time(phase) for phase in phase_shares(run, results).phases],
+            phases=[_phase_bar(phase) for phase in phase_shares(run, results).phases],
             cells=cells,
         )
     )
 
 
 def write_html(path: Path, run: Run, results: Sequence[Result], title: str = "") -> None:
-    """Write the page to ``path``: whole and synced, or not at all."""
+    """Write the page to ``path``: complete and synced; :class:`~harness.errors.StoreError` leaves the old file."""
     write_atomic(path, render_html(run, results, title).encode())
 
 
@@ -113,12 +113,12 @@ def evidence_html(result: Result, *, base: str = "", style: bool = True) -> str:
     return _render_fragment(cell=view(result), base=base, style=style)
 
 
-def _fragment(results: Sequence[Result], said: Headline) -> str:
+def _fragment(results: Sequence[Result], answer: Headline) -> str:
     table = heat_map(results)
     return _render_fragment(
         map=_map_view(table, anchors(results)),
-        headline=said,
-        tone=_TONES[said.answer],
+        headline=answer,
+        tone=_TONES[answer.answer],
         controls=table.controls,
         missing_controls=_missing(table),
     )
@@ -133,7 +133,7 @@ def _map_view(table: HeatMap, names: Sequence[str]) -> MapView:
     rows = tuple(
         MapRow(
             "the node itself" if row == "host" else row,
-            tuple(tuple(_place(entry, names) for entry in table.at(row, column)) for column in table.columns),
+            tuple(tuple(_map_entry(entry, names) for entry in table.at(row, column)) for column in table.columns),
         )
         for row in table.rows
     )
@@ -146,9 +146,9 @@ def _map_view(table: HeatMap, names: Sequence[str]) -> MapView:
     return MapView(table.columns, rows, legend)
 
 
-def _place(entry: Entry, names: Sequence[str]) -> Place:
+def _map_entry(entry: Entry, names: Sequence[str]) -> MapEntry:
     first, *lines = entry.text.split("\n")
-    return Place(
+    return MapEntry(
         kind=first,
         style=style_of(entry.kind),
         sign=SIGNS[entry.kind],
@@ -164,7 +164,7 @@ def _missing(table: HeatMap) -> tuple[str, ...]:
     return tuple(control.value for control in Control if control not in present)
 
 
-def _time(phase: PhaseShare) -> PhaseBar:
+def _phase_bar(phase: PhaseShare) -> PhaseBar:
     spent = f"{formatting.seconds(phase.seconds)}, {formatting.percent(phase.share)}"
     return PhaseBar(phase.name, spent, round(100 * phase.share, 1))
 
@@ -183,7 +183,7 @@ def _environment() -> Environment:
 
 
 def _across(share: float) -> str:
-    """A place in a drawing, as SVG wants it."""
+    """A position in a drawing, as SVG wants it."""
     return f"{share:.3f}%"
 
 

@@ -20,7 +20,7 @@ TONES: Mapping[MigrationOutcome, str] = {
 
 COLUMNS = (
     "#", "From, to", "Outcome", "Duration", "Downtime", "Iterations", "Transferred", "Throttled by", "Both Primary",
-    "During", "In its words",
+    "During", "Message",
 )  # fmt: skip
 
 _MIB = 1024 * 1024
@@ -28,7 +28,7 @@ _MIB = 1024 * 1024
 
 @dataclass(frozen=True)
 class CellTimeline:
-    """One cell's drawing, and in words what it leaves out: the migrations on another clock."""
+    """One cell's drawing, and as text what it leaves out: the migrations on another clock."""
 
     cell_id: str
     anchor: str
@@ -52,7 +52,7 @@ def migrations_of(result: Result) -> Grid | None:
 
 
 def timelines(results: Sequence[Result], names: Sequence[str]) -> tuple[CellTimeline, ...]:
-    """A timeline for each cell whose guest was moved."""
+    """A timeline for each cell with migrations."""
     found = (cell_timeline(result, name) for result, name in zip(results, names, strict=True))
     return tuple(one for one in found if one is not None)
 
@@ -68,7 +68,7 @@ def cell_timeline(result: Result, name: str = "") -> CellTimeline | None:
 
 
 def migration_sentence(results: Sequence[Result]) -> str:
-    """How many there were, how they ended, and how long the guest stood still; empty where there was none."""
+    """How many there were, how they ended, and how long the guest was paused; empty where there was none."""
     moved = [migration for result in results for migration in _migrations(result)]
     if not moved:
         return ""
@@ -76,14 +76,14 @@ def migration_sentence(results: Sequence[Result]) -> str:
     counts = [f"{count(ended.count(outcome))} {outcome}" for outcome in MigrationOutcome if outcome in ended]
     done = (one for one in moved if one.outcome is MigrationOutcome.COMPLETED)
     down = [one.downtime_ms for one in done if one.downtime_ms is not None]
-    stood = ""
+    downtimes = ""
     if down:
-        stood = f"; downtime median {milliseconds(statistics.median(down))}, worst {milliseconds(max(down))}"
-    return f"{plural(len(moved), 'migration')}: {', '.join(counts)}{stood}."
+        downtimes = f"; downtime median {milliseconds(statistics.median(down))}, worst {milliseconds(max(down))}"
+    return f"{plural(len(moved), 'migration')}: {', '.join(counts)}{downtimes}."
 
 
 def migrations_in_short(result: Result) -> str:
-    """``4 migrations``, or how many of them were completed; empty where none was asked for."""
+    """``4 migrations``, or how many of them were completed; empty where none was requested."""
     moved = _migrations(result)
     if not moved:
         return f"none of {plural(result.cell.migrations, 'migration')}" if result.cell.migrations else ""
@@ -113,5 +113,5 @@ def _row(one: Migration) -> tuple[Slot, ...]:
         Slot(f"{one.throttle_percent} %" if one.throttle_percent else ""),
         Slot(seconds(one.two_primaries_seconds) if one.two_primaries_seconds else ""),
         Slot("" if one.during == "work" else one.during),
-        Slot(one.message, "words"),
+        Slot(one.message, "text"),
     )

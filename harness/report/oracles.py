@@ -11,7 +11,7 @@ from harness.report.formatting import blocks_size, count, plural, seconds
 
 
 class Agreement(StrEnum):
-    """What the three say together."""
+    """Whether the three oracles agree."""
 
     AGREE = "agree"
     HEALED = "explained"
@@ -21,7 +21,7 @@ class Agreement(StrEnum):
 
 @dataclass(frozen=True)
 class Oracle:
-    """One witness.  ``blocks`` is None where it was not heard; ``extents`` where it names places."""
+    """The answer of one oracle.  ``blocks`` is None where it has none; ``extents`` are there where it names places."""
 
     name: str
     blocks: int | None
@@ -36,15 +36,15 @@ class Oracle:
 
 @dataclass(frozen=True)
 class Oracles:
-    """All witnesses of one cell and what they say together."""
+    """The answers of all oracles of one cell, and whether they agree."""
 
-    witnesses: tuple[Oracle, ...]
+    answers: tuple[Oracle, ...]
     agreement: Agreement
     sentence: str
 
 
 def oracles(evidence: Evidence) -> Oracles:
-    """The witnesses of ``evidence``.  Verify and comparison must name the same blocks, the counter their number."""
+    """The answers in ``evidence``: verify and comparison must name the same blocks, the counter their number."""
     agreement, sentence = _agreement(evidence)
     return Oracles((*_verify(evidence), _counter(evidence), _comparison(evidence)), agreement, sentence)
 
@@ -54,25 +54,25 @@ def _agreement(evidence: Evidence) -> tuple[Agreement, str]:
     complete = verify is not None and verify.complete
     missing = [
         name
-        for name, heard in (
+        for name, answered in (
             ("verify", complete),
             ("DRBD's counter", kib is not None),
             ("the comparison", comparison is not None),
         )
-        if not heard
+        if not answered
     ]
     if verify is None or comparison is None or kib is None or not complete:
-        return Agreement.INCOMPLETE, f"Not heard to the end: {', '.join(missing)}."
+        return Agreement.INCOMPLETE, f"No complete answer: {', '.join(missing)}."
     if verify.skipped_blocks:
         return Agreement.INCOMPLETE, f"Verify skipped {plural(verify.skipped_blocks, 'busy block')}."
-    said = combine(evidence)
-    if said.dispute is not None:
-        return Agreement.DISAGREE, f"{said.dispute[:1].upper()}{said.dispute[1:]}."
-    short = f" The kernel log names {count(len(said.named))} of them." if said.unnamed else ""
-    if said.healed:
-        healed = plural(said.healed, "block")
+    agreed = combine(evidence)
+    if agreed.dispute is not None:
+        return Agreement.DISAGREE, f"{agreed.dispute[:1].upper()}{agreed.dispute[1:]}."
+    short = f" The kernel log names {count(len(agreed.named))} of them." if agreed.unnamed else ""
+    if agreed.healed:
+        healed = plural(agreed.healed, "block")
         return Agreement.HEALED, f"{healed} that verify marked were equal again when the devices were compared.{short}"
-    return Agreement.AGREE, f"All three find {plural(len(said.differing), 'block')}.{short}"
+    return Agreement.AGREE, f"All three find {plural(len(agreed.differing), 'block')}.{short}"
 
 
 def _verify(evidence: Evidence) -> tuple[Oracle, Oracle]:
@@ -100,8 +100,8 @@ def _counter(evidence: Evidence) -> Oracle:
     kib = evidence.counter_kib
     if kib is None:
         return Oracle("DRBD's counter", None)
-    odd = "" if kib % KIB_PER_BLOCK == 0 else ", not a whole number of blocks"
-    return Oracle("DRBD's counter", kib // KIB_PER_BLOCK, (), f"out-of-sync {count(kib)} KiB{odd}")
+    remainder = "" if kib % KIB_PER_BLOCK == 0 else ", not a whole number of blocks"
+    return Oracle("DRBD's counter", kib // KIB_PER_BLOCK, (), f"out-of-sync {count(kib)} KiB{remainder}")
 
 
 def _comparison(evidence: Evidence) -> Oracle:

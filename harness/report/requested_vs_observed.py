@@ -1,4 +1,4 @@
-"""What a cell asked for against what was read back from the running machine; pure."""
+"""What a cell requested against name was read back from the running machine; pure."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from harness.model import CacheMode, Cell, ClientKind, Observed, ReplicationProf
 
 
 class Match(StrEnum):
-    """How what was read back stands to what was asked."""
+    """Whether name was read back is name was requested."""
 
-    SAME = "as asked"
-    DIFFERENT = "not as asked"
+    SAME = "as requested"
+    DIFFERENT = "not as requested"
     UNREAD = "not read"
     NOTED = ""
 
 
 @dataclass(frozen=True)
-class Requested:
-    """One property: what was asked, what was seen, and how they match.  ``meaning`` says why it matters."""
+class Property:
+    """One property: what was requested, what was observed, whether they match.  ``meaning`` says why it matters."""
 
-    what: str
-    asked: str
-    seen: str
+    name: str
+    requested: str
+    observed: str
     match: Match
     meaning: str = ""
 
 
-def requested_and_observed(cell: Cell, seen: Observed) -> tuple[Requested, ...]:
+def requested_and_observed(cell: Cell, observed: Observed) -> tuple[Property, ...]:
     """Every property of ``cell`` that can be read back, then those that are only noted."""
-    guest = _guest(cell.cache, cell, seen) if cell.client is ClientKind.GUEST and cell.cache else ()
-    return (*guest, *_delays(cell, seen), *_replication(cell.replication, seen.replication), *_noted(seen))
+    guest = _guest(cell.cache, cell, observed) if cell.client is ClientKind.GUEST and cell.cache else ()
+    return (*guest, *_delays(cell, observed), *_replication(cell.replication, observed.replication), *_noted(observed))
 
 
-def _guest(cache: CacheMode, cell: Cell, seen: Observed) -> tuple[Requested, ...]:
-    flags = seen.qemu_cache or {}
-    wanted = {
+def _guest(cache: CacheMode, cell: Cell, observed: Observed) -> tuple[Property, ...]:
+    flags = observed.qemu_cache or {}
+    requested = {
         "direct": cache.direct,
         "writeback": cache.guest_write_cache == "write back",
         "no-flush": cache.no_flush,
@@ -44,66 +44,74 @@ def _guest(cache: CacheMode, cell: Cell, seen: Observed) -> tuple[Requested, ...
     names = {name.replace("_", "-"): name for name in flags}
     qemu = [
         _same(f"QEMU cache.{name}", value, flags.get(names.get(name, name)))
-        for name, value in wanted.items()
-        if seen.qemu_cache is None or name in names
+        for name, value in requested.items()
+        if observed.qemu_cache is None or name in names
     ]
     others = tuple(
-        Requested(f"QEMU cache.{name}", "", _word(flags[own]), Match.NOTED)
+        Property(f"QEMU cache.{name}", "", _text(flags[own]), Match.NOTED)
         for name, own in names.items()
-        if name not in wanted
+        if name not in requested
     )
     return (
-        _same("O_DIRECT on the disk", cache.direct, seen.o_direct, "DRBD reads the guest's own pages"),
+        _same("O_DIRECT on the disk", cache.direct, observed.o_direct, "DRBD reads the guest's own pages"),
         *qemu,
         *others,
-        _same("aio", cell.aio.value, seen.qemu_aio),
-        _same("write_cache in the guest", cache.guest_write_cache, seen.guest_write_cache),
+        _same("aio", cell.aio.value, observed.qemu_aio),
+        _same("write_cache in the guest", cache.guest_write_cache, observed.guest_write_cache),
     )
 
 
-def _delays(cell: Cell, seen: Observed) -> tuple[Requested, ...]:
+def _delays(cell: Cell, observed: Observed) -> tuple[Property, ...]:
     delays = (
-        ("Link delay", cell.delays.link_delay_ms, seen.link_delay_ms),
-        ("Disk delay", cell.delays.disk_delay_ms, seen.disk_delay_ms),
+        ("Link delay", cell.delays.link_delay_ms, observed.link_delay_ms),
+        ("Disk delay", cell.delays.disk_delay_ms, observed.disk_delay_ms),
     )
-    return tuple(_same(what, f"{wanted} ms", f"{got} ms") for what, wanted, got in delays if wanted or got)
+    return tuple(
+        _same(name, f"{requested} ms", f"{in_force} ms")
+        for name, requested, in_force in delays
+        if requested or in_force
+    )
 
 
-def _replication(wanted: ReplicationProfile, seen: ReplicationProfile | None) -> tuple[Requested, ...]:
-    if seen is None:
+def _replication(requested: ReplicationProfile, observed: ReplicationProfile | None) -> tuple[Property, ...]:
+    if observed is None:
         return ()
     return (
-        _same("Protocol", wanted.protocol, seen.protocol),
-        _same("data-integrity-alg", wanted.integrity or "none", seen.integrity or "none"),
+        _same("Protocol", requested.protocol, observed.protocol),
+        _same("data-integrity-alg", requested.integrity or "none", observed.integrity or "none"),
         _same(
             "disable_sendpage of DRBD",
-            wanted.disable_sendpage,
-            seen.disable_sendpage,
+            requested.disable_sendpage,
+            observed.disable_sendpage,
             "on: the socket copies each page",
         ),
-        _same("Scatter-gather of both NICs", wanted.scatter_gather, seen.scatter_gather),
-        _same("Both Primary all the time", wanted.two_primaries, seen.two_primaries),
+        _same("Scatter-gather of both NICs", requested.scatter_gather, observed.scatter_gather),
+        _same("Both Primary all the time", requested.two_primaries, observed.two_primaries),
     )
 
 
-def _noted(seen: Observed) -> tuple[Requested, ...]:
-    flags = "" if seen.open_flags is None else f"0{seen.open_flags:o}"
+def _noted(observed: Observed) -> tuple[Property, ...]:
+    flags = "" if observed.open_flags is None else f"0{observed.open_flags:o}"
     rows = (
         ("Open flags (octal)", flags, "of the descriptor in /proc/PID/fdinfo"),
-        ("O_SYNC on the disk", _word(seen.o_sync), ""),
-        ("stable_writes of DRBD", _word(seen.drbd_stable_writes), "the node holds its own pages still"),
-        ("stable_writes in the guest", _word(seen.guest_stable_writes), "the guest holds its pages still"),
-        ("Scatter-gather on the link", _word(seen.scatter_gather), "off: the network copies, the window is narrower"),
+        ("O_SYNC on the disk", _text(observed.o_sync), ""),
+        ("stable_writes of DRBD", _text(observed.drbd_stable_writes), "the node holds its own pages still"),
+        ("stable_writes in the guest", _text(observed.guest_stable_writes), "the guest holds its pages still"),
+        (
+            "Scatter-gather on the link",
+            _text(observed.scatter_gather),
+            "off: the network copies, the window is narrower",
+        ),
     )
-    return tuple(Requested(what, "", got, Match.NOTED, meaning) for what, got, meaning in rows if got)
+    return tuple(Property(name, "", value, Match.NOTED, meaning) for name, value, meaning in rows if value)
 
 
-def _same(what: str, wanted: bool | str, got: bool | str | None, meaning: str = "") -> Requested:
-    match = Match.UNREAD if got is None else Match.SAME if got == wanted else Match.DIFFERENT
-    return Requested(what, _word(wanted), _word(got), match, meaning)
+def _same(name: str, requested: bool | str, observed: bool | str | None, meaning: str = "") -> Property:
+    match = Match.UNREAD if observed is None else Match.SAME if observed == requested else Match.DIFFERENT
+    return Property(name, _text(requested), _text(observed), match, meaning)
 
 
-def _word(value: bool | str | None) -> str:
+def _text(value: bool | str | None) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else "on" if value else "off"

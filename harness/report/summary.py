@@ -1,4 +1,4 @@
-"""What a run says as a whole: the headline, the controls, the findings, what zero is worth; pure."""
+"""A run as a whole: the headline, the controls, the findings, the bounds where nothing was found; pure."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Answer(StrEnum):
 
 @dataclass(frozen=True)
 class Headline:
-    """The short answer, and the sentences that say how far it goes."""
+    """The short answer, and the sentences that limit it."""
 
     answer: Answer
     sentence: str
@@ -58,7 +58,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Summary:
-    """Everything that stands above the evidence."""
+    """Everything that a report shows before the evidence."""
 
     headline: Headline
     counts: tuple[tuple[VerdictKind | None, int], ...]
@@ -95,18 +95,18 @@ def headline(results: Sequence[Result]) -> Headline:
     different = [result for result in answered if result.verdict and result.verdict.kind in _DIFFERENT]
     rest = _unanswered(tested)
     if different:
-        said = (_difference(different, tested), _no_difference(tested), rest)
-        return Headline(Answer.NO, " ".join(filter(None, said)))
+        sentences = (_difference(different, tested), _no_difference(tested), rest)
+        return Headline(Answer.NO, " ".join(filter(None, sentences)))
     if not answered:
         nothing = "Only controls ran." if any(result.verdict for result in results) else "Nothing ran."
         return Headline(Answer.UNKNOWN, rest or nothing)
     if failed:
-        why = f"No difference was seen, but this lab could not be relied on to see one: {joined(failed)} failed."
-        return Headline(Answer.UNKNOWN, why)
+        sentence = f"No difference was seen, but this lab could not be relied on to see one: {joined(failed)} failed."
+        return Headline(Answer.UNKNOWN, sentence)
     held = {control.control for control in controls if control.held}
     if absent := [f"the {control} control" for control in Control if control not in held]:
-        why = f"No difference was seen, but nothing shows that it would have been: {joined(absent)} did not run."
-        return Headline(Answer.UNKNOWN, why)
+        sentence = f"No difference was seen, but nothing shows that it would have been: {joined(absent)} did not run."
+        return Headline(Answer.UNKNOWN, sentence)
     exposed = sum(result.verdict.exposed_blocks for result in answered if result.verdict)
     healed = sum(result.verdict.kind is VerdictKind.TRANSIENT for result in answered if result.verdict)
     equal_again = f"In {plural(healed, 'cell')} blocks were out of sync for a while and equal again at the end."
@@ -127,11 +127,11 @@ def findings(results: Sequence[Result]) -> tuple[Line, ...]:
         held = controls[number].held if number in controls else None
         if verdict is None or held or (held is None and verdict.meets(expected)):
             continue
-        said = f"{verdict.kind}: {full_stop(verdict.sentence)}"
+        sentence = f"{verdict.kind}: {full_stop(verdict.sentence)}"
         if number in controls:
-            said = f"The control failed. {full_stop(controls[number].text)}"
-        wanted = f" Expected {joined(expected.verdicts, 'or')}: {full_stop(expected.reason)}" if expected else ""
-        lines.append(Line(number, result.cell.id, f"{said}{wanted}"))
+            sentence = f"The control failed. {full_stop(controls[number].text)}"
+        expectation = f" Expected {joined(expected.verdicts, 'or')}: {full_stop(expected.reason)}" if expected else ""
+        lines.append(Line(number, result.cell.id, f"{sentence}{expectation}"))
     return tuple(lines)
 
 
@@ -148,27 +148,27 @@ def title_of(run: Run) -> str:
 
 def _difference(different: Sequence[Result], tested: Sequence[Result]) -> str:
     # The guest may have lost or misread data while the replicas are equal: that is no difference between them.
-    apart = [result for result in different if differing_blocks(result)]
+    differing = [result for result in different if differing_blocks(result)]
     corrupt = [result for result in different if result.verdict and result.verdict.kind is VerdictKind.CORRUPT]
-    rows = dict.fromkeys(row_name(result.cell.row) for result in apart or different)
-    where = f"in {count(len(apart or different))} of {plural(len(tested), 'cell')}"
+    rows = dict.fromkeys(row_name(result.cell.row) for result in differing or different)
+    where = f"in {count(len(differing or different))} of {plural(len(tested), 'cell')}"
     sentence = f"With {joined(rows)} data went wrong {where}"
-    if apart:
-        blocks = sum(differing_blocks(result) for result in apart)
-        sentence = f"With {joined(rows)} the replicas differ {where}: {plural(blocks, 'block')}{_whose(apart)}"
+    if differing:
+        blocks = plural(sum(differing_blocks(result) for result in differing), "differing block")
+        sentence = f"With {joined(rows)} the replicas differ {where}; {blocks}{_owners(differing)}"
     wrong = ""
     if corrupt:
-        whose = joined(dict.fromkeys(row_name(result.cell.row) for result in corrupt))
+        rows = dict.fromkeys(row_name(result.cell.row) for result in corrupt)
         cells = plural(len(corrupt), "cell")
-        wrong = f" With {whose} the guest lost data or read back something else than it wrote, in {cells}."
+        wrong = f" With {joined(rows)} the guest lost data or read back something else than it wrote, in {cells}."
     return f"{sentence}.{wrong}"
 
 
-def _whose(different: Sequence[Result]) -> str:
+def _owners(different: Sequence[Result]) -> str:
     owned = [result.evidence.ownership for result in different if result.evidence]
     counted = {owner: sum(getattr(one, owner.value) for one in owned) for owner in BlockOwner}
-    named = joined(f"{count(number)} {owner}" for owner, number in counted.items() if number)
-    return f", of them {named}" if named else ""
+    named = ", ".join(f"{count(number)} {owner}" for owner, number in counted.items() if number)
+    return f": {named}" if named else ""
 
 
 def _no_difference(tested: Sequence[Result]) -> str:
@@ -200,17 +200,17 @@ def _bounds(results: Sequence[Result]) -> list[Line]:
 
 
 def _oracles(results: Sequence[Result]) -> tuple[str, tuple[Line, ...]]:
-    heard = [(number, r.cell.id, oracles(r.evidence)) for number, r in enumerate(results) if _read(r) and r.evidence]
-    if not heard:
+    answers = [(number, r.cell.id, oracles(r.evidence)) for number, r in enumerate(results) if _read(r) and r.evidence]
+    if not answers:
         return "No cell got as far as the oracles.", ()
-    agreements = [three.agreement for _, _, three in heard]
+    agreements = [three.agreement for _, _, three in answers]
     agree, healed = agreements.count(Agreement.AGREE), agreements.count(Agreement.HEALED)
-    sentence = f"Verify, counter and comparison agree in {count(agree)} of {plural(len(heard), 'cell')}"
+    sentence = f"Verify, counter and comparison agree in {count(agree)} of {plural(len(answers), 'cell')}"
     if healed:
         sentence += f"; in {count(healed)} more the difference is blocks that healed"
     unclear = (Agreement.DISAGREE, Agreement.INCOMPLETE)
-    odd = (Line(number, name, three.sentence) for number, name, three in heard if three.agreement in unclear)
-    return f"{sentence}.", tuple(odd)
+    disagreeing = (Line(number, name, three.sentence) for number, name, three in answers if three.agreement in unclear)
+    return f"{sentence}.", tuple(disagreeing)
 
 
 def _read(result: Result) -> bool:

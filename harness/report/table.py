@@ -57,7 +57,7 @@ class Entry:
     """One result in the heat map.
 
     ``number`` is its place in the sequence the map was made from.  ``text`` is the verdict and, on the next line, the
-    figures; ``detail`` is whose the blocks are.  ``expected`` is None where it did not run.
+    figures; ``detail`` are the owners of the blocks.  ``expected`` is None where it did not run.
     """
 
     number: int
@@ -86,7 +86,7 @@ class ControlEntry:
     text: str
 
     @property
-    def word(self) -> str:
+    def outcome(self) -> str:
         """``held``, ``failed`` or ``not run``."""
         return {True: "held", False: "failed", None: NOT_RUN}[self.held]
 
@@ -129,7 +129,7 @@ def style_of(kind: VerdictKind | None) -> str:
 
 
 def figures(result: Result) -> str:
-    """The line below the verdict: how many blocks of how many, or why there is none."""
+    """The line below the verdict: how many blocks of how many exposed, or why there is no number."""
     verdict, evidence = result.verdict, result.evidence
     if verdict is None:
         return ""
@@ -187,7 +187,7 @@ def verified_blocks(evidence: Evidence | None) -> int:
 
 
 def control_expectation(cell: Cell) -> Expectation | None:
-    """What a control has to end as: what its cell says, or else what its kind means.  None: no control."""
+    """What a control has to end as: what its cell expects, or else what its kind means.  None: no control."""
     if cell.control is None:
         return None
     return cell.expected or _CONTROL_EXPECTATIONS[cell.control]

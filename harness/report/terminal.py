@@ -1,4 +1,4 @@
-"""The same on a terminal: a heat map that reads without colour, and the lines that matter."""
+"""The report on a terminal: a heat map that is readable without colour, and the summary below it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def report_parts(run: Run, results: Sequence[Result], width: int = 80) -> tuple[
     """What :func:`print_report` prints, in order, for a terminal ``width`` columns wide."""
     summary = summarize(results)
     title = Text(clean(f"{title_of(run)}, run {run.id}"), style="bold")
-    return (title, *heat_map_tables(summary.map, width), *_seen(results), *_summary(run, summary))
+    return (title, *heat_map_tables(summary.map, width), *_disturbances(results), *_summary(run, summary))
 
 
 def heat_map_tables(table: HeatMap, width: int = 80) -> tuple[Table, ...]:
@@ -97,27 +97,27 @@ def _fitting(table: HeatMap, width: int) -> Iterable[tuple[str, ...]]:
         yield group
 
 
-def _seen(results: Sequence[Result]) -> Iterable[RenderableType]:
-    said = (migration_sentence(results), durability_sentence(results), alarm_sentence(results))
-    yield from _section("Guest and alarms", [Text(clean(sentence)) for sentence in said if sentence])
+def _disturbances(results: Sequence[Result]) -> Iterable[RenderableType]:
+    sentences = (migration_sentence(results), durability_sentence(results), alarm_sentence(results))
+    yield from _section("Disturbances and alarms", [Text(clean(sentence)) for sentence in sentences if sentence])
 
 
 def _summary(run: Run, summary: Summary) -> Iterable[RenderableType]:
     yield from _section("Controls", _controls(summary.map))
     yield from _section("Oracles", [Text(summary.oracles), *_lines_of(summary.disagreeing)])
-    yield from _section("Zero found", _lines_of(summary.bounds))
+    yield from _section("Nothing found: bounds", _lines_of(summary.bounds))
     yield from _section("Stack", [Text(clean(f"{name}: {value}")) for name, value in stack_rows(run.stack)])
     yield from _section("Notes", [Text(clean(note)) for note in run.notes])
     yield from _section("Not as expected", _lines_of(summary.findings))
-    said = summary.headline
-    yield Text.assemble((f"\n{said.answer}.", _ANSWERS[said.answer]), f" {clean(said.sentence)}")
+    headline = summary.headline
+    yield Text.assemble((f"\n{headline.answer}.", _ANSWERS[headline.answer]), f" {clean(headline.sentence)}")
 
 
 def _controls(table: HeatMap) -> list[Text]:
     if not table.controls:
         return [Text("none in this run")]
     return [
-        Text.assemble((entry.word, _HELD[entry.held]), clean(f" {entry.control} ({entry.cell_id}): {entry.text}"))
+        Text.assemble((entry.outcome, _HELD[entry.held]), clean(f" {entry.control} ({entry.cell_id}): {entry.text}"))
         for entry in table.controls
     ]
 

@@ -1,6 +1,6 @@
 """When the guest was moved: a cell's migrations on the axis of its work, as plain figures for an SVG; pure.
 
-Across, everything is a percentage of the axis, so that the drawing may have any width while its words keep their size.
+Across, everything is a percentage of the axis, so that the drawing may have any width while its text keeps its size.
 Down, it is pixels.
 """
 
@@ -51,7 +51,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Label:
-    """A word at ``x`` (per cent); ``anchor`` is SVG's ``text-anchor``, so that no word leaves the drawing."""
+    """Text at ``x`` (per cent); ``anchor`` is SVG's ``text-anchor``, so that no text leaves the drawing."""
 
     x: float
     text: str
@@ -71,17 +71,17 @@ class MigrationBar:
 
 @dataclass(frozen=True)
 class TimelineLane:
-    """All migrations in one direction.  ``look`` is ``there`` or ``back``; ``y`` is the lane's top in pixels."""
+    """All migrations in one direction.  ``style`` is ``outbound`` or ``inbound``; ``y`` is the lane's top in pixels."""
 
     name: str
-    look: str
+    style: str
     y: int
     bars: tuple[MigrationBar, ...]
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """The whole drawing: how long its axis is, the work, one lane for each direction, and a sentence for everybody."""
+    """The drawing: how long its axis is, the work, one lane for each direction, and a sentence for everybody."""
 
     seconds: float
     ticks: tuple[Label, ...]
@@ -132,15 +132,15 @@ def description(migration: Migration) -> str:
     return f"{migration.number}: {direction(migration)} {migration.outcome}, {seconds(migration.seconds)}{down}"
 
 
-def _lane(way: tuple[str, str], at: int, moved: Sequence[Migration], axis: float, y: int) -> TimelineLane:
+def _lane(nodes: tuple[str, str], at: int, moved: Sequence[Migration], axis: float, y: int) -> TimelineLane:
     bars: list[MigrationBar] = []
     free = -math.inf
-    mine = [one for one in moved if (one.source, one.target) == way]
-    for one in mine:
+    migrations = [one for one in moved if (one.source, one.target) == nodes]
+    for one in migrations:
         bar = _bar(one, axis, free)
         free = bar.label.x + _LABEL_ROOM if bar.label else free
         bars.append(bar)
-    return TimelineLane(direction(mine[0]), "back" if at % 2 else "there", y, tuple(bars))
+    return TimelineLane(direction(migrations[0]), "inbound" if at % 2 else "outbound", y, tuple(bars))
 
 
 def _bar(one: Migration, axis: float, free: float) -> MigrationBar:
@@ -183,6 +183,6 @@ def _span(value: float) -> float:
 
 
 def _sentence(moved: Sequence[Migration], worked: float) -> str:
-    told = "; ".join(f"{description(one)}, began at {seconds(_span(one.began))}" for one in moved[:20])
+    listed = "; ".join(f"{description(one)}, began at {seconds(_span(one.began))}" for one in moved[:20])
     more = f"; {len(moved) - 20} more" if len(moved) > 20 else ""
-    return f"{f'Work of {seconds(worked)}. ' if worked else ''}Migrations {told}{more}"
+    return f"{f'Work of {seconds(worked)}. ' if worked else ''}Migrations {listed}{more}"

@@ -1,4 +1,4 @@
-"""One result as the page shows it: plain words and rows, nothing left to decide in the template; pure."""
+"""One result as the page shows it: text and rows, nothing left to decide in the template; pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.report.durability import canary_rows, crash_recovery_rows, readback
 from harness.report.grid import Grid
 from harness.report.migrations import CellTimeline, cell_timeline, migrations_of
 from harness.report.oracles import Oracles, oracles
-from harness.report.requested_vs_observed import Requested, requested_and_observed
+from harness.report.requested_vs_observed import Property, requested_and_observed
 from harness.report.table import NOT_RUN, SIGNS, control_expectation, differing_blocks, figures, heat_map, style_of
 
 EXTENTS_SHOWN = 50
@@ -40,7 +40,7 @@ class HexRow:
 
 @dataclass(frozen=True)
 class SampleView:
-    """A differing block: where, whose, and both sides."""
+    """A differing block: where it is, its owner, and both sides."""
 
     title: str
     owner: BlockOwner
@@ -59,11 +59,11 @@ class PhaseBar:
 
 @dataclass(frozen=True)
 class EvidenceView:
-    """All that the page says about one attempt, below its verdict."""
+    """All that the page shows of one attempt, below its verdict."""
 
     link: str
     facts: tuple[Row, ...]
-    asked: tuple[Requested, ...]
+    requested: tuple[Property, ...]
     exposure: tuple[Row, ...]
     oracles: Oracles
     block_map: BlockMap | None
@@ -144,9 +144,9 @@ def view(result: Result, anchor: str = "") -> ResultView:
     mark = held = ""
     if verdict is not None:
         controls = heat_map([result]).controls
-        held = f"control {controls[0].word}" if controls else ""
-        good = controls[0].held if controls else verdict.meets(expected)
-        mark = "as expected" if good else "unexpected"
+        held = f"control {controls[0].outcome}" if controls else ""
+        met = controls[0].held if controls else verdict.meets(expected)
+        mark = "as expected" if met else "unexpected"
     return ResultView(
         anchor=anchor,
         cell_id=cell.id,
@@ -156,7 +156,7 @@ def view(result: Result, anchor: str = "") -> ResultView:
         style=style_of(kind),
         sign=SIGNS[kind],
         mark=mark,
-        sentence=verdict.sentence if verdict else "This cell did not run: nothing is known of it.",
+        sentence=verdict.sentence if verdict else "This cell did not run.",
         reasons=verdict.reasons if verdict else (),
         figures=figures(result),
         held=held,
@@ -175,11 +175,13 @@ def evidence_view(evidence: Evidence, result: Result) -> EvidenceView:
     return EvidenceView(
         link=f"cells/{quote(formatting.clean(evidence.cell.id), safe='')}/{evidence.attempt}/",
         facts=_rows(_facts(evidence)),
-        asked=requested_and_observed(evidence.cell, evidence.observed),
+        requested=requested_and_observed(evidence.cell, evidence.observed),
         exposure=_rows(_exposure(evidence, result)),
         oracles=oracles(evidence),
         block_map=block_map(evidence),
-        ownership=_rows([("Owners", formatting.owners(evidence.ownership)), ("Found by", evidence.ownership.method)]),
+        ownership=_rows(
+            [("Differing blocks", formatting.owners(evidence.ownership)), ("Found by", evidence.ownership.method)]
+        ),
         names=names[:NAMES_SHOWN],
         names_more=max(0, len(names) - NAMES_SHOWN),
         extents=extents[:EXTENTS_SHOWN],
@@ -264,14 +266,14 @@ def _exposure(evidence: Evidence, result: Result) -> list[Row]:
     verdict = result.verdict
     exposed = verdict.exposed_blocks if verdict else evidence.exposed_blocks
     differing = differing_blocks(result)
-    often = f"{exposed / evidence.device_blocks:.2g} writes" if evidence.device_blocks else ""
+    per_block = f"{exposed / evidence.device_blocks:.2g} writes" if evidence.device_blocks else ""
     bound = verdict.rate_upper_95 if verdict else None
     return [
         (
             "Block writes exposed",
             f"{formatting.blocks_size(exposed)} sent to the peer while the workload had the device",
         ),
-        ("Per block of the device", often),
+        ("Per block of the device", per_block),
         ("Differing", f"{formatting.blocks_size(differing)}" if verdict else ""),
         ("Rate", f"{differing / exposed * 100:.3g} % of the exposed" if exposed and differing else ""),
         ("95 % upper bound", "" if bound is None else f"{formatting.upper_bound(bound)} of the exposed"),
@@ -284,7 +286,7 @@ def _work(evidence: Evidence) -> list[Row]:
         return []
     facts = [(name, formatting.figure(value)) for name, value in work.facts.items()]
     errors = formatting.count(work.read_back_errors)
-    return [("Worked for", formatting.seconds(work.seconds)), *facts, ("Wrong reads", errors), *_notes(work.notes)]
+    return [("Duration", formatting.seconds(work.seconds)), *facts, ("Wrong reads", errors), *_notes(work.notes)]
 
 
 def _notes(notes: Sequence[str]) -> list[Row]:
@@ -296,15 +298,15 @@ def _repair(evidence: Evidence) -> list[Row]:
     if repair is None:
         return []
     after = formatting.plural(repair.differing_after, "block")
-    result = "equal again, says the comparison" if repair.differing_after == 0 else f"{after} still differ"
-    return [("How", repair.method), ("Took", formatting.seconds(repair.seconds)), ("Result", result)]
+    result = "equal again by the comparison" if repair.differing_after == 0 else f"{after} still differ"
+    return [("Method", repair.method), ("Duration", formatting.seconds(repair.seconds)), ("Result", result)]
 
 
 def _failure(evidence: Evidence) -> list[Row]:
     failure = evidence.failure
     if failure is None:
         return []
-    return [("Kind", failure.kind), ("Phase", failure.phase), ("In its words", failure.message)]
+    return [("Kind", failure.kind), ("Phase", failure.phase), ("Message", failure.message)]
 
 
 def _phases(evidence: Evidence) -> tuple[PhaseBar, ...]:

@@ -115,7 +115,7 @@ def verdict(kind: VerdictKind, sentence: str, blocks: int = 0, bound: float | No
 
 
 def expecting(cell: Cell, *kinds: VerdictKind) -> Cell:
-    return replace(cell, expected=Expectation(kinds, "so say the predictions."))
+    return replace(cell, expected=Expectation(kinds, "by the predictions."))
 
 
 SWAP_NONE = expecting(
@@ -123,7 +123,7 @@ SWAP_NONE = expecting(
     VerdictKind.DIVERGED,
 )
 PLANTED = Cell("planted", ClientKind.HOST, control=Control.PLANTED)
-MUTATOR = Cell("inflight-modify", ClientKind.HOST, control=Control.IN_FLIGHT)
+IN_FLIGHT = Cell("inflight-modify", ClientKind.HOST, control=Control.IN_FLIGHT)
 IDLE = Cell("no-writes", ClientKind.HOST, control=Control.IDLE)
 
 
@@ -132,9 +132,9 @@ def planted() -> Result:
     return Result(PLANTED, verdict(VerdictKind.DIVERGED, "Exactly the planted blocks differ.", 3), found)
 
 
-def mutator() -> Result:
+def in_flight() -> Result:
     blocks = list(range(0, 16000, 2))
-    return Result(MUTATOR, verdict(VerdictKind.DIVERGED, "8 000 differ.", 8000), evidence(MUTATOR, blocks, blocks))
+    return Result(IN_FLIGHT, verdict(VerdictKind.DIVERGED, "8 000 differ.", 8000), evidence(IN_FLIGHT, blocks, blocks))
 
 
 def idle() -> Result:
@@ -198,7 +198,7 @@ def not_run() -> Result:
 
 def everything() -> list[Result]:
     return [
-        planted(), mutator(), idle(), diverged(), clean_result(), clean_result(CacheMode.WRITETHROUGH),
+        planted(), in_flight(), idle(), diverged(), clean_result(), clean_result(CacheMode.WRITETHROUGH),
         transient(), corrupt(), refused(), inconclusive(), not_run(),
     ]  # fmt: skip
 
@@ -217,8 +217,8 @@ def run_of(results: list[Result], **changes: object) -> Run:
 
 
 def text_of(page: str) -> str:
-    words = lxml_html.document_fromstring(page).xpath("//text()[not(parent::style)]")
-    return " ".join(" ".join(cast(list[str], words)).split())
+    pieces = lxml_html.document_fromstring(page).xpath("//text()[not(parent::style)]")
+    return " ".join(" ".join(cast(list[str], pieces)).split())
 
 
 def nodes(page: str, path: str) -> list[Any]:
@@ -246,17 +246,17 @@ def test_figures_exposed_count_of_count() -> None:
 
 def test_figures_other_verdicts_their_own() -> None:
     texts = {result.verdict.kind: heat_map([result]) for result in everything() if result.verdict}
-    said = {kind: entries[0].text for kind, table in texts.items() for entries in table.cells.values()}
-    assert said[VerdictKind.TRANSIENT] == "TRANSIENT\n3 of 12 400 exposed, equal again"
-    assert said[VerdictKind.CORRUPT] == "CORRUPT\n3 wrong reads, 1 of 12 400 exposed"
-    assert said[VerdictKind.REFUSED] == "REFUSED\nduring attach"
-    assert said[VerdictKind.INCONCLUSIVE] == "INCONCLUSIVE\nduring work"
+    text = {kind: entries[0].text for kind, table in texts.items() for entries in table.cells.values()}
+    assert text[VerdictKind.TRANSIENT] == "TRANSIENT\n3 of 12 400 exposed, equal again"
+    assert text[VerdictKind.CORRUPT] == "CORRUPT\n3 wrong reads, 1 of 12 400 exposed"
+    assert text[VerdictKind.REFUSED] == "REFUSED\nduring attach"
+    assert text[VerdictKind.INCONCLUSIVE] == "INCONCLUSIVE\nduring work"
 
 
 def test_figures_nothing_exposed_no_denominator() -> None:
     cell = Cell("w", cache=CacheMode.NONE)
-    said = [figures(Result(cell, Verdict(kind, "", (), 3), None)) for kind in (VerdictKind.DIVERGED, VerdictKind.CLEAN)]
-    assert said == ["3 blocks, none exposed", "0 blocks, none exposed"]
+    text = [figures(Result(cell, Verdict(kind, "", (), 3), None)) for kind in (VerdictKind.DIVERGED, VerdictKind.CLEAN)]
+    assert text == ["3 blocks, none exposed", "0 blocks, none exposed"]
 
 
 def test_heat_map_rows_model_order_host_last() -> None:
@@ -266,9 +266,9 @@ def test_heat_map_rows_model_order_host_last() -> None:
 
 def test_heat_map_control_in_controls_not_cells() -> None:
     broken = replace(planted(), verdict=verdict(VerdictKind.CLEAN, "Nothing was seen."))
-    table = heat_map([planted(), idle(), broken, Result(MUTATOR, None, None)])
+    table = heat_map([planted(), idle(), broken, Result(IN_FLIGHT, None, None)])
     assert not table.cells
-    assert [control.word for control in table.controls] == ["held", "held", "failed", "not run"]
+    assert [control.outcome for control in table.controls] == ["held", "held", "failed", "not run"]
 
 
 def test_heat_map_planted_other_blocks_failed() -> None:
@@ -276,7 +276,7 @@ def test_heat_map_planted_other_blocks_failed() -> None:
     assert good.evidence
     other = replace(good, evidence=replace(good.evidence, planted=extents_of([5, 6, 701])))
     assert heat_map([other]).controls[0].held is False
-    assert headline([other, mutator(), idle(), clean_result()]).answer is Answer.UNKNOWN
+    assert headline([other, in_flight(), idle(), clean_result()]).answer is Answer.UNKNOWN
     assert "The control failed. DIVERGED: verify on the source found" in findings([other])[0].sentence
 
 
@@ -314,14 +314,14 @@ def test_heat_map_any_results_each_once(results: list[Result]) -> None:
 
 
 def test_headline_difference_no_with_rows() -> None:
-    said = headline([planted(), diverged(), clean_result()])
-    assert said.answer is Answer.NO
-    assert "cache=none" in said.sentence and "930 blocks, of them 930 free" in said.sentence
-    assert "None was found with cache=writeback." in said.sentence
+    text = headline([planted(), diverged(), clean_result()])
+    assert text.answer is Answer.NO
+    assert "cache=none" in text.sentence and "930 differing blocks: 930 free" in text.sentence
+    assert "None was found with cache=writeback." in text.sentence
 
 
 def test_headline_no_difference_yes_only_with_controls() -> None:
-    clean_run = [planted(), mutator(), idle(), clean_result()]
+    clean_run = [planted(), in_flight(), idle(), clean_result()]
     assert headline(clean_run).answer is Answer.YES
     assert "12 400 exposed block writes" in headline(clean_run).sentence
     broken = [replace(planted(), verdict=verdict(VerdictKind.CLEAN, "Nothing was seen.")), *clean_run[1:]]
@@ -338,9 +338,9 @@ def test_headline_difference_control_failed_no() -> None:
 
 
 def test_headline_corrupt_counts_differing_blocks() -> None:
-    said = headline([replace(corrupt(), verdict=verdict(VerdictKind.CORRUPT, "Wrong data."))]).sentence
-    assert "the replicas differ in 1 of 1 cell: 1 block, of them 1 allocated" in said
-    assert "With cache=directsync the guest lost data or read back something else than it wrote, in 1 cell." in said
+    text = headline([replace(corrupt(), verdict=verdict(VerdictKind.CORRUPT, "Wrong data."))]).sentence
+    assert "the replicas differ in 1 of 1 cell; 1 differing block: 1 allocated" in text
+    assert "With cache=directsync the guest lost data or read back something else than it wrote, in 1 cell." in text
 
 
 @pytest.mark.parametrize("results", [[], [planted()], [not_run()], [refused()], [inconclusive()]])
@@ -349,24 +349,24 @@ def test_headline_any_results_yes_only_with_answers(results: list[Result]) -> No
 
 
 def test_headline_unanswered_cells_counted() -> None:
-    said = headline(everything()).sentence
-    assert "No answer from 3 cells: 1 inconclusive, 1 refused by the stack and 1 not run." in said
+    text = headline(everything()).sentence
+    assert "No answer from 3 cells: 1 inconclusive, 1 refused by the stack and 1 not run." in text
 
 
 def test_findings_unexpected_results_only() -> None:
     results = everything()
     assert [results[line.number].cell.id for line in findings(results)] == [corrupt().cell.id, inconclusive().cell.id]
-    assert "Expected CLEAN: so say the predictions." in findings(results)[0].sentence
+    assert "Expected CLEAN: by the predictions." in findings(results)[0].sentence
 
 
-# --------------------------------------------------------------------------- oracles, asked and observed, strip, hex
+# --------------------------------------------------------------------------- oracles, requested and observed, blocks
 
 
 def test_oracles_each_agreement_sentence() -> None:
     cell = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE)
     same = evidence(cell, [1, 2, 9], [1, 2, 9])
     assert oracles(same).agreement is Agreement.AGREE
-    assert [witness.blocks for witness in oracles(same).witnesses] == [3, 3, 3, 3]
+    assert [answer.blocks for answer in oracles(same).answers] == [3, 3, 3, 3]
     assert oracles(evidence(cell, [1, 2, 9], [1])).agreement is Agreement.HEALED
     assert oracles(evidence(cell, [1, 2, 9], [1], counter_kib=4)).agreement is Agreement.DISAGREE
     assert oracles(evidence(cell, [1, 2, 9], [1, 2, 10])).agreement is Agreement.DISAGREE
@@ -386,8 +386,8 @@ def test_requested_and_observed_mismatch_different() -> None:
     good = evidence(cell, [], []).observed
     assert {row.match for row in requested_and_observed(cell, good)} == {Match.SAME, Match.NOTED}
     bad = replace(good, o_direct=False, qemu_cache={"direct": False, "no_flush": True}, link_delay_ms=0, qemu_aio=None)
-    found = {row.what: row.match for row in requested_and_observed(cell, bad)}
-    different = {what for what, match in found.items() if match is Match.DIFFERENT}
+    found = {row.name: row.match for row in requested_and_observed(cell, bad)}
+    different = {name for name, match in found.items() if match is Match.DIFFERENT}
     assert different == {"O_DIRECT on the disk", "QEMU cache.direct", "QEMU cache.no-flush", "Link delay"}
     assert found["aio"] is Match.UNREAD
 
@@ -440,8 +440,8 @@ def test_page_hostile_text_escaped(page: str) -> None:
 
 
 def test_page_has_answer_and_evidence(page: str) -> None:
-    said = text_of(page)
-    assert "Do my replicas still hold the same data? No." in said
+    text = text_of(page)
+    assert "Do my replicas still hold the same data? No." in text
     for expected in (
         "930 of 12 400 exposed",
         "930 blocks (3.6 MiB)",
@@ -457,7 +457,7 @@ def test_page_has_answer_and_evidence(page: str) -> None:
         "This cell did not run",
         "disconnect and connect",
     ):
-        assert expected in said, expected
+        assert expected in text, expected
 
 
 def test_page_links_raw_files_marks_bytes(page: str) -> None:
@@ -476,8 +476,8 @@ def test_page_only_unexpected_differences_unfolded(page: str) -> None:
 def test_view_long_lists_cut_with_rest() -> None:
     scattered = list(range(0, 400, 2))
     result = Result(SWAP_NONE, verdict(VerdictKind.DIVERGED, "Many.", 200), evidence(SWAP_NONE, scattered, scattered))
-    said = text_of(evidence_html(result))
-    assert "Differing extents (200)" in said and "150 more" in said
+    text = text_of(evidence_html(result))
+    assert "Differing extents (200)" in text and "150 more" in text
 
 
 def test_page_empty_run_rendered() -> None:
@@ -490,7 +490,7 @@ def test_anchors_repeated_cell_distinct() -> None:
     twice = [diverged(), diverged()]
     wrapped = render_html(run_of(twice), twice)
     assert len(set(nodes(wrapped, "//details[contains(@class, 'cell')]/@id"))) == 2
-    assert len(nodes(wrapped, "//a[contains(@class, 'place')]")) == 2
+    assert len(nodes(wrapped, "//a[contains(@class, 'entry')]")) == 2
 
 
 def test_write_html_failure_old_page_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -522,8 +522,8 @@ def test_evidence_html_fragment_well_formed_self_contained(number: int) -> None:
 def test_heat_map_html_has_map_and_controls() -> None:
     fragment = heat_map_html(everything())
     wrapped = f"<div>{fragment}</div>"
-    said = text_of(fragment)
-    assert "DIVERGED 930 of 12 400 exposed" in said and "held" in said
+    text = text_of(fragment)
+    assert "DIVERGED 930 of 12 400 exposed" in text and "held" in text
     assert not nodes(wrapped, "//a")
 
 
@@ -532,10 +532,10 @@ def test_heat_map_html_has_map_and_controls() -> None:
 
 @pytest.mark.parametrize("width", [80, 60, 200])
 def test_terminal_any_width_fits_readable_without_colour(width: int) -> None:
-    said = terminal(everything(), width)
-    assert max(len(line) for line in said.splitlines()) <= width
-    assert "\x1b" not in said
-    flat = " ".join(said.split())
+    text = terminal(everything(), width)
+    assert max(len(line) for line in text.splitlines()) <= width
+    assert "\x1b" not in text
+    flat = " ".join(text.split())
     for expected in (
         "# DIVERGED",
         "930 of 12 400 exposed",
@@ -565,8 +565,8 @@ def test_terminal_empty_run_printed() -> None:
 
 def test_terminal_narrow_every_column_printed() -> None:
     results = [Result(Cell(f"workload{n}", cache=CacheMode.NONE), None, None) for n in range(20)]
-    said = terminal(results, 80)
-    assert all(re.search(rf"\bworkload{n}\b", said) for n in range(20))
+    text = terminal(results, 80)
+    assert all(re.search(rf"\bworkload{n}\b", text) for n in range(20))
 
 
 # --------------------------------------------------------------------------- the phases
@@ -597,11 +597,11 @@ def test_phase_shares_json_and_table() -> None:
     assert phase_table(shares).row_count == len(shares.phases)
 
 
-# --------------------------------------------------------------------------- numbers and words
+# --------------------------------------------------------------------------- numbers and text
 
 
 @pytest.mark.parametrize(
-    ("rate", "said"),
+    ("rate", "text"),
     [
         (0.0002412, "0.025 %"),
         (0.00024, "0.024 %"),
@@ -611,14 +611,14 @@ def test_phase_shares_json_and_table() -> None:
         (0.0, "0 %"),
     ],
 )
-def test_upper_bound_known_rates_never_rounded_down(rate: float, said: str) -> None:
-    assert upper_bound(rate) == said
+def test_upper_bound_known_rates_never_rounded_down(rate: float, text: str) -> None:
+    assert upper_bound(rate) == text
 
 
 @given(st.floats(1e-9, 1.0))
 def test_upper_bound_any_rate_not_smaller(rate: float) -> None:
-    said = float(upper_bound(rate).removesuffix(" %")) / 100
-    assert rate * (1 - 1e-6) <= said <= rate * 1.11
+    text = float(upper_bound(rate).removesuffix(" %")) / 100
+    assert rate * (1 - 1e-6) <= text <= rate * 1.11
 
 
 def test_formatting_units_known_values() -> None:

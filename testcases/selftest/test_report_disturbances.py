@@ -1,4 +1,4 @@
-"""What the report says of migrations, of what the guest read and kept, of DRBD's alarms and of the arms."""
+"""The report on migrations, durability in the guest, DRBD's alarms and replication profiles."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from test_report import (
     everything,
     evidence,
     idle,
-    mutator,
+    in_flight,
     nodes,
     planted,
     run_of,
@@ -30,6 +30,7 @@ from harness.model import (
     ClientKind,
     Crash,
     CrashRecovery,
+    DelayProfile,
     Evidence,
     Extent,
     Failure,
@@ -49,7 +50,7 @@ from harness.model import (
     extents_of,
 )
 from harness.report.alarms import alarm_grid, alarm_sentence, replication_grid
-from harness.report.descriptions import describe, replication_text
+from harness.report.descriptions import describe
 from harness.report.durability import durability_grid, durability_sentence, loss_grid
 from harness.report.formatting import milliseconds
 from harness.report.grid import Grid, Slot, grid
@@ -140,7 +141,7 @@ def alarm_cells() -> list[Result]:
 
 def sample() -> list[Result]:
     return [
-        planted(), mutator(), idle(), migrated(), misread(),
+        planted(), in_flight(), idle(), migrated(), misread(),
         crashed(Crash.NODE, CacheMode.NONE, Protocol.A, {"fsync": 12, "direct": 1}),
         crashed(Crash.NODE, CacheMode.NONE, Protocol.C, {}),
         crashed(Crash.QEMU, CacheMode.NONE, Protocol.C, {}),
@@ -172,15 +173,15 @@ def page() -> str:
 
 
 def test_grid_empty_column_dropped() -> None:
-    made = grid("x", ("a", "b", "c"), [(Slot("1"), Slot(), Slot()), (Slot("2"), Slot(tone="odd"), Slot("3"))])
+    made = grid("x", ("a", "b", "c"), [(Slot("1"), Slot(), Slot()), (Slot("2"), Slot(tone="bad"), Slot("3"))])
     assert made and made.columns == ("a", "c")
     assert [[slot.text for slot in row] for row in made.rows] == [["1", ""], ["2", "3"]]
     assert grid("x", ("a",), []) is None
 
 
 def test_milliseconds_known_values() -> None:
-    said = [milliseconds(ms) for ms in (0, 0.44, 9.99, 420.4, 999.6, 1240, 185_000)]
-    assert said == ["0 ms", "0.4 ms", "10 ms", "420 ms", "1.0 s", "1.2 s", "3 min 05 s"]
+    text = [milliseconds(ms) for ms in (0, 0.44, 9.99, 420.4, 999.6, 1240, 185_000)]
+    assert text == ["0 ms", "0.4 ms", "10 ms", "420 ms", "1.0 s", "1.2 s", "3 min 05 s"]
 
 
 # --------------------------------------------------------------------------- migrations
@@ -193,11 +194,11 @@ def test_migration_grid_row_per_migration() -> None:
     assert shown(table, 1) == {
         "Cell": "none-ext4-buffered-migrate3", "#": "2", "From, to": "node-b \u2192 node-a", "Outcome": "completed",
         "Duration": "2.50 s", "Downtime": "200 ms", "Iterations": "3", "Transferred": "210.0 MiB of 256",
-        "Throttled by": "20 %", "Both Primary": "3.25 s", "During": "", "In its words": "",
+        "Throttled by": "20 %", "Both Primary": "3.25 s", "During": "", "Message": "",
     }  # fmt: skip
     refused = shown(table, 2)
     assert (refused["Outcome"], refused["Downtime"], refused["Transferred"]) == ("refused", "", "")
-    assert refused["In its words"].startswith("Unsafe migration:")
+    assert refused["Message"].startswith("Unsafe migration:")
     assert shown(table, 3)["During"] == "readback"
     assert table.rows[1][0].anchor == anchors(results)[1]
     chips = [row[3] for row in table.rows]
@@ -223,7 +224,7 @@ def test_timelines_readback_migrations_listed_beside() -> None:
     assert one.others == ("4: node-b \u2192 node-a completed, 2.50 s, downtime 400 ms (during the readback)",)
 
 
-# --------------------------------------------------------------------------- what the guest read and kept
+# --------------------------------------------------------------------------- durability in the guest
 
 
 def test_durability_grid_losses_beside_disturbance() -> None:
@@ -231,7 +232,7 @@ def test_durability_grid_losses_beside_disturbance() -> None:
     table = durability_grid(results, anchors(results))
     good, bad, crash = shown(table, 0), shown(table, 1), shown(table, 2)
     assert table and len(table.rows) == 5
-    assert good["Happened"] == "3 of 4 migrations" and bad["Happened"] == "2 migrations"
+    assert good["Disturbance"] == "3 of 4 migrations" and bad["Disturbance"] == "2 migrations"
     assert (good["Two read-backs"], bad["Two read-backs"]) == ("equal", "3 blocks differ: 2 allocated, 1 free")
     assert (good["Lost, fsync"], bad["Lost, fsync"], crash["Lost, fsync"]) == (
         "0 of 1 204",
@@ -239,14 +240,14 @@ def test_durability_grid_losses_beside_disturbance() -> None:
         "12 of 1 204",
     )
     assert (bad["Lost, dsync"], bad["Lost, direct"], crash["Lost, direct"]) == ("0 of 900", "", "1 of 0")
-    assert bad["Records in memory"] == "2 wrong in 5 300 looks" and good["Longest gap"] == "1.30 s"
+    assert bad["Records in memory"] == "2 wrong in 5 300 checks" and good["Longest gap"] == "1.30 s"
     assert good["Corrupt records"] == "0"
-    assert tones(table, 0)["Lost, fsync"] == "" and tones(table, 1)["Lost, fsync"] == "odd"
-    assert tones(table, 1)["Records in memory"] == tones(table, 1)["Two read-backs"] == "odd"
-    assert crash["Happened"] == "the Primary loses its power" and crash["fsck"] == "clean"
+    assert tones(table, 0)["Lost, fsync"] == "" and tones(table, 1)["Lost, fsync"] == "bad"
+    assert tones(table, 1)["Records in memory"] == tones(table, 1)["Two read-backs"] == "bad"
+    assert crash["Disturbance"] == "the Primary loses its power" and crash["fsck"] == "clean"
     assert (crash["Promoted after"], crash["Guest answers after"], crash["Rejoined after"]) == (
         "1.25 s", "23.4 s", "31.5 s")  # fmt: skip
-    assert crash["Blocks differing at the crash"] == "17" and crash["fio's wrong reads"] == "0"
+    assert crash["Differing blocks at the crash"] == "17" and crash["fio's wrong reads"] == "0"
     assert shown(table, 4)["Promoted after"] == ""
 
 
@@ -256,14 +257,14 @@ def test_durability_grid_fsck_errors_marked() -> None:
     after = replace(result.evidence.crash_recovery, fsck_status=4, wrong_reads=2)
     table = durability_grid([replace(result, evidence=replace(result.evidence, crash_recovery=after))], ["x"])
     assert shown(table)["fsck"] == "status 4" and shown(table)["fio's wrong reads"] == "2"
-    assert tones(table)["fsck"] == tones(table)["fio's wrong reads"] == "odd"
+    assert tones(table)["fsck"] == tones(table)["fio's wrong reads"] == "bad"
 
 
 def test_disturbance_text_fault_ended_all_migrations() -> None:
     cell = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE, migrations=2, fault=Fault.LINK_CUT)
     result = Result(cell, None, Evidence(cell, 1, "", canary=KEPT))
-    told = shown(durability_grid([result], ["x"]))["Happened"]
-    assert told == "none of 2 migrations, the replication link is cut in mid-migration"
+    text = shown(durability_grid([result], ["x"]))["Disturbance"]
+    assert text == "none of 2 migrations, the replication link is cut in mid-migration"
 
 
 def test_loss_grid_rows_by_cache_mode_and_protocol() -> None:
@@ -281,7 +282,7 @@ def test_loss_grid_rows_by_cache_mode_and_protocol() -> None:
         ["cache=none, protocol A", "13 of 2 104 (12 fsync and 1 direct)", "", ""],
         ["cache=writeback, protocol C", "", "", "0 of 2 104"],
     ]
-    assert (table.rows[0][1].tone, table.rows[1][1].tone) == ("good", "odd")
+    assert (table.rows[0][1].tone, table.rows[1][1].tone) == ("good", "bad")
     assert table.rows[1][1].anchor == anchors(results)[1]
     assert loss_grid([migrated()], ["x"]) is None
 
@@ -290,7 +291,7 @@ def test_loss_grid_two_workloads_two_rows() -> None:
     results = [crashed(Crash.NODE, CacheMode.NONE, Protocol.C, {}, name) for name in ("swap", "ext4")]
     table = loss_grid(results, anchors(results))
     assert table and {row[0].text for row in table.rows} == {
-        "cache=none, protocol C, swap", "cache=none, protocol C, ext4"}  # fmt: skip
+        "cache=none, protocol C, swap on the raw device", "cache=none, protocol C, ext4 on the raw device"}  # fmt: skip
 
 
 def test_durability_sentence_records_and_readbacks() -> None:
@@ -308,7 +309,7 @@ def test_durability_sentence_records_and_readbacks() -> None:
     assert durability_sentence(everything()) == ""
 
 
-# --------------------------------------------------------------------------- alarms and arms
+# --------------------------------------------------------------------------- alarms and replication profiles
 
 
 def test_alarm_grid_counts_beside_cell_without_digest() -> None:
@@ -327,13 +328,13 @@ def test_alarm_grid_counts_beside_cell_without_digest() -> None:
     for part in (
         "after 12.5 s",
         "node-b: StandAlone",
-        "5 blocks differed then",
-        "the data of node-b given up",
+        "5 differing blocks then",
+        "changes of node-b discarded",
         "repaired",
     ):
         assert part in row["Split brain"], part
-    assert row["After it all"] == "CLEAN 0"
-    assert row["The same without the digest"] == "DIVERGED 535"
+    assert row["At the end"] == "CLEAN 0"
+    assert row["Same cell without digest"] == "DIVERGED 535"
     assert table.rows[0][-1].anchor == anchors(results)[1]
 
 
@@ -342,9 +343,9 @@ def test_alarm_grid_other_replication_not_compared() -> None:
     other = Result(
         replace(plain.cell, replication=ReplicationProfile(protocol=Protocol.A)), plain.verdict, plain.evidence
     )
-    assert "The same without the digest" not in shown(alarm_grid([loud, other], ["x", "y"]))
+    assert "Same cell without digest" not in shown(alarm_grid([loud, other], ["x", "y"]))
     absent = Result(plain.cell, None, None)
-    assert shown(alarm_grid([loud, absent], ["x", "y"]))["The same without the digest"] == "not run"
+    assert shown(alarm_grid([loud, absent], ["x", "y"]))["Same cell without digest"] == "not run"
 
 
 def test_alarm_grid_drops_listed_silence_not() -> None:
@@ -382,7 +383,7 @@ def test_replication_grid_only_with_several_profiles() -> None:
     assert replication_grid([migrated(), misread()], ["x", "y"]) is None
 
 
-# --------------------------------------------------------------------------- asked, described, the map, the headline
+# --------------------------------------------------------------------------- requested, described, map, headline
 
 
 def test_requested_and_observed_replication_field_by_field() -> None:
@@ -394,9 +395,9 @@ def test_requested_and_observed_replication_field_by_field() -> None:
 
     def matches(got: ReplicationProfile | None) -> dict[str, Match]:
         return {
-            row.what: row.match
+            row.name: row.match
             for row in requested_and_observed(cell, replace(seen, replication=got))
-            if row.what in names
+            if row.name in names
         }
 
     assert matches(None) == {}
@@ -408,7 +409,7 @@ def test_requested_and_observed_replication_field_by_field() -> None:
 def test_describe_cell_all_parts() -> None:
     plain = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE)
     assert describe(plain) == (
-        "pressure on swap in a guest, cache=none, aio=threads, bus=virtio, 10 s of work, nothing delayed"
+        "pressure on swap in a guest, cache=none, aio=threads, bus=virtio, 10 s of work, no delays"
     )
     moving = replace(
         plain,
@@ -422,18 +423,21 @@ def test_describe_cell_all_parts() -> None:
         "the migration gets too little bandwidth to end"
     )
     assert describe(replace(plain, crash=Crash.QEMU)).endswith(", QEMU is killed")
-    assert "on the node itself" in describe(Cell("no-writes", ClientKind.HOST))
+    host = replace(Cell("inflight-modify", ClientKind.HOST), delays=DelayProfile(20, 5))
+    assert describe(host) == (
+        "inflight-modify on the raw device on the node itself, 10 s of work, delays: link 20 ms and disk 5 ms"
+    )
 
 
 @pytest.mark.parametrize("crash", Crash)
 @pytest.mark.parametrize("fault", Fault)
 def test_describe_every_crash_and_fault_text(crash: Crash, fault: Fault) -> None:
-    said = {describe(Cell("w", crash=what)) for what in (None, crash)} | {describe(Cell("w", fault=fault))}
-    assert len(said) == 3
+    text = {describe(Cell("w", crash=what)) for what in (None, crash)} | {describe(Cell("w", fault=fault))}
+    assert len(text) == 3
 
 
 def test_describe_every_replication_distinct() -> None:
-    arms = [
+    profiles = [
         ReplicationProfile(),
         ReplicationProfile(Protocol.A),
         ReplicationProfile(Protocol.B),
@@ -442,7 +446,7 @@ def test_describe_every_replication_distinct() -> None:
         ReplicationProfile(scatter_gather=False),
         ReplicationProfile(two_primaries=True),
     ]
-    assert len({replication_text(replication) for replication in arms}) == len(arms)
+    assert len({str(replication) for replication in profiles}) == len(profiles)
 
 
 def test_figures_corrupt_each_loss_counted() -> None:
@@ -465,11 +469,11 @@ def test_figures_refused_migration_or_attach() -> None:
 
 def test_headline_lost_records_no_replica_difference() -> None:
     lost = crashed(Crash.NODE, CacheMode.UNSAFE, Protocol.C, {"fsync": 4})
-    said = headline([lost, migrated()])
-    assert said.answer is Answer.NO and "replicas differ" not in said.sentence
-    assert "With cache=unsafe data went wrong in 1 of 2 cells." in said.sentence
+    text = headline([lost, migrated()])
+    assert text.answer is Answer.NO and "replicas differ" not in text.sentence
+    assert "With cache=unsafe data went wrong in 1 of 2 cells." in text.sentence
     both = headline([lost, diverged()]).sentence
-    assert "With cache=none the replicas differ in 1 of 2 cells: 930 blocks" in both
+    assert "With cache=none the replicas differ in 1 of 2 cells; 930 differing blocks: 930 free" in both
     assert "With cache=unsafe the guest lost data or read back something else than it wrote, in 1 cell." in both
 
 
@@ -485,11 +489,11 @@ def test_page_with_disturbances_well_formed_links_resolve(page: str) -> None:
 
 
 def test_page_with_disturbances_has_sections(page: str) -> None:
-    said = text_of(page)
+    text = text_of(page)
     for expected in (
         "Live migrations 6 migrations: 5 completed, 1 refused; downtime median 200 ms, worst 400 ms.",
         "All migrations (6)",
-        "What the guest read and kept The guest lost 16 acknowledged records",
+        "Durability in the guest The guest lost 16 acknowledged records",
         "Acknowledged and lost in a crash",
         "13 of 2 104 (12 fsync and 1 direct)",
         "DRBD's own alarms DRBD noticed 31 writes",
@@ -497,13 +501,13 @@ def test_page_with_disturbances_has_sections(page: str) -> None:
         "protocol C, no scatter-gather",
         "Unsafe migration: <script>alert('x')</script>",
     ):
-        assert expected in said, expected
+        assert expected in text, expected
 
 
 def test_page_without_disturbances_no_sections() -> None:
-    said = text_of(render_html(run_of(everything()), everything()))
-    for absent in ("Live migrations", "What the guest read and kept", "DRBD's own alarms", "The arms of replication"):
-        assert absent not in said, absent
+    text = text_of(render_html(run_of(everything()), everything()))
+    for absent in ("Live migrations", "Durability in the guest", "DRBD's own alarms", "Replication profiles"):
+        assert absent not in text, absent
 
 
 def test_page_timeline_has_text(page: str) -> None:
@@ -511,7 +515,7 @@ def test_page_timeline_has_text(page: str) -> None:
     assert len(drawings) == 2
     first = drawings[0]
     assert first.get("role") == "img" and first.get("aria-label").startswith("Work of 60.4 s. Migrations 1: node-a")
-    assert len(first.xpath(".//g")) == 3 and len(first.xpath(".//g[contains(@class, 'broken')]")) == 1
+    assert len(first.xpath(".//g")) == 3 and len(first.xpath(".//g[contains(@class, 'incomplete')]")) == 1
     assert len(first.xpath(".//rect[@class='down']")) == 2 and len(first.xpath("./rect[@class='work']")) == 1
     assert [title.split(":")[0] for title in first.xpath(".//g/title/text()")] == ["1", "3", "2"]
     shares = [float(value.rstrip("%")) for value in first.xpath(".//rect/@x | .//rect/@width")]
@@ -539,60 +543,60 @@ def test_page_many_migrations_folded() -> None:
 
 def test_evidence_view_migrations_and_event_log() -> None:
     fragment = evidence_html(migrated())
-    said = text_of(fragment)
+    text = text_of(fragment)
     for expected in (
-        "What was done on purpose somebody did <script>",
-        "Trouble on the guest's console EXT4-fs error <script>",
+        "Event log: what was done on purpose somebody did <script>",
+        "Errors on the guest's console EXT4-fs error <script>",
         "Two read-backs Read 32 768 blocks (128 MiB) on node-a, then on node-b Result equal",
         "Lost of acknowledged, fsync 0 of 1 204",
-        "went on to the end",
+        "Canary process ran to the end",
         "4: node-b \u2192 node-a completed",
     ):
-        assert expected in said, expected
+        assert expected in text, expected
     wrapped = f"<div>{fragment}</div>"
     assert len(nodes(wrapped, "//svg[@class='timeline']")) == 1
     assert not nodes(wrapped, "//a[starts-with(@href, '#')]") and "<script" not in fragment
 
 
 def test_evidence_view_readback_and_canary() -> None:
-    said = text_of(evidence_html(misread()))
+    text = text_of(evidence_html(misread()))
     for expected in (
         "Result 3 blocks differ Owners 2 allocated, 1 free Found by debugfs Names /a.db",
         "Extents that the guest read differently (2)",
         "40+16 blocks 5 to 6",
         "Lost of acknowledged, fsync 3 of 1 204",
-        "2 wrong in 5 300 looks",
+        "2 wrong in 5 300 checks",
         "Examples of the canary record 12 is gone",
     ):
-        assert expected in said, expected
+        assert expected in text, expected
 
 
 def test_evidence_view_crash_and_alarms() -> None:
-    said = text_of(evidence_html(crashed(Crash.NODE, CacheMode.NONE, Protocol.A, {"fsync": 12})))
+    text = text_of(evidence_html(crashed(Crash.NODE, CacheMode.NONE, Protocol.A, {"fsync": 12})))
     for expected in (
-        "After the crash Crash the Primary loses its power, 5.10 s into the work",
+        "Crash recovery Crash the Primary loses its power, 5.10 s into the work",
         "Peer promoted 1.25 s after the crash",
-        "Differing at the crash 17 blocks (68 KiB)",
+        "Differing blocks at the crash 17 blocks (68 KiB)",
         "fsck clean",
-        "did not live to the end",
+        "Canary process died before the end",
     ):
-        assert expected in said, expected
-    said = text_of(evidence_html(alarm_cells()[0]))
+        assert expected in text, expected
+    text = text_of(evidence_html(alarm_cells()[0]))
     for expected in (
         "Writes noticed 31 (sender 31, receiver 2)",
         "Connection lost 14 times",
         "Split brain 12.5 s after the first failure",
-        "Said node-b StandAlone",
+        "node-b reported StandAlone",
         "Writes that the sender saw changed (31), in sectors",
         "11 more",
     ):
-        assert expected in said, expected
+        assert expected in text, expected
 
 
 def test_evidence_view_without_disturbances_no_rows() -> None:
-    said = text_of(evidence_html(diverged()))
-    for absent in ("Migrations", "Two read-backs", "canary", "After the crash", "alarms", "on purpose", "console"):
-        assert absent not in said, absent
+    text = text_of(evidence_html(diverged()))
+    for absent in ("Migrations", "Two read-backs", "canary", "Crash recovery", "alarms", "on purpose", "console"):
+        assert absent not in text, absent
 
 
 # --------------------------------------------------------------------------- the terminal
@@ -600,13 +604,13 @@ def test_evidence_view_without_disturbances_no_rows() -> None:
 
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_terminal_any_width_one_line_per_disturbance(width: int) -> None:
-    said = terminal(sample(), width)
-    assert max(len(line) for line in said.splitlines()) <= width
-    flat = " ".join(said.split())
+    text = terminal(sample(), width)
+    assert max(len(line) for line in text.splitlines()) <= width
+    flat = " ".join(text.split())
     for expected in (
         "6 migrations: 5 completed, 1 refused; downtime median 200 ms, worst 400 ms.",
         "The guest lost 16 acknowledged records",
         "DRBD noticed 31 writes that changed in flight in 1 of 1 cell",
     ):
         assert flat.index(expected) < flat.index("Controls held"), expected
-    assert "Guest and alarms" not in terminal(everything(), width)
+    assert "Disturbances and alarms" not in terminal(everything(), width)

@@ -103,9 +103,9 @@ def test_timeline_downtime_too_long_fills_bar() -> None:
 
 def test_timeline_directions_one_lane_each() -> None:
     found = drawn(*(moved(number, 5.0 * number, 2.0) for number in range(1, 6)))
-    assert [(lane.name, lane.look, len(lane.bars)) for lane in found.lanes] == [
-        ("node-a \u2192 node-b", "there", 3),
-        ("node-b \u2192 node-a", "back", 2),
+    assert [(lane.name, lane.style, len(lane.bars)) for lane in found.lanes] == [
+        ("node-a \u2192 node-b", "outbound", 3),
+        ("node-b \u2192 node-a", "inbound", 2),
     ]
     assert found.lanes[0].y < found.lanes[1].y < found.height
     labels = [bar.label.text for lane in found.lanes for bar in lane.bars if bar.label]
