@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from harness.config import matrix as matrices
+from harness.config.matrix import cells_from
 from harness.errors import HarnessError, UsageError
 from harness.model import Cell
+from harness.model.aliases import former_id
 from harness.pytest_plugin.pytest_run import RESULT, RUN, PytestRun, result_text
 from harness.util.resources import matrices as matrices_dir
 from harness.workloads import WORKLOADS
@@ -41,7 +42,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marks = list(metafunc.definition.iter_markers("cell"))
     run = metafunc.config.stash[RUN]
     try:
-        own = [cell for mark in reversed(marks) for cell in _own_cells(mark, metafunc.definition.originalname)]
+        own = [cell for mark in reversed(marks) for cell in _own_cells(mark, metafunc.definition)]
     except UsageError as error:
         # Said when everything is collected: raised from here it would come with a traceback of pytest's own.
         run.wrong.append(f"{metafunc.definition.nodeid}: {error}")
@@ -50,16 +51,26 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("cell", cells, ids=[cell.id for cell in cells])
 
 
-def _own_cells(mark: pytest.Mark, test: str) -> list[Cell]:
+def _own_cells(mark: pytest.Mark, function: pytest.Function) -> list[Cell]:
+    test = function.originalname
     name = test.removeprefix("test_").replace("_", "-")
-    if happening := next((key for key in ("migrations", "crash", "fault") if key in mark.kwargs), None):
+    if disturbance := next((key for key in ("migrations", "crash", "fault") if key in mark.kwargs), None):
         raise UsageError(
-            f"the cell marker of {test}: '{happening}' happens to the harness's own workloads only; "
+            f"the cell marker of {test}: '{disturbance}' happens to the harness's own workloads only; "
             "a test of your own moves its guest with the fixture 'migrate'"
         )
     entry = {"workload": "no-writes", **mark.kwargs}
-    found = matrices.cells_from(entry, WORKLOADS, f"the cell marker of {test}")
+    found = cells_from(entry, WORKLOADS, f"the cell marker of {test}")
+    for line in found.deprecated:
+        function.warn(pytest.PytestDeprecationWarning(line))
     return [replace(cell, workload=name, control=None) for cell in found.cells]
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """``-k`` finds a cell by the id that it had in earlier versions, too."""
+    cell = _cell_of(item)
+    if cell is not None and former_id(cell.id) != cell.id:
+        item.extra_keyword_matches.add(former_id(cell.id))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

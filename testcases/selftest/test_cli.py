@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,7 @@ from harness.model import (
 from harness.store import Store, judged_results, run_ids
 from harness.workloads.controls import Planted
 
+GOLDEN = Path(__file__).parent / "golden"
 NONE = Cell(
     "pressure",
     filesystem=FilesystemKind.SWAP,
@@ -116,31 +120,33 @@ def stored(root: Path = Path("runs"), run_id: str = "run1", **other: dict[str, A
         (("list", "--matrix", "quikc"), "did you mean 'quick'?"),
     ],
 )
-def test_a_wrong_request_is_one_sentence_and_four(command: Any, arguments: tuple[str, ...], words: str) -> None:
+def test_command_wrong_request_one_sentence_and_exit_code_4(
+    command: Any, arguments: tuple[str, ...], words: str
+) -> None:
     code, out, err = command(*arguments)
     assert code == 4, out + err
     assert err.startswith("drbd-harness: ") and words in err
     assert err.count("\n") == 1 and out == "", "one sentence"
 
 
-def test_the_nearest_name_is_offered(command: Any) -> None:
+def test_judge_unknown_run_nearest_name_offered(command: Any) -> None:
     stored()
     assert "did you mean 'run1'?" in command("judge", "run")[2]
 
 
-def test_nothing_to_list_is_nothing_run(command: Any) -> None:
+def test_list_without_runs_exit_code_3(command: Any) -> None:
     code, _, err = command("list")
     assert code == 3 and err == "drbd-harness: there is no run in runs\n"
 
 
-def test_help_and_version_are_successes(command: Any) -> None:
+def test_help_and_version_exit_code_0(command: Any) -> None:
     assert command("version")[0] == 0
     code, out, _ = command("--help")
     assert code == 0 and "judge" in out and "doctor" in out
     assert command("judge", "--help")[0] == 0
 
 
-def test_ctrl_c_is_one_sentence(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_interrupted_one_sentence(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(**_: object) -> None:
         raise KeyboardInterrupt
 
@@ -148,7 +154,7 @@ def test_ctrl_c_is_one_sentence(command: Any, monkeypatch: pytest.MonkeyPatch) -
     assert command("version") == (2, "", "drbd-harness: interrupted\n")
 
 
-def test_ctrl_c_inside_of_a_command_too(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_interrupted_inside_one_sentence(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(root: Path) -> tuple[str, ...]:
         raise KeyboardInterrupt
 
@@ -160,7 +166,7 @@ def test_ctrl_c_inside_of_a_command_too(command: Any, monkeypatch: pytest.Monkey
 # --------------------------------------------------------------------------- a stored run, judged again
 
 
-def test_a_stored_run_is_judged_without_a_lab_and_as_before(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_judge_stored_run_without_libvirt_same_verdicts(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     store = stored()
     before = {one.cell.id: one.verdict for one in judged_results(store)}
     monkeypatch.setitem(sys.modules, "libvirt", None)
@@ -171,7 +177,7 @@ def test_a_stored_run_is_judged_without_a_lab_and_as_before(command: Any, monkey
     assert {kind.kind for kind in before.values() if kind} == {VerdictKind.DIVERGED, VerdictKind.CLEAN}
 
 
-def test_a_run_is_named_by_its_id_its_folder_or_as_the_latest(command: Any, tmp_path: Path) -> None:
+def test_judge_run_by_id_folder_or_latest_found(command: Any, tmp_path: Path) -> None:
     stored(tmp_path / "elsewhere")
     for name in (("run1", "--runs", "elsewhere"), ("elsewhere/run1",), ("latest", "--runs", "elsewhere")):
         assert command("judge", *name)[0] == 0
@@ -192,38 +198,38 @@ def test_a_run_is_named_by_its_id_its_folder_or_as_the_latest(command: Any, tmp_
     ],
     ids=["as-expected", "finding", "not-seen", "disagree", "failure", "not-run", "both", "left", "refused"],
 )  # fmt: skip
-def test_the_exit_code_of_a_run(command: Any, other: dict[str, Any], code: int) -> None:
+def test_judge_outcomes_of_a_run_exit_code(command: Any, other: dict[str, Any], code: int) -> None:
     stored(**other)
     assert command("judge", "run1")[0] == code
 
 
-def test_a_run_without_evidence_did_not_run(command: Any) -> None:
+def test_judge_run_without_evidence_exit_code_3(command: Any) -> None:
     Store.create(Path("runs"), Run("run1", "quick", "now", CELLS))
     code, _, err = command("judge", "run1")
     assert code == 3 and err.endswith("no cell of runs/run1 has evidence\n")
 
 
-def test_damaged_evidence_is_said_and_counts_as_not_run(command: Any) -> None:
+def test_judge_damaged_evidence_reported_and_not_run(command: Any) -> None:
     store = stored()
     (store.directory / "cells" / NONE.id / "1" / "evidence.json").write_text("{")
     code, _, err = command("judge", "run1")
     assert code == 2 and "is damaged: it is not whole JSON" in err
 
 
-def test_controls_of_another_lab_prove_nothing(command: Any) -> None:
+def test_judge_controls_of_another_lab_inconclusive(command: Any) -> None:
     stored(writeback={"lab": "another"})
     code, out, _ = command("judge", "run1")
     assert code == 2 and "INCONCLUSIVE" in out
 
 
-def test_the_report_is_written_again(command: Any) -> None:
+def test_report_stored_run_written_again(command: Any) -> None:
     store = stored()
     code, out, _ = command("report", "run1")
     assert code == 0 and Path(out.strip()) == (store.directory / "report.html").resolve()
     assert "none-swap-pressure" in (store.directory / "report.html").read_text()
 
 
-def test_runs_are_listed_with_how_they_ended_and_a_broken_one_is_passed_over(command: Any) -> None:
+def test_list_runs_with_outcomes_damaged_run_passed_over(command: Any) -> None:
     stored()
     stored(run_id="run2", none={"failure": Failure("deadline", "work", "late")}, writeback=None)
     broken = stored(run_id="run3")
@@ -234,23 +240,35 @@ def test_runs_are_listed_with_how_they_ended_and_a_broken_one_is_passed_over(com
     assert err.startswith("run3: ") and "damaged" in err
 
 
-def test_the_cells_of_a_matrix_are_listed(command: Any) -> None:
+def test_list_matrix_prints_its_cells(command: Any) -> None:
     code, out, _ = command("list", "--matrix", "quick")
     assert code == 0 and out.splitlines()[:3] == ["host-planted", "host-no-writes", "host-inflight-modify"]
     assert "none-swap-reclaim-link20ms" in out.splitlines()
 
 
+def test_list_matrix_old_names_are_told_beside_the_cells(command: Any) -> None:
+    Path("mine.toml").write_text('schema = 1\n[[cells]]\ncache = "none"\nworkload = ["swap", "ext4-cut"]\n')
+    code, out, err = command("list", "--matrix", "mine.toml")
+    assert code == 0 and out.splitlines()[3:] == ["none-swap-pressure", "none-ext4-truncate"]
+    first, second = err.splitlines()
+    assert first == (
+        'drbd-harness: mine.toml, [[cells]] number 1: workload = "swap" is an old name; '
+        'write filesystem = "swap", workload = "pressure"'
+    )
+    assert '"ext4-cut"' in second
+
+
 # --------------------------------------------------------------------------- two runs
 
 
-def test_runs_that_say_the_same(command: Any) -> None:
+def test_compare_equal_runs_exit_code_0(command: Any) -> None:
     stored()
     stored(run_id="run2")
     code, out, _ = command("compare", "run1", "run2")
     assert code == 0 and out.count("DIVERGED 2/1000") == 4
 
 
-def test_a_verdict_that_changed_is_a_finding(command: Any) -> None:
+def test_compare_changed_verdict_exit_code_1(command: Any) -> None:
     stored()
     stored(run_id="run2", writeback=oracles(set(range(50)), set(range(50))))
     code, out, _ = command("compare", "run1", "run2")
@@ -259,11 +277,64 @@ def test_a_verdict_that_changed_is_a_finding(command: Any) -> None:
     assert "CLEAN 0/1000" in line and "DIVERGED 50/1000" in line and "e-" in line
 
 
-def test_a_cell_that_only_one_run_has_is_no_change(command: Any) -> None:
+def test_compare_cell_of_one_run_only_no_change(command: Any) -> None:
     stored()
     stored(run_id="run2", writeback=None)
     code, out, _ = command("compare", "run1", "run2")
     assert code == 0 and "not run" in out
+
+
+# --------------------------------------------------------------------------- runs of schema 1
+
+
+def golden(name: str) -> dict[str, bytes]:
+    """A copy of a stored run in runs/; its files."""
+    shutil.copytree(GOLDEN / name, Path("runs") / name)
+    return files_of(Path("runs") / name)
+
+
+def files_of(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def kinds_of(files: dict[str, bytes]) -> Counter[str]:
+    """The verdicts kept in the files of a run, of the newest attempt at each cell."""
+    newest = {name.split("/")[1]: content for name, content in sorted(files.items()) if name.endswith("verdict.json")}
+    return Counter(json.loads(content)["kind"] for content in newest.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("quick-drbd-8.4", 0), ("alarms-drbd-9.3.3", 0), ("no-scatter-gather-drbd-8.4", 2)]
+)
+def test_judge_run_of_schema_1_same_verdicts_and_files_untouched(command: Any, name: str, code: int) -> None:
+    kept = golden(name)
+    assert b'"schema": 1' in kept["run.json"] or b'"schema":1' in kept["run.json"]
+    assert command("judge", name)[0] == code
+    assert Counter(str(one.verdict.kind) for one in judged_results(Store.open(Path("runs"), name)) if one.verdict) == (
+        kinds_of(kept)
+    )
+    assert files_of(Path("runs") / name) == kept
+
+
+def test_compare_run_of_schema_1_with_itself_nothing_changed(command: Any) -> None:
+    kept = golden("quick-drbd-8.4")
+    code, out, err = command("compare", "quick-drbd-8.4", "quick-drbd-8.4")
+    assert (code, err) == (0, "") and "not run" not in out
+    assert {kind: out.count(f" {kind} ") for kind in kinds_of(kept)} == {
+        kind: 2 * number for kind, number in kinds_of(kept).items()
+    }
+
+
+def test_compare_run_of_schema_1_with_one_of_today_same_cells(command: Any) -> None:
+    golden("quick-drbd-8.4")
+    old = Store.open(Path("runs"), "quick-drbd-8.4")
+    new = Store.create(Path("runs"), replace(old.run(), id="today"))
+    for attempt in old.every_attempt():
+        new.begin(attempt.cell).save(attempt)
+    assert (old.directory / "cells" / "none-ext4-cut-link20ms").is_dir()
+    assert (new.directory / "cells" / "none-ext4-truncate-link20ms").is_dir()
+    code, out, _ = command("compare", "quick-drbd-8.4", "today")
+    assert code == 0 and "not run" not in out and "none-ext4-truncate-link20ms" in out
 
 
 # --------------------------------------------------------------------------- handing over to pytest
@@ -287,7 +358,7 @@ def value(argv: list[str], option: str) -> str:
     return argv[argv.index(option) + 1]
 
 
-def test_run_is_pytest_with_everything_kept_in_one_folder(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_becomes_pytest_with_everything_in_one_folder(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     argv = handed_over(monkeypatch, command, "run", "--matrix", "smoke", "-k", "none or back", "--device-mib", "64")
     assert argv[:3] == [sys.executable, "-m", "pytest"] and argv[3].endswith("testcases/lab")
     chosen = [value(argv, option) for option in ("--drbd-matrix", "-k", "--drbd-device-mib")]
@@ -296,13 +367,13 @@ def test_run_is_pytest_with_everything_kept_in_one_folder(command: Any, monkeypa
     assert f"--junitxml=runs/{run_id}/junit.xml" in argv and f"--html=runs/{run_id}/pytest.html" in argv
 
 
-def test_run_without_a_matrix_is_the_quick_one(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_without_matrix_plays_quick(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     argv = handed_over(monkeypatch, command, "run", "--runs", "elsewhere")
     assert (value(argv, "--drbd-matrix"), value(argv, "--drbd-runs")) == ("quick", "elsewhere")
     assert "-k" not in argv and "--drbd-resume" not in argv
 
 
-def test_a_resumed_run_stays_where_it_is(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_resume_stays_in_its_folder(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     stored(Path("elsewhere"))
     argv = handed_over(monkeypatch, command, "run", "--resume", "latest", "--runs", "elsewhere")
     assert Store.open(Path(value(argv, "--drbd-runs")), value(argv, "--drbd-resume")).run().id == "run1"
@@ -310,7 +381,7 @@ def test_a_resumed_run_stays_where_it_is(command: Any, monkeypatch: pytest.Monke
     assert "--junitxml=elsewhere/run1/junit.xml" in argv
 
 
-def test_a_resumed_run_leaves_the_lab_as_the_run_has_it(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_resume_gives_no_lab_options(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     stored()
     argv = handed_over(monkeypatch, command, "run", "--resume", "latest")
     assert not {"--drbd-suite", "--drbd-device-mib"} & set(argv), "else one run mixes two kernels"
@@ -319,7 +390,7 @@ def test_a_resumed_run_leaves_the_lab_as_the_run_has_it(command: Any, monkeypatc
 # --------------------------------------------------------------------------- as a process
 
 
-def test_the_exit_code_reaches_the_shell() -> None:
+def test_process_exit_code_reaches_the_shell() -> None:
     stored(writeback=oracles({5}, {5}))
     done = subprocess.run(
         [sys.executable, "-m", "harness.cli.main", "judge", "run1"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +48,7 @@ cache = "writeback"
 verdicts = ["CLEAN"]
 reason = "pages are copied"
 """
+GOLDEN = Path(__file__).parent / "golden"
 # What a suite says that wants the harness.
 ASKS = 'pytest_plugins = ["harness.fixtures"]'
 # Pages cost more than everything else here; the tests that look at one ask for the real ones.
@@ -197,6 +199,43 @@ def test_the_cells_are_items_with_the_controls_in_front(run: Runs, matrix: Path,
 def test_cells_are_chosen_as_any_items_are(run: Runs, matrix: Path, words: str, ids: list[str]) -> None:
     ran = run("--collect-only", "-q", "--drbd-matrix", str(matrix), "-k", words)
     assert re.findall(r"\[(.+)\]", ran.out) == ids
+
+
+@pytest.mark.parametrize(
+    ("words", "ids"),
+    [
+        ("host-mutator", ["host-inflight-modify"]),
+        ("none-swap-reclaim", ["none-swap-reclaim"]),
+        ("none-ext4-cut-link20ms", ["none-ext4-truncate-link20ms"]),
+        ("ext4-cut", ["none-ext4-truncate", "none-ext4-truncate-link20ms"]),
+        ("idle or cut", ["host-no-writes", "none-ext4-truncate", "none-ext4-truncate-link20ms"]),
+        ("truncate and not link20ms", ["none-ext4-truncate"]),
+    ],
+)
+def test_select_former_id_or_workload_the_cell_of_today(run: Runs, matrix: Path, words: str, ids: list[str]) -> None:
+    matrix.write_text(
+        'schema = 1\ndefaults = { cache = "none" }\n[[cells]]\nfilesystem = "swap"\nworkload = "reclaim"\n'
+        '[[cells]]\nfilesystem = "ext4"\nworkload = "truncate"\nlink_delay_ms = [0, 20]\n'
+    )
+    ran = run("--collect-only", "-q", "--drbd-matrix", str(matrix), "-k", words)
+    assert re.findall(r"\[(.+)\]", ran.out) == ids
+
+
+def test_marker_old_names_one_warning_each(run: Runs, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_own="""
+        import pytest
+        @pytest.mark.cell(cache=["none", "writeback"], workload="ext4-cut")
+        def test_writes(verdict):
+            pass
+        """
+    )
+    ran = run("--collect-only")
+    advice = (
+        'the cell marker of test_writes: workload = "ext4-cut" is an old name; '
+        'write filesystem = "ext4", workload = "truncate"'
+    )
+    assert ran.status == 0 and ran.out.count(advice) == 1 and "PytestDeprecationWarning" in ran.out
 
 
 def test_all_cells_are_marked_as_needing_a_lab(run: Runs, matrix: Path) -> None:
@@ -463,6 +502,33 @@ def test_a_finished_run_that_is_resumed_needs_no_lab(run: Runs, matrix: Path, wo
     ran = run("--drbd-resume", "latest")
     assert (ran.status, ran.outcomes) == (1, {"passed": 5, "failed": 1}), "a finding stays one"
     assert len(world.options) == 1
+
+
+def test_resume_run_of_schema_1_nothing_is_played_again(run: Runs, matrix: Path, world: World) -> None:
+    kept = Path("runs/quick-drbd-8.4")
+    shutil.copytree(GOLDEN / kept.name, kept)
+    world.error = InfrastructureError("there is no lab any more")
+    ran = run("--drbd-resume", "quick-drbd-8.4")
+    assert (ran.status, ran.outcomes) == (0, {"passed": 11})
+    assert (world.options, world.played) == ([], [])
+
+
+def test_resume_run_of_schema_1_a_missing_cell_is_played_in_its_former_folder(
+    run: Runs, matrix: Path, world: World
+) -> None:
+    kept = Path("runs/quick-drbd-8.4")
+    shutil.copytree(GOLDEN / kept.name, kept)
+    folder = kept / "cells" / "writeback-ext4-cut-link20ms"
+    (folder / "1" / "evidence.json").unlink()
+    ran = run("--drbd-resume", "quick-drbd-8.4")
+    assert (ran.status, ran.outcomes) == (0, {"passed": 11})
+    assert world.played == [
+        "host-planted",
+        "host-no-writes",
+        "host-inflight-modify",
+        "writeback-ext4-truncate-link20ms",
+    ], "another lab, its controls"
+    assert (folder / "2" / "evidence.json").is_file() and not folder.with_name(world.played[-1]).exists()
 
 
 # --------------------------------------------------------------------------- tests of one's own

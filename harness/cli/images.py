@@ -1,0 +1,52 @@
+"""The commands ``images ...``: the node and guest images in the cache."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from harness.cli.options import SuiteOption, console, progress
+
+app = typer.Typer(no_args_is_help=True, help="The node and guest images.")
+
+
+@app.command("build")
+def build_images(suite: SuiteOption = "trixie") -> None:
+    """Build the images of a suite that the cache lacks."""
+    from harness.images import ensure_all
+    from harness.util.paths import cache_dir
+
+    for image in ensure_all([("node", suite), ("guest", suite)], cache_dir(), progress):
+        print(f"{image.role} {image.suite} {image.digest[:12]} {image.directory}")
+
+
+@app.command("list")
+def list_images() -> None:
+    """List the images in the cache."""
+    from harness.images import current_digests
+    from harness.images import list_images as images_of
+    from harness.util.paths import cache_dir
+
+    table = Table("role", "suite", "digest", "size (MiB)", "age (h)", "kernel", "recipe")
+    current = current_digests()
+    for image in images_of(cache_dir()):
+        table.add_row(
+            image.role, image.suite, image.digest[:12], f"{image.size_bytes / 2**20:.0f}",
+            f"{image.age_seconds / 3600:.1f}", image.kernel_version,
+            "current" if image.digest in current else "old",
+        )  # fmt: skip
+    console.print(table)
+
+
+@app.command("prune")
+def prune_images(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only print what would be removed")] = False,
+) -> None:
+    """Remove images that no present recipe makes."""
+    from harness.images import current_digests, prune
+    from harness.util.paths import cache_dir
+
+    for image in prune(cache_dir(), current_digests(), dry_run):
+        print(f"{'would remove' if dry_run else 'removed'} {image.directory}")

@@ -1,0 +1,71 @@
+"""The commands ``lab ...``: a nested lab that stays up."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from harness.cli.options import SuiteOption, progress
+from harness.errors import NothingRanError, UsageError
+
+app = typer.Typer(no_args_is_help=True, help="The nested lab: two virtual nodes on this machine.")
+
+
+@app.command("up")
+def lab_up(
+    suite: SuiteOption = "trixie",
+    device_mib: Annotated[int, typer.Option(help="size of the DRBD device in MiB")] = 128,
+) -> None:
+    """Bring a lab up and leave it up; a lab that is up is found."""
+    from harness.lab.nested.provider import LabOptions, nested_lab
+
+    with nested_lab(LabOptions(suite=suite, device_mib=device_mib, keep=True), progress) as lab:
+        stack = lab.stack
+        print(f"lab {lab.id} is up: kernel {stack.kernel}, DRBD {stack.drbd}, QEMU {stack.qemu}, {stack.accelerator}")
+    print("drbd-harness lab ssh a | lab console a | lab down")
+
+
+@app.command("down")
+def lab_down() -> None:
+    """Take the lab down that 'lab up' left."""
+    from harness.lab.nested.leftovers import clean
+
+    gone = clean(only_kept=True)
+    if not gone:
+        raise NothingRanError("no lab is up")
+    for what in gone:
+        print(f"took down {what}")
+
+
+@app.command("ssh", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def lab_ssh(context: typer.Context, node: Annotated[str, typer.Argument(help="a or b")]) -> None:
+    """A shell, or a command, on a node of the lab that is up."""
+    from harness.lab.nested.leftovers import the_lab
+
+    directory, record = the_lab()
+    known = {one.name[-1]: one.name for one in record.nodes}
+    if node not in known:
+        raise UsageError(f"there is no node '{node}' in the lab; there are {', '.join(known)}")
+    argv = ["ssh", "-F", str(directory / "ssh_config"), known[node], *context.args]
+    os.execvp(argv[0], argv)
+
+
+@app.command("console")
+def lab_console(
+    node: Annotated[str, typer.Argument(help="a or b")],
+    follow: Annotated[bool, typer.Option(help="attach to it instead of printing it")] = False,
+) -> None:
+    """What a node printed on its serial console; --follow attaches to it with virsh."""
+    from harness.lab.nested.leftovers import the_lab
+
+    directory, record = the_lab()
+    known = {one.name[-1]: one for one in record.nodes}
+    if node not in known:
+        raise UsageError(f"there is no node '{node}' in the lab; there are {', '.join(known)}")
+    if follow:
+        argv = ["virsh", "-c", record.uri, "console", known[node].domain]
+        os.execvp(argv[0], argv)
+    sys.stdout.write((directory / f"console-{node}.log").read_text(errors="replace"))

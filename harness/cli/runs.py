@@ -1,0 +1,161 @@
+"""The commands for runs: play one, list them, judge, report and compare what is stored."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Column, Table
+from rich.text import Text
+
+from harness.cli.options import RunArgument, RunsOption, console, warn
+from harness.errors import HarnessError, NothingRanError, UsageError
+from harness.model import Result, Verdict, VerdictKind
+from harness.util import resources
+
+
+def run(
+    matrix: Annotated[
+        str | None,
+        typer.Option(help="smoke, quick, natural, full, migration, failover, alarms, faults, or a TOML file"),
+    ] = None,
+    resume: Annotated[str | None, typer.Option(help="go on with a run: its id, its folder, or 'latest'")] = None,
+    suite: Annotated[str | None, typer.Option(help="Debian suite of the nodes: trixie or bookworm")] = None,
+    runs: RunsOption = Path("runs"),
+    select: Annotated[str, typer.Option("-k", help="only cells whose id matches, as pytest's -k")] = "",
+    device_mib: Annotated[int | None, typer.Option(help="size of the DRBD device in MiB (default: 128)")] = None,
+) -> None:
+    """Play a matrix on a lab of its own (or the one that is up), and print the heat map and the report's path."""
+    from harness.store import Store, new_run_id
+
+    if resume and (matrix or suite or device_mib):
+        raise UsageError("--resume goes on with the matrix, the suite and the device the run has; leave them out")
+    if resume:
+        directory = Store.open(runs, resume).directory
+        chosen = ["--drbd-resume", str(directory), "--drbd-runs", str(directory.parent)]
+    else:
+        run_id = new_run_id()
+        directory = runs / run_id
+        chosen = ["--drbd-matrix", matrix or "quick", "--drbd-run-id", run_id, "--drbd-runs", str(runs)]
+    lab = ["--drbd-suite", suite] if suite else []
+    lab += ["--drbd-device-mib", str(device_mib)] if device_mib else []
+    kept = [f"--junitxml={directory}/junit.xml", f"--html={directory}/pytest.html", "--self-contained-html"]
+    # What stands around the installed package, a user's conftest or settings of pytest say, is no part of a run.
+    here = resources.testcases()
+    alone = ["-c", os.devnull, f"--rootdir={here.parent}", f"--confcutdir={here}", "-p", "no:cacheprovider"]
+    argv = [str(here / "lab"), *alone, "-ra", *chosen, *lab, *kept]
+    argv += ["-k", select] if select else []
+    # A process of its own, so that pytest starts from nothing and Ctrl-C reaches it as it reaches any pytest.
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "pytest", *argv])
+
+
+def list_runs(
+    matrix: Annotated[str | None, typer.Option(help="list the cells of this matrix instead of the runs")] = None,
+    runs: RunsOption = Path("runs"),
+) -> None:
+    """The runs there are and how they ended, or the cells of a matrix."""
+    if matrix:
+        _list_cells(matrix)
+    else:
+        _list_stored(runs)
+
+
+def _list_cells(matrix: str) -> None:
+    from harness.config.controls import with_controls
+    from harness.config.matrix import load
+    from harness.workloads import WORKLOADS
+
+    loaded = load(matrix, WORKLOADS, resources.matrices())
+    for line in loaded.deprecated:
+        warn(line)
+    for cell in with_controls(loaded.cells):
+        print(cell.id)
+
+
+def _list_stored(runs: Path) -> None:
+    from harness.store import Store, judged_results, run_ids
+
+    table = Table(Column("run", no_wrap=True, min_width=21), "matrix", "suite", "kernel", "DRBD", "verdicts")
+    for run_id in run_ids(runs):
+        try:
+            store = Store.open(runs, run_id)
+            stored, results = store.run(), judged_results(store)
+        except HarnessError as error:
+            # One run that cannot be read hides no other.
+            print(f"{run_id}: {error}", file=sys.stderr)
+            continue
+        kinds = [_kind(result.verdict) for result in results]
+        counted = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+        table.add_row(run_id, stored.matrix, stored.stack.suite, stored.stack.kernel, stored.stack.drbd, counted)
+    if not table.row_count:
+        raise NothingRanError(f"there is no run in {runs}")
+    console.print(table)
+
+
+def judge(which: RunArgument, runs: RunsOption = Path("runs")) -> None:
+    """Judge a stored run again from its evidence; needs no lab."""
+    from harness.report.terminal import print_report
+    from harness.store import Store, judged_results
+
+    store = Store.open(runs, which)
+    for sentence in store.damaged():
+        warn(sentence)
+    results = judged_results(store)
+    print_report(store.run(), results, console)
+    if not any(result.verdict for result in results):
+        raise NothingRanError(f"no cell of {store.directory} has evidence")
+    raise typer.Exit(_exit_code(results))
+
+
+def _exit_code(results: Sequence[Result]) -> int:
+    """1 where an answer is not what was expected, 2 where one is missing, 0 otherwise."""
+    verdicts = [(result.verdict, result.cell.expected) for result in results if result.verdict is not None]
+    answers = [one for one in verdicts if one[0].kind is not VerdictKind.INCONCLUSIVE]
+    if not all(verdict.meets(expected) for verdict, expected in answers):
+        return 1
+    return 0 if len(answers) == len(results) else 2
+
+
+def report(which: RunArgument, runs: RunsOption = Path("runs")) -> None:
+    """Write a stored run's report.html again and print where it is."""
+    from harness.report.html import write_html
+    from harness.store import Store, judged_results
+
+    store = Store.open(runs, which)
+    path = store.directory / "report.html"
+    write_html(path, store.run(), judged_results(store))
+    print(path.resolve())
+
+
+def compare(
+    one: Annotated[str, typer.Argument(metavar="RUN", help="the run to compare with")],
+    other: Annotated[str, typer.Argument(metavar="RUN", help="the run to compare")],
+    runs: RunsOption = Path("runs"),
+) -> None:
+    """Compare the verdicts and rates of two runs, cell by cell; 1 when a verdict changed."""
+    from harness.judgement.compare_runs import compare_runs
+    from harness.store import Store, judged_results
+
+    before, after = (judged_results(Store.open(runs, which)) for which in (one, other))
+    compared = compare_runs(before, after)
+    table = Table("cell", one, other, "rate changed? (p)")
+    for cell in compared:
+        style = "bold red" if cell.verdict_changed else ""
+        p_value = f"{cell.rates.p_value:.2g}" if cell.rates else ""
+        figures = [Text(_figures(verdict), style) for verdict in (cell.before, cell.after)]
+        table.add_row(cell.cell_id, *figures, p_value)
+    console.print(table)
+    raise typer.Exit(1 if any(cell.verdict_changed for cell in compared) else 0)
+
+
+def _kind(verdict: Verdict | None) -> str:
+    return str(verdict.kind) if verdict else "not run"
+
+
+def _figures(verdict: Verdict | None) -> str:
+    return f"{verdict.kind} {verdict.differing_blocks}/{verdict.exposed_blocks}" if verdict else "not run"
