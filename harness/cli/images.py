@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from harness.cli.options import SuiteOption, console, progress
+from harness.cli.options import SuiteOption, console
+from harness.util import logs
+from harness.util.paths import log_dir
 
 app = typer.Typer(no_args_is_help=True, help="The node and guest images.")
 
@@ -18,7 +20,9 @@ def build_images(suite: SuiteOption = "trixie") -> None:
     from harness.images import ensure_all
     from harness.util.paths import cache_dir
 
-    for image in ensure_all([("node", suite), ("guest", suite)], cache_dir(), progress):
+    with logs.kept_below(log_dir(), "images-build"):
+        images = ensure_all([("node", suite), ("guest", suite)], cache_dir(), logs.progress)
+    for image in images:
         print(f"{image.role} {image.suite} {image.digest[:12]} {image.directory}")
 
 

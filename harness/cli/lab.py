@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import SuiteOption, progress
+from harness.cli.options import SuiteOption
 from harness.errors import NothingRanError, UsageError
+from harness.util import logs
+from harness.util.paths import log_dir
 
 app = typer.Typer(no_args_is_help=True, help="The nested lab: two virtual nodes on this machine.")
 
@@ -22,7 +24,8 @@ def lab_up(
     """Bring a lab up and leave it up; a lab that is up is found."""
     from harness.lab.nested.provider import LabOptions, nested_lab
 
-    with nested_lab(LabOptions(suite=suite, device_mib=device_mib, keep=True), progress) as lab:
+    options = LabOptions(suite=suite, device_mib=device_mib, keep=True)
+    with logs.kept_below(log_dir(), "lab-up"), nested_lab(options, logs.progress) as lab:
         stack = lab.stack
         print(f"lab {lab.id} is up: kernel {stack.kernel}, DRBD {stack.drbd}, QEMU {stack.qemu}, {stack.accelerator}")
     print("drbd-harness lab ssh a | lab console a | lab down")
@@ -33,7 +36,8 @@ def lab_down() -> None:
     """Take the lab down that 'lab up' left."""
     from harness.lab.nested.leftovers import clean
 
-    gone = clean(only_kept=True)
+    with logs.kept_below(log_dir(), "lab-down"):
+        gone = clean(only_kept=True)
     if not gone:
         raise NothingRanError("no lab is up")
     for what in gone:

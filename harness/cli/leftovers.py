@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import typer
 
+from harness.util import logs
+from harness.util.paths import log_dir
+
 
 def status() -> None:
     """What the harness has on this machine: labs, domains, runs that hold the lease.  0 when there is nothing."""
@@ -21,7 +24,8 @@ def clean() -> None:
     """End and remove every lab of this user on this machine, found by its label."""
     from harness.lab.nested.leftovers import clean as remove
 
-    gone = remove()
+    with logs.kept_below(log_dir(), "clean"):
+        gone = remove()
     for what in gone:
         print(f"removed {what}")
     if not gone:

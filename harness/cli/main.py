@@ -12,6 +12,8 @@ import typer
 from harness import __version__
 from harness.cli import doctor, images, lab, leftovers, runs
 from harness.errors import HarnessError, UsageError
+from harness.util import logs
+from harness.util.progress import Progress
 from harness.util.signals import stop_like_ctrl_c
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -26,6 +28,11 @@ _INTERRUPTED = 130
 def main() -> None:
     """Entry point: one sentence and the right exit code for everything that goes wrong on purpose."""
     stop_like_ctrl_c()
+    with logs.with_handler(logs.PROGRESS, Progress()):
+        _main()
+
+
+def _main() -> None:
     try:
         # Outside its standalone mode the exit code of typer.Exit comes back as the value of the call.
         code = app(standalone_mode=False)

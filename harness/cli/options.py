@@ -9,14 +9,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from harness.util.progress import Progress
-
 SuiteOption = Annotated[str, typer.Option(help="Debian suite of the nodes: trixie or bookworm")]
 RunsOption = Annotated[Path, typer.Option(help="where runs are kept")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="a run's id, its folder, or 'latest'")]
 
 console = Console(highlight=False)
-progress = Progress()
 
 
 def warn(sentence: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -27,6 +28,7 @@ from harness.pytest_plugin.options import LAB_OPTIONS, flag
 from harness.report.html import evidence_html, heat_map_html, write_html
 from harness.report.terminal import print_report
 from harness.store import Store, judged_results, new_run_id
+from harness.util import logs
 from harness.util.progress import Progress
 from harness.util.signals import stop_like_ctrl_c
 
@@ -91,13 +93,19 @@ class PytestRun:
             now = datetime.now(UTC).isoformat(timespec="seconds")
             run = Run(run_id, self.matrix, now, tuple(self.cells), lab_options=_asked(self.config))
             self.store = Store.create(Path(self.config.getoption("--drbd-runs")), run)
-        with self.store.lock(), Session(self.store, self._lab, Voice(self.config)) as session:
+        _leave_out_of_reports(self.config)
+        with (
+            self.store.lock(),
+            logs.kept(self.store.directory),
+            logs.with_handler(logs.PROGRESS, _progress(self.config)),
+            Session(self.store, self._lab, logs.progress) as session,
+        ):
             yield session
 
     def _lab(self) -> AbstractContextManager[Lab]:
         assert self.store is not None
         options = _LAB_OPTIONS.validate_python(dict(self.store.run().lab_options))
-        return nested_lab(options, Voice(self.config), self.store.directory / "lab")
+        return nested_lab(options, logs.progress, self.store.directory / "lab")
 
     # ------------------------------------------------------------------------------------------ what is written
 
@@ -156,22 +164,27 @@ RUN = pytest.StashKey[PytestRun]()
 RESULT = pytest.StashKey[Result]()
 
 
-class Voice:
-    """Says what is going on, past pytest's capturing."""
+def _leave_out_of_reports(config: pytest.Config) -> None:
+    """Let pytest not repeat the harness's hundreds of records in the report of each test that fails: the run has them.
 
-    _progress = Progress(clock=True)
+    ``caplog`` and ``--log-cli-level`` show them like any others.
+    """
+    handler = getattr(config.pluginmanager.getplugin("logging-plugin"), "report_handler", None)
+    if handler is not None:
+        handler.addFilter(lambda record: not record.name.startswith(f"{logs.ROOT}."))
 
-    def __init__(self, config: pytest.Config) -> None:
-        self._config = config
 
-    def __call__(self, what: str) -> None:
-        """One line, unless it was said a moment ago or pytest was told to be quiet."""
-        line = self._progress.line(what)
-        if line is None or self._config.getoption("verbose") < 0:
-            return
-        capture = self._config.pluginmanager.getplugin("capturemanager")
+def _progress(config: pytest.Config) -> Progress:
+    """Progress past pytest's capturing; only warnings where pytest was told to be quiet."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+
+    def write(line: str) -> None:
         with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
             print(line, flush=True)
+
+    handler = Progress(write, clock=True)
+    handler.setLevel(logging.WARNING if config.getoption("verbose") < 0 else logging.INFO)
+    return handler
 
 
 def result_text(result: Result) -> str:

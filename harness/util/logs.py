@@ -19,6 +19,7 @@ import logging
 import os
 import re
 import shlex
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,16 +27,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.errors import CommandError
+from harness.util.paths import make
 
 ROOT = "harness"
 PROGRESS = "harness.progress"
-#: What paramiko finds worth a record (connections, errors of its own thread) is kept too, from INFO on.
+#: Its warnings, and the errors of its own threads, are kept too.
 SSH_LIBRARY = "paramiko"
 COMMANDS_FILE = "commands.log"
 OTHERS_FILE = "harness.log"
 #: Longer commands are cut in the log; the scripts of the harness itself have up to some 800 characters.
 COMMAND_CHARACTERS = 2000
 MESSAGE_CHARACTERS = 500
+#: How many folders of logs :func:`kept_below` leaves.
+FOLDERS = 20
 
 _COMMANDS = frozenset(f"{ROOT}.{kind}" for kind in ("command", "libvirt", "connection"))
 _ESCAPES = {"\\": r"\\", "'": r"\'", "\n": r"\n", "\t": r"\t", "\r": r"\r"}
@@ -137,30 +141,43 @@ def _cut(text: str, characters: int) -> str:
 def kept(directory: Path) -> Iterator[None]:
     """Append every record to ``commands.log`` or ``harness.log`` in ``directory`` while this context lasts.
 
-    A file that cannot be written, on a full disk for example, is one warning and no error.  Meanwhile nothing goes to
-    the root logger: pytest's handler there would repeat all of it in the report of each test that fails.
+    A file that cannot be written, on a full disk for example, is one warning and no error.
     """
     commands = LineFile(directory / COMMANDS_FILE, _command_line)
     commands.addFilter(_is_command)
     others = LineFile(directory / OTHERS_FILE, _other_line)
     others.addFilter(lambda one: not _is_command(one))
-    with contextlib.ExitStack() as stack:
-        for name in (ROOT, SSH_LIBRARY):
-            stack.callback(setattr, logging.getLogger(name), "propagate", logging.getLogger(name).propagate)
-            logging.getLogger(name).propagate = False
-        stack.enter_context(with_handler(ROOT, commands))
-        stack.enter_context(with_handler(ROOT, others))
-        stack.enter_context(with_handler(SSH_LIBRARY, others, logging.INFO))
+    with with_handler(ROOT, commands), with_handler(ROOT, others), with_handler(SSH_LIBRARY, others, logging.WARNING):
         yield
 
 
 @contextlib.contextmanager
+def kept_below(directory: Path, what: str) -> Iterator[None]:
+    """As :func:`kept`, in a new folder below ``directory``, named after the time (UTC), ``what`` and the process.
+
+    Of such folders the newest :data:`FOLDERS` stay; one with nothing in it goes at once.
+    """
+    folder = directory / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{what}-{os.getpid()}"
+    with contextlib.suppress(OSError):  # what cannot be made cannot be written to either, and that is a warning
+        make(folder)
+        for old in sorted(path for path in directory.iterdir() if path.is_dir())[:-FOLDERS]:
+            shutil.rmtree(old, ignore_errors=True)
+    try:
+        with kept(folder):
+            yield
+    finally:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+@contextlib.contextmanager
 def with_handler(name: str, handler: logging.Handler, level: int = logging.DEBUG) -> Iterator[None]:
-    """Give the logger ``name`` that handler, and let all from ``level`` on through, while this context lasts."""
+    """Give the logger ``name`` that handler, and let all from ``level`` on through to it, while this context lasts."""
     logger = logging.getLogger(name)
     before = logger.level
     logger.addHandler(handler)
-    logger.setLevel(level)
+    if not logger.isEnabledFor(level):
+        logger.setLevel(level)
     try:
         yield
     finally:

@@ -19,6 +19,11 @@ def state_dir() -> Path:
     return _place("DRBD_HARNESS_STATE", Path("/var/lib"), "XDG_STATE_HOME", Path(".local/state"))
 
 
+def log_dir() -> Path:
+    """The logs of commands that belong to no run, such as ``lab up``: a folder for each, below the state."""
+    return state_dir() / "logs"
+
+
 def programs() -> str:
     """The search path for programs, with what an ordinary user's leaves out: e2fsprogs, say, is in an sbin."""
     return os.pathsep.join((os.environ.get("PATH", os.defpath), *_PROGRAMS))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import shlex
 import subprocess
@@ -141,14 +142,14 @@ def test_kept_separates_commands_from_all_other_records(tmp_path: Path) -> None:
             pass
         logs.progress("starting the guest")
         logging.getLogger("harness.engine").debug("a detail\nof two lines")
-        logging.getLogger("paramiko.transport").info("Connected")
+        logging.getLogger("paramiko.transport").error("Socket exception")
     commands, others = lines(tmp_path), lines(tmp_path, logs.OTHERS_FILE)
     assert [(kind, lab, host, status, text) for _, kind, lab, host, status, _, text in commands] == [
         ("command", "lab1", "nodea", "0", "true"), ("connection", "-", "nodea", "ok", "ssh root@127.0.0.1:1"),
     ]  # fmt: skip
     assert [columns[1:] for columns in others] == [
         ["INFO", "harness.progress", "starting the guest"], ["DEBUG", "harness.engine", r"a detail\nof two lines"],
-        ["INFO", "paramiko.transport", "Connected"],
+        ["ERROR", "paramiko.transport", "Socket exception"],
     ]  # fmt: skip
 
 
@@ -189,11 +190,11 @@ def test_kept_again_appends_behind_an_unfinished_line(tmp_path: Path) -> None:
 def test_kept_leaves_the_loggers_as_they_were(tmp_path: Path) -> None:
     def state() -> list[object]:
         loggers = map(logging.getLogger, (logs.ROOT, logs.SSH_LIBRARY))
-        return [(one.level, one.propagate, list(one.handlers)) for one in loggers]
+        return [(one.level, list(one.handlers)) for one in loggers]
 
     before = state()
     with pytest.raises(KeyboardInterrupt), logs.kept(tmp_path):
-        assert not logging.getLogger(logs.ROOT).propagate
+        assert state() != before
         raise KeyboardInterrupt
     assert state() == before
     logs.progress("to nobody")
@@ -230,6 +231,25 @@ def test_kept_line_has_seven_columns_and_a_message_whatever_was_run(
         logs.progress(text)
     assert [len(columns) for columns in lines(directory)] == [8]
     assert [len(columns) for columns in lines(directory, logs.OTHERS_FILE)] == [4]
+
+
+# --------------------------------------------------------------------------- the files of a command
+
+
+def test_kept_below_makes_a_folder_named_after_time_command_and_process(tmp_path: Path) -> None:
+    with logs.kept_below(tmp_path / "logs", "lab-up"), logs.command("nodea", ["true"]):
+        pass
+    (folder,) = (tmp_path / "logs").iterdir()
+    assert re.fullmatch(rf"\d{{8}}T\d{{6}}Z-lab-up-{os.getpid()}", folder.name) and len(lines(folder)) == 1
+
+
+def test_kept_below_leaves_no_empty_folder_and_only_the_newest(tmp_path: Path) -> None:
+    for number in range(logs.FOLDERS + 5):
+        (tmp_path / f"20261124T0000{number:02}Z-lab-up-1").mkdir()
+    with logs.kept_below(tmp_path, "lab-up"):
+        pass
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert len(left) == logs.FOLDERS - 1 and left[0] == "20261124T000006Z-lab-up-1"
 
 
 # --------------------------------------------------------------------------- no room

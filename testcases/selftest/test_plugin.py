@@ -342,6 +342,58 @@ def test_no_matrix_at_all_is_nothing_run(run: Runs, matrix: Path, world: World) 
     assert world.labs == []
 
 
+# --------------------------------------------------------------------------- what a run keeps of what it did
+
+
+RUNS_A_COMMAND = """
+from harness.remote.local import LocalRunner
+def test_my_own(drbd_run):
+    LocalRunner("lab1").run(["true", "a b"])
+    {then}
+"""
+
+
+@pytest.mark.parametrize("then", ["pass", "assert False", "raise KeyboardInterrupt"])
+def test_session_that_ends_in_any_way_keeps_the_log_of_its_commands(
+    run: Runs, pytester: pytest.Pytester, world: World, then: str
+) -> None:
+    pytester.makepyfile(test_own=RUNS_A_COMMAND.format(then=then))
+    with contextlib.suppress(KeyboardInterrupt):
+        run()
+    (log,) = (pytester.path / "runs").glob("*/commands.log")
+    assert [line.split("\t")[1:5] + line.split("\t")[6:] for line in log.read_text().splitlines()] == [
+        ["command", "lab1", "controller", "0", "true 'a b'"]
+    ]
+
+
+def test_session_that_fails_does_not_repeat_the_log_in_its_report(
+    run: Runs, pytester: pytest.Pytester, world: World
+) -> None:
+    pytester.makepyfile(test_own=RUNS_A_COMMAND.format(then="assert False"))
+    ran = run()
+    assert ran.status == 1 and "Captured log" not in ran.out
+
+
+def test_session_shows_progress_and_keeps_it_and_a_resumed_one_appends(run: Runs, matrix: Path, world: World) -> None:
+    line = "none-swap-pressure: DIVERGED: 2 blocks differ"
+    ran = run("--drbd-matrix", str(matrix), "-k", "none-swap-pressure")
+    log = ran.store.directory / "harness.log"
+    kept = log.read_text()
+    assert re.search(rf"^  \[ *\d+\.\d s\] {line}", ran.out, re.MULTILINE)
+    assert len(re.findall(rf"^\S+Z\tINFO\tharness\.progress\t{line}", kept, re.MULTILINE)) == 1
+    world.finds["unsafe-swap-pressure"] = broken()
+    run("--drbd-matrix", str(matrix), "-k", "unsafe-swap-pressure", "--drbd-run-id", "29991231T000000Z-0000")
+    run("--drbd-resume", "latest")
+    again = (ran.folder / "runs" / "29991231T000000Z-0000" / "harness.log").read_text()
+    assert again.count("unsafe-swap-pressure: INCONCLUSIVE") == 2 and log.read_text() == kept
+
+
+def test_session_told_to_be_quiet_shows_no_progress_and_keeps_it(run: Runs, matrix: Path, world: World) -> None:
+    ran = run("-q", "--drbd-matrix", str(matrix), "-k", "none-swap-pressure")
+    assert " s] none-swap-pressure" not in ran.out
+    assert "none-swap-pressure: DIVERGED" in (ran.store.directory / "harness.log").read_text()
+
+
 # --------------------------------------------------------------------------- how a session ends
 
 
