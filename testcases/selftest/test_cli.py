@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from test_judge import evidence, observed, oracles
 
+from harness import images
 from harness.cli import main
 from harness.config.controls import with_controls
 from harness.model import (
@@ -29,7 +30,9 @@ from harness.model import (
     Stack,
     VerdictKind,
 )
+from harness.remote.local import LocalRunner
 from harness.store import Store, judged_results, run_ids
+from harness.util import logs
 from harness.workloads.controls import Planted
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -398,3 +401,27 @@ def test_process_exit_code_reaches_the_shell() -> None:
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+# --------------------------------------------------------------------------- the log of commands without a run
+
+
+def test_images_build_that_fails_shows_progress_and_keeps_its_log(
+    command: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def ensure_all(*_: Any) -> None:
+        logs.progress("node image, trixie: unpacking")
+        LocalRunner().run(["sh", "-c", "exit 3"])
+
+    monkeypatch.setattr(images, "ensure_all", ensure_all)
+    code, _, err = command("images", "build")
+    assert code == 2 and "  node image, trixie: unpacking\n" in err
+    (folder,) = (tmp_path / "state" / "logs").iterdir()
+    assert "-images-build-" in folder.name
+    assert (folder / "commands.log").read_text().rstrip("\n").endswith("\tsh -c 'exit 3'")
+    assert "\tnode image, trixie: unpacking\n" in (folder / "harness.log").read_text()
+
+
+def test_command_that_did_nothing_keeps_no_log(command: Any, tmp_path: Path) -> None:
+    assert command("lab", "down")[0] == 3
+    assert list((tmp_path / "state" / "logs").iterdir()) == []
