@@ -13,35 +13,41 @@ T = TypeVar("T")
 
 
 class BackgroundTask(Generic[T]):
-    """Begins ``work`` at once.  The thread is a daemon: it never keeps the process from ending."""
+    """Begins ``work`` at once.  The thread is a daemon: it never keeps the process from ending.
+
+    Its end is an event of its own: a :meth:`threading.Thread.join` that Ctrl-C interrupts calls the thread ended from
+    then on, whether it is or not (seen with Python 3.11).
+    """
 
     def __init__(self, work: Callable[[], T], name: str) -> None:
         self._work = work
+        self._name = name
         self._found: list[T] = []
-        self._trouble: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        self._error: BaseException | None = None
+        self._ended = threading.Event()
+        threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def _run(self) -> None:
         try:
             self._found.append(self._work())
         except BaseException as error:  # noqa: BLE001 - handed to whoever asks for the result
-            self._trouble = error
+            self._error = error
+        finally:
+            self._ended.set()
 
     @property
     def running(self) -> bool:
         """Whether it has not ended yet."""
-        return self._thread.is_alive()
+        return not self._ended.is_set()
 
     def ended(self, seconds: float) -> bool:
         """Wait at most ``seconds`` for its end; whether it came."""
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
+        return self._ended.wait(seconds)
 
     def result(self, deadline: Deadline) -> T:
         """What it found, or the error it ended with; :class:`DeadlineError` when it goes on for longer."""
         if not self.ended(deadline.left()):
-            raise DeadlineError(f"{self._thread.name} did not end within {deadline.seconds:.0f} s")
-        if self._trouble is not None:
-            raise self._trouble
+            raise DeadlineError(f"{self._name} did not end within {deadline.seconds:.0f} s")
+        if self._error is not None:
+            raise self._error
         return self._found[0]

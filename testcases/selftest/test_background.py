@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 
 import pytest
@@ -70,3 +71,22 @@ def test_background_task_running_process_ends() -> None:
     assert found.daemon
     gate.set()
     assert task.ended(20)
+
+
+def test_background_task_wait_interrupted_is_running_and_has_its_result_later() -> None:
+    gate = threading.Event()
+    task = BackgroundTask(lambda: gate.wait(20), "the work")
+
+    def interrupt(_signal: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(KeyboardInterrupt):
+            task.ended(10)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert task.running and not task.ended(0.01), "whoever waits for it again must not take it for ended"
+    gate.set()
+    assert task.result(soon()) is True
