@@ -47,10 +47,10 @@ def _main() -> None:
         sys.exit(2)
     except Exception as wrong:
         # click's own class of errors is a dependency of typer in some versions and a private part of it in others.
-        words = getattr(wrong, "format_message", None)
-        if words is None:
+        message = getattr(wrong, "format_message", None)
+        if message is None:
             raise
-        print(f"drbd-harness: {words()} (drbd-harness --help lists what there is)", file=sys.stderr)
+        print(f"drbd-harness: {message()} (drbd-harness --help lists what there is)", file=sys.stderr)
         sys.exit(UsageError.exit_code)
 
 

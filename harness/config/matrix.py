@@ -58,7 +58,8 @@ def load(path_or_name: str, workloads: Workloads, search: Path) -> Matrix:
         table = tomllib.loads(raw.decode())
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
+        # Of the text's encoding, of TOML, or a number of thousands of digits.
         raise UsageError(f"{path} is not valid TOML: {error}") from error
     expansion = expand(table, workloads, str(path))
     description = str(table.get("description", ""))

@@ -53,6 +53,9 @@ Workloads = Mapping[str, Collection[FilesystemKind]]
 # Algorithms of data-integrity-alg that Debian's kernels have; "none" for none.
 INTEGRITY = ("none", "crc32c", "md5", "sha1", "sha256")
 
+# More seconds, milliseconds or migrations than any run has.
+_MOST = 10**9
+
 T = TypeVar("T")
 _Several = Annotated[tuple[T, ...], one_or_more(), Field(min_length=1)]
 
@@ -68,8 +71,8 @@ def _present_control(value: object) -> object:
     return aliases.CONTROLS.get(value, value) if isinstance(value, str) else value
 
 
-def _no_digest_is_empty(word: str) -> str:
-    return "" if word == "none" else word
+def _no_digest_is_empty(algorithm: str) -> str:
+    return "" if algorithm == "none" else algorithm
 
 
 def _given_reason(reason: str) -> str:
@@ -96,19 +99,17 @@ class Axes(WrittenModel):
     crash: _Several[Annotated[Crash, choice(Crash)]] = ()
     fault: _Several[Annotated[Fault, choice(Fault)]] = ()
     protocol: _Several[Annotated[Protocol, choice(Protocol)]] = ()
-    integrity: _Several[
-        Annotated[str, one_of(INTEGRITY), AfterValidator(lambda word: word if word != "none" else "")]
-    ] = ()
+    integrity: _Several[Annotated[str, one_of(INTEGRITY), AfterValidator(_no_digest_is_empty)]] = ()
     disable_sendpage: _Several[bool] = ()
     scatter_gather: _Several[bool] = ()
     two_primaries: _Several[bool] = ()
     unsafe_migration: _Several[bool] = ()
-    link_delay_ms: _Several[Annotated[int, Field(ge=0)]] = ()
-    disk_delay_ms: _Several[Annotated[int, Field(ge=0)]] = ()
-    seconds: _Several[Annotated[int, Field(ge=1)]] = ()
-    deadline: _Several[Annotated[int, Field(ge=1)]] = ()
-    migrations: _Several[Annotated[int, Field(ge=0)]] = ()
-    migration_deadline: _Several[Annotated[int, Field(ge=5)]] = ()
+    link_delay_ms: _Several[Annotated[int, Field(ge=0, le=_MOST)]] = ()
+    disk_delay_ms: _Several[Annotated[int, Field(ge=0, le=_MOST)]] = ()
+    seconds: _Several[Annotated[int, Field(ge=1, le=_MOST)]] = ()
+    deadline: _Several[Annotated[int, Field(ge=1, le=_MOST)]] = ()
+    migrations: _Several[Annotated[int, Field(ge=0, le=_MOST)]] = ()
+    migration_deadline: _Several[Annotated[int, Field(ge=5, le=_MOST)]] = ()
 
     _written: tuple[str, ...] = PrivateAttr(())
 

@@ -25,6 +25,7 @@ from harness.errors import HarnessError, UsageError
 
 TOP_LEVEL = "the top level"
 _LONGEST = 80
+_LARGEST = 10**20
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -93,6 +94,8 @@ def hint(wrong: object, allowed: Iterable[str]) -> str:
 
 def shown(value: object) -> str:
     """A value as a sentence shows it: on one line and not too long."""
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        return "a very large number"  # Python writes no number of thousands of digits
     if value is None or isinstance(value, bool | int | float):
         return str(value)
     if isinstance(value, str):
@@ -118,24 +121,24 @@ class NoChoiceError(ValueError):
         super().__init__(f"the value is none of {', '.join(self.allowed)}")
 
 
-def choice(words: type[StrEnum]) -> BeforeValidator:
-    """For a field that is one of an enumeration and is written as its value."""
+def choice(kind: type[StrEnum]) -> BeforeValidator:
+    """For a field that is a member of an enumeration and is written as its value."""
 
     def check(value: object) -> StrEnum:
-        if isinstance(value, str) and value in list(words):
-            return words(value)
-        raise NoChoiceError(words)
+        if isinstance(value, str) and value in list(kind):
+            return kind(value)
+        raise NoChoiceError(kind)
 
     return BeforeValidator(check)
 
 
-def one_of(words: Sequence[str]) -> BeforeValidator:
-    """For a field that is one of ``words``."""
+def one_of(allowed: Sequence[str]) -> BeforeValidator:
+    """For a field that is one of ``allowed``."""
 
     def check(value: object) -> object:
-        if isinstance(value, str) and value in words:
+        if isinstance(value, str) and value in allowed:
             return value
-        raise NoChoiceError(words)
+        raise NoChoiceError(allowed)
 
     return BeforeValidator(check)
 
@@ -185,9 +188,9 @@ def _complaint(wrong: _Mistake, key: str, model: type[BaseModel], annotation: ob
     if kind == "extra_forbidden":
         return f"{name} is no key{hint(key, _keys(_annotation(model, wrong.location[:-1])))}"
     if kind == "missing":
-        return f"{name} is missing{hint('', _words(annotation))}"
+        return f"{name} is missing{hint('', _allowed(annotation))}"
     if kind in ("enum", "literal_error") or isinstance(reason, NoChoiceError):
-        allowed = reason.allowed if isinstance(reason, NoChoiceError) else _words(annotation)
+        allowed = reason.allowed if isinstance(reason, NoChoiceError) else _allowed(annotation)
         return f"{shown(value)} is no value of {name}{hint(value, allowed)}"
     if kind == "value_error":
         return str(reason)
@@ -197,8 +200,8 @@ def _complaint(wrong: _Mistake, key: str, model: type[BaseModel], annotation: ob
         text, limit = _LIMITS[kind]
         return f"{name} is {shown(value)}; {text} {wrong.context[limit]}"
     if kind in _NOT_A:
-        words = _words(_item(annotation)) if kind in ("list_type", "tuple_type") else ()
-        return f"{name} is {shown(value)}, not {_NOT_A[kind]}{hint('', words)}"
+        items = _allowed(_item(annotation)) if kind in ("list_type", "tuple_type") else ()
+        return f"{name} is {shown(value)}, not {_NOT_A[kind]}{hint('', items)}"
     return f"{name} is {shown(value)}: {wrong.message[:1].lower()}{wrong.message[1:]}"
 
 
@@ -296,14 +299,14 @@ def _keys(annotation: object) -> tuple[str, ...]:
     return tuple(field.alias or name for name, field in fields.items())
 
 
-def _words(annotation: object) -> tuple[str, ...]:
+def _allowed(annotation: object) -> tuple[str, ...]:
     """What may be written for a value of that type; empty where that is no short list."""
     annotation = _bare(annotation)
     if isinstance(annotation, type) and issubclass(annotation, StrEnum):
         return tuple(annotation)
     if get_origin(annotation) is Literal:
         return tuple(str(word) for word in get_args(annotation))
-    return _words(_item(annotation)) if _item(annotation) is not None else ()
+    return _allowed(_item(annotation)) if _item(annotation) is not None else ()
 
 
 def _cut(text: str) -> str:

@@ -75,8 +75,8 @@ def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
             main.main()
         except SystemExit as ended:
             code = ended.code
-        said = capfd.readouterr()
-        return int(code or 0), said.out, said.err
+        printed = capfd.readouterr()
+        return int(code or 0), printed.out, printed.err
 
     return run
 
@@ -107,7 +107,7 @@ def stored(root: Path = Path("runs"), run_id: str = "run1", **other: dict[str, A
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "part"),
     [
         (("--nonsense",), "--nonsense"),
         (("judge", "--nonsense"), "--nonsense"),
@@ -124,11 +124,11 @@ def stored(root: Path = Path("runs"), run_id: str = "run1", **other: dict[str, A
     ],
 )
 def test_command_wrong_request_one_sentence_and_exit_code_4(
-    command: Any, arguments: tuple[str, ...], words: str
+    command: Any, arguments: tuple[str, ...], part: str
 ) -> None:
     code, out, err = command(*arguments)
     assert code == 4, out + err
-    assert err.startswith("drbd-harness: ") and words in err
+    assert err.startswith("drbd-harness: ") and part in err
     assert err.count("\n") == 1 and out == "", "one sentence"
 
 

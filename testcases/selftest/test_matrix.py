@@ -85,7 +85,7 @@ def test_smoke_cells_and_expectations_as_designed() -> None:
 
 
 def guests_of(name: str) -> list[Cell]:
-    """The cells of a shipped matrix but for its control, each of which has to say what is expected."""
+    """The cells of a shipped matrix but for its control, each of which has an expectation."""
     control, *guests = load(name, WORKLOADS, SHIPPED).cells
     assert control.id == "host-inflight-modify" and control.control is Control.IN_FLIGHT and not control.has_canary
     assert [cell.id for cell in guests if cell.expected is None] == []
@@ -561,7 +561,7 @@ HOST = '[[cells]]\nclient = "host"\nworkload = "inflight-modify"\n'
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "parts"),
     [
         ("schema = 2\n" + CELL, ["'schema' is 2", "schema = 1"]),
         (CELL, ["'schema' is None"]),
@@ -645,13 +645,13 @@ HOST = '[[cells]]\nclient = "host"\nworkload = "inflight-modify"\n'
     ],
 )
 def test_load_mistake_one_sentence_with_file_place_and_what_is_allowed(
-    written: Any, text: str, words: list[str]
+    written: Any, text: str, parts: list[str]
 ) -> None:
     with pytest.raises(UsageError) as told:
         written(text)
     sentence = str(told.value)
     assert "mine.toml" in sentence and "\n" not in sentence
-    assert [word for word in words if word not in sentence] == [], sentence
+    assert [part for part in parts if part not in sentence] == [], sentence
 
 
 def test_load_missing_matrix_offers_the_nearest(tmp_path: Path) -> None:
@@ -697,6 +697,19 @@ def test_expand_any_value_of_any_key_cells_or_usage_error(value: object) -> None
 def test_load_wrong_default_is_told_of_the_defaults(written: Any) -> None:
     with pytest.raises(UsageError, match=r"mine\.toml, \[defaults\]: 'seconds' is 0; the least it may be is 1$"):
         written(f"schema = 1\ndefaults = {{ seconds = 0 }}\n{CELL}")
+
+
+@pytest.mark.parametrize(
+    ("number", "what"),
+    [
+        ("1000000001", r"'seconds' is 1000000001; the most it may be is 1000000000$"),
+        ("0x1" + 6000 * "0", r"'seconds' is a very large number; the most it may be is 1000000000$"),
+        (6000 * "9", r"is not valid TOML: "),
+    ],
+)
+def test_load_number_that_is_too_large_is_one_sentence(written: Any, number: str, what: str) -> None:
+    with pytest.raises(UsageError, match=what):
+        written(f"schema = 1\n{CELL}seconds = {number}\n")
 
 
 def test_load_other_schema_is_told_before_keys_that_only_it_has(written: Any) -> None:
