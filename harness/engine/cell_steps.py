@@ -32,8 +32,8 @@ from harness.store import Attempt
 class CellRun:
     """One attempt at one cell over a resource that is up."""
 
-    def __init__(self, lab: Lab, resource: Resource, attempt: Attempt, progress: Callable[[str], None]) -> None:
-        self.context = CellContext(lab, resource, attempt, progress)
+    def __init__(self, lab: Lab, resource: Resource, attempt: Attempt) -> None:
+        self.context = CellContext(lab, resource, attempt)
         self.capture = LogCapture(self.context)
         self.guest_disk = GuestDisk(self.context, self.capture)
         self.delays = CellDelays(self.context, self.guest_disk)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -17,6 +17,7 @@ from harness.lab.node import Node
 from harness.model import Cell, Evidence, Failure
 from harness.store import Attempt
 from harness.util.deadline import Deadline
+from harness.util.logs import progress
 
 # Where a no is an answer: DRBD to the cell's replication profile, QEMU to its disk.
 _MAY_BE_REFUSED = ("replication", "attach")
@@ -34,14 +35,13 @@ _KINDS: tuple[tuple[type[BaseException], str], ...] = (
 class CellContext:
     """One attempt at one cell over a resource that is up.  Facts gather in ``evidence``."""
 
-    def __init__(self, lab: Lab, resource: Resource, attempt: Attempt, progress: Callable[[str], None]) -> None:
+    def __init__(self, lab: Lab, resource: Resource, attempt: Attempt) -> None:
         self.lab = lab
         self.resource = resource
         self.cell: Cell = attempt.cell
         self.attempt = attempt
         self.evidence = Evidence(self.cell, attempt.number, now(), lab=lab.id, device_blocks=resource.blocks)
         self.deadline = Deadline.after(self.cell.deadline, f"the cell {self.cell.id}")
-        self._progress = progress
         self._phases: dict[str, float] = {}
         self._phase = "begin"
 
@@ -67,7 +67,7 @@ class CellContext:
         :class:`~harness.errors.DeadlineError` when the cell's time is over already.
         """
         self._phase = name
-        self._progress(f"{self.cell.id}: {name}")
+        progress(f"{self.cell.id}: {name}")
         self.deadline.left()
         began = time.monotonic()
         try:
@@ -81,7 +81,7 @@ class CellContext:
 
     def log_event(self, what: str) -> None:
         """Keep a sentence about what was done to the lab on purpose, or how it was put right."""
-        self._progress(f"{self.cell.id}: {what}")
+        progress(f"{self.cell.id}: {what}")
         self.note(event_log=(*self.evidence.event_log, what))
 
     def log_fault(self, what: str) -> None:

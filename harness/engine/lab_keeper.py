@@ -17,6 +17,7 @@ from harness.engine.run_record import RunRecord
 from harness.errors import DeadlineError, HarnessError, InfrastructureError, LostNodeError
 from harness.guest.domain import Guest
 from harness.lab.base import Lab
+from harness.util.logs import progress
 
 LabFactory = Callable[[], AbstractContextManager[Lab]]
 
@@ -29,14 +30,10 @@ class LabKeeper:
     ``kept`` is the folder for what the guest printed.
     """
 
-    def __init__(
-        self, make_lab: LabFactory, record: RunRecord, kept: Path, progress: Callable[[str], None],
-        forget: Callable[[], None],
-    ) -> None:  # fmt: skip
+    def __init__(self, make_lab: LabFactory, record: RunRecord, kept: Path, forget: Callable[[], None]) -> None:
         self._make_lab = make_lab
         self._record = record
         self._kept = kept
-        self._progress = progress
         self._forget = forget
         self._stack = contextlib.ExitStack()
         self._lab: Lab | None = None
@@ -91,12 +88,12 @@ class LabKeeper:
         """A guest that answers: the warm one, or a new one when it does not."""
         if self._guest is not None and not self._guest.alive():
             if not self._guest.ended:
-                self._progress("the guest does not answer any more; starting another")
+                progress("the guest does not answer any more; starting another")
                 self._guest.destroy()
             self._guest = None
         if self._guest is None:
             began = time.monotonic()
-            self._progress("starting the guest")
+            progress("starting the guest")
             self._guest = Guest.start(self.lab, self.lab.a)
             self._record.guest_kernel(self._guest.agent.run(["uname", "-r"]).stdout.strip())
             self._record.took("guest", began)
@@ -119,7 +116,7 @@ class LabKeeper:
                 node.runner.run(["true"], timeout=20)
             state, counters = self.resource.status()
             if not state.healthy or counters.out_of_sync_kib:
-                self._progress("the resource is not healthy; setting it up again")
+                progress("the resource is not healthy; setting it up again")
                 self._drop_guest()
                 self.resource.create(skip_initial_sync=False)
         except HarnessError as error:
@@ -130,17 +127,17 @@ class LabKeeper:
         if self._rebuilds >= REBUILDS:
             self.take_down()
             self.gave_up = why
-            self._progress(f"giving the lab up: {why}")
+            progress(f"giving the lab up: {why}")
             return
         self._rebuilds += 1
-        self._progress(f"rebuilding the lab: {why}")
+        progress(f"rebuilding the lab: {why}")
         self._record.note(f"the lab was rebuilt: {why}")
         self.take_down()
 
     def take_down(self) -> None:
         """End the guest, the resource and the lab, whatever state they are in."""
         if self._lab is not None:
-            self._progress("taking down what was brought up")
+            progress("taking down what was brought up")
         self._keep_guest_console()
         with contextlib.suppress(HarnessError):
             self._drop_guest()

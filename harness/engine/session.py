@@ -5,7 +5,6 @@ When the lab is given up, the rest of the run is answered with that reason, neve
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import TracebackType
 
 from harness.config.controls import with_controls
@@ -21,6 +20,7 @@ from harness.judgement.judge import judge
 from harness.lab.base import Lab
 from harness.model import Cell, Controls, Evidence, Result, Verdict, VerdictKind
 from harness.store import Store
+from harness.util.logs import progress
 from harness.workloads import workload_of
 
 # Failures that say nothing about the cell: what it stood on went away.
@@ -30,11 +30,10 @@ LOST = ("lost-node", "lost-guest")
 class Session:
     """Plays cells one after the other; a context manager that takes down what it brought up."""
 
-    def __init__(self, store: Store, make_lab: LabFactory, progress: Callable[[str], None]) -> None:
+    def __init__(self, store: Store, make_lab: LabFactory) -> None:
         self.store = store
-        self.progress = progress
         self._record = RunRecord(store)
-        self._keeper = LabKeeper(make_lab, self._record, store.directory / "lab", progress, self._forget_controls)
+        self._keeper = LabKeeper(make_lab, self._record, store.directory / "lab", self._forget_controls)
         self._controls: Controls = {}
 
     def __enter__(self) -> Session:
@@ -79,8 +78,8 @@ class Session:
         except HarnessError as error:
             if self._keeper.gave_up is not None:
                 raise
-            self.progress(f"{cell.id}: {error}")
-        self.progress(f"{cell.id}: once more")
+            progress(f"{cell.id}: {error}")
+        progress(f"{cell.id}: once more")
         return self._after_controls(cell)
 
     def _after_controls(self, cell: Cell) -> Result:
@@ -111,7 +110,7 @@ class Session:
     def begin(self, cell: Cell) -> CellRun:
         """A new attempt at ``cell``, nothing done yet."""
         resource = self.resource
-        return CellRun(self.lab, resource, self.store.begin(cell), self.progress)
+        return CellRun(self.lab, resource, self.store.begin(cell))
 
     def judged(self, run: CellRun, evidence: Evidence) -> Result:
         """The verdict on what an attempt found, kept beside it; brings back what the attempt broke."""
@@ -120,7 +119,7 @@ class Session:
             self._controls = {**self._controls, cell.control: control_outcome(evidence)}
         verdict = judge(evidence, self._controls)
         run.context.attempt.save_verdict(verdict)
-        self.progress(f"{cell.id}: {verdict.kind}: {verdict.sentence}")
+        progress(f"{cell.id}: {verdict.kind}: {verdict.sentence}")
         if cell.control is None and verdict.kind is not VerdictKind.INCONCLUSIVE:
             self._keeper.answered()
         if evidence.failure is not None or (evidence.repair and evidence.repair.differing_after):

@@ -98,7 +98,7 @@ class PytestRun:
             self.store.lock(),
             logs.kept(self.store.directory),
             logs.with_handler(logs.PROGRESS, _progress(self.config)),
-            Session(self.store, self._lab, logs.progress) as session,
+            Session(self.store, self._lab) as session,
         ):
             yield session
 

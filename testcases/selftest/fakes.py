@@ -715,7 +715,7 @@ class Stage:
         store = Store.create(runs, Run("run1", "quick", "2026-11-23T01:50:03Z", (cell,)))
         lab = FakeLab()
         resource = FakeResource(lab)
-        run = CellRun(cast(Lab, lab), cast(Resource, resource), store.begin(cell), lambda what: None)
+        run = CellRun(cast(Lab, lab), cast(Resource, resource), store.begin(cell))
         made = guest(lab) if guest is not None else FakeGuest(lab.story, lab.a)
         return cls(run, lab, resource, made, Script(lab, resource), store)
 

@@ -235,7 +235,7 @@ def test_begin_two_primaries_again_in_the_next_cell(staged: Callable[..., Stage]
     assert stage.play().failure is None and stage.resource.roles["nodeb"] == "Secondary"
     seen: list[dict[str, str]] = []
     stage.lab.story.when["work 10"] = lambda: seen.append(dict(stage.resource.roles))
-    again = CellRun(cast(Any, stage.lab), cast(Any, stage.resource), stage.store.begin(BOTH), lambda what: None)
+    again = CellRun(cast(Any, stage.lab), cast(Any, stage.resource), stage.store.begin(BOTH))
     assert play(again, stage.workload, lambda: cast(Guest, stage.guest)).failure is None
     assert seen == [{"nodea": "Primary", "nodeb": "Primary"}]
 
@@ -515,5 +515,5 @@ def test_attempt_second_keeps_its_number(staged: Callable[..., Stage]) -> None:
     stage = staged()
     stage.play()
     attempt: Attempt = stage.store.begin(GUEST_CELL)
-    again = CellRun(cast(Any, stage.lab), cast(Any, stage.resource), attempt, lambda what: None)
+    again = CellRun(cast(Any, stage.lab), cast(Any, stage.resource), attempt)
     assert play(again, stage.workload, lambda: cast(Guest, FakeGuest(stage.lab.story, stage.lab.a))).attempt == 2

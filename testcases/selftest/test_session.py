@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -39,6 +40,7 @@ from harness.model import (
     VerdictKind,
 )
 from harness.store import Store, judged_results
+from harness.util.logs import PROGRESS
 from harness.workloads.controls import Planted
 
 SWAP = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE)
@@ -69,7 +71,7 @@ class Stage:
     guests: list[FakeGuest] = field(default_factory=list)
     closed: list[str] = field(default_factory=list)
     played: list[str] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
+    reported: list[str] = field(default_factory=list)
     finds: Callable[[Cell, int], dict[str, Any]] = lambda cell, turn: {}
     before_lab: Callable[[], None] = lambda: None
     before_up: Callable[[], None] = lambda: None
@@ -118,15 +120,20 @@ class Stage:
 
 
 @pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     store = Store.create(tmp_path, Run("run1", "quick", "2026-11-23T01:50:03Z", (SWAP, OTHER)))
     made: list[Stage] = []
-    session = Session(store, lambda: made[0].lab(), lambda what: made[0].said.append(what))
+    session = Session(store, lambda: made[0].lab())
     made.append(Stage(session, store))
     monkeypatch.setattr(module, "play", made[0].play)
     monkeypatch.setattr(Resource, "for_nodes", made[0].for_nodes)
     monkeypatch.setattr(Guest, "start", made[0].start)
-    return made[0]
+    logger, handler = logging.getLogger(PROGRESS), logging.Handler()
+    handler.emit = lambda record: made[0].reported.append(record.getMessage())  # type: ignore[method-assign]
+    monkeypatch.setattr(logger, "level", logging.INFO)
+    logger.addHandler(handler)
+    yield made[0]
+    logger.removeHandler(handler)
 
 
 def failing(kind: str = "lost-node", phase: str = "work") -> dict[str, Any]:
@@ -144,7 +151,7 @@ def verdict(result: Result) -> VerdictKind:
 def test_session_unused_brings_nothing_up(stage: Stage) -> None:
     with stage.session:
         pass
-    assert stage.labs == [] and stage.said == []
+    assert stage.labs == [] and stage.reported == []
     assert stage.store.run().finished_at
 
 
@@ -223,7 +230,7 @@ def test_judged_cell_verdict_is_kept_and_reported(stage: Stage) -> None:
     with stage.session as session:
         result = session.play(SWAP)
     assert stage.store.verdict(SWAP.id) == result.verdict and stage.store.evidence(SWAP.id) == result.evidence
-    assert any(said.startswith("none-swap-pressure: CLEAN: ") for said in stage.said)
+    assert any(line.startswith("none-swap-pressure: CLEAN: ") for line in stage.reported)
 
 
 # --------------------------------------------------------------------------- after a failure
@@ -305,7 +312,7 @@ def test_rebuild_lost_again_gives_up_and_answers_the_rest(stage: Stage) -> None:
             assert session.lab
     assert len(stage.labs) == 2 and stage.closed == ["lab1", "lab2"]
     assert stage.played.count(SWAP.id) == 2 and OTHER.id not in stage.played
-    assert any(said.startswith("giving the lab up") for said in stage.said)
+    assert any(line.startswith("giving the lab up") for line in stage.reported)
 
 
 def test_rebuild_answer_in_between_allows_another(stage: Stage) -> None:
@@ -477,7 +484,7 @@ def test_play_repeated_cell_says_why(stage: Stage) -> None:
     stage.finds = once
     with stage.session as session:
         assert verdict(session.play(SWAP)) is VerdictKind.CLEAN
-    assert in_order(stage.said, f"{SWAP.id}: the guest did not start within 60 s", f"{SWAP.id}: once more")
+    assert in_order(stage.reported, f"{SWAP.id}: the guest did not start within 60 s", f"{SWAP.id}: once more")
 
 
 # --------------------------------------------------------------------------- the guest
@@ -491,7 +498,7 @@ def test_guest_silent_is_replaced(stage: Stage) -> None:
         assert session.guest is not first
     assert len(stage.guests) == 2 and len(stage.labs) == 1
     assert stage.labs[0].story.steps.count("destroy") == 2
-    assert "the guest does not answer any more; starting another" in stage.said
+    assert "the guest does not answer any more; starting another" in stage.reported
 
 
 def test_guest_ended_by_a_cell_is_replaced_without_a_warning(stage: Stage) -> None:
@@ -499,7 +506,7 @@ def test_guest_ended_by_a_cell_is_replaced_without_a_warning(stage: Stage) -> No
         first = session.guest
         first.destroy()
         assert session.guest is not first
-    assert not any("does not answer" in said for said in stage.said)
+    assert not any("does not answer" in line for line in stage.reported)
 
 
 def test_guest_start_refused_is_tried_again_for_the_next_cell(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
