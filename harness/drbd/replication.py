@@ -6,20 +6,20 @@ from dataclasses import replace
 
 from harness.drbd import roles
 from harness.drbd.resource import Resource, both
-from harness.errors import InfrastructureError, RefusedError
+from harness.drbd.running import SENDPAGE_PARAMETER, read_replication
+from harness.errors import RefusedError
 from harness.lab.node import Node
-from harness.model import Protocol, ReplicationProfile
-from harness.parse.drbd_net import profile_of
-from harness.parse.system import offloads
+from harness.model import ReplicationProfile
+from harness.render.drbd_conf import profile_options
 from harness.util.deadline import Deadline
-
-_PARAMETER = "/sys/module/drbd/parameters/disable_sendpage"
 
 
 def apply(resource: Resource, replication: ReplicationProfile) -> None:
     """Make ``resource`` replicate as ``replication`` says; nothing is done where it does so already.
 
-    The resource has to be healthy and unused.  Raises :class:`RefusedError` with the words of whoever said no.
+    The resource has to be healthy and unused.  Raises :class:`RefusedError` with the message of whoever refused, and
+    :class:`~harness.errors.InfrastructureError`, with nothing changed, where the profile needs a resource file that is
+    not the harness's.  Blocks for at most ``roles.SETTLE_SECONDS`` and single commands.  Not for two threads at once.
     """
     if resource.replication == replication:
         if replication.two_primaries:
@@ -27,17 +27,17 @@ def apply(resource: Resource, replication: ReplicationProfile) -> None:
             roles.promote(resource, resource.b)
         return
     before = resource.replication
+    options_differ = before is None or profile_options(before) != profile_options(replication)
+    if options_differ:
+        resource.require_own_files()
     resource.replication = None
     both(lambda node: _apply_kernel_settings(node, replication), resource.a, resource.b)
     # A connection keeps what the NIC could do when it was made.
-    if (
-        before is None
-        or _options(before) != _options(replication)
-        or before.scatter_gather != replication.scatter_gather
-    ):
-        resource.spec = replace(resource.spec, net=(*resource.net, *_options(replication)))
-        for node in (resource.a, resource.b):
-            resource.write_configuration(node)
+    if before is None or options_differ or before.scatter_gather != replication.scatter_gather:
+        if options_differ:
+            resource.spec = replace(resource.spec, net=(*resource.net, *profile_options(replication)))
+            for node in (resource.a, resource.b):
+                resource.write_configuration(node)
         # A digest or another protocol has to come to both at once, so the connection is made anew.
         for node in (resource.a, resource.b):
             resource.drbdadm(node, "disconnect")
@@ -46,7 +46,8 @@ def apply(resource: Resource, replication: ReplicationProfile) -> None:
         if not roles.wait_healthy_or_standalone(
             resource, Deadline.after(roles.SETTLE_SECONDS, "the connection with the new replication profile")
         ):
-            raise RefusedError("DRBD", f"the nodes did not connect with {dict(_options(replication))}")
+            options = ", ".join(map(" ".join, profile_options(replication))) or "the default options"
+            raise RefusedError("DRBD", f"the nodes did not connect with {options}")
     resource.replication = replication
     if replication.two_primaries:
         roles.promote(resource, resource.b)
@@ -55,35 +56,20 @@ def apply(resource: Resource, replication: ReplicationProfile) -> None:
 
 
 def reapply_volatile(resource: Resource, node: Node) -> None:
-    """What a boot of ``node`` took away of the profile in force: all that is not in its resource file."""
+    """Apply again what a boot of ``node`` took away of the profile in force: all that is not in its resource file.
+
+    One round trip of at most 60 s; raises :class:`RefusedError` with the node's message.
+    """
     _apply_kernel_settings(node, resource.replication or ReplicationProfile())
 
 
 def observed(resource: Resource, node: Node) -> ReplicationProfile:
-    """What is in force on ``node``, read back from DRBD, its module and the link."""
-    script = """
-    drbdsetup show --show-defaults "$1"
-    echo "== parameter"; cat "$2" 2>/dev/null
-    echo "== link"; ethtool -k "$3"
+    """What is in force on ``node``, read back from DRBD, its module and the link.
+
+    One round trip of at most 60 s, from any thread; raises :class:`~harness.errors.InfrastructureError` where it cannot
+    be read.
     """
-    said = node.runner.run(["sh", "-c", script, "sh", resource.spec.name, _PARAMETER, node.link], ok=()).stdout
-    show, _, rest = said.partition("== parameter\n")
-    parameter, _, link = rest.partition("== link\n")
-    try:
-        return profile_of(show, parameter, offloads(link).get("scatter-gather"))
-    except ValueError as unreadable:
-        raise InfrastructureError(f"how {node.name} replicates cannot be read back: {unreadable}") from unreadable
-
-
-def _options(replication: ReplicationProfile) -> tuple[tuple[str, str], ...]:
-    options: list[tuple[str, str]] = []
-    if replication.protocol is not Protocol.C:
-        options.append(("protocol", replication.protocol.value))
-    if replication.integrity:
-        options.append(("data-integrity-alg", replication.integrity))
-    if replication.two_primaries:
-        options.append(("allow-two-primaries", "yes"))
-    return tuple(options)
+    return read_replication(node, resource.spec.name)
 
 
 def _apply_kernel_settings(node: Node, replication: ReplicationProfile) -> None:
@@ -93,6 +79,6 @@ def _apply_kernel_settings(node: Node, replication: ReplicationProfile) -> None:
     ethtool -K "$3" sg "$4"
     """
     sendpage, gather = "Y" if replication.disable_sendpage else "N", "on" if replication.scatter_gather else "off"
-    done = node.runner.run(["sh", "-ec", script, "sh", _PARAMETER, sendpage, node.link, gather], ok=())
+    done = node.runner.run(["sh", "-ec", script, "sh", SENDPAGE_PARAMETER, sendpage, node.link, gather], ok=())
     if done.status:
         raise RefusedError(node.name, done.stderr.strip() or f"status {done.status}")

@@ -1,6 +1,9 @@
-"""Who is Primary, and how two nodes find together again: the steps of a migration, a failover and a split brain.
+"""Who is Primary, and how two nodes connect again: the steps of a migration, a failover and a split brain.
 
-At rest ``resource.a`` is the only Primary.  Each function leaves that to its caller, except :func:`home`.
+At rest ``resource.a`` is the only Primary.  Each function leaves that to its caller, except :func:`restore_baseline`.
+All of them change the resource and are for one thread at a time, except :func:`states` and :func:`connected`.  Each
+command blocks for at most the resource's ``connect_seconds`` and raises :class:`~harness.errors.RefusedError` with
+DRBD's message, :class:`~harness.errors.LostNodeError` when the node does not answer.
 """
 
 from __future__ import annotations
@@ -20,36 +23,38 @@ LOSS_SECONDS = 60.0
 # States of a connection in which DRBD tries nothing by itself.
 STANDALONE = ("StandAlone",)
 
+# DRBD gives a peer half a second for its answer to a ping.  A node that was starting a guest under emulation missed it
+# just as both were Primary, and that was a split brain of our own making.  Only then: how long DRBD waits for a peer is
+# how long it stays away after a lost connection too, and that is measured.  In tenths of a second.
+_TWO_PRIMARIES = ("--allow-two-primaries=yes", "--ping-timeout=50")
+_ONE_PRIMARY = ("--allow-two-primaries=no", "--ping-timeout=5")
+
 
 def other(resource: Resource, node: Node) -> Node:
     """The peer of ``node``."""
     return resource.b if node is resource.a else resource.a
 
 
-# DRBD gives a peer half a second for its answer to a ping.  A node that was starting a guest under emulation missed it
-# just as both were Primary, and that was a split brain of our own making.  Only then: how long DRBD waits for a peer is
-# how long it stays away after a lost connection too, and that is measured.  In tenths of a second.
-_TWO = ("--allow-two-primaries=yes", "--ping-timeout=50")
-_ONE = ("--allow-two-primaries=no", "--ping-timeout=5")
-
-
 def allow_two_primaries(resource: Resource, allowed: bool, *nodes: Node) -> None:
     """Allow or forbid that both nodes are Primary, on both unless ``nodes`` are given; while it is allowed they are
     patient with each other.
 
-    Raises :class:`RefusedError` with DRBD's words; with protocol A or B it does not allow it.
+    Raises :class:`RefusedError` with DRBD's message; with protocol A or B it does not allow it.
     """
     for node in nodes or (resource.a, resource.b):
-        resource.drbdadm(node, "net-options", *(_TWO if allowed else _ONE))
+        resource.drbdadm(node, "net-options", *(_TWO_PRIMARIES if allowed else _ONE_PRIMARY))
 
 
 def promote(resource: Resource, node: Node) -> None:
-    """Make ``node`` Primary."""
+    """Make ``node`` Primary; raises :class:`RefusedError` where DRBD does not allow it."""
     resource.drbdadm(node, "primary")
 
 
 def demote(resource: Resource, node: Node) -> None:
-    """Make ``node`` Secondary, as soon as nobody holds its device open."""
+    """Make ``node`` Secondary as soon as nobody holds its device open.
+
+    Blocks for at most 30 s; raises :class:`DeadlineError` then, and :class:`RefusedError` for any other refusal.
+    """
     deadline = Deadline.after(30, f"the demotion of {node.name}")
 
     def attempt() -> bool | None:
@@ -66,7 +71,10 @@ def demote(resource: Resource, node: Node) -> None:
 
 
 def set_single_primary(resource: Resource, primary: Node) -> None:
-    """One Primary: demote the other, promote ``primary``, forbid two."""
+    """Demote the other node, promote ``primary`` and forbid two Primaries.
+
+    A replication profile of two Primaries keeps its permission.
+    """
     demote(resource, other(resource, primary))
     promote(resource, primary)
     if resource.replication is None or not resource.replication.two_primaries:
@@ -74,7 +82,7 @@ def set_single_primary(resource: Resource, primary: Node) -> None:
 
 
 def states(resource: Resource) -> dict[str, State]:
-    """What each node says; a node that does not say anything is left out."""
+    """The state that each node reports, by its name; a node that reports none is left out.  Any thread may ask."""
     found: dict[str, State] = {}
     for node in (resource.a, resource.b):
         with contextlib.suppress(HarnessError):
@@ -83,39 +91,42 @@ def states(resource: Resource) -> dict[str, State]:
 
 
 def connected(resource: Resource) -> bool:
-    """Whether both nodes answer and say that they are connected."""
-    seen = states(resource)
-    return len(seen) == 2 and all(state.connection == "Connected" for state in seen.values())
+    """Whether both nodes answer and report that they are Connected.  Any thread may ask."""
+    found = states(resource)
+    return len(found) == 2 and all(state.connection == "Connected" for state in found.values())
 
 
 def wait_healthy_or_standalone(resource: Resource, deadline: Deadline) -> bool:
-    """Wait until both say Connected and UpToDate, or one gave up.
+    """Wait until both report Connected and UpToDate, or one of them StandAlone.
 
-    Returns whether they are healthy; False: at least one is StandAlone, and waiting longer is of no use.
+    Returns whether they are healthy; False: at least one is StandAlone, and waiting longer is of no use.  Blocks until
+    ``deadline``; raises :class:`DeadlineError` then, and :class:`~harness.errors.LostNodeError` when a node does not
+    answer.
     """
 
-    def look() -> bool | None:
-        seen = [resource.status(node)[0] for node in (resource.a, resource.b)]
-        if all(state.healthy for state in seen):
+    def check() -> bool | None:
+        found = [resource.status(node)[0] for node in (resource.a, resource.b)]
+        if all(state.healthy for state in found):
             return True
-        alone = any(state.connection in STANDALONE for state in seen)
-        # The other side may be about to give up too, or to find nobody: neither mends it.
-        return False if alone else None
+        standalone = any(state.connection in STANDALONE for state in found)
+        # The other side may be about to become StandAlone too, or go on connecting: neither repairs it.
+        return False if standalone else None
 
-    return poll(look, deadline, every=0.2)
+    return poll(check, deadline, every=0.2)
 
 
 def reattach(resource: Resource) -> None:
-    """Give each node that let its lower device go the device again."""
+    """Attach the lower device again on each node that is Diskless."""
     for node in (resource.a, resource.b):
         if resource.status(node)[0].local_disk == "Diskless":
             resource.drbdadm(node, "attach")
 
 
 def reconnect_discarding(resource: Resource, victim: Node, deadline: Deadline) -> None:
-    """Connect two that are StandAlone or went their own way; what ``victim`` alone has is given up.
+    """Connect two that are StandAlone or in split brain; the changes that only ``victim`` has are discarded.
 
-    The survivor may stay Primary.  Raises :class:`DeadlineError` when they do not find together.
+    The survivor may stay Primary.  Blocks until ``deadline``; raises :class:`DeadlineError` then, and when one of them
+    becomes StandAlone again.
     """
     survivor = other(resource, victim)
     for node in (victim, survivor):
@@ -125,23 +136,32 @@ def reconnect_discarding(resource: Resource, victim: Node, deadline: Deadline) -
     resource.drbdadm(victim, "connect", "--discard-my-data")
     resource.drbdadm(survivor, "connect")
     if not wait_healthy_or_standalone(resource, deadline):
-        raise DeadlineError(f"{victim.name} and {survivor.name} gave up on each other again: {states(resource)}")
+        raise DeadlineError(f"{victim.name} and {survivor.name} are StandAlone again: {_describe(states(resource))}")
 
 
 def restore_baseline(resource: Resource, deadline: Deadline) -> str | None:
     """Bring the resource to one Primary (``a``), Connected and UpToDate on both; ``a``'s data wins.
 
-    Returns what had to be done, or None when it was healthy.
+    Returns what had to be done, for the event log of a cell, or None when it was healthy.  Blocks until ``deadline``;
+    raises :class:`DeadlineError` then, and :class:`~harness.errors.LostNodeError` when a node does not answer.
     """
-    seen = [resource.status(node)[0] for node in (resource.a, resource.b)]
-    roles_right = seen[0].local_role == "Primary" and seen[1].local_role == "Secondary"
-    if all(state.healthy for state in seen) and roles_right:
+    before = [resource.status(node)[0] for node in (resource.a, resource.b)]
+    healthy = all(state.healthy for state in before)
+    if healthy and before[0].local_role == "Primary" and before[1].local_role == "Secondary":
         return None
-    found = ", ".join(f"{state.connection} {state.local_role} {state.local_disk}" for state in seen)
+    found = ", ".join(map(_brief, before))
     reattach(resource)
-    done = "waited until both were UpToDate" if not all(state.healthy for state in seen) else "changed the roles"
+    done = "changed the roles" if healthy else "waited until both were UpToDate"
     if not wait_healthy_or_standalone(resource, deadline):
         reconnect_discarding(resource, resource.b, deadline)
-        done = f"connected again, {resource.b.name} gave its own changes up"
+        done = f"connected again, the changes of {resource.b.name} discarded"
     set_single_primary(resource, resource.a)
     return f"found {found}; {done}"
+
+
+def _brief(state: State) -> str:
+    return f"{state.connection} {state.local_role} {state.local_disk}"
+
+
+def _describe(found: dict[str, State]) -> str:
+    return ", ".join(f"{name} {_brief(state)}" for name, state in found.items())

@@ -14,10 +14,10 @@ from harness.model import Alarms, State
 from harness.parse.events2 import ResourceView, fold, parse_event
 from harness.parse.kernel_log import (
     KernelLine,
+    became_standalone,
     digest_failures,
     digest_mismatches,
-    gave_up,
-    noticed_change,
+    is_digest_error,
     resyncs_kib,
 )
 
@@ -27,7 +27,7 @@ class LinkState:
     """A state of the link, and since when.
 
     ``at`` is in seconds since 1970 by the clock of the node whose events these are; ``line`` is the index of the line
-    that told it.
+    that reported it.
     """
 
     at: float
@@ -78,15 +78,15 @@ def down_seconds(history: Sequence[LinkState], until: float) -> float:
 
 
 def first_digest_to_split_brain(lines: Sequence[KernelLine]) -> float | None:
-    """The seconds from the first digest that failed to the moment DRBD gave the connection up, by that kernel's clock.
+    """The seconds from the first digest that failed to the end of the connection for good, by that kernel's clock.
 
-    None if one of them is not in ``lines``.  StandAlone counts as giving up, so ``lines`` must end before anybody
+    None if one of them is not in ``lines``.  StandAlone counts as the end, so ``lines`` must end before anybody
     disconnects on purpose.
     """
-    first = next((number for number, line in enumerate(lines) if noticed_change(line.text)), None)
+    first = next((number for number, line in enumerate(lines) if is_digest_error(line.text)), None)
     if first is None:
         return None
-    end = next((line.seconds for line in lines[first:] if gave_up(line.text)), None)
+    end = next((line.seconds for line in lines[first:] if became_standalone(line.text)), None)
     return None if end is None else end - lines[first].seconds
 
 
@@ -105,10 +105,10 @@ def alarms_of(
     """What DRBD noticed in the ``watched_seconds`` that began at line ``events_from`` of ``events``.
 
     ``a`` and ``b`` are both kernel logs of just that time; each node's messages stay in the order of its log, ``a``'s
-    come first.  ``events`` are all lines since the start of events2, so that a state is whole.  ``began`` is when the
+    come first.  ``events`` are all lines since the start of events2: states are complete.  ``began`` is when the
     watch began, in seconds since 1970 by the clock of the node whose events these are; without it, it is the first
     event of the watch, and the last state of the watch may count for longer than it lasted, but no more than
-    ``watched_seconds`` in all.  A resync is logged by both sides: ``a``'s word counts, ``b``'s where ``a`` has none.
+    ``watched_seconds`` in all.  A resync is logged by both sides: ``a``'s log counts, ``b``'s where ``a``'s has none.
     ``split_brain`` is left to the caller.  :class:`ValueError` for a line that is none of events2.
     """
     history = link_history(events, resource)

@@ -1,19 +1,33 @@
-"""What tc and dmsetup say of the delays that are on."""
+"""What tc and dmsetup print of the delays that are on."""
 
 from __future__ import annotations
 
-import re
-
-_UNITS = {"s": 1000.0, "ms": 1.0, "us": 0.001}
+import json
 
 
 def netem_delay_ms(qdiscs: str) -> int:
-    """The delay of the netem queue in the output of ``tc qdisc show dev X``, in ms; 0 without one.
+    """The delay of the netem queue in the output of ``tc -j qdisc show dev X``, in ms; 0 without one.
 
-    Newer versions of tc write ``20ms``, older ones ``20.0ms``.
+    tc prints it in seconds.  :class:`ValueError` for any other text: what was not printed is no delay of 0.
     """
-    found = re.search(r"\bnetem\b.*?\bdelay ([0-9.]+)(s|ms|us)\b", qdiscs)
-    return round(float(found[1]) * _UNITS[found[2]]) if found else 0
+    try:
+        found = json.loads(qdiscs)
+    except json.JSONDecodeError:
+        raise ValueError(f"tc printed no JSON but '{qdiscs.strip()[:80]}'") from None
+    if not isinstance(found, list):
+        raise ValueError("tc printed no list of queues")
+    for queue in found:
+        if isinstance(queue, dict) and queue.get("kind") == "netem":
+            return _delay_ms(queue.get("options"))
+    return 0
+
+
+def _delay_ms(options: object) -> int:
+    delay = options.get("delay", {"delay": 0}) if isinstance(options, dict) else None
+    seconds = delay.get("delay") if isinstance(delay, dict) else None
+    if not isinstance(seconds, int | float) or not 0 <= seconds <= 3600:
+        raise ValueError("tc printed a netem queue whose delay is no number of seconds")
+    return round(seconds * 1000)
 
 
 def dm_write_delay_ms(table: str) -> int:
@@ -22,7 +36,19 @@ def dm_write_delay_ms(table: str) -> int:
     A delay target is ``start length delay dev offset read_ms [dev offset write_ms [dev offset flush_ms]]``.
     """
     for line in table.splitlines():
-        words = line.split()
-        if len(words) >= 6 and words[2] == "delay":
-            return int(words[8] if len(words) >= 9 else words[5])
+        fields = line.split()
+        if len(fields) >= 6 and fields[2] == "delay":
+            return int(fields[8] if len(fields) >= 9 else fields[5])
     return 0
+
+
+def dm_origin(table: str) -> str | None:
+    """The device, as ``major:minor``, that a mapped one is block for block, from the output of ``dmsetup table X``.
+
+    None where it is not that: several targets, one that is neither linear nor delay, or one that begins elsewhere.
+    """
+    lines = [line.split() for line in table.splitlines() if line.strip()]
+    if len(lines) != 1 or len(lines[0]) < 5:
+        return None
+    start, _, target, device, offset, *_ = lines[0]
+    return device if (start, offset) == ("0", "0") and target in ("linear", "delay") else None

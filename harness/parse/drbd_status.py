@@ -1,6 +1,6 @@
-"""DRBD's own account of itself: ``/proc/drbd`` of 8.4 and ``drbdsetup status --json`` of 9.
+"""The status that DRBD reports: ``/proc/drbd`` of 8.4 and ``drbdsetup status --json`` of 9.
 
-Both become :class:`~harness.model.State` in DRBD 9's words, so that one question fits both.
+Both become :class:`~harness.model.State` in DRBD 9's terms, so that one question fits both.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NOT_CONNECTED = frozenset({
 class ProcDevice:
     """One device of ``/proc/drbd``.
 
-    ``connection_state`` is 8.4's own word (``cs:``); ``progress`` is how many percent of a resync or verify are done.
+    ``connection_state`` is 8.4's own term (``cs:``); ``progress`` is how many percent of a resync or verify are done.
     """
 
     connection_state: str
@@ -78,7 +78,7 @@ def _device(head: re.Match[str], block: str) -> ProcDevice:
 
 
 def _connection(cs: str) -> str:
-    """8.4 has one word for the connection and for what goes over it; this is the connection's part."""
+    """8.4 has one term for the connection and for what goes over it; this is the connection's part."""
     return _UNLINKED.get(cs) or (cs if cs in _NOT_CONNECTED else "Connected")
 
 
@@ -122,5 +122,5 @@ def _pick(items: object, name: str, value: object) -> dict[str, Any] | None:
 def _kib(item: Mapping[str, Any], name: str) -> int:
     value = item.get(name, 0)
     if not isinstance(value, int):
-        raise ValueError(f"drbdsetup status says '{value}' for '{name}', which is not a number")
+        raise ValueError(f"drbdsetup status prints '{value}' for '{name}', which is not a number")
     return value

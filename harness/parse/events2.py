@@ -1,4 +1,4 @@
-"""``drbdsetup events2``: one line, one event; events folded into a view of what DRBD says of its resources."""
+"""``drbdsetup events2``: one line, one event; events folded into a view of the resources."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def parse_event(line: str) -> Event | None:
 
     The tool's ``- skipped N`` (it lost N events) becomes an event of kind ``skipped`` with the field ``count``.
     """
-    words = line.split()
-    if not words:
+    parts = line.split()
+    if not parts:
         return None
-    timestamp = words.pop(0) if _TIMESTAMP.fullmatch(words[0]) else None
-    if words[:2] == ["-", "skipped"] and len(words) == 3:
-        return Event("skipped", "-", {"count": words[2]}, timestamp)
-    if len(words) < 2 or ":" in words[0] or ":" in words[1]:
-        raise ValueError(f"not a line of events2: {line.strip()!r}")
-    pairs = (word.partition(":") for word in words[2:])
-    return Event(words[0], words[1], {name: value for name, colon, value in pairs if colon}, timestamp)
+    timestamp = parts.pop(0) if _TIMESTAMP.fullmatch(parts[0]) else None
+    if parts[:2] == ["-", "skipped"] and len(parts) == 3:
+        return Event("skipped", "-", {"count": parts[2]}, timestamp)
+    if len(parts) < 2 or ":" in parts[0] or ":" in parts[1]:
+        raise ValueError(f"not a line of events2: '{line.strip()}'")
+    pairs = (part.partition(":") for part in parts[2:])
+    return Event(parts[0], parts[1], {name: value for name, colon, value in pairs if colon}, timestamp)
 
 
 _Key = tuple[str, ...]
@@ -47,7 +47,7 @@ _Key = tuple[str, ...]
 
 @dataclass(frozen=True)
 class ResourceView:
-    """What the events so far say.  ``complete``: the initial state has been told; ``lossy``: events were skipped."""
+    """The objects after all events so far.  ``complete``: the initial state is known; ``lossy``: some were skipped."""
 
     objects: Mapping[_Key, Mapping[str, str]] = field(default_factory=dict)
     complete: bool = False
@@ -83,7 +83,7 @@ class ResourceView:
 
 
 def fold(view: ResourceView, event: Event) -> ResourceView:
-    """The view after ``event``.  Kinds and objects that say nothing of the state leave it as it is."""
+    """The view after ``event``.  Kinds and objects without a bearing on the state leave it as it is."""
     if event.kind == "skipped":
         return replace(view, lossy=True)
     if event.kind == "exists" and event.object == "-":

@@ -47,7 +47,7 @@ def parse_dmesg(text: str) -> tuple[KernelLine, ...]:
 def missing(lines: Iterable[KernelLine]) -> int:
     """How many records are missing between the first and the last of ``lines``; 0 where they have no numbers.
 
-    The kernel overwrites what nobody read in time.  A log with holes proves nothing by what it does not say.
+    The kernel overwrites what nobody read in time.  A log with holes proves nothing by what is not in it.
     """
     numbers = {line.seq for line in lines if line.seq is not None}
     return max(numbers) - min(numbers) + 1 - len(numbers) if numbers else 0
@@ -163,20 +163,20 @@ def digest_failures(lines: Iterable[KernelLine], minor: int = 0) -> tuple[Extent
 
 
 def split_brain(lines: Iterable[KernelLine]) -> bool:
-    """Whether DRBD gave the connection up because both sides had gone their own way."""
+    """Whether DRBD found a split brain that it does not resolve by itself."""
     return any(_SPLIT_BRAIN in line.text for line in lines)
 
 
-def noticed_change(text: str) -> bool:
-    """Whether DRBD says in this line, of any device, that a write was not what its digest says."""
+def is_digest_error(text: str) -> bool:
+    """Whether this line reports, for any device, a write that does not match its digest."""
     m = _DEVICE.fullmatch(text)
     return m is not None and bool(_MISMATCH.match(m[3]) or _DIGEST_FAILED.match(m[3]))
 
 
-def gave_up(text: str) -> bool:
-    """Whether DRBD says in this line that it gives a connection up: a split brain, or StandAlone.
+def became_standalone(text: str) -> bool:
+    """Whether this line reports that a connection ends for good: an unresolved split brain, or StandAlone.
 
-    The side of DRBD 9 that did not find the split brain itself says only that it is StandAlone.
+    The side of DRBD 9 that did not find the split brain itself reports only that it is StandAlone.
     """
     return _SPLIT_BRAIN in text or _STAND_ALONE.match(text) is not None
 
@@ -198,13 +198,13 @@ _ERRORS = re.compile(
 
 
 def error_lines(lines: Iterable[KernelLine]) -> tuple[str, ...]:
-    """The lines that say the kernel itself, its memory or a disk was in error, word for word.
+    """The lines that report an error of the kernel itself, its memory or a disk, verbatim.
 
-    Left out on purpose: what a boot says about the processor's weaknesses, and drives without a medium.
+    Left out on purpose: what a boot prints about the processor's weaknesses, and drives without a medium.
     """
     return tuple(line.text for line in lines if is_error(line.text))
 
 
 def is_error(text: str) -> bool:
-    """Whether one line, without its time, is what :func:`error` looks for."""
+    """Whether one line, without its time, is what :func:`error_lines` looks for."""
     return _ERRORS.search(text) is not None

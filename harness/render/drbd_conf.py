@@ -1,10 +1,16 @@
-"""The resource file that both nodes get."""
+"""The resource file that both nodes get, and the description it is rendered from."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import jinja2
+
+from harness.model import Protocol, ReplicationProfile
+
+# The first line of each file the harness writes; a file without it is somebody else's and is never overwritten by a
+# resource that was taken over.
+SIGNATURE = "# Written by drbd-harness; changes are lost."
 
 
 @dataclass(frozen=True)
@@ -18,22 +24,47 @@ class ResourceNode:
 
 @dataclass(frozen=True)
 class ResourceSpec:
-    """A DRBD resource over two nodes.
+    """A DRBD resource with one volume (0) over two nodes, and how long its steps may take.
 
-    ``net`` and ``disk`` are further options by name; the defaults verify a small device as quickly as it goes.
+    ``nodes`` may stay empty until the nodes are known; :func:`resource_file` needs both.  ``net`` and ``disk`` are
+    further options by name; the defaults verify a small device as quickly as it goes.  ``mapping`` is the name of the
+    device-mapper table that carries the lower device, so that it can be delayed and broken under a running resource;
+    empty: there is none, and it cannot.  ``directory`` is where resource files are kept on the nodes.
+    ``connect_seconds`` bounds a first connection and each single command, ``verify_seconds`` one online verify,
+    ``resync_seconds`` one resync of the whole device.
     """
 
-    name: str
-    minor: int
-    port: int
-    nodes: tuple[ResourceNode, ResourceNode]
+    name: str = "r0"
+    minor: int = 0
+    port: int = 7789
+    nodes: tuple[ResourceNode, ...] = ()
     net: tuple[tuple[str, str], ...] = ()
     disk: tuple[tuple[str, str], ...] = ()
+    mapping: str = "drbd-lower"
+    directory: str = "/etc/drbd.d"
+    connect_seconds: float = 60.0
+    verify_seconds: float = 120.0
+    resync_seconds: float = 120.0
 
     @property
     def device(self) -> str:
         """The path of its block device on either node."""
         return f"/dev/drbd{self.minor}"
+
+    @property
+    def volume(self) -> str:
+        """Its volume as drbdadm names it."""
+        return f"{self.name}/0"
+
+    @property
+    def path(self) -> str:
+        """The path of its resource file on either node."""
+        return f"{self.directory}/{self.name}.res"
+
+    @property
+    def mapped(self) -> str:
+        """The path of the lower device where a device-mapper table carries it; empty without one."""
+        return f"/dev/mapper/{self.mapping}" if self.mapping else ""
 
 
 # Without these a verify of 1 GiB takes 80 s under emulation; with them 20-29 MB/s were measured.
@@ -43,6 +74,7 @@ VERIFY_DISK = (("c-plan-ahead", "0"), ("c-max-rate", "700M"), ("resync-rate", "7
 _TEMPLATE = jinja2.Environment(
     undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
 ).from_string("""\
+{{ signature }}
 resource {{ spec.name }} {
   net {
 {% for key, value in net %}
@@ -56,7 +88,7 @@ resource {{ spec.name }} {
   }
 {% for node in spec.nodes %}
   on {{ node.name }} {
-{% if drbd_major >= 9 %}
+{% if node_ids %}
     node-id {{ loop.index0 }};
 {% endif %}
     device {{ spec.device }} minor {{ spec.minor }};
@@ -69,8 +101,26 @@ resource {{ spec.name }} {
 """)
 
 
-def resource_file(spec: ResourceSpec, drbd_major: int) -> str:
-    """``spec`` in the syntax of drbd.conf; DRBD 9 wants a node-id for each node, 8.4 does not know the word."""
+def resource_file(spec: ResourceSpec, *, node_ids: bool) -> str:
+    """``spec`` in the syntax of drbd.conf, below :data:`SIGNATURE`.
+
+    ``node_ids``: number the nodes, which DRBD 9 demands and 8.4 does not understand.  :class:`ValueError` unless
+    ``spec`` has exactly two nodes.
+    """
+    if len(spec.nodes) != 2:
+        raise ValueError(f"resource '{spec.name}' has {len(spec.nodes)} nodes; a resource file needs two")
     net = tuple({**dict(VERIFY_NET), **dict(spec.net)}.items())
     disk = tuple({**dict(VERIFY_DISK), **dict(spec.disk)}.items())
-    return _TEMPLATE.render(spec=spec, net=net, disk=disk, drbd_major=drbd_major)
+    return _TEMPLATE.render(signature=SIGNATURE, spec=spec, net=net, disk=disk, node_ids=node_ids)
+
+
+def profile_options(replication: ReplicationProfile) -> tuple[tuple[str, str], ...]:
+    """The options of the net section that make a resource replicate as ``replication`` says; none for the defaults."""
+    options: list[tuple[str, str]] = []
+    if replication.protocol is not Protocol.C:
+        options.append(("protocol", replication.protocol.value))
+    if replication.integrity:
+        options.append(("data-integrity-alg", replication.integrity))
+    if replication.two_primaries:
+        options.append(("allow-two-primaries", "yes"))
+    return tuple(options)

@@ -320,6 +320,9 @@ class FakeResource:
         self._events[node.name] = FakeEvents(self, node)
         self._connect(node)
 
+    def require_own_files(self) -> None:
+        pass
+
     def write_configuration(self, node: FakeNode) -> None:
         self.lab.story(f"configure {node.name}: {dict(self.spec.net)}")
 

@@ -58,7 +58,7 @@ START = [*told(HEALTHY, -60, "exists"), "2026-11-23T02:18:00+00:00 exists -"]
 # --------------------------------------------------------------------------- the history of the link
 
 
-def test_the_recorded_history_of_drbd_8_4() -> None:
+def test_link_history_of_recorded_8_4_has_both_verifies() -> None:
     history = link_history(recorded("drbd-8.4.11-linux-6.12/events2.txt"), "r0")
     assert [entry.state.replication for entry in history[-4:]] == ["VerifyS", "Established"] * 2
     first = datetime(2026, 11, 23, 2, 19, 12, 124677, tzinfo=UTC)
@@ -68,7 +68,7 @@ def test_the_recorded_history_of_drbd_8_4() -> None:
     assert drops(history) == 0
 
 
-def test_the_recorded_history_has_no_entry_for_a_role_or_a_counter() -> None:
+def test_link_history_leaves_out_roles_and_counters() -> None:
     lines = recorded("drbd-9.3.3-linux-6.12/events2-first-sync-and-verify.txt")
     history = link_history(lines, "r0")
     promoted = next(number for number, line in enumerate(lines) if "role:Primary" in line)
@@ -78,32 +78,32 @@ def test_the_recorded_history_has_no_entry_for_a_role_or_a_counter() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(RECORDINGS.glob("drbd-*/events2*.txt")), ids=lambda path: path.parent.name)
-def test_every_recorded_history_moves_forward_and_ends_well(path: Path) -> None:
+def test_link_history_of_each_recording_is_ordered_and_ends_healthy(path: Path) -> None:
     history = link_history(path.read_text().splitlines(), "r0")
     assert history[-1].state.healthy
     assert [entry.at for entry in history] == sorted(entry.at for entry in history)
     assert link_history(path.read_text().splitlines(), "other") == ()
 
 
-def test_a_line_without_a_time_is_folded_and_shows_with_the_next_that_has_one() -> None:
+def test_link_history_line_without_time_shows_with_the_next() -> None:
     late = f"{T0.isoformat()} change device name:r0 volume:0 minor:0 read:1"
     history = link_history([*START, *told(BROKEN, None), late], "r0")
     assert [(entry.state, entry.line) for entry in history] == [(HEALTHY, 4), (BROKEN, len(START) + 4)]
     assert link_history([*START, *told(BROKEN, None)], "r0") == history[:1]
 
 
-def test_a_time_without_an_offset_is_utc_wherever_it_is_read() -> None:
+def test_link_history_time_without_offset_is_utc() -> None:
     (plain,) = link_history([*told(HEALTHY, None, "exists"), "2026-11-23T02:19:00 exists -"], "r0")
     (zulu,) = link_history([*told(HEALTHY, None, "exists"), "2026-11-23T02:19:00Z exists -"], "r0")
     assert plain.at == zulu.at == T0.timestamp()
 
 
-def test_nothing_is_added_while_the_resource_is_away() -> None:
+def test_link_history_while_resource_is_down_adds_nothing() -> None:
     gone = f"{T0.isoformat()} destroy device name:r0 volume:0 minor:0"
     assert len(link_history([*START, gone], "r0")) == 1
 
 
-def test_other_text_is_an_error() -> None:
+def test_link_history_of_other_text_is_an_error() -> None:
     with pytest.raises(ValueError, match="events2"):
         link_history(["drbdsetup: unknown resource"], "r0")
 
@@ -115,21 +115,21 @@ def entry(seconds: float, state: State) -> LinkState:
     return LinkState(seconds, state, 0)
 
 
-def test_only_leaving_connected_is_a_drop() -> None:
+def test_drops_count_only_leaving_connected() -> None:
     connecting = replace(BROKEN, connection="Connecting")
     flapping = [HEALTHY, BROKEN, connecting, SYNCING, HEALTHY, BROKEN, ALONE]
     assert drops([entry(0, state) for state in flapping]) == 2
     assert drops([entry(0, BROKEN), entry(1, HEALTHY)]) == drops([]) == 0
 
 
-def test_what_is_not_healthy_is_down_and_only_until_the_end() -> None:
+def test_down_seconds_count_unhealthy_states_until_the_end() -> None:
     history = [entry(10, HEALTHY), entry(12, BROKEN), entry(13.5, SYNCING), entry(15, HEALTHY), entry(19, ALONE)]
     assert down_seconds(history, 21) == pytest.approx(3 + 2)
     assert down_seconds(history, 14) == pytest.approx(2)
     assert down_seconds(history, 5) == down_seconds([], 5) == 0
 
 
-def test_a_clock_that_is_set_back_takes_nothing_away() -> None:
+def test_down_seconds_with_clock_set_back_lose_nothing() -> None:
     assert down_seconds([entry(10, BROKEN), entry(4, HEALTHY), entry(20, ALONE)], 23) == pytest.approx(3)
 
 
@@ -152,7 +152,7 @@ def lines_of(steps: list[tuple[int, State]]) -> list[str]:
 
 
 @given(STEPS, st.data())
-def test_drops_and_down_seconds_are_those_of_the_watch(steps: list[tuple[int, State]], data: st.DataObject) -> None:
+def test_alarms_of_any_history_equal_a_count_per_second(steps: list[tuple[int, State]], data: st.DataObject) -> None:
     """Against a count second by second; all lines of a state have one time, so what is half told lasts no time."""
     first = data.draw(st.integers(0, len(steps) - 1), "the step the watch begins with")
     skipped = sum(seconds for seconds, _ in steps[:first])
@@ -180,17 +180,17 @@ FAILED = "block drbd0: Digest integrity check FAILED: 67584s +65536"
 SPLIT = "block drbd0: Split-Brain detected but unresolved, dropping connection!"
 
 
-def said(*texts: str) -> tuple[KernelLine, ...]:
+def logged(*texts: str) -> tuple[KernelLine, ...]:
     return tuple(KernelLine(number, 10.0 * number, text) for number, text in enumerate(texts, 1))
 
 
-def test_the_recorded_way_to_a_split_brain_of_drbd_9() -> None:
+def test_first_digest_to_split_brain_of_recorded_9_is_its_seconds() -> None:
     # Its last digest is not the first, and this side never says split brain.
     assert first_digest_to_split_brain(DUAL) == pytest.approx(251.458830 - 250.581906)
     assert first_digest_to_split_brain(DUAL[1:]) == pytest.approx(251.458830 - 250.597414)
 
 
-def test_a_link_that_comes_back_is_no_split_brain() -> None:
+def test_first_digest_to_split_brain_of_reconnect_is_none() -> None:
     assert first_digest_to_split_brain(SENDER) is first_digest_to_split_brain(RECEIVER) is None
 
 
@@ -204,8 +204,8 @@ def test_a_link_that_comes_back_is_no_split_brain() -> None:
         "drbd r0 nodeb: conn( Disconnecting -> StandAlone ) [disconnected]",
     ],
 )
-def test_a_digest_and_an_end_in_every_dialect(digest: str, end: str) -> None:
-    assert first_digest_to_split_brain(said("x", digest, MISMATCH, "y", end, SPLIT)) == 30.0
+def test_first_digest_to_split_brain_reads_every_dialect(digest: str, end: str) -> None:
+    assert first_digest_to_split_brain(logged("x", digest, MISMATCH, "y", end, SPLIT)) == 30.0
 
 
 @pytest.mark.parametrize(
@@ -221,8 +221,8 @@ def test_a_digest_and_an_end_in_every_dialect(digest: str, end: str) -> None:
         ("note: " + MISMATCH, SPLIT),
     ],
 )
-def test_without_a_digest_or_an_end_behind_it_there_is_no_answer(texts: tuple[str, ...]) -> None:
-    assert first_digest_to_split_brain(said(*texts)) is None
+def test_first_digest_to_split_brain_without_both_is_none(texts: tuple[str, ...]) -> None:
+    assert first_digest_to_split_brain(logged(*texts)) is None
 
 
 # --------------------------------------------------------------------------- all together
@@ -235,7 +235,7 @@ def watch(events: list[str], events_from: int, seconds: float, began: float | No
     )  # fmt: skip
 
 
-def test_the_recorded_alarms_of_both_nodes() -> None:
+def test_alarms_of_recorded_logs_have_all_figures() -> None:
     lost = [*told(BROKEN, 3), *told(SYNCING, 4), *told(HEALTHY, 7)]
     found = watch([*START, *lost], len(START), 10, at(0))
     assert found.down_seconds == pytest.approx(4, abs=1e-5)
@@ -251,7 +251,7 @@ def test_the_recorded_alarms_of_both_nodes() -> None:
     )
 
 
-def test_a_resync_counts_once_and_each_of_many_counts() -> None:
+def test_alarms_of_resyncs_count_each_once() -> None:
     def resynced(a: tuple[KernelLine, ...], b: tuple[KernelLine, ...], minor: int = 0) -> int:
         found = alarms_of(
             a, b, START, resource="r0", minor=minor, algorithm="", events_from=5, watched_seconds=1
@@ -264,7 +264,7 @@ def test_a_resync_counts_once_and_each_of_many_counts() -> None:
     assert resynced((), ()) == resynced(SENDER, RECEIVER, minor=1) == 0
 
 
-def test_digests_of_the_other_node_come_behind_and_are_not_lost() -> None:
+def test_alarms_of_digests_on_node_b_come_behind() -> None:
     found = alarms_of(
         RECEIVER, SENDER, START, resource="r0", minor=0, algorithm="md5", events_from=5, watched_seconds=1
     )
@@ -273,29 +273,29 @@ def test_digests_of_the_other_node_come_behind_and_are_not_lost() -> None:
     assert twice.mismatches[2:] == (Extent(86016, 128), Extent(67584, 128), Extent(78976, 128))
 
 
-def test_what_was_before_the_watch_is_no_alarm() -> None:
+def test_alarms_of_events_before_the_watch_are_none() -> None:
     earlier = [*START, *told(BROKEN, -30), *told(HEALTHY, -20)]
     found = watch(earlier, len(earlier), 10, at(0))
     assert (found.drops, found.down_seconds) == (0, 0)
 
 
-def test_a_drop_in_the_first_event_of_the_watch_counts() -> None:
+def test_alarms_of_drop_in_first_event_count_it() -> None:
     # The lines before say that it was connected; the change itself says only what it became.
     change = told(BROKEN, 2)[1]
     found = watch([*START, change], len(START), 10, at(0))
     assert found.drops == 1 and found.down_seconds == pytest.approx(8, abs=1e-5)
 
 
-def test_a_link_that_was_down_all_the_time_was_down_all_the_time() -> None:
+def test_alarms_of_link_down_throughout_count_the_whole_watch() -> None:
     before = [*START, *told(ALONE, -5)]
     assert watch(before, len(before), 10).down_seconds == watch(before, len(before), 10, at(0)).down_seconds == 10
 
 
-def test_without_the_moment_it_began_no_more_than_the_watch_is_down() -> None:
+def test_alarms_of_unknown_begin_are_bounded_by_the_watch() -> None:
     assert watch([*START, *told(ALONE, 4)], len(START), 10).down_seconds == pytest.approx(10)
     assert watch([*START, *told(ALONE, 4)], len(START), 10, at(0)).down_seconds == pytest.approx(6)
 
 
-def test_a_clock_that_is_set_back_in_the_watch_makes_it_no_longer() -> None:
+def test_alarms_of_clock_set_back_are_bounded_by_the_watch() -> None:
     back = [*START, *told(BROKEN, 1), *told(ALONE, -8)]
     assert watch(back, len(START), 10, at(0)).down_seconds == 10

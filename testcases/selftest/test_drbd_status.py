@@ -43,7 +43,7 @@ VERIFYING = (
 )
 
 
-def test_devices_and_counters() -> None:
+def test_parse_proc_has_states_and_counters() -> None:
     found = parse_proc(IDLE)
     assert found.version == "8.4.11"
     assert set(found.devices) == {0, 10}, "an unconfigured device is none"
@@ -70,20 +70,20 @@ def test_devices_and_counters() -> None:
         ("VerifyT", "Connected", "VerifyT"),
     ],
 )
-def test_one_word_of_8_4_becomes_two_of_9(cs: str, connection: str, replication: str) -> None:
+def test_parse_proc_splits_cs_into_connection_and_replication(cs: str, connection: str, replication: str) -> None:
     state = parse_proc(IDLE.replace("cs:Connected", f"cs:{cs}")).devices[0].state
     assert (state.connection, state.replication) == (connection, replication)
     assert state.healthy is (cs == "Connected")
 
 
-def test_a_verify_under_way() -> None:
+def test_parse_proc_during_verify_has_progress() -> None:
     device = parse_proc(VERIFYING).devices[0]
     assert (device.state.replication, device.progress, device.counters.out_of_sync_kib) == ("VerifyS", 42.0, 40)
     resync = VERIFYING.replace("VerifyS", "SyncSource").replace("verified: 42.0%", "sync'ed:  9.5%")
     assert parse_proc(resync).devices[0].progress == 9.5
 
 
-def test_the_version_of_either() -> None:
+def test_parse_version_reads_both_generations() -> None:
     nine = (RECORDINGS / "drbd-9.3.3-linux-6.12" / "proc-drbd.txt").read_text()
     assert parse_version(nine) == parse_proc(nine).version == "9.3.3"
     assert parse_proc(nine).devices == {}
@@ -93,20 +93,20 @@ def test_the_version_of_either() -> None:
 
 
 @pytest.mark.parametrize("path", PROC_84, ids=lambda path: path.parent.name)
-def test_recorded_proc(path: Path) -> None:
+def test_parse_proc_of_recording_is_healthy(path: Path) -> None:
     found = parse_proc(path.read_text())
     assert found.version.startswith("8.4.")
     assert found.devices[0].state.healthy
     assert f"oos:{found.devices[0].counters.out_of_sync_kib}" in path.read_text()
 
 
-def test_recorded_status() -> None:
+def test_parse_status_json_of_recording_has_state_and_counters() -> None:
     state, counters = parse_status_json(STATUS, "r0", 0)
     assert state == State("Connected", "Primary", "Secondary", "UpToDate", "UpToDate", "Established")
     assert counters == Counters(138432, 0, 138432, 131032, 31680)
 
 
-def test_status_without_a_peer() -> None:
+def test_parse_status_json_without_peer_is_standalone() -> None:
     found = json.loads(STATUS)
     found[0]["connections"] = []
     state, counters = parse_status_json(json.dumps(found), "r0", 0)
@@ -118,18 +118,18 @@ def test_status_without_a_peer() -> None:
     ("text", "resource", "volume"),
     [(STATUS, "r1", 0), (STATUS, "r0", 1), ("[]", "r0", 0), ("{}", "r0", 0), ("not json", "r0", 0), ("", "r0", 0)],
 )
-def test_status_of_something_else_is_an_error(text: str, resource: str, volume: int) -> None:
+def test_parse_status_json_of_other_text_is_an_error(text: str, resource: str, volume: int) -> None:
     with pytest.raises(ValueError):
         parse_status_json(text, resource, volume)
 
 
-def test_a_counter_that_is_no_number_is_an_error() -> None:
+def test_parse_status_json_with_odd_counter_is_an_error() -> None:
     with pytest.raises(ValueError, match="out-of-sync"):
         parse_status_json(STATUS.replace('"out-of-sync": 31680', '"out-of-sync": "many"'), "r0", 0)
 
 
 @given(st.text() | st.text().map(lambda text: HEAD + " 0: cs:" + text))
-def test_no_text_breaks_proc_otherwise(text: str) -> None:
+def test_parse_proc_of_any_text_raises_only_value_error(text: str) -> None:
     try:
         parse_proc(text)
     except ValueError:
@@ -150,7 +150,7 @@ JSON = st.recursive(
 
 @settings(max_examples=50)
 @given(JSON)
-def test_no_json_breaks_status_otherwise(value: object) -> None:
+def test_parse_status_json_of_any_json_raises_only_value_error(value: object) -> None:
     for found in (value, [{"name": "r0", "devices": [{"volume": 0}], "connections": value}]):
         try:
             parse_status_json(json.dumps(found), "r0", 0)
@@ -159,7 +159,7 @@ def test_no_json_breaks_status_otherwise(value: object) -> None:
 
 
 @given(st.lists(st.integers(0, 2**40), min_size=5, max_size=5))
-def test_counters_round_trip(numbers: list[int]) -> None:
+def test_parse_proc_counters_round_trip(numbers: list[int]) -> None:
     ns, nr, dw, dr, oos = numbers
     text = (
         f"{HEAD} 3: cs:Connected ro:Primary/Secondary ds:UpToDate/UpToDate C r-----\n"

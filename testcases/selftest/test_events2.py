@@ -41,7 +41,7 @@ def view_of(text: str, view: ResourceView | None = None) -> ResourceView:
     return reduce(fold, events, view or ResourceView())
 
 
-def test_a_line_with_timestamp_and_statistics() -> None:
+def test_parse_event_with_timestamp_and_statistics_has_all_fields() -> None:
     event = parse_event(
         "2026-11-23T01:45:11.544591+00:00 change peer-device name:r0 conn-name:nodeb volume:0 "
         "replication:VerifyS done:0.00 local:ipv4:192.168.77.1:7789 eta:nan\n"
@@ -62,19 +62,19 @@ def test_a_line_with_timestamp_and_statistics() -> None:
     )
 
 
-def test_a_line_without_a_timestamp() -> None:
+def test_parse_event_without_timestamp_has_none() -> None:
     assert parse_event("exists -") == Event("exists", "-", {}, None)
     assert parse_event(" \n") is None
 
 
 @pytest.mark.parametrize("text", ["exists", "name:r0 exists", "exists name:r0"])
-def test_other_text_is_an_error(text: str) -> None:
+def test_parse_event_of_other_text_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match="events2"):
         parse_event(text)
 
 
 @given(st.text(), st.text())
-def test_no_text_breaks_it_otherwise(a: str, b: str) -> None:
+def test_parse_event_of_any_text_raises_only_value_error(a: str, b: str) -> None:
     for text in (a, f"{a} {b}", f"change device {a}"):
         try:
             event = parse_event(text)
@@ -88,13 +88,13 @@ WORD = st.text(st.characters(codec="ascii", min_codepoint=33, exclude_characters
 
 
 @given(WORD.filter(lambda word: word != "-"), WORD, st.dictionaries(WORD, WORD))
-def test_events_round_trip(kind: str, what: str, fields: dict[str, str]) -> None:
+def test_parse_event_round_trips(kind: str, what: str, fields: dict[str, str]) -> None:
     line = " ".join([kind, what, *(f"{name}:{value}" for name, value in fields.items())])
     assert parse_event(line) == Event(kind, what, fields)
 
 
 @pytest.mark.parametrize("text", [V84, V84_BY_ADDRESS], ids=["by-name", "by-address"])
-def test_the_view_of_8_4(text: str) -> None:
+def test_fold_events_of_8_4_gives_the_state(text: str) -> None:
     start, change = text.split("exists -\n")
     assert view_of(start).state("r0", 0) is None, "the initial state is not complete yet"
     connecting = view_of(start + "exists -\n")
@@ -104,14 +104,14 @@ def test_the_view_of_8_4(text: str) -> None:
 
 
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.parent.name)
-def test_recorded_events(path: Path) -> None:
+def test_fold_recorded_events_ends_healthy(path: Path) -> None:
     view = view_of(path.read_text())
     state = view.state("r0", 0)
     assert view.complete and not view.lossy
     assert state and state.healthy
 
 
-def test_recorded_events_of_drbd_9_on_the_way() -> None:
+def test_fold_recorded_events_of_9_passes_through_verify() -> None:
     text = (RECORDINGS / "drbd-9.3.3-linux-6.12" / "events2-first-sync-and-verify.txt").read_text()
     states: list[State | None] = []
     view = ResourceView()
@@ -130,7 +130,7 @@ def test_recorded_events_of_drbd_9_on_the_way() -> None:
     assert view.field("device", "r0", 1, "minor") is None
 
 
-def test_destroy_takes_away_and_create_starts_over() -> None:
+def test_fold_destroy_removes_and_create_starts_over() -> None:
     view = view_of(V84)
     gone = view_of("destroy peer-device name:r0 peer-node-id:0 conn-name:peer volume:0", view)
     assert gone.state("r0", 0) == State("Connected", "Secondary", "Secondary", "UpToDate", "DUnknown", "Off")
@@ -141,12 +141,12 @@ def test_destroy_takes_away_and_create_starts_over() -> None:
     assert view.state("r0", 0) == HEALTHY, "an older view does not change"
 
 
-def test_skipped_events_are_remembered() -> None:
+def test_fold_skipped_makes_the_view_lossy() -> None:
     assert parse_event("- skipped 3") == Event("skipped", "-", {"count": "3"})
     assert view_of(V84 + "- skipped 3\n").lossy
 
 
-def test_what_says_nothing_of_the_state_is_passed_over() -> None:
+def test_fold_unrelated_events_leave_the_view() -> None:
     view = view_of(V84)
     noise = (
         "call helper name:r0 volume:0 helper:out-of-sync\nrename resource name:r0 new_name:r1\nexists path name:r0\n"

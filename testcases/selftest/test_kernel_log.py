@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from harness.model import Extent, NodeVerify
 from harness.parse.kernel_log import (
     KernelLine,
+    became_standalone,
     digest_failures,
     digest_mismatches,
     error_lines,
-    gave_up,
+    is_digest_error,
     is_error,
     last_verify,
     missing,
-    noticed_change,
     parse_dmesg,
     parse_kmsg,
     resync_kib,
@@ -43,12 +43,12 @@ def lines(text: str) -> tuple[KernelLine, ...]:
     return parse_dmesg(text) if text.startswith("[") else parse_kmsg(text)
 
 
-def said(*texts: str) -> tuple[KernelLine, ...]:
+def logged(*texts: str) -> tuple[KernelLine, ...]:
     return tuple(KernelLine(number, float(number), text) for number, text in enumerate(texts, 100))
 
 
 def verify(prefix: str, *, start: str, blocks: str) -> tuple[KernelLine, ...]:
-    return said(
+    return logged(
         f"{prefix}{start}",
         f"{prefix}Out of sync: start=16, size=8 (sectors)",
         f"{prefix}Out of sync: start=800, size=24 (sectors)",
@@ -60,7 +60,7 @@ def verify(prefix: str, *, start: str, blocks: str) -> tuple[KernelLine, ...]:
 # --------------------------------------------------------------------------- lines
 
 
-def test_kmsg_records_without_their_dictionaries() -> None:
+def test_parse_kmsg_leaves_out_dictionaries_and_torn_records() -> None:
     text = (
         "6,339,5140900,-;NET: Registered PF_INET protocol family\n"
         " SUBSYSTEM=net\n DEVICE=+net:lo\n"
@@ -75,7 +75,7 @@ def test_kmsg_records_without_their_dictionaries() -> None:
     )
 
 
-def test_dmesg_with_and_without_the_caller() -> None:
+def test_parse_dmesg_with_and_without_caller_reads_the_text() -> None:
     text = "[    0.000000] Linux version\n[  121.895426][  T815] drbd r0: x\n-- cut --\n[1234567.5] y\n"
     assert parse_dmesg(text) == (
         KernelLine(None, 0.0, "Linux version"),
@@ -85,7 +85,7 @@ def test_dmesg_with_and_without_the_caller() -> None:
 
 
 @given(st.text())
-def test_no_text_breaks_the_line_parsers(text: str) -> None:
+def test_parse_kmsg_and_dmesg_of_any_text_raise_nothing(text: str) -> None:
     for line in (*parse_kmsg(text), *parse_dmesg(text)):
         assert isinstance(line.seconds, float)
 
@@ -94,19 +94,19 @@ PRINTABLE = st.text(st.characters(codec="utf-8", exclude_characters="\n\\"))
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**9), st.integers(0, 10**12), PRINTABLE)))
-def test_kmsg_round_trip(records: list[tuple[int, int, str]]) -> None:
-    text = "".join(f"6,{seq},{usec},-;{said}\n SUBSYSTEM=block\n" for seq, usec, said in records)
-    assert parse_kmsg(text) == tuple(KernelLine(seq, usec / 1e6, said) for seq, usec, said in records)
+def test_parse_kmsg_round_trips(records: list[tuple[int, int, str]]) -> None:
+    text = "".join(f"6,{seq},{usec},-;{logged}\n SUBSYSTEM=block\n" for seq, usec, logged in records)
+    assert parse_kmsg(text) == tuple(KernelLine(seq, usec / 1e6, logged) for seq, usec, logged in records)
 
 
 @given(st.binary())
-def test_kmsg_escapes_round_trip(raw: bytes) -> None:
+def test_parse_kmsg_escapes_round_trip(raw: bytes) -> None:
     escaped = "".join(chr(b) if 32 <= b < 127 and b != 92 else f"\\x{b:02x}" for b in raw)
     (line,) = parse_kmsg(f"6,1,1,-;{escaped}")
     assert line.text == raw.decode("utf-8", "replace")
 
 
-def test_lost_records_are_counted() -> None:
+def test_missing_counts_lost_records() -> None:
     kept = [KernelLine(number, 0, "") for number in (5, 6, 9, 10)]
     assert missing(kept) == 2
     assert missing(kept[:2]) == missing([]) == missing([KernelLine(None, 0, "")]) == 0
@@ -115,15 +115,15 @@ def test_lost_records_are_counted() -> None:
 # --------------------------------------------------------------------------- markers
 
 
-def test_since_two_equal_markers_gives_what_follows_the_last() -> None:
-    log = said("MARK a", "old", "MARK a", "new", "MARK b", "after")
+def test_since_equal_markers_follows_the_last() -> None:
+    log = logged("MARK a", "old", "MARK a", "new", "MARK b", "after")
     assert [line.text for line in since(log, "MARK a")] == ["new", "MARK b", "after"]
     assert since(log, "after") == ()
 
 
-def test_since_a_missing_marker_is_an_error_not_an_empty_answer() -> None:
+def test_since_missing_marker_is_an_error() -> None:
     with pytest.raises(ValueError, match="marker"):
-        since(said("MARK a", "x", "MARK b"), "MARK x")
+        since(logged("MARK a", "x", "MARK b"), "MARK x")
 
 
 # --------------------------------------------------------------------------- online verify
@@ -132,13 +132,13 @@ def test_since_a_missing_marker_is_an_error_not_an_empty_answer() -> None:
 @pytest.mark.parametrize("prefix", ["block drbd0: ", "drbd r0/0 drbd0: ", "drbd r0/0 drbd0 nodeb: "])
 @pytest.mark.parametrize("start", ["Starting Online Verify from sector 0", "Online Verify start sector: 0"])
 @pytest.mark.parametrize("blocks", ["4 4k block", "4 4k blocks"])
-def test_verify_in_every_dialect(prefix: str, start: str, blocks: str) -> None:
+def test_verify_of_every_dialect_is_read(prefix: str, start: str, blocks: str) -> None:
     found = verify_of(verify(prefix, start=start, blocks=blocks), "nodea", 0)
     assert found == NodeVerify("nodea", True, True, (Extent(16, 8), Extent(800, 24)), 4)
 
 
 @pytest.mark.parametrize("path", VERIFIES, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_recorded_verify(path: Path) -> None:
+def test_verify_of_each_recording_has_all_extents(path: Path) -> None:
     text = path.read_text()
     found = verify_of(lines(text), "node", 0)
     assert found.started and found.finished
@@ -149,15 +149,15 @@ def test_recorded_verify(path: Path) -> None:
     assert found.found_blocks == (int(count[-1]) if count else None)
 
 
-def test_recorded_verify_of_drbd_9() -> None:
+def test_last_verify_of_recorded_9_has_extents_and_count() -> None:
     source = last_verify(lines((DRBD_9 / "dmesg-verify-source.txt").read_text()), 0)
     assert source.extents[:2] == (Extent(0, 16), Extent(24, 56))
     assert (source.from_sector, source.found_blocks, source.skipped_blocks) == (0, 7920, 0)
 
 
-def test_the_last_verify_counts() -> None:
+def test_verify_of_two_is_the_last() -> None:
     first = verify("block drbd0: ", start="Starting Online Verify from sector 0", blocks="9 4k block")
-    clean = said(
+    clean = logged(
         "block drbd0: Starting Online Verify from sector 0",
         "block drbd0: Online verify done (total 9 sec; paused 0 sec; 29120 K/sec)",
     )
@@ -166,21 +166,21 @@ def test_the_last_verify_counts() -> None:
 
 
 @pytest.mark.parametrize("lost", [0, 3])
-def test_a_verify_with_a_lost_start_or_end_does_not_borrow_it(lost: int) -> None:
+def test_verify_of_lost_start_or_end_does_not_borrow_it(lost: int) -> None:
     whole = verify("block drbd0: ", start="Starting Online Verify from sector 0", blocks="4 4k block")
     found = verify_of((*whole, *(line for number, line in enumerate(whole) if number != lost)), "a", 0)
     assert (found.started, found.finished) == (lost != 0, lost != 3)
     assert len(found.extents) == 2
 
 
-def test_a_verify_of_a_part_of_the_device_is_none() -> None:
+def test_verify_of_a_part_is_not_started() -> None:
     part = verify("block drbd0: ", start="Starting Online Verify from sector 4096", blocks="4 4k block")
     assert not verify_of(part, "a", 0).started
     assert last_verify(part, 0).from_sector == 4096
 
 
-def test_an_aborted_verify_is_not_finished() -> None:
-    log = said(
+def test_verify_of_aborted_is_not_finished() -> None:
+    log = logged(
         "drbd r0/0 drbd0 nodeb: Starting Online Verify from sector 0",
         "drbd r0/0 drbd0 nodeb: Online verify aborted (total 3 sec; paused 0 sec; 8 K/sec)",
     )
@@ -188,8 +188,8 @@ def test_an_aborted_verify_is_not_finished() -> None:
     assert not verify_of(log[:1], "a", 0).finished
 
 
-def test_skipped_blocks_and_bitmaps_coarser_than_4_kib() -> None:
-    log = said(
+def test_last_verify_of_coarse_bitmap_counts_4_kib_blocks() -> None:
+    log = logged(
         "drbd r0/0 drbd0 nodeb: Starting Online Verify from sector 0",
         "drbd r0/0 drbd0 nodeb: Online verify done but 2 4k blocks skipped (total 232 sec; paused 0 sec; 45204 K/sec)",
         "drbd r0/0 drbd0 nodeb: Online verify found 3 64k blocks out of sync!",
@@ -198,12 +198,12 @@ def test_skipped_blocks_and_bitmaps_coarser_than_4_kib() -> None:
     assert (found.finished, found.skipped_blocks, found.found_blocks) == (True, 2, 48)
 
 
-def test_an_old_module_says_done_with_two_spaces() -> None:
-    log = said("block drbd0: Online verify  done (total 1 sec; paused 0 sec; 8 K/sec)")
+def test_verify_of_old_module_with_two_spaces_is_finished() -> None:
+    log = logged("block drbd0: Online verify  done (total 1 sec; paused 0 sec; 8 K/sec)")
     assert verify_of(log, "a", 0).finished
 
 
-def test_other_devices_and_other_speakers_are_not_heard() -> None:
+def test_verify_of_other_devices_and_programs_is_left_out() -> None:
     log = verify("block drbd10: ", start="Starting Online Verify from sector 0", blocks="4 4k block")
     echo = verify("run: block drbd0: ", start="Starting Online Verify from sector 0", blocks="4 4k block")
     assert verify_of((*log, *echo), "a", 0) == NodeVerify("a", False, False, (), None)
@@ -211,9 +211,9 @@ def test_other_devices_and_other_speakers_are_not_heard() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**40), st.integers(1, 2**20))))
-def test_extents_round_trip(pairs: list[tuple[int, int]]) -> None:
+def test_verify_of_extents_round_trips(pairs: list[tuple[int, int]]) -> None:
     prefix = "drbd r0/0 drbd3 nodeb: "
-    log = said(
+    log = logged(
         f"{prefix}Starting Online Verify from sector 0",
         *(f"{prefix}Out of sync: start={start}, size={size} (sectors)" for start, size in pairs),
         f"{prefix}Online verify done (total 9 sec; paused 0 sec; 29120 K/sec)",
@@ -224,7 +224,7 @@ def test_extents_round_trip(pairs: list[tuple[int, int]]) -> None:
 # --------------------------------------------------------------------------- resync, digests, split brain
 
 
-def test_recorded_resync() -> None:
+def test_resync_kib_of_recordings_is_read() -> None:
     copied = lines((DRBD_9 / "repair-invalidate-remote-reset-bitmap-no.txt").read_text())
     empty = parse_dmesg((DRBD_9 / "repair-invalidate-remote.txt").read_text())
     assert resync_kib(copied) == 31680
@@ -235,7 +235,7 @@ def test_recorded_resync() -> None:
     assert resyncs_kib(copied, 1) == resyncs_kib(copied[:1]) == ()
 
 
-def test_recorded_digests() -> None:
+def test_digest_mismatches_and_failures_of_recordings_are_read() -> None:
     sender = lines((DRBD_9 / "dmesg-integrity-sender.txt").read_text())
     receiver = lines((DRBD_9 / "dmesg-integrity-receiver.txt").read_text())
     assert digest_mismatches(sender) == (Extent(67584, 128), Extent(1792, 128))
@@ -243,16 +243,16 @@ def test_recorded_digests() -> None:
     assert digest_failures(sender) == digest_mismatches(receiver) == ()
 
 
-def test_split_brain() -> None:
-    assert split_brain(said("block drbd0: Split-Brain detected but unresolved, dropping connection!"))
-    assert not split_brain(said("block drbd0: Split-Brain detected, 1 primaries, automatically solved."))
+def test_split_brain_unresolved_is_one_and_resolved_is_none() -> None:
+    assert split_brain(logged("block drbd0: Split-Brain detected but unresolved, dropping connection!"))
+    assert not split_brain(logged("block drbd0: Split-Brain detected, 1 primaries, automatically solved."))
 
 
-def test_the_recorded_split_brain_of_drbd_9_where_one_side_only_stands_alone() -> None:
+def test_became_standalone_in_recorded_9_without_split_brain_is_true() -> None:
     log = parse_dmesg((DRBD_9 / "dmesg-dual-primary-integrity.txt").read_text())
     assert not split_brain(log)
-    assert [line.seconds for line in log if gave_up(line.text)] == [251.458830]
-    assert [line.seconds for line in log if noticed_change(line.text)] == [250.581906, 250.597414, 250.608124]
+    assert [line.seconds for line in log if became_standalone(line.text)] == [251.458830]
+    assert [line.seconds for line in log if is_digest_error(line.text)] == [250.581906, 250.597414, 250.608124]
 
 
 @pytest.mark.parametrize(
@@ -270,8 +270,8 @@ def test_the_recorded_split_brain_of_drbd_9_where_one_side_only_stands_alone() -
         ("run: drbd r0: conn( Disconnecting -> StandAlone ) ", False, False),
     ],
 )
-def test_a_digest_that_fails_and_a_connection_given_up(text: str, change: bool, end: bool) -> None:
-    assert (noticed_change(text), gave_up(text)) == (change, end)
+def test_is_digest_error_and_became_standalone_read_every_dialect(text: str, change: bool, end: bool) -> None:
+    assert (is_digest_error(text), became_standalone(text)) == (change, end)
 
 
 # --------------------------------------------------------------------------- error
@@ -304,8 +304,8 @@ def test_a_digest_that_fails_and_a_connection_given_up(text: str, change: bool, 
         "fio invoked oom-killer: gfp_mask=0x140dca(GFP_HIGHUSER_MOVABLE), order=0, oom_score_adj=0",
     ],
 )
-def test_trouble_is_reported_word_for_word(text: str) -> None:
-    assert error_lines(said("block drbd0: fine", text)) == (text,)
+def test_error_lines_of_an_error_have_it_verbatim(text: str) -> None:
+    assert error_lines(logged("block drbd0: fine", text)) == (text,)
     assert is_error(text)
 
 
@@ -326,11 +326,11 @@ def test_trouble_is_reported_word_for_word(text: str) -> None:
         "drbd: initialized. Version: 8.4.11 (api:1/proto:86-101)",
     ],
 )
-def test_harmless_lines_are_not_trouble(text: str) -> None:
-    assert error_lines(said(text)) == ()
+def test_error_lines_of_harmless_lines_are_none(text: str) -> None:
+    assert error_lines(logged(text)) == ()
     assert not is_error(text)
 
 
 @pytest.mark.parametrize("path", sorted(RECORDINGS.glob("drbd-*/*.txt")), ids=lambda path: path.name)
-def test_what_drbd_says_of_a_divergence_is_not_the_kernel_in_trouble(path: Path) -> None:
+def test_error_lines_of_drbds_recordings_are_none(path: Path) -> None:
     assert error_lines(parse_dmesg(path.read_text())) == error_lines(parse_kmsg(path.read_text())) == ()

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
-from harness.model import AioMode, CacheMode, DiskBus
+from harness.model import AioMode, CacheMode, DiskBus, Protocol, ReplicationProfile
 from harness.render.domain import (
     CANARY_ACKS,
     CANARY_PORT,
@@ -25,7 +25,7 @@ from harness.render.domain import (
     lab_of,
     node_xml,
 )
-from harness.render.drbd_conf import ResourceNode, ResourceSpec, resource_file
+from harness.render.drbd_conf import SIGNATURE, ResourceNode, ResourceSpec, profile_options, resource_file
 from harness.render.fio_job import Job, job_file
 
 # A busy machine is no failure.
@@ -191,10 +191,7 @@ def test_the_disk_under_test_is_as_the_cell_wants_it(cache: CacheMode, aio: AioM
 # --------------------------------------------------------------------------- drbd.conf
 
 SPEC = ResourceSpec(
-    "r0",
-    0,
-    7789,
-    (ResourceNode("nodea", "10.0.0.1", "/dev/mapper/x"), ResourceNode("nodeb", "10.0.0.2", "/dev/mapper/y")),
+    nodes=(ResourceNode("nodea", "10.0.0.1", "/dev/mapper/x"), ResourceNode("nodeb", "10.0.0.2", "/dev/mapper/y"))
 )
 
 
@@ -205,9 +202,9 @@ def section(text: str, name: str) -> dict[str, str]:
     return dict(line.strip().removesuffix(";").split(" ", 1) for line in body[1].splitlines())
 
 
-def test_the_resource_of_either_generation() -> None:
-    text = resource_file(SPEC, 8)
-    assert text.startswith("resource r0 {\n") and text.endswith("}\n")
+def test_resource_file_of_each_generation_has_all_sections() -> None:
+    text = resource_file(SPEC, node_ids=False)
+    assert text.startswith(f"{SIGNATURE}\nresource r0 {{\n") and text.endswith("}\n")
     assert section(text, "net") == {"protocol": "C", "verify-alg": "crc32c", "max-buffers": "8k"}
     assert section(text, "disk") == {"c-plan-ahead": "0", "c-max-rate": "700M", "resync-rate": "700M"}
     assert section(text, "on nodea") == {
@@ -217,14 +214,14 @@ def test_the_resource_of_either_generation() -> None:
         "address": "10.0.0.1:7789",
     }
     assert section(text, "on nodeb")["address"] == "10.0.0.2:7789"
-    assert "node-id" not in text, "8.4 does not know the word"
-    nine = resource_file(SPEC, 9)
+    assert "node-id" not in text, "8.4 does not understand it"
+    nine = resource_file(SPEC, node_ids=True)
     assert [section(nine, f"on node{name}")["node-id"] for name in "ab"] == ["0", "1"]
 
 
-def test_own_options_replace_the_defaults_once() -> None:
+def test_resource_file_own_options_replace_the_defaults() -> None:
     spec = replace(SPEC, net=(("protocol", "A"), ("data-integrity-alg", "crc32c")), disk=(("al-extents", "67"),))
-    text = resource_file(spec, 9)
+    text = resource_file(spec, node_ids=True)
     assert section(text, "net") == {
         "protocol": "A",
         "verify-alg": "crc32c",
@@ -233,14 +230,54 @@ def test_own_options_replace_the_defaults_once() -> None:
     }
     assert text.count("protocol ") == 1
     assert section(text, "disk")["al-extents"] == "67"
-    assert section(resource_file(replace(SPEC, minor=7), 9), "on nodea")["device"] == "/dev/drbd7 minor 7"
+    assert section(resource_file(replace(SPEC, minor=7), node_ids=True), "on nodea")["device"] == "/dev/drbd7 minor 7"
 
 
-@pytest.mark.parametrize("major", [8, 9])
-def test_every_brace_is_closed_and_every_option_ended(major: int) -> None:
-    for line in resource_file(SPEC, major).splitlines():
+def test_resource_file_without_two_nodes_is_an_error() -> None:
+    for nodes in ((), SPEC.nodes[:1], (*SPEC.nodes, SPEC.nodes[0])):
+        with pytest.raises(ValueError, match=f"resource 'r0' has {len(nodes)} nodes; a resource file needs two"):
+            resource_file(replace(SPEC, nodes=nodes), node_ids=True)
+
+
+def test_resource_spec_paths_follow_from_its_fields() -> None:
+    spec = ResourceSpec("other", minor=3, mapping="slow", directory="/etc/drbd")
+    assert (spec.device, spec.path, spec.mapped, spec.volume) == (
+        "/dev/drbd3", "/etc/drbd/other.res", "/dev/mapper/slow", "other/0"
+    )  # fmt: skip
+    assert ResourceSpec(mapping="").mapped == ""
+
+
+def test_resource_spec_defaults_are_those_every_lab_has_used() -> None:
+    spec = ResourceSpec()
+    assert (spec.name, spec.minor, spec.port, spec.mapped) == ("r0", 0, 7789, "/dev/mapper/drbd-lower")
+    assert (spec.path, spec.device) == ("/etc/drbd.d/r0.res", "/dev/drbd0")
+    assert (spec.connect_seconds, spec.verify_seconds, spec.resync_seconds) == (60, 120, 120)
+
+
+@pytest.mark.parametrize(
+    ("profile", "options"),
+    [
+        (ReplicationProfile(), ()),
+        (ReplicationProfile(disable_sendpage=True, scatter_gather=False), ()),
+        (
+            ReplicationProfile(Protocol.B, "sha1", two_primaries=True),
+            (("protocol", "B"), ("data-integrity-alg", "sha1"), ("allow-two-primaries", "yes")),
+        ),
+    ],
+)
+def test_profile_options_are_those_of_the_net_section(
+    profile: ReplicationProfile, options: tuple[tuple[str, str], ...]
+) -> None:
+    assert profile_options(profile) == options
+
+
+@pytest.mark.parametrize("node_ids", [False, True])
+def test_resource_file_closes_every_brace_and_option(node_ids: bool) -> None:
+    _, *lines = resource_file(SPEC, node_ids=node_ids).splitlines()
+    for line in lines:
         assert line.strip() == "}" or line.endswith((" {", ";")), line
-    assert resource_file(SPEC, major).count("{") == resource_file(SPEC, major).count("}") == 5
+    text = "\n".join(lines)
+    assert text.count("{") == text.count("}") == 5
 
 
 # --------------------------------------------------------------------------- fio

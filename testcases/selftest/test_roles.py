@@ -1,4 +1,4 @@
-"""Who is Primary, how two nodes find together again, and what DRBD's refusals become."""
+"""Who is Primary, how two nodes connect again, and what DRBD's refusals become."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ def scripted(status: int, stdout: str = "", stderr: str = "") -> tuple[Resource,
     return resource, a.runner
 
 
-@pytest.mark.parametrize("said", [("", "0: State change failed:\n  (-1) Multiple primaries"), ("0: State change "
+@pytest.mark.parametrize("output", [("", "0: State change failed:\n  (-1) Multiple primaries"), ("0: State change "
                                   "failed: (-1) Multiple primaries\n", " ")])  # fmt: skip
-def test_a_refusal_carries_drbds_own_words_in_one_line(said: tuple[str, str]) -> None:
-    resource, runner = scripted(11, *said)
+def test_drbdadm_refusal_carries_drbds_message_in_one_line(output: tuple[str, str]) -> None:
+    resource, runner = scripted(11, *output)
     with pytest.raises(RefusedError) as caught:
         resource.drbdadm(resource.a, "primary")
     assert runner.ran == [("drbdadm", "primary", "r0")]
@@ -78,19 +78,19 @@ def test_a_refusal_carries_drbds_own_words_in_one_line(said: tuple[str, str]) ->
     )  # fmt: skip
 
 
-def test_a_refusal_without_words_has_its_status() -> None:
+def test_drbdadm_refusal_without_message_has_the_status() -> None:
     resource, _ = scripted(10)
     with pytest.raises(RefusedError, match="DRBD on nodea refused: drbdadm connect --discard-my-data: status 10"):
         resource.drbdadm(resource.a, "connect", "--discard-my-data")
 
 
-def test_options_stand_between_the_command_and_the_resource() -> None:
+def test_drbdadm_options_stand_between_command_and_resource() -> None:
     resource, runner = scripted(0, "", "a warning that is none of ours")
     resource.drbdadm(resource.a, "net-options", "--allow-two-primaries=yes")
     assert runner.ran == [("drbdadm", "net-options", "--allow-two-primaries=yes", "r0")]
 
 
-def test_a_node_that_is_gone_refuses_nothing() -> None:
+def test_drbdadm_on_lost_node_is_lost_node_error() -> None:
     resource, _ = scripted(0)
     cast(Any, resource.a).alive = False
     with pytest.raises(LostNodeError):
@@ -100,12 +100,12 @@ def test_a_node_that_is_gone_refuses_nothing() -> None:
 # --------------------------------------------------------------------------- one Primary, two Primaries
 
 
-def test_each_node_is_the_others_peer(fake: FakeResource) -> None:
+def test_other_of_each_node_is_its_peer(fake: FakeResource) -> None:
     assert roles.other(real(fake), node(fake.a)).name == "nodeb"
     assert roles.other(real(fake), node(fake.b)).name == "nodea"
 
 
-def test_two_primaries_are_allowed_on_both_nodes_first(fake: FakeResource) -> None:
+def test_allow_two_primaries_before_promote_makes_two(fake: FakeResource) -> None:
     with pytest.raises(RefusedError) as caught:
         roles.promote(real(fake), node(fake.b))
     assert MULTIPLE in caught.value.message
@@ -117,7 +117,7 @@ def test_two_primaries_are_allowed_on_both_nodes_first(fake: FakeResource) -> No
     ]  # fmt: skip
 
 
-def test_one_primary_demotes_before_it_promotes_and_forbids_two_in_the_end(fake: FakeResource) -> None:
+def test_set_single_primary_demotes_promotes_and_forbids_two(fake: FakeResource) -> None:
     roles.set_single_primary(real(fake), node(fake.b))
     assert done(fake) == [
         "nodea secondary", "nodeb primary",
@@ -126,7 +126,7 @@ def test_one_primary_demotes_before_it_promotes_and_forbids_two_in_the_end(fake:
     assert fake.roles == {"nodea": "Secondary", "nodeb": "Primary"}
 
 
-def test_an_arm_of_two_primaries_keeps_its_leave(fake: FakeResource) -> None:
+def test_set_single_primary_in_two_primaries_profile_keeps_the_permission(fake: FakeResource) -> None:
     fake.replication = ReplicationProfile(two_primaries=True)
     roles.set_single_primary(real(fake), node(fake.a))
     assert done(fake) == ["nodeb secondary", "nodea primary"]
@@ -135,19 +135,19 @@ def test_an_arm_of_two_primaries_keeps_its_leave(fake: FakeResource) -> None:
     assert f"nodea {ONE}" in done(fake), "nobody knows what is allowed"
 
 
-def test_a_demotion_waits_while_somebody_holds_the_device_open(fake: FakeResource) -> None:
+def test_demote_while_device_is_open_waits(fake: FakeResource) -> None:
     fake.refuses["nodea secondary"] = [HELD_OPEN, HELD_OPEN, "r0 is opened by qemu (pid 7)"]
     roles.demote(real(fake), node(fake.a))
     assert done(fake) == ["nodea secondary"] * 4 and fake.roles["nodea"] == "Secondary"
 
 
-def test_a_device_that_stays_open_is_a_deadline(fake: FakeResource, impatient: None) -> None:
+def test_demote_device_that_stays_open_is_deadline_error(fake: FakeResource, impatient: None) -> None:
     fake.refuses["nodea secondary"] = [HELD_OPEN] * 100_000
     with pytest.raises(DeadlineError, match="the demotion of nodea did not happen within 30 s"):
         roles.demote(real(fake), node(fake.a))
 
 
-def test_any_other_refusal_of_a_demotion_is_not_waited_out(fake: FakeResource) -> None:
+def test_demote_other_refusal_is_raised_at_once(fake: FakeResource) -> None:
     fake.refuses["nodea secondary"] = ["State change failed: (-2) Need access to UpToDate data"]
     with pytest.raises(RefusedError, match="Need access to UpToDate data"):
         roles.demote(real(fake), node(fake.a))
@@ -157,7 +157,7 @@ def test_any_other_refusal_of_a_demotion_is_not_waited_out(fake: FakeResource) -
 # --------------------------------------------------------------------------- what both say
 
 
-def test_the_states_of_both_are_each_ones_own_view(fake: FakeResource) -> None:
+def test_states_are_each_nodes_own_view(fake: FakeResource) -> None:
     assert roles.states(real(fake))["nodea"] == HEALTHY
     seen = roles.states(real(fake))["nodeb"]
     assert (seen.local_role, seen.peer_role) == ("Secondary", "Primary")
@@ -166,7 +166,7 @@ def test_the_states_of_both_are_each_ones_own_view(fake: FakeResource) -> None:
     assert list(only) == ["nodeb"] and only["nodeb"].connection == "Connecting"
 
 
-def test_settled_is_when_both_are_well(fake: FakeResource) -> None:
+def test_wait_healthy_or_standalone_waits_until_both_are_healthy(fake: FakeResource) -> None:
     assert roles.wait_healthy_or_standalone(real(fake), soon()) is True
     looks: list[int] = []
 
@@ -180,13 +180,13 @@ def test_settled_is_when_both_are_well(fake: FakeResource) -> None:
     assert roles.wait_healthy_or_standalone(real(fake), soon()) is True and len(looks) >= 9
 
 
-def test_one_that_gave_up_is_not_waited_for(fake: FakeResource) -> None:
+def test_wait_healthy_or_standalone_with_one_standalone_returns_false_at_once(fake: FakeResource) -> None:
     fake.links = {"nodea": "Connecting", "nodeb": "StandAlone"}
     began = time.monotonic()
     assert roles.wait_healthy_or_standalone(real(fake), soon(60)) is False and time.monotonic() - began < 10
 
 
-def test_two_that_never_find_each_other_are_a_deadline(fake: FakeResource) -> None:
+def test_wait_healthy_or_standalone_while_connecting_is_deadline_error(fake: FakeResource) -> None:
     fake.links = {"nodea": "Connecting", "nodeb": "Connecting"}
     with pytest.raises(DeadlineError, match="the reunion did not happen"):
         roles.wait_healthy_or_standalone(real(fake), soon(0.02))
@@ -196,7 +196,7 @@ def test_two_that_never_find_each_other_are_a_deadline(fake: FakeResource) -> No
 
 
 @pytest.mark.parametrize("victim", ["nodea", "nodeb"])
-def test_only_the_victim_gives_its_data_up(fake: FakeResource, victim: str) -> None:
+def test_reconnect_discarding_discards_only_the_victims_changes(fake: FakeResource, victim: str) -> None:
     fake.links = {"nodea": "StandAlone", "nodeb": "StandAlone"}
     fake.roles = {"nodea": "Primary", "nodeb": "Primary"}
     fake.split = True
@@ -205,72 +205,75 @@ def test_only_the_victim_gives_its_data_up(fake: FakeResource, victim: str) -> N
     roles.reconnect_discarding(real(fake), node(loser), soon())
     assert done(fake)[-3:] == [
         f"{victim} secondary", f"{victim} connect --discard-my-data", f"{winner.name} connect"
-    ], "a Primary gives nothing up, so it is demoted first"  # fmt: skip
+    ], "a Primary discards nothing, so it is demoted first"  # fmt: skip
     assert not any(step.startswith(winner.name) and "discard" in step for step in done(fake))
     assert fake.seen_by(fake.a).healthy and fake.roles[winner.name] == "Primary"
 
 
-def test_what_is_disconnected_already_may_refuse_to_disconnect(fake: FakeResource) -> None:
+def test_reconnect_discarding_when_already_disconnected_connects(fake: FakeResource) -> None:
     fake.links = {"nodea": "StandAlone", "nodeb": "StandAlone"}
     fake.refuses = {f"{name} disconnect": ["no such connection"] for name in ("nodea", "nodeb")}
     roles.reconnect_discarding(real(fake), node(fake.b), soon())
     assert fake.seen_by(fake.a).healthy
 
 
-def test_two_that_give_up_on_each_other_again_are_told_of(fake: FakeResource) -> None:
+def test_reconnect_discarding_when_standalone_again_is_deadline_error(fake: FakeResource) -> None:
     fake.links = {"nodea": "StandAlone", "nodeb": "StandAlone"}
     fake.split = True
     fake.lab.story.when["drbdadm nodea connect"] = lambda: setattr(fake, "split", True)
-    with pytest.raises(DeadlineError, match=r"nodeb and nodea gave up on each other again: .*StandAlone"):
+    with pytest.raises(
+        DeadlineError,
+        match=r"nodeb and nodea are StandAlone again: nodea StandAlone Primary UpToDate, nodeb StandAlone Sec",
+    ):
         roles.reconnect_discarding(real(fake), node(fake.b), soon())
 
 
-def test_what_is_well_needs_no_healing(fake: FakeResource) -> None:
+def test_restore_baseline_of_healthy_changes_nothing(fake: FakeResource) -> None:
     assert roles.restore_baseline(real(fake), soon()) is None
     assert done(fake) == [], "and nothing is touched"
 
 
-def test_two_that_stand_alone_are_healed_and_nodeb_gives_up(fake: FakeResource) -> None:
+def test_restore_baseline_of_standalone_discards_nodebs_changes(fake: FakeResource) -> None:
     fake.links = {"nodea": "StandAlone", "nodeb": "StandAlone"}
-    said = roles.restore_baseline(real(fake), soon())
-    assert said is not None and said.startswith("found StandAlone Primary UpToDate, StandAlone Secondary UpToDate;")
+    report = roles.restore_baseline(real(fake), soon())
+    assert report is not None and report.startswith("found StandAlone Primary UpToDate, StandAlone Secondary UpToDate;")
     assert [step for step in done(fake) if "discard" in step] == ["nodeb connect --discard-my-data"]
     assert fake.seen_by(fake.a) == HEALTHY and fake.roles == PLAIN
 
 
-def test_two_that_went_their_own_way_are_healed_too(fake: FakeResource) -> None:
+def test_restore_baseline_of_split_brain_connects(fake: FakeResource) -> None:
     fake.links, fake.split = {"nodea": "StandAlone", "nodeb": "StandAlone"}, True
     fake.roles = {"nodea": "Secondary", "nodeb": "Primary"}
     assert roles.restore_baseline(real(fake), soon()) is not None
     assert fake.seen_by(fake.a) == HEALTHY and fake.roles == PLAIN
 
 
-def test_roles_the_wrong_way_round_are_turned_without_a_word_about_connections(fake: FakeResource) -> None:
+def test_restore_baseline_of_swapped_roles_changes_only_roles(fake: FakeResource) -> None:
     fake.roles = {"nodea": "Secondary", "nodeb": "Primary"}
     assert roles.restore_baseline(real(fake), soon()) is not None
     assert fake.roles == PLAIN
     assert not {step for step in done(fake) if "connect" in step}
 
 
-def test_a_disk_that_was_let_go_is_taken_back(fake: FakeResource) -> None:
+def test_restore_baseline_of_diskless_attaches(fake: FakeResource) -> None:
     fake.disks = {"nodea": "Diskless", "nodeb": "Diskless"}
     assert roles.restore_baseline(real(fake), soon()) is not None
     assert done(fake)[:2] == ["nodea attach", "nodeb attach"] and fake.seen_by(fake.a) == HEALTHY
 
 
-def test_the_healing_says_only_what_was_done(fake: FakeResource) -> None:
+def test_restore_baseline_reports_only_what_was_done(fake: FakeResource) -> None:
     fake.roles = {"nodea": "Secondary", "nodeb": "Primary"}
-    said = roles.restore_baseline(real(fake), soon())
-    assert said == "found Connected Secondary UpToDate, Connected Primary UpToDate; changed the roles"
+    report = roles.restore_baseline(real(fake), soon())
+    assert report == "found Connected Secondary UpToDate, Connected Primary UpToDate; changed the roles"
     fake.disks = {"nodea": "UpToDate", "nodeb": "Diskless"}
-    said = roles.restore_baseline(real(fake), soon())
-    assert said is not None and said.endswith("; waited until both were UpToDate")
+    report = roles.restore_baseline(real(fake), soon())
+    assert report is not None and report.endswith("; waited until both were UpToDate")
     fake.links = {"nodea": "StandAlone", "nodeb": "StandAlone"}
-    said = roles.restore_baseline(real(fake), soon())
-    assert said is not None and said.endswith("; connected again, nodeb gave its own changes up")
+    report = roles.restore_baseline(real(fake), soon())
+    assert report is not None and report.endswith("; connected again, the changes of nodeb discarded")
 
 
-def test_a_node_that_is_gone_is_no_case_for_healing(fake: FakeResource) -> None:
+def test_restore_baseline_with_lost_node_is_lost_node_error(fake: FakeResource) -> None:
     fake.lab.kill(fake.b)
     with pytest.raises(LostNodeError):
         roles.restore_baseline(real(fake), soon(0.05))

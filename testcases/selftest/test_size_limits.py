@@ -13,16 +13,12 @@ import harness
 PACKAGE = Path(harness.__file__).parent
 FILE_LINES = 400
 CLASS_LINES = 250
-# Each goes once its file is split by what the attributes share.
-LARGER_FOR_NOW = frozenset({"drbd/resource.py"})
 
 
-def too_large(top: Path, allowed: frozenset[str] = frozenset()) -> Iterator[str]:
-    """A sentence for each file and class below ``top`` that is beyond the limits, without those ``allowed``."""
+def too_large(top: Path) -> Iterator[str]:
+    """A sentence for each file and class below ``top`` that is beyond the limits."""
     for path in sorted(top.rglob("*.py")):
         name = path.relative_to(top).as_posix()
-        if name in allowed:
-            continue
         text = path.read_text()
         if (lines := len(text.splitlines())) > FILE_LINES:
             yield f"{name} has {lines} lines of at most {FILE_LINES}: split it"
@@ -32,12 +28,7 @@ def too_large(top: Path, allowed: frozenset[str] = frozenset()) -> Iterator[str]
 
 
 def test_harness_files_and_classes_are_within_the_limits() -> None:
-    assert list(too_large(PACKAGE, LARGER_FOR_NOW)) == []
-
-
-def test_larger_for_now_names_only_files_that_are_larger() -> None:
-    for name in LARGER_FOR_NOW:
-        assert any(name in sentence for sentence in too_large(PACKAGE)), f"{name} needs no allowance any more"
+    assert list(too_large(PACKAGE)) == []
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""How DRBD replicates: what is done to put it so, in which order, and what is read back."""
+"""The replication profile: what is done to apply it, in which order, and what is read back."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ALL = [
 
 
 @pytest.mark.parametrize("replication", ALL, ids=lambda replication: replication.suffix())
-def test_what_is_put_is_read_back_on_both_nodes(fake: FakeResource, replication: ReplicationProfile) -> None:
+def test_apply_each_profile_is_observed_on_both_nodes(fake: FakeResource, replication: ReplicationProfile) -> None:
     apply(fake, replication)
     assert fake.replication == replication
     assert [observed(fake, node) for node in (fake.a, fake.b)] == [replication, replication]
@@ -54,12 +54,12 @@ def test_what_is_put_is_read_back_on_both_nodes(fake: FakeResource, replication:
     assert fake.roles == {"nodea": "Primary", "nodeb": "Secondary"}
 
 
-def test_what_is_so_already_costs_nothing(fake: FakeResource) -> None:
+def test_apply_profile_in_force_changes_nothing(fake: FakeResource) -> None:
     apply(fake, ReplicationProfile())
     assert commands(fake) == [] and fake.a.runner.ran == []
 
 
-def test_another_configuration_comes_to_both_while_they_are_apart(fake: FakeResource) -> None:
+def test_apply_other_options_configures_both_while_disconnected(fake: FakeResource) -> None:
     apply(fake, ReplicationProfile(integrity="crc32c"))
     net = "{'data-integrity-alg': 'crc32c'}"
     assert commands(fake)[:6] == [
@@ -69,14 +69,14 @@ def test_another_configuration_comes_to_both_while_they_are_apart(fake: FakeReso
     assert fake.seen_by(fake.a).healthy
 
 
-def test_the_parameter_of_the_module_needs_no_new_connection(fake: FakeResource) -> None:
+def test_apply_module_parameter_keeps_the_connection(fake: FakeResource) -> None:
     for profile, sendpage in ((ReplicationProfile(disable_sendpage=True), "Y"), (ReplicationProfile(), "N")):
         apply(fake, profile)
         assert (fake.a.sendpage, fake.b.sendpage) == (sendpage, sendpage)
     assert not [step for step in commands(fake) if "disconnect" in step or "configure" in step]
 
 
-def test_a_connection_keeps_what_the_nic_could_do_so_it_is_made_anew(fake: FakeResource) -> None:
+def test_apply_scatter_gather_connects_anew(fake: FakeResource) -> None:
     for profile, gather in ((ReplicationProfile(scatter_gather=False), "off"), (ReplicationProfile(), "on")):
         seen: list[tuple[str, str]] = []
 
@@ -91,7 +91,7 @@ def test_a_connection_keeps_what_the_nic_could_do_so_it_is_made_anew(fake: FakeR
         assert fake.seen_by(fake.a).healthy
 
 
-def test_the_options_that_no_arm_takes_away_stay(fake: FakeResource) -> None:
+def test_apply_other_profile_keeps_lasting_options(fake: FakeResource) -> None:
     fake.net = (("max-buffers", "8000"),)
     apply(fake, ReplicationProfile(protocol=Protocol.A))
     assert dict(fake.spec.net) == {"max-buffers": "8000", "protocol": "A"}
@@ -99,19 +99,19 @@ def test_the_options_that_no_arm_takes_away_stay(fake: FakeResource) -> None:
     assert fake.spec.net == fake.net
 
 
-def test_what_nobody_knows_is_put_from_the_ground_up(fake: FakeResource) -> None:
+def test_apply_after_unknown_profile_configures_everything(fake: FakeResource) -> None:
     fake.replication = None
     apply(fake, ReplicationProfile())
     assert in_order(commands(fake), "configure nodea: {}", "drbdadm nodea disconnect", "drbdadm nodea adjust")
     assert [observed(fake, node) for node in (fake.a, fake.b)] == [ReplicationProfile(), ReplicationProfile()]
 
 
-def test_two_primaries_are_two(fake: FakeResource) -> None:
+def test_apply_two_primaries_promotes_both(fake: FakeResource) -> None:
     apply(fake, ReplicationProfile(two_primaries=True))
     assert fake.roles == {"nodea": "Primary", "nodeb": "Primary"}
 
 
-def test_two_primaries_are_two_for_the_next_cell_as_well(fake: FakeResource) -> None:
+def test_apply_two_primaries_again_promotes_both_again(fake: FakeResource) -> None:
     replication = ReplicationProfile(two_primaries=True)
     apply(fake, replication)
     # What the end of each cell does.
@@ -121,16 +121,16 @@ def test_two_primaries_are_two_for_the_next_cell_as_well(fake: FakeResource) -> 
 
 
 @pytest.mark.parametrize("place", ["nodea", "nodeb"])
-def test_a_module_that_cannot_do_it_refuses_with_its_words(fake: FakeResource, place: str) -> None:
+def test_apply_missing_parameter_is_refused_with_the_nodes_message(fake: FakeResource, place: str) -> None:
     node = fake.a if place == "nodea" else fake.b
     node.answers["disable_sendpage"] = (1, "", "this DRBD has no parameter disable_sendpage\n")
     with pytest.raises(RefusedError) as caught:
         apply(fake, ReplicationProfile(disable_sendpage=True))
     assert (caught.value.who, caught.value.message) == (place, "this DRBD has no parameter disable_sendpage")
-    assert fake.replication is None, "the next cell must not believe in what is half done"
+    assert fake.replication is None, "the next cell must not rely on what was done in part"
 
 
-def test_a_configuration_that_drbd_does_not_want_refuses_with_its_words(fake: FakeResource) -> None:
+def test_apply_unknown_digest_is_refused_with_drbds_message(fake: FakeResource) -> None:
     fake.refuses["nodea adjust"] = ["data-integrity-alg: 'crc99' not found in kernel"]
     with pytest.raises(RefusedError) as caught:
         apply(fake, ReplicationProfile(integrity="crc99"))
@@ -138,7 +138,7 @@ def test_a_configuration_that_drbd_does_not_want_refuses_with_its_words(fake: Fa
     assert fake.replication is None
 
 
-def test_after_a_refusal_the_next_arm_is_put_from_the_ground_up(fake: FakeResource) -> None:
+def test_apply_after_refusal_configures_everything(fake: FakeResource) -> None:
     fake.refuses["nodea adjust"] = ["no"]
     with pytest.raises(RefusedError):
         apply(fake, ReplicationProfile(integrity="crc99"))
@@ -148,9 +148,9 @@ def test_after_a_refusal_the_next_arm_is_put_from_the_ground_up(fake: FakeResour
     assert fake.seen_by(fake.a).healthy and fake.replication == ReplicationProfile()
 
 
-def test_two_that_do_not_agree_on_it_refuse(fake: FakeResource) -> None:
+def test_apply_without_connection_is_refused_with_the_options(fake: FakeResource) -> None:
     fake.split = True
-    with pytest.raises(RefusedError, match=r"the nodes did not connect with .*'protocol': 'A'"):
+    with pytest.raises(RefusedError, match=r"the nodes did not connect with protocol A$"):
         apply(fake, ReplicationProfile(protocol=Protocol.A))
     assert fake.replication is None
 
@@ -170,7 +170,7 @@ def test_two_that_do_not_agree_on_it_refuse(fake: FakeResource) -> None:
         ({"net": {"allow-two-primaries": "yes"}}, ReplicationProfile(two_primaries=True)),
     ],
 )
-def test_each_part_is_read_from_where_it_is_in_force(
+def test_observed_each_part_is_read_from_its_source(
     fake: FakeResource, changed: dict[str, object], replication: ReplicationProfile
 ) -> None:
     for name, value in changed.items():
@@ -180,13 +180,32 @@ def test_each_part_is_read_from_where_it_is_in_force(
     assert len(fake.b.runner.ran) == 1, "one round trip"
 
 
-def test_a_resource_that_does_not_show_itself_is_an_error_of_the_machinery(fake: FakeResource) -> None:
+def test_observed_missing_resource_is_infrastructure_error(fake: FakeResource) -> None:
     fake.a.answers["drbdsetup show"] = (10, "== parameter\nN\n== link\n", "r0: No such resource\n")
     with pytest.raises(InfrastructureError, match="how nodea replicates cannot be read back"):
         observed(fake, fake.a)
 
 
-def test_a_node_that_is_gone_is_one_too(fake: FakeResource) -> None:
+def test_observed_lost_node_is_infrastructure_error(fake: FakeResource) -> None:
     fake.a.alive = False
     with pytest.raises(InfrastructureError):
         observed(fake, fake.a)
+
+
+def test_apply_to_a_foreign_resource_file_changes_nothing(fake: FakeResource, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise InfrastructureError("/etc/drbd.d/r0.res was not written by the harness")
+
+    monkeypatch.setattr(fake, "require_own_files", refuse)
+    with pytest.raises(InfrastructureError, match="not written by the harness"):
+        apply(fake, ReplicationProfile(protocol=Protocol.A))
+    assert fake.replication == ReplicationProfile(), "what is in force is still known"
+    assert commands(fake) == [] and fake.a.runner.ran == []
+
+
+def test_apply_scatter_gather_to_a_foreign_resource_file_needs_no_file(
+    fake: FakeResource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fake, "write_configuration", lambda node: pytest.fail("the file is not ours"))
+    apply(fake, ReplicationProfile(scatter_gather=False))
+    assert fake.replication == ReplicationProfile(scatter_gather=False) and fake.a.gather == "off"

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.model import Protocol, ReplicationProfile
-from harness.parse.drbd_net import net_options, profile_of
+from harness.parse.drbd_show import net_options, profile_of
 
 # A busy machine is no failure.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -96,27 +96,27 @@ resource "r0" {
 """
 
 
-def test_the_options_of_8_4() -> None:
+def test_net_options_of_8_4_stand_in_the_resource() -> None:
     assert net_options(V84) == {
         "protocol": "A", "max-buffers": "8192", "data-integrity-alg": "crc32c", "verify-alg": "crc32c",
     }  # fmt: skip
 
 
-def test_the_options_of_9_stand_in_the_connection() -> None:
+def test_net_options_of_9_stand_in_the_connection() -> None:
     assert net_options(V9) == {
         "max-buffers": "8192", "allow-two-primaries": "yes", "data-integrity-alg": "sha256",
         "verify-alg": "crc32c", "_name": "nodeb",
     }  # fmt: skip
 
 
-def test_defaults_comments_and_quoted_text() -> None:
+def test_net_options_with_defaults_comments_and_quotes_are_plain_values() -> None:
     options = net_options(DEFAULTS)
     assert options["shared-secret"] == '} net { protocol A; # "x\\'
     assert (options["protocol"], options["data-integrity-alg"], options["timeout"]) == ("C", "", "60")
     assert "on-no-data-accessible" not in options
 
 
-def test_an_option_of_another_section_is_none_and_the_last_of_two_counts() -> None:
+def test_net_options_of_other_sections_are_left_out_and_the_last_counts() -> None:
     text = "resource r0 { protocol B; net { protocol A; } disk { protocol B; } connection { net { protocol C; } } }"
     assert net_options(text) == {"protocol": "C"}
     assert net_options("resource r0 { net { ping-int 3; inner { protocol A; } } protocol B; }") == {"ping-int": "3"}
@@ -124,31 +124,31 @@ def test_an_option_of_another_section_is_none_and_the_last_of_two_counts() -> No
 
 
 @pytest.mark.parametrize("sendpage", ["Y", "Y\n", "1"])
-def test_the_arms_that_are_shown(sendpage: str) -> None:
+def test_profile_of_shown_options_is_that_profile(sendpage: str) -> None:
     assert profile_of(V84, sendpage, False) == ReplicationProfile(Protocol.A, "crc32c", True, False, False)
     assert profile_of(V9, "N\n", True) == ReplicationProfile(Protocol.C, "sha256", False, True, True)
 
 
 @pytest.mark.parametrize("sendpage", ["N\n", "0", ""])
 @pytest.mark.parametrize("show", [DEFAULTS, 'resource "r0" {\n}\n', "# a comment\nresource r0 {\n net {\n }\n}\n"])
-def test_nothing_but_defaults_is_the_plain_arm(show: str, sendpage: str) -> None:
+def test_profile_of_defaults_is_plain(show: str, sendpage: str) -> None:
     assert profile_of(show, sendpage, None).plain
 
 
 @pytest.mark.parametrize("value", ["yes", "no", ""])
-def test_two_primaries_in_each_spelling(value: str) -> None:
+def test_profile_of_two_primaries_reads_each_spelling(value: str) -> None:
     show = f"resource r0 {{ net {{ allow-two-primaries {value}; }} }}"
     assert profile_of(show, "", None).two_primaries is (value != "no")
 
 
 @pytest.mark.parametrize("show", ["", "\n", "# No currently configured DRBD found.\n", "r0: no such resource\n"])
-def test_no_resource_is_not_taken_for_the_default(show: str) -> None:
+def test_profile_of_no_resource_is_an_error(show: str) -> None:
     with pytest.raises(ValueError, match="no resource"):
         profile_of(show, "N", None)
 
 
 @pytest.mark.parametrize(("option", "sendpage"), [("protocol D", "N"), ("allow-two-primaries 7", "N"), ("x 1", "?")])
-def test_a_value_that_drbd_does_not_print_is_an_error(option: str, sendpage: str) -> None:
+def test_profile_of_unknown_value_is_an_error(option: str, sendpage: str) -> None:
     with pytest.raises(ValueError, match=r"'D'|'allow-two-primaries'|'disable_sendpage'"):
         profile_of(f"resource r0 {{ net {{ {option}; }} }}", sendpage, None)
 
@@ -160,7 +160,9 @@ def test_a_value_that_drbd_does_not_print_is_an_error(option: str, sendpage: str
     st.booleans(),
     st.booleans(),
 )
-def test_every_arm_is_read_back(protocol: Protocol, integrity: str, sendpage: bool, sg: bool, two: bool) -> None:
+def test_profile_of_each_profile_round_trips(
+    protocol: Protocol, integrity: str, sendpage: bool, sg: bool, two: bool
+) -> None:
     net = [f"protocol \t{protocol};"] if protocol is not Protocol.C else []
     net += [f'data-integrity-alg\t"{integrity}";'] if integrity else []
     net += ["allow-two-primaries\tyes;"] if two else []
@@ -175,7 +177,7 @@ NAME = st.text(st.sampled_from("abcdefghijklmnopqrstuvwxyz-_"), min_size=1)
 
 
 @given(st.dictionaries(NAME, st.text()))
-def test_quoted_values_survive(options: dict[str, str]) -> None:
+def test_net_options_of_quoted_values_round_trip(options: dict[str, str]) -> None:
     def quoted(value: str) -> str:
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
@@ -184,5 +186,5 @@ def test_quoted_values_survive(options: dict[str, str]) -> None:
 
 
 @given(st.text() | st.lists(st.sampled_from(["net {", "}", ";", '"', "#", "\\", "protocol A", "\n"])).map(" ".join))
-def test_no_text_breaks_it(text: str) -> None:
+def test_net_options_of_any_text_raise_nothing(text: str) -> None:
     net_options(text)

@@ -1,0 +1,53 @@
+"""An online verify, read from both kernel logs; and what makes two replicas equal again.
+
+Nothing here holds state; one verify or resync of a resource at a time.
+"""
+
+from __future__ import annotations
+
+import time
+
+from harness.drbd.dialect import DrbdDialect, ResyncStep
+from harness.drbd.events import Events
+from harness.lab.node import Node
+from harness.model import Verify
+from harness.parse.kernel_log import last_verify, verify_of
+from harness.render.drbd_conf import ResourceSpec
+from harness.util.deadline import Deadline
+
+
+def run_verify(a: Node, b: Node, events: Events, dialect: DrbdDialect, spec: ResourceSpec) -> tuple[Verify, str, str]:
+    """One `drbdadm verify` of the whole device, run on ``a``; also the raw kernel logs of both nodes over it.
+
+    ``events`` are ``a``'s.  Blocks for at most ``verify_seconds``, and up to 30 s for each of the four markers in the
+    logs; raises :class:`~harness.errors.DeadlineError` then.
+    """
+    began = time.monotonic()
+    cursors = [node.log.mark("verify begins") for node in (a, b)]
+    cursor = events.cursor()
+    deadline = Deadline.after(spec.verify_seconds, "the online verify")
+    a.runner.run(dialect.start_verify(spec))
+    begun = events.wait(lambda state: state.replication == "VerifyS", "the start of the verify", deadline, cursor)
+    events.wait(lambda state: state.replication != "VerifyS", "the end of the verify", deadline, begun)
+    for node in (a, b):
+        node.log.mark("verify ended")
+    raw_a, raw_b = (node.log.raw(at) for node, at in zip((a, b), cursors, strict=True))
+    logs = [node.log.lines(at) for node, at in zip((a, b), cursors, strict=True)]
+    source = verify_of(logs[0], a.name, spec.minor)
+    target = verify_of(logs[1], b.name, spec.minor)
+    skipped = max(last_verify(log, spec.minor).skipped_blocks for log in logs)
+    return Verify(source, target, time.monotonic() - began, skipped), raw_a, raw_b
+
+
+def resync(source: Node, events: Events, steps: tuple[ResyncStep, ...], seconds: float) -> None:
+    """Run ``steps`` on ``source``, whose data is right, and wait for what each has to lead to.
+
+    ``events`` are ``source``'s.  Blocks for at most ``seconds`` in all; raises
+    :class:`~harness.errors.DeadlineError` then.
+    """
+    cursor = events.cursor()
+    deadline = Deadline.after(seconds, "the resync")
+    for step in steps:
+        source.runner.run(step.argv)
+        for awaited in step.awaited:
+            cursor = events.wait(awaited.reached, awaited.what, deadline, cursor)
