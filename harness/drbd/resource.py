@@ -316,5 +316,6 @@ def both(step: Callable[[Node], T], a: Node, b: Node) -> tuple[T, T]:
     Blocks until both are done; then ``a``'s error is raised, or ``b``'s.
     """
     with ThreadPoolExecutor(2) as pool:
-        one, other = pool.map(step, (a, b))
-    return one, other
+        # Not by map: the error of the first would cancel the second where it has not begun.
+        one, other = pool.submit(step, a), pool.submit(step, b)
+    return one.result(), other.result()

@@ -134,7 +134,7 @@ def require_agreement(name: str, a: RunningResource, b: RunningResource) -> None
         "the port": (a.connection.local.port, b.connection.local.port),
         f"the address of {a.node.name}": (_text(a.connection.local), _text(b.connection.remote)),
         f"the address of {b.node.name}": (_text(a.connection.remote), _text(b.connection.local)),
-        "how it replicates": (a.replication.suffix() or "plain", b.replication.suffix() or "plain"),
+        "how it replicates": (_profile(a), _profile(b)),
         f"the role of {a.node.name}": (a.state.local_role, b.state.peer_role),
         f"the role of {b.node.name}": (a.state.peer_role, b.state.local_role),
     }
@@ -146,6 +146,10 @@ def require_agreement(name: str, a: RunningResource, b: RunningResource) -> None
         raise InfrastructureError(
             f"{name} cannot be taken over: {a.node.name} and {b.node.name} disagree about {', '.join(differing)}"
         )
+
+
+def _profile(running: RunningResource) -> str:
+    return running.replication.suffix().removeprefix("-") or "plain"
 
 
 def _text(address: Address) -> str:

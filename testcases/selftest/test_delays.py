@@ -236,6 +236,7 @@ def test_apply_script_replaces_the_table_where_it_differs(
 
 
 def test_apply_script_without_mapping_leaves_device_mapper_alone(tools: Path) -> None:
+    (tools / "table").write_text(TABLES["delayed"])
     delays.apply(here(tools), ResourceSpec(mapping=""), 0, 0)
     assert calls(tools) == ["tc qdisc del dev repl0 root"]
 

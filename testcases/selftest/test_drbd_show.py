@@ -1,17 +1,34 @@
-"""What ``drbdsetup show`` prints: the net options, and the replication they make."""
+"""What ``drbdsetup show`` prints: the resource, its net options, and the replication they make.
+
+Recorded is only that of DRBD 8.4, with ``--show-defaults``; what stands here for 9 is written after the source of
+drbd-utils.  That any other text is a ValueError or nothing at all is left to Hypothesis.
+"""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.model import Protocol, ReplicationProfile
-from harness.parse.drbd_show import net_options, profile_of
+from harness.parse.drbd_show import (
+    Address,
+    ShownConnection,
+    ShownResource,
+    ShownVolume,
+    lasting_net,
+    net_options,
+    profile_of,
+    shown_resource,
+)
 
 # A busy machine is no failure.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
+
+RECORDED = (Path(__file__).parent / "recordings" / "drbd-8.4.11-linux-6.12" / "show-defaults.txt").read_text()
 
 # Written after the source of drbd-utils (show_scmd and print_options), not recorded.
 V84 = """\
@@ -188,3 +205,122 @@ def test_net_options_of_quoted_values_round_trip(options: dict[str, str]) -> Non
 @given(st.text() | st.lists(st.sampled_from(["net {", "}", ";", '"', "#", "\\", "protocol A", "\n"])).map(" ".join))
 def test_net_options_of_any_text_raise_nothing(text: str) -> None:
     net_options(text)
+
+
+# --------------------------------------------------------------------------- the whole resource
+
+HERE, THERE = Address("192.168.77.1", 7789), Address("192.168.77.2", 7789)
+
+
+def test_shown_resource_of_recorded_8_4_has_its_one_peer_and_volume() -> None:
+    found = shown_resource(RECORDED, "r0")
+    assert (found.name, found.volumes) == ("r0", (ShownVolume(0, 0, "/dev/mapper/drbd-lower"),))
+    (connection,) = found.connections
+    assert (connection.local, connection.remote) == (HERE, THERE)
+    assert dict(connection.net) == net_options(RECORDED)
+    assert dict(connection.net)["max-buffers"] == "8192" and dict(connection.net)["shared-secret"] == ""
+    assert "resync-rate" not in dict(connection.net), "an option of the disk"
+
+
+@pytest.mark.parametrize("text", [V84, V9], ids=["8.4", "9"])
+def test_shown_resource_of_each_generation_is_the_same(text: str) -> None:
+    net = tuple(net_options(text).items())
+    assert shown_resource(text, "r0") == ShownResource(
+        "r0", (ShownVolume(0, 0, "/dev/mapper/drbd-lower"),), (ShownConnection(HERE, THERE, net),)
+    )
+
+
+def test_shown_resource_of_several_is_the_one_that_is_asked_for() -> None:
+    other = V9.replace('"r0"', '"r1"').replace("minor 0", "minor 1")
+    assert shown_resource(V9 + other, "r1").volumes == (ShownVolume(0, 1, "/dev/mapper/drbd-lower"),)
+    assert shown_resource(other + V84, "r0").volumes[0].minor == 0
+
+
+def test_shown_resource_of_8_4_without_connection_has_none() -> None:
+    # 8.4 forgets its connection when it disconnects.
+    start = V84.index("    _remote_host")
+    assert shown_resource(V84[:start] + V84[V84.index("    _this_host") :], "r0").connections == ()
+
+
+def test_shown_resource_of_more_volumes_and_connections_has_all() -> None:
+    again = V9[V9.index("    connection {") : V9.rindex("}")].replace("192.168.77.2", "192.168.77.3")
+    text = V9[: V9.rindex("}")] + again + "}\n"
+    text = text.replace("volume 0 {", "volume 7 { device minor 9; disk none; } volume 0 {", 1)
+    found = shown_resource(text, "r0")
+    assert [(volume.number, volume.minor, volume.disk) for volume in found.volumes] == [
+        (7, 9, None), (0, 0, "/dev/mapper/drbd-lower")
+    ]  # fmt: skip
+    assert [connection.remote.host for connection in found.connections] == ["192.168.77.2", "192.168.77.3"]
+
+
+def test_shown_resource_over_ipv6_has_the_address_without_brackets() -> None:
+    text = V9.replace("ipv4 192.168.77.1:7789", "ipv6 [fd00::1]:7789")
+    assert shown_resource(text, "r0").connections[0].local == Address("fd00::1", 7789)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "drbdsetup shows no resource 'r0'"),
+        ("# No currently configured DRBD found.\n", "no resource 'r0'"),
+        ('resource "r1" {\n}\n', "no resource 'r0'"),
+        ("resource {\n}\n", "no resource 'r0'"),
+        (V9.replace("minor 0", "0"), "a volume without a number or a minor"),
+        (V9.replace("volume 0 {\n            device", "volume {\n            device"), "without a number or a minor"),
+        (V9.replace("minor 0", "minor zero"), "'zero' where a number belongs"),
+        (V9.replace(".1:7789", ".1:"), "'' where a number belongs"),
+        (V9.replace("_remote_host ipv4 192.168.77.2:7789;", ""), "a connection without an address and a port"),
+        (V84.replace("ipv4 192.168.77.2:7789", "ipv4"), "a connection without an address and a port"),
+    ],
+)
+def test_shown_resource_of_what_drbd_does_not_print_is_an_error(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        shown_resource(text, "r0")
+
+
+def test_lasting_net_leaves_out_profile_and_notes() -> None:
+    options = shown_resource(V9, "r0").connections[0].net
+    assert lasting_net((*options, ("protocol", "A"), ("ping-timeout", "50"))) == (
+        ("max-buffers", "8192"), ("verify-alg", "crc32c")
+    )  # fmt: skip
+
+
+@given(st.integers(0, 255), st.integers(1, 65535), st.text(st.characters(codec="ascii", exclude_categories=["Cc"])))
+def test_shown_resource_round_trips(minor: int, port: int, disk: str) -> None:
+    quoted = disk.replace("\\", "\\\\").replace('"', '\\"')
+    text = (
+        V9.replace("minor 0", f"minor {minor}").replace(":7789", f":{port}").replace("/dev/mapper/drbd-lower", quoted)
+    )
+    found = shown_resource(text, "r0")
+    assert found.volumes == (ShownVolume(0, minor, disk),)
+    assert (found.connections[0].local.port, found.connections[0].remote.port) == (port, port)
+
+
+PIECES = [
+    "resource",
+    "r0",
+    "{",
+    "}",
+    ";",
+    "_this_host",
+    "_remote_host",
+    "volume 0",
+    "device minor 0",
+    "connection",
+    "path",
+    "disk none",
+    '"',
+    "#",
+    "\n",
+    "address ipv4 1.2.3.4:5",
+]
+
+
+@given(st.text() | st.lists(st.sampled_from(PIECES)).map(" ".join).map("resource r0 {{ {}".format))
+def test_shown_resource_of_any_text_raises_only_value_error(text: str) -> None:
+    try:
+        found = shown_resource(text, "r0")
+    except ValueError as error:
+        assert "drbdsetup shows" in str(error)
+    else:
+        assert found.name == "r0"
