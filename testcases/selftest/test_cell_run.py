@@ -275,7 +275,7 @@ def test_reconcile_unresolvable_is_inconclusive_and_kept(staged: Callable[..., S
     apart(stage)
     stage.lab.story.when["drbdadm nodea connect"] = lambda: setattr(stage.resource, "split", True)
     found = stage.play()
-    assert found.failure and "gave up on each other again" in found.failure.message
+    assert found.failure and "nodeb and nodea are StandAlone again" in found.failure.message
     assert judge(found).kind is not VerdictKind.CLEAN
 
 
