@@ -73,15 +73,30 @@ class LabKeeper:
         if self._resource is None:
             lab = self.lab
             began = time.monotonic()
-            resource = Resource.for_nodes(lab.a, lab.b)
             try:
-                resource.create(skip_initial_sync=lab.fresh)
+                self._resource = self._adopted(lab) or _created(lab)
             except HarnessError as error:
                 self.rebuild(str(error))
                 raise
-            self._resource = resource
             self._record.took("resource", began)
         return self._resource
+
+    def _adopted(self, lab: Lab) -> Resource | None:
+        """The resource that an earlier run left on a lab that stays up, if it is ours and healthy."""
+        if lab.fresh or self._rebuilds:
+            return None
+        try:
+            resource = Resource.adopt(lab.a, lab.b)
+            if not (resource.owns_files and resource.status()[0].healthy):
+                return None
+            for node in (lab.a, lab.b):
+                # What a run that was killed may have left on.
+                resource.apply_delays(0, 0, node)
+        except HarnessError as error:
+            progress(f"the resource is set up anew: {error}")
+            return None
+        progress("the resource of an earlier run is healthy and is used again")
+        return resource
 
     @property
     def guest(self) -> Guest:
@@ -135,15 +150,15 @@ class LabKeeper:
         self.take_down()
 
     def take_down(self) -> None:
-        """End the guest, the resource and the lab, whatever state they are in."""
+        """End the guest and the lab, whatever state they are in.
+
+        The resource goes with its lab; a lab that stays up keeps it for the next run.
+        """
         if self._lab is not None:
             progress("taking down what was brought up")
         self._keep_guest_console()
         with contextlib.suppress(HarnessError):
             self._drop_guest()
-        if self._resource is not None:
-            with contextlib.suppress(HarnessError):
-                self._resource.down()
         self._resource = None
         self._lab = None
         self._forget()
@@ -160,3 +175,9 @@ class LabKeeper:
         with contextlib.suppress(HarnessError, OSError):
             self._kept.mkdir(exist_ok=True)
             (self._kept / "console-guest.log").write_text(self._guest.console())
+
+
+def _created(lab: Lab) -> Resource:
+    resource = Resource.for_nodes(lab.a, lab.b)
+    resource.create(skip_initial_sync=lab.fresh)
+    return resource

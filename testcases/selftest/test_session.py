@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -161,12 +162,46 @@ def test_session_many_cells_share_lab_resource_and_guest(stage: Stage) -> None:
         assert stage.closed == []
     assert (len(stage.labs), len(stage.resources), len(stage.guests)) == (1, 1, 1)
     assert stage.resources[0].ups == [True], "the disks are new, so the first sync is skipped"
-    assert stage.closed == ["lab1"] and not stage.guests[0].living and "down" in stage.labs[0].story.steps
+    assert stage.closed == ["lab1"] and not stage.guests[0].living
+
+
+@pytest.mark.parametrize(
+    ("healthy", "owns_files", "error", "adopted"),
+    [
+        (True, True, None, True),
+        (False, True, None, False),
+        (True, False, None, False),
+        (True, True, InfrastructureError("r0 is not there"), False),
+    ],
+)
+def test_resource_lab_stays_up_adopts_only_a_healthy_one_of_ours(
+    stage: Stage,
+    monkeypatch: pytest.MonkeyPatch,
+    healthy: bool,
+    owns_files: bool,
+    error: Exception | None,
+    adopted: bool,
+) -> None:
+    running = SimpleNamespace(
+        owns_files=owns_files, status=lambda: (SimpleNamespace(healthy=healthy), None), apply_delays=lambda *_: None
+    )
+
+    def adopt(a: object, b: object) -> object:
+        if error is not None:
+            raise error
+        return running
+
+    monkeypatch.setattr(Resource, "adopt", adopt)
+    with stage.session as session:
+        cast(Any, session.lab).fresh = False
+        assert (session.resource is running) == adopted
+    assert bool(stage.resources) != adopted
 
 
 def test_resource_lab_not_fresh_does_the_initial_sync(stage: Stage) -> None:
     with stage.session as session:
         cast(Any, session.lab).fresh = False
+        # There is none to adopt: the nodes of this lab run nothing.
         assert session.resource is not None
     assert stage.resources[0].ups == [False]
 
