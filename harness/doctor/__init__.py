@@ -1,4 +1,4 @@
-"""The doctor: can this machine carry a lab, and if not, what is the one command that mends it?"""
+"""The doctor: can this machine carry a lab, and if not, which one command changes that?"""
 
 from __future__ import annotations
 
@@ -18,17 +18,21 @@ _MARKS: dict[Status, str] = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "f
 
 
 def checks(*, fresh: bool = False) -> list[Check]:
-    """Look at this machine; ``fresh`` probes the accelerator again even if nothing changed."""
+    """Look at this machine, which takes seconds; ``fresh`` probes the accelerator again even if nothing changed."""
     return judge(gather(fresh=fresh))
 
 
 def run_doctor(*, json_output: bool = False, fresh: bool = False) -> int:
-    """Print what was found, for people or machines; 0 if a lab can come up here, else 2."""
+    """Print what was found, for people or as JSON; the exit code: 0 if a lab can come up here, else 2.
+
+    The JSON has ``schema``, ``ok`` and ``checks``, each with ``name``, ``status``, ``detail`` and ``remedy`` (a
+    command, or null).  Takes seconds, and at the first time up to minutes: a kernel is booted to probe the accelerator.
+    """
     with Console(stderr=True).status("looking at this machine, the first time by booting a kernel ..."):
         found = checks(fresh=fresh)
     healthy = all(check.status != "fail" for check in found)
     if json_output:
-        print(json.dumps({"schema": 1, "ok": healthy, "checks": [asdict(check) for check in found]}, indent=2))
+        print(json.dumps({"schema": 2, "ok": healthy, "checks": [asdict(check) for check in found]}, indent=2))
     else:
         show(found, Console())
     return 0 if healthy else 2
@@ -41,9 +45,9 @@ def show(found: list[Check], console: Console) -> None:
         table.add_row(_MARKS[check.status], check.name, Text(check.detail))
     console.print(table)
     for check in found:
-        if check.status != "ok" and check.mend:
-            console.print(f"\nto mend '{check.name}':", markup=False, highlight=False)
-            console.print(f"  {check.mend}", markup=False, highlight=False, soft_wrap=True)
+        if check.status != "ok" and check.remedy:
+            console.print(f"\nremedy for '{check.name}':", markup=False, highlight=False)
+            console.print(f"  {check.remedy}", markup=False, highlight=False, soft_wrap=True)
     failed = [check.name for check in found if check.status == "fail"]
     verdict = f"A lab cannot come up here yet: {', '.join(failed)}." if failed else "A lab can come up here."
     console.print(f"\n{verdict}", markup=False, highlight=False)

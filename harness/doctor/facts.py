@@ -1,4 +1,4 @@
-"""Looking at this machine: the only part of the doctor that touches it."""
+"""Gathering the facts of this machine: the only part of the doctor that touches it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def gather(*, fresh: bool = False, suite: str = DEFAULT_SUITE) -> Facts:
         qemu=_qemu(),
         libvirt=_libvirt(),
         accelerator=accelerator,
-        accelerator_trouble=error,
+        accelerator_error=error,
         kvm=kvm_access.look(account),
         kvm_vendor=_kvm_vendor(),
         cache=_place(cache_dir(), account),
@@ -93,7 +93,7 @@ def _libvirt() -> Answer:
             number = connection.getLibVersion()
             started = ", ".join(one.daemon.name for one in libvirt.started)
     except DaemonDownError as error:
-        return Answer(str(error), False, error.mend)
+        return Answer(str(error), False, error.remedy)
     except (HarnessError, OSError) as error:
         return Answer(str(error), False)
     version = f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
@@ -123,12 +123,12 @@ def _kvm_vendor() -> str:
 
 
 def _place(path: Path, account: str | None) -> Place:
-    """Its room is that of the nearest directory that exists."""
+    """The free space is that of the nearest directory that exists."""
     existing = next(parent for parent in (path, *path.parents) if parent.is_dir())
     free = shutil.disk_usage(existing).free / GIB
     if account is None:
         return Place(path, free)
-    closed = kvm_access.first_closed(path, lambda way: kvm_access.run_as(account, ["test", "-x", str(way)]))
+    closed = kvm_access.first_closed(path, lambda parent: kvm_access.run_as(account, ["test", "-x", str(parent)]))
     return Place(path, free, closed)
 
 

@@ -1,4 +1,4 @@
-"""What the doctor has seen of a machine: facts, no opinion."""
+"""What the doctor found on a machine: facts, no opinion."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from harness.lab.nested.accel import Accelerator
 
 @dataclass(frozen=True)
 class Answer:
-    """Something that was asked: what it said, or the words with which it failed and the command that mends it."""
+    """The result of trying something: its version, or the error message and the command that remedies it."""
 
-    words: str
+    message: str
     works: bool
-    mend: str | None = None
+    remedy: str | None = None
 
 
 @dataclass(frozen=True)
 class Place:
-    """A directory of ours: the room it has, and what keeps libvirt's QEMU from entering it, if anything."""
+    """A directory of the harness: its free space, and the first parent that libvirt's QEMU may not enter, if any."""
 
     path: Path
     free_gib: float
@@ -30,7 +30,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything the rules need.  ``images*`` are names of roles; ``keys`` are suites that the keyring knows."""
+    """Everything the rules need; GiB are 2**30 bytes.
+
+    ``images`` and ``images_wanted`` are roles; ``keys`` are the Debian suites whose archive keys the keyring has.
+    """
 
     python: tuple[int, int, int]
     machine: str
@@ -41,7 +44,7 @@ class Facts:
     qemu: Answer
     libvirt: Answer
     accelerator: Accelerator | None
-    accelerator_trouble: str
+    accelerator_error: str
     kvm: KvmAccess
     kvm_vendor: str
     cache: Place

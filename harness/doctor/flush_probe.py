@@ -39,7 +39,7 @@ _TOOK = re.compile(
 )
 _OFFSETS = (65536, 0, 4096)
 
-# A program that hangs, asks or says what is no text is told from a QEMU that answers.
+# Bounded, without input, and tolerant of output that is no text: what is given may not be a qemu-io at all.
 _PROGRAM: dict[str, Any] = {
     "capture_output": True, "text": True, "errors": "replace", "stdin": subprocess.DEVNULL, "timeout": 60,
 }  # fmt: skip
@@ -48,7 +48,7 @@ _PROGRAM: dict[str, Any] = {
 def durations(output: str) -> tuple[float, ...]:
     """From qemu-io's ``output``: how long each of the :data:`WRITES` took until it was acknowledged, in s.
 
-    Fewer where it does not tell all of them.
+    Fewer where the output does not report all of them.
     """
     found = {
         int(offset): int(hours) * 3600 + int(minutes) * 60 + float(seconds)
@@ -58,7 +58,10 @@ def durations(output: str) -> tuple[float, ...]:
 
 
 def unflushed(took: Sequence[float], delay: float = DELAY_SECONDS) -> tuple[int, ...]:
-    """Which of the writes were acknowledged before a flush of theirs can have ended.  qemu-io tells hundredths."""
+    """Which of the writes were acknowledged before a flush of theirs can have ended.
+
+    qemu-io reports hundredths of a second.
+    """
     return tuple(number for number, seconds in enumerate(took) if seconds < delay - 0.01)
 
 
@@ -82,13 +85,15 @@ def probe(qemu_io: str, *, raw: bool) -> tuple[float, ...]:
         done = subprocess.run(argv, check=False, **_PROGRAM)
     took = durations(done.stdout)
     if done.returncode or len(took) != len(WRITES):
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        raise HarnessError(f"{qemu_io} under strace ended with {done.returncode}: {said[-1] if said else 'no word'}")
+        output = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        raise HarnessError(
+            f"{qemu_io} under strace ended with {done.returncode}: {output[-1] if output else 'no output'}"
+        )
     return took
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0: each write waited for its flush; 1: one did not; 2: it could not be found out; 4: there is nothing to ask."""
+    """0: each write waited for its flush; 1: one did not; 2: it could not be found out; 4: usage."""
     parser = argparse.ArgumentParser(prog="ci/probe-flush", description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("qemu_io", nargs="?", default="qemu-io", help="the qemu-io to ask (default: the one in PATH)")
     try:
@@ -109,12 +114,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             early = unflushed(took)
             print("with a raw format layer:" if raw else "on the file itself:")
             for number, (what, seconds) in enumerate(zip(WRITES, took, strict=True)):
-                told = "ACKNOWLEDGED BEFORE IT WAS FLUSHED" if number in early else "flushed first"
-                print(f"  {what}: {seconds:.2f} s, {told}")
+                outcome = "ACKNOWLEDGED BEFORE IT WAS FLUSHED" if number in early else "flushed first"
+                print(f"  {what}: {seconds:.2f} s, {outcome}")
             status = max(status, int(bool(early)))
-    except (HarnessError, OSError, subprocess.SubprocessError) as broken:
-        print(f"ci/probe-flush: {broken}", file=sys.stderr)
-        return broken.exit_code if isinstance(broken, HarnessError) else 2
+    except (HarnessError, OSError, subprocess.SubprocessError) as error:
+        print(f"ci/probe-flush: {error}", file=sys.stderr)
+        return error.exit_code if isinstance(error, HarnessError) else 2
     return status
 
 

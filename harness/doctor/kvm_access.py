@@ -73,8 +73,8 @@ def run_as(account: str, argv: list[str]) -> bool:
 
 def first_closed(directory: Path, can_enter: Callable[[Path], bool]) -> Path | None:
     """The topmost directory on the way to ``directory``, as far as it exists, that cannot be entered."""
-    way = [path for path in (*reversed(directory.parents), directory) if path.is_dir()]
-    return next((path for path in way if not can_enter(path)), None)
+    existing = [path for path in (*reversed(directory.parents), directory) if path.is_dir()]
+    return next((path for path in existing if not can_enter(path)), None)
 
 
 def _is_account(name: str) -> bool:

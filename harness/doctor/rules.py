@@ -1,4 +1,4 @@
-"""What the doctor thinks of the facts, and the one command that mends each thing; pure."""
+"""From facts to checks, each with the one command that remedies what failed; pure."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ KEPT_CACHE_GIB = 1.0
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at; ``mend`` is a command, or None where there is nothing to type."""
+    """One thing that was checked; ``remedy`` is a command, or None where no command helps."""
 
     name: str
     status: Status
     detail: str
-    mend: str | None = None
+    remedy: str | None = None
 
 
 def judge(facts: Facts) -> list[Check]:
-    """Every check, in the order in which a person would want to mend them."""
+    """Every check, in the order in which a person would want to remedy them."""
     return [
         _python(facts),
         _tools(facts),
@@ -70,15 +70,15 @@ def _tools(facts: Facts) -> Check:
             f"; this distribution has no package that is known here for {', '.join(unknown)}: "
             "images can also be built on a Debian or Ubuntu machine and the cache directory copied from there"
         )
-    mend = install_command(facts.family, facts.missing, root=facts.root)
-    return Check("tools", "fail" if needed else "warn", detail, mend)
+    remedy = install_command(facts.family, facts.missing, root=facts.root)
+    return Check("tools", "fail" if needed else "warn", detail, remedy)
 
 
 def _qemu(facts: Facts) -> Check:
     if facts.qemu.works:
-        return Check("qemu", "ok", facts.qemu.words)
-    mend = install_command(facts.family, [n for n in facts.missing if n.name == "qemu"], root=facts.root)
-    return Check("qemu", "fail", facts.qemu.words, mend)
+        return Check("qemu", "ok", facts.qemu.message)
+    remedy = install_command(facts.family, [n for n in facts.missing if n.name == "qemu"], root=facts.root)
+    return Check("qemu", "fail", facts.qemu.message, remedy)
 
 
 def _kvm_device(facts: Facts) -> Check:
@@ -91,23 +91,23 @@ def _kvm_device(facts: Facts) -> Check:
         )
         return Check("kvm device", "fail", detail, as_root(TRAP, root=facts.root))
     if not kvm.me:
-        mend = as_root(f"usermod -aG kvm {facts.user}", root=facts.root)
-        return Check("kvm device", "warn", f"{facts.user} may not open it (log in again after mending)", mend)
+        remedy = as_root(f"usermod -aG kvm {facts.user}", root=facts.root)
+        return Check("kvm device", "warn", f"{facts.user} may not open it (log in again after that)", remedy)
     return Check("kvm device", "ok", f"open to {kvm.account or facts.user}")
 
 
 def _libvirt(facts: Facts) -> Check:
     if facts.libvirt.works:
-        return Check("libvirt", "ok", facts.libvirt.words)
+        return Check("libvirt", "ok", facts.libvirt.message)
     missing = [need for need in facts.missing if "libvirt" in need.name or need.name == "virtlogd"]
-    mend = install_command(facts.family, missing, root=facts.root) or facts.libvirt.mend
-    return Check("libvirt", "fail", facts.libvirt.words, mend)
+    remedy = install_command(facts.family, missing, root=facts.root) or facts.libvirt.remedy
+    return Check("libvirt", "fail", facts.libvirt.message, remedy)
 
 
 def _accelerator(facts: Facts) -> Check:
     found = facts.accelerator
     if found is None:
-        return Check("accelerator", "fail", facts.accelerator_trouble)
+        return Check("accelerator", "fail", facts.accelerator_error)
     if found.kind == "kvm":
         return Check("accelerator", "ok", f"kvm: {found.why}")
     return Check("accelerator", "warn", f"tcg (emulation; it works, and is slower): {found.why}")
@@ -122,8 +122,8 @@ def _nested(facts: Facts) -> Check:
         return Check("nested", "ok", how)
     if found.kind == "kvm" and facts.kvm_vendor:
         module = f"kvm_{facts.kvm_vendor}"
-        mend = as_root(f"modprobe -r {module} && modprobe {module} nested=1", root=facts.root)
-        return Check("nested", "fail", f"{module} does not let guests have KVM of their own", mend)
+        remedy = as_root(f"modprobe -r {module} && modprobe {module} nested=1", root=facts.root)
+        return Check("nested", "fail", f"{module} does not let guests have KVM of their own", remedy)
     if found.kind == "kvm":
         return Check("nested", "fail", "KVM does not nest here", "export DRBD_HARNESS_ACCEL=tcg")
     return Check("nested", "fail", "this QEMU does not emulate SVM")
@@ -135,8 +135,8 @@ def _room(name: str, place: Place, needed: float, facts: Facts) -> Check:
         error = f"{facts.kvm.account or 'QEMU'}, whom libvirt runs QEMU as, may not enter {place.closed_at}"
         return Check(name, "fail", error, as_root(f"chmod o+x {place.closed_at}", root=facts.root))
     if place.free_gib < needed:
-        mend = f"export DRBD_HARNESS_{name.upper()}=/a/directory/with/room"
-        return Check(name, "fail", f"{detail}, and {needed:.0f} are needed", mend)
+        remedy = f"export DRBD_HARNESS_{name.upper()}=/a/directory/with/room"
+        return Check(name, "fail", f"{detail}, and {needed:.0f} are needed", remedy)
     return Check(name, "ok", detail)
 
 
@@ -159,20 +159,20 @@ def _building(facts: Facts) -> Iterator[Check]:
     bad: Status = "fail" if facts.must_build else "warn"
     if not facts.root:
         if facts.namespaces.works:
-            yield Check("user namespaces", "ok", facts.namespaces.words)
+            yield Check("user namespaces", "ok", facts.namespaces.message)
         else:
-            yield Check("user namespaces", bad, facts.namespaces.words, _mend_namespaces(facts))
+            yield Check("user namespaces", bad, facts.namespaces.message, _remedy_for_namespaces(facts))
     if facts.suite in facts.keys:
         yield Check("debian keys", "ok", ", ".join(sorted(facts.keys)))
     else:
         keyring = [need for need in facts.missing if need.name == "debian-keyring"]
-        mend = install_command(facts.family, keyring, root=facts.root)
+        remedy = install_command(facts.family, keyring, root=facts.root)
         has = ", ".join(sorted(facts.keys)) or "none"
-        yield Check("debian keys", bad, f"no key of {facts.suite} (there: {has})", mend)
+        yield Check("debian keys", bad, f"no key of {facts.suite} (there: {has})", remedy)
 
 
-def _mend_namespaces(facts: Facts) -> str:
-    if "range of ids" in facts.namespaces.words:
+def _remedy_for_namespaces(facts: Facts) -> str:
+    if "range of ids" in facts.namespaces.message:
         ranges = "--add-subuids 100000-165535 --add-subgids 100000-165535"
         return as_root(f"usermod {ranges} {facts.user}", root=False)
     return as_root("sysctl -w kernel.apparmor_restrict_unprivileged_userns=0", root=False)

@@ -37,7 +37,7 @@ GOOD = Facts(
     qemu=Answer("9.2.0", True),
     libvirt=Answer("11.3.0 at qemu:///system", True),
     accelerator=Accelerator("kvm", True, "KVM booted a kernel", 2.0),
-    accelerator_trouble="",
+    accelerator_error="",
     kvm=KvmAccess(True, True, "libvirt-qemu", True),
     kvm_vendor="intel",
     cache=Place(Path("/var/cache/drbd-harness"), 40.0),
@@ -57,15 +57,15 @@ def only(facts: Facts, name: str) -> Check:
     return next(check for check in judge(facts) if check.name == name)
 
 
-def troubles(facts: Facts) -> dict[str, str]:
+def not_ok(facts: Facts) -> dict[str, str]:
     return {check.name: check.status for check in judge(facts) if check.status != "ok"}
 
 
 # --------------------------------------------------------------------------- the rules
 
 
-def test_a_good_machine_has_no_trouble() -> None:
-    assert troubles(GOOD) == {}
+def test_judge_of_a_good_machine_finds_nothing() -> None:
+    assert not_ok(GOOD) == {}
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_good_machine_has_no_trouble() -> None:
         (replace(GOOD, cpus=1), {"cpus": "warn"}),
         (replace(GOOD, accelerator=Accelerator("tcg", True, "no /dev/kvm", 9.0)), {"accelerator": "warn"}),
         (replace(GOOD, accelerator=Accelerator("kvm", False, "KVM booted", 9.0)), {"nested": "fail"}),
-        (replace(GOOD, accelerator=None, accelerator_trouble="no"), {"accelerator": "fail", "nested": "fail"}),
+        (replace(GOOD, accelerator=None, accelerator_error="no"), {"accelerator": "fail", "nested": "fail"}),
         (replace(GOOD, images=frozenset({"node"})), {"images": "warn"}),
         (replace(GOOD, cache=Place(Path("/c"), 5.0)), {}),
         (replace(GOOD, cache=Place(Path("/c"), 5.0), images=frozenset()), {"cache": "fail", "images": "warn"}),
@@ -91,17 +91,17 @@ def test_a_good_machine_has_no_trouble() -> None:
         (replace(GOOD, libvirt=Answer("does not answer", False)), {"libvirt": "fail"}),
     ],
 )
-def test_one_trouble_at_a_time(machine: Facts, expected: dict[str, str]) -> None:
-    assert troubles(machine) == expected
+def test_judge_of_one_defect_reports_that_one(machine: Facts, expected: dict[str, str]) -> None:
+    assert not_ok(machine) == expected
 
 
-def test_namespaces_are_an_ordinary_users_business() -> None:
+def test_judge_of_closed_namespaces_fails_for_an_ordinary_user_only() -> None:
     closed = Answer("/etc/subuid gives ann no range of ids", False)
-    assert troubles(replace(GOOD, namespaces=closed)) == {}
+    assert not_ok(replace(GOOD, namespaces=closed)) == {}
     ann = replace(GOOD, root=False, user="ann", namespaces=closed, images=frozenset())
     check = only(ann, "user namespaces")
     assert check.status == "fail"
-    assert check.mend == "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 ann"
+    assert check.remedy == "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 ann"
 
 
 # --------------------------------------------------------------------------- the trap of /dev/kvm
@@ -118,18 +118,20 @@ def test_namespaces_are_an_ordinary_users_business() -> None:
         (KvmAccess(True, False, "libvirt-qemu", False), False, "warn"),
     ],
 )
-def test_the_trap(access: KvmAccess, trapped: bool, status: str) -> None:
+def test_judge_of_kvm_access_fails_where_libvirts_qemu_cannot_open_it(
+    access: KvmAccess, trapped: bool, status: str
+) -> None:
     assert access.trapped is trapped
     check = only(replace(GOOD, kvm=access), "kvm device")
     assert check.status == status
-    assert (check.mend is None) == (status == "ok")
+    assert (check.remedy is None) == (status == "ok")
 
 
-def test_the_trap_is_mended_by_what_udev_would_do() -> None:
+def test_judge_of_kvm_access_remedy_is_what_udev_would_do() -> None:
     trapped = KvmAccess(True, True, "libvirt-qemu", False)
     command = "chgrp kvm /dev/kvm && chmod 0660 /dev/kvm"
-    assert only(replace(GOOD, kvm=trapped), "kvm device").mend == command
-    assert only(replace(GOOD, kvm=trapped, root=False), "kvm device").mend == f"sudo sh -c '{command}'"
+    assert only(replace(GOOD, kvm=trapped), "kvm device").remedy == command
+    assert only(replace(GOOD, kvm=trapped, root=False), "kvm device").remedy == f"sudo sh -c '{command}'"
 
 
 @pytest.mark.parametrize(
@@ -143,16 +145,18 @@ def test_the_trap_is_mended_by_what_udev_would_do() -> None:
         ("", set(), None),
     ],
 )
-def test_whom_libvirt_runs_qemu_as(conf: str, accounts: set[str], account: str | None) -> None:
+def test_account_from_qemu_conf_is_its_user_or_the_distributions(
+    conf: str, accounts: set[str], account: str | None
+) -> None:
     assert kvm_access.account_from(conf, accounts.__contains__) == account
 
 
-def test_the_topmost_closed_directory_is_the_one_to_mend(tmp_path: Path) -> None:
+def test_first_closed_of_a_path_is_the_topmost_directory(tmp_path: Path) -> None:
     deep = tmp_path / "a" / "b" / "c"
     (tmp_path / "a" / "b").mkdir(parents=True)
     closed = {tmp_path / "a", tmp_path / "a" / "b"}
-    assert kvm_access.first_closed(deep, lambda way: way not in closed) == tmp_path / "a"
-    assert kvm_access.first_closed(deep, lambda way: True) is None
+    assert kvm_access.first_closed(deep, lambda path: path not in closed) == tmp_path / "a"
+    assert kvm_access.first_closed(deep, lambda path: True) is None
 
 
 # --------------------------------------------------------------------------- packages and commands
@@ -171,7 +175,7 @@ def test_the_topmost_closed_directory_is_the_one_to_mend(tmp_path: Path) -> None
         ("", Family.UNKNOWN),
     ],
 )
-def test_families(os_release: str, family: Family) -> None:
+def test_family_of_os_release_knows_relatives(os_release: str, family: Family) -> None:
     assert packages.family_of(os_release) is family
 
 
@@ -185,27 +189,27 @@ def test_families(os_release: str, family: Family) -> None:
         (Family.UNKNOWN, None),
     ],
 )
-def test_one_command_installs_what_is_missing(family: Family, command: str | None) -> None:
+def test_judge_of_missing_tools_remedy_is_one_command(family: Family, command: str | None) -> None:
     machine = replace(GOOD, family=family, missing=(NEEDS["qemu-img"], NEEDS["mmdebstrap"]))
-    assert only(machine, "tools").mend == command
-    mend = only(replace(machine, root=False), "tools").mend
-    assert mend == (f"sudo {command}" if command else None)
+    assert only(machine, "tools").remedy == command
+    remedy = only(replace(machine, root=False), "tools").remedy
+    assert remedy == (f"sudo {command}" if command else None)
 
 
-def test_a_package_nobody_knows_is_named() -> None:
+def test_judge_of_tools_without_a_package_names_them() -> None:
     check = only(replace(GOOD, family=Family.PACMAN, missing=(NEEDS["mmdebstrap"],)), "tools")
-    assert check.mend is None
+    assert check.remedy is None
     assert "no package that is known here for mmdebstrap" in check.detail
 
 
-def test_the_table_is_whole() -> None:
+def test_needs_have_a_package_on_debian() -> None:
     for need in packages.needs():
         assert need.kind in {"command", "file", "pkgconfig"}
         assert need.wanted_for in {"run", "build", "python"}
         assert Family.APT in need.packages, f"{need.name} cannot be installed on Debian itself"
 
 
-def test_looking_for_a_need(tmp_path: Path) -> None:
+def test_is_there_of_a_need_tries_each_alternative(tmp_path: Path) -> None:
     (tmp_path / "lib.so").touch()
 
     def there(kind: str, *alternatives: str) -> bool:
@@ -217,7 +221,7 @@ def test_looking_for_a_need(tmp_path: Path) -> None:
     assert not there("command", "no-such-command")
 
 
-def test_the_shell_sees_what_the_doctor_sees() -> None:
+def test_needs_read_by_the_shell_are_those_of_the_doctor() -> None:
     """ci/lib/packages.sh reads the same table; the two must agree on this machine."""
     root = Path(__file__).parents[2]
     script = f"""
@@ -228,14 +232,14 @@ def test_the_shell_sees_what_the_doctor_sees() -> None:
         look_for_missing
         printf '%s\\n' "${{MISSING[@]}}"
     """
-    said = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, timeout=20).stdout
-    assert said.split() == [need.name for need in packages.needs() if not packages.is_there(need)]
+    printed = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, timeout=20).stdout
+    assert printed.split() == [need.name for need in packages.needs() if not packages.is_there(need)]
 
 
 # --------------------------------------------------------------------------- reading the machine
 
 
-def test_keys_are_found_by_their_names() -> None:
+def test_keys_in_a_keyring_are_found_by_name() -> None:
     ring = (
         b"\x99\x01IDebian Archive Automatic Signing Key (12/bookworm) <ftpmaster@debian.org>\x89"
         b"RDebian Security Archive Automatic Signing Key (11/bullseye) <ftpmaster@debian.org>"
@@ -243,7 +247,7 @@ def test_keys_are_found_by_their_names() -> None:
     assert looking.keys_in(ring) == {"bookworm"}
 
 
-def test_memory_is_what_the_control_group_leaves(tmp_path: Path) -> None:
+def test_memory_gib_in_a_control_group_is_what_it_leaves(tmp_path: Path) -> None:
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal: 16777216 kB\nMemAvailable:    8388608 kB\n")
     assert looking.memory_gib(meminfo, tmp_path) == 8.0
@@ -255,28 +259,32 @@ def test_memory_is_what_the_control_group_leaves(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("facts", "status"), [(GOOD, 0), (replace(GOOD, memory_gib=1.0), 2)])
-def test_the_doctor_for_machines(
+def test_run_doctor_json_has_status_and_checks(
     facts: Facts, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(doctor, "gather", lambda fresh: facts)
     assert doctor.run_doctor(json_output=True) == status
-    said = json.loads(capsys.readouterr().out)
-    assert said["ok"] is (status == 0)
-    assert {check["name"] for check in said["checks"] if check["status"] == "fail"} == ({"memory"} if status else set())
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["ok"] is (status == 0)
+    failed = {check["name"] for check in printed["checks"] if check["status"] == "fail"}
+    assert failed == ({"memory"} if status else set())
+    assert all(set(check) == {"name", "status", "detail", "remedy"} for check in printed["checks"])
 
 
-def test_the_doctor_for_people_keeps_commands_in_one_piece(
+def test_run_doctor_for_people_keeps_commands_on_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     missing = tuple(packages.needs())
     monkeypatch.setattr(doctor, "gather", lambda fresh: replace(GOOD, missing=missing))
     assert doctor.run_doctor() == 2
-    said = capsys.readouterr().out
-    assert str(packages.install_command(Family.APT, missing, root=True)) in said
-    assert "A lab cannot come up here yet: tools." in said
+    printed = capsys.readouterr().out
+    assert str(packages.install_command(Family.APT, missing, root=True)) in printed
+    assert "A lab cannot come up here yet: tools." in printed
 
 
-def test_brackets_in_details_are_text(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_doctor_with_brackets_in_a_detail_prints_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(doctor, "gather", lambda fresh: replace(GOOD, qemu=Answer("it said [/nonsense]", False)))
     assert doctor.run_doctor() == 2
     assert "it said [/nonsense]" in capsys.readouterr().out
@@ -332,20 +340,20 @@ def calls(place: Path) -> int:
     return len((place / "qemu-system-x86_64.calls").read_text().splitlines())
 
 
-def test_kvm_that_boots_is_used(machine: Machine) -> None:
+def test_probe_of_kvm_that_boots_uses_it(machine: Machine) -> None:
     place = machine()
     found = accel.probe(place / "vmlinuz", None, place)
     assert (found.kind, found.nested, calls(place)) == ("kvm", True, 2)
 
 
-def test_kvm_that_refuses_is_not(machine: Machine) -> None:
+def test_probe_of_kvm_that_refuses_uses_emulation(machine: Machine) -> None:
     place = machine(kvm_sector="refuses")
     found = accel.probe(place / "vmlinuz", None, place)
     assert (found.kind, found.nested) == ("tcg", True)
     assert "no such thing" in found.why
 
 
-def test_kvm_that_hangs_in_the_kernel_is_not_used_and_ends(machine: Machine) -> None:
+def test_probe_of_kvm_that_hangs_uses_emulation_and_leaves_no_process(machine: Machine) -> None:
     place = machine(kvm_kernel="hangs")
     started = time.monotonic()
     found = accel.probe(place / "vmlinuz", None, place, deadline_seconds=0.4)
@@ -360,7 +368,7 @@ def is_zombie(pid: str) -> bool:
     return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
-def test_a_boot_sector_alone_says_that_there_is_more_to_come(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probe_without_a_kernel_announces_the_full_probe(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     place = machine()
     monkeypatch.setattr(accel, "host_kernel", lambda: None)
     found = accel.probe(None, None, place)
@@ -368,25 +376,25 @@ def test_a_boot_sector_alone_says_that_there_is_more_to_come(machine: Machine, m
     assert "the full probe follows when images exist" in found.why
 
 
-def test_without_a_device_kvm_is_not_even_tried(machine: Machine) -> None:
+def test_probe_without_a_device_does_not_try_kvm(machine: Machine) -> None:
     place = machine(kvm_sector="hangs")
     (place / "kvm").unlink()
     assert accel.probe(place / "vmlinuz", None, place).kind == "tcg"
 
 
-def test_emulation_without_svm_does_not_nest(machine: Machine) -> None:
+def test_probe_of_emulation_without_svm_is_not_nested(machine: Machine) -> None:
     place = machine(kvm_sector="refuses", tcg_svm="refuses")
     found = accel.probe(place / "vmlinuz", None, place)
     assert (found.kind, found.nested) == ("tcg", False)
 
 
-def test_a_qemu_that_boots_nothing_is_an_error(machine: Machine) -> None:
+def test_probe_of_a_qemu_that_boots_nothing_is_an_error(machine: Machine) -> None:
     place = machine("refuses", "refuses", "refuses", "refuses")
     with pytest.raises(InfrastructureError, match=r"boots nothing here.*no such thing"):
         accel.probe(place / "vmlinuz", None, place)
 
 
-def test_the_answer_is_kept_until_something_changes(machine: Machine) -> None:
+def test_probe_again_uses_the_cache_until_an_input_changes(machine: Machine) -> None:
     place = machine()
     kernel = place / "vmlinuz"
     first = accel.probe(kernel, None, place / "cache")
@@ -402,7 +410,7 @@ def test_the_answer_is_kept_until_something_changes(machine: Machine) -> None:
     assert calls(place) == 8
 
 
-def test_the_key_covers_device_kernel_and_choice(machine: Machine) -> None:
+def test_cache_key_covers_device_kernel_and_choice(machine: Machine) -> None:
     place = machine()
     qemu, subject = place / "qemu-system-x86_64", accel.Subject(place / "vmlinuz")
     keys = {accel.cache_key(qemu, None, subject), accel.cache_key(qemu, "tcg", subject)}
@@ -415,7 +423,9 @@ def test_the_key_covers_device_kernel_and_choice(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(("forced", "kvm"), [("kvm", "refuses"), ("tcg", "boots")])
-def test_the_choice_can_be_forced(forced: str, kvm: str, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probe_with_a_forced_kind_uses_it(
+    forced: str, kvm: str, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = machine(kvm_sector=kvm)
     monkeypatch.setenv(accel.OVERRIDE, forced)
     found = accel.probe(place / "vmlinuz", None, place)
@@ -423,7 +433,7 @@ def test_the_choice_can_be_forced(forced: str, kvm: str, machine: Machine, monke
     assert "forced by" in found.why
 
 
-def test_a_choice_that_does_not_exist(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probe_with_an_unknown_forced_kind_is_a_usage_error(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     place = machine()
     monkeypatch.setenv(accel.OVERRIDE, "xen")
     with pytest.raises(UsageError, match="'kvm' or 'tcg', not 'xen'"):
@@ -431,24 +441,24 @@ def test_a_choice_that_does_not_exist(machine: Machine, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(("text", "nested"), [("Y\n", True), ("1\n", True), ("N\n", False), ("0\n", False)])
-def test_reading_the_modules_parameter(tmp_path: Path, text: str, nested: bool) -> None:
+def test_kvm_is_nested_reads_the_modules_parameter(tmp_path: Path, text: str, nested: bool) -> None:
     (tmp_path / "nested").write_text(text)
     assert accel.kvm_is_nested([tmp_path / "missing", tmp_path / "nested"]) is nested
 
 
-def test_last_words_are_readable() -> None:
+def test_last_message_drops_control_sequences() -> None:
     assert accel.last_message(b"\x1bc\x1b[?7l\x1b[2JSeaBIOS (1.16)\r\n\r\n") == "'SeaBIOS (1.16)'"
     assert accel.last_message(b"\x1bc\x1b[?7l\r\n") == "none at all"
 
 
-def test_the_boot_sector_is_one() -> None:
+def test_boot_sector_has_signature_and_sentinel() -> None:
     sector = boot_probe_images.boot_sector()
     assert (len(sector), sector[-2:]) == (512, b"\x55\xaa")
     where = int.from_bytes(sector[6:8], "little") - 0x7C00
     assert sector[where:].startswith(boot_probe_images.SECTOR_SENTINEL + b"\r\n\0")
 
 
-def test_the_initial_file_system_has_an_init_that_can_be_started() -> None:
+def test_tiny_initramfs_has_an_executable_init() -> None:
     archive = boot_probe_images.tiny_initramfs()
     assert len(archive) % 512 == 0
     members = {}
@@ -466,7 +476,7 @@ def test_the_initial_file_system_has_an_init_that_can_be_started() -> None:
 # --------------------------------------------------------------------------- libvirt's daemons, and places
 
 
-def test_a_dead_daemons_socket_is_no_answer(tmp_path: Path) -> None:
+def test_answers_of_a_dead_daemons_socket_is_false(tmp_path: Path) -> None:
     one = libvirt_daemon.Daemon("libvirtd", tmp_path / "sock")
     assert not libvirt_daemon._answers(one)
     with socket.socket(socket.AF_UNIX) as listener:
@@ -477,7 +487,7 @@ def test_a_dead_daemons_socket_is_no_answer(tmp_path: Path) -> None:
     assert not libvirt_daemon._answers(one)
 
 
-def test_a_daemon_that_ends_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wait_for_a_daemon_that_ends_raises_its_last_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "libvirtd"
     program.write_text("#!/bin/sh\necho 'error : cannot bind' >&2\nexit 6\n")
     program.chmod(0o755)
@@ -489,12 +499,12 @@ def test_a_daemon_that_ends_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyP
             libvirt_daemon._wait_for(started, Deadline.after(5, "an answer"))
 
 
-def test_systemd_is_told_by_its_own_directory(tmp_path: Path) -> None:
+def test_has_systemd_looks_for_its_directory(tmp_path: Path) -> None:
     assert libvirt_daemon.has_systemd(tmp_path)
     assert not libvirt_daemon.has_systemd(tmp_path / "missing")
 
 
-def test_the_connection_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_uri_follows_the_environment_then_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(libvirt_daemon.URI_OVERRIDE, "qemu+ssh://somewhere/system")
     assert libvirt_daemon.default_uri() == "qemu+ssh://somewhere/system"
     monkeypatch.delenv(libvirt_daemon.URI_OVERRIDE)
@@ -504,12 +514,12 @@ def test_the_connection_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert libvirt_daemon.default_uri() == "qemu:///system"
 
 
-def test_a_libvirt_that_is_not_there_is_an_error_of_ours(tmp_path: Path) -> None:
+def test_connect_without_a_libvirt_is_a_harness_error(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="libvirt does not answer"):
         libvirt_daemon.connect(f"qemu+unix:///system?socket={tmp_path}/none")
 
 
-def test_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_cache_dir_and_state_dir_follow_environment_and_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("DRBD_HARNESS_CACHE", "DRBD_HARNESS_STATE", "XDG_CACHE_HOME", "XDG_STATE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", "/home/ann")
@@ -531,7 +541,7 @@ def test_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert paths.state_dir() == tmp_path / "mine"
 
 
-def test_roots_directories_can_be_entered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_make_as_root_lets_others_enter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
         monkeypatch.setattr(os, "geteuid", lambda: 0)

@@ -48,11 +48,11 @@ class Accelerator:
 
 @dataclass(frozen=True)
 class Boot:
-    """One QEMU that was asked to boot: whether its sentinel came, when, and its last words otherwise."""
+    """One QEMU that was asked to boot: whether its sentinel came, after how many s, and its last output otherwise."""
 
     came_up: bool
     seconds: float
-    words: str
+    last_output: str
 
 
 @dataclass(frozen=True)
@@ -99,11 +99,11 @@ def find_qemu() -> Path:
 def qemu_version(qemu: Path) -> str:
     """QEMU's own version, as ``7.2.22``."""
     try:
-        said = subprocess.run([qemu, "--version"], capture_output=True, text=True, timeout=20, check=True).stdout
+        output = subprocess.run([qemu, "--version"], capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError) as error:
         raise InfrastructureError(f"'{qemu} --version' does not work: {error}") from error
-    found = re.search(r"version (\d+(?:\.\d+)+)", said)
-    return found.group(1) if found else said.strip()
+    found = re.search(r"version (\d+(?:\.\d+)+)", output)
+    return found.group(1) if found else output.strip()
 
 
 def forced_kind() -> Kind | None:
@@ -143,7 +143,7 @@ def _probe(qemu: Path, forced: Kind | None, subject: Subject | None, seconds: fl
 
     why_not = ""
     if forced != "tcg":
-        why_not = _kvm_trouble(qemu, subject, seconds)
+        why_not = _why_not_kvm(qemu, subject, seconds)
         if not why_not:
             return answer("kvm", kvm_is_nested(), f"KVM booted {_named(subject)}{partial}")
         if forced == "kvm":
@@ -153,17 +153,17 @@ def _probe(qemu: Path, forced: Kind | None, subject: Subject | None, seconds: fl
         boot = _boot_all(qemu, ["-accel", "tcg", "-cpu", cpu], subject, max(seconds, SLOW_SECONDS))
         if boot.came_up:
             return answer("tcg", nested, f"{reason}; emulation booted {_named(subject)}{partial}")
-    raise InfrastructureError(f"QEMU boots nothing here, not even with emulation: {boot.words}")
+    raise InfrastructureError(f"QEMU boots nothing here, not even with emulation: {boot.last_output}")
 
 
-def _kvm_trouble(qemu: Path, subject: Subject | None, seconds: float) -> str:
+def _why_not_kvm(qemu: Path, subject: Subject | None, seconds: float) -> str:
     """Why KVM is of no use here; empty when it is."""
     if not DEV_KVM.exists():
         return f"there is no {DEV_KVM}"
     if not os.access(DEV_KVM, os.R_OK | os.W_OK):
         return f"this user may not open {DEV_KVM}"
     boot = _boot_all(qemu, ["-accel", "kvm", "-cpu", "host"], subject, seconds)
-    return "" if boot.came_up else f"KVM does not boot: {boot.words}"
+    return "" if boot.came_up else f"KVM does not boot: {boot.last_output}"
 
 
 def _boot_all(qemu: Path, accelerator: Sequence[str], subject: Subject | None, seconds: float) -> Boot:
@@ -221,7 +221,7 @@ def _boot(argv: Sequence[str], sentinel: bytes, seconds: float) -> Boot:
     if sentinel in seen:
         return Boot(True, took, "")
     silence = "QEMU ended" if ended else f"nothing more within {seconds:.0f} s"
-    return Boot(False, took, f"{silence}, last words: {last_message(seen)}")
+    return Boot(False, took, f"{silence}, last output: {last_message(seen)}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

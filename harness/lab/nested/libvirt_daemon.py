@@ -40,11 +40,11 @@ _SOCKETS = Path("/run/libvirt")
 
 
 class DaemonDownError(InfrastructureError):
-    """The system's libvirt does not run where that is systemd's business; ``mend`` is the command for it."""
+    """The system's libvirt does not run where that is systemd's business; ``remedy`` is the command that starts it."""
 
-    def __init__(self, why: Exception, mend: str) -> None:
-        super().__init__(f"{why}; start it with: {mend}")
-        self.mend = mend
+    def __init__(self, why: Exception, remedy: str) -> None:
+        super().__init__(f"{why}; start it with: {remedy}")
+        self.remedy = remedy
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def _start(daemon: Daemon, undo: ExitStack, inherit: tuple[int, ...] = ()) -> St
 def _wait_for(started: Started, deadline: Deadline) -> None:
     def ready() -> bool | None:
         if (status := started.process.poll()) is not None:
-            last = (started.log.read_text(errors="replace").strip() or "it said nothing").splitlines()[-1]
+            last = (started.log.read_text(errors="replace").strip() or "no output").splitlines()[-1]
             raise InfrastructureError(f"{started.daemon.name} ended with status {status}: {last} ({started.log})")
         return True if _answers(started.daemon) else None
 

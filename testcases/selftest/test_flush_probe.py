@@ -1,4 +1,4 @@
-"""What qemu-io tells of its writes, recorded from QEMU 7.2.22 and 10.0.13, and what follows from it."""
+"""What qemu-io reports of its writes, recorded from QEMU 7.2.22 and 10.0.13, and what follows from it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FLUSHED = (RECORDINGS / "7.2-raw-layer.txt").read_text()
 EARLY = (RECORDINGS / "10.0-raw-layer.txt").read_text()
 
 
-def test_each_write_has_its_time() -> None:
+def test_durations_of_a_recording_are_in_order() -> None:
     assert durations(FLUSHED) == (0.40, 0.40, 0.70)
     assert durations(EARLY) == (0.00, 0.40, 0.30)
     wrote = "wrote 4096/4096 bytes at offset 0\n4 KiB, 1 ops; "
@@ -25,13 +25,13 @@ def test_each_write_has_its_time() -> None:
     assert durations("read 4096/4096 bytes at offset 0\n4 KiB, 1 ops; 00.40 sec (1 KiB/sec and 1 ops/sec)\n") == ()
 
 
-def test_the_order_of_the_writes_is_not_the_one_in_which_they_ended() -> None:
+def test_durations_of_writes_that_ended_out_of_order_are_the_same() -> None:
     lines = EARLY.splitlines(keepends=True)
     assert durations("".join(lines[2:4] + lines[4:6] + lines[0:2])) == durations(EARLY)
 
 
 @pytest.mark.parametrize(("told", "status"), [(FLUSHED, 0), (EARLY, 1)])
-def test_the_status_says_whether_one_did_not_wait(
+def test_main_status_is_one_where_a_write_did_not_wait(
     told: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(flush_probe.shutil, "which", lambda program: program)
@@ -40,29 +40,29 @@ def test_the_status_says_whether_one_did_not_wait(
     qemu_io.write_text("#!/bin/sh\necho qemu-io version 10.0\necho and more\n")
     qemu_io.chmod(0o755)
     assert flush_probe.main([str(qemu_io)]) == status
-    said = capsys.readouterr().out
-    assert said.startswith("qemu-io version 10.0\non the file itself:\n  a write alone: ")
-    assert said.count("ACKNOWLEDGED BEFORE IT WAS FLUSHED") == 4 * status and len(said.splitlines()) == 9
+    printed = capsys.readouterr().out
+    assert printed.startswith("qemu-io version 10.0\non the file itself:\n  a write alone: ")
+    assert printed.count("ACKNOWLEDGED BEFORE IT WAS FLUSHED") == 4 * status and len(printed.splitlines()) == 9
 
 
-def test_who_is_faster_than_a_flush_did_not_wait_for_one() -> None:
+def test_unflushed_names_writes_faster_than_the_delay() -> None:
     assert unflushed(durations(FLUSHED)) == ()
     assert unflushed(durations(EARLY)) == (0, 2)
 
 
 @given(st.lists(st.floats(0, 10), max_size=5), st.floats(0.1, 5))
-def test_more_time_never_makes_a_write_unflushed(took: list[float], delay: float) -> None:
+def test_unflushed_with_more_time_never_names_more(took: list[float], delay: float) -> None:
     longer = [seconds + 1 for seconds in took]
     assert set(unflushed(longer, delay)) <= set(unflushed(took, delay))
 
 
-def test_a_program_that_is_missing_gets_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_main_without_the_program_prints_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert flush_probe.main(["/nowhere/qemu-io"]) == 4
-    said = capsys.readouterr().err
-    assert said.startswith("ci/probe-flush: there is no ") and len(said.splitlines()) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("ci/probe-flush: there is no ") and len(printed.splitlines()) == 1
 
 
-def test_a_program_that_is_no_qemu_io_is_told(tmp_path: Path) -> None:
+def test_probe_of_another_program_raises_its_last_line(tmp_path: Path) -> None:
     if flush_probe.shutil.which("strace") is None:
         pytest.skip("strace is not installed")
     fake = tmp_path / "qemu-io"
