@@ -13,11 +13,14 @@ import json
 import os
 import stat
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo
+
+from harness.config.sentences import WrittenModel, hint, sentence, shown
 from harness.errors import HarnessError
 from harness.util import resources
 
@@ -29,23 +32,64 @@ ROLES = ("node", "guest")
 DEFAULT_SUITE = "trixie"
 COMMON_FILES = "common"
 
-_SIZES = ("free_mib", "journal_mib")
-_LISTS = (
-    "components",
-    "packages",
-    "exclude",
-    "kernel_args",
-    "initrd_modules",
-    "keep_modules",
-    "enable",
-    "disable",
-    "mask",
-    "commands",
-)
-
 
 class ImageError(HarnessError):
     """An image is unknown, or could not be built; the message says what to do."""
+
+
+def _checked_list(value: object, info: ValidationInfo) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ValueError(f"'{info.field_name}' in {_file(info)} must be a list of strings")
+    return tuple(value)
+
+
+def _checked_mib(value: object, info: ValidationInfo) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{info.field_name} in {_file(info)} must be a whole number of MiB, not {shown(value)}")
+    return value
+
+
+def _checked_table(value: object, info: ValidationInfo) -> object:
+    if not isinstance(value, dict):
+        raise ValueError(f"'{info.field_name}' in {_file(info)} must be a table")
+    return value
+
+
+def _file(info: ValidationInfo) -> Path:
+    path = (info.context or {})["path"]
+    assert isinstance(path, Path)
+    return path
+
+
+Strings = Annotated[tuple[str, ...], BeforeValidator(_checked_list)]
+Mib = Annotated[int, BeforeValidator(_checked_mib)]
+
+
+class RecipeLists(WrittenModel):
+    """What a recipe says for all suites, and a table ``[suite.NAME]`` adds for one."""
+
+    components: Strings = ()
+    packages: Strings = ()
+    exclude: Strings = ()
+    kernel_args: Strings = ()
+    initrd_modules: Strings = ()
+    keep_modules: Strings = ()
+    enable: Strings = ()
+    disable: Strings = ()
+    mask: Strings = ()
+    commands: Strings = ()
+
+
+class RecipeFile(RecipeLists):
+    """A recipe file as it is written; see :class:`Recipe` for what the keys mean."""
+
+    version: object = Field(None, alias="schema")
+    role: object = None
+    suites: Strings = ()
+    free_mib: Mib = 0
+    journal_mib: Mib = 0
+    programs: Annotated[dict[str, str], BeforeValidator(_checked_table)] = Field(default_factory=dict)
+    suite: Annotated[dict[str, RecipeLists], BeforeValidator(_checked_table)] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,32 +152,28 @@ def load(role: str, suite: str, directory: Path | None = None) -> Recipe:
     if role not in ROLES:
         raise ImageError(f"unknown image role '{role}': it is one of {', '.join(ROLES)}")
     path = directory / f"{role}.toml"
-    table = _read(path)
-    offered = _strings(table, "suites", path)
-    if suite not in offered:
-        raise ImageError(f"unknown suite '{suite}' for a {role} image: it is one of {', '.join(offered)}")
-    if table.get("schema") != RECIPE_SCHEMA or table.get("role") != role:
+    written = _read(path)
+    if suite not in written.suites:
+        raise ImageError(f"unknown suite '{suite}' for a {role} image: it is one of {', '.join(written.suites)}")
+    if written.version != RECIPE_SCHEMA or written.role != role:
         raise ImageError(f"{path} must say schema = {RECIPE_SCHEMA} and role = '{role}'")
-    extra = _table(_table(table, "suite", path), suite, path)
-    known = {"schema", "role", "suites", "suite", *_SIZES, "programs", *_LISTS}
-    for name in [*(set(table) - known), *(set(extra) - set(_LISTS))]:
-        raise ImageError(f"{path} has an unknown key '{name}'")
-    programs = _table(table, "programs", path)
-    lists = {name: _strings(table, name, path) + _strings(extra, name, path) for name in _LISTS}
+    extra = written.suite.get(suite, RecipeLists())
+    lists: dict[str, tuple[str, ...]] = {
+        name: getattr(written, name) + getattr(extra, name) for name in RecipeLists.model_fields
+    }
     return Recipe(
         role=role,
         suite=suite,
-        free_mib=_mib(table, "free_mib", path),
-        journal_mib=_mib(table, "journal_mib", path),
-        programs=tuple(sorted((name, str(source)) for name, source in programs.items())),
+        free_mib=written.free_mib,
+        journal_mib=written.journal_mib,
+        programs=tuple(sorted(written.programs.items())),
         **lists,
     )
 
 
 def suites(role: str, directory: Path | None = None) -> tuple[str, ...]:
-    """The suites there is a recipe of ``role`` for."""
-    path = (directory or recipes_directory()) / f"{role}.toml"
-    return _strings(_read(path), "suites", path)
+    """The suites there is a recipe of ``role`` for; raises :class:`ImageError` where it is malformed."""
+    return _read((directory or recipes_directory()) / f"{role}.toml").suites
 
 
 def entries(recipe: Recipe, directory: Path) -> list[Entry]:
@@ -194,29 +234,27 @@ def _walk(top: Path) -> Iterator[Entry]:
                 raise ImageError(f"{path} is neither a file, a directory nor a link and cannot go into an image")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> RecipeFile:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise ImageError(f"cannot read the image recipe {path}: {error}") from error
+    try:
+        return RecipeFile.model_validate(table, context={"path": path})
+    except ValidationError as error:
+        raise ImageError(_sentence(error, path)) from None
 
 
-def _table(table: Mapping[str, object], name: str, path: Path) -> dict[str, object]:
-    value = table.get(name, {})
-    if not isinstance(value, dict):
-        raise ImageError(f"'{name}' in {path} must be a table")
-    return value
-
-
-def _mib(table: Mapping[str, object], name: str, path: Path) -> int:
-    value = table.get(name, 0)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ImageError(f"{name} in {path} must be a whole number of MiB, not {value!r}")
-    return value
-
-
-def _strings(table: Mapping[str, object], name: str, path: Path) -> tuple[str, ...]:
-    value = table.get(name, [])
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ImageError(f"'{name}' in {path} must be a list of strings")
-    return tuple(value)
+def _sentence(error: ValidationError, path: Path) -> str:
+    """What is wrong with the recipe in ``path``: the first thing, an unknown key before all others."""
+    mistakes = error.errors(include_url=False)
+    for mistake in mistakes:
+        if mistake["type"] == "extra_forbidden":
+            *table, key = mistake["loc"]
+            model = RecipeLists if table else RecipeFile
+            known = [field.alias or name for name, field in model.model_fields.items()]
+            where = f" in [{'.'.join(map(str, table))}]" if table else ""
+            return f"{path} has an unknown key '{key}'{where}{hint(key, known)}"
+    if isinstance(reason := mistakes[0].get("ctx", {}).get("error"), ValueError):
+        return str(reason)
+    return sentence(error, RecipeFile, source=str(path))

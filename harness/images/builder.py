@@ -61,7 +61,7 @@ def into(target: Path, wanted: Recipe, digest: str, directory: Path, log: Path, 
         raise ImageError(f"cannot write the {wanted.role} image in {target.parent}: {error}") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    step.say("done")
+    step.report("done")
 
 
 def remove_image(directory: Path) -> None:
@@ -101,7 +101,7 @@ def make_filesystem(image: Path, tar: Path, contents: Contents, wanted: Recipe, 
     """Make of ``tar``, which holds ``contents``, the sparse filesystem ``image`` that ``wanted`` describes."""
     blocks, inodes = archive.filesystem_size(contents, wanted.free_mib + wanted.journal_mib)
     options = ["-B", str(archive.BLOCK_BYTES), "-b", str(blocks), "-N", str(inodes), "-m", "0", "-z", "-L", "root"]
-    step.say("making the filesystem")
+    step.report("making the filesystem")
     run(["genext2fs", *options, "-a", str(tar), str(image)], log, step, "making the filesystem")
     if wanted.journal_mib:
         journal = ["tune2fs", "-J", f"size={wanted.journal_mib}", str(image)]
@@ -111,7 +111,7 @@ def make_filesystem(image: Path, tar: Path, contents: Contents, wanted: Recipe, 
 def _make(work: Path, wanted: Recipe, digest: str, directory: Path, log: Path, step: Step) -> None:
     parts = work / "parts"
     parts.mkdir()
-    step.say("compiling the programs")
+    step.report("compiling the programs")
     binaries = {name: compile_program(recipe.source_path(name, directory), parts) for name in recipe.sources(wanted)}
     overlay, tar = parts / "overlay.tar", parts / "root.tar"
     programs = {path: binaries[source] for path, source in wanted.programs}
@@ -121,7 +121,7 @@ def _make(work: Path, wanted: Recipe, digest: str, directory: Path, log: Path, s
     # An ordinary user's mmdebstrap needs a directory that its namespace's users can reach: not below a home.
     run(argv, log, step, "starting mmdebstrap", scratch=parts if os.geteuid() == 0 else None)
 
-    step.say("reading what was installed")
+    step.report("reading what was installed")
     version, kernel = archive.find_kernel(parts / "boot")
     kernel.rename(work / "vmlinuz")
     contents = archive.read(tar, version, wanted.initrd_modules)
@@ -190,13 +190,13 @@ def _in_chroot(command: str) -> str:
 
 
 def compile_program(source: Path, directory: Path) -> Path:
-    """Build the C ``source`` as a static program in ``directory``; raises :class:`ImageError` with gcc's words."""
+    """Build the C ``source`` as a static program in ``directory``; raises :class:`ImageError` with gcc's last line."""
     binary = directory / source.stem
     argv = ["gcc", "-O2", "-Wall", "-static", "-pthread", "-o", str(binary), str(source)]
     result = subprocess.run(argv, capture_output=True, text=True, check=False)
     if result.returncode:
-        said = (result.stderr.strip().splitlines() or ["no output"])[-1]
-        raise ImageError(f"gcc could not build {source.name} as a static program (libc6-dev is needed): {said}")
+        last = (result.stderr.strip().splitlines() or ["no output"])[-1]
+        raise ImageError(f"gcc could not build {source.name} as a static program (libc6-dev is needed): {last}")
     return binary
 
 

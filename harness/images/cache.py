@@ -65,7 +65,7 @@ class Image:
 
     @property
     def kernel_version(self) -> str:
-        """The release of :attr:`kernel`, as ``uname -r`` says it."""
+        """The release of :attr:`kernel`, as ``uname -r`` prints it."""
         return str(self.manifest["kernel"])
 
     @property
@@ -226,13 +226,13 @@ def _load(directory: Path) -> Image | None:
 
 @contextmanager
 def _acquired(lock: FileLock, step: Step) -> Iterator[None]:
-    """Hold ``lock``; whoever holds it now is waited for, aloud."""
+    """Hold ``lock``; while another process holds it, that is reported."""
     while True:
         try:
             lock.acquire(timeout=LOCK_SECONDS)
             break
         except Timeout:
-            step.say("waiting for another process that builds it")
+            step.report("waiting for another process that builds it")
     try:
         yield
     finally:

@@ -19,7 +19,7 @@ LOG_LINES = 3
 LINE_CHARACTERS = 160
 
 # Runs "$@". A TERM, from the harness or because the harness died, goes to everything that was started, and then
-# there is time to clean up: mmdebstrap itself would wait for children that nobody told.
+# there is time to clean up: mmdebstrap itself would wait for children that got no signal.
 _GROUP = """
 trap 'trap "" TERM; kill -TERM 0' TERM
 "$@" &
@@ -29,24 +29,24 @@ while kill -0 "$child" 2>/dev/null; do wait "$child"; status=$?; done
 exit "$status"
 """
 
-# Lines in which the tools say only that they are about to end.
+# Lines in which the tools report only that they are about to end.
 _EPILOGUE = ("I:", "E: setup failed", "E: mmdebstrap failed", "E: Sub-process", "W: hooklistener")
 
 
 class StoppedError(ImageError):
-    """This build was given up because another one failed or the user interrupted."""
+    """This build was stopped because another one failed or the user interrupted."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """How a build says what it is doing, with the seconds since it began, and learns that it has to stop."""
+    """How a build reports its progress, with the seconds since it began, and learns that it has to stop."""
 
     name: str
     progress: Callable[[str], None]
     began: float
     stop: Event
 
-    def say(self, what: str) -> None:
+    def report(self, what: str) -> None:
         """One line of progress; raises :class:`StoppedError` if the build was asked to stop."""
         if self.stop.is_set():
             raise StoppedError(f"{self.name}: stopped")
@@ -56,7 +56,7 @@ class Step:
 def run(argv: Sequence[str], log: Path, step: Step, phase: str, scratch: Path | None = None) -> None:
     """Run ``argv`` with its output appended to ``log``, until it ends or ``step`` is stopped.
 
-    ``phase`` is what ``step`` says every second, until the program writes an ``I:`` line of its own.  With
+    ``phase`` is what ``step`` reports every second, until the program writes an ``I:`` line of its own.  With
     ``scratch`` the program keeps its temporary files there, and, for root, mounts only in a namespace of its
     own, so that none of it outlives a harness that was killed.  Raises :class:`ImageError` with the end of the log.
     """
@@ -87,21 +87,21 @@ def _run(argv: Sequence[str], environment: Mapping[str, str], log: Path, start: 
                 return process.wait(PROGRESS_SECONDS)
             except subprocess.TimeoutExpired:
                 phase = last_phase(_lines(log, start)) or phase
-                step.say(phase)
+                step.report(phase)
     except BaseException:
         _end(process)
         raise
 
 
 def last_phase(lines: Sequence[str]) -> str | None:
-    """What mmdebstrap said last about what it is doing."""
+    """The last phase that mmdebstrap reported."""
     phases = [line.removeprefix("I: ").rstrip(".") for line in lines if line.startswith("I: ")]
-    # The text of a hook is a script; that one runs is enough to say.
+    # The text of a hook is a script; that one runs is enough.
     return phases[-1].split(" in shell:")[0] if phases else None
 
 
 def reason(lines: Sequence[str]) -> str:
-    """The last lines of a log that say why it ended, in one line."""
+    """Why a program ended: the last telling lines of its log, in one line."""
     telling = [line for line in lines if not line.startswith(_EPILOGUE)]
     errors = [line for line in telling if line.startswith(("E: ", "dpkg: error"))]
     telling = errors or telling or list(lines)

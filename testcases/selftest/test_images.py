@@ -64,18 +64,18 @@ def put_image(store: Path, role: str, suite: str, digest: str, age: timedelta = 
 
 class TestRecipes:
     @pytest.mark.parametrize(("role", "suite"), ROLES_AND_SUITES)
-    def test_every_recipe_loads_and_can_be_digested(self, role: str, suite: str) -> None:
+    def test_load_of_every_recipe_can_be_digested(self, role: str, suite: str) -> None:
         wanted = recipe.load(role, suite)
         assert wanted.packages
         assert wanted.kernel_args
         assert len(recipe.digest(wanted, recipe.recipes_directory())) == 64
 
-    def test_default_suite_is_offered_for_both_roles(self) -> None:
+    def test_suites_of_both_roles_have_the_default(self) -> None:
         for role in images.ROLES:
             assert {"trixie", "bookworm"} <= set(recipe.suites(role))
             assert images.DEFAULT_SUITE in recipe.suites(role)
 
-    def test_a_suite_adds_to_the_common_lists(self, recipes: Path) -> None:
+    def test_load_of_a_suite_adds_to_the_common_lists(self, recipes: Path) -> None:
         trixie, bookworm = (recipe.load("node", suite, recipes).packages for suite in ("trixie", "bookworm"))
         assert "libvirt-daemon-driver-qemu" in trixie
         assert "libvirt-daemon-driver-qemu" not in bookworm
@@ -83,20 +83,20 @@ class TestRecipes:
         assert "drbd-utils" in bookworm
 
     @pytest.mark.parametrize(
-        ("role", "suite", "says"),
+        ("role", "suite", "sentence"),
         [
             ("router", "trixie", "unknown image role 'router': it is one of node, guest"),
             ("node", "potato", "unknown suite 'potato' for a node image: it is one of bookworm, trixie"),
         ],
     )
-    def test_unknown_names_are_one_sentence(self, role: str, suite: str, says: str) -> None:
+    def test_load_of_unknown_names_is_one_sentence(self, role: str, suite: str, sentence: str) -> None:
         with pytest.raises(ImageError) as caught:
             recipe.load(role, suite)
-        assert str(caught.value) == says
+        assert str(caught.value) == sentence
         assert caught.value.exit_code == 2
 
     @pytest.mark.parametrize(
-        ("old", "new", "says"),
+        ("old", "new", "sentence"),
         [
             ("free_mib = 16", 'free_mib = "much"', "free_mib .* must be a whole number of MiB"),
             (
@@ -106,27 +106,34 @@ class TestRecipes:
             ),
             ("free_mib = 16", "free_mib = 16\npakages = []", "unknown key 'pakages'"),
             ('components = ["main"]', 'components = "main"', "'components' .* must be a list of strings"),
+            ("free_mib = 16", "free_mib = 16\npakages = []", "did you mean 'packages'"),
+            ("[suite.trixie]", "[suite.trixie]\nfree_mib = 1", r"unknown key 'free_mib' in \[suite.trixie\]"),
+            ("[suite.trixie]", "[suite]\ntrixie = 1\n[other]", "unknown key 'other'"),
+            ('components = ["main"]', "components = [1]", "'components' .* must be a list of strings"),
+            ("free_mib = 16", "free_mib = true", "free_mib .* must be a whole number of MiB, not True"),
+            ("[programs]", "programs = 7\n[program]", "unknown key 'program'; did you mean 'programs'"),
+            ('"guest-init.c"', "3", "is 3, not text"),
             ("schema = 1", "schema = 99", "must say schema = 1"),
             ("schema = 1", "schema =", "cannot read the image recipe"),
             ("swapstorm.c", "gone.c", "gone.c does not exist"),
         ],
     )
-    def test_malformed_recipes_say_what_is_wrong(self, recipes: Path, old: str, new: str, says: str) -> None:
+    def test_load_of_a_malformed_recipe_is_one_sentence(self, recipes: Path, old: str, new: str, sentence: str) -> None:
         path = recipes / "guest.toml"
         text = path.read_text()
         assert old in text
         path.write_text(text.replace(old, new, 1))
-        with pytest.raises(ImageError, match=says):
+        with pytest.raises(ImageError, match=sentence):
             digest_of(recipes)
 
-    def test_what_runs_in_an_image_can_be_executed(self) -> None:
+    def test_entries_with_an_interpreter_are_executable(self) -> None:
         for role, suite in ROLES_AND_SUITES:
             wanted = recipe.load(role, suite)
             for entry in recipe.entries(wanted, recipe.recipes_directory()):
                 if entry.source and entry.content.startswith(b"#!"):
                     assert entry.mode == 0o755, entry.path
 
-    def test_nothing_secret_goes_in(self) -> None:
+    def test_entries_hold_no_secret(self) -> None:
         for role, suite in ROLES_AND_SUITES:
             for entry in recipe.entries(recipe.load(role, suite), recipe.recipes_directory()):
                 assert b"PRIVATE KEY" not in entry.content
@@ -193,12 +200,12 @@ class TestDigest:
         ],
         ids=lambda change: change.__name__.removeprefix("_change_"),
     )
-    def test_every_input_counts(self, recipes: Path, change: Callable[[Path], None]) -> None:
+    def test_digest_with_any_input_changed_differs(self, recipes: Path, change: Callable[[Path], None]) -> None:
         before = digest_of(recipes)
         change(recipes)
         assert digest_of(recipes) != before
 
-    def test_where_a_link_points_counts(self, recipes: Path) -> None:
+    def test_digest_with_another_link_target_differs(self, recipes: Path) -> None:
         link = recipes / "files/guest/link"
         link.symlink_to("/run")
         before = digest_of(recipes)
@@ -206,12 +213,12 @@ class TestDigest:
         link.symlink_to("/tmp")
         assert digest_of(recipes) != before
 
-    def test_format_of_the_builder_counts(self, recipes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_digest_of_another_builder_format_differs(self, recipes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         before = digest_of(recipes)
         monkeypatch.setattr(recipe, "BUILDER_FORMAT", recipe.BUILDER_FORMAT + 1)
         assert digest_of(recipes) != before
 
-    def test_times_umask_and_backups_do_not_count(self, recipes: Path) -> None:
+    def test_digest_ignores_times_umask_and_backups(self, recipes: Path) -> None:
         before = digest_of(recipes)
         path = recipes / "files/guest/usr/sbin/shutdown"
         os.utime(path, (1, 1))
@@ -219,21 +226,21 @@ class TestDigest:
         path.with_name("shutdown~").write_text("an editor's backup")
         assert digest_of(recipes) == before
 
-    def test_a_comment_in_the_recipe_does_not_count(self, recipes: Path) -> None:
+    def test_digest_ignores_comments_in_the_recipe(self, recipes: Path) -> None:
         before = digest_of(recipes)
         with (recipes / "guest.toml").open("a") as file:
             file.write("\n# a remark\n")
         assert digest_of(recipes) == before
 
-    def test_the_other_role_does_not_count(self, recipes: Path) -> None:
+    def test_digest_ignores_the_other_role(self, recipes: Path) -> None:
         before = digest_of(recipes, "node")
         self._change_content(recipes)
         assert digest_of(recipes, "node") == before
 
-    def test_suites_differ(self, recipes: Path) -> None:
+    def test_digest_of_another_suite_differs(self, recipes: Path) -> None:
         assert digest_of(recipes, suite="trixie") != digest_of(recipes, suite="bookworm")
 
-    def test_own_files_win_over_common_ones(self, recipes: Path) -> None:
+    def test_entries_of_a_role_replace_common_ones(self, recipes: Path) -> None:
         path = PurePosixPath("/usr/lib/drbd-harness/killable")
         own = recipes / "files/guest" / path.relative_to("/")
         own.parent.mkdir(parents=True)
@@ -243,7 +250,7 @@ class TestDigest:
 
 
 class TestCache:
-    def test_complete_images_are_listed_newest_first(self, tmp_path: Path) -> None:
+    def test_list_images_is_newest_first(self, tmp_path: Path) -> None:
         put_image(tmp_path, "guest", "trixie", "a" * 64, timedelta(hours=2))
         put_image(tmp_path, "node", "trixie", "b" * 64)
         found = images.list_images(tmp_path)
@@ -254,7 +261,7 @@ class TestCache:
         assert found[0].size_bytes > 0
 
     @pytest.mark.parametrize("missing", ["vmlinuz", "initrd.img", "root.img", "manifest.json"])
-    def test_half_images_are_not_listed(self, tmp_path: Path, missing: str) -> None:
+    def test_list_images_leaves_out_incomplete_ones(self, tmp_path: Path, missing: str) -> None:
         directory = put_image(tmp_path, "guest", "trixie", "a" * 64)
         assert len(images.list_images(tmp_path)) == 1
         (directory / missing).unlink()
@@ -263,21 +270,21 @@ class TestCache:
     @pytest.mark.parametrize(
         "text", ["", "{", "[]", '{"schema": 99, "role": "guest", "suite": "trixie", "digest": "a"}']
     )
-    def test_images_with_a_strange_manifest_are_not_listed(self, tmp_path: Path, text: str) -> None:
+    def test_list_images_leaves_out_unreadable_manifests(self, tmp_path: Path, text: str) -> None:
         directory = put_image(tmp_path, "guest", "trixie", "a" * 64)
         (directory / "manifest.json").write_text(text)
         assert images.list_images(tmp_path) == []
 
-    def test_builds_under_way_are_not_listed(self, tmp_path: Path) -> None:
+    def test_list_images_leaves_out_builds_under_way(self, tmp_path: Path) -> None:
         directory = put_image(tmp_path, "guest", "trixie", "a" * 64)
         directory.rename(directory.with_name(f".{directory.name}.abcdef"))
         assert images.list_images(tmp_path) == []
 
-    def test_no_cache_is_an_empty_cache(self, tmp_path: Path) -> None:
+    def test_list_images_and_prune_without_a_cache_find_none(self, tmp_path: Path) -> None:
         assert images.list_images(tmp_path / "nowhere") == []
         assert images.prune(tmp_path / "nowhere", set(), dry_run=False) == []
 
-    def test_prune_keeps_what_it_is_told_to(self, tmp_path: Path) -> None:
+    def test_prune_keeps_the_given_digests(self, tmp_path: Path) -> None:
         kept = put_image(tmp_path, "guest", "trixie", "a" * 64)
         gone = put_image(tmp_path, "node", "trixie", "b" * 64)
         assert [image.directory for image in images.prune(tmp_path, {"a" * 64}, dry_run=True)] == [gone]
@@ -286,7 +293,7 @@ class TestCache:
         assert kept.exists()
         assert not gone.exists()
 
-    def test_prune_sweeps_what_dead_builders_left_and_spares_living_ones(self, tmp_path: Path) -> None:
+    def test_prune_removes_leftovers_of_builders_that_ended_only(self, tmp_path: Path) -> None:
         dead, living = "guest-trixie-" + "a" * 12, "node-trixie-" + "b" * 12
         built = put_image(tmp_path, "node", "trixie", "b" * 64)
         store = tmp_path / "images"
@@ -303,7 +310,7 @@ class TestCache:
         assert images.current_digests(["trixie"]) == {digest_of(recipes, role) for role in images.ROLES}
         assert len(images.current_digests()) == len(ROLES_AND_SUITES)
 
-    def test_default_cache(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_cache_dir_follows_environment_and_user(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv("DRBD_HARNESS_CACHE", str(tmp_path))
         assert paths.cache_dir() == tmp_path
         monkeypatch.delenv("DRBD_HARNESS_CACHE")
@@ -327,7 +334,7 @@ class TestEnsure:
         def into(
             target: Path, wanted: recipe.Recipe, digest: str, directory: Path, log: Path, step: process.Step
         ) -> None:
-            step.say("pretending")
+            step.report("pretending")
             made.append(target.name)
             if target.exists():
                 builder.remove_image(target)
@@ -336,35 +343,37 @@ class TestEnsure:
         monkeypatch.setattr(builder, "into", into)
         yield made
 
-    def test_built_once_and_then_found(self, builds: list[str], tmp_path: Path) -> None:
-        said: list[str] = []
-        first = images.ensure("guest", "trixie", tmp_path, said.append)
-        second = images.ensure("guest", "trixie", tmp_path, said.append)
+    def test_ensure_twice_builds_once(self, builds: list[str], tmp_path: Path) -> None:
+        reported: list[str] = []
+        first = images.ensure("guest", "trixie", tmp_path, reported.append)
+        second = images.ensure("guest", "trixie", tmp_path, reported.append)
         assert first == second
         assert builds == [first.directory.name]
-        assert said == ["guest image, trixie: pretending (0 s)"]
+        assert reported == ["guest image, trixie: pretending (0 s)"]
         assert list((tmp_path / "logs").iterdir()) == []
 
-    def test_changed_recipe_is_built_beside_the_old(self, builds: list[str], recipes: Path, tmp_path: Path) -> None:
+    def test_ensure_of_a_changed_recipe_keeps_the_old_image(
+        self, builds: list[str], recipes: Path, tmp_path: Path
+    ) -> None:
         images.ensure("guest", "trixie", tmp_path, print)
         (recipes / "files/guest/new").write_text("new")
         images.ensure("guest", "trixie", tmp_path, print)
         assert len(set(builds)) == 2
         assert len(images.list_images(tmp_path)) == 2
 
-    def test_build_again_replaces(self, builds: list[str], tmp_path: Path) -> None:
+    def test_build_again_replaces_the_image(self, builds: list[str], tmp_path: Path) -> None:
         images.ensure("guest", "trixie", tmp_path, print)
         images.build("guest", "trixie", tmp_path, print)
         assert len(builds) == 2
         assert len(images.list_images(tmp_path)) == 1
 
-    def test_all_come_in_the_order_asked_for(self, builds: list[str], tmp_path: Path) -> None:
+    def test_ensure_all_returns_images_in_the_order_asked_for(self, builds: list[str], tmp_path: Path) -> None:
         wanted = [("node", "trixie"), ("guest", "bookworm"), ("guest", "trixie")]
         found = images.ensure_all(wanted, tmp_path, print)
         assert [(image.role, image.suite) for image in found] == wanted
         assert len(builds) == 3
 
-    def test_a_log_that_another_build_removes_meanwhile_is_no_trouble(
+    def test_ensure_with_a_log_removed_meanwhile_succeeds(
         self, builds: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (tmp_path / "logs").mkdir()
@@ -376,21 +385,23 @@ class TestEnsure:
         monkeypatch.setattr(Path, "glob", one_too_many)
         assert images.ensure("guest", "trixie", tmp_path, print).role == "guest"
 
-    def test_leftovers_of_a_dead_builder_go(self, builds: list[str], recipes: Path, tmp_path: Path) -> None:
+    def test_ensure_removes_leftovers_of_a_builder_that_ended(
+        self, builds: list[str], recipes: Path, tmp_path: Path
+    ) -> None:
         left = tmp_path / "images" / f".guest-trixie-{digest_of(recipes)[:12]}.dead"
         left.mkdir(parents=True)
         images.ensure("guest", "trixie", tmp_path, print)
         assert not left.exists()
 
-    def test_two_processes_build_once(self, builds: list[str], recipes: Path, tmp_path: Path) -> None:
+    def test_ensure_in_two_processes_builds_once(self, builds: list[str], recipes: Path, tmp_path: Path) -> None:
         digest = digest_of(recipes)
         lock = FileLock(tmp_path / "images" / f".guest-trixie-{digest[:12]}.lock", thread_local=False)
         (tmp_path / "images").mkdir()
         lock.acquire()
-        said: list[str] = []
+        reported: list[str] = []
 
         def progress(line: str) -> None:
-            said.append(line)
+            reported.append(line)
             if lock.is_locked:
                 # The other process ends its build while this one waits.
                 put_image(tmp_path, "guest", "trixie", digest)
@@ -399,9 +410,9 @@ class TestEnsure:
         found = images.ensure("guest", "trixie", tmp_path, progress)
         assert found.digest == digest
         assert builds == []
-        assert said[0].startswith("guest image, trixie: waiting for another process")
+        assert reported[0].startswith("guest image, trixie: waiting for another process")
 
-    def test_one_failure_stops_the_others_and_is_what_is_raised(
+    def test_ensure_all_with_one_failure_stops_the_others_and_raises_it(
         self, recipes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def into(
@@ -410,7 +421,7 @@ class TestEnsure:
             if wanted.role == "node":
                 raise ImageError("no network")
             while True:
-                step.say("busy")
+                step.report("busy")
                 step.stop.wait(0.01)
 
         monkeypatch.setattr(builder, "into", into)
@@ -419,7 +430,7 @@ class TestEnsure:
         logs = [path.name.split("-")[0] for path in (tmp_path / "logs").iterdir()]
         assert logs == ["node"]
 
-    def test_cache_that_cannot_be_made(self, builds: list[str], tmp_path: Path) -> None:
+    def test_ensure_with_a_cache_that_cannot_be_made_is_one_sentence(self, builds: list[str], tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         with pytest.raises(ImageError, match="cannot make the image cache"):
             images.ensure("guest", "trixie", tmp_path / "file" / "cache", print)
@@ -430,28 +441,34 @@ class TestPreconditions:
     def guest(self) -> recipe.Recipe:
         return recipe.load("guest", "trixie")
 
-    def test_no_space_is_one_sentence(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_check_space_with_too_little_is_one_sentence(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         usage = shutil._ntuple_diskusage(10 << 30, 10 << 30, 5 << 20)
         monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
         with pytest.raises(ImageError, match=r"^building the node image needs \d+ MiB free in .*, and only 5 MiB are$"):
             builder.check_space(tmp_path, "node")
 
-    def test_enough_space_is_silent(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_check_space_with_enough_passes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         usage = shutil._ntuple_diskusage(10 << 30, 0, 10 << 30)
         monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
         builder.check_space(tmp_path, "node")
 
-    def test_missing_tools_name_their_packages(self, guest: recipe.Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_check_tools_with_missing_ones_names_their_packages(
+        self, guest: recipe.Recipe, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(shutil, "which", lambda tool, path: None if tool in ("gcc", "genext2fs") else tool)
         with pytest.raises(ImageError, match=r"needs genext2fs, gcc: .*'apt-get install genext2fs gcc libc6-dev'$"):
             builder.check_tools(guest)
 
-    def test_no_tune2fs_names_its_package(self, guest: recipe.Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_check_tools_without_tune2fs_names_its_package(
+        self, guest: recipe.Recipe, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(shutil, "which", lambda tool, path: None if tool == "tune2fs" else tool)
         with pytest.raises(ImageError, match=r"needs tune2fs: .*'apt-get install e2fsprogs'$"):
             builder.check_tools(guest)
 
-    def test_user_without_subordinate_ids(self, guest: recipe.Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_check_tools_without_subordinate_ids_names_the_command(
+        self, guest: recipe.Recipe, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(shutil, "which", lambda tool, path: f"/usr/bin/{tool}")
         monkeypatch.setattr(os, "geteuid", lambda: 4000000)
         monkeypatch.setattr(os, "getuid", lambda: 4000000)
@@ -459,7 +476,9 @@ class TestPreconditions:
             builder.check_tools(guest)
 
     @pytest.mark.parametrize(("uid", "mode"), [(0, "root"), (1000, "unshare")])
-    def test_mode_and_mirror(self, guest: recipe.Recipe, uid: int, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_mmdebstrap_argv_has_mode_and_mirror(
+        self, guest: recipe.Recipe, uid: int, mode: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(os, "geteuid", lambda: uid)
         parts = Path("/a dir/parts")
         argv = builder.mmdebstrap_argv(guest, parts / "overlay.tar", parts, parts / "root.tar", None)
@@ -469,7 +488,7 @@ class TestPreconditions:
         with_mirror = builder.mmdebstrap_argv(guest, parts / "overlay.tar", parts, parts / "root.tar", "http://mirror/")
         assert with_mirror == [*argv, "http://mirror/"]
 
-    def test_program_that_does_not_compile(self, recipes: Path, tmp_path: Path) -> None:
+    def test_compile_program_with_an_error_names_the_source(self, recipes: Path, tmp_path: Path) -> None:
         if not shutil.which("gcc"):
             pytest.skip("no gcc")
         (recipes / "src/swapstorm.c").write_text("int main(void) { return nothing; }\n")
@@ -488,7 +507,7 @@ class TestArchive:
         """
     )
 
-    def test_modules_are_loaded_after_what_they_need(self) -> None:
+    def test_loading_order_has_dependencies_first(self) -> None:
         order = archive.loading_order(
             self.DEP, "kernel/drivers/virtio/virtio-pci.ko\n", ["virtio_pci", "ext4", "e1000"]
         )
@@ -500,11 +519,11 @@ class TestArchive:
             "kernel/drivers/net/e1000.ko.xz",
         ]
 
-    def test_unknown_module_is_named(self) -> None:
+    def test_loading_order_of_an_unknown_module_names_it(self) -> None:
         with pytest.raises(ImageError, match="no module 'zfs'"):
             archive.loading_order(self.DEP, "", ["ext4", "zfs"])
 
-    def test_only_installed_packages_count(self) -> None:
+    def test_parse_status_has_installed_packages_only(self) -> None:
         text = textwrap.dedent(
             """\
             Package: zlib1g
@@ -524,7 +543,7 @@ class TestArchive:
         )
         assert archive.parse_status(text) == {"fio": "3.39-1", "zlib1g": "1:1.3"}
 
-    def test_overlay_is_roots_and_carries_modes_and_parents(self, tmp_path: Path) -> None:
+    def test_pack_overlay_is_owned_by_root_with_modes_and_parents(self, tmp_path: Path) -> None:
         (tmp_path / "binary").write_bytes(b"\x7fELF")
         (tmp_path / "script").write_text("#!/bin/sh\n")
         entries = [
@@ -543,7 +562,7 @@ class TestArchive:
         assert members["etc/link"].linkname == "/dev/null"
         assert members["usr/lib/own/program"].size == 4
 
-    def test_initrd_is_an_archive_in_the_form_the_kernel_reads(self) -> None:
+    def test_initrd_is_a_newc_archive(self) -> None:
         data = archive.initrd(b"program", {"a.ko": b"AAAAA", "b.ko": b"B"})
         found = dict(self.read_newc(data))
         assert list(found) == ["dev", "dev/console", "init", "modules.list", "a.ko", "b.ko", "TRAILER!!!"]
@@ -566,7 +585,7 @@ class TestArchive:
             yield name[:-1].decode(), (mode, data[start : start + size])
             at = -(-(start + size) // 4) * 4
 
-    def test_the_unpacked_kernel_is_preferred(self, tmp_path: Path) -> None:
+    def test_find_kernel_prefers_the_unpacked_one(self, tmp_path: Path) -> None:
         (tmp_path / "vmlinuz-6.1").touch()
         assert archive.find_kernel(tmp_path) == ("6.1", tmp_path / "vmlinuz-6.1")
         (tmp_path / "vmlinux-6.1").touch()
@@ -576,7 +595,7 @@ class TestArchive:
             archive.find_kernel(tmp_path)
 
     @pytest.mark.parametrize("journal_mib", [0, 16])
-    def test_installed_system_becomes_a_sound_filesystem(self, tmp_path: Path, journal_mib: int) -> None:
+    def test_make_filesystem_of_a_tar_passes_fsck(self, tmp_path: Path, journal_mib: int) -> None:
         """A small system through the whole chain: tar, contents, filesystem, and the checker's opinion of it."""
         tools = {tool: shutil.which(tool, path=paths.programs()) for tool in ("genext2fs", "e2fsck", "dumpe2fs")}
         if not all(tools.values()):
@@ -612,11 +631,11 @@ class TestArchive:
 
 class TestProcess:
     @staticmethod
-    def step(said: list[str] | None = None) -> process.Step:
-        lines = said if said is not None else []
+    def step(reported: list[str] | None = None) -> process.Step:
+        lines = reported if reported is not None else []
         return process.Step("guest image, trixie", lines.append, time.monotonic(), Event())
 
-    def test_failure_says_why_and_where_the_log_is(self, tmp_path: Path) -> None:
+    def test_run_that_fails_raises_reason_and_log(self, tmp_path: Path) -> None:
         script = 'echo Reading package lists; echo "E: Unable to locate package nonsense"; echo "I: done"; exit 25'
         log = tmp_path / "log"
         with pytest.raises(ImageError) as caught:
@@ -624,20 +643,20 @@ class TestProcess:
         assert str(caught.value) == f"sh ended with status 25: E: Unable to locate package nonsense (whole log: {log})"
         assert "Reading package lists" in log.read_text()
 
-    def test_progress_is_the_last_phase(self) -> None:
+    def test_last_phase_is_the_newest_that_was_printed(self) -> None:
         assert process.last_phase(["I: extracting archives...", "Setting up x", "I: done"]) == "done"
         assert process.last_phase(["Setting up x"]) is None
 
-    def test_without_an_error_line_the_last_lines_are_the_reason(self) -> None:
+    def test_reason_without_an_error_line_is_the_last_lines(self) -> None:
         assert process.reason(["a", "b", "c", "d", "I: done"]) == "b / c / d"
         assert process.reason(["I: done"]) == "I: done"
         assert process.reason([]) == "no output"
         assert len(process.reason(["x" * 10000])) < 200
 
-    def test_progress_comes_while_the_program_is_silent(self, tmp_path: Path) -> None:
-        said: list[str] = []
-        process.run(["sleep", "1.3"], tmp_path / "log", self.step(said), "waiting")
-        assert said[0].startswith("guest image, trixie: waiting (")
+    def test_run_of_a_silent_program_reports_progress(self, tmp_path: Path) -> None:
+        reported: list[str] = []
+        process.run(["sleep", "1.3"], tmp_path / "log", self.step(reported), "waiting")
+        assert reported[0].startswith("guest image, trixie: waiting (")
 
     def test_run_logs_the_program_without_what_is_around_it(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -653,7 +672,7 @@ class TestProcess:
             ["-", "controller", "25", "sh -c 'exit 25'"], ["-", "controller", "stopped", "sleep 60"],
         ]  # fmt: skip
 
-    def test_stopping_lets_the_program_clean_up(self, tmp_path: Path) -> None:
+    def test_run_that_is_stopped_lets_the_program_clean_up(self, tmp_path: Path) -> None:
         step = self.step()
         marker = tmp_path / "cleaned"
         script = f'trap "touch {marker}; exit 1" TERM; sleep 60 & wait'
@@ -662,7 +681,7 @@ class TestProcess:
             process.run(["sh", "-c", script], tmp_path / "log", step, "waiting")
         assert marker.exists()
 
-    def test_killed_harness_takes_its_programs_with_it(self, tmp_path: Path) -> None:
+    def test_run_in_a_killed_harness_ends_its_programs(self, tmp_path: Path) -> None:
         """SIGKILL leaves the harness no chance; the programs it started must end all the same."""
         marker = tmp_path / "cleaned"
         script = f'trap "touch {marker}; exit 1" TERM; echo started; sleep 60 & wait'
@@ -693,14 +712,14 @@ class TestProcess:
             time.sleep(0.02)
 
 
-def test_unpack_kernel_and_slim_modules_are_valid_shell() -> None:
+def test_scripts_of_the_images_are_valid_shell() -> None:
     for path in (recipe.recipes_directory() / "files").rglob("*"):
         if path.is_file() and path.read_bytes().startswith(b"#!/bin/sh"):
             checked = subprocess.run(["sh", "-n", str(path)], capture_output=True, text=True, check=False)
             assert checked.returncode == 0, checked.stderr
 
 
-def test_cache_module_keeps_lock_files_out_of_sight(tmp_path: Path) -> None:
+def test_list_images_leaves_out_lock_files(tmp_path: Path) -> None:
     put_image(tmp_path, "guest", "trixie", "a" * 64)
     (tmp_path / "images" / ".guest-trixie-aaaaaaaaaaaa.lock").touch()
     assert len(cache.list_images(tmp_path)) == 1
