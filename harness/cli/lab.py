@@ -22,10 +22,11 @@ def lab_up(
     device_mib: Annotated[int, typer.Option(help="size of the DRBD device in MiB")] = 128,
 ) -> None:
     """Bring a lab up and leave it up; a lab that is up is found."""
-    from harness.lab.nested.provider import LabOptions, nested_lab
+    from harness.config.run_specs import specs_from_options
+    from harness.lab.nested.provider import nested_lab
 
-    options = LabOptions(suite=suite, device_mib=device_mib, keep=True)
-    with logs.kept_below(log_dir(), "lab-up"), nested_lab(options, logs.progress) as lab:
+    spec, stack_spec = specs_from_options({"suite": suite, "device_mib": device_mib})
+    with logs.kept_below(log_dir(), "lab-up"), nested_lab(spec, stack_spec, logs.progress, keep=True) as lab:
         stack = lab.stack
         print(f"lab {lab.id} is up: kernel {stack.kernel}, DRBD {stack.drbd}, QEMU {stack.qemu}, {stack.accelerator}")
     print("drbd-harness lab ssh a | lab console a | lab down")
@@ -50,7 +51,7 @@ def lab_ssh(context: typer.Context, node: Annotated[str, typer.Argument(help="a 
     from harness.lab.nested.leftovers import the_lab
 
     directory, record = the_lab()
-    known = {one.name[-1]: one.name for one in record.nodes}
+    known = {one.side: one.name for one in record.nodes}
     if node not in known:
         raise UsageError(f"there is no node '{node}' in the lab; there are {', '.join(known)}")
     argv = ["ssh", "-F", str(directory / "ssh_config"), known[node], *context.args]
@@ -63,13 +64,14 @@ def lab_console(
     follow: Annotated[bool, typer.Option(help="attach to it instead of printing it")] = False,
 ) -> None:
     """What a node printed on its serial console; --follow attaches to it with virsh."""
+    from harness.lab.nested.domains import console_file
     from harness.lab.nested.leftovers import the_lab
 
     directory, record = the_lab()
-    known = {one.name[-1]: one for one in record.nodes}
+    known = {one.side: one for one in record.nodes}
     if node not in known:
         raise UsageError(f"there is no node '{node}' in the lab; there are {', '.join(known)}")
     if follow:
         argv = ["virsh", "-c", record.uri, "console", known[node].domain]
         os.execvp(argv[0], argv)
-    sys.stdout.write((directory / f"console-{node}.log").read_text(errors="replace"))
+    sys.stdout.write(console_file(directory, node).read_text(errors="replace"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 
+from harness.config.lab_spec import GuestSpec
 from harness.engine.context import CellContext
 from harness.errors import HarnessError
 from harness.guest.domain import console_since, console_size
@@ -50,7 +51,7 @@ class LogCapture:
 
     def follow_consoles(self) -> None:
         """The guest's console is the cell's from here on, on both nodes: a test of somebody's own may move it too."""
-        self._consoles = {node.name: console_size(node) for node in self._context.nodes}
+        self._consoles = {node.name: console_size(node, self._context.lab.guest_spec) for node in self._context.nodes}
 
     def node_dies(self, node: Node) -> None:
         """Keep what the node's kernel logged before its power is taken away; its log begins anew with its next boot."""
@@ -64,7 +65,7 @@ class LogCapture:
 
     def node_is_back(self, node: Node) -> None:
         """A guest that comes to the node writes behind what its console file holds already."""
-        self._consoles[node.name] = console_size(node)
+        self._consoles[node.name] = console_size(node, self._context.lab.guest_spec)
 
     def console_is_gone(self, node: Node) -> None:
         """The guest's console on a node that lost its power is not read any more."""
@@ -128,9 +129,9 @@ class LogCapture:
         for node in self._context.nodes:
             if node.name not in self._consoles:
                 continue
-            printed = _printed(node, self._consoles[node.name])
+            printed = _printed(node, self._context.lab.guest_spec, self._consoles[node.name])
             with contextlib.suppress(HarnessError):
-                self._consoles[node.name] = console_size(node)
+                self._consoles[node.name] = console_size(node, self._context.lab.guest_spec)
             if printed:
                 self._console_text.append(printed)
         if self._console_text:
@@ -139,9 +140,9 @@ class LogCapture:
             self._context.note(console_errors=console_errors(everything))
 
 
-def _printed(node: Node, begins: int) -> str:
+def _printed(node: Node, spec: GuestSpec, begins: int) -> str:
     try:
-        printed = console_since(node, begins)
+        printed = console_since(node, spec, begins)
     except HarnessError as error:
         return f"== the guest's console on {node.name} is unreadable: {error}\n"
     return f"== the guest's console on {node.name}\n{printed}\n" if printed.strip() else ""

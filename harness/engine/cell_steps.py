@@ -23,7 +23,7 @@ from harness.errors import HarnessError
 from harness.filesystems.base import WorkloadTarget
 from harness.guest.canary import CanaryWatch
 from harness.guest.domain import Guest, observe_node
-from harness.lab.base import Lab
+from harness.lab.base import FullLab
 from harness.lab.node import Node
 from harness.model import Cell, Crash, Evidence, Fault, Observed
 from harness.store import Attempt
@@ -32,7 +32,7 @@ from harness.store import Attempt
 class CellRun:
     """One attempt at one cell over a resource that is up."""
 
-    def __init__(self, lab: Lab, resource: Resource, attempt: Attempt) -> None:
+    def __init__(self, lab: FullLab, resource: Resource, attempt: Attempt) -> None:
         self.context = CellContext(lab, resource, attempt)
         self.capture = LogCapture(self.context)
         self.guest_disk = GuestDisk(self.context, self.capture)

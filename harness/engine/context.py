@@ -12,7 +12,7 @@ from harness.drbd.resource import Resource
 from harness.errors import CommandError, DeadlineError, HarnessError, LostGuestError, LostNodeError, RefusedError
 from harness.guest.canary import Region
 from harness.judgement.judge import REFUSED
-from harness.lab.base import Lab
+from harness.lab.base import FullLab
 from harness.lab.node import Node
 from harness.model import Cell, Evidence, Failure
 from harness.store import Attempt
@@ -35,7 +35,7 @@ _KINDS: tuple[tuple[type[BaseException], str], ...] = (
 class CellContext:
     """One attempt at one cell over a resource that is up.  Facts gather in ``evidence``."""
 
-    def __init__(self, lab: Lab, resource: Resource, attempt: Attempt) -> None:
+    def __init__(self, lab: FullLab, resource: Resource, attempt: Attempt) -> None:
         self.lab = lab
         self.resource = resource
         self.cell: Cell = attempt.cell
@@ -53,7 +53,7 @@ class CellContext:
     @property
     def region(self) -> Region:
         """The end of the device, which is the canary's in cells that have one."""
-        return Region.at_end(self.resource.blocks)
+        return Region.at_end(self.resource.blocks, self.lab.guest_spec.canary_blocks)
 
     @property
     def phases(self) -> dict[str, float]:

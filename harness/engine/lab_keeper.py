@@ -16,10 +16,10 @@ from harness.drbd.resource import Resource
 from harness.engine.run_record import RunRecord
 from harness.errors import DeadlineError, HarnessError, InfrastructureError, LostNodeError
 from harness.guest.domain import Guest
-from harness.lab.base import Lab
+from harness.lab.base import FullLab
 from harness.util.logs import progress
 
-LabFactory = Callable[[], AbstractContextManager[Lab]]
+LabFactory = Callable[[], AbstractContextManager[FullLab]]
 
 REBUILDS = 1
 
@@ -36,7 +36,7 @@ class LabKeeper:
         self._kept = kept
         self._forget = forget
         self._stack = contextlib.ExitStack()
-        self._lab: Lab | None = None
+        self._lab: FullLab | None = None
         self._resource: Resource | None = None
         self._guest: Guest | None = None
         self._rebuilds = 0
@@ -46,7 +46,7 @@ class LabKeeper:
     # ------------------------------------------------------------------------------------------ what there is
 
     @property
-    def lab(self) -> Lab:
+    def lab(self) -> FullLab:
         """The lab, brought up at the first use; :class:`InfrastructureError` when it was given up."""
         if self.gave_up is not None:
             raise InfrastructureError(f"the run gave up on its lab: {self.gave_up}")

@@ -51,7 +51,7 @@ def reconcile_after(context: CellContext, capture: LogCapture, victim: Node, whe
 
 def bring_back(context: CellContext, capture: LogCapture, node: Node) -> None:
     """Give a node its power back and let it rejoin the resource, as it replicated before."""
-    context.lab.revive(node)
+    context.lab.power_on(node)
     capture.node_is_back(node)
     context.resource.rejoin(node)
     replication.reapply_volatile(context.resource, node)

@@ -17,7 +17,7 @@ from harness.errors import HarnessError, StoreError
 from harness.guest.domain import Guest
 from harness.judgement.controls import control_outcome
 from harness.judgement.judge import judge
-from harness.lab.base import Lab
+from harness.lab.base import FullLab
 from harness.model import Cell, Controls, Evidence, Result, Verdict, VerdictKind
 from harness.store import Store
 from harness.util.logs import progress
@@ -48,7 +48,7 @@ class Session:
     # ------------------------------------------------------------------------------------------ what cells stand on
 
     @property
-    def lab(self) -> Lab:
+    def lab(self) -> FullLab:
         """The lab, brought up at the first use."""
         return self._keeper.lab
 

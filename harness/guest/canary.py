@@ -13,19 +13,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from harness.config.lab_spec import GuestSpec
 from harness.errors import DeadlineError, HarnessError, InfrastructureError, LostGuestError, LostNodeError
 from harness.model import Canary
 from harness.parse.canary import Ack, Done, Message, parse_check, parse_line, received, report
 from harness.remote.base import Runner
 from harness.remote.stream import LineStream
-from harness.render.domain import CANARY_ACKS, CANARY_PORT
+from harness.render.domain import CANARY_PORT
 from harness.util.deadline import Deadline
 
+# Where the guest image has it.
 PROGRAM = "/usr/lib/drbd-harness/canary"
 PORT = CANARY_PORT
-ACKS = CANARY_ACKS
-PID_FILE = "/run/drbd-harness-canary.pid"
-MEBIBYTES = 16
 
 START_SECONDS = 120.0
 HEARD_SECONDS = 30.0
@@ -75,7 +74,7 @@ class Region:
     blocks: int
 
     @classmethod
-    def at_end(cls, device_blocks: int, blocks: int = 1536) -> Region:
+    def at_end(cls, device_blocks: int, blocks: int) -> Region:
         """The last ``blocks`` of a device; :class:`InfrastructureError` when it has no more than those."""
         if device_blocks <= blocks:
             raise InfrastructureError(f"a device of {device_blocks} blocks has no room for a canary's {blocks}")
@@ -108,9 +107,10 @@ class CanaryWatch:
     A stream that ended with its node keeps what it delivered; :meth:`follow` the node again when it is back.
     """
 
-    def __init__(self, nodes: Sequence[Watched], region: Region, run: int) -> None:
+    def __init__(self, nodes: Sequence[Watched], region: Region, run: int, spec: GuestSpec) -> None:
         self.region = region
         self.run = run
+        self._spec = spec
         self._nodes = tuple(nodes)
         self._followed: list[_Followed] = []
         self._names: set[str] = set()
@@ -124,9 +124,10 @@ class CanaryWatch:
         """
         if node.name not in self._names:
             # Never again later: the guest may be speaking into it.  Lines that come twice do no data_loss_findings.
-            node.runner.run(["truncate", "-s", "0", ACKS])
+            node.runner.run(["truncate", "-s", "0", self._spec.canary_log])
             self._names.add(node.name)
-        stream = node.runner.stream(["sh", "-c", _FOLLOW, "sh", ACKS, self._tail_file], "the canary's lines")
+        follow = ["sh", "-c", _FOLLOW, "sh", self._spec.canary_log, self._tail_file]
+        stream = node.runner.stream(follow, "the canary's lines")
         followed = _Followed(stream)
         self._followed.append(followed)
         threading.Thread(target=self._collect, args=(followed,), name=stream.name, daemon=True).start()
@@ -144,7 +145,8 @@ class CanaryWatch:
         if not ports:
             raise InfrastructureError(f"the guest has no virtio port with the name {PORT}")
         argv = [PROGRAM, "run", *self.region.argv(device), "--port", ports[0], "--run", str(self.run)]
-        runner.run([*argv, "--mebibytes", str(MEBIBYTES), "--pid-file", PID_FILE], timeout=START_SECONDS)
+        argv += ["--mebibytes", str(self._spec.canary_memory_mib), "--pid-file", self._spec.canary_pid_file]
+        runner.run(argv, timeout=START_SECONDS)
         self._wait(Ack, Deadline.after(HEARD_SECONDS, "the first acknowledgement of the canary"))
 
     def stop(self, runner: Runner) -> None:
@@ -153,7 +155,7 @@ class CanaryWatch:
         :class:`LostGuestError` when it is not running any more, :class:`~harness.errors.DeadlineError` when its last
         message does not come within 60 s, as when a write of it never ends.
         """
-        done = runner.run(["sh", "-c", _STOP, "sh", PID_FILE], ok=())
+        done = runner.run(["sh", "-c", _STOP, "sh", self._spec.canary_pid_file], ok=())
         if done.status != 0:
             messages = (done.stderr.strip() or "no output").splitlines()[-1]
             raise LostGuestError(f"the canary in {runner.host} is not running any more: {messages}")

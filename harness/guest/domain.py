@@ -14,8 +14,9 @@ import libvirt
 import libvirt_qemu
 from lxml import etree
 
+from harness.config.lab_spec import GuestSpec
 from harness.errors import HarnessError, InfrastructureError, LostGuestError, RefusedError
-from harness.lab.base import Lab
+from harness.lab.base import GuestLab
 from harness.lab.node import Node
 from harness.model import AioMode, CacheMode, Cell, DiskBus, Fault, Observed
 from harness.parse.system import o_direct, o_sync, offloads, open_flags, qmp_block
@@ -26,10 +27,6 @@ from harness.util.deadline import Deadline, poll
 
 AGENT_SECONDS = 120.0
 PLUG_SECONDS = 30.0
-CONSOLE = "/var/log/drbd-harness-guest.log"
-NAME = "drbd-harness-guest"
-# Small, so that a storm of a few seconds swaps: with 384 MiB as few as 15 blocks diverged, with 256 MiB 80 or more.
-MEMORY_MIB = 256
 
 
 @dataclass(frozen=True)
@@ -47,26 +44,40 @@ class AttachedDisk:
 class Guest:
     """A guest that is up and whose agent answers; ``ended`` when it was ended from here."""
 
-    def __init__(self, lab: Lab, node: Node, domain: libvirt.virDomain) -> None:
+    def __init__(self, lab: GuestLab, node: Node, domain: libvirt.virDomain) -> None:
+        self.spec = lab.guest_spec
         self.node = node
         self.domain = domain
         self.agent = GuestAgent(lambda: self.domain, lab=lab.id)
         self.ended = False
-        self._lab = lab
+        self._lab_id = lab.id
 
     @classmethod
-    def start(cls, lab: Lab, node: Node, memory_mib: int = MEMORY_MIB) -> Guest:
-        """Start it on ``node`` and wait for its agent; an old one of the same name is ended first."""
+    def start(cls, lab: GuestLab, node: Node) -> Guest:
+        """Start the guest of ``lab`` on ``node`` and wait for its agent; an old one of its name is ended first.
+
+        Takes up to two minutes.  :class:`~harness.errors.LostGuestError` with the last line of its console when libvirt
+        does not start it or its agent does not answer; :class:`~harness.errors.LostNodeError`.
+        """
+        spec, image = lab.guest_spec, lab.guest_image
         with contextlib.suppress(libvirt.libvirtError):
-            old = node.libvirt.lookupByName(NAME)
-            with logs.timed("libvirt", node.name, f"destroy {NAME}", lab.id):
+            old = node.libvirt.lookupByName(spec.name)
+            with logs.timed("libvirt", node.name, f"destroy {spec.name}", lab.id):
                 old.destroy()
         description = GuestDomain(
-            NAME, str(uuid.uuid4()), memory_mib, lab.guest_kernel, lab.guest_initrd, lab.guest_kernel_args,
-            lab.guest_root_device, CONSOLE,
-        )  # fmt: skip
+            name=spec.name,
+            uuid=str(uuid.uuid4()),
+            memory_mib=spec.memory_mib,
+            kernel=image.kernel,
+            initrd=image.initrd,
+            kernel_args=image.kernel_args,
+            root_device=image.root_device,
+            console=spec.console,
+            canary_log=spec.canary_log,
+            vcpus=spec.vcpus,
+        )
         try:
-            with logs.timed("libvirt", node.name, f"createXML {NAME}", lab.id):
+            with logs.timed("libvirt", node.name, f"createXML {spec.name}", lab.id):
                 domain = node.libvirt.createXML(guest_xml(description), 0)
         except libvirt.libvirtError as error:
             raise LostGuestError(f"libvirt on {node.name} did not start the guest: {error}") from None
@@ -94,7 +105,7 @@ class Guest:
 
     def _looked_up(self, connection: Callable[[], libvirt.virConnect]) -> libvirt.virDomain:
         try:
-            return connection().lookupByName(NAME)
+            return connection().lookupByName(self.spec.name)
         except libvirt.libvirtError as error:
             raise LostGuestError(f"the guest is not known to libvirt on {self.node.name} any more: {error}") from None
 
@@ -111,7 +122,7 @@ class Guest:
     def resume(self) -> None:
         """Let a paused guest go on; QEMU repeats the requests that failed."""
         try:
-            with self._timed(f"resume {NAME}"):
+            with self._timed(f"resume {self.spec.name}"):
                 self.domain.resume()
         except libvirt.libvirtError as error:
             raise LostGuestError(f"the paused guest did not go on: {error}") from None
@@ -119,12 +130,12 @@ class Guest:
     def kill(self) -> None:
         """Kill its QEMU with SIGKILL: nothing in it gets to finish."""
         script = 'pid=$(cat "/run/libvirt/qemu/$1.pid") && kill -9 "$pid"'
-        self.node.runner.run(["sh", "-ec", script, "sh", NAME])
+        self.node.runner.run(["sh", "-ec", script, "sh", self.spec.name])
 
     def reset(self) -> None:
         """Press its reset button, also while the work speaks with it, and wait for the agent of the new boot."""
         try:
-            with self._timed(f"reset {NAME}"):
+            with self._timed(f"reset {self.spec.name}"):
                 self.monitor_domain().reset()
         except libvirt.libvirtError as error:
             raise LostGuestError(f"the guest was not reset: {error}") from None
@@ -139,7 +150,7 @@ class Guest:
 
     def console(self) -> str:
         """The guest's serial console, since its start."""
-        return self.node.runner.run(["cat", CONSOLE], ok=()).stdout
+        return self.node.runner.run(["cat", self.spec.console], ok=()).stdout
 
     def alive(self) -> bool:
         """Whether the domain runs and its agent answers."""
@@ -154,11 +165,11 @@ class Guest:
     def destroy(self) -> None:
         """End it, whatever it is doing."""
         self.ended = True
-        with contextlib.suppress(libvirt.libvirtError), self._timed(f"destroy {NAME}"):
+        with contextlib.suppress(libvirt.libvirtError), self._timed(f"destroy {self.spec.name}"):
             self.domain.destroy()
 
     def _timed(self, call: str) -> AbstractContextManager[logs.Outcome]:
-        return logs.timed("libvirt", self.node.name, call, self._lab.id)
+        return logs.timed("libvirt", self.node.name, call, self._lab_id)
 
     # ------------------------------------------------------------------------------------------ the disk under test
 
@@ -250,16 +261,16 @@ class Guest:
         )
 
 
-def console_size(node: Node) -> int:
+def console_size(node: Node, spec: GuestSpec) -> int:
     """How many bytes the guest's console on ``node`` has; 0 where there was none yet."""
-    said = node.runner.run(["stat", "-c", "%s", CONSOLE], ok=()).stdout.strip()
+    said = node.runner.run(["stat", "-c", "%s", spec.console], ok=()).stdout.strip()
     return int(said) if said.isdigit() else 0
 
 
-def console_since(node: Node, begins: int) -> str:
+def console_since(node: Node, spec: GuestSpec, begins: int) -> str:
     """The guest's console on ``node`` from the byte ``begins`` on."""
     script = '[ ! -e "$1" ] || tail -c "+$2" "$1"'
-    return node.runner.run(["sh", "-c", script, "sh", CONSOLE, str(begins + 1)]).stdout
+    return node.runner.run(["sh", "-c", script, "sh", spec.console, str(begins + 1)]).stdout
 
 
 def observe_node(node: Node, device: str) -> Observed:

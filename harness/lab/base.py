@@ -1,18 +1,24 @@
-"""What the rest of the harness knows of a lab: two nodes, the versions on them, and how to compare their replicas."""
+"""What the rest of the harness knows of a lab: two nodes, and what can be done with them, by capability.
+
+Nothing above this package knows where the nodes come from.  None of it is for several threads at once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
+from harness.config.lab_spec import GuestSpec
 from harness.lab.node import Node
-from harness.model import Comparison, Sample, Stack
+from harness.model import Comparison, LabProvenance, Sample, Stack
+from harness.render.drbd_conf import ResourceSpec
 
 
 class Lab(Protocol):
-    """Two nodes; nothing above this package knows where they come from.
+    """Two nodes and the versions that run on them.
 
-    ``fresh``: nothing has written to the lower devices yet, so they are equal.  The ``guest_*`` paths are on the nodes.
+    ``fresh``: nothing has written to the lower devices yet, so they are equal.
     """
 
     id: str
@@ -20,23 +26,78 @@ class Lab(Protocol):
     b: Node
     stack: Stack
     fresh: bool
-    guest_kernel: str
-    guest_initrd: str
-    guest_kernel_args: str
-    guest_root_device: str
+
+    @property
+    def resource_spec(self) -> ResourceSpec:
+        """The DRBD resource that belongs on the two nodes."""
+        ...
+
+    def provenance(self) -> LabProvenance:
+        """What it was made of: images, packages."""
+        ...
+
+
+class PowerControl(Protocol):
+    """A lab that can cut a node's power and give it back."""
+
+    def power_off(self, node: Node) -> None:
+        """Cut its power at once, without a warning; connections to it are let go of.
+
+        :class:`~harness.errors.InfrastructureError` when it stays on, or is off already.
+        """
+        ...
+
+    def power_on(self, node: Node) -> None:
+        """Give the power back and wait until the node answers; what was set up on it by hand is gone.
+
+        Takes as long as its boot.  :class:`~harness.errors.LostNodeError` or :class:`~harness.errors.DeadlineError`
+        when it does not come up.
+        """
+        ...
+
+
+class ReplicaComparison(Protocol):
+    """A lab that can read both lower devices outside DRBD and outside the nodes' kernels."""
 
     def compare(self, blocks: int) -> Comparison:
-        """Compare the first ``blocks`` 4 KiB blocks of the two lower devices, outside DRBD."""
+        """Compare the first ``blocks`` 4 KiB blocks of the two lower devices; takes seconds per GiB.
+
+        :class:`~harness.errors.InfrastructureError` when one cannot be read.
+        """
         ...
 
     def sample(self, blocks: Iterable[int]) -> tuple[Sample, ...]:
-        """A piece of both sides of each of ``blocks``."""
+        """A piece of both sides of each of ``blocks`` (numbers of 4 KiB blocks), from its first difference on."""
         ...
 
-    def kill(self, node: Node) -> None:
-        """Take the node's power away without a warning."""
+
+@dataclass(frozen=True)
+class GuestImage:
+    """What a guest boots from: paths on a node, the same on both."""
+
+    kernel: str
+    initrd: str
+    kernel_args: str
+    root_device: str
+
+
+class GuestImages(Protocol):
+    """A lab whose nodes have what a guest boots from."""
+
+    @property
+    def guest_image(self) -> GuestImage:
+        """Kernel, initrd, arguments, root device."""
         ...
 
-    def revive(self, node: Node) -> None:
-        """Give the power back and wait until the node answers; what was set up on it by hand is gone."""
+    @property
+    def guest_spec(self) -> GuestSpec:
+        """How the guest is to be made."""
         ...
+
+
+class GuestLab(Lab, GuestImages, Protocol):
+    """A lab that can carry a guest."""
+
+
+class FullLab(GuestLab, PowerControl, ReplicaComparison, Protocol):
+    """A lab with every capability: what the cells of all matrices together need."""

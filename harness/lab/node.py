@@ -17,45 +17,54 @@ from harness.remote.stream import LineStream
 from harness.util import logs
 from harness.util.deadline import Deadline
 
+CONNECT_SECONDS = 60.0
+MARKER_SECONDS = 30.0
+
 
 class KernelLog:
-    """A node's kernel log from the moment it was opened, with markers of our own in it."""
+    """A node's kernel log from the moment it was opened, with markers of the harness's own in it.
+
+    The source is a ``cat /dev/kmsg`` on the node that goes on for as long as the connection.  Any thread may read it.
+    """
 
     def __init__(self, runner: SshRunner) -> None:
         self._runner = runner
         self._numbers = itertools.count(1)
         # The log of a lab that stays up holds the markers of the runs before.
         self._reader = secrets.token_hex(3)
-        # Where the kernel's own numbering starts is not ours to know: the first lines are the boot's.
+        # The first lines are the boot's, from wherever the kernel's ring buffer begins.
         self.stream: LineStream = runner.stream(["cat", "/dev/kmsg"], "kernel log")
 
     def mark(self, what: str) -> int:
         """Write a marker and wait until it came back; everything logged before it has then arrived.
 
-        Returns the cursor behind the marker.
+        Returns the cursor behind the marker.  :class:`~harness.errors.DeadlineError` when it does not come back within
+        30 s, :class:`~harness.errors.LostNodeError` when the connection ended.
         """
         marker = f"drbd-harness: {what} #{self._reader}.{next(self._numbers)}"
         cursor = self.stream.cursor()
         self._runner.run(["sh", "-c", 'echo "$1" > /dev/kmsg', "sh", marker])
-        deadline = Deadline.after(30, f"the marker in the kernel log of {self._runner.host}")
+        deadline = Deadline.after(MARKER_SECONDS, f"the marker in the kernel log of {self._runner.host}")
         _, behind = self.stream.wait(lambda line: True if line.endswith(marker) else None, cursor, deadline)
         return behind
 
     def raw(self, cursor: int) -> str:
-        """The log from ``cursor`` on as /dev/kmsg printed it."""
+        """The log from ``cursor`` on as /dev/kmsg printed it, as far as it has arrived."""
         return "\n".join(self.stream.since(cursor)) + "\n"
 
     def lines(self, cursor: int) -> tuple[KernelLine, ...]:
-        """The log from ``cursor`` on."""
+        """The log from ``cursor`` on, as far as it has arrived."""
         return parse_kmsg(self.raw(cursor))
 
 
 @dataclass
 class Node:
-    """One node, connected.
+    """One node, and the connections to it: ssh, its kernel log, two to its libvirt.
 
     ``link`` is its replication NIC, ``address`` the address on it, ``lower`` the block device for its replica.
-    ``image`` is the file behind that device where the controller can read it.
+    ``image`` is the file behind that device where the controller can read it.  Log and libvirt are connected to at
+    their first use, and again at the first use after :meth:`forget`, :meth:`reconnect` or :meth:`close`.  Commands may
+    be run from several threads; see :attr:`monitor_connection` for libvirt.
     """
 
     name: str
@@ -71,20 +80,21 @@ class Node:
 
     @property
     def log(self) -> KernelLog:
-        """Its kernel log, opened at the first use."""
+        """Its kernel log; :class:`~harness.errors.LostNodeError` when it does not answer."""
         if self._log is None:
             self._log = KernelLog(self.runner)
         return self._log
 
     @property
     def monitor_connection(self) -> libvirt.virConnect:
-        """Another connection, to look on while another thread's long call is under way over :attr:`libvirt`.
+        """A second connection, for a thread that watches while another one's long call is under way over the first.
 
-        Two threads over one may wait for ever: with libvirt 9 the later one's call was never sent (seen once in some
-        ten thousand calls; it wakes the earlier one, which is not asleep yet and does not hear it).
+        Two threads over one connection may wait for ever: with libvirt 9 the later one's call was never sent (seen once
+        in some ten thousand calls; it wakes the earlier one, which is not asleep yet and misses it).
+        :class:`~harness.errors.LostNodeError` when its libvirt does not answer.
         """
         if self._monitor_connection is not None:
-            # Used so seldom that nobody may have noticed its end: it is tried, and not only asked whether it is alive.
+            # Used so seldom that its end may not have been noticed: it is tried, as isAlive() would not tell.
             with contextlib.suppress(libvirt.libvirtError):
                 self._monitor_connection.getLibVersion()
                 return self._monitor_connection
@@ -100,22 +110,35 @@ class Node:
 
     @property
     def libvirt(self) -> libvirt.virConnect:
-        """A connection to its own libvirt, opened at the first use and again when it was lost."""
+        """A connection to its own libvirt, opened again where its end was noticed.
+
+        :class:`~harness.errors.LostNodeError` when its libvirt does not answer.
+        """
         if self._libvirt is None or not self._libvirt.isAlive():
             self._libvirt = self._connect()
         return self._libvirt
 
-    def forget(self) -> None:
-        """Let go of every connection to a node whose power is gone; whoever still uses one gets an error from it.
+    def reconnect(self) -> None:
+        """Connect to a node for the first time, or anew after it was away; its old connections are let go of.
 
-        libvirt's is not closed here: another thread may be in the middle of a call over it, and libvirt would crash.
+        ssh is tried for 60 s, for a node that is still starting; :class:`~harness.errors.LostNodeError` after that, and
+        at once where its host key is not the pinned one.
+        """
+        self.forget()
+        self.runner.connect(CONNECT_SECONDS)
+
+    def forget(self) -> None:
+        """Let go of every connection to a node that is away; whoever still uses one gets an error from it.
+
+        Returns at once.  Those to libvirt are not closed: another thread may be in the middle of a call over one, and
+        libvirt would crash.
         """
         self._libvirt = self._monitor_connection = None
         self._log = None
         self.runner.close()
 
     def close(self) -> None:
-        """End every connection to the node."""
+        """End every connection to the node; no other thread may be using one."""
         for connection in (self._libvirt, self._monitor_connection):
             if connection is not None:
                 with contextlib.suppress(libvirt.libvirtError):

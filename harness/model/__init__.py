@@ -40,7 +40,7 @@ from harness.model.observation import (
     Verify,
     Work,
 )
-from harness.model.run import Run, Stack
+from harness.model.run import LabProvenance, Provenance, Run, Stack
 from harness.model.verdict import ControlOutcome, Controls, Result, Verdict
 
 __all__ = [
@@ -70,6 +70,7 @@ __all__ = [
     "Failure",
     "Fault",
     "FilesystemKind",
+    "LabProvenance",
     "Layout",
     "Migration",
     "MigrationOutcome",
@@ -77,6 +78,7 @@ __all__ = [
     "Observed",
     "Ownership",
     "Protocol",
+    "Provenance",
     "Readback",
     "Repair",
     "ReplicationProfile",

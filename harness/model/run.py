@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from harness.model.cell import Cell
 from harness.model.evidence import SCHEMA_VERSION
@@ -11,7 +12,11 @@ from harness.model.evidence import SCHEMA_VERSION
 
 @dataclass(frozen=True)
 class Stack:
-    """The versions under test, as the nodes and the controller report them."""
+    """The versions under test, as the nodes and the controller report them.
+
+    ``kernel_build`` is ``uname -v``, ``drbd_srcversion`` what the loaded module calls the digest of its sources, and
+    ``drbd_git_hash`` what /proc/drbd names as its origin, where it does.
+    """
 
     suite: str = ""
     kernel: str = ""
@@ -22,13 +27,46 @@ class Stack:
     guest_kernel: str = ""
     accelerator: str = ""
     controller: str = ""
+    kernel_build: str = ""
+    drbd_srcversion: str = ""
+    drbd_git_hash: str = ""
+
+
+@dataclass(frozen=True)
+class LabProvenance:
+    """What a lab was made of, beside the versions that run in it (:class:`Stack`).
+
+    By role (``node``, ``guest``): ``images`` are the digests of the recipes, ``packages`` map package to version.
+    ``node_vcpus`` is how many each node got, 0 where that is unknown.
+    """
+
+    images: Mapping[str, str] = field(default_factory=dict)
+    packages: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    node_vcpus: int = 0
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a run was made with: its newest lab, and the harness itself.
+
+    ``images`` and ``node_vcpus`` are those of :class:`LabProvenance`; its packages are in ``packages.json`` beside the
+    run, whose sha256 (hex) is ``packages_digest``.  ``harness_commit`` is the commit of the checkout, with
+    ``+modified`` where its files differ from that, and empty outside of a checkout.
+    """
+
+    images: Mapping[str, str] = field(default_factory=dict)
+    packages_digest: str = ""
+    node_vcpus: int = 0
+    harness_version: str = ""
+    harness_commit: str = ""
 
 
 @dataclass(frozen=True)
 class Run:
     """Many cells in one environment.
 
-    ``lab_options`` are the fields of the lab's options, so that a resumed run goes on with the same kind of lab.
+    ``lab_spec`` and ``stack_spec`` are the fields of :class:`~harness.config.lab_spec.LabSpec` and
+    :class:`~harness.config.stack_spec.StackSpec`, so that a resumed run goes on with the same kind of lab.
     """
 
     id: str
@@ -38,6 +76,8 @@ class Run:
     stack: Stack = Stack()
     finished_at: str = ""
     lab_seconds: Mapping[str, float] = field(default_factory=dict)
-    lab_options: Mapping[str, str | int] = field(default_factory=dict)
+    lab_spec: Mapping[str, Any] = field(default_factory=dict)
+    stack_spec: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Provenance = Provenance()
     notes: tuple[str, ...] = ()
     schema: int = SCHEMA_VERSION

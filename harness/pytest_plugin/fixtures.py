@@ -15,7 +15,7 @@ from harness.engine.session import Session, inconclusive
 from harness.errors import HarnessError
 from harness.filesystems.base import unknown
 from harness.guest.domain import AttachedDisk, Guest
-from harness.lab.base import Lab
+from harness.lab.base import FullLab
 from harness.model import Cell, ClientKind, Evidence, Migration, Result, Verdict, VerdictKind, Work
 from harness.pytest_plugin.pytest_run import RESULT, RUN
 from harness.render.fio_job import Job, Option
@@ -40,7 +40,7 @@ def _machinery_errors() -> Iterator[None]:
 
 
 @pytest.fixture
-def lab(drbd_run: Session) -> Lab:
+def lab(drbd_run: Session) -> FullLab:
     """Two nodes with DRBD, their versions, and the comparison of their disks."""
     with _machinery_errors():
         return drbd_run.lab

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pytest
 
 FIXTURES = "harness.fixtures"
-# What makes a lab what it is, by the names in LabOptions; each is an option ``--drbd-...``.
+# What makes a lab what it is, by the names of fields in LabSpec and StackSpec; each is an option ``--drbd-...``.
 LAB_OPTIONS = ("suite", "guest_suite", "device_mib", "memory_mib")
 
 

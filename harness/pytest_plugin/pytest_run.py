@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import TypeAdapter
 from rich.console import Console
 
 from harness.config import matrix as matrices
 from harness.config.controls import with_controls
 from harness.config.matrix_entry import Workloads
+from harness.config.run_specs import specs_from_options, specs_of
 from harness.engine.session import Session
 from harness.errors import UsageError
 from harness.judgement.rejudge import conclusive
-from harness.lab.base import Lab
-from harness.lab.nested.provider import LabOptions, nested_lab
+from harness.lab.base import FullLab
+from harness.lab.nested.provider import nested_lab
 from harness.model import Cell, Result, Run
 from harness.pytest_plugin.options import LAB_OPTIONS, flag
 from harness.report.html import evidence_html, heat_map_html, write_html
@@ -31,8 +31,6 @@ from harness.store import Store, judged_results, new_run_id
 from harness.util import logs
 from harness.util.progress import Progress
 from harness.util.signals import stop_like_ctrl_c
-
-_LAB_OPTIONS = TypeAdapter(LabOptions)
 
 
 def _asked(config: pytest.Config) -> dict[str, str | int]:
@@ -66,8 +64,12 @@ class PytestRun:
                 raise UsageError(f"--drbd-resume goes on with what the run has; leave {flag(given[0])} out")
             store = Store.open(Path(config.getoption("--drbd-runs")), which)
             run = store.run()
-            return cls(config, run.cells, run.matrix, store)
-        _LAB_OPTIONS.validate_python(_asked(config))
+            resumed = cls(config, run.cells, run.matrix, store)
+            if any(resumed.finished(cell) is None for cell in run.cells):
+                # Said now, before a lab is asked for.
+                specs_of(run)
+            return resumed
+        specs_from_options(_asked(config))
         if name := config.getoption("--drbd-matrix"):
             matrix = matrices.load(name, workloads, search)
             for line in matrix.deprecated:
@@ -91,7 +93,10 @@ class PytestRun:
         if self.store is None:
             run_id = self.config.getoption("--drbd-run-id") or new_run_id()
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            run = Run(run_id, self.matrix, now, tuple(self.cells), lab_options=_asked(self.config))
+            lab, stack = specs_from_options(_asked(self.config))
+            run = Run(
+                run_id, self.matrix, now, tuple(self.cells), lab_spec=lab.as_table(), stack_spec=stack.as_table()
+            )  # fmt: skip
             self.store = Store.create(Path(self.config.getoption("--drbd-runs")), run)
         _leave_out_of_reports(self.config)
         with (
@@ -102,10 +107,10 @@ class PytestRun:
         ):
             yield session
 
-    def _lab(self) -> AbstractContextManager[Lab]:
+    def _lab(self) -> AbstractContextManager[FullLab]:
         assert self.store is not None
-        options = _LAB_OPTIONS.validate_python(dict(self.store.run().lab_options))
-        return nested_lab(options, logs.progress, self.store.directory / "lab")
+        spec, stack = specs_of(self.store.run())
+        return nested_lab(spec, stack, logs.progress, self.store.directory / spec.name)
 
     # ------------------------------------------------------------------------------------------ what is written
 

@@ -13,12 +13,11 @@ from harness.model import AioMode, CacheMode, DiskBus
 LABEL_NAMESPACE = "urn:drbd-divergence-harness:lab"
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 
-# libvirt does not know the management NIC, which comes through its command-line door; nothing else may get this slot.
+# libvirt does not know the management NIC, which comes by a QEMU command line; nothing else may get this slot.
 MANAGEMENT_SLOT = "0x10"
 
-# The virtio port of the guest that its canary speaks into, and the file on the node that QEMU appends it to.
+# The virtio port of the guest that its canary writes its messages to.
 CANARY_PORT = "org.drbd-harness.guest.canary.0"
-CANARY_ACKS = "/var/log/drbd-harness-canary.log"
 
 _E = ElementMaker()
 _QEMU = ElementMaker(namespace=QEMU_NAMESPACE, nsmap={"qemu": QEMU_NAMESPACE})
@@ -45,7 +44,9 @@ class NodeDomain:
     root: Path
     seed: Path
     backing: Path
+    backing_serial: str
     guest_root: Path
+    guest_root_serial: str
     console: Path
     ssh_port: int
     mgmt_mac: str
@@ -83,9 +84,9 @@ def node_xml(node: NodeDomain) -> str:
         _E.on_crash("destroy"),
         _E.devices(
             _file_disk(node.root, "vda", "root", kind="qcow2"),
-            _file_disk(node.backing, "vdb", "backing"),
+            _file_disk(node.backing, "vdb", node.backing_serial),
             _file_disk(node.seed, "vdc", "seed", readonly=True),
-            _file_disk(node.guest_root, "vdd", "guestroot", readonly=True),
+            _file_disk(node.guest_root, "vdd", node.guest_root_serial, readonly=True),
             _E.interface(
                 _E.mac(address=node.repl_mac),
                 _E.source(_E.local(address="127.0.0.1", port=own), address="127.0.0.1", port=peer),
@@ -130,7 +131,7 @@ def _file_disk(path: Path, target: str, serial: str, *, kind: str = "raw", reado
 class GuestDomain:
     """The guest under test.  Memory in MiB; paths are on the node.  ``spare_ports`` take hot-attached disks.
 
-    ``canary_acks`` is the file that what the guest's canary says is appended to.
+    ``canary_log`` is the file that QEMU appends the messages of the guest's canary to.
     """
 
     name: str
@@ -141,9 +142,9 @@ class GuestDomain:
     kernel_args: str
     root_device: str
     console: str
-    spare_ports: int = 4
+    canary_log: str
     vcpus: int = 1
-    canary_acks: str = CANARY_ACKS
+    spare_ports: int = 4
 
 
 def guest_xml(guest: GuestDomain) -> str:
@@ -189,7 +190,7 @@ def guest_xml(guest: GuestDomain) -> str:
             _E.channel(_E.target(type="virtio", name="org.qemu.guest_agent.0"), type="unix"),
             # A file and no socket: it needs no reader to be there first, and each node has its own after a migration.
             _E.channel(
-                _E.source(path=guest.canary_acks, append="on"),
+                _E.source(path=guest.canary_log, append="on"),
                 _E.target(type="virtio", name=CANARY_PORT),
                 type="file",
             ),
@@ -207,7 +208,7 @@ def disk_xml(
 ) -> str:
     """The disk under test: the DRBD device with the cell's cache and aio mode on the cell's bus.
 
-    ``stop_on_error``: an I/O error pauses the guest instead of being told to it.
+    ``stop_on_error``: an I/O error pauses the guest instead of being reported to it.
     """
     target = "vdt" if bus is DiskBus.VIRTIO else "sdt"
     policy = {"error_policy": "stop", "rerror_policy": "stop"} if stop_on_error else {}

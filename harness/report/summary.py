@@ -25,6 +25,9 @@ STACK_NAMES = {
     "guest_kernel": "Guest kernel",
     "accelerator": "Accelerator",
     "controller": "Controller",
+    "kernel_build": "Kernel build",
+    "drbd_srcversion": "DRBD source version",
+    "drbd_git_hash": "DRBD git hash",
 }
 
 

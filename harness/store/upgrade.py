@@ -31,7 +31,11 @@ _RENAMED = {
     "dead": "free",
 }
 # What a workload or the harness counts and times, by names of its own.
-_FREE_NAMES = ("facts", "phases", "lab_seconds", "lab_options", "acknowledged", "lost", "states", "qemu_cache")
+_FREE_NAMES = (
+    "facts", "phases", "lab_seconds", "lab_spec", "stack_spec", "acknowledged", "lost", "states", "qemu_cache"
+)  # fmt: skip
+# Of the options that a run kept instead of its specs, those that are about the software in its lab.
+_STACK_OPTIONS = ("suite", "guest_suite")
 _OWNERS = {"live": "allocated", "dead": "free"}
 _DURING = {"readings": "readback"}
 
@@ -43,7 +47,18 @@ def upgraded(stored: Any) -> Any:
     """
     if not isinstance(stored, dict) or stored.get("schema", 1) != 1 or "kind" in stored:
         return stored
-    return {**_renamed(stored), "schema": SCHEMA_VERSION}
+    return {**_renamed(_with_specs(stored)), "schema": SCHEMA_VERSION}
+
+
+def _with_specs(stored: dict[str, Any]) -> dict[str, Any]:
+    """A run's options became the fields of two specs; ``keep`` was never a choice of the run's."""
+    options = stored.get("lab_options")
+    if not isinstance(options, dict):
+        return stored
+    stack = {name: options[name] for name in _STACK_OPTIONS if name in options}
+    lab = {name: value for name, value in options.items() if name not in (*_STACK_OPTIONS, "keep")}
+    rest = {name: value for name, value in stored.items() if name != "lab_options"}
+    return {**rest, "lab_spec": lab, "stack_spec": stack}
 
 
 def _renamed(value: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import libvirt
 
+from harness.config.lab_spec import GuestSpec, LabSpec
 from harness.drbd.resource import Resource
 from harness.engine.cell_run import play
 from harness.engine.cell_steps import CellRun
@@ -40,6 +41,7 @@ from harness.model import (
     DiskBus,
     Evidence,
     FilesystemKind,
+    LabProvenance,
     NodeVerify,
     Observed,
     Repair,
@@ -213,10 +215,22 @@ class FakeLab:
     stack: Stack = field(default_factory=lambda: Stack(kernel="6.12"))
     fresh: bool = True
     resources: list[FakeResource] = field(default_factory=list)
+    spec: LabSpec = field(default_factory=LabSpec)
 
     def __post_init__(self) -> None:
         self.a = FakeNode(self.story, "nodea")
         self.b = FakeNode(self.story, "nodeb")
+
+    @property
+    def resource_spec(self) -> ResourceSpec:
+        return self.spec.resource
+
+    @property
+    def guest_spec(self) -> GuestSpec:
+        return self.spec.guest
+
+    def provenance(self) -> LabProvenance:
+        return LabProvenance({"node": "0" * 64}, {"node": {"drbd-utils": "9.22"}}, 1)
 
     def compare(self, blocks: int) -> Comparison:
         self.story("compare")
@@ -225,13 +239,13 @@ class FakeLab:
     def sample(self, blocks: Iterable[int]) -> tuple[Sample, ...]:
         return tuple(Sample(block, 0, 1, "00", "01") for block in blocks)
 
-    def kill(self, node: FakeNode) -> None:
+    def power_off(self, node: FakeNode) -> None:
         node.alive = False
         for resource in self.resources:
             resource.lost(node)
         self.story(f"kill {node.name}")
 
-    def revive(self, node: FakeNode) -> None:
+    def power_on(self, node: FakeNode) -> None:
         self.story(f"revive {node.name}")
         node.alive = True
         node.log.said.clear()
@@ -630,7 +644,7 @@ class FakeWatch:
     story: Story
     found = Canary({"fsync": 9}, memory_checked=9)
 
-    def __init__(self, nodes: Sequence[FakeNode], region: object, run: int) -> None:
+    def __init__(self, nodes: Sequence[FakeNode], region: object, run: int, spec: GuestSpec) -> None:
         self.nodes, self.region, self.run = nodes, region, run
         self.story = nodes[0].story
 

@@ -22,9 +22,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.config import recipe
+from harness.config.lab_spec import GuestSpec
 from harness.errors import CommandError, DeadlineError, InfrastructureError, LostGuestError
 from harness.guest import canary as module
-from harness.guest.canary import ACKS, PID_FILE, PORT, PROGRAM, CanaryWatch, Region
+from harness.guest.canary import PORT, PROGRAM, CanaryWatch, Region
 from harness.model import BLOCK_BYTES, Canary
 from harness.parse.canary import (
     EXAMPLES,
@@ -52,6 +53,7 @@ from harness.remote.stream import LineStream
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
+SPEC = GuestSpec()
 RUN = 0x1234_5678_9ABC_DEF0
 NUMBERS = st.integers(0, 2**64 - 1)
 LINES = st.one_of(
@@ -409,7 +411,7 @@ def nodes() -> list[FakeNode]:
 
 @pytest.fixture
 def watch(nodes: list[FakeNode]) -> CanaryWatch:
-    return CanaryWatch(nodes, Region(1000, BLOCKS), RUN)
+    return CanaryWatch(nodes, Region(1000, BLOCKS), RUN, SPEC)
 
 
 class GuestRunner(ScriptedRunner):
@@ -430,16 +432,16 @@ class GuestRunner(ScriptedRunner):
             self.node.says("ack fsync 1 10", "ack dsync 1 11", "ack direct 1 12")
         if argv[0] == "sh" and argv[-1] == PORT:
             return 0, self.port, ""
-        if argv[0] == "sh" and argv[-1] == PID_FILE:
+        if argv[0] == "sh" and argv[-1] == SPEC.canary_pid_file:
             if not self.running:
-                return 2, "", f"cat: {PID_FILE}: No such file or directory\nsh: 1: kill: Illegal number: \n"
+                return 2, "", f"cat: {SPEC.canary_pid_file}: No such file or directory\nsh: 1: kill: Illegal number: \n"
             if not self.silent:
                 self.node.says("tick 400 20 0", "done 4116 0")
         return 0, "", ""
 
 
 def test_region_at_end_last_blocks_of_device() -> None:
-    assert Region.at_end(10_000) == Region(10_000 - 1536, 1536)
+    assert Region.at_end(10_000, 1536) == Region(10_000 - 1536, 1536)
     assert Region.at_end(100, 30) == Region(70, 30)
     with pytest.raises(InfrastructureError, match="a device of 30 blocks has no room for a canary's 30"):
         Region.at_end(30, 30)
@@ -449,14 +451,14 @@ def test_canary_watch_start_follows_both_nodes_first(watch: CanaryWatch, nodes: 
     guest = GuestRunner(nodes[0])
     watch.start(guest, "/dev/vdb")
     for node in nodes:
-        assert node.runner.ran[0] == ("truncate", "-s", "0", ACKS)
-        (followed,) = [argv for argv in node.runner.ran if ACKS in argv and argv[0] == "sh"]
+        assert node.runner.ran[0] == ("truncate", "-s", "0", SPEC.canary_log)
+        (followed,) = [argv for argv in node.runner.ran if SPEC.canary_log in argv and argv[0] == "sh"]
         assert "exec tail -n +1 -F" in followed[2]
     (started,) = [argv for argv in guest.ran if argv[:2] == (PROGRAM, "run")]
     options = dict(zip(started[2::2], started[3::2], strict=True))
     assert options == {
         "--device": "/dev/vdb", "--first-block": "1000", "--blocks": str(BLOCKS), "--port": "/dev/vport1p2",
-        "--run": str(RUN), "--mebibytes": "16", "--pid-file": PID_FILE,
+        "--run": str(RUN), "--mebibytes": "16", "--pid-file": SPEC.canary_pid_file,
     }  # fmt: skip
 
 

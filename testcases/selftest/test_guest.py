@@ -11,9 +11,12 @@ import libvirt_qemu
 import pytest
 from fakes import FakeLab, LibvirtSaid
 
+from harness.config.lab_spec import GuestSpec, LabSpec
 from harness.errors import LostGuestError
-from harness.guest.domain import NAME, Guest
+from harness.guest.domain import Guest
 from harness.lab.node import Node
+
+SPEC = LabSpec(guest=GuestSpec(name="guest-of-this-test"))
 
 
 @dataclass
@@ -44,7 +47,7 @@ class Connection:
     domain: Domain
 
     def lookupByName(self, name: str) -> Domain:  # noqa: N802 - libvirt's name
-        assert name == NAME
+        assert name == SPEC.guest.name
         if self.domain.error is not None:
             raise self.domain.error
         return self.domain
@@ -55,7 +58,7 @@ class Stage:
 
     def __init__(self) -> None:
         self.working, self.looking_on = Domain(), Domain()
-        lab = FakeLab()
+        lab = FakeLab(spec=SPEC)
         node = cast(Any, lab.a)
         node.libvirt, node.monitor_connection = Connection(self.working), Connection(self.looking_on)
         self.guest = Guest(cast(Any, lab), cast(Node, node), cast(libvirt.virDomain, self.working))
@@ -103,7 +106,7 @@ def test_libvirt_call_is_logged_with_lab_node_and_what_libvirt_reported(
         stage.guest.resume()
     columns = [message.split("\t") for message in caplog.messages]
     assert [column[:3] + column[4:] for column in columns] == [
-        ["lab1", "nodea", "ok", f"reset {NAME}"],
+        ["lab1", "nodea", "ok", f"reset {SPEC.guest.name}"],
         ["lab1", "guest", "ok", "guest-ping until the agent answers"],
-        ["lab1", "nodea", "libvirt", f"resume {NAME}", "Domain not found"],
+        ["lab1", "nodea", "libvirt", f"resume {SPEC.guest.name}", "Domain not found"],
     ]

@@ -1,4 +1,4 @@
-"""What a lab keeps in files: the lease, the record, the keys."""
+"""What a lab keeps in files: the lease, the record, the keys, the disks."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from pathlib import Path
 import paramiko
 import pytest
 
+from harness.config.lab_spec import LabSpec
+from harness.config.stack_spec import StackSpec
 from harness.errors import InfrastructureError
 from harness.lab.nested import record as records
-from harness.lab.nested.keys import known_hosts, new_key_pair, ssh_config, write_private
+from harness.lab.nested.keys import SshPort, known_hosts, new_key_pair, ssh_config, write_private
 from harness.lab.nested.lease import holder, lease
 from harness.lab.nested.record import LabRecord, NodeRecord
+from harness.model import LabProvenance
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +58,7 @@ def another_process() -> Iterator[subprocess.Popen[str]]:
         process.stdout.close()
 
 
-def test_a_second_process_is_told_who_has_the_lab() -> None:
+def test_lease_held_by_another_process_is_refused_with_its_pid() -> None:
     with another_process() as process:
         sentence = f"^another harness process \\(pid {process.pid}\\) works with a lab; wait until it ends, or end it$"
         with pytest.raises(InfrastructureError, match=sentence), lease("a lab"):
@@ -67,7 +70,7 @@ def test_a_second_process_is_told_who_has_the_lab() -> None:
         assert holder() == str(os.getpid())
 
 
-def test_the_lease_ends_with_its_block_however_that_ends() -> None:
+def test_lease_ends_with_its_block_however_that_ends() -> None:
     assert holder() is None, "also before there was any"
     with pytest.raises(KeyboardInterrupt), lease("a lab"):
         raise KeyboardInterrupt
@@ -78,14 +81,14 @@ def test_the_lease_ends_with_its_block_however_that_ends() -> None:
         pass
 
 
-def test_a_lease_within_a_lease_is_refused_and_does_not_end_the_outer_one() -> None:
+def test_lease_within_a_lease_is_refused_and_keeps_the_outer_one() -> None:
     with lease("a lab"):
         with pytest.raises(InfrastructureError, match=f"pid {os.getpid()}"), lease("the lab"):
             pytest.fail("two at once")
         assert holder() == str(os.getpid())
 
 
-def test_a_holder_that_did_not_say_who_it_is(state: Path) -> None:
+def test_holder_that_left_no_pid_is_unknown(state: Path) -> None:
     with lease("a lab"):
         (state / "lease.pid").unlink()
         assert holder() == "unknown"
@@ -94,11 +97,21 @@ def test_a_holder_that_did_not_say_who_it_is(state: Path) -> None:
 # --------------------------------------------------------------------------- the record
 
 RECORD = LabRecord(
-    "1a2b3c", "qemu:///session", "trixie", "digest-n", "digest-g", "tcg", "root=/dev/vda", True, 4711,
-    "2026-11-23T01:50:10Z",
-    (NodeRecord("nodea", "drbd-harness-1a2b3c-a", 2201, "10.0.0.1"),
-     NodeRecord("nodeb", "drbd-harness-1a2b3c-b", 2202, "10.0.0.2")),
-)  # fmt: skip
+    id="1a2b3c",
+    uri="qemu:///session",
+    spec=LabSpec(),
+    stack=StackSpec(),
+    provenance=LabProvenance({"node": "digest-n", "guest": "digest-g"}, {"node": {"drbd-utils": "9.22"}}, 1),
+    accelerator="tcg",
+    guest_kernel_args="root=/dev/vda",
+    keep=True,
+    pid=4711,
+    created_at="2026-11-23T01:50:10Z",
+    nodes=(
+        NodeRecord("a", "nodea", "drbd-harness-1a2b3c-a", 2201, "10.0.0.1"),
+        NodeRecord("b", "nodeb", "drbd-harness-1a2b3c-b", 2202, "10.0.0.2"),
+    ),
+)
 
 
 def kept(record: LabRecord) -> Path:
@@ -108,13 +121,13 @@ def kept(record: LabRecord) -> Path:
     return directory
 
 
-def test_a_record_comes_back_equal() -> None:
+def test_record_written_and_read_is_equal() -> None:
     assert records.read(kept(RECORD)) == RECORD
     other = replace(RECORD, id="ffffff", keep=False)
     assert records.read(kept(other)) == other
 
 
-def test_labs_are_found_by_their_folders_whether_they_have_a_record_or_not(state: Path) -> None:
+def test_directories_of_labs_are_found_with_or_without_a_record(state: Path) -> None:
     assert records.directories() == []
     half = state / "labs" / "000000"
     half.mkdir(parents=True)
@@ -125,13 +138,13 @@ def test_labs_are_found_by_their_folders_whether_they_have_a_record_or_not(state
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"id": "1a2b3c"}', "\xff", "null"])
-def test_a_record_that_cannot_be_read_is_none(text: str) -> None:
+def test_read_of_a_damaged_record_is_none(text: str) -> None:
     directory = kept(RECORD)
     (directory / "lab.json").write_bytes(text.encode("latin-1"))
     assert records.read(directory) is None
 
 
-def test_a_lab_that_is_forgotten_leaves_nothing() -> None:
+def test_forget_a_lab_leaves_nothing() -> None:
     directory = kept(RECORD)
     (directory / "user_key").write_text("secret")
     records.forget(directory)
@@ -142,7 +155,7 @@ def test_a_lab_that_is_forgotten_leaves_nothing() -> None:
 # --------------------------------------------------------------------------- keys
 
 
-def test_a_private_key_is_nobody_elses_whatever_the_umask(tmp_path: Path) -> None:
+def test_write_private_whatever_the_umask_is_for_the_owner_only(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         write_private(tmp_path / "key", "secret")
@@ -152,22 +165,22 @@ def test_a_private_key_is_nobody_elses_whatever_the_umask(tmp_path: Path) -> Non
     assert (tmp_path / "key").read_text() == "secret"
 
 
-def test_a_key_pair_belongs_together_and_is_new_each_time(tmp_path: Path) -> None:
+def test_new_key_pair_belongs_together_and_is_new_each_time(tmp_path: Path) -> None:
     pair, other = new_key_pair("drbd-harness 1a2b3c"), new_key_pair("x")
     write_private(tmp_path / "key", pair.private)
     loaded = paramiko.Ed25519Key.from_private_key_file(str(tmp_path / "key"))
     assert pair.public == f"ssh-ed25519 {loaded.get_base64()} drbd-harness 1a2b3c\n"
     assert pair.private != other.private and pair.public.split()[1] != other.public.split()[1]
-    said = subprocess.run(
+    printed = subprocess.run(
         ["ssh-keygen", "-y", "-f", str(tmp_path / "key")], capture_output=True, text=True, check=True
     ).stdout  # fmt: skip
-    assert said.split()[:2] == pair.public.split()[:2]
+    assert printed.split()[:2] == pair.public.split()[:2]
 
 
-def test_each_node_is_pinned_to_its_own_key_under_both_its_names(tmp_path: Path) -> None:
+def test_known_hosts_pins_each_node_to_its_key_under_both_names(tmp_path: Path) -> None:
     a, b = new_key_pair("a"), new_key_pair("b")
     path = tmp_path / "known_hosts"
-    path.write_text(known_hosts(2201, a.public, 2202, b.public))
+    path.write_text(known_hosts({SshPort("nodea", 2201): a.public, SshPort("nodeb", 2202): b.public}))
     pinned = paramiko.HostKeys(str(path))
     for names, pair, other in ((("nodea", "[127.0.0.1]:2201"), a, b), (("nodeb", "[127.0.0.1]:2202"), b, a)):
         for name in names:
@@ -187,11 +200,11 @@ def as_ssh_reads_it(config: Path, host: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", ["plain", "with a space"])
-def test_ssh_takes_the_configuration(tmp_path: Path, name: str) -> None:
+def test_ssh_config_is_read_by_ssh_for_the_nodes_only(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     folder.mkdir()
     config = folder / "ssh_config"
-    config.write_text(ssh_config(folder, 2201, 2202))
+    config.write_text(ssh_config(folder, [SshPort("nodea", 2201), SshPort("nodeb", 2202)]))
     for host, port in (("nodea", "2201"), ("nodeb", "2202")):
         read = as_ssh_reads_it(config, host)
         wanted = {

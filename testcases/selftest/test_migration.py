@@ -327,7 +327,7 @@ def test_migrate_target_lost_in_precopy_source_stays_primary(stage: Stage) -> No
     stage.domain.error = LibvirtSaid("Lost connection to destination host")
 
     def lose() -> None:
-        stage.lab.kill(stage.lab.b)
+        stage.lab.power_off(stage.lab.b)
         ends.set()
 
     went = stage.go(on_precopy=lose)

@@ -438,7 +438,7 @@ def test_revert_faults_newest_first_and_once(staged: Callable[..., Stage]) -> No
 def test_rescue_node_gone_clears_the_others_delays(staged: Callable[..., Stage]) -> None:
     stage = staged(replace(MOVED, delays=DelayProfile(20, 5)))
     stage.resource.delayed["nodeb"] = (20, 5)
-    stage.lab.kill(stage.lab.a)
+    stage.lab.power_off(stage.lab.a)
     stage.run.rescue()
     assert stage.resource.delayed["nodeb"] == (0, 0)
 

@@ -1,4 +1,4 @@
-"""A node's connections to its libvirt: one to work with, one to look on, each opened again when it is gone."""
+"""A node's connections: ssh, its kernel log, two to its libvirt; each opened again when it is gone."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fakes import LibvirtSaid
 from harness.errors import LostNodeError
 from harness.lab import node as module
 from harness.lab.node import Node
+from harness.remote.stream import LineStream
 
 
 @dataclass
@@ -58,43 +59,61 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
     return made
 
 
-def node() -> Node:
-    class Runner:
-        lab = "lab1"
+class Runner:
+    """An ssh connection that only remembers; each one opened has streams of its own."""
 
-        def close(self) -> None:
-            pass
+    host = "nodea"
+    lab = "lab1"
 
-    return Node("nodea", cast(Any, Runner()), "repl0", "192.0.2.1", "/dev/vdb", "qemu+ssh://nodea/system")
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.error: BaseException | None = None
+
+    def connect(self, patience: float) -> None:
+        self.calls.append(f"connect within {patience:.0f} s")
+        if self.error is not None:
+            raise self.error
+
+    def stream(self, argv: list[str], name: str) -> LineStream:
+        self.calls.append(f"stream {' '.join(argv)}")
+        return LineStream(name)
+
+    def close(self) -> None:
+        self.calls.append("close")
 
 
-def test_both_connections_are_opened_once_and_are_not_the_same(opened: Opened) -> None:
+def node(runner: Runner | None = None) -> Node:
+    made = cast(Any, runner or Runner())
+    return Node("nodea", made, "repl0", "192.0.2.1", "/dev/vdb", "qemu+ssh://nodea/system")
+
+
+def test_connections_of_a_node_are_opened_once_and_are_two(opened: Opened) -> None:
     one = node()
     assert one.libvirt is one.libvirt and one.monitor_connection is one.monitor_connection
     assert one.libvirt is not one.monitor_connection and len(opened.connections) == 2
 
 
-def test_a_connection_whose_end_is_known_is_opened_again(opened: Opened) -> None:
+def test_libvirt_connection_whose_end_is_known_is_opened_again(opened: Opened) -> None:
     one = node()
     cast(Any, one.libvirt).gone = True
     assert not cast(Any, one.libvirt).gone and len(opened.connections) == 2
 
 
-def test_the_one_that_looks_on_is_opened_again_also_when_nobody_noticed_its_end(opened: Opened) -> None:
+def test_monitor_connection_whose_end_went_unnoticed_is_opened_again(opened: Opened) -> None:
     one = node()
     seen = cast(Any, one.monitor_connection)
     seen.gone, seen.known = True, False
     assert not cast(Any, one.monitor_connection).gone and len(opened.connections) == 2
 
 
-def test_no_libvirt_is_a_lost_node(opened: Opened) -> None:
+def test_connections_to_no_libvirt_are_a_lost_node(opened: Opened) -> None:
     opened.error = LibvirtSaid("Connection refused", libvirt.VIR_ERR_SYSTEM_ERROR)
     for name in ("libvirt", "monitor_connection"):
         with pytest.raises(LostNodeError, match="no libvirt on nodea: Connection refused"):
             getattr(node(), name)
 
 
-def test_both_are_closed_in_the_end_and_left_alone_where_the_power_is_gone(opened: Opened) -> None:
+def test_forget_leaves_connections_open_and_close_ends_them(opened: Opened) -> None:
     one = node()
     assert one.libvirt and one.monitor_connection
     one.forget()
@@ -116,3 +135,25 @@ def test_libvirt_connection_is_logged_when_it_is_opened(opened: Opened, caplog: 
         ["lab1", "nodea", "qemu+ssh://nodea/system"],
         ["lab1", "nodea", "qemu+ssh://nodea/system", "Connection refused"],
     ]
+
+
+def test_reconnect_to_a_node_that_was_away_renews_every_connection(opened: Opened) -> None:
+    runner = Runner()
+    one = node(runner)
+    one.reconnect()
+    before = (one.log, one.libvirt, one.monitor_connection)
+    one.reconnect()
+    after = (one.log, one.libvirt, one.monitor_connection)
+    assert not any(old is new for old, new in zip(before, after, strict=True))
+    assert runner.calls == ["close", "connect within 60 s", "stream cat /dev/kmsg"] * 2
+    assert not any(connection.closed for connection in opened.connections), "a thread may be in a call over one"
+
+
+def test_reconnect_to_a_node_that_does_not_answer_is_a_lost_node(opened: Opened) -> None:
+    runner = Runner()
+    one = node(runner)
+    assert one.libvirt
+    runner.error = LostNodeError("no ssh to nodea")
+    with pytest.raises(LostNodeError, match="no ssh to nodea"):
+        one.reconnect()
+    assert runner.calls[0] == "close", "nothing of the old connection is left"

@@ -17,6 +17,8 @@ from lxml import etree
 from test_judge import evidence as judged_evidence
 from test_judge import observed, oracles
 
+from harness.config.lab_spec import LabSpec
+from harness.config.stack_spec import StackSpec
 from harness.drbd.resource import Resource
 from harness.engine import session
 from harness.errors import InfrastructureError, StoreError
@@ -71,15 +73,16 @@ class World:
     labs: list[str] = field(default_factory=list)
     lab_now: FakeLab = field(default_factory=FakeLab)
     story: Story = field(default_factory=Story)
-    options: list[Any] = field(default_factory=list)
+    specs: list[tuple[LabSpec, StackSpec]] = field(default_factory=list)
     played: list[str] = field(default_factory=list)
     error: BaseException | None = None
     moves: bool = False
     guests: list[FakeGuest] = field(default_factory=list)
 
     @contextlib.contextmanager
-    def lab(self, options: Any, say: Any, evidence: Path | None = None) -> Iterator[FakeLab]:
-        self.options.append(options)
+    def lab(self, spec: LabSpec, stack: StackSpec, progress: Any, evidence: Path) -> Iterator[FakeLab]:
+        assert evidence.name == spec.name
+        self.specs.append((spec, stack))
         if self.error is not None:
             raise self.error
         self.labs.append(f"lab{len(self.labs) + 1}")
@@ -444,7 +447,7 @@ def test_a_lab_that_does_not_come_up_is_an_error_for_every_cell(run: Runs, matri
     ran = run("--drbd-matrix", str(matrix))
     assert (ran.status, ran.outcomes) == (2, {"errors": 6})
     assert "node a did not boot" in ran.out and "Traceback" not in ran.out
-    assert len(world.options) == 1, "asked once, not once a cell"
+    assert len(world.specs) == 1, "asked once, not once a cell"
 
 
 def test_the_options_reach_the_lab(run: Runs, matrix: Path, world: World) -> None:
@@ -452,8 +455,8 @@ def test_the_options_reach_the_lab(run: Runs, matrix: Path, world: World) -> Non
     chosen = (*suites, "--drbd-device-mib", "64", "--drbd-memory-mib", "900")
     kept = ("--drbd-runs", "elsewhere", "--drbd-run-id", "mine")
     run("--drbd-matrix", str(matrix), *chosen, *kept, "-k", "none-swap-pressure")
-    (options,) = world.options
-    assert (options.suite, options.guest, options.device_mib, options.memory_mib) == ("bookworm", "trixie", 64, 900)
+    ((spec, stack),) = world.specs
+    assert (stack.suite, stack.guest, spec.device_mib, spec.memory_mib) == ("bookworm", "trixie", 64, 900)
     assert run_ids(Path("elsewhere")) == ("mine",)
 
 
@@ -542,7 +545,7 @@ def test_a_resumed_run_goes_on_with_the_same_kind_of_lab(run: Runs, matrix: Path
     world.finds["unsafe-swap-pressure"] = broken()
     run("--drbd-matrix", str(matrix), "--drbd-suite", "bookworm", "--drbd-device-mib", "64")
     run("--drbd-resume", "latest")
-    assert [(one.suite, one.device_mib) for one in world.options] == [("bookworm", 64)] * 2
+    assert [(stack.suite, spec.device_mib) for spec, stack in world.specs] == [("bookworm", 64)] * 2
     refused = run("--drbd-resume", "latest", "--drbd-suite", "trixie")
     assert refused.status == 4 and "leave --drbd-suite out" in refused.err
 
@@ -553,7 +556,7 @@ def test_a_finished_run_that_is_resumed_needs_no_lab(run: Runs, matrix: Path, wo
     world.error = InfrastructureError("there is no lab any more")
     ran = run("--drbd-resume", "latest")
     assert (ran.status, ran.outcomes) == (1, {"passed": 5, "failed": 1}), "a finding stays one"
-    assert len(world.options) == 1
+    assert len(world.specs) == 1
 
 
 def test_resume_run_of_schema_1_nothing_is_played_again(run: Runs, matrix: Path, world: World) -> None:
@@ -562,7 +565,7 @@ def test_resume_run_of_schema_1_nothing_is_played_again(run: Runs, matrix: Path,
     world.error = InfrastructureError("there is no lab any more")
     ran = run("--drbd-resume", "quick-drbd-8.4")
     assert (ran.status, ran.outcomes) == (0, {"passed": 11})
-    assert (world.options, world.played) == ([], [])
+    assert (world.specs, world.played) == ([], [])
 
 
 def test_resume_run_of_schema_1_a_missing_cell_is_played_in_its_former_folder(

@@ -17,7 +17,7 @@ import paramiko
 import pytest
 
 from harness.errors import CommandError, DeadlineError, LostNodeError
-from harness.lab.nested.keys import KeyPair, known_hosts, new_key_pair, write_private
+from harness.lab.nested.keys import KeyPair, SshPort, known_hosts, new_key_pair, write_private
 from harness.remote.local import LocalRunner
 from harness.remote.scripted import ScriptedRunner
 from harness.remote.ssh import SshRunner
@@ -184,8 +184,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     sshd = Sshd(host, user.public)
     write_private(folder / "user_key", user.private)
     write_private(folder / "stranger_key", stranger.private)
-    (folder / "known_hosts").write_text(known_hosts(sshd.port, host.public, sshd.port + 1, other.public))
-    (folder / "swapped_hosts").write_text(known_hosts(sshd.port, other.public, sshd.port + 1, host.public))
+    a, b = SshPort("nodea", sshd.port), SshPort("nodeb", sshd.port + 1)
+    (folder / "known_hosts").write_text(known_hosts({a: host.public, b: other.public}))
+    (folder / "swapped_hosts").write_text(known_hosts({a: other.public, b: host.public}))
     (folder / "no_hosts").write_text("")
     yield Place(sshd, folder)
     sshd.close()

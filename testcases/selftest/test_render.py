@@ -14,7 +14,6 @@ from lxml import etree
 
 from harness.model import AioMode, CacheMode, DiskBus, Protocol, ReplicationProfile
 from harness.render.domain import (
-    CANARY_ACKS,
     CANARY_PORT,
     MANAGEMENT_SLOT,
     QEMU_NAMESPACE,
@@ -46,14 +45,18 @@ NODE = NodeDomain(
     root=Path("/lab/root & more.qcow2"),
     seed=Path("/lab/seed.img"),
     backing=Path("/lab/backing.raw"),
+    backing_serial="backing",
     guest_root=Path("/images/guest.img"),
+    guest_root_serial="guestroot",
     console=Path("/lab/console.log"),
     ssh_port=2201,
     mgmt_mac="52:54:00:10:00:01",
     repl_mac="52:54:00:77:00:01",
     repl_ports=(7001, 7002),
 )
-GUEST = GuestDomain("guest", NODE.uuid, 384, "/seed/vmlinuz", "/seed/initrd", "root=/dev/vda", "/dev/by-id/x", "/log")
+GUEST = GuestDomain(
+    "guest", NODE.uuid, 384, "/seed/vmlinuz", "/seed/initrd", "root=/dev/vda", "/dev/by-id/x", "/log", "/acks"
+)
 
 
 def tree(xml: str) -> etree._Element:
@@ -68,20 +71,20 @@ def attributes(element: etree._Element | None) -> dict[str, str]:
 # --------------------------------------------------------------------------- the nodes
 
 
-def test_a_node_without_hardware_emulates_the_virtualization_it_passes_on() -> None:
+def test_node_xml_without_hardware_emulates_svm_and_not_cx16() -> None:
     domain = tree(node_xml(NODE))
     assert (domain.get("type"), domain.find("cpu").get("mode")) == ("qemu", "maximum")
     features = {feature.get("name"): feature.get("policy") for feature in domain.findall("cpu/feature")}
     assert features == {"svm": "require", "cx16": "disable"}
 
 
-def test_a_node_with_hardware_is_as_its_host() -> None:
+def test_node_xml_with_hardware_passes_the_host_cpu_through() -> None:
     domain = tree(node_xml(replace(NODE, hardware=True)))
     assert (domain.get("type"), domain.find("cpu").get("mode")) == ("kvm", "host-passthrough")
     assert domain.find("cpu/feature") is None
 
 
-def test_a_node_says_what_it_was_given_even_what_xml_would_trip_over() -> None:
+def test_node_xml_with_special_characters_escapes_them() -> None:
     domain = tree(node_xml(NODE))
     assert domain.findtext("name") == NODE.name
     assert (domain.findtext("vcpu"), domain.findtext("memory")) == ("2", "2560")
@@ -96,7 +99,7 @@ def test_a_node_says_what_it_was_given_even_what_xml_would_trip_over() -> None:
     }
 
 
-def test_what_two_nodes_share_neither_can_write() -> None:
+def test_node_xml_disks_shared_by_both_nodes_are_readonly() -> None:
     domain = tree(node_xml(NODE))
     readonly = {disk.findtext("serial"): disk.find("readonly") is not None for disk in domain.iterfind("devices/disk")}
     assert readonly == {"root": False, "backing": False, "seed": True, "guestroot": True}
@@ -104,7 +107,7 @@ def test_what_two_nodes_share_neither_can_write() -> None:
     assert kinds["root"] == "qcow2" and kinds["backing"] == "raw", "the comparison reads the backing file as it is"
 
 
-def test_the_replication_link_is_a_pair_of_udp_sockets_on_loopback_with_scatter_gather() -> None:
+def test_node_xml_link_is_a_pair_of_udp_sockets_on_loopback() -> None:
     one = tree(node_xml(NODE))
     other = tree(node_xml(replace(NODE, repl_ports=(7002, 7001))))
     link, back = one.find("devices/interface"), other.find("devices/interface")
@@ -115,7 +118,7 @@ def test_the_replication_link_is_a_pair_of_udp_sockets_on_loopback_with_scatter_
     assert attributes(back.find("source/local")) == attributes(link.find("source"))
 
 
-def test_management_is_reached_on_loopback_only_and_reaches_nothing() -> None:
+def test_node_xml_management_is_on_loopback_and_restricted() -> None:
     arguments = [arg.get("value") for arg in tree(node_xml(NODE)).iter(f"{{{QEMU_NAMESPACE}}}arg")]
     assert arguments == [
         "-netdev",
@@ -125,12 +128,12 @@ def test_management_is_reached_on_loopback_only_and_reaches_nothing() -> None:
     ]
 
 
-def test_a_node_that_ends_stays_ended() -> None:
+def test_node_xml_of_a_node_that_ends_does_not_restart_it() -> None:
     domain = tree(node_xml(NODE))
     assert [domain.findtext(f"on_{what}") for what in ("poweroff", "reboot", "crash")] == ["destroy"] * 3
 
 
-def test_a_domain_is_found_by_its_label_and_by_nothing_else() -> None:
+def test_lab_of_a_domain_is_its_label_and_nothing_else() -> None:
     assert lab_of(node_xml(NODE), NODE.state) == "1a2b3c"
     assert lab_of(node_xml(NODE), "/var/lib/other") is None, "a lab kept elsewhere is somebody else's"
     assert lab_of(guest_xml(GUEST), NODE.state) is None
@@ -142,7 +145,7 @@ def test_a_domain_is_found_by_its_label_and_by_nothing_else() -> None:
 # --------------------------------------------------------------------------- the guest and its disk
 
 
-def test_a_guest_can_be_moved_and_has_room_for_disks() -> None:
+def test_guest_xml_is_migratable_and_has_free_ports() -> None:
     domain = tree(guest_xml(GUEST))
     assert (domain.get("type"), domain.find("os/type").get("machine")) == ("kvm", "q35")
     assert domain.find("cpu").get("migratable") == "on"
@@ -154,7 +157,7 @@ def test_a_guest_can_be_moved_and_has_room_for_disks() -> None:
     assert any(one["type"] == "scsi" and one["model"] == "virtio-scsi" for one in controllers)
 
 
-def test_a_guest_has_an_agent_a_console_and_a_root_it_cannot_write() -> None:
+def test_guest_xml_has_agent_console_and_readonly_root() -> None:
     domain = tree(guest_xml(GUEST))
     assert domain.find("devices/channel/target").get("name") == "org.qemu.guest_agent.0"
     assert domain.find("devices/serial/source").get("path") == "/log"
@@ -163,8 +166,8 @@ def test_a_guest_has_an_agent_a_console_and_a_root_it_cannot_write() -> None:
     assert root.find("shareable") is not None, "else the guest could not be moved"
 
 
-def test_what_the_canary_says_goes_on_at_the_end_of_a_file_on_the_node() -> None:
-    for guest, path in ((GUEST, CANARY_ACKS), (replace(GUEST, canary_acks="/tmp/<acks>"), "/tmp/<acks>")):
+def test_guest_xml_canary_port_appends_to_a_file() -> None:
+    for guest, path in ((GUEST, "/acks"), (replace(GUEST, canary_log="/tmp/<acks>"), "/tmp/<acks>")):
         agent, canary = tree(guest_xml(guest)).findall("devices/channel")
         assert agent.find("target").get("name") == "org.qemu.guest_agent.0"
         assert attributes(canary.find("target")) == {"type": "virtio", "name": CANARY_PORT}
@@ -177,7 +180,7 @@ def test_what_the_canary_says_goes_on_at_the_end_of_a_file_on_the_node() -> None
 @pytest.mark.parametrize("bus", DiskBus)
 @pytest.mark.parametrize("aio", AioMode)
 @pytest.mark.parametrize("cache", CacheMode)
-def test_the_disk_under_test_is_as_the_cell_wants_it(cache: CacheMode, aio: AioMode, bus: DiskBus) -> None:
+def test_disk_xml_has_the_cells_cache_aio_and_bus(cache: CacheMode, aio: AioMode, bus: DiskBus) -> None:
     disk = tree(disk_xml("/dev/drbd0", "cell-7", cache, aio, bus))
     assert disk.get("type") == "block", "a file of that name would be a copy"
     driver = attributes(disk.find("driver"))
@@ -286,7 +289,7 @@ NAMES = st.text(st.characters(categories=("Ll", "Nd")), min_size=1, max_size=8)
 VALUES = st.integers(-5, 10**12) | st.booleans() | NAMES
 
 
-def test_a_job_file_reads_as_fio_wants_it() -> None:
+def test_job_file_of_jobs_has_fios_syntax() -> None:
     jobs = (Job("writer", {"rw": "randwrite", "direct": True}), Job("reader", {"invalidate": False, "size": "4m"}))
     assert job_file(jobs, {"runtime": 8}) == (
         "[global]\nruntime=8\n\n[writer]\nrw=randwrite\ndirect=1\n\n[reader]\ninvalidate=0\nsize=4m\n"
@@ -296,7 +299,9 @@ def test_a_job_file_reads_as_fio_wants_it() -> None:
 
 
 @given(st.dictionaries(NAMES, VALUES, max_size=4), st.dictionaries(NAMES, VALUES, max_size=4))
-def test_every_option_arrives_in_its_own_section(common: dict[str, str | int], own: dict[str, str | int]) -> None:
+def test_job_file_read_back_has_each_option_in_its_section(
+    common: dict[str, str | int], own: dict[str, str | int]
+) -> None:
     parsed = configparser.RawConfigParser(strict=True, default_section="none")
     parsed.optionxform = str  # type: ignore[method-assign,assignment]
     parsed.read_string(job_file((Job("one", own), Job("two")), common))
@@ -306,11 +311,11 @@ def test_every_option_arrives_in_its_own_section(common: dict[str, str | int], o
 
 
 @pytest.mark.parametrize("name", ["a]", "[a", "a\nb"])
-def test_a_name_that_would_break_out_is_refused(name: str) -> None:
+def test_job_file_with_a_name_that_breaks_out_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="cannot be the name of a fio job"):
         job_file((Job(name),))
 
 
-def test_a_value_that_would_break_out_is_refused() -> None:
+def test_job_file_with_a_value_that_breaks_out_is_refused() -> None:
     with pytest.raises(ValueError, match="fio"):
         job_file((Job("one", {"filename": "/dev/vdb\nexec_prerun=touch /tmp/x"}),))

@@ -161,7 +161,7 @@ def test_states_are_each_nodes_own_view(fake: FakeResource) -> None:
     assert roles.states(real(fake))["nodea"] == HEALTHY
     seen = roles.states(real(fake))["nodeb"]
     assert (seen.local_role, seen.peer_role) == ("Secondary", "Primary")
-    fake.lab.kill(fake.a)
+    fake.lab.power_off(fake.a)
     only = roles.states(real(fake))
     assert list(only) == ["nodeb"] and only["nodeb"].connection == "Connecting"
 
@@ -274,6 +274,6 @@ def test_restore_baseline_reports_only_what_was_done(fake: FakeResource) -> None
 
 
 def test_restore_baseline_with_lost_node_is_lost_node_error(fake: FakeResource) -> None:
-    fake.lab.kill(fake.b)
+    fake.lab.power_off(fake.b)
     with pytest.raises(LostNodeError):
         roles.restore_baseline(real(fake), soon(0.05))

@@ -12,7 +12,8 @@ from harness.guest.canary import CanaryWatch, Region
 def start_canary(run: CellRun, target: WorkloadTarget) -> None:
     """Start the canary in the guest; from now on its acknowledgements reach us, whatever becomes of the guest."""
     context = run.context
-    watch = CanaryWatch(context.nodes, Region(0, context.region.blocks), secrets.randbits(63))
+    region = Region(0, context.region.blocks)
+    watch = CanaryWatch(context.nodes, region, secrets.randbits(63), context.lab.guest_spec)
     run.canary = watch
     for node in context.nodes:
         watch.follow(node)

@@ -58,7 +58,7 @@ class CrashDisturbance:
         match self._crash:
             case Crash.NODE:
                 run.node_dies(node)
-                run.context.lab.kill(node)
+                run.context.lab.power_off(node)
             case Crash.QEMU:
                 guest.kill()
             case Crash.RESET:

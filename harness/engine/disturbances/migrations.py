@@ -149,7 +149,7 @@ def _on_precopy(run: CellRun, fault: Fault | None, source: Node, target: Node) -
     def kill() -> None:
         run.node_dies(target)
         run.register_fault_cleanup(lambda: _power_back(run, target))
-        context.lab.kill(target)
+        context.lab.power_off(target)
         context.log_fault(f"{target.name} lost its power in mid-migration")
 
     def restart() -> None:

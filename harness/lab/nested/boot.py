@@ -1,4 +1,4 @@
-"""Waiting for nodes to boot, by what they say on their serial consoles."""
+"""Waiting for nodes to boot, by what they print on their serial consoles."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from harness.errors import DeadlineError, LostNodeError
 from harness.util.deadline import Deadline, poll
 
 READY = b"DRBD-HARNESS-NODE-READY"
-# What a node says when waiting for it is of no use any more.
-GIVEN_UP = (b"Kernel panic - not syncing", b"DRBD-HARNESS-NODE-FAILED")
+# After one of these a node will not become ready any more.
+FAILED = (b"Kernel panic - not syncing", b"DRBD-HARNESS-NODE-FAILED")
 BOOT_SECONDS = 300.0
 
 
 def wait(connection: libvirt.virConnect, consoles: Mapping[str, Path], progress: Callable[[str], None]) -> None:
-    """Wait until every domain of ``consoles`` (its name to its console's file) says that it is ready.
+    """Wait until every domain of ``consoles`` (its name to its console's file) prints that it is ready, at most 300 s.
 
-    Raises :class:`LostNodeError` when one ends or gives its boot up, with the reason it gave.
+    :class:`LostNodeError` with the last line of its console when one ends or fails to boot; :class:`DeadlineError`.
     """
     began = time.monotonic()
     deadline = Deadline.after(BOOT_SECONDS, "the boot of the nodes")
     waiting = dict(consoles)
-    said = 0.0
+    reported = 0.0
 
     def look() -> bool | None:
-        nonlocal said
+        nonlocal reported
         for name, console in list(waiting.items()):
             text = _read(console)
             if READY in text:
                 progress(f"{name} is up after {time.monotonic() - began:.0f} s")
                 del waiting[name]
-            elif any(sign in text for sign in GIVEN_UP):
-                raise LostNodeError(f"{name} gave its boot up: {last_message(text)}")
-            elif not alive(connection, name):
+            elif any(sign in text for sign in FAILED):
+                raise LostNodeError(f"{name} failed to boot: {last_message(text)}")
+            elif not is_running(connection, name):
                 raise LostNodeError(f"{name} ended while it was booting: {last_message(text)}")
-        if waiting and time.monotonic() - said > 10:
-            said = time.monotonic()
-            progress(f"waiting for {', '.join(sorted(waiting))} to boot, {said - began:.0f} s so far")
+        if waiting and time.monotonic() - reported > 10:
+            reported = time.monotonic()
+            progress(f"waiting for {', '.join(sorted(waiting))} to boot, {reported - began:.0f} s so far")
         return True if not waiting else None
 
     try:
@@ -51,13 +51,13 @@ def wait(connection: libvirt.virConnect, consoles: Mapping[str, Path], progress:
 
 
 def last_message(console: bytes) -> str:
-    """Why a node's console says that it gave up, or else what it said last."""
+    """The line of a node's console that says why it failed to boot, or else the last one."""
     lines = console.decode(errors="replace").strip().splitlines()
-    reasons = [line for line in lines if any(sign.decode() in line for sign in GIVEN_UP)]
+    reasons = [line for line in lines if any(sign.decode() in line for sign in FAILED)]
     return (reasons or lines or ["its console is empty"])[0 if reasons else -1].strip()
 
 
-def alive(connection: libvirt.virConnect, name: str) -> bool:
+def is_running(connection: libvirt.virConnect, name: str) -> bool:
     """Whether a domain of that name runs."""
     try:
         return bool(connection.lookupByName(name).isActive())

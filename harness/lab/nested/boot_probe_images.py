@@ -1,4 +1,4 @@
-"""The two smallest things worth booting: a boot sector, and an initial file system for any Linux kernel."""
+"""The two smallest things worth booting: a boot sector, and an initial filesystem for any Linux kernel."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Keys of one lab: made for it, pinned before the first boot, gone with it."""
+"""Keys of one lab: made for it, pinned before the first boot, removed with it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,8 +32,16 @@ def write_private(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-SSH_CONFIG = """\
-Host nodea nodeb
+@dataclass(frozen=True)
+class SshPort:
+    """The port on loopback that leads to one node's sshd."""
+
+    name: str
+    port: int
+
+
+_EVERY_NODE = """\
+Host {names}
   HostName 127.0.0.1
   User root
   IdentityFile "{directory}/user_key"
@@ -46,24 +55,24 @@ Host nodea nodeb
   ServerAliveInterval 5
   ServerAliveCountMax 6
   LogLevel ERROR
-Host nodea
-  Port {port_a}
-  HostKeyAlias nodea
-Host nodeb
-  Port {port_b}
-  HostKeyAlias nodeb
+"""
+_ONE_NODE = """\
+Host {name}
+  Port {port}
+  HostKeyAlias {name}
 """
 
 
-def ssh_config(directory: Path, port_a: int, port_b: int) -> str:
-    """An ssh_config for the two nodes of the lab in ``directory``."""
-    return SSH_CONFIG.format(directory=directory, port_a=port_a, port_b=port_b)
+def ssh_config(directory: Path, ports: Sequence[SshPort]) -> str:
+    """An ssh_config for the nodes of the lab in ``directory``."""
+    every = _EVERY_NODE.format(directory=directory, names=" ".join(one.name for one in ports))
+    return every + "".join(_ONE_NODE.format(name=one.name, port=one.port) for one in ports)
 
 
-def known_hosts(port_a: int, key_a: str, port_b: int, key_b: str) -> str:
-    """The pinned host keys, under the names that ssh and paramiko look for."""
+def known_hosts(keys: Mapping[SshPort, str]) -> str:
+    """The pinned public host keys, under the names that ssh and paramiko look for."""
     lines = []
-    for name, port, key in (("nodea", port_a, key_a), ("nodeb", port_b, key_b)):
+    for one, key in keys.items():
         kind, data = key.split()[:2]
-        lines.append(f"{name},[127.0.0.1]:{port} {kind} {data}\n")
+        lines.append(f"{one.name},[127.0.0.1]:{one.port} {kind} {data}\n")
     return "".join(lines)

@@ -17,7 +17,10 @@ _PID = "lease.pid"
 
 @contextlib.contextmanager
 def lease(what: str) -> Iterator[None]:
-    """Hold the lease, or say who does.  The kernel takes it back from a process that died."""
+    """Hold the lease on ``what``; the kernel takes it back from a process that died.
+
+    :class:`~harness.errors.InfrastructureError` at once, with the process's id, where another one holds it.
+    """
     directory = make(state_dir())
     lock = FileLock(directory / _LOCK)
     try:
@@ -35,7 +38,7 @@ def lease(what: str) -> Iterator[None]:
 
 
 def holder() -> str | None:
-    """The process that holds the lease, or None."""
+    """The id of the process that holds the lease (``unknown`` where it left none), or None."""
     directory = state_dir()
     if not (directory / _LOCK).exists():
         return None

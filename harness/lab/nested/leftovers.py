@@ -19,7 +19,7 @@ from harness.util.paths import state_dir
 
 @dataclass(frozen=True)
 class Leftover:
-    """One thing that is there: a lab with its domains, or a folder without any."""
+    """One lab that is there: with its domains, or only its folder.  ``kept``: 'lab up' left it."""
 
     lab: str
     directory: Path | None
@@ -29,7 +29,7 @@ class Leftover:
 
 
 def leftovers() -> list[Leftover]:
-    """Every lab of this user: alive, half, or only a folder; libvirt is only asked where it answers already."""
+    """Every lab of this user: running, half up, or only a folder; libvirt is asked only where it answers already."""
     labelled: dict[str, list[str]] = {}
     with contextlib.suppress(InfrastructureError), contextlib.closing(connect(default_uri())) as connection:
         for domain, lab in _labelled(connection):
@@ -59,28 +59,31 @@ def _leftover(
 
 
 def clean(*, only_kept: bool = False) -> list[str]:
-    """End every labelled domain and remove every lab folder (or only what ``lab up`` left) and say which."""
+    """End every labelled domain and remove every lab folder (or only what ``lab up`` left); returns what went.
+
+    :class:`~harness.errors.InfrastructureError` while another process holds a lab.
+    """
     found = [one for one in leftovers() if one.kept or not only_kept]
     if not found:
         return []
-    gone = []
+    removed = []
     with lease("the lab"):
         running = {name for one in found for name in one.domains}
         if running:
             with ensure_libvirt() as daemon, contextlib.closing(connect(daemon.uri)) as connection:
                 for domain, lab in _labelled(connection):
                     if lab in {one.lab for one in found}:
-                        gone.append(f"domain {domain.name()}")
+                        removed.append(f"domain {domain.name()}")
                         domain.destroy()
         for one in found:
             if one.directory is not None:
                 records.forget(one.directory)
-                gone.append(f"lab {one.lab}")
-    return gone
+                removed.append(f"lab {one.lab}")
+    return removed
 
 
 def the_lab() -> tuple[Path, LabRecord]:
-    """The lab that ``lab up`` left up."""
+    """Folder and record of the lab that ``lab up`` left; :class:`~harness.errors.NothingRanError` without one."""
     for one in leftovers():
         if one.kept and one.domains and one.directory is not None:
             record = records.read(one.directory)

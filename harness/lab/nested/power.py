@@ -1,4 +1,4 @@
-"""The power switch of a nested lab's nodes: off without a warning, and on again from the same disks."""
+"""The power of a nested lab's nodes: off without a warning, and on again from the same disks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from harness.lab.nested import boot
 
 
 class Power:
-    """Switches domains by name.  ``directory`` is the lab's; ``autodestroy``: what is switched on ends with us."""
+    """Switches domains by name.  ``directory`` is the lab's.
+
+    ``autodestroy``: what is switched on ends with the connection, however this process ends.
+    """
 
     def __init__(
         self, connection: libvirt.virConnect, directory: Path, progress: Callable[[str], None], *, autodestroy: bool
@@ -25,7 +28,10 @@ class Power:
         self._descriptions: dict[str, str] = {}
 
     def off(self, name: str) -> None:
-        """End the domain at once, as a power cut does; what it is made of is remembered."""
+        """End the domain at once, as a power cut does; what it is made of is remembered.
+
+        :class:`~harness.errors.InfrastructureError` when libvirt does not, or it is off already.
+        """
         try:
             domain = self._connection.lookupByName(name)
             self._descriptions[name] = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE)
@@ -34,11 +40,11 @@ class Power:
             raise InfrastructureError(f"{name} was not switched off: {error}") from None
 
     def on(self, name: str) -> None:
-        """Start it again as it was and wait until it has booted."""
+        """Start it again as it was and wait until it has booted (see :func:`~harness.lab.nested.boot.wait`)."""
         description = self._descriptions[name]
         console = _console(description)
         if console.exists():
-            # The new boot's words begin an empty file; those of the boots before are kept beside it.
+            # The new boot begins an empty file; the consoles of the boots before are kept beside it.
             before = sum(1 for _ in self._directory.glob(f"{console.stem}.*{console.suffix}"))
             console.rename(console.with_name(f"{console.stem}.{before + 1}{console.suffix}"))
         try:
@@ -51,5 +57,5 @@ class Power:
 def _console(description: str) -> Path:
     log = etree.fromstring(description.encode()).find("devices/serial/log")
     if log is None or not log.get("file"):
-        raise InfrastructureError("the node has no console that is kept")
+        raise InfrastructureError("the node has no console file")
     return Path(str(log.get("file")))

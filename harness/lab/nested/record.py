@@ -8,13 +8,18 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from harness.config.lab_spec import LabSpec
+from harness.config.spec import differences
+from harness.config.stack_spec import StackSpec
+from harness.model import LabProvenance
 from harness.util.paths import state_dir
 
 
 @dataclass(frozen=True)
 class NodeRecord:
-    """One node of a recorded lab."""
+    """One node of a recorded lab; ``side`` is ``a`` or ``b``, ``ssh_port`` is on loopback."""
 
+    side: str
     name: str
     domain: str
     ssh_port: int
@@ -23,19 +28,26 @@ class NodeRecord:
 
 @dataclass(frozen=True)
 class LabRecord:
-    """A nested lab: whose libvirt, which images, which domains.  ``keep``: it outlives the process that made it."""
+    """A nested lab: whose libvirt, what it was made to, which domains.
+
+    ``keep``: it outlives the process ``pid`` that made it.
+    """
 
     id: str
     uri: str
-    suite: str
-    node_digest: str
-    guest_digest: str
+    spec: LabSpec
+    stack: StackSpec
+    provenance: LabProvenance
     accelerator: str
     guest_kernel_args: str
     keep: bool
     pid: int
     created_at: str
     nodes: tuple[NodeRecord, NodeRecord]
+
+    def differences(self, spec: LabSpec, stack: StackSpec) -> list[str]:
+        """What is another here than in ``spec`` and ``stack``: ``suite is bookworm instead of trixie``."""
+        return [*differences(self.stack, stack), *differences(self.spec, spec)]
 
 
 _ADAPTER = TypeAdapter(LabRecord)
@@ -52,7 +64,7 @@ def write(record: LabRecord) -> None:
 
 
 def read(directory: Path) -> LabRecord | None:
-    """The record in a lab's folder; None when it was never finished or cannot be read."""
+    """The record in a lab's folder; None when it was never finished or cannot be read by this version."""
     try:
         return _ADAPTER.validate_json((directory / "lab.json").read_bytes())
     except (OSError, ValidationError):
@@ -60,7 +72,7 @@ def read(directory: Path) -> LabRecord | None:
 
 
 def directories() -> list[Path]:
-    """Every lab folder there is, whether its lab lives or not."""
+    """Every lab folder there is, whether its lab is up or not."""
     return sorted(path for path in labs_dir().glob("*") if path.is_dir()) if labs_dir().is_dir() else []
 
 

@@ -1,4 +1,4 @@
-"""Why a node did not boot, from what its console said."""
+"""Why a node did not boot, from its serial console."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from harness.lab.nested.boot import last_message
 
 
 @pytest.mark.parametrize(
-    ("console", "words"),
+    ("console", "message"),
     [
         (b"", "its console is empty"),
         (b"[ 0.1] one\r\n[ 0.2] two\r\n", "[ 0.2] two"),
@@ -21,5 +21,5 @@ from harness.lab.nested.boot import last_message
         (b"\xff\xfe last", "\ufffd\ufffd last"),
     ],
 )
-def test_the_reason_before_the_last_line(console: bytes, words: str) -> None:
-    assert last_message(console) == words
+def test_last_message_is_the_reason_or_else_the_last_line(console: bytes, message: str) -> None:
+    assert last_message(console) == message

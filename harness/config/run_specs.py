@@ -1,0 +1,31 @@
+"""The two specs of a run: from the options it is started with, and from what a stored one kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from harness.config.lab_spec import LabSpec
+from harness.config.stack_spec import StackSpec
+from harness.errors import UsageError
+from harness.model import Run
+
+
+def specs_from_options(options: Mapping[str, str | int]) -> tuple[LabSpec, StackSpec]:
+    """The specs with ``options``: fields of either by name, at the top level.
+
+    :class:`~harness.errors.UsageError` with one sentence where there is no such field or a value cannot be.
+    """
+    stack = {name: value for name, value in options.items() if name in StackSpec.model_fields}
+    lab = {name: value for name, value in options.items() if name not in stack}
+    return LabSpec.from_table(lab), StackSpec.from_table(stack)
+
+
+def specs_of(run: Run) -> tuple[LabSpec, StackSpec]:
+    """The specs that a stored run was started with, to go on with it; what it did not keep has today's default.
+
+    :class:`~harness.errors.UsageError` where this version cannot do what it asks for.
+    """
+    try:
+        return LabSpec.from_table(run.lab_spec), StackSpec.from_table(run.stack_spec)
+    except UsageError as error:
+        raise UsageError(f"the run '{run.id}' cannot go on: {error}") from None

@@ -1,0 +1,344 @@
+"""How a nested lab comes up and is found: its disks and domains, what is undone, what is refused; without a boot."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import libvirt
+import pytest
+from fakes import LibvirtSaid
+from lxml import etree
+
+from harness.config.lab_spec import GuestSpec, LabSpec
+from harness.config.stack_spec import StackSpec
+from harness.errors import InfrastructureError, LostNodeError
+from harness.images import Image
+from harness.lab.base import FullLab
+from harness.lab.nested import boot, domains, provider
+from harness.lab.nested import record as records
+from harness.lab.nested.accel import Accelerator
+from harness.lab.nested.domains import Parts, make_domains
+from harness.lab.nested.lab import NestedLab
+from harness.lab.nested.libvirt_daemon import Libvirt
+from harness.lab.nested.record import LabRecord
+from harness.lab.node import Node
+from harness.model import Stack
+from harness.render.domain import NodeDomain
+from harness.util import paths
+
+SPEC = LabSpec.from_table({
+    "node_names": ["left", "right"], "device_mib": 32, "memory_mib": 900, "link": {"network": "10.9.8.0/29"},
+})  # fmt: skip
+STACK = StackSpec(suite="bookworm", guest_suite="trixie")
+DAEMON = Libvirt("test:///default")
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DRBD_HARNESS_STATE", str(tmp_path / "state"))
+    return tmp_path / "state"
+
+
+def image(tmp_path: Path, role: str) -> Image:
+    directory = tmp_path / f"{role}-image"
+    directory.mkdir(exist_ok=True)
+    for name in ("vmlinuz", "initrd.img", "root.img"):
+        (directory / name).write_bytes(f"{role} {name}".encode())
+    manifest = {"kernel_args": [f"{role}-argument"], "packages": {f"{role}-package": "1.0"}}
+    return Image(role, "trixie", f"{role}-digest", directory, manifest)
+
+
+def parts(tmp_path: Path, spec: LabSpec = SPEC) -> Parts:
+    directory = paths.make(records.labs_dir() / "1a2b3c")
+    return Parts("1a2b3c", directory, spec, image(tmp_path, "node"), image(tmp_path, "guest"), hardware=False)
+
+
+# --------------------------------------------------------------------------- what the domains are made of
+
+
+@pytest.fixture
+def tools() -> None:
+    for tool in ("qemu-img", "mke2fs", "debugfs"):
+        if shutil.which(tool, path=paths.programs()) is None:
+            pytest.skip(f"{tool} is not installed")
+
+
+def on_seed(disk: Path, command: str) -> str:
+    debugfs = shutil.which("debugfs", path=paths.programs())
+    assert debugfs is not None
+    return subprocess.run([debugfs, "-R", command, str(disk)], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.usefixtures("tools")
+def test_make_domains_of_a_spec_use_its_sizes_names_and_addresses(tmp_path: Path) -> None:
+    made = parts(tmp_path)
+    a, b = make_domains(made)
+    assert (a.name, b.name) == ("drbd-harness-1a2b3c-a", "drbd-harness-1a2b3c-b")
+    assert (a.memory_mib, a.vcpus, a.kernel_args) == (900, 1, "root=/dev/vda node-argument")
+    assert a.backing.stat().st_size == b.backing.stat().st_size == 32 << 20
+    assert a.repl_ports == (b.repl_ports[1], b.repl_ports[0]) and a.ssh_port != b.ssh_port
+    assert len({a.mgmt_mac, a.repl_mac, b.mgmt_mac, b.repl_mac}) == 4
+    for domain, name, address in ((a, "left", "10.9.8.1"), (b, "right", "10.9.8.2")):
+        settings = dict(line.split("=", 1) for line in on_seed(domain.seed, "cat /node.conf").splitlines())
+        assert settings == {
+            "HOSTNAME": name, "MGMT_MAC": domain.mgmt_mac, "MGMT_ADDR": "10.0.2.15/24", "REPL_MAC": domain.repl_mac,
+            "REPL_ADDR": f"{address}/29", "PEERS": '"10.9.8.1=left 10.9.8.2=right"',
+        }  # fmt: skip
+        assert f"[127.0.0.1]:{domain.ssh_port} ssh-ed25519" in (made.directory / "known_hosts").read_text()
+
+
+@pytest.mark.usefixtures("tools")
+def test_make_domains_leaves_private_keys_on_the_seeds_only(tmp_path: Path) -> None:
+    made = parts(tmp_path)
+    a, b = make_domains(made)
+    assert "PRIVATE KEY" in on_seed(a.seed, "cat /ssh_host_ed25519_key")
+    assert on_seed(a.seed, "cat /ssh_host_ed25519_key") != on_seed(b.seed, "cat /ssh_host_ed25519_key")
+    assert on_seed(a.seed, "cat /guest/vmlinuz") == "guest vmlinuz"
+    assert on_seed(a.seed, "cat /guest/initrd.img") == "guest initrd.img"
+    assert a.seed.stat().st_mode & 0o777 == 0o600
+    assert not [path for path in made.directory.iterdir() if path.is_dir()]
+
+
+def test_vcpus_of_a_spec_without_a_choice_fit_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(domains.os, "cpu_count", lambda: 4)
+    emulated = parts(tmp_path)
+    assert (emulated.vcpus, replace(emulated, hardware=True).vcpus) == (1, 2)
+    monkeypatch.setattr(domains.os, "cpu_count", lambda: 2)
+    assert replace(emulated, hardware=True).vcpus == 1
+    assert replace(emulated, spec=LabSpec(vcpus=3)).vcpus == 3
+
+
+# --------------------------------------------------------------------------- coming up
+
+
+@dataclass
+class Connection:
+    """The controller's libvirt: which domains were created, with which flags, and which were destroyed."""
+
+    running: list[str] = field(default_factory=list)
+    flags: list[int] = field(default_factory=list)
+    closed: int = 0
+    refuses: str = ""
+
+    def createXML(self, xml: str, flags: int) -> Any:  # noqa: N802 - libvirt's name
+        name = str(etree.fromstring(xml.encode()).findtext("name"))
+        if self.refuses and name.endswith(self.refuses):
+            raise LibvirtSaid("internal error: no memory")
+        self.running.append(name)
+        self.flags.append(flags)
+        return Domain(name, self)
+
+    def listAllDomains(self) -> list[Any]:  # noqa: N802 - libvirt's name
+        return [Domain(name, self) for name in self.running]
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@dataclass
+class Domain:
+    known_as: str
+    connection: Connection
+
+    def name(self) -> str:
+        return self.known_as
+
+    def destroy(self) -> None:
+        self.connection.running.remove(self.known_as)
+
+
+@dataclass
+class Controller:
+    """This machine as bring_up finds it; nothing boots."""
+
+    connection: Connection = field(default_factory=Connection)
+    boots: bool = True
+    images: list[tuple[str, str]] = field(default_factory=list)
+
+    def wait(self, connection: Any, consoles: dict[str, Path], progress: Any) -> None:
+        for name, console in consoles.items():
+            console.write_text(f"{name} boots\n")
+        if not self.boots:
+            raise LostNodeError("a node failed to boot")
+
+
+@pytest.fixture
+def controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Controller:
+    made = Controller()
+
+    def ensure(role: str, suite: str, cache: Path, progress: Any) -> Image:
+        made.images.append((role, suite))
+        return image(tmp_path, role)
+
+    @contextlib.contextmanager
+    def opened(daemon: Libvirt) -> Iterator[Connection]:
+        yield made.connection
+
+    monkeypatch.setattr(provider, "ensure", ensure)
+    monkeypatch.setattr(provider, "opened", opened)
+    monkeypatch.setattr(provider, "probe", lambda kernel, initrd, cache: Accelerator("tcg", True, "no KVM here", 0.0))
+    monkeypatch.setattr(provider, "make_domains", fake_domains)
+    monkeypatch.setattr(boot, "wait", made.wait)
+    return made
+
+
+def fake_domains(made: Parts) -> list[NodeDomain]:
+    (made.directory / "user_key").write_text("secret")
+    return [domains._domain(made, number, 2200 + number, (1, 2)) for number in (0, 1)]
+
+
+def bring_up(undo: contextlib.ExitStack, evidence: Path, *, keep: bool = False) -> LabRecord:
+    return provider.bring_up(DAEMON, SPEC, STACK, lambda what: None, undo, evidence, keep=keep)
+
+
+def test_bring_up_records_what_the_lab_was_made_of(controller: Controller, tmp_path: Path) -> None:
+    with contextlib.ExitStack() as undo:
+        record = bring_up(undo, tmp_path / "consoles")
+        assert records.read(records.labs_dir() / record.id) == record
+        assert (record.spec, record.stack, record.accelerator) == (SPEC, STACK, "tcg")
+        assert record.provenance.images == {"node": "node-digest", "guest": "guest-digest"}
+        assert record.provenance.packages == {"node": {"node-package": "1.0"}, "guest": {"guest-package": "1.0"}}
+        assert [(node.side, node.name, node.address) for node in record.nodes] == [
+            ("a", "left", "10.9.8.1"), ("b", "right", "10.9.8.2"),
+        ]  # fmt: skip
+        assert controller.images == [("node", "bookworm"), ("guest", "trixie")]
+        assert controller.connection.flags == [libvirt.VIR_DOMAIN_START_AUTODESTROY] * 2
+        assert len(controller.connection.running) == 2
+    assert controller.connection.running == [] and records.directories() == []
+    assert {path.name for path in (tmp_path / "consoles").iterdir()} == {"console-a.log", "console-b.log"}
+
+
+def test_bring_up_of_a_lab_to_keep_leaves_nothing_to_undo(controller: Controller, tmp_path: Path) -> None:
+    with contextlib.ExitStack() as undo:
+        record = bring_up(undo, tmp_path / "consoles", keep=True)
+    assert len(controller.connection.running) == 2 and controller.connection.flags == [0, 0]
+    assert controller.connection.closed == 1
+    assert records.directories() == [records.labs_dir() / record.id]
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_bring_up_of_a_node_that_fails_to_boot_undoes_itself(
+    controller: Controller, tmp_path: Path, keep: bool
+) -> None:
+    controller.boots = False
+    with contextlib.ExitStack() as undo:
+        with pytest.raises(LostNodeError, match="a node failed to boot"):
+            bring_up(undo, tmp_path / "consoles", keep=keep)
+        assert controller.connection.running == [] and records.directories() == []
+        assert (tmp_path / "consoles" / "console-a.log").read_text().endswith("boots\n"), "why is kept"
+
+
+def test_bring_up_where_libvirt_refuses_the_second_node_ends_the_first(controller: Controller, tmp_path: Path) -> None:
+    controller.connection.refuses = "-b"
+    with contextlib.ExitStack() as undo, pytest.raises(InfrastructureError, match=r"did not start .*-b: .*no memory"):
+        bring_up(undo, tmp_path / "consoles")
+    assert len(controller.connection.flags) == 1 and controller.connection.running == []
+    assert records.directories() == []
+
+
+# --------------------------------------------------------------------------- being found
+
+
+@pytest.fixture
+def kept(controller: Controller, tmp_path: Path) -> LabRecord:
+    """A lab that 'lab up' left."""
+    with contextlib.ExitStack() as undo:
+        return bring_up(undo, tmp_path / "consoles", keep=True)
+
+
+def find(spec: LabSpec = SPEC, stack: StackSpec = STACK) -> LabRecord | None:
+    return provider.find(DAEMON, spec, stack, lambda what: None)
+
+
+def test_find_of_a_lab_that_is_up_with_the_same_specs_is_its_record(kept: LabRecord) -> None:
+    assert find() == kept
+
+
+@pytest.mark.parametrize(
+    ("spec", "stack", "difference"),
+    [
+        (SPEC.model_copy(update={"device_mib": 64}), STACK, "its device_mib is 32 instead of 64"),
+        (SPEC, StackSpec(suite="trixie"), "its suite is bookworm instead of trixie, its guest_suite is trixie"),
+        (SPEC.model_copy(update={"guest": GuestSpec(memory_mib=512)}), STACK, "its guest.memory_mib is 256 instead of"),
+    ],
+)
+def test_find_of_a_lab_that_is_up_with_another_spec_is_refused_naming_it(
+    kept: LabRecord, spec: LabSpec, stack: StackSpec, difference: str
+) -> None:
+    with pytest.raises(InfrastructureError) as caught:
+        find(spec, stack)
+    message = str(caught.value)
+    assert message.startswith(f"the lab that is up is not the one that was asked for: {difference}")
+    assert message.endswith("; take it down with 'drbd-harness lab down', or ask for the same")
+
+
+def test_find_of_a_lab_whose_node_ended_is_none(kept: LabRecord, controller: Controller) -> None:
+    controller.connection.running.pop()
+    assert find() is None
+
+
+def test_find_of_a_lab_that_a_run_made_for_itself_is_none(controller: Controller, tmp_path: Path) -> None:
+    with contextlib.ExitStack() as undo:
+        bring_up(undo, tmp_path / "consoles")
+        assert find() is None
+
+
+# --------------------------------------------------------------------------- what it can do
+
+
+class PowerSwitch:
+    """Remembers what was switched."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def off(self, name: str) -> None:
+        self.calls.append(f"off {name}")
+
+    def on(self, name: str) -> None:
+        self.calls.append(f"on {name}")
+
+
+class Runner:
+    def __init__(self, calls: list[str]) -> None:
+        self.calls = calls
+
+    def connect(self, patience: float) -> None:
+        self.calls.append("connect")
+
+    def run(self, argv: list[str]) -> None:
+        self.calls.append(" ".join(argv))
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+
+def test_power_off_and_on_of_a_node_end_and_renew_its_connections(kept: LabRecord, tmp_path: Path) -> None:
+    switch = PowerSwitch()
+    nodes = [
+        Node(known.name, cast(Any, Runner(switch.calls)), "repl0", known.address, "/dev/vdb", "test:///default")
+        for known in kept.nodes
+    ]
+    lab: FullLab = NestedLab(kept, tmp_path, *nodes, Stack(), cast(Any, switch), fresh=True)
+    domain = kept.nodes[1].domain
+    lab.power_off(lab.b)
+    assert switch.calls == [f"off {domain}", "close"]
+    lab.power_on(lab.b)
+    assert switch.calls[2:] == [f"on {domain}", "close", "connect", "dmesg --console-level 2"]
+
+
+def test_lab_of_a_record_offers_its_resource_its_guest_and_its_provenance(kept: LabRecord, tmp_path: Path) -> None:
+    nobody = cast(Any, None)
+    lab: FullLab = NestedLab(kept, tmp_path, nobody, nobody, Stack(), nobody, fresh=True)
+    assert [node.name for node in lab.resource_spec.nodes] == ["left", "right"]
+    assert lab.guest_spec == SPEC.guest and lab.provenance() == kept.provenance
+    image = lab.guest_image
+    assert (image.kernel, image.initrd) == ("/seed/guest/vmlinuz", "/seed/guest/initrd.img")
+    assert image.kernel_args == "root=/dev/vda guest-argument"
+    assert image.root_device == "/dev/disk/by-id/virtio-guestroot"
