@@ -81,7 +81,7 @@ class LabKeeper:
             self._record.took("resource", began)
         return self._resource
 
-    def _adopted(self, lab: Lab) -> Resource | None:
+    def _adopted(self, lab: FullLab) -> Resource | None:
         """The resource that an earlier run left on a lab that stays up, if it is ours and healthy."""
         if lab.fresh or self._rebuilds:
             return None
@@ -177,7 +177,7 @@ class LabKeeper:
             (self._kept / "console-guest.log").write_text(self._guest.console())
 
 
-def _created(lab: Lab) -> Resource:
+def _created(lab: FullLab) -> Resource:
     resource = Resource.for_nodes(lab.a, lab.b)
     resource.create(skip_initial_sync=lab.fresh)
     return resource
