@@ -7,18 +7,18 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
 
 from harness.doctor import kvm_access, packages
 from harness.doctor.facts_model import Answer, Facts, Place
-from harness.errors import HarnessError
+from harness.errors import HarnessError, InfrastructureError
 from harness.images import DEFAULT_SUITE, ROLES, Image, current_digests, list_images
 from harness.lab.nested import accel
 from harness.lab.nested.accel import Accelerator
 from harness.lab.nested.libvirt_daemon import SYSTEM, DaemonDownError, default_uri, ensure_libvirt
+from harness.remote.local import LocalRunner
 from harness.util.paths import cache_dir, state_dir
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -143,7 +143,7 @@ def _namespaces() -> Answer:
             return Answer(f"{file} gives {_user()} no range of ids", False)
     try:
         argv = ["unshare", "--user", "--map-root-user", "true"]
-        tried = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
+        tried = LocalRunner().run(argv, timeout=20, ok=())
+    except InfrastructureError as error:
         return Answer(str(error), False)
-    return Answer(tried.stderr.strip() or "the kernel allows them", tried.returncode == 0)
+    return Answer(tried.stderr.strip() or "the kernel allows them", tried.status == 0)

@@ -10,14 +10,13 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from harness.errors import HarnessError, UsageError
+from harness.remote.local import LocalRunner
 
 #: How long each fdatasync is held up, in seconds.
 DELAY_SECONDS = 0.4
@@ -38,11 +37,6 @@ _TOOK = re.compile(
     r"^wrote \d+/\d+ bytes at offset (\d+)\n\S+ \S+, 1 ops; (?:(\d+):(\d+):)?(\d+\.\d+)(?: sec)? \(", re.MULTILINE
 )
 _OFFSETS = (65536, 0, 4096)
-
-# Bounded, without input, and tolerant of output that is no text: what is given may not be a qemu-io at all.
-_PROGRAM: dict[str, Any] = {
-    "capture_output": True, "text": True, "errors": "replace", "stdin": subprocess.DEVNULL, "timeout": 60,
-}  # fmt: skip
 
 
 def durations(output: str) -> tuple[float, ...]:
@@ -82,13 +76,11 @@ def probe(qemu_io: str, *, raw: bool) -> tuple[float, ...]:
         ]  # fmt: skip
         for command in _SCRIPT:
             argv += ["-c", command]
-        done = subprocess.run(argv, check=False, **_PROGRAM)
+        done = LocalRunner().run(argv, ok=())
     took = durations(done.stdout)
-    if done.returncode or len(took) != len(WRITES):
+    if done.status or len(took) != len(WRITES):
         output = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        raise HarnessError(
-            f"{qemu_io} under strace ended with {done.returncode}: {output[-1] if output else 'no output'}"
-        )
+        raise HarnessError(f"{qemu_io} under strace ended with {done.status}: {output[-1] if output else 'no output'}")
     return took
 
 
@@ -106,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise UsageError(
                     f"there is no {program}; install the packages strace and qemu-utils, or name a qemu-io"
                 )
-        version = subprocess.run([wanted.qemu_io, "--version"], check=True, **_PROGRAM)
+        version = LocalRunner().run([wanted.qemu_io, "--version"])
         print(version.stdout.partition("\n")[0])
         status = 0
         for raw in (False, True):
@@ -117,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 outcome = "ACKNOWLEDGED BEFORE IT WAS FLUSHED" if number in early else "flushed first"
                 print(f"  {what}: {seconds:.2f} s, {outcome}")
             status = max(status, int(bool(early)))
-    except (HarnessError, OSError, subprocess.SubprocessError) as error:
+    except (HarnessError, OSError) as error:
         print(f"ci/probe-flush: {error}", file=sys.stderr)
         return error.exit_code if isinstance(error, HarnessError) else 2
     return status

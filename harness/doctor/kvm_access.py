@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.lab.nested.accel import DEV_KVM
+from harness.util import logs
 
 QEMU_CONF = Path("/etc/libvirt/qemu.conf")
 USUAL_ACCOUNTS = ("libvirt-qemu", "qemu")
@@ -67,8 +68,10 @@ def run_as(account: str, argv: list[str]) -> bool:
     except KeyError:
         return False
     groups = os.getgrouplist(entry.pw_name, entry.pw_gid)
-    status = subprocess.run(argv, user=entry.pw_uid, group=entry.pw_gid, extra_groups=groups, check=False, cwd="/")
-    return status.returncode == 0
+    with logs.command(logs.CONTROLLER, argv) as logged:
+        done = subprocess.run(argv, user=entry.pw_uid, group=entry.pw_gid, extra_groups=groups, check=False, cwd="/")
+        logged.status = done.returncode
+    return done.returncode == 0
 
 
 def first_closed(directory: Path, can_enter: Callable[[Path], bool]) -> Path | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
 
+from harness.remote.local import LocalRunner
 from harness.util import paths
 
 
@@ -121,4 +121,4 @@ def as_root(command: str, *, root: bool) -> str:
 
 def _pkgconfig_knows(name: str) -> bool:
     program = find("pkg-config")
-    return bool(program) and subprocess.run([str(program), "--exists", name], check=False).returncode == 0
+    return bool(program) and LocalRunner().run([str(program), "--exists", name], ok=()).status == 0

@@ -11,7 +11,6 @@ import os
 import pwd
 import shlex
 import shutil
-import subprocess
 import tempfile
 import time
 from datetime import UTC, datetime
@@ -22,9 +21,11 @@ from harness.config.recipe import ImageError, Recipe
 from harness.images import archive
 from harness.images.archive import Contents
 from harness.images.process import Step, run
+from harness.remote.local import LocalRunner
 from harness.util import paths
 
 MANIFEST_SCHEMA = 1
+COMPILE_SECONDS = 300.0
 MIRROR_VARIABLE = "DRBD_HARNESS_MIRROR"
 
 # Measured once with room to spare, in MiB: the installed system while it is made, and tar plus image.
@@ -193,8 +194,8 @@ def compile_program(source: Path, directory: Path) -> Path:
     """Build the C ``source`` as a static program in ``directory``; raises :class:`ImageError` with gcc's last line."""
     binary = directory / source.stem
     argv = ["gcc", "-O2", "-Wall", "-static", "-pthread", "-o", str(binary), str(source)]
-    result = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if result.returncode:
+    result = LocalRunner().run(argv, timeout=COMPILE_SECONDS, ok=())
+    if result.status:
         last = (result.stderr.strip().splitlines() or ["no output"])[-1]
         raise ImageError(f"gcc could not build {source.name} as a static program (libc6-dev is needed): {last}")
     return binary
@@ -212,8 +213,8 @@ def _no_user_namespace() -> str | None:
             cure = f"usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}"
             return f"{name} gives {user} no range of ids (as root: {cure})"
     argv = ["unshare", "--user", "--map-auto", "--map-root-user", "true"]
-    probe = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if probe.returncode:
+    probe = LocalRunner().run(argv, ok=())
+    if probe.status:
         settings = "user.max_user_namespaces, kernel.*unprivileged_userns*"
         return f"the kernel refuses user namespaces ({probe.stderr.strip()}; look at sysctl {settings})"
     return None
@@ -227,7 +228,7 @@ def _user_name() -> str:
 
 
 def _version(tool: str) -> str:
-    result = subprocess.run([tool, "--version"], capture_output=True, text=True, check=False)
+    result = LocalRunner().run([tool, "--version"], ok=())
     return (result.stdout or result.stderr).strip().splitlines()[0]
 
 

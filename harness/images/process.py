@@ -69,7 +69,7 @@ def run(argv: Sequence[str], log: Path, step: Step, phase: str, scratch: Path | 
         environment["TMPDIR"] = str(scratch)
         wrapped += ["unshare", "--mount"]
     start = log.stat().st_size if log.exists() else 0
-    with logs.command("controller", argv) as logged:
+    with logs.command(logs.CONTROLLER, argv) as logged:
         status = _run([*wrapped, "sh", "-c", _GROUP, "sh", *argv], environment, log, start, step, phase)
         logged.status = status
     if status:

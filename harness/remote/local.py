@@ -15,7 +15,7 @@ from harness.util import logs
 class LocalRunner:
     """A :class:`~harness.remote.base.Runner` over subprocess."""
 
-    host = "controller"
+    host = logs.CONTROLLER
 
     def __init__(self, lab: str = "") -> None:
         self.lab = lab
@@ -23,7 +23,10 @@ class LocalRunner:
     def run(
         self, argv: Sequence[str], *, stdin: str | None = None, timeout: float = 60, ok: Collection[int] = (0,)
     ) -> Completed:
-        """Run ``argv`` here; a missing program is a :class:`CommandError` with status 127."""
+        """Run ``argv`` here, without ``stdin`` with an empty standard input.
+
+        As in a shell a program that is missing is a :class:`CommandError` with status 127, one that cannot be run 126.
+        """
         with logs.command(self.host, argv, self.lab) as logged:
             result = self._run(argv, stdin, timeout)
             logged.status = result.status
@@ -33,10 +36,12 @@ class LocalRunner:
         began = time.monotonic()
         try:
             done = subprocess.run(
-                argv, input=stdin, capture_output=True, text=True, errors="replace", timeout=timeout, check=False
+                argv, input=stdin or "", capture_output=True, text=True, errors="replace", timeout=timeout, check=False
             )
         except FileNotFoundError as missing:
             raise CommandError(self.host, argv, 127, "", f"{argv[0]} is not installed") from missing
+        except OSError as error:
+            raise CommandError(self.host, argv, 126, "", f"{argv[0]} cannot be run: {error.strerror}") from error
         except subprocess.TimeoutExpired as late:
             raise DeadlineError(f"'{argv[0]}' on the controller did not end within {timeout:.0f} s") from late
         return Completed(self.host, tuple(argv), done.returncode, done.stdout, done.stderr, time.monotonic() - began)

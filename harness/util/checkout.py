@@ -6,6 +6,8 @@ import os
 import subprocess
 from pathlib import Path
 
+from harness.util import logs
+
 _PACKAGE = Path(__file__).resolve().parent.parent
 MODIFIED = "+modified"
 # What decides about a run, relative to the checkout: notes and runs beside it do not.
@@ -33,4 +35,8 @@ def _git(directory: Path, *arguments: str) -> str:
     argv = ["git", "--no-optional-locks", "-C", str(directory), *arguments]
     # A git hook, say, sets GIT_DIR to its own repository.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=10, env=environment).stdout
+    with logs.command(logs.CONTROLLER, argv) as logged:
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=10, env=environment)
+        logged.status = done.returncode
+    done.check_returncode()
+    return done.stdout

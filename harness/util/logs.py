@@ -31,6 +31,8 @@ from harness.util.paths import make
 
 ROOT = "harness"
 PROGRESS = "harness.progress"
+#: The host of what is done on this machine.
+CONTROLLER = "controller"
 #: Its warnings, and the errors of its own threads, are kept too.
 SSH_LIBRARY = "paramiko"
 COMMANDS_FILE = "commands.log"

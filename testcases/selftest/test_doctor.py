@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -344,6 +345,15 @@ def test_probe_of_kvm_that_boots_uses_it(machine: Machine) -> None:
     place = machine()
     found = accel.probe(place / "vmlinuz", None, place)
     assert (found.kind, found.nested, calls(place)) == ("kvm", True, 2)
+
+
+def test_probe_logs_each_qemu_that_it_starts(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "harness.command")
+    place = machine(kvm_sector="refuses")
+    accel.probe(place / "vmlinuz", None, place)
+    ran = [message.split("\t")[4] for message in caplog.messages]
+    assert len([command for command in ran if command.startswith("timeout --signal=KILL")]) == calls(place)
+    assert f"{place}/qemu-system-x86_64 --version" in ran
 
 
 def test_probe_of_kvm_that_refuses_uses_emulation(machine: Machine) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -164,3 +165,22 @@ def test_wait_is_for_every_domain(connection: Connection, tmp_path: Path) -> Non
     connection.running.clear()
     with pytest.raises(LostNodeError, match="ended while it was booting: its console is empty"):
         boot.wait(connection, {NAME: connection.console, "other": tmp_path / "none.log"}, reported.append)
+
+
+def test_power_logs_each_switch_with_the_lab_and_what_libvirt_reported(
+    connection: Connection, switch: Switch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "harness.libvirt")
+    power = switch()
+    power.off(NAME)
+    power.on(NAME)
+    connection.error = LibvirtSaid("no such thing")
+    with pytest.raises(InfrastructureError):
+        power.off(NAME)
+    columns = [message.split("\t") for message in caplog.messages]
+    assert [column[:2] + column[4:] for column in columns] == [
+        [tmp_path.name, "controller", f"destroy {NAME}"],
+        [tmp_path.name, "controller", f"createXML {NAME}"],
+        [tmp_path.name, "controller", f"destroy {NAME}", "no such thing"],
+    ]
+    assert [column[2] == "ok" for column in columns] == [True, True, False]

@@ -308,6 +308,17 @@ def columns(logged: pytest.LogCaptureFixture) -> list[tuple[str, str, str, str, 
     return found
 
 
+def test_local_runner_program_that_cannot_be_run_is_status_126(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_text("no program")
+    with pytest.raises(CommandError, match=f"status 126: {program} cannot be run: Permission denied"):
+        LocalRunner().run([str(program)])
+
+
+def test_local_runner_without_input_has_an_empty_one() -> None:
+    assert LocalRunner().run(["cat"], timeout=10).stdout == ""
+
+
 def test_local_runner_logs_each_command_with_its_status(logged: pytest.LogCaptureFixture) -> None:
     LocalRunner().run(["cat"], stdin="nobody's business")
     with pytest.raises(CommandError):

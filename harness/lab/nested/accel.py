@@ -25,6 +25,8 @@ from typing import Literal
 
 from harness.errors import HarnessError, InfrastructureError, UsageError
 from harness.lab.nested.boot_probe_images import KERNEL_SENTINEL, SECTOR_SENTINEL, boot_sector, tiny_initramfs
+from harness.remote.local import LocalRunner
+from harness.util import logs
 from harness.util.paths import make
 
 Kind = Literal["kvm", "tcg"]
@@ -99,8 +101,8 @@ def find_qemu() -> Path:
 def qemu_version(qemu: Path) -> str:
     """QEMU's own version, as ``7.2.22``."""
     try:
-        output = subprocess.run([qemu, "--version"], capture_output=True, text=True, timeout=20, check=True).stdout
-    except (OSError, subprocess.SubprocessError) as error:
+        output = LocalRunner().run([str(qemu), "--version"], timeout=20).stdout
+    except InfrastructureError as error:
         raise InfrastructureError(f"'{qemu} --version' does not work: {error}") from error
     found = re.search(r"version (\d+(?:\.\d+)+)", output)
     return found.group(1) if found else output.strip()
@@ -200,23 +202,27 @@ def _boot(argv: Sequence[str], sentinel: bytes, seconds: float) -> Boot:
     common = ["-machine", "q35", "-m", "512", "-nodefaults", "-no-user-config"]
     common += ["-no-reboot", "-nographic", "-serial", "stdio"]
     guard = ["timeout", "--signal=KILL", f"{seconds + 5:.0f}"]
+    command = [*guard, argv[0], *common, *argv[1:]]
     started = time.monotonic()
-    try:
-        process = subprocess.Popen(
-            [*guard, argv[0], *common, *argv[1:]],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    except OSError as error:
-        return Boot(False, 0.0, str(error))
-    try:
-        seen, ended = _read_until(process, sentinel, started + seconds)
-    finally:
-        _end(process)
-        if process.stdout:
-            process.stdout.close()
+    with logs.command(logs.CONTROLLER, command) as logged:
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            logged.status = logs.error_name(error)
+            return Boot(False, 0.0, str(error))
+        try:
+            seen, ended = _read_until(process, sentinel, started + seconds)
+        finally:
+            _end(process)
+            if process.stdout:
+                process.stdout.close()
+        logged.status = process.returncode
     took = time.monotonic() - started
     if sentinel in seen:
         return Boot(True, took, "")

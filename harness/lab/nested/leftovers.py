@@ -14,6 +14,7 @@ from harness.lab.nested.lease import holder, lease
 from harness.lab.nested.libvirt_daemon import connect, default_uri, ensure_libvirt
 from harness.lab.nested.record import LabRecord
 from harness.render.domain import lab_of
+from harness.util import logs
 from harness.util.paths import state_dir
 
 
@@ -74,7 +75,8 @@ def clean(*, only_kept: bool = False) -> list[str]:
                 for domain, lab in _labelled(connection):
                     if lab in {one.lab for one in found}:
                         removed.append(f"domain {domain.name()}")
-                        domain.destroy()
+                        with logs.timed("libvirt", logs.CONTROLLER, f"destroy {domain.name()}", lab):
+                            domain.destroy()
         for one in found:
             if one.directory is not None:
                 records.forget(one.directory)

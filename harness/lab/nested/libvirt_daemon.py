@@ -15,6 +15,7 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ import libvirt
 from filelock import FileLock
 
 from harness.errors import HarnessError, InfrastructureError
+from harness.util import logs
 from harness.util.deadline import Deadline, poll
 from harness.util.paths import make, state_dir
 
@@ -57,11 +59,13 @@ class Daemon:
 
 @dataclass(frozen=True)
 class Started:
-    """A daemon that this process started, and the file it logs into."""
+    """A daemon that this process started: by ``argv``, at ``began`` (:func:`time.monotonic`), logging into ``log``."""
 
     daemon: Daemon
     process: subprocess.Popen[bytes]
     log: Path
+    argv: tuple[str, ...]
+    began: float
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,8 @@ def connect(uri: str) -> Any:
     """Open ``uri``, or say in one sentence why not; libvirt's own printing of errors is switched off."""
     libvirt.registerErrorHandler(lambda _context, _error: None, None)
     try:
-        return libvirt.open(uri)
+        with logs.timed("connection", logs.CONTROLLER, uri):
+            return libvirt.open(uri)
     except libvirt.libvirtError as error:
         raise InfrastructureError(f"libvirt does not answer at {uri}: {error}") from error
 
@@ -175,9 +180,10 @@ def _start(daemon: Daemon, undo: ExitStack, inherit: tuple[int, ...] = ()) -> St
     program = find_daemon(daemon.name)
     assert program is not None
     log = make(state_dir()) / f"{daemon.name}.log"
-    with log.open("ab") as output:
+    argv = (str(program), "--timeout", str(IDLE_SECONDS))
+    with log.open("ab") as output, logs.command(logs.CONTROLLER, argv) as logged:
         process = subprocess.Popen(
-            [program, "--timeout", str(IDLE_SECONDS)],
+            argv,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -185,7 +191,8 @@ def _start(daemon: Daemon, undo: ExitStack, inherit: tuple[int, ...] = ()) -> St
             pass_fds=inherit,
             start_new_session=True,
         )
-    started = Started(daemon, process, log)
+        logged.status = "started"
+    started = Started(daemon, process, log, argv, time.monotonic())
     undo.callback(_terminate, started)
     return started
 
@@ -261,3 +268,5 @@ def _terminate(started: Started) -> None:
     except subprocess.TimeoutExpired:
         started.process.kill()
         started.process.wait()
+    seconds = time.monotonic() - started.began
+    logs.record("command", logs.CONTROLLER, logs.quoted(started.argv), "ended", seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import libvirt
@@ -10,6 +11,7 @@ from lxml import etree
 
 from harness.errors import InfrastructureError
 from harness.lab.nested import boot
+from harness.util import logs
 
 
 class Power:
@@ -35,7 +37,8 @@ class Power:
         try:
             domain = self._connection.lookupByName(name)
             self._descriptions[name] = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE)
-            domain.destroy()
+            with self._timed(f"destroy {name}"):
+                domain.destroy()
         except libvirt.libvirtError as error:
             raise InfrastructureError(f"{name} was not switched off: {error}") from None
 
@@ -48,10 +51,15 @@ class Power:
             before = sum(1 for _ in self._directory.glob(f"{console.stem}.*{console.suffix}"))
             console.rename(console.with_name(f"{console.stem}.{before + 1}{console.suffix}"))
         try:
-            self._connection.createXML(description, self._flags)
+            with self._timed(f"createXML {name}"):
+                self._connection.createXML(description, self._flags)
         except libvirt.libvirtError as error:
             raise InfrastructureError(f"{name} was not switched on again: {error}") from None
         boot.wait(self._connection, {name: console}, self._progress)
+
+    def _timed(self, call: str) -> AbstractContextManager[logs.Outcome]:
+        # The folder of a lab is named by its id.
+        return logs.timed("libvirt", logs.CONTROLLER, call, self._directory.name)
 
 
 def _console(description: str) -> Path:

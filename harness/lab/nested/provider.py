@@ -30,6 +30,7 @@ from harness.lab.nested.power import Power
 from harness.lab.nested.record import LabRecord, NodeRecord
 from harness.model import LabProvenance
 from harness.render.domain import NodeDomain, node_xml
+from harness.util import logs
 from harness.util.paths import cache_dir, make, state_dir
 
 Progress = Callable[[str], None]
@@ -110,7 +111,7 @@ def bring_up(
         for domain in domains:
             # With AUTODESTROY libvirt ends the domain when our connection ends, even after a kill -9.
             flags = 0 if keep else libvirt.VIR_DOMAIN_START_AUTODESTROY
-            made.callback(destroy, _create(connection, domain, flags))
+            made.callback(destroy, _create(connection, domain, flags), lab_id)
         boot.wait(connection, {domain.name: domain.console for domain in domains}, progress)
         record = _record(parts, stack, domains, daemon.uri, keep=keep)
         records.write(record)
@@ -133,7 +134,8 @@ def collect_consoles(directory: Path, into: Path) -> None:
 @contextlib.contextmanager
 def opened(daemon: Libvirt) -> Iterator[libvirt.virConnect]:
     """A connection to the controller's libvirt; domains made with AUTODESTROY end with it."""
-    connection = libvirt.open(daemon.uri)
+    with logs.timed("connection", logs.CONTROLLER, daemon.uri):
+        connection = libvirt.open(daemon.uri)
     try:
         yield connection
     finally:
@@ -141,9 +143,12 @@ def opened(daemon: Libvirt) -> Iterator[libvirt.virConnect]:
             connection.close()
 
 
-def destroy(domain: libvirt.virDomain) -> None:
-    """End a domain that may have ended by itself."""
-    with contextlib.suppress(libvirt.libvirtError):
+def destroy(domain: libvirt.virDomain, lab: str) -> None:
+    """End a domain of ``lab`` that may have ended by itself."""
+    with (
+        contextlib.suppress(libvirt.libvirtError),
+        logs.timed("libvirt", logs.CONTROLLER, f"destroy {domain.name()}", lab),
+    ):
         domain.destroy()
 
 
@@ -158,7 +163,8 @@ def _hardware(guest: Image, progress: Progress) -> bool:
 
 def _create(connection: libvirt.virConnect, domain: NodeDomain, flags: int) -> libvirt.virDomain:
     try:
-        return connection.createXML(node_xml(domain), flags)
+        with logs.timed("libvirt", logs.CONTROLLER, f"createXML {domain.name}", domain.lab):
+            return connection.createXML(node_xml(domain), flags)
     except libvirt.libvirtError as error:
         raise InfrastructureError(f"libvirt did not start {domain.name}: {error}") from None
 

@@ -53,8 +53,8 @@ class Seed:
         return "".join(f"{name}={value}\n" for name, value in settings.items())
 
 
-def make_seed(path: Path, seed: Seed, guest: Image) -> None:
-    """Make the disk at ``path``, readable for its owner only; takes a second or two.
+def make_seed(path: Path, seed: Seed, guest: Image, lab: str = "") -> None:
+    """Make the disk at ``path``, readable for its owner only; takes a second or two.  ``lab`` is for the log.
 
     :class:`~harness.errors.CommandError` where mke2fs fails.  The folder that it is made from, keys and all, is gone
     afterwards.
@@ -65,7 +65,7 @@ def make_seed(path: Path, seed: Seed, guest: Image) -> None:
         size_mib = _FREE_MIB + sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) // _MIB
         path.touch(mode=0o600)
         make = ["mke2fs", "-q", "-F", "-t", "ext2", "-L", LABEL, "-E", "root_owner=0:0", "-d", str(folder)]
-        LocalRunner().run(["env", f"PATH={paths.programs()}", *make, str(path), f"{size_mib}M"])
+        LocalRunner(lab).run(["env", f"PATH={paths.programs()}", *make, str(path), f"{size_mib}M"])
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
