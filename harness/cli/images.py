@@ -21,7 +21,7 @@ def build_images(suite: SuiteOption = "trixie") -> None:
     from harness.util.paths import cache_dir
 
     with logs.kept_below(log_dir(), "images-build"):
-        images = ensure_all([("node", suite), ("guest", suite)], cache_dir(), logs.progress)
+        images = ensure_all([("node", suite), ("guest", suite)], cache_dir())
     for image in images:
         print(f"{image.role} {image.suite} {image.digest[:12]} {image.directory}")
 

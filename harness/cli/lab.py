@@ -26,7 +26,7 @@ def lab_up(
     from harness.lab.nested.provider import nested_lab
 
     spec, stack_spec = specs_from_options({"suite": suite, "device_mib": device_mib})
-    with logs.kept_below(log_dir(), "lab-up"), nested_lab(spec, stack_spec, logs.progress, keep=True) as lab:
+    with logs.kept_below(log_dir(), "lab-up"), nested_lab(spec, stack_spec, keep=True) as lab:
         stack = lab.stack
         print(f"lab {lab.id} is up: kernel {stack.kernel}, DRBD {stack.drbd}, QEMU {stack.qemu}, {stack.accelerator}")
     print("drbd-harness lab ssh a | lab console a | lab down")

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -101,40 +101,40 @@ class _Wanted:
         return cls(wanted, digest, recipes, _images(cache) / f"{role}-{suite}-{digest[:DIGEST_SHOWN]}")
 
 
-def ensure(role: str, suite: str, cache: Path, progress: Callable[[str], None]) -> Image:
+def ensure(role: str, suite: str, cache: Path) -> Image:
     """The image of ``role`` and ``suite`` for today's recipe: found in ``cache``, or built into it.
 
-    Two processes that want the same image build it once.  ``progress`` gets a line at least every two
-    seconds while it is built.  Raises :class:`ImageError`.
+    Two processes that want the same image build it once.  ``harness.progress`` gets a line at
+    least every two seconds while it is built.  Raises :class:`ImageError`.
     """
-    return ensure_all([(role, suite)], cache, progress)[0]
+    return ensure_all([(role, suite)], cache)[0]
 
 
-def ensure_all(wanted: Sequence[tuple[str, str]], cache: Path, progress: Callable[[str], None]) -> list[Image]:
+def ensure_all(wanted: Sequence[tuple[str, str]], cache: Path) -> list[Image]:
     """The images of all pairs of role and suite, in that order; those that are missing are built side by side.
 
-    ``progress`` may be called from several threads.  The first :class:`ImageError` ends the other builds and is raised.
+    The first :class:`ImageError` ends the other builds and is raised.
     """
     plans = [_Wanted.of(role, suite, cache) for role, suite in wanted]
     images = [_load(plan.target) for plan in plans]
     found = [image for image in images if image]
     if len(found) == len(plans):
         return found
-    return _build_all(plans, cache, progress, again=False)
+    return _build_all(plans, cache, again=False)
 
 
-def build(role: str, suite: str, cache: Path, progress: Callable[[str], None]) -> Image:
+def build(role: str, suite: str, cache: Path) -> Image:
     """Build the image of ``role`` and ``suite`` anew, which takes in newer packages; the old one goes when it is ready.
 
     Raises :class:`ImageError`.
     """
-    return _build_all([_Wanted.of(role, suite, cache)], cache, progress, again=True)[0]
+    return _build_all([_Wanted.of(role, suite, cache)], cache, again=True)[0]
 
 
-def _build_all(plans: Sequence[_Wanted], cache: Path, progress: Callable[[str], None], *, again: bool) -> list[Image]:
+def _build_all(plans: Sequence[_Wanted], cache: Path, *, again: bool) -> list[Image]:
     stop = Event()
     with ThreadPoolExecutor(len(plans)) as pool:
-        futures = [pool.submit(_build_one, plan, cache, progress, stop, again) for plan in plans]
+        futures = [pool.submit(_build_one, plan, cache, stop, again) for plan in plans]
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
         finally:
@@ -146,10 +146,10 @@ def _build_all(plans: Sequence[_Wanted], cache: Path, progress: Callable[[str], 
     return [future.result() for future in futures]
 
 
-def _build_one(plan: _Wanted, cache: Path, progress: Callable[[str], None], stop: Event, again: bool) -> Image:
+def _build_one(plan: _Wanted, cache: Path, stop: Event, again: bool) -> Image:
     images, name = plan.target.parent, plan.target.name
     _make_directory(images)
-    step = Step(f"{plan.recipe.role} image, {plan.recipe.suite}", progress, time.monotonic(), stop)
+    step = Step(f"{plan.recipe.role} image, {plan.recipe.suite}", time.monotonic(), stop)
     lock = FileLock(images / f".{name}.lock", mode=0o644)
     with _acquired(lock, step):
         if not again and (found := _load(plan.target)):

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -42,7 +42,6 @@ class Step:
     """How a build reports its progress, with the seconds since it began, and learns that it has to stop."""
 
     name: str
-    progress: Callable[[str], None]
     began: float
     stop: Event
 
@@ -50,7 +49,7 @@ class Step:
         """One line of progress; raises :class:`StoppedError` if the build was asked to stop."""
         if self.stop.is_set():
             raise StoppedError(f"{self.name}: stopped")
-        self.progress(f"{self.name}: {what} ({time.monotonic() - self.began:.0f} s)")
+        logs.progress(f"{self.name}: {what} ({time.monotonic() - self.began:.0f} s)")
 
 
 def run(argv: Sequence[str], log: Path, step: Step, phase: str, scratch: Path | None = None) -> None:

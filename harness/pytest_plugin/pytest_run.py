@@ -110,7 +110,7 @@ class PytestRun:
     def _lab(self) -> AbstractContextManager[FullLab]:
         assert self.store is not None
         spec, stack = specs_of(self.store.run())
-        return nested_lab(spec, stack, logs.progress, self.store.directory / spec.name)
+        return nested_lab(spec, stack, self.store.directory / spec.name)
 
     # ------------------------------------------------------------------------------------------ what is written
 

@@ -420,8 +420,3 @@ def test_images_build_that_fails_shows_progress_and_keeps_its_log(
     assert "-images-build-" in folder.name
     assert (folder / "commands.log").read_text().rstrip("\n").endswith("\tsh -c 'exit 3'")
     assert "\tnode image, trixie: unpacking\n" in (folder / "harness.log").read_text()
-
-
-def test_command_that_did_nothing_keeps_no_log(command: Any, tmp_path: Path) -> None:
-    assert command("lab", "down")[0] == 3
-    assert list((tmp_path / "state" / "logs").iterdir()) == []

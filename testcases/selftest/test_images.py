@@ -24,7 +24,8 @@ from filelock import FileLock
 from harness import images
 from harness.config import recipe
 from harness.images import ImageError, archive, builder, cache, process
-from harness.util import paths
+from harness.util import logs, paths
+from harness.util.progress import Progress
 
 ROLES_AND_SUITES = [(role, suite) for role in images.ROLES for suite in recipe.suites(role)]
 
@@ -343,33 +344,35 @@ class TestEnsure:
         monkeypatch.setattr(builder, "into", into)
         yield made
 
-    def test_ensure_twice_builds_once(self, builds: list[str], tmp_path: Path) -> None:
-        reported: list[str] = []
-        first = images.ensure("guest", "trixie", tmp_path, reported.append)
-        second = images.ensure("guest", "trixie", tmp_path, reported.append)
+    def test_ensure_twice_builds_once(
+        self, builds: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO, "harness.progress")
+        first = images.ensure("guest", "trixie", tmp_path)
+        second = images.ensure("guest", "trixie", tmp_path)
         assert first == second
         assert builds == [first.directory.name]
-        assert reported == ["guest image, trixie: pretending (0 s)"]
+        assert caplog.messages == ["guest image, trixie: pretending (0 s)"]
         assert list((tmp_path / "logs").iterdir()) == []
 
     def test_ensure_of_a_changed_recipe_keeps_the_old_image(
         self, builds: list[str], recipes: Path, tmp_path: Path
     ) -> None:
-        images.ensure("guest", "trixie", tmp_path, print)
+        images.ensure("guest", "trixie", tmp_path)
         (recipes / "files/guest/new").write_text("new")
-        images.ensure("guest", "trixie", tmp_path, print)
+        images.ensure("guest", "trixie", tmp_path)
         assert len(set(builds)) == 2
         assert len(images.list_images(tmp_path)) == 2
 
     def test_build_again_replaces_the_image(self, builds: list[str], tmp_path: Path) -> None:
-        images.ensure("guest", "trixie", tmp_path, print)
-        images.build("guest", "trixie", tmp_path, print)
+        images.ensure("guest", "trixie", tmp_path)
+        images.build("guest", "trixie", tmp_path)
         assert len(builds) == 2
         assert len(images.list_images(tmp_path)) == 1
 
     def test_ensure_all_returns_images_in_the_order_asked_for(self, builds: list[str], tmp_path: Path) -> None:
         wanted = [("node", "trixie"), ("guest", "bookworm"), ("guest", "trixie")]
-        found = images.ensure_all(wanted, tmp_path, print)
+        found = images.ensure_all(wanted, tmp_path)
         assert [(image.role, image.suite) for image in found] == wanted
         assert len(builds) == 3
 
@@ -383,14 +386,14 @@ class TestEnsure:
             return [*real(path, pattern), *([path / "gone.log"] if pattern == "*.log" else [])]
 
         monkeypatch.setattr(Path, "glob", one_too_many)
-        assert images.ensure("guest", "trixie", tmp_path, print).role == "guest"
+        assert images.ensure("guest", "trixie", tmp_path).role == "guest"
 
     def test_ensure_removes_leftovers_of_a_builder_that_ended(
         self, builds: list[str], recipes: Path, tmp_path: Path
     ) -> None:
         left = tmp_path / "images" / f".guest-trixie-{digest_of(recipes)[:12]}.dead"
         left.mkdir(parents=True)
-        images.ensure("guest", "trixie", tmp_path, print)
+        images.ensure("guest", "trixie", tmp_path)
         assert not left.exists()
 
     def test_ensure_in_two_processes_builds_once(self, builds: list[str], recipes: Path, tmp_path: Path) -> None:
@@ -407,10 +410,11 @@ class TestEnsure:
                 put_image(tmp_path, "guest", "trixie", digest)
                 lock.release()
 
-        found = images.ensure("guest", "trixie", tmp_path, progress)
+        with logs.with_handler(logs.PROGRESS, Progress(progress)):
+            found = images.ensure("guest", "trixie", tmp_path)
         assert found.digest == digest
         assert builds == []
-        assert reported[0].startswith("guest image, trixie: waiting for another process")
+        assert reported[0].strip().startswith("guest image, trixie: waiting for another process")
 
     def test_ensure_all_with_one_failure_stops_the_others_and_raises_it(
         self, recipes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -426,14 +430,14 @@ class TestEnsure:
 
         monkeypatch.setattr(builder, "into", into)
         with pytest.raises(ImageError, match=r"^no network$"):
-            images.ensure_all([("guest", "trixie"), ("node", "trixie")], tmp_path, lambda line: None)
+            images.ensure_all([("guest", "trixie"), ("node", "trixie")], tmp_path)
         logs = [path.name.split("-")[0] for path in (tmp_path / "logs").iterdir()]
         assert logs == ["node"]
 
     def test_ensure_with_a_cache_that_cannot_be_made_is_one_sentence(self, builds: list[str], tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         with pytest.raises(ImageError, match="cannot make the image cache"):
-            images.ensure("guest", "trixie", tmp_path / "file" / "cache", print)
+            images.ensure("guest", "trixie", tmp_path / "file" / "cache")
 
 
 class TestPreconditions:
@@ -631,9 +635,8 @@ class TestArchive:
 
 class TestProcess:
     @staticmethod
-    def step(reported: list[str] | None = None) -> process.Step:
-        lines = reported if reported is not None else []
-        return process.Step("guest image, trixie", lines.append, time.monotonic(), Event())
+    def step() -> process.Step:
+        return process.Step("guest image, trixie", time.monotonic(), Event())
 
     def test_run_that_fails_raises_reason_and_log(self, tmp_path: Path) -> None:
         script = 'echo Reading package lists; echo "E: Unable to locate package nonsense"; echo "I: done"; exit 25'
@@ -653,10 +656,10 @@ class TestProcess:
         assert process.reason([]) == "no output"
         assert len(process.reason(["x" * 10000])) < 200
 
-    def test_run_of_a_silent_program_reports_progress(self, tmp_path: Path) -> None:
-        reported: list[str] = []
-        process.run(["sleep", "1.3"], tmp_path / "log", self.step(reported), "waiting")
-        assert reported[0].startswith("guest image, trixie: waiting (")
+    def test_run_of_a_silent_program_reports_progress(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO, "harness.progress")
+        process.run(["sleep", "1.3"], tmp_path / "log", self.step(), "waiting")
+        assert caplog.messages[0].startswith("guest image, trixie: waiting (")
 
     def test_run_logs_the_program_without_what_is_around_it(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -691,7 +694,7 @@ class TestProcess:
             from pathlib import Path
             from threading import Event
             from harness.images import process
-            step = process.Step("x", print, time.monotonic(), Event())
+            step = process.Step("x", time.monotonic(), Event())
             process.run(["sh", "-c", {script!r}], Path({str(tmp_path / "log")!r}), step, "waiting")
             """
         )

@@ -161,7 +161,7 @@ class Controller:
     boots: bool = True
     images: list[tuple[str, str]] = field(default_factory=list)
 
-    def wait(self, connection: Any, consoles: dict[str, Path], progress: Any) -> None:
+    def wait(self, connection: Any, consoles: dict[str, Path]) -> None:
         for name, console in consoles.items():
             console.write_text(f"{name} boots\n")
         if not self.boots:
@@ -172,7 +172,7 @@ class Controller:
 def controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Controller:
     made = Controller()
 
-    def ensure(role: str, suite: str, cache: Path, progress: Any) -> Image:
+    def ensure(role: str, suite: str, cache: Path) -> Image:
         made.images.append((role, suite))
         return image(tmp_path, role)
 
@@ -194,7 +194,7 @@ def fake_domains(made: Parts) -> list[NodeDomain]:
 
 
 def bring_up(undo: contextlib.ExitStack, evidence: Path, *, keep: bool = False) -> LabRecord:
-    return provider.bring_up(DAEMON, SPEC, STACK, lambda what: None, undo, evidence, keep=keep)
+    return provider.bring_up(DAEMON, SPEC, STACK, undo, evidence, keep=keep)
 
 
 def test_bring_up_records_what_the_lab_was_made_of(controller: Controller, tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def kept(controller: Controller, tmp_path: Path) -> LabRecord:
 
 
 def find(spec: LabSpec = SPEC, stack: StackSpec = STACK) -> LabRecord | None:
-    return provider.find(DAEMON, spec, stack, lambda what: None)
+    return provider.find(DAEMON, spec, stack)
 
 
 def test_find_of_a_lab_that_is_up_with_the_same_specs_is_its_record(kept: LabRecord) -> None:

@@ -80,7 +80,7 @@ class World:
     guests: list[FakeGuest] = field(default_factory=list)
 
     @contextlib.contextmanager
-    def lab(self, spec: LabSpec, stack: StackSpec, progress: Any, evidence: Path) -> Iterator[FakeLab]:
+    def lab(self, spec: LabSpec, stack: StackSpec, evidence: Path) -> Iterator[FakeLab]:
         assert evidence.name == spec.name
         self.specs.append((spec, stack))
         if self.error is not None:

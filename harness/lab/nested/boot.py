@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import libvirt
 
 from harness.errors import DeadlineError, LostNodeError
 from harness.util.deadline import Deadline, poll
+from harness.util.logs import progress
 
 READY = b"DRBD-HARNESS-NODE-READY"
 # After one of these a node will not become ready any more.
@@ -17,7 +18,7 @@ FAILED = (b"Kernel panic - not syncing", b"DRBD-HARNESS-NODE-FAILED")
 BOOT_SECONDS = 300.0
 
 
-def wait(connection: libvirt.virConnect, consoles: Mapping[str, Path], progress: Callable[[str], None]) -> None:
+def wait(connection: libvirt.virConnect, consoles: Mapping[str, Path]) -> None:
     """Wait until every domain of ``consoles`` (its name to its console's file) prints that it is ready, at most 300 s.
 
     :class:`LostNodeError` with the last line of its console when one ends or fails to boot; :class:`DeadlineError`.

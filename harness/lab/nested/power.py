@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -20,12 +19,9 @@ class Power:
     ``autodestroy``: what is switched on ends with the connection, however this process ends.
     """
 
-    def __init__(
-        self, connection: libvirt.virConnect, directory: Path, progress: Callable[[str], None], *, autodestroy: bool
-    ) -> None:
+    def __init__(self, connection: libvirt.virConnect, directory: Path, *, autodestroy: bool) -> None:
         self._connection = connection
         self._directory = directory
-        self._progress = progress
         self._flags = libvirt.VIR_DOMAIN_START_AUTODESTROY if autodestroy else 0
         self._descriptions: dict[str, str] = {}
 
@@ -55,7 +51,7 @@ class Power:
                 self._connection.createXML(description, self._flags)
         except libvirt.libvirtError as error:
             raise InfrastructureError(f"{name} was not switched on again: {error}") from None
-        boot.wait(self._connection, {name: console}, self._progress)
+        boot.wait(self._connection, {name: console})
 
     def _timed(self, call: str) -> AbstractContextManager[logs.Outcome]:
         # The folder of a lab is named by its id.

@@ -9,7 +9,7 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -33,12 +33,10 @@ from harness.render.domain import NodeDomain, node_xml
 from harness.util import logs
 from harness.util.paths import cache_dir, make, state_dir
 
-Progress = Callable[[str], None]
-
 
 @contextlib.contextmanager
 def nested_lab(
-    spec: LabSpec, stack: StackSpec, progress: Progress, evidence: Path | None = None, *, keep: bool = False
+    spec: LabSpec, stack: StackSpec, evidence: Path | None = None, *, keep: bool = False
 ) -> Iterator[NestedLab]:
     """A lab that is up: the one ``lab up`` left, else a new one that ends with the context.
 
@@ -51,19 +49,19 @@ def nested_lab(
     with contextlib.ExitStack() as undo:
         undo.enter_context(lease("a lab"))
         daemon = undo.enter_context(ensure_libvirt(keep=keep))
-        record = find(daemon, spec, stack, progress)
+        record = find(daemon, spec, stack)
         fresh = record is None
         if record is None:
             with contextlib.ExitStack() as new_lab:
-                record = bring_up(daemon, spec, stack, progress, new_lab, evidence, keep=keep)
+                record = bring_up(daemon, spec, stack, new_lab, evidence, keep=keep)
                 undo.push(new_lab.pop_all())
         connection = undo.enter_context(opened(daemon))
         directory = records.labs_dir() / record.id
-        power = Power(connection, directory, progress, autodestroy=not record.keep)
+        power = Power(connection, directory, autodestroy=not record.keep)
         yield undo.enter_context(contextlib.closing(attach(record, directory, power, fresh=fresh)))
 
 
-def find(daemon: Libvirt, spec: LabSpec, stack: StackSpec, progress: Progress) -> LabRecord | None:
+def find(daemon: Libvirt, spec: LabSpec, stack: StackSpec) -> LabRecord | None:
     """The lab that is up already; :class:`~harness.errors.InfrastructureError` where it is not as ``spec`` and
     ``stack`` say.
     """
@@ -78,7 +76,7 @@ def find(daemon: Libvirt, spec: LabSpec, stack: StackSpec, progress: Progress) -
                 f"the lab that is up is not the one that was asked for: its {', its '.join(different)}; "
                 "take it down with 'drbd-harness lab down', or ask for the same"
             )
-        progress(f"lab {record.id} is up already")
+        logs.progress(f"lab {record.id} is up already")
         return record
     return None
 
@@ -87,7 +85,6 @@ def bring_up(
     daemon: Libvirt,
     spec: LabSpec,
     stack: StackSpec,
-    progress: Progress,
     undo: contextlib.ExitStack,
     evidence: Path | None,
     *,
@@ -98,10 +95,10 @@ def bring_up(
     ``undo`` gets whatever has to be taken back, unless the lab is to be kept; what fails on the way takes itself back.
     """
     cache = cache_dir()
-    node_image = ensure("node", stack.suite, cache, progress)
-    guest_image = ensure("guest", stack.guest, cache, progress)
+    node_image = ensure("node", stack.suite, cache)
+    guest_image = ensure("guest", stack.guest, cache)
     lab_id = secrets.token_hex(3)
-    parts = Parts(lab_id, records.labs_dir() / lab_id, spec, node_image, guest_image, _hardware(guest_image, progress))
+    parts = Parts(lab_id, records.labs_dir() / lab_id, spec, node_image, guest_image, _hardware(guest_image))
     make(parts.directory)
     with contextlib.ExitStack() as made:
         made.callback(records.forget, parts.directory)
@@ -112,7 +109,7 @@ def bring_up(
             # With AUTODESTROY libvirt ends the domain when our connection ends, even after a kill -9.
             flags = 0 if keep else libvirt.VIR_DOMAIN_START_AUTODESTROY
             made.callback(destroy, _create(connection, domain, flags), lab_id)
-        boot.wait(connection, {domain.name: domain.console for domain in domains}, progress)
+        boot.wait(connection, {domain.name: domain.console for domain in domains})
         record = _record(parts, stack, domains, daemon.uri, keep=keep)
         records.write(record)
         finished = made.pop_all()
@@ -152,12 +149,12 @@ def destroy(domain: libvirt.virDomain, lab: str) -> None:
         domain.destroy()
 
 
-def _hardware(guest: Image, progress: Progress) -> bool:
+def _hardware(guest: Image) -> bool:
     """Whether the nodes get hardware KVM: only where their guests can then have KVM too."""
     accelerator = probe(guest.kernel, guest.initrd, cache_dir())
-    progress(f"accelerator: {accelerator.kind} ({accelerator.why})")
+    logs.progress(f"accelerator: {accelerator.kind} ({accelerator.why})")
     if accelerator.kind == "kvm" and not accelerator.nested:
-        progress("KVM works here without nesting; the nodes are emulated, so that their guests can have KVM")
+        logs.progress("KVM works here without nesting; the nodes are emulated, so that their guests can have KVM")
     return accelerator.kind == "kvm" and accelerator.nested
 
 
