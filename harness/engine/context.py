@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,6 +22,7 @@ from harness.util.logs import progress
 
 # Where a no is an answer: DRBD to the cell's replication profile, QEMU to its disk.
 _MAY_BE_REFUSED = ("replication", "attach")
+BUG = "bug"
 _KINDS: tuple[tuple[type[BaseException], str], ...] = (
     (RefusedError, REFUSED),
     (LostNodeError, "lost-node"),
@@ -93,7 +95,10 @@ class CellContext:
         """Record why there is no answer; the first reason stays."""
         if self.evidence.failure is not None:
             return
-        kind = next((name for kind, name in _KINDS if isinstance(error, kind)), "bug")
+        kind = next((name for kind, name in _KINDS if isinstance(error, kind)), BUG)
+        if kind == BUG:
+            # Its place is worth more than its message, and the evidence has room for a sentence only.
+            logging.getLogger(__name__).error("a bug in the phase %s", self._phase, exc_info=error)
         if kind == REFUSED and self._phase not in _MAY_BE_REFUSED:
             # DRBD also refuses steps of ours: that is no answer about the cell.
             kind = "command"
