@@ -65,6 +65,7 @@ class LabKeeper:
                 raise
             self._record.took("lab", began)
             self._record.runs_on(self._lab.stack)
+            self._record.made_of(self._lab.provenance())
         return self._lab
 
     @property
@@ -86,7 +87,7 @@ class LabKeeper:
         if lab.fresh or self._rebuilds:
             return None
         try:
-            resource = Resource.adopt(lab.a, lab.b)
+            resource = Resource.adopt(lab.a, lab.b, lab.resource_spec.name, spec=lab.resource_spec)
             if not (resource.owns_files and resource.status()[0].healthy):
                 return None
             for node in (lab.a, lab.b):
@@ -178,6 +179,6 @@ class LabKeeper:
 
 
 def _created(lab: FullLab) -> Resource:
-    resource = Resource.for_nodes(lab.a, lab.b)
+    resource = Resource.for_nodes(lab.a, lab.b, lab.resource_spec)
     resource.create(skip_initial_sync=lab.fresh)
     return resource

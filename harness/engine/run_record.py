@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from harness.model import Cell, Run, Stack
-from harness.store import Store
+from harness.model import Cell, LabProvenance, Run, Stack
+from harness.store import Store, keep_provenance
 
 
 class RunRecord:
@@ -32,6 +32,10 @@ class RunRecord:
     def runs_on(self, stack: Stack) -> None:
         """The versions under test."""
         self._save(lambda run: replace(run, stack=stack))
+
+    def made_of(self, lab: LabProvenance) -> None:
+        """The images and packages of the lab, and the version of the harness."""
+        keep_provenance(self._store, lab)
 
     def guest_kernel(self, version: str) -> None:
         """The kernel of the guest, which only a guest that runs can tell."""

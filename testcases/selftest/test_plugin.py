@@ -118,7 +118,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(pytest_run, "evidence_html", lambda result: "")
     monkeypatch.setattr(pytest_run, "write_html", lambda path, run, results: path.write_text(run.id))
     monkeypatch.setattr(session, "play", made.play)
-    monkeypatch.setattr(Resource, "for_nodes", lambda a, b: FakeResource(made.lab_now, sent_kib=0))
+    monkeypatch.setattr(Resource, "for_nodes", lambda a, b, spec: FakeResource(made.lab_now, sent_kib=0))
     monkeypatch.setattr(Guest, "start", made.guest)
     return made
 

@@ -102,7 +102,7 @@ class Stage:
         yield cast(Lab, lab)
         self.closed.append(lab.id)
 
-    def for_nodes(self, a: Any, b: Any) -> FakeResource:
+    def for_nodes(self, a: Any, b: Any, spec: Any) -> FakeResource:
         outer = self
 
         class Up(FakeResource):
@@ -186,7 +186,7 @@ def test_resource_lab_stays_up_adopts_only_a_healthy_one_of_ours(
         owns_files=owns_files, status=lambda: (SimpleNamespace(healthy=healthy), None), apply_delays=lambda *_: None
     )
 
-    def adopt(a: object, b: object) -> object:
+    def adopt(a: object, b: object, name: str, *, spec: object) -> object:
         if error is not None:
             raise error
         return running
