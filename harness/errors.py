@@ -48,7 +48,7 @@ class LostGuestError(InfrastructureError):
 
 
 class RefusedError(HarnessError):
-    """QEMU, libvirt or DRBD said no to a configuration; ``message`` is what it said."""
+    """QEMU, libvirt or DRBD refused a configuration; ``message`` is theirs."""
 
     def __init__(self, who: str, message: str) -> None:
         super().__init__(f"{who} refused: {message}")
@@ -63,8 +63,8 @@ class CommandError(InfrastructureError):
     """
 
     def __init__(self, host: str, argv: Sequence[str], status: int, stdout: str, stderr: str) -> None:
-        said = (stderr.strip() or stdout.strip() or "no output").splitlines()[-1]
-        super().__init__(f"on {host}, '{' '.join(argv)}' ended with status {status}: {said}")
+        message = (stderr.strip() or stdout.strip() or "no output").splitlines()[-1]
+        super().__init__(f"on {host}, '{' '.join(argv)}' ended with status {status}: {message}")
         self.host = host
         self.argv = tuple(argv)
         self.status = status

@@ -195,4 +195,4 @@ class CellRun:
     def keep_canary(self) -> None:
         """Keep every line of the canary's that reached us."""
         if self.canary is not None:
-            self.context.attempt.write_raw("canary.txt", self.canary.said())
+            self.context.attempt.write_raw("canary.txt", self.canary.transcript())

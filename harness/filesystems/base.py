@@ -49,7 +49,7 @@ class OwnedBlock:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What fsck said of the unmounted filesystem: its exit status (None: there is nothing to check), its last line."""
+    """What fsck reported of the unmounted filesystem: its exit status (None: nothing to check), its last line."""
 
     status: int | None = None
     message: str = ""

@@ -1,7 +1,7 @@
-"""The canary in the guest, from the controller's side: started, followed on both nodes, stopped, asked what it lost.
+"""The canary in the guest, from the controller's side: started, followed on both nodes, stopped, its report read.
 
-It speaks into a virtio port that QEMU appends to a file on the node the guest is on; the controller follows that file
-on both nodes.  What reached the controller before a node died is what was acknowledged, whatever is left of the node.
+It writes to a virtio port that QEMU appends to a file on the node the guest is on; the controller follows that file on
+both nodes.  What reached the controller before a node died is what was acknowledged, whatever is left of the node.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ PROGRAM = "/usr/lib/drbd-harness/canary"
 PORT = CANARY_PORT
 
 START_SECONDS = 120.0
-HEARD_SECONDS = 30.0
+FIRST_MESSAGE_SECONDS = 30.0
 STOP_SECONDS = 60.0
 CHECK_SECONDS = 120.0
-# A collector looks up this often when nothing is said.
+# A collector looks up this often when no line comes.
 _IDLE_SECONDS = 3600.0
 
 _FIND_PORT = """
@@ -40,7 +40,7 @@ done 2>/dev/null
 true
 """
 _FOLLOW = 'kill "$(cat "$2")" 2>/dev/null; echo $$ > "$2"; exec tail -n +1 -F "$1" 2>/dev/null'
-_LEAVE = 'kill "$(cat "$1")"; rm -f "$1"'
+_UNFOLLOW = 'kill "$(cat "$1")"; rm -f "$1"'
 _STOP = 'kill -TERM "$(cat "$1")"'
 
 
@@ -52,7 +52,7 @@ class StreamingRunner(Runner, Protocol):
         ...
 
 
-class Watched(Protocol):
+class FollowedNode(Protocol):
     """As much of a node as is needed here."""
 
     @property
@@ -107,7 +107,7 @@ class CanaryWatch:
     A stream that ended with its node keeps what it delivered; :meth:`follow` the node again when it is back.
     """
 
-    def __init__(self, nodes: Sequence[Watched], region: Region, run: int, spec: GuestSpec) -> None:
+    def __init__(self, nodes: Sequence[FollowedNode], region: Region, run: int, spec: GuestSpec) -> None:
         self.region = region
         self.run = run
         self._spec = spec
@@ -115,15 +115,15 @@ class CanaryWatch:
         self._followed: list[_Followed] = []
         self._names: set[str] = set()
         # The lines of all streams as they come, to be waited on.
-        self._all = LineStream("what the canary says")
+        self._all = LineStream("the canary's messages")
 
-    def follow(self, node: Watched) -> None:
-        """Follow what QEMU on ``node`` writes down; the first time from an empty file, later from its beginning.
+    def follow(self, node: FollowedNode) -> None:
+        """Follow the file that QEMU on ``node`` writes; the first time from an empty file, later from its beginning.
 
         :class:`~harness.errors.LostNodeError` when the node does not answer.
         """
         if node.name not in self._names:
-            # Never again later: the guest may be speaking into it.  Lines that come twice do no data_loss_findings.
+            # Never again later: the guest may be writing to it.  Lines that come twice do no harm.
             node.runner.run(["truncate", "-s", "0", self._spec.canary_log])
             self._names.add(node.name)
         follow = ["sh", "-c", _FOLLOW, "sh", self._spec.canary_log, self._tail_file]
@@ -133,7 +133,7 @@ class CanaryWatch:
         threading.Thread(target=self._collect, args=(followed,), name=stream.name, daemon=True).start()
 
     def start(self, runner: Runner, device: str) -> None:
-        """Start it in the guest on its region of ``device``, and wait until it is received here.
+        """Start it in the guest on its region of ``device``, and wait for its first message.
 
         Every node is followed before.  The region is zeroed.  :class:`InfrastructureError` when the guest has no port
         for it, when it does not start, or when nothing of it arrives within 30 s.
@@ -147,22 +147,22 @@ class CanaryWatch:
         argv = [PROGRAM, "run", *self.region.argv(device), "--port", ports[0], "--run", str(self.run)]
         argv += ["--mebibytes", str(self._spec.canary_memory_mib), "--pid-file", self._spec.canary_pid_file]
         runner.run(argv, timeout=START_SECONDS)
-        self._wait(Ack, Deadline.after(HEARD_SECONDS, "the first acknowledgement of the canary"))
+        self._wait(Ack, Deadline.after(FIRST_MESSAGE_SECONDS, "the first acknowledgement of the canary"))
 
     def stop(self, runner: Runner) -> None:
-        """Let it finish its records, look at all its memory, and wait for its last message.
+        """Let it finish its records and check all its memory, and wait for its last message.
 
         :class:`LostGuestError` when it is not running any more, :class:`~harness.errors.DeadlineError` when its last
         message does not come within 60 s, as when a write of it never ends.
         """
         done = runner.run(["sh", "-c", _STOP, "sh", self._spec.canary_pid_file], ok=())
         if done.status != 0:
-            messages = (done.stderr.strip() or "no output").splitlines()[-1]
-            raise LostGuestError(f"the canary in {runner.host} is not running any more: {messages}")
+            message = (done.stderr.strip() or "no output").splitlines()[-1]
+            raise LostGuestError(f"the canary in {runner.host} is not running any more: {message}")
         self._wait(Done, Deadline.after(STOP_SECONDS, "the canary's last message"))
 
     def report(self, runner: Runner, device: str, *, survived: bool = False) -> Canary:
-        """Read its region of ``device`` in the guest and say what it kept and lost.
+        """Read its region of ``device`` in the guest: what it kept and lost.
 
         It must not be running.  ``survived``: the caller knows that it lived to the end although its last message did
         not come.  :class:`~harness.errors.CommandError` when the region cannot be read.
@@ -176,16 +176,16 @@ class CanaryWatch:
         lines = [line for followed in self._followed for line in followed.lines()]
         return report(received(lines, self.run), slots, self.region.blocks, survived=survived)
 
-    def said(self) -> str:
+    def transcript(self) -> str:
         """All lines as they came, stream after stream."""
         return "".join(f"{line}\n" for followed in self._followed for line in followed.stream.since(0))
 
     def close(self) -> None:
-        """Follow no more; what was said stays.  A node that does not answer is left alone."""
+        """Follow no more; the lines that came stay.  A node that does not answer is left alone."""
         for node in self._nodes:
             if node.name in self._names:
                 with contextlib.suppress(HarnessError):
-                    node.runner.run(["sh", "-c", _LEAVE, "sh", self._tail_file], ok=())
+                    node.runner.run(["sh", "-c", _UNFOLLOW, "sh", self._tail_file], ok=())
 
     @property
     def _tail_file(self) -> str:

@@ -26,7 +26,7 @@ from harness.util import logs
 from harness.util.deadline import Deadline, poll
 
 AGENT_SECONDS = 120.0
-PLUG_SECONDS = 30.0
+HOTPLUG_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Guest:
         except HarnessError as error:
             last = guest.console_tail()
             guest.destroy()
-            raise LostGuestError(f"{error}; the guest's console said last: {last}") from None
+            raise LostGuestError(f"{error}; the last line of the guest's console: {last}") from None
         return guest
 
     def moved(self, node: Node, domain: libvirt.virDomain) -> None:
@@ -120,7 +120,7 @@ class Guest:
         return "I/O error" if reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR else f"reason {reason}"
 
     def resume(self) -> None:
-        """Let a paused guest go on; QEMU repeats the requests that failed."""
+        """Let a paused guest go on; QEMU repeats the requests that failed.  :class:`LostGuestError`."""
         try:
             with self._timed(f"resume {self.spec.name}"):
                 self.domain.resume()
@@ -128,12 +128,16 @@ class Guest:
             raise LostGuestError(f"the paused guest did not go on: {error}") from None
 
     def kill(self) -> None:
-        """Kill its QEMU with SIGKILL: nothing in it gets to finish."""
+        """Kill its QEMU with SIGKILL: nothing in it gets to finish.  :class:`~harness.errors.CommandError`."""
         script = 'pid=$(cat "/run/libvirt/qemu/$1.pid") && kill -9 "$pid"'
         self.node.runner.run(["sh", "-ec", script, "sh", self.spec.name])
 
     def reset(self) -> None:
-        """Press its reset button, also while the work speaks with it, and wait for the agent of the new boot."""
+        """Reset it as its button would, and wait up to 120 s for the agent of the new boot.
+
+        May be called while another thread waits for a command in the guest.  :class:`LostGuestError` when libvirt does
+        not reset it, :class:`~harness.errors.DeadlineError` when the agent does not answer.
+        """
         try:
             with self._timed(f"reset {self.spec.name}"):
                 self.monitor_domain().reset()
@@ -153,7 +157,7 @@ class Guest:
         return self.node.runner.run(["cat", self.spec.console], ok=()).stdout
 
     def alive(self) -> bool:
-        """Whether the domain runs and its agent answers."""
+        """Whether the domain runs and its agent answers within 10 s."""
         if not self.agent.active():
             return False
         try:
@@ -174,9 +178,10 @@ class Guest:
     # ------------------------------------------------------------------------------------------ the disk under test
 
     def attach(self, device: str, cell: Cell) -> AttachedDisk:
-        """Attach ``device`` with the cell's cache, aio and bus and wait until the guest sees it.
+        """Attach ``device`` with the cell's cache, aio and bus and wait up to 30 s until the guest sees it.
 
-        Raises :class:`RefusedError` with QEMU's or libvirt's words when they do not want the combination.
+        :class:`RefusedError` with QEMU's or libvirt's message when they refuse the combination,
+        :class:`LostGuestError`, :class:`~harness.errors.DeadlineError`.
         """
         assert cell.cache is not None
         serial = f"cell-{time.monotonic_ns() % 10**9}"
@@ -199,9 +204,9 @@ class Guest:
             raise
 
     def located(self, disk: AttachedDisk) -> AttachedDisk:
-        """The disk with the path at which the guest sees it now; waits until it does."""
+        """The disk with the path at which the guest sees it now; waits up to 30 s, then DeadlineError."""
         serial = disk.serial
-        deadline = Deadline.after(PLUG_SECONDS, "the disk's appearance in the guest")
+        deadline = Deadline.after(HOTPLUG_SECONDS, "the disk's appearance in the guest")
         script = 'for f in /sys/block/*; do [ "$(cat $f/serial $f/device/vpd_pg80 2>/dev/null | tr -cd "a-z0-9-")" '
         script += f"= {serial} ] && echo /dev/${{f##*/}}; done; true"
 
@@ -211,13 +216,13 @@ class Guest:
         return replace(disk, path=poll(look, deadline, every=0.1))
 
     def detach(self, disk: AttachedDisk) -> None:
-        """Detach and wait until QEMU let go of it."""
+        """Detach and wait up to 30 s until QEMU released it; :class:`LostGuestError`, DeadlineError."""
         try:
             with self._timed(f"detachDeviceFlags {disk.serial}"):
                 self.domain.detachDeviceFlags(disk.xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
         except libvirt.libvirtError as error:
             raise LostGuestError(f"the disk was not detached: {error}") from None
-        deadline = Deadline.after(PLUG_SECONDS, "the disk's removal from the guest")
+        deadline = Deadline.after(HOTPLUG_SECONDS, "the disk's removal from the guest")
 
         def gone() -> bool | None:
             try:
@@ -228,11 +233,14 @@ class Guest:
         poll(gone, deadline, every=0.1)
 
     def observe(self, disk: AttachedDisk, device: str) -> Observed:
-        """What was really opened: QEMU's descriptor and block layer, and what the guest was told."""
+        """What is in force: QEMU's descriptors and block layer, and what the guest was told.
+
+        :class:`LostGuestError` when QEMU does not answer, :class:`InfrastructureError` when its answer cannot be read.
+        """
         try:
             return self._observe(disk, device)
         except libvirt.libvirtError as error:
-            raise LostGuestError(f"the guest's QEMU does not say what it opened: {error}") from None
+            raise LostGuestError(f"the guest's QEMU does not report what it opened: {error}") from None
         except ValueError as unreadable:
             raise InfrastructureError(f"what was opened could not be read back: {unreadable}") from unreadable
 
@@ -253,7 +261,7 @@ class Guest:
             o_direct=None if not flags else (all if disk.cache.direct else any)(o_direct(flag) for flag in flags),
             o_sync=any(o_sync(flag) for flag in flags) if flags else None,
             qemu_cache=cache or None,
-            qemu_aio=_live_aio(self.domain.XMLDesc(0), disk.serial),
+            qemu_aio=_aio_in_force(self.domain.XMLDesc(0), disk.serial),
             guest_write_cache=lines[0].strip() if lines else None,
             guest_stable_writes=lines[1].strip() == "1" if len(lines) > 1 else None,
             drbd_stable_writes=_flag(named.get("stable_writes", "")),
@@ -263,8 +271,8 @@ class Guest:
 
 def console_size(node: Node, spec: GuestSpec) -> int:
     """How many bytes the guest's console on ``node`` has; 0 where there was none yet."""
-    said = node.runner.run(["stat", "-c", "%s", spec.console], ok=()).stdout.strip()
-    return int(said) if said.isdigit() else 0
+    size = node.runner.run(["stat", "-c", "%s", spec.console], ok=()).stdout.strip()
+    return int(size) if size.isdigit() else 0
 
 
 def console_since(node: Node, spec: GuestSpec, begins: int) -> str:
@@ -307,8 +315,7 @@ def _flag(text: str) -> bool | None:
     return text.strip() == "1" if text.strip() else None
 
 
-def _live_aio(xml: str, serial: str) -> str | None:
-
+def _aio_in_force(xml: str, serial: str) -> str | None:
     for disk in etree.fromstring(xml.encode()).iterfind("devices/disk"):
         if disk.findtext("serial") == serial:
             driver = disk.find("driver")

@@ -23,11 +23,11 @@ from harness.util import logs
 from harness.util.background import BackgroundTask
 from harness.util.deadline import Deadline
 
-LOOK_SECONDS = 0.25
+SAMPLE_SECONDS = 0.25
 # How long QEMU may take to let go of a migration that was told to end.
 ABORT_SECONDS = 30.0
 
-# libvirt says no before anything moves.
+# libvirt refuses before anything moves.
 _REFUSALS = (
     libvirt.VIR_ERR_MIGRATE_UNSAFE,
     libvirt.VIR_ERR_CONFIG_UNSUPPORTED,
@@ -41,7 +41,7 @@ _REFUSALS = (
 class MigrationRequest:
     """How a migration is wanted.
 
-    ``seconds`` until it is given up; ``unsafe`` passes VIR_MIGRATE_UNSAFE; ``bandwidth_mib`` per second, 0: no limit.
+    ``seconds`` until it is aborted; ``unsafe`` passes VIR_MIGRATE_UNSAFE; ``bandwidth_mib`` per second, 0: no limit.
     """
 
     number: int
@@ -59,10 +59,13 @@ def migrate(
     began: float,
     on_precopy: Callable[[], None] | None = None,
 ) -> Migration:
-    """Move ``guest`` to ``target`` and say how it went; what the stack says no to is an outcome, not an error.
+    """Move ``guest`` to ``target`` and report how it went; a refusal of the stack is an outcome, not an error.
 
     ``began`` is the moment (:func:`time.monotonic`) that the evidence counts from.  ``on_precopy`` is called once, when
     memory is under way.  Afterwards the guest's node is the only Primary, if both nodes still answer.
+
+    Blocks until the migration has ended: at most ``request.seconds``, and twice 30 s for its abort.  Commands that
+    other threads run in the guest wait.  What ``on_precopy`` raises ends the migration and is raised here.
     """
     source = guest.node
     opened = time.monotonic()
@@ -76,7 +79,7 @@ def migrate(
             # Two that do not see each other are both Primary whatever is allowed: the guest would read another's data.
             moved = _move(guest, target, request, on_precopy) if roles.connected(resource) else _not_opened(resource)
     finally:
-        # A node that was lost on the way cannot be told; whoever mends it sets the roles.
+        # A node that was lost on the way cannot be told; whoever recovers it sets the roles.
         with contextlib.suppress(HarnessError):
             roles.set_single_primary(resource, guest.node)
     closed = time.monotonic()
@@ -102,11 +105,11 @@ class _MigrationResult:
 
 
 def _not_opened(resource: Resource, message: str = "") -> _MigrationResult:
-    """A no is DRBD's answer to the question only while both nodes are there to be asked."""
+    """A refusal is DRBD's answer only while the nodes are connected; else the migration failed."""
     if roles.connected(resource):
         return _MigrationResult(MigrationOutcome.REFUSED, message)
-    said = "; ".join(f"{name} {one.connection} {one.local_role}" for name, one in roles.states(resource).items())
-    lost = f"the nodes were not connected when both were to be Primary ({said})"
+    states = "; ".join(f"{name} {one.connection} {one.local_role}" for name, one in roles.states(resource).items())
+    lost = f"the nodes were not connected when both were to be Primary ({states})"
     return _MigrationResult(MigrationOutcome.FAILED, f"{lost}: {message}" if message else lost)
 
 
@@ -127,7 +130,7 @@ def _move(
             lambda: _migrate3(source, destination, parameters, flags, where), f"the migration to {target.name}"
         )
         try:
-            samples, gave_up = _watch(call, seen, where, began + request.seconds, on_precopy)
+            samples, timed_out = _watch(call, seen, where, began + request.seconds, on_precopy)
         except BaseException:
             # It must not go on behind our back.
             with contextlib.suppress(libvirt.libvirtError):
@@ -143,7 +146,9 @@ def _move(
             # Before anybody speaks with the agent again: the source's libvirtd may have been restarted.
             with contextlib.suppress(HarnessError):
                 guest.found_again()
-            return _MigrationResult(_outcome(error, samples, gave_up), str(error), began, seconds, None, tuple(samples))
+            return _MigrationResult(
+                _outcome(error, samples, timed_out), str(error), began, seconds, None, tuple(samples)
+            )
         except HarnessError as error:
             return _MigrationResult(MigrationOutcome.FAILED, str(error), began, seconds, None, tuple(samples))
         guest.moved(target, domain)
@@ -163,8 +168,8 @@ def _watch(
 ) -> tuple[list[Mapping[str, object]], bool]:
     """Look at it until it ends; tell it to end when its time is over."""
     samples: list[Mapping[str, object]] = []
-    gave_up = False
-    while not call.ended(LOOK_SECONDS):
+    timed_out = False
+    while not call.ended(SAMPLE_SECONDS):
         with contextlib.suppress(libvirt.libvirtError):
             stats = seen.jobStats()
             if stats.get("type"):
@@ -172,13 +177,13 @@ def _watch(
         if on_precopy is not None and samples and samples[-1].get("memory_iteration"):
             on_precopy()
             on_precopy = None
-        if time.monotonic() > until and not gave_up:
-            gave_up = True
+        if time.monotonic() > until and not timed_out:
+            timed_out = True
             with contextlib.suppress(libvirt.libvirtError):
                 _abort(seen, source)
         if time.monotonic() > until + ABORT_SECONDS:
             break
-    return samples, gave_up
+    return samples, timed_out
 
 
 def _migrate3(
@@ -195,8 +200,8 @@ def _abort(domain: libvirt.virDomain, source: Node) -> None:
         domain.abortJob()
 
 
-def _outcome(error: libvirt.libvirtError, samples: list[Mapping[str, object]], gave_up: bool) -> MigrationOutcome:
-    if gave_up:
+def _outcome(error: libvirt.libvirtError, samples: list[Mapping[str, object]], timed_out: bool) -> MigrationOutcome:
+    if timed_out:
         return MigrationOutcome.ABORTED
     under_way = any(sample.get("memory_iteration") for sample in samples)
     if error.get_error_code() in _REFUSALS and not under_way:

@@ -34,7 +34,7 @@ def read_device(runner: Runner, device: str, blocks: int, timeout: float = PIECE
     return tuple(found)
 
 
-def compared(
+def compare_readbacks(
     before: Sequence[str], after: Sequence[str], before_node: str, after_node: str, seconds: float
 ) -> Readback:
     """Two read-backs by :func:`read_device` compared; ``seconds`` is how long both took, the owners are not looked for.

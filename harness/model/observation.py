@@ -254,7 +254,7 @@ class CrashRecovery:
     Seconds are counted from the crash: until the peer was ``promoted``, until the guest answered again, until the
     replicas were ``rejoined`` (both UpToDate again).  ``differing_blocks`` is how many blocks of the two disks differed
     right after the crash, before anything was resynced.  ``fsck_status`` is fsck's exit status after the journal was
-    replayed (0: clean), None where there is no file system.
+    replayed (0: clean), None where there is no filesystem.
     """
 
     crash: Crash

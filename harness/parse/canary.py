@@ -1,10 +1,10 @@
-"""What the guest program ``canary`` says, what it finds on the disk afterwards, and what both together prove.
+"""The messages of the guest program ``canary``, what its check finds on the disk, and what both together prove.
 
 A line is known by the CRC-32 at its end, which covers the run too: a migration or a kill may tear a line, QEMU on
 either node writes a file of its own, and an earlier run may have left lines.  Whatever is not whole or not of this run
 is passed over.  Lines may come twice and in any order, as each carries its number.
 
-Each write mode goes on to its next record only after the kernel said that the one before is safe.  So whoever
+Each write mode goes on to its next record only after the kernel acknowledged the one before.  So whoever
 knows of record S knows that all before it were acknowledged, be it from a line or from a record found on the disk.
 """
 
@@ -26,7 +26,7 @@ EXAMPLES = 10
 
 @dataclass(frozen=True)
 class Ack:
-    """A record that the kernel called safe.  ``at_ms``: the guest's monotonic clock, in milliseconds."""
+    """A record that the kernel acknowledged as durable.  ``at_ms``: the guest's monotonic clock, in milliseconds."""
 
     write_mode: str
     number: int
@@ -40,12 +40,12 @@ class Failed:
     write_mode: str
     number: int
     errno: int
-    messages: str
+    message: str
 
 
 @dataclass(frozen=True)
 class Tick:
-    """A sign of life: how many looks there were at records in memory, and how many found something wrong."""
+    """A sign of life: how many records in memory were checked, and how many of them were wrong."""
 
     at_ms: int
     checked: int
@@ -100,7 +100,7 @@ def sealed(text: str, run: int) -> str:
 
 
 def parse_line(line: str, run: int) -> Message | None:
-    """The message in one line (without its newline); None for anything that the canary of ``run`` did not say whole."""
+    """The message in one line (without its newline); None for what is no whole line of the canary of ``run``."""
     text = line.rpartition(" ")[0]
     if line != sealed(text, run):
         return None
@@ -108,8 +108,8 @@ def parse_line(line: str, run: int) -> Message | None:
         match text.split(" "):
             case ["ack", write_mode, number, at_ms] if write_mode in WRITE_MODES:
                 return Ack(write_mode, int(number), int(at_ms))
-            case ["error", write_mode, number, errno, *messages] if write_mode in WRITE_MODES:
-                return Failed(write_mode, int(number), int(errno), " ".join(messages))
+            case ["error", write_mode, number, errno, *message] if write_mode in WRITE_MODES:
+                return Failed(write_mode, int(number), int(errno), " ".join(message))
             case ["tick", at_ms, checked, wrong]:
                 return Tick(int(at_ms), int(checked), int(wrong))
             case ["memory", index, expected, found, "checksum-ok" | "checksum-wrong" as checksum]:
@@ -146,7 +146,7 @@ def parse_check(text: str, blocks: int) -> tuple[Slot, ...]:
 
 
 def report(messages: Sequence[Received], slots: Iterable[Slot], blocks: int, *, survived: bool = False) -> Canary:
-    """What the canary kept and lost: ``messages`` it said, ``slots`` found in its region of ``blocks`` afterwards.
+    """What the canary kept and lost: its ``messages``, and the ``slots`` found in its region of ``blocks`` afterwards.
 
     Of each slot the newest acknowledged record is looked for; what was there before was overwritten and cannot be
     asked about.  A newer record in its place is fine.  A slot that may have been written when everything ended is
@@ -161,12 +161,12 @@ def report(messages: Sequence[Received], slots: Iterable[Slot], blocks: int, *, 
         write_mode: _ring(write_mode, messages, rings[write_mode], blocks // len(WRITE_MODES), stopped)
         for write_mode in WRITE_MODES
     }
-    forgotten = {one.message: None for one in messages if isinstance(one.message, MemoryMismatch)}
-    looks = [one.message for one in messages if isinstance(one.message, Tick | Done)]
+    mismatches = {one.message: None for one in messages if isinstance(one.message, MemoryMismatch)}
+    checks = [one.message for one in messages if isinstance(one.message, Tick | Done)]
     kinds = (
         [sentence for ring in judged.values() for sentence in ring.lost],
         [sentence for ring in judged.values() for sentence in ring.corrupt],
-        [_memory_sentence(one) for one in forgotten],
+        [_memory_sentence(one) for one in mismatches],
         list(dict.fromkeys(_failure_sentence(one.message) for one in messages if isinstance(one.message, Failed))),
         [sentence for ring in judged.values() for sentence in ring.strange],
     )
@@ -175,8 +175,8 @@ def report(messages: Sequence[Received], slots: Iterable[Slot], blocks: int, *, 
         acknowledged={write_mode: ring.acknowledged for write_mode, ring in judged.items()},
         lost={write_mode: len(ring.lost) for write_mode, ring in judged.items()},
         corrupt=sum(len(ring.corrupt) for ring in judged.values()),
-        memory_checked=max((look.checked for look in looks), default=0),
-        memory_wrong=max(len(forgotten), *(look.wrong for look in looks), 0),
+        memory_checked=max((check.checked for check in checks), default=0),
+        memory_wrong=max(len(mismatches), *(check.wrong for check in checks), 0),
         longest_gap_seconds=longest_gap(messages),
         survived=survived or stopped,
         examples=tuple(in_turn[:EXAMPLES]),
@@ -192,7 +192,7 @@ class _Ring:
 
 
 def _ring(write_mode: str, messages: Sequence[Received], found: Mapping[int, Slot], size: int, stopped: bool) -> _Ring:
-    said = max(
+    reported = max(
         (
             one.message.number
             for one in messages
@@ -201,9 +201,9 @@ def _ring(write_mode: str, messages: Sequence[Received], found: Mapping[int, Slo
         default=0,
     )
     newest = max((slot.number for slot in found.values() if slot.state == "ok"), default=0)
-    acknowledged = max(said, newest - 1)
+    acknowledged = max(reported, newest - 1)
     failed = any(isinstance(one.message, Failed) and one.message.write_mode == write_mode for one in messages)
-    behind = max(said, newest)
+    behind = max(reported, newest)
     flying = range(behind + 1, behind + 1 + IN_FLIGHT) if failed or not stopped else range(0)
     in_flight = {(number - 1) % size for number in flying}
     ring = _Ring(acknowledged, [], [], [])
@@ -241,14 +241,14 @@ def _memory_sentence(one: MemoryMismatch) -> str:
 
 
 def _failure_sentence(one: Failed) -> str:
-    return f"{one.write_mode} record {one.number} could not be written: {one.messages or f'errno {one.errno}'}"
+    return f"{one.write_mode} record {one.number} could not be written: {one.message or f'errno {one.errno}'}"
 
 
 def longest_gap(messages: Iterable[Received]) -> float:
     """The longest time in seconds in which no record became safe, or in which there was no sign of life at all.
 
     The guest's clock stands still while the guest is paused, as it is at the end of a migration, and the controller's
-    clock also counts how long a line was under way.  So both are used: a line was said no later than any line behind
+    clock also counts how long a line was under way.  So both are used: a line was sent no later than any line behind
     it came, less the time that passed between the two in the guest.  A pause makes all lines behind it late; a delay
     on the way makes only some lines late, and does not count.  A write mode that failed is at its end, not in a gap.
     """

@@ -1,4 +1,4 @@
-"""Whose a block of an ext4 filesystem is: what ``debugfs`` answers to icheck, ncheck and testb.
+"""Who owns a block of an ext4 filesystem: what ``debugfs`` answers to icheck, ncheck and testb.
 
 A block in use that no inode owns is the filesystem's own: superblock, bitmaps, inode tables.  ``testb`` calls a block
 behind the end of the filesystem not in use.
@@ -32,4 +32,4 @@ def paths(ncheck: str) -> Mapping[int, tuple[str, ...]]:
 
 def in_use(testb: str) -> Mapping[int, bool]:
     """Block to whether the filesystem's bitmap marks it in use."""
-    return {int(block): said == "marked in use" for block, said in _IN_USE.findall(testb)}
+    return {int(block): state == "marked in use" for block, state in _IN_USE.findall(testb)}

@@ -68,7 +68,7 @@ def parse_fio(text: str) -> FioResult:
 
 
 def verify_failures(stderr: str) -> tuple[str, ...]:
-    """What fio said of each wrong block: ``verify: bad ... header``, or ``crc32c: verify failed at ...``."""
+    """fio's message on each wrong block: ``verify: bad ... header``, or ``crc32c: verify failed at ...``."""
     return tuple(_VERIFY_FAILURE.findall(stderr))
 
 

@@ -13,7 +13,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 # printk's time may stand in the middle of a line, behind a prompt.
 _BREAK = re.compile(r"[\r\n]+|\[ *\d+\.\d{6}\](?:\[ *[CT]\d+\])? ?", re.ASCII)
 
-# What a guest's kernel says of its memory, file systems and processes, beyond what `is_error` knows of any kernel.
+# What a guest's kernel reports of its memory, filesystems and processes, beyond what `is_error` knows of any kernel.
 _GUEST = re.compile(
     r"\b[Uu]nable to handle\b|\bhung task\b|\bkthread starved for\b|\bcritical (?:\w+ ){1,3}error, dev\b"
     r"|\bEXT4-fs .*\bRemounting filesystem read-only\b|\bJBD2: (?:Detected IO errors|Error )|\bAborting journal\b"
@@ -25,7 +25,7 @@ _GUEST = re.compile(
 
 
 def error_lines(console: str) -> tuple[str, ...]:
-    """The lines of ``console`` that say the guest's kernel, memory, disks or processes were in error.
+    """The lines of ``console`` that report an error of the guest's kernel, memory, disks or processes.
 
     In the order in which they first came, without printk's time and without a terminal's sequences.  Each text stands
     once, with a count behind it if it came more often, e.g. ``(5 times)``.

@@ -1,4 +1,4 @@
-"""What libvirt says of a live migration: its figures."""
+"""libvirt's statistics of a live migration: its figures."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from harness.errors import CommandError
 
 @dataclass(frozen=True)
 class Completed:
-    """A command that ended: what it was, how it ended, what it said.  ``status`` is None where no status was asked."""
+    """A command that ended: its argument vector, its exit status, what it printed, and how long it ran in seconds."""
 
     host: str
     argv: tuple[str, ...]

@@ -17,7 +17,7 @@ from harness.remote.base import Completed
 from harness.remote.stream import LineStream
 from harness.util import logs
 
-# On top of the bound the command itself has, for a slow node to deliver what it said.
+# On top of the bound the command itself has, for a slow node to deliver the output.
 GRACE_SECONDS = 15.0
 KEEPALIVE_SECONDS = 5
 _ERRORS = (paramiko.SSHException, OSError, EOFError)

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class LineStream:
-    """Lines that somebody else appends; any number of readers wait on it."""
+    """Lines that one thread appends; any number of threads may wait on it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -32,7 +32,7 @@ class LineStream:
             self._grown.notify_all()
 
     def end(self, why: str) -> None:
-        """Say that nothing will follow; waiting readers get :class:`LostNodeError`."""
+        """Mark that nothing will follow; waiting readers get :class:`LostNodeError`."""
         with self._grown:
             self._ended = self._ended or why
             self._grown.notify_all()
@@ -48,7 +48,11 @@ class LineStream:
             return self._lines[cursor:]
 
     def wait(self, match: Callable[[str], T | None], cursor: int, deadline: Deadline) -> tuple[T, int]:
-        """The first non-None answer of ``match`` to a line at or behind ``cursor``, and the cursor behind that line."""
+        """The first non-None answer of ``match`` to a line at or behind ``cursor``, and the cursor behind that line.
+
+        Blocks until ``deadline``, then :class:`DeadlineError` with the last line; :class:`LostNodeError` when the
+        stream ended.
+        """
         position = cursor
         with self._grown:
             while True:

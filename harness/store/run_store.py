@@ -55,7 +55,7 @@ class Attempt:
     directory: Path
 
     def write_raw(self, name: str, content: str | bytes) -> Path:
-        """Keep what a machine said, as it said it, and say where."""
+        """Keep a machine's output unchanged as the file ``name``; its path."""
         path = self.directory / _safe(name)
         write_atomic(path, content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace"))
         return path

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: written beside their place, synced, renamed."""
+"""Files that are complete or not there: written beside their place, synced, renamed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from harness.errors import StoreError
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path``; :class:`StoreError` where that cannot be, and what was there stays.
+    """Write ``content`` to ``path``; when this returns it is durable.
 
-    Also where it is there and could not be made durable.
+    :class:`StoreError` where it cannot be written, and what was there stays; also where it is there and could not be
+    synced.  Blocks for two ``fsync``.
     """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
@@ -26,7 +27,7 @@ def write_atomic(path: Path, content: bytes) -> None:
         why = f"{path} cannot be written: {error.strerror or error}; what was kept before is still there"
         raise StoreError(why) from error
     finally:
-        # Where nothing can be written, removing may be impossible too; the reason is what was said first.
+        # Where nothing can be written, removing may be impossible too; the reason is the first error.
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
     sync_directory(path.parent)

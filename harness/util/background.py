@@ -45,7 +45,7 @@ class BackgroundTask(Generic[T]):
         return self._ended.wait(seconds)
 
     def result(self, deadline: Deadline) -> T:
-        """What it found, or the error it ended with; :class:`DeadlineError` when it goes on for longer."""
+        """What ``work`` returned; what it raised is raised here, :class:`DeadlineError` when it goes on for longer."""
         if not self.ended(deadline.left()):
             raise DeadlineError(f"{self._name} did not end within {deadline.seconds:.0f} s")
         if self._error is not None:

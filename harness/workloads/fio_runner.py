@@ -21,7 +21,7 @@ MAX_FAILURES = 64
 
 @dataclass(frozen=True)
 class FioRun:
-    """What one run of fio did, how many pieces of wrong data it read back, and its own words on each."""
+    """What one run of fio did, how many pieces of wrong data it read back, and its message on each."""
 
     result: FioResult
     read_back_errors: int

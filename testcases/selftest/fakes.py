@@ -663,7 +663,7 @@ class FakeWatch:
         self.story(f"canary received on {device}")
         return replace(self.found, survived=survived)
 
-    def said(self) -> str:
+    def transcript(self) -> str:
         return "what it said\n"
 
     def close(self) -> None:

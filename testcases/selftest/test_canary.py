@@ -105,15 +105,15 @@ def test_parse_line_torn_lines_only_messages_that_were_sent(texts: list[str], da
     begin = data.draw(st.integers(0, len(stream)))
     end = data.draw(st.integers(begin, len(stream)))
     torn = stream[:begin] + stream[end:]
-    said = {parse_line(sealed(text, RUN), RUN) for text in texts}
-    assert {one.message for one in received(((0.0, line) for line in torn.split("\n")), RUN)} <= said
+    sent = {parse_line(sealed(text, RUN), RUN) for text in texts}
+    assert {one.message for one in received(((0.0, line) for line in torn.split("\n")), RUN)} <= sent
 
 
 def test_parse_line_lost_digit_none() -> None:
-    whole = sealed("ack fsync 3815 12345", RUN)
-    assert parse_line(whole, RUN) is not None
-    assert parse_line(whole.replace("3815", "35"), RUN) is None
-    assert parse_line(whole[:-1], RUN) is None and parse_line(whole.rpartition(" ")[0], RUN) is None
+    line = sealed("ack fsync 3815 12345", RUN)
+    assert parse_line(line, RUN) is not None
+    assert parse_line(line.replace("3815", "35"), RUN) is None
+    assert parse_line(line[:-1], RUN) is None and parse_line(line.rpartition(" ")[0], RUN) is None
 
 
 def test_parse_check_output_slots() -> None:
@@ -309,7 +309,7 @@ def test_report_examples_bounded_and_of_every_kind() -> None:
 # --------------------------------------------------------------------------- how long nothing was done
 
 
-def said(
+def messages_at(
     times: Sequence[tuple[int, float]], message: Callable[[int], Message] = lambda ms: Tick(ms, 0, 0)
 ) -> list[Received]:
     return [Received(at, message(ms)) for ms, at in times]
@@ -325,7 +325,7 @@ def clock(steps: list[int]) -> list[int]:
 @given(STEPS, st.floats(0, 10**6))
 def test_longest_gap_constant_delay_guest_clock_gap(steps: list[int], late: float) -> None:
     times = clock(steps)
-    gap = longest_gap(said([(ms, ms / 1000 + late) for ms in times]))
+    gap = longest_gap(messages_at([(ms, ms / 1000 + late) for ms in times]))
     assert gap == pytest.approx(max(steps[1:], default=0) / 1000, abs=1e-6)
 
 
@@ -334,7 +334,7 @@ def test_longest_gap_paused_guest_counts_in_full(steps: list[int], where: int, p
     times = clock(steps)
     if where >= len(times):
         return
-    gap = longest_gap(said([(ms, ms / 1000 + (pause if i >= where else 0)) for i, ms in enumerate(times)]))
+    gap = longest_gap(messages_at([(ms, ms / 1000 + (pause if i >= where else 0)) for i, ms in enumerate(times)]))
     assert gap >= pause + steps[where] / 1000 - 1e-6
     assert gap <= pause + max(steps[1:]) / 1000 + 1e-6
 
@@ -348,7 +348,7 @@ def test_longest_gap_delayed_line_not_counted(lines: list[tuple[int, float]]) ->
         at = max(at, ms / 1000 + late)
         heard_at.append((ms, at))
     in_time = [(ms, min(at, times[-1] / 1000)) for ms, at in heard_at] + [(times[-1], times[-1] / 1000)]
-    assert longest_gap(said(in_time)) == pytest.approx(max(step for step, _ in lines[1:]) / 1000, abs=1e-6)
+    assert longest_gap(messages_at(in_time)) == pytest.approx(max(step for step, _ in lines[1:]) / 1000, abs=1e-6)
 
 
 def ack(ms: int, write_mode: str = "fsync") -> Message:
@@ -356,15 +356,15 @@ def ack(ms: int, write_mode: str = "fsync") -> Message:
 
 
 def test_longest_gap_stalled_disk_counts_despite_ticks() -> None:
-    ticks = said([(ms, ms / 1000) for ms in range(0, 10_001, 200)])
-    work = said([(ms, ms / 1000) for ms in [*range(0, 4000, 20), *range(7000, 10_000, 20)]], ack)
+    ticks = messages_at([(ms, ms / 1000) for ms in range(0, 10_001, 200)])
+    work = messages_at([(ms, ms / 1000) for ms in [*range(0, 4000, 20), *range(7000, 10_000, 20)]], ack)
     assert longest_gap(ticks) == pytest.approx(0.2)
     assert longest_gap([*ticks, *work]) == pytest.approx(7.0 - 3.98)
 
 
 def test_longest_gap_endless_stall_until_last_tick() -> None:
-    ticks = said([(ms, ms / 1000) for ms in range(0, 10_001, 200)])
-    work = said([(ms, ms / 1000) for ms in range(0, 4000, 20)], ack)
+    ticks = messages_at([(ms, ms / 1000) for ms in range(0, 10_001, 200)])
+    work = messages_at([(ms, ms / 1000) for ms in range(0, 4000, 20)], ack)
     assert longest_gap([*ticks, *work]) == pytest.approx(10.0 - 3.98)
     failed = [Received(4.0, Failed(write_mode, 200, 5, "Input/output error")) for write_mode in WRITE_MODES]
     assert longest_gap([*ticks, *work, *failed]) == pytest.approx(0.2), "they are at their end, not in a gap"
@@ -372,7 +372,7 @@ def test_longest_gap_endless_stall_until_last_tick() -> None:
 
 
 def test_longest_gap_repeated_line_ignored() -> None:
-    messages = said([(ms, ms / 1000) for ms in range(0, 2000, 200)])
+    messages = messages_at([(ms, ms / 1000) for ms in range(0, 2000, 200)])
     again = [Received(one.at + 60, one.message) for one in messages]
     assert longest_gap([*messages, *again]) == longest_gap([*again, *messages]) == longest_gap(messages)
     assert longest_gap([]) == longest_gap(messages[:1]) == 0.0
@@ -473,7 +473,7 @@ def test_canary_watch_start_no_port_infrastructure_error(watch: CanaryWatch, nod
 def test_canary_watch_start_no_message_deadline_error(
     watch: CanaryWatch, nodes: list[FakeNode], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "HEARD_SECONDS", 0.05)
+    monkeypatch.setattr(module, "FIRST_MESSAGE_SECONDS", 0.05)
     guest = GuestRunner(nodes[0])
     guest.silent = True
     watch.follow(nodes[0])
@@ -495,7 +495,7 @@ def test_canary_watch_report_combines_both_nodes_and_disk(watch: CanaryWatch, no
     checked = (PROGRAM, "check", "--device", "/dev/vdc", "--first-block", "1000", "--blocks", str(BLOCKS),
                "--run", str(RUN))  # fmt: skip
     assert guest.ran[-1] == checked
-    lines = watch.said().splitlines()
+    lines = watch.transcript().splitlines()
     assert lines[0] == sealed("ack fsync 1 10", RUN) and lines[-1] == sealed("done 4116 0", RUN) and len(lines) == 7
 
 
@@ -558,13 +558,13 @@ def test_canary_watch_close_ends_followers_dead_node_ignored(
 ) -> None:
     watch.follow(nodes[0])
     watch.follow(nodes[1])
-    told = nodes[0].runner.ran[-1][-1]
+    tail_file = nodes[0].runner.ran[-1][-1]
     monkeypatch.setattr(nodes[1].runner, "_answer", lambda _: 1 / 0)
     monkeypatch.setattr(
         nodes[1].runner, "run", lambda *_, **__: (_ for _ in ()).throw(InfrastructureError("nodeb is gone"))
     )
     watch.close()
-    assert nodes[0].runner.ran[-1][:2] == ("sh", "-c") and nodes[0].runner.ran[-1][-1] == told
+    assert nodes[0].runner.ran[-1][:2] == ("sh", "-c") and nodes[0].runner.ran[-1][-1] == tail_file
     assert "kill" in nodes[0].runner.ran[-1][2]
 
 
@@ -606,7 +606,7 @@ def test_follow_script_growing_file_from_start_until_left(tmp_path: Path) -> Non
         deadline = time.monotonic() + 10
         while len(got) < 2 and time.monotonic() < deadline:
             time.sleep(0.02)
-        assert shell(module._LEAVE, pid_file).returncode == 0
+        assert shell(module._UNFOLLOW, pid_file).returncode == 0
         assert tail.wait(10) != 0
         reader.join(10)
     assert got == ["one\n", "two\n"] and not pid_file.exists()
@@ -913,7 +913,7 @@ def test_canary_write_mode_fails_error_message_others_go_on(bird: Bird) -> None:
     limited(int(bird.pid_file.read_text()), FIRST + 2 * PIECE)
     messages = bird.wait(lambda messages: any(isinstance(message, Failed) for message in messages))
     (failed,) = [message for message in messages if isinstance(message, Failed)]
-    assert (failed.write_mode, failed.errno, failed.messages) == ("direct", 27, "File too large")
+    assert (failed.write_mode, failed.errno, failed.message) == ("direct", 27, "File too large")
     bird.wait(
         lambda messages: max(message.number for message in messages if isinstance(message, Ack)) > failed.number + 5
     )

@@ -48,9 +48,9 @@ def test_parse_fio_verify_error_text_before_json_skipped() -> None:
 def test_parse_fio_continue_on_error_all_verify_errors_counted() -> None:
     (job,) = parse_fio(read("verify-failed-three-times.txt")).jobs
     assert (job.error, job.total_err, job.verify_errors) == (VERIFY_ERROR, 3, 3)
-    words = verify_failures(read("verify-failed-three-times.stderr.txt"))
-    assert len(words) == 3 and words[0].startswith("verify: bad magic header 6167, wanted acca at file")
-    assert [line.partition("offset ")[2].partition(",")[0] for line in words] == ["40960", "81920", "163840"]
+    messages = verify_failures(read("verify-failed-three-times.stderr.txt"))
+    assert len(messages) == 3 and messages[0].startswith("verify: bad magic header 6167, wanted acca at file")
+    assert [line.partition("offset ")[2].partition(",")[0] for line in messages] == ["40960", "81920", "163840"]
 
 
 def test_parse_fio_other_error_no_verify_error() -> None:

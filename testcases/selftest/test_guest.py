@@ -24,12 +24,12 @@ class Domain:
     """``error`` is what libvirt says to every call."""
 
     error: BaseException | None = None
-    told: list[str] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
 
     def _told(self, what: str) -> int:
         if self.error is not None:
             raise self.error
-        self.told.append(what)
+        self.calls.append(what)
         return 1
 
     def isActive(self) -> int:  # noqa: N802 - libvirt's name
@@ -78,8 +78,8 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
 
 def test_guest_reset_uses_monitor_connection(stage: Stage) -> None:
     stage.guest.reset()
-    assert stage.looking_on.told == ["reset"]
-    assert stage.working.told == ["agent"], "the new boot's agent answered"
+    assert stage.looking_on.calls == ["reset"]
+    assert stage.working.calls == ["agent"], "the new boot's agent answered"
 
 
 def test_guest_reset_libvirt_error_lost_guest(stage: Stage) -> None:
@@ -90,7 +90,7 @@ def test_guest_reset_libvirt_error_lost_guest(stage: Stage) -> None:
 
 def test_guest_alive_needs_domain_and_agent(stage: Stage) -> None:
     assert stage.guest.alive()
-    assert stage.working.told == ["isActive", "agent"] and not stage.looking_on.told
+    assert stage.working.calls == ["isActive", "agent"] and not stage.looking_on.calls
     stage.working.error = LibvirtSaid("Domain not found")
     assert not stage.guest.alive()
 

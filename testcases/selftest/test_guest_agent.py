@@ -34,7 +34,7 @@ class Domain:
         self.files: dict[str, bytearray] = {}
         self.active = True
         self.fails: Callable[[str], bool] = lambda _: False
-        self.words = "Guest agent is not responding"
+        self.message = "Guest agent is not responding"
         self.unanswered: Callable[[], object] = lambda: None
 
     def isActive(self) -> int:  # noqa: N802 - libvirt's name
@@ -48,7 +48,7 @@ class Domain:
         if self.silent or self.fails(command):
             self.silent = max(0, self.silent - 1)
             self.unanswered()
-            raise LibvirtSaid(self.words)
+            raise LibvirtSaid(self.message)
         return json.dumps({"return": getattr(self, command.replace("-", "_"))(**{
             name.replace("-", "_"): value for name, value in arguments.items()
         })})  # fmt: skip
@@ -161,7 +161,7 @@ UNSENT, UNANSWERED = f"{SILENT}synchronization within '5' seconds", f"{SILENT}co
 
 
 def test_agent_call_unsent_retried(agent: GuestAgent, domain: Domain) -> None:
-    domain.words, domain.silent = UNSENT, 3
+    domain.message, domain.silent = UNSENT, 3
     assert agent.run(["true"]).status == 0
     assert domain.commands() == ["guest-exec"] * 4 + ["guest-exec-status"]
 
@@ -171,7 +171,7 @@ def test_agent_call_unsent_retried_until_timeout(
 ) -> None:
     now = [1000.0]
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    domain.words, domain.silent = UNSENT, 10**6
+    domain.message, domain.silent = UNSENT, 10**6
     # What libvirt waits for the synchronization.
     domain.unanswered = lambda: now.append(now.pop() + 5)
     with pytest.raises(LostGuestError, match=r"did not do guest-ping: .*synchronization"):
@@ -180,14 +180,14 @@ def test_agent_call_unsent_retried_until_timeout(
 
 
 def test_agent_call_sent_never_retried(agent: GuestAgent, domain: Domain) -> None:
-    domain.words, domain.silent = UNANSWERED, 1
+    domain.message, domain.silent = UNANSWERED, 1
     with pytest.raises(LostGuestError, match=r"did not do guest-exec: .*respond to command"):
         agent.run(["mkswap", "/dev/vdb"])
     assert domain.commands() == ["guest-exec"], "it may be running"
 
 
 def test_agent_call_unsent_domain_gone_not_retried(agent: GuestAgent, domain: Domain) -> None:
-    domain.words, domain.silent = UNSENT, 10**6
+    domain.message, domain.silent = UNSENT, 10**6
     domain.unanswered = lambda: setattr(domain, "active", len(domain.asked) < 3)
     with pytest.raises(LostGuestError):
         agent.call("guest-ping")

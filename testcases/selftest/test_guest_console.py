@@ -128,12 +128,12 @@ def test_error_lines_any_text_no_control_characters(console: str) -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 99999), st.sampled_from(TROUBLE), st.booleans()), max_size=30))
-def test_error_lines_mixed_messages_all_errors_counted(said: list[tuple[float, str, bool]]) -> None:
+def test_error_lines_mixed_messages_all_errors_counted(printed_lines: list[tuple[float, str, bool]]) -> None:
     console = "".join(
         f"[{seconds:12.6f}] {text}\r\n" + ("\x1b[1mguest login: \x1b[0m\r\n" if prompt else "")
-        for seconds, text, prompt in said
+        for seconds, text, prompt in printed_lines
     )
     counts: dict[str, int] = {}
-    for _, text, _ in said:
+    for _, text, _ in printed_lines:
         counts[text] = counts.get(text, 0) + 1
     assert error_lines(console) == tuple(f"{text} ({n} times)" if n > 1 else text for text, n in counts.items())

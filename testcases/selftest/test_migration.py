@@ -67,7 +67,7 @@ class Stage:
 
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
-    monkeypatch.setattr(module, "LOOK_SECONDS", 0.005)
+    monkeypatch.setattr(module, "SAMPLE_SECONDS", 0.005)
     monkeypatch.setattr(module, "ABORT_SECONDS", 0.2)
     monkeypatch.setattr(roles, "poll", lambda check, deadline, every: poll(check, deadline, every=0.001))
     return Stage()

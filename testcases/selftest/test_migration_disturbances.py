@@ -57,7 +57,7 @@ def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Sta
     monkeypatch.setattr(canary_steps, "CanaryWatch", FakeWatch)
     # What does not find together here never will.
     monkeypatch.setattr(roles, "SETTLE_SECONDS", 2.0)
-    monkeypatch.setattr(migration, "LOOK_SECONDS", 0.005)
+    monkeypatch.setattr(migration, "SAMPLE_SECONDS", 0.005)
     monkeypatch.setattr(migration, "ABORT_SECONDS", 0.5)
     return lambda cell=MOVED: Stage.of(tmp_path, cell, Traveller)
 

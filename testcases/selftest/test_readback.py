@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from harness.config import recipe
 from harness.errors import CommandError, InfrastructureError
-from harness.guest.readback import PIECE_BLOCKS, PROGRAM, compared, read_device
+from harness.guest.readback import PIECE_BLOCKS, PROGRAM, compare_readbacks, read_device
 from harness.model import BLOCK_BYTES, Extent, blocks_of
 from harness.parse.blockdigest import changed, digests
 from harness.remote.scripted import Answer, ScriptedRunner
@@ -70,10 +70,10 @@ def test_changed_different_lengths_value_error() -> None:
 def test_compare_readbacks_names_nodes_and_extents() -> None:
     before = [digest(block) for block in range(100)]
     after = [*before[:7], "0" * 16, "1" * 16, *before[9:99], "2" * 16]
-    found = compared(before, after, "nodea", "nodeb", 12.5)
+    found = compare_readbacks(before, after, "nodea", "nodeb", 12.5)
     assert (found.blocks, found.before, found.after, found.seconds) == (100, "nodea", "nodeb", 12.5)
     assert found.differing == (Extent(56, 16), Extent(792, 8)) and found.differing_blocks == 3
-    assert compared(before, before, "nodea", "nodeb", 1).differing == ()
+    assert compare_readbacks(before, before, "nodea", "nodeb", 1).differing == ()
 
 
 # --------------------------------------------------------------------------- through a runner
@@ -143,7 +143,7 @@ def test_blockdigest_changed_blocks_exactly_those_differ(program: Path, tmp_path
     data[0] ^= 1
     path.write_bytes(data)
     after = digests(ran(program, path, first, blocks).stdout, blocks)
-    assert changed(before, after) == set(changes) == blocks_of(compared(before, after, "a", "b", 0).differing)
+    assert changed(before, after) == set(changes) == blocks_of(compare_readbacks(before, after, "a", "b", 0).differing)
 
 
 def test_blockdigest_equal_blocks_equal_digests(program: Path, tmp_path: Path) -> None:

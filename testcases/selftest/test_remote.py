@@ -201,9 +201,9 @@ def node(place: Place) -> Iterator[SshRunner]:
 
 
 def test_ssh_run_arguments_unchanged(node: SshRunner, place: Place) -> None:
-    words = ["a b", "$HOME", "'", '"', "*", "", "; false", "a\nb", "`id`", "ä", "\\"]
-    done = node.run(["printf", "%s|", *words])
-    assert done.stdout == "".join(f"{word}|" for word in words)
+    arguments = ["a b", "$HOME", "'", '"', "*", "", "; false", "a\nb", "`id`", "ä", "\\"]
+    done = node.run(["printf", "%s|", *arguments])
+    assert done.stdout == "".join(f"{argument}|" for argument in arguments)
     assert (done.host, done.argv[0], done.status) == ("nodea", "printf", 0)
     assert place.sshd.commands[-1].startswith("timeout -k 2 60 printf "), "bounded there as well as here"
 

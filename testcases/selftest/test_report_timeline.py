@@ -150,8 +150,8 @@ def test_timeline_readback_migrations_left_out() -> None:
 
 
 def test_timeline_sentence_names_each_migration() -> None:
-    said = drawn(moved(1, 3, 2.5), moved(2, 9, 1, None, outcome=MigrationOutcome.REFUSED)).sentence
-    assert said == (
+    sentence = drawn(moved(1, 3, 2.5), moved(2, 9, 1, None, outcome=MigrationOutcome.REFUSED)).sentence
+    assert sentence == (
         "Work of 60.0 s. Migrations 1: node-a \u2192 node-b completed, 2.50 s, downtime 400 ms, began at 3.00 s; "
         "2: node-b \u2192 node-a refused, 1.00 s, began at 9.00 s"
     )

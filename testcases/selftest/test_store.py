@@ -1,4 +1,4 @@
-"""What a run leaves behind: whole, checked, and still there after a kill."""
+"""What a run leaves behind: complete, checked, and still there after a kill."""
 
 from __future__ import annotations
 
@@ -232,9 +232,9 @@ def test_store_torn_evidence_every_length_damaged(store: Store) -> None:
     attempt = store.begin(SWAP)
     attempt.save(FULL)
     path = attempt.directory / "evidence.json"
-    whole = path.read_bytes().rstrip()
-    for cut in range(0, len(whole), 41):
-        path.write_bytes(whole[:cut])
+    content = path.read_bytes().rstrip()
+    for cut in range(0, len(content), 41):
+        path.write_bytes(content[:cut])
         assert store.evidence(SWAP.id) is None
         assert len(store.damaged()) == 1
 
@@ -303,8 +303,8 @@ def test_store_killed_while_writing_evidence_whole(store: Store) -> None:
         process = writer(store)
         assert process.stdout
         try:
-            said = [process.stdout.readline().strip() for _ in range(2 + 3 * round_)]
-            assert said[0] == "locked"
+            lines = [process.stdout.readline().strip() for _ in range(2 + 3 * round_)]
+            assert lines[0] == "locked"
             with pytest.raises(UsageError, match="another process is writing"), store.lock():
                 pass
         finally:
@@ -316,8 +316,8 @@ def test_store_killed_while_writing_evidence_whole(store: Store) -> None:
         found = again.evidence(SWAP.id)
         assert again.damaged() == ()
         assert found and len(found.planted) == 2000
-        told = int([*said[1:], *rest][-1])
-        assert found.exposed_blocks in (told, told + 1), "what was told to be saved is there"
+        saved = int([*lines[1:], *rest][-1])
+        assert found.exposed_blocks in (saved, saved + 1), "what was reported as saved is there"
         assert found.attempt == round_ + 1
         counts.append(found.exposed_blocks)
         with again.lock():

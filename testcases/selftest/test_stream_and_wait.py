@@ -37,10 +37,10 @@ def test_deadline_passed_error_names_what() -> None:
 
 
 def test_deadline_sooner_never_later_than_parent() -> None:
-    whole = soon(10, "the cell")
-    step = whole.sooner(1, "the step")
-    assert (step.what, step.seconds) == ("the step", 1) and step.at < whole.at
-    assert whole.sooner(100, "a long step").at == whole.at
+    cell = soon(10, "the cell")
+    step = cell.sooner(1, "the step")
+    assert (step.what, step.seconds) == ("the step", 1) and step.at < cell.at
+    assert cell.sooner(100, "a long step").at == cell.at
     with pytest.raises(DeadlineError):
         past().sooner(100, "a step").left()
 

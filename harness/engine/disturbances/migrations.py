@@ -101,7 +101,7 @@ def _read_back_around_a_migration(run: CellRun) -> None:
         return
     after = readback.read_device(guest.agent, disk.path, blocks)
     seconds = time.monotonic() - began
-    run.context.note(readback=readback.compared(before, after, before_node.name, guest.node.name, seconds))
+    run.context.note(readback=readback.compare_readbacks(before, after, before_node.name, guest.node.name, seconds))
 
 
 def _migrate(run: CellRun, number: int, began: float, fault: Fault | None, during: str = "work") -> Migration:
