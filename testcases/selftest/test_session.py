@@ -131,10 +131,13 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     monkeypatch.setattr(Guest, "start", made[0].start)
     logger, handler = logging.getLogger(PROGRESS), logging.Handler()
     handler.emit = lambda record: made[0].reported.append(record.getMessage())  # type: ignore[method-assign]
-    monkeypatch.setattr(logger, "level", logging.INFO)
+    level = logger.level
+    # Not by monkeypatch: a logger remembers which levels are on, and forgets it only here.
+    logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     yield made[0]
     logger.removeHandler(handler)
+    logger.setLevel(level)
 
 
 def failing(kind: str = "lost-node", phase: str = "work") -> dict[str, Any]:
