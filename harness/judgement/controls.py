@@ -13,6 +13,8 @@ def control_outcome(evidence: Evidence) -> ControlOutcome:
     control = evidence.cell.control
     if control is None:
         raise ValueError(f"{evidence.cell.id} is no control")
+    if evidence.failure is not None:
+        return ControlOutcome(control, False, f"{evidence.failure.phase}: {evidence.failure.message}")
     verdict = judge(evidence)
     expected = VerdictKind.CLEAN if control is Control.IDLE else VerdictKind.DIVERGED
     if verdict.kind is not expected:

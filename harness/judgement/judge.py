@@ -1,8 +1,8 @@
 """Evidence to verdict: pure, so that a stored run can be judged again without a lab.
 
-What a user lost outweighs everything.  Then the order of the questions is the order of what would make an answer
-worthless: a refusal, a failure, something other than what was asked, oracles that disagree; only then is "nothing
-found" worth a look.
+The order of the questions: what was not in force as asked, or not read, is no answer, whatever was found; then what a
+user lost; then a difference on which complete oracles agree, which no failure, refusal or later step takes back; then a
+refusal; then a failure; and only then is "nothing found" worth a look.
 """
 
 from __future__ import annotations
@@ -37,22 +37,30 @@ def judge(evidence: Evidence, controls: Controls | None = None) -> Verdict:
 
     ``controls`` are the outcomes of this run's controls; without all three held no cell is CLEAN.
     """
-    answer = _without_oracles(evidence) or _oracles(evidence)
+    answer = _answer(evidence)
     if answer.kind is VerdictKind.CLEAN and evidence.cell.control is None:
         return _downgrade_unproven_clean(answer, evidence, controls or {})
     return answer
 
 
-# --------------------------------------------------------------------------- what makes the oracles' answer worthless
-
-
-def _without_oracles(evidence: Evidence) -> Verdict | None:
+def _answer(evidence: Evidence) -> Verdict:
     failure = evidence.failure
-    if losses := data_loss_findings(evidence):
+    losses = data_loss_findings(evidence)
+    if _worked(evidence) and (doubt := _not_as_requested(evidence) or _precondition(evidence)):
+        beside = (*losses, *_accompanying_findings(evidence))
+        return _verdict(VerdictKind.INCONCLUSIVE, evidence, doubt, tuple(dict.fromkeys(beside)))
+    if losses:
         differing = evidence.comparison.differing_blocks if evidence.comparison else 0
-        findings = _accompanying_findings(evidence)
+        findings = (*_accompanying_findings(evidence), *_failed(evidence))
         reasons = tuple(finding for finding in findings if not any(finding in loss for loss in losses))
         return _verdict(VerdictKind.CORRUPT, evidence, "; ".join(losses), reasons, differing)
+    split = evidence.alarms.split_brain if evidence.alarms else None
+    if split is not None and split.confirmed:
+        return _split_brain(evidence, split)
+    unanswered = _unanswered(evidence)
+    agreed = combine(evidence) if unanswered is None else None
+    if _worked(evidence) and agreed is not None and agreed.dispute is None and agreed.differing:
+        return _diverged(evidence, agreed)
     if failure is not None and failure.kind == REFUSED:
         return _verdict(VerdictKind.REFUSED, evidence, failure.message)
     refused = [one for one in evidence.migrations if one.outcome is MigrationOutcome.REFUSED]
@@ -61,10 +69,25 @@ def _without_oracles(evidence: Evidence) -> Verdict | None:
         return _verdict(VerdictKind.REFUSED, evidence, sentence, _accompanying_findings(evidence))
     if failure is not None:
         return _inconclusive(evidence, f"{failure.phase}: {failure.message}")
-    for question in (_not_as_requested, _precondition, _unanswered):
-        if answer := question(evidence):
-            return _inconclusive(evidence, answer)
-    return None
+    if doubt := _not_as_requested(evidence) or _precondition(evidence) or unanswered:
+        return _inconclusive(evidence, doubt)
+    assert agreed is not None
+    if agreed.dispute is not None:
+        return _inconclusive(evidence, f"the oracles disagree: {agreed.dispute}")
+    if split is not None:
+        return _inconclusive(evidence, _stand_alone(split))
+    return _no_difference(evidence, agreed)
+
+
+def _worked(evidence: Evidence) -> bool:
+    """Whether the workload began: what was found otherwise is none of this cell's."""
+    return evidence.work is not None or "work" in evidence.phases
+
+
+def _failed(evidence: Evidence) -> tuple[str, ...]:
+    """The failure as a reason beside a verdict that rests on something else."""
+    failure = evidence.failure
+    return () if failure is None else (f"{failure.phase} failed: {failure.message}",)
 
 
 def data_loss_findings(evidence: Evidence) -> tuple[str, ...]:
@@ -206,25 +229,22 @@ def _unanswered(evidence: Evidence) -> str | None:
     return None
 
 
-# --------------------------------------------------------------------------- what the oracles found
+# --------------------------------------------------------------------------- what the oracles agree on
 
 
-def _oracles(evidence: Evidence) -> Verdict:
-    agreed = combine(evidence)
-    if agreed.dispute is not None:
-        return _inconclusive(evidence, f"the oracles disagree: {agreed.dispute}")
-    split = evidence.alarms.split_brain if evidence.alarms else None
-    if split is not None:
-        return _split_brain(evidence, split)
-    if agreed.differing:
-        return _diverged(evidence, agreed)
+def _no_difference(evidence: Evidence, agreed: OracleAgreement) -> Verdict:
+    """The oracles agree, and at the end no block differs."""
+    alarms = evidence.alarms
+    resynced = alarms is not None and bool(alarms.detections or alarms.drops)
+    if agreed.marked and not resynced:
+        sentence = f"verify reported {agreed.marked} blocks that were equal again, and nothing explains it"
+        return _inconclusive(evidence, sentence)
     if agreed.marked:
         return _verdict(
             VerdictKind.TRANSIENT, evidence,
             f"verify reported {agreed.marked} blocks; all were equal again once everything had been written",
             _accompanying_findings(evidence),
         )  # fmt: skip
-    alarms = evidence.alarms
     if alarms is not None and (alarms.detections or (alarms.drops and not _disconnected_on_purpose(evidence))):
         if not alarms.detections and (missing := _scenario_incomplete(evidence)):
             return _inconclusive(evidence, f"the connection was lost {alarms.drops} time(s), and {missing}")
@@ -246,7 +266,16 @@ def _split_brain(evidence: Evidence, split: SplitBrain) -> Verdict:
     sentence = (
         f"split brain{when}: {states}; {differing} blocks differed, and the changes of {split.victim} were discarded"
     )
-    return _verdict(VerdictKind.DIVERGED, evidence, sentence, _accompanying_findings(evidence), differing)
+    reasons = (*_failed(evidence), *_accompanying_findings(evidence))
+    return _verdict(VerdictKind.DIVERGED, evidence, sentence, reasons, differing)
+
+
+def _stand_alone(split: SplitBrain) -> str:
+    states = ", ".join(f"{node} {state.connection}" for node, state in split.states.items())
+    return (
+        f"a node became StandAlone ({states}) without a split brain in the kernel log; {split.differing_blocks or 0} "
+        f"blocks differed, and the changes of {split.victim} were discarded"
+    )
 
 
 def _healed_by_resync(alarms: Alarms) -> str:
@@ -263,7 +292,7 @@ def _diverged(evidence: Evidence, agreed: OracleAgreement) -> Verdict:
     claim = f" while DRBD reported {state.connection}, {state.local_disk}/{state.peer_disk}" if state else ""
     exposed = f" after {evidence.exposed_blocks} exposed block writes" if evidence.exposed_blocks else ""
     sentence = f"{len(agreed.differing)} blocks differ ({_owners(evidence.ownership)}){exposed}{claim}"
-    reasons = list(_secondary_findings(evidence))
+    reasons = [*_failed(evidence), *_secondary_findings(evidence)]
     if agreed.healed:
         reasons.append(f"{agreed.healed} more blocks were reported and are equal again")
     if agreed.unnamed:
@@ -274,11 +303,22 @@ def _diverged(evidence: Evidence, agreed: OracleAgreement) -> Verdict:
 def _nothing_found(evidence: Evidence) -> str:
     if not evidence.exposed_blocks:
         return "verify, counter and comparison found nothing; no block write was exposed"
+    if mebibytes := _resynced_kib(evidence) / 1024:
+        return (
+            f"verify, counter and comparison found nothing in {evidence.exposed_blocks} exposed block writes: "
+            f"equal after a resync of {mebibytes:.1f} MiB"
+        )
     bound = rate_upper(0, evidence.exposed_blocks)
     return (
         f"verify, counter and comparison found nothing in {evidence.exposed_blocks} exposed block writes: "
         f"at most {bound or 1.0:.2g} of them diverge (95 %)"
     )
+
+
+def _resynced_kib(evidence: Evidence) -> int:
+    """How much was copied from one replica to the other before they were compared: it may have been different."""
+    alarms, crashed = evidence.alarms, evidence.crash_recovery
+    return (alarms.resynced_kib if alarms else 0) + ((crashed.resynced_kib or 0) if crashed else 0)
 
 
 def _downgrade_unproven_clean(clean: Verdict, evidence: Evidence, controls: Controls) -> Verdict:
@@ -353,4 +393,6 @@ def _verdict(
     errors = tuple(f"kernel: {line}" for line in evidence.kernel_errors)
     # A block may diverge more than once, so the count of blocks can pass no rate on; the bound needs trials.
     upper = rate_upper(min(differing, evidence.exposed_blocks), evidence.exposed_blocks)
+    if _resynced_kib(evidence):
+        upper = None
     return Verdict(kind, sentence, reasons + errors, differing, evidence.exposed_blocks, upper)

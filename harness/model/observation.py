@@ -276,6 +276,7 @@ class SplitBrain:
     ``after_seconds``: from the first digest failure to the moment DRBD dropped the connection, by one kernel's clock;
     None where there was no digest failure.  ``states`` are what each node reported before the repair;
     ``differing_blocks`` what the comparison found then.  ``victim``: the node whose changes were discarded.
+    ``confirmed``: a kernel logged the split brain; else a node was StandAlone for another reason.
     """
 
     after_seconds: float | None
@@ -283,6 +284,7 @@ class SplitBrain:
     differing_blocks: int | None
     victim: str
     repaired: bool
+    confirmed: bool = True
 
 
 @dataclass(frozen=True)

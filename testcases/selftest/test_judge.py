@@ -128,10 +128,12 @@ def test_judge_nothing_found_controls_held_clean_with_bound() -> None:
     assert "1000 exposed block writes" in verdict.sentence and "0.003 of them" in verdict.sentence
 
 
-def test_judge_verify_only_blocks_transient() -> None:
-    verdict = judge(evidence(**oracles({1, 2, 3}, set())), HELD)
+def test_judge_verify_only_blocks_need_a_cause() -> None:
+    verdict = judge(evidence(**oracles({1, 2, 3}, set()), alarms=NOTICED), HELD)
     assert (verdict.kind, verdict.differing_blocks) == (VerdictKind.TRANSIENT, 0)
     assert "3 blocks" in verdict.sentence
+    verdict = judge(evidence(**oracles({1, 2, 3}, set())), HELD)
+    assert verdict.kind is VerdictKind.INCONCLUSIVE and "nothing explains it" in verdict.sentence
 
 
 def test_judge_differing_blocks_diverged_with_owners_and_reported_state() -> None:
@@ -456,6 +458,8 @@ def layered(*layers: str) -> Evidence:
         found = replace(found, canary=Canary({"fsync": 9}, {"fsync": 1}))
     if "split" in layers:
         found = replace(found, alarms=Alarms(split_brain=SPLIT))
+    if "apart" in layers:
+        found = replace(found, alarms=Alarms(split_brain=replace(SPLIT, confirmed=False)))
     if "noticed" in layers:
         found = replace(found, alarms=NOTICED)
     if "refused" in layers:
@@ -467,36 +471,42 @@ def layered(*layers: str) -> Evidence:
     ("layers", "wanted"),
     [
         (("refused", "corrupt", "diverged"), VerdictKind.CORRUPT),
-        (("refused", "diverged"), VerdictKind.REFUSED),
-        (("refused", "mismatch", "disagree"), VerdictKind.REFUSED),
+        (("refused", "diverged"), VerdictKind.DIVERGED),
+        (("refused", "mismatch", "disagree"), VerdictKind.INCONCLUSIVE),
+        (("refused", "disagree"), VerdictKind.REFUSED),
         (("unmoved", "corrupt"), VerdictKind.CORRUPT),
-        (("unmoved", "diverged"), VerdictKind.REFUSED),
+        (("unmoved", "diverged"), VerdictKind.DIVERGED),
         (("unmoved", "failed"), VerdictKind.REFUSED),
         (("unmoved", "clean"), VerdictKind.REFUSED),
         (("lost", "failed", "diverged"), VerdictKind.CORRUPT),
         (("lost", "refused"), VerdictKind.CORRUPT),
         (("lost", "clean"), VerdictKind.CORRUPT),
-        (("split", "failed"), VerdictKind.INCONCLUSIVE),
+        (("split", "failed"), VerdictKind.DIVERGED),
+        (("apart", "failed"), VerdictKind.INCONCLUSIVE),
+        (("apart", "clean"), VerdictKind.INCONCLUSIVE),
+        (("apart", "diverged"), VerdictKind.DIVERGED),
         (("split", "mismatch"), VerdictKind.INCONCLUSIVE),
-        (("split", "disagree"), VerdictKind.INCONCLUSIVE),
+        (("split", "disagree"), VerdictKind.DIVERGED),
         (("split", "lost"), VerdictKind.CORRUPT),
         (("split", "diverged"), VerdictKind.DIVERGED),
         (("split", "clean"), VerdictKind.DIVERGED),
         (("noticed", "diverged"), VerdictKind.DIVERGED),
         (("noticed", "clean"), VerdictKind.TRANSIENT),
         (("corrupt", "failed", "diverged"), VerdictKind.CORRUPT),
-        (("corrupt", "mismatch", "diverged"), VerdictKind.CORRUPT),
+        (("corrupt", "mismatch", "diverged"), VerdictKind.INCONCLUSIVE),
         (("corrupt", "disagree"), VerdictKind.CORRUPT),
         (("corrupt", "clean"), VerdictKind.CORRUPT),
-        (("failed", "diverged"), VerdictKind.INCONCLUSIVE),
+        (("failed", "diverged"), VerdictKind.DIVERGED),
+        (("failed", "mismatch", "diverged"), VerdictKind.INCONCLUSIVE),
         (("mismatch", "diverged"), VerdictKind.INCONCLUSIVE),
         (("disagree", "diverged"), VerdictKind.INCONCLUSIVE),
         (("mismatch", "clean"), VerdictKind.INCONCLUSIVE),
         (("diverged",), VerdictKind.DIVERGED),
-        ((), VerdictKind.TRANSIENT),
+        ((), VerdictKind.INCONCLUSIVE),
+        (("noticed",), VerdictKind.TRANSIENT),
         (("clean",), VerdictKind.CLEAN),
     ],
-    ids=lambda value: "+".join(value) or "transient" if isinstance(value, tuple) else str(value),
+    ids=lambda value: "+".join(value) or "marked only" if isinstance(value, tuple) else str(value),
 )
 def test_judge_several_findings_first_question_decides(layers: tuple[str, ...], wanted: VerdictKind) -> None:
     assert kind(layered(*layers)) is wanted
@@ -671,7 +681,7 @@ def test_oracles_log_names_fewer_than_marked_agree() -> None:
         "1 more blocks were reported and are equal again",
         "the kernel log names 2 of the 4 blocks that verify marked",
     )
-    assert kind(evidence(**oracles(set(), set(), 4))) is VerdictKind.TRANSIENT
+    assert kind(evidence(**oracles(set(), set(), 4), alarms=NOTICED)) is VerdictKind.TRANSIENT
 
 
 def test_oracles_same_blocks_other_extents_agree() -> None:
@@ -914,12 +924,18 @@ def test_judge_any_evidence_one_consistent_verdict(found: Evidence, controls: di
             assert found.readback is None or not found.readback.differing
             assert not any(one.outcome is MigrationOutcome.REFUSED for one in found.migrations)
         assert found.alarms is None or not (found.alarms.detections or found.alarms.split_brain)
+        assert verdict.rate_upper_95 is None or not (found.alarms and found.alarms.resynced_kib)
         assert found.fault_injected or found.alarms is None or not found.alarms.drops
+    if verdict.kind is VerdictKind.TRANSIENT:
+        assert found.failure is None
     if verdict.kind in (VerdictKind.DIVERGED, VerdictKind.TRANSIENT):
-        assert found.failure is None and found.equal_before is True
-        split = found.alarms is not None and found.alarms.split_brain is not None
+        split = found.alarms is not None and found.alarms.split_brain is not None and found.alarms.split_brain.confirmed
+        assert found.equal_before is True or split
         assert (verdict.kind is VerdictKind.DIVERGED) is (split or bool(verdict.differing_blocks))
-    assert (verdict.kind is VerdictKind.CORRUPT) is bool(data_loss_findings(found))
+    if verdict.kind is VerdictKind.CORRUPT:
+        assert data_loss_findings(found)
+    elif data_loss_findings(found):
+        assert verdict.kind is VerdictKind.INCONCLUSIVE, "only what was not in force as asked outweighs a loss"
     assert verdict.rate_upper_95 is None or 0 < verdict.rate_upper_95 <= 1
     if found.cell.control:
         control_outcome(found)
@@ -931,7 +947,7 @@ def test_judge_comparison_only_block_inconclusive(verified: set[int], compared: 
     if compared - verified:
         assert found is VerdictKind.INCONCLUSIVE
     else:
-        found_something = VerdictKind.DIVERGED if compared else VerdictKind.TRANSIENT
+        found_something = VerdictKind.DIVERGED if compared else VerdictKind.INCONCLUSIVE
         assert found is (found_something if verified else VerdictKind.CLEAN)
 
 
@@ -939,3 +955,40 @@ def test_judge_comparison_only_block_inconclusive(verified: set[int], compared: 
 def test_judge_more_exposure_bound_never_looser(exposed: int) -> None:
     fewer, more = (judge(evidence(exposed_blocks=count), HELD).rate_upper_95 for count in (exposed, exposed + 1))
     assert fewer is not None and more is not None and fewer >= more > 0
+
+
+FAILURE = st.builds(
+    Failure, st.sampled_from(["refused", "deadline", "lost-node"]), st.just("work"), st.just("it broke")
+)
+
+
+@settings(max_examples=150)
+@given(any_evidence(), OUTCOMES, FAILURE)
+def test_judge_adding_a_failure_never_removes_an_agreed_difference_or_a_loss(
+    found: Evidence, controls: dict[Control, ControlOutcome], failure: Failure
+) -> None:
+    before = judge(replace(found, failure=None), controls)
+    after = judge(replace(found, failure=failure), controls)
+    if before.kind in (VerdictKind.CORRUPT, VerdictKind.DIVERGED):
+        assert (after.kind, after.differing_blocks) == (before.kind, before.differing_blocks)
+        assert any("it broke" in reason for reason in after.reasons), "and says that something failed"
+    elif after.kind not in (VerdictKind.REFUSED, VerdictKind.DIVERGED):
+        assert after.kind is VerdictKind.INCONCLUSIVE
+
+
+@settings(max_examples=150)
+@given(any_evidence(), OUTCOMES)
+def test_judge_not_in_force_as_asked_is_inconclusive_whatever_was_found(
+    found: Evidence, controls: dict[Control, ControlOutcome]
+) -> None:
+    other = replace(found.observed, link_delay_ms=found.cell.delays.link_delay_ms + 1)
+    verdict = judge(replace(found, observed=other, work=found.work or Work(1.0)), controls)
+    assert verdict.kind is VerdictKind.INCONCLUSIVE
+
+
+@given(st.integers(1, 10**9), st.integers(1, 10**6))
+def test_judge_resynced_replicas_have_no_rate_bound(exposed: int, kib: int) -> None:
+    crashed = CrashRecovery(Crash.NODE, resynced_kib=kib)
+    for changed in ({"alarms": Alarms(resynced_kib=kib)}, {"crash_recovery": crashed}):
+        verdict = judge(evidence(exposed_blocks=exposed, **changed), HELD)
+        assert verdict.rate_upper_95 is None and "MiB" in verdict.sentence and "%" not in verdict.sentence
