@@ -51,6 +51,9 @@ for run in "$@"; do
 done
 """
 
+# What a verify or resync is given for each MiB of a device: a quarter of what an emulated node does.
+WHOLE_DEVICE_MIB_PER_SECOND = 5.0
+
 
 class Resource:
     """The DRBD resource over the two nodes of a lab; one of :meth:`create` and :meth:`adopt` makes it usable.
@@ -263,18 +266,24 @@ class Resource:
     def verify(self) -> tuple[Verify, str, str]:
         """One online verify of the whole device, and the raw kernel logs of both nodes over it (``a``'s first).
 
-        Blocks for at most ``verify_seconds`` and two minutes: :func:`harness.drbd.verify.run_verify`.
+        Blocks for at most ``verify_seconds``, 0.2 s for each MiB of the device, and two minutes:
+        :func:`harness.drbd.verify.run_verify`.
         """
-        return run_verify(self.a, self.b, self.events(self.a), self.dialect, self.spec)
+        seconds = self._for_the_device(self.spec.verify_seconds)
+        return run_verify(self.a, self.b, self.events(self.a), self.dialect, self.spec, seconds)
+
+    def _for_the_device(self, seconds: float) -> float:
+        """``seconds`` and what a large device takes beyond them, at 5 MiB/s."""
+        return seconds + self.blocks * BLOCK_BYTES / 2**20 / WHOLE_DEVICE_MIB_PER_SECOND
 
     def repair(self, differing: Callable[[], int]) -> Repair:
         """Make ``b`` equal to ``a`` again and let ``differing`` (the comparison, in blocks) tell whether it is.
 
         First what DRBD marked is resynced; when the comparison still finds differences, everything is.  Blocks for at
-        most ``resync_seconds`` each time, and as long as ``differing`` does.
+        most ``resync_seconds`` (and 0.2 s for each MiB of the device) each time, and as long as ``differing`` does.
         """
         began = time.monotonic()
-        method, seconds = self.dialect.resync_of_marked, self.spec.resync_seconds
+        method, seconds = self.dialect.resync_of_marked, self._for_the_device(self.spec.resync_seconds)
         resync(self.a, self.events(self.a), self.dialect.resync_marked(self.spec), seconds)
         if not differing():
             return Repair(method, time.monotonic() - began, 0)

@@ -16,16 +16,18 @@ from harness.render.drbd_conf import ResourceSpec
 from harness.util.deadline import Deadline
 
 
-def run_verify(a: Node, b: Node, events: Events, dialect: DrbdDialect, spec: ResourceSpec) -> tuple[Verify, str, str]:
+def run_verify(
+    a: Node, b: Node, events: Events, dialect: DrbdDialect, spec: ResourceSpec, seconds: float
+) -> tuple[Verify, str, str]:
     """One `drbdadm verify` of the whole device, run on ``a``; also the raw kernel logs of both nodes over it.
 
-    ``events`` are ``a``'s.  Blocks for at most ``verify_seconds``, and up to 30 s for each of the four markers in the
+    ``events`` are ``a``'s.  Blocks for at most ``seconds``, and up to 30 s for each of the four markers in the
     logs; raises :class:`~harness.errors.DeadlineError` then.
     """
     began = time.monotonic()
     cursors = [node.log.mark("verify begins") for node in (a, b)]
     cursor = events.cursor()
-    deadline = Deadline.after(spec.verify_seconds, "the online verify")
+    deadline = Deadline.after(seconds, "the online verify")
     a.runner.run(dialect.start_verify(spec))
     begun = events.wait(lambda state: state.replication == "VerifyS", "the start of the verify", deadline, cursor)
     events.wait(lambda state: state.replication != "VerifyS", "the end of the verify", deadline, begun)

@@ -121,12 +121,19 @@ class CellRun:
         They are asked after a failure too, where that is possible: what a lost guest left behind is worth knowing, and
         the next cell needs equal replicas.
         """
-        try:
-            oracle_run.run_oracles(self.context)
-            oracle_run.classify_differences(self.context, owners, method)
-            oracle_run.repair(self.context)
-        except HarnessError as error:
-            self.context.fail(error)
+        self.context.begin_oracles()
+        steps: tuple[Callable[[], None], ...] = (
+            lambda: oracle_run.run_verify(self.context),
+            # Needs nothing of DRBD: it is made also where the verify failed.
+            lambda: oracle_run.run_comparison(self.context),
+            lambda: oracle_run.classify_differences(self.context, owners, method),
+            lambda: oracle_run.repair(self.context),
+        )
+        for step in steps:
+            try:
+                step()
+            except HarnessError as error:
+                self.context.fail(error)
         # Where an oracle failed, the consoles and the kernel logs are what tells why.
         try:
             self.capture.keep_console()
@@ -153,6 +160,7 @@ class CellRun:
     def give_up(self, error: HarnessError) -> None:
         """The work or a step before it failed: the reason is kept, nothing of the cell stays on."""
         self.context.fail(error)
+        self.context.begin_oracles()
         self.rescue()
 
     def abandon(self, error: BaseException) -> None:

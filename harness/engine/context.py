@@ -15,10 +15,15 @@ from harness.guest.canary import Region
 from harness.judgement.judge import REFUSED
 from harness.lab.base import FullLab
 from harness.lab.node import Node
-from harness.model import Cell, Evidence, Failure
+from harness.model import BLOCK_BYTES, Cell, Evidence, Failure, SplitBrain
 from harness.store import Attempt
 from harness.util.deadline import Deadline
 from harness.util.logs import progress
+
+# For the oracles and the repair of a cell: the reconciliation, then a verify and resyncs of the whole device at a
+# quarter of what an emulated node does (20 to 29 MB/s).
+ORACLE_SECONDS = 420.0
+ORACLE_MIB_PER_SECOND = 5.0
 
 # Where a no is an answer: DRBD to the cell's replication profile, QEMU to its disk.
 _MAY_BE_REFUSED = ("replication", "attach")
@@ -44,6 +49,8 @@ class CellContext:
         self.attempt = attempt
         self.evidence = Evidence(self.cell, attempt.number, now(), lab=lab.id, device_blocks=resource.blocks)
         self.deadline = Deadline.after(self.cell.deadline, f"the cell {self.cell.id}")
+        #: The first time that a node was StandAlone and changes had to be discarded; None where that never was.
+        self.split_brain: SplitBrain | None = None
         self._phases: dict[str, float] = {}
         self._phase = "begin"
 
@@ -76,6 +83,15 @@ class CellContext:
             yield
         finally:
             self._phases[name] = self._phases.get(name, 0.0) + time.monotonic() - began
+
+    def begin_oracles(self) -> None:
+        """From here on the time of the oracles counts, whatever is left of the cell's: it grows with the device.
+
+        A cell that is late is compared all the same, and nothing overwrites a replica before that.
+        """
+        mebibytes = self.resource.blocks * BLOCK_BYTES / 2**20
+        seconds = ORACLE_SECONDS + mebibytes / ORACLE_MIB_PER_SECOND
+        self.deadline = Deadline.after(seconds, f"the oracles of the cell {self.cell.id}")
 
     def note(self, **facts: object) -> None:
         """Add facts to the evidence."""

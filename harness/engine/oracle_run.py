@@ -16,8 +16,8 @@ MAX_SAMPLES = 16
 BlockOwners = Callable[[WorkloadTarget, list[int]], Mapping[int, OwnedBlock]]
 
 
-def run_oracles(context: CellContext) -> None:
-    """Verify, counter, comparison; what both nodes report of the resource is kept as it was printed."""
+def run_verify(context: CellContext) -> None:
+    """A verify of the whole device and DRBD's counter; what both nodes report of the resource is kept as printed."""
     resource, attempt = context.resource, context.attempt
     with context.phase("verify"):
         verify, raw_a, raw_b = resource.verify()
@@ -28,8 +28,12 @@ def run_oracles(context: CellContext) -> None:
         for node in context.nodes:
             for what, text in resource.raw_status(node).items():
                 attempt.write_raw(f"drbd-{what}-{node.name}.txt", text)
+
+
+def run_comparison(context: CellContext) -> None:
+    """The comparison of the two backing devices, block by block, outside DRBD."""
     with context.phase("compare"):
-        context.note(comparison=context.lab.compare(resource.blocks))
+        context.note(comparison=context.lab.compare(context.resource.blocks))
 
 
 def classify_differences(context: CellContext, owners: BlockOwners, method: str) -> None:
@@ -60,7 +64,10 @@ def primary_target(context: CellContext) -> WorkloadTarget:
 def repair(context: CellContext) -> None:
     """Make the replicas equal again where they are not, and note whether the comparison agrees."""
     comparison, counter = context.evidence.comparison, context.evidence.counter_kib
-    if counter == 0 and comparison is not None and not comparison.differing:
+    if comparison is None:
+        # Nothing overwrites a replica that nobody compared; the next cell's preconditions see to it.
+        return
+    if counter == 0 and not comparison.differing:
         return
     with context.phase("repair"):
         context.note(repair=context.resource.repair(context.differing_blocks))

@@ -21,12 +21,11 @@ def reconcile(context: CellContext, capture: LogCapture) -> None:
     """
     deadline = context.deadline.sooner(roles.SETTLE_SECONDS, "the reconciliation of the replicas")
     healthy = roles.wait_healthy_or_standalone(context.resource, deadline)
+    # The alarms are DRBD's; a repair that follows is ours and belongs to no figure of them.
     alarms = capture.alarms()
     if not healthy:
-        # The alarms are DRBD's; the repair that follows is ours and belongs to no figure of them.
-        split = _resolve_split_brain(context, deadline)
-        seconds = capture.digest_to_split_brain_seconds()
-        alarms = replace(alarms, split_brain=replace(split, after_seconds=seconds))
+        _discard_changes(context, capture, context.lab.b, "at the end", deadline)
+    alarms = replace(alarms, split_brain=context.split_brain)
     # A connection that was never lost and a digest that nobody asked for are no news.
     if alarms.algorithm or alarms.drops or alarms.detections or alarms.split_brain:
         context.note(alarms=alarms)
@@ -41,12 +40,34 @@ def reconcile_after(context: CellContext, capture: LogCapture, victim: Node, whe
     Blocks for at most ``roles.SETTLE_SECONDS``, whatever is left of the cell's time.
     """
     deadline = Deadline.after(roles.SETTLE_SECONDS, f"the reconciliation {when}")
-    if roles.wait_healthy_or_standalone(context.resource, deadline):
-        return
+    if not roles.wait_healthy_or_standalone(context.resource, deadline):
+        _discard_changes(context, capture, victim, when, deadline)
+
+
+def _discard_changes(context: CellContext, capture: LogCapture, victim: Node, when: str, deadline: Deadline) -> None:
+    """A node is StandAlone: keep what both reported, what the kernels logged of it and how much differs; then connect.
+
+    The first one of a cell is its evidence; each is an event.
+    """
+    resource = context.resource
+    states = roles.states(resource)
+    for node in context.nodes:
+        # What a Secondary has is written, and it lets nobody open its device.
+        if node.name in states and states[node.name].local_role == "Primary":
+            resource.sync(node)
+    differing = context.differing_blocks()
     confirmed = any(split_brain(lines) for lines in capture.kernel_logs())
-    what = "split brain" if confirmed else "a node is StandAlone"
-    context.log_event(f"{what} {when}; the changes of {victim.name} were discarded")
-    roles.reconnect_discarding(context.resource, victim, deadline)
+    what = "split brain" if confirmed else "a node is StandAlone, without a split brain in the kernel log"
+    context.log_event(
+        f"{when}: {what} ({_reported(states)}); {differing} blocks differed, "
+        f"the changes of {victim.name} were discarded"
+    )
+    seconds = capture.digest_to_split_brain_seconds()
+    found = SplitBrain(seconds, states, differing, victim.name, False, confirmed)
+    context.split_brain = context.split_brain or found
+    roles.reconnect_discarding(resource, victim, deadline)
+    if context.split_brain is found:
+        context.split_brain = replace(found, repaired=True)
 
 
 def bring_back(context: CellContext, capture: LogCapture, node: Node) -> None:
@@ -55,22 +76,6 @@ def bring_back(context: CellContext, capture: LogCapture, node: Node) -> None:
     capture.node_is_back(node)
     context.resource.rejoin(node)
     replication.reapply_volatile(context.resource, node)
-
-
-def _resolve_split_brain(context: CellContext, deadline: Deadline) -> SplitBrain:
-    """Keep what both reported and how much differs, then discard what ``b`` alone has."""
-    resource, victim = context.resource, context.lab.b
-    states = roles.states(resource)
-    for node in context.nodes:
-        # What a Secondary has is written, and it lets nobody open its device.
-        if node.name in states and states[node.name].local_role == "Primary":
-            resource.sync(node)
-    differing = context.differing_blocks()
-    context.log_event(
-        f"the replicas were not connected ({_reported(states)}); the changes of {victim.name} were discarded"
-    )
-    roles.reconnect_discarding(resource, victim, deadline)
-    return SplitBrain(None, states, differing, victim.name, True)
 
 
 def _reported(states: Mapping[str, State]) -> str:

@@ -123,7 +123,8 @@ def test_conclude_marked_but_equal_is_repaired(staged: Callable[..., Stage]) -> 
     stage.resource.verified = {7}
     found = stage.play()
     assert "repair" in stage.steps and "owners" not in stage.steps
-    assert judge(found).kind is VerdictKind.TRANSIENT
+    verdict = judge(found)
+    assert verdict.kind is VerdictKind.INCONCLUSIVE and "nothing explains it" in verdict.sentence
 
 
 def test_conclude_many_differing_blocks_are_counted_and_few_sampled(staged: Callable[..., Stage]) -> None:
@@ -194,6 +195,7 @@ BOTH = Cell(
     replication=ReplicationProfile(integrity="crc32c", two_primaries=True),
 )
 DIGEST = "drbd r0/0 drbd0: Digest integrity check FAILED: 64s +4096"
+SPLIT_BRAIN = "drbd r0/0 drbd0: Split-Brain detected but unresolved, dropping connection!"
 GAVE_UP = "drbd r0: conn( Connected -> StandAlone )"
 
 
@@ -241,11 +243,11 @@ def test_begin_two_primaries_again_in_the_next_cell(staged: Callable[..., Stage]
 
 
 def apart(stage: Stage) -> None:
-    """In the middle of the work a digest fails, and both go their own way; twelve blocks differ then."""
+    """In the middle of the work a digest fails, and that is a split brain; twelve blocks differ then."""
 
     def part() -> None:
         stage.resource.links = {"nodea": "StandAlone", "nodeb": "StandAlone"}
-        stage.lab.a.log.text = f"4,1,1000000,-;{DIGEST}\n4,2,1400000,-;{GAVE_UP}\n"
+        stage.lab.a.log.text = f"4,1,1000000,-;{DIGEST}\n1,2,1400000,-;{SPLIT_BRAIN}\n4,3,1500000,-;{GAVE_UP}\n"
         stage.lab.differing = set(range(12))
 
     stage.lab.story.when["work 10"] = part
@@ -263,7 +265,7 @@ def test_reconcile_split_brain_is_kept_before_it_is_resolved(staged: Callable[..
     assert split.after_seconds == pytest.approx(0.4) and found.alarms.detections == 1
     assert in_order(stage.steps, "detach", "sync", "compare", "drbdadm nodeb connect --discard-my-data",
                     "drbdadm nodea connect", "sync", "verify")  # fmt: skip
-    assert any(one.startswith("the replicas were not connected (nodea StandAlone Primary/Unknown; nodeb") for one in
+    assert any(one.startswith("at the end: split brain (nodea StandAlone Primary/Unknown; nodeb") for one in
                found.event_log)  # fmt: skip
     assert stage.resource.state == HEALTHY
     verdict = judge(found)

@@ -656,7 +656,7 @@ def test_a_migration_that_is_refused_is_an_outcome_of_ones_own(
     pytester.makepyfile(
         test_own="""
         import pytest
-        @pytest.mark.cell(cache="writeback")
+        @pytest.mark.cell(cache="none")
         def test_stays(migrate, verdict):
             assert migrate().outcome == "refused"
             assert "Unsafe migration" in verdict().sentence
@@ -664,7 +664,7 @@ def test_a_migration_that_is_refused_is_an_outcome_of_ones_own(
     )
     ran = run()
     assert ran.outcomes == {"passed": 1}, ran.out
-    found = ran.store.evidence("writeback-stays")
+    found = ran.store.evidence("none-stays")
     assert found is not None and "Unsafe migration" in found.migrations[0].message and found.failure is None
 
 

@@ -197,6 +197,7 @@ def test_verify_that_only_one_node_logged_is_not_borrowed_by_the_other() -> None
 @pytest.mark.parametrize("generation", GENERATIONS)
 def test_verify_that_never_begins_is_deadline_error(generation: str) -> None:
     resource, on_a, _ = verified(generation, SOON)
+    resource.blocks = 0  # a device gets time by its size
     on_a.happens = {}
     with pytest.raises(DeadlineError, match="the start of the verify did not happen within 0 s"):
         resource.verify()
@@ -205,6 +206,7 @@ def test_verify_that_never_begins_is_deadline_error(generation: str) -> None:
 @pytest.mark.parametrize("generation", GENERATIONS)
 def test_verify_that_never_ends_is_deadline_error(generation: str) -> None:
     resource, on_a, _ = verified(generation, SOON)
+    resource.blocks = 0  # a device gets time by its size
     started = _events("events2-planted-nodea.txt", "replication:VerifyS", "call helper")[:1]
     on_a.happens = {"--start=0": lambda: on_a.tell(*(line.replace("peer-node-id:0 conn-name:peer", PEER[generation])
                                                      for line in started))}  # fmt: skip
@@ -283,6 +285,7 @@ def test_repair_that_the_comparison_denies_resyncs_everything(generation: str) -
 )
 def test_repair_without_an_event_is_deadline_error(generation: str, silent: str, what: str) -> None:
     resource, on_a = repairable(generation, SOON)
+    resource.blocks = 0  # a device gets time by its size
     del on_a.happens[silent]
     with pytest.raises(DeadlineError, match=f"{what} did not happen within 0 s"):
         resource.repair(lambda: pytest.fail("nothing was resynced that could be compared"))
@@ -290,6 +293,7 @@ def test_repair_without_an_event_is_deadline_error(generation: str, silent: str,
 
 def test_repair_of_9_does_not_take_the_state_before_for_the_end() -> None:
     resource, on_a = repairable("9", SOON)
+    resource.blocks = 0  # a device gets time by its size
     counted = f"change peer-device name:r0 {PEER['9']} volume:0 sent:138440"  # nothing has begun yet
     on_a.happens["drbdadm invalidate-remote"] = lambda: on_a.tell(counted, *_resync("9")[:-1])
     with pytest.raises(DeadlineError, match="UpToDate/UpToDate after a resync"):
