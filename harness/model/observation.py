@@ -157,12 +157,18 @@ class Observed:
 
 @dataclass(frozen=True)
 class Work:
-    """What a workload did.  ``facts`` are its own figures; ``read_back_errors`` counts wrong data it read."""
+    """What a workload did.  ``facts`` are its own figures; ``read_back_errors`` counts wrong data it read.
+
+    ``opportunities``: how many chances to diverge the workload counted itself, each of at most one block; None where it
+    cannot count them.  ``opportunity`` says what one of them is, in the plural.
+    """
 
     seconds: float
     facts: Mapping[str, float] = field(default_factory=dict)
     read_back_errors: int = 0
     notes: tuple[str, ...] = ()
+    opportunities: float | None = None
+    opportunity: str = ""
 
 
 @dataclass(frozen=True)
