@@ -18,6 +18,7 @@ from harness.drbd.resource import Resource
 from harness.errors import InfrastructureError
 from harness.filesystems import FILESYSTEMS, ext4
 from harness.filesystems.base import OwnedBlock
+from harness.judgement.workload_proof import did_nothing
 from harness.model import BlockOwner, Cell, Extent, FilesystemKind, Work, blocks_of
 from harness.remote.base import Completed
 from harness.remote.local import LocalRunner
@@ -123,6 +124,41 @@ def test_workload_of_known_names_over_their_filesystems() -> None:
 def test_workload_of_unknown_name_is_an_error() -> None:
     with pytest.raises(InfrastructureError, match="there is no workload 'swop'"):
         made("swop")
+
+
+class Worker(ScriptedRunner):
+    """A machine on which every program runs to its end and does what it is made for, or nothing at all."""
+
+    def __init__(self, works: bool) -> None:
+        super().__init__(self.reply)
+        self._works = works
+        self._swapped = 100
+
+    def reply(self, argv: tuple[str, ...]) -> tuple[int, str, str]:
+        if argv[-1] == "/proc/vmstat":
+            self._swapped += 4000 if self._works else 0
+            return 0, f"pswpin 5\npswpout {self._swapped}\n", ""
+        if argv[0] == "fio":
+            return 0, self._fio(argv[-1].removeprefix("/tmp/drbd-harness-").removesuffix(".fio")), ""
+        if argv[0].endswith("storm") and not self._works:
+            return 0, json.dumps(dict.fromkeys(json.loads(STORM), 0)), ""
+        return answers(argv)
+
+    def _fio(self, name: str) -> str:
+        printed = json.loads(FIO_JSON)
+        (job,) = printed["jobs"]
+        write = job["write"] if self._works else {**job["write"], "io_bytes": 0, "total_ios": 0}
+        names = [job_name for job_name in jobs(self, name) if job_name != "global"]
+        printed["jobs"] = [{**job, "jobname": job_name, "write": write} for job_name in names]
+        return json.dumps(printed)
+
+
+@pytest.mark.parametrize(("name", "kind"), COMBINATIONS)
+def test_workload_counts_what_proves_its_work(name: str, kind: FilesystemKind, target: WorkloadTarget) -> None:
+    assert did_nothing(name, made(name, kind).work(replace(target, runner=Worker(works=True)), 2)) is None
+    if name not in ("no-writes", "planted"):
+        idle = made(name, kind).work(replace(target, runner=Worker(works=False)), 2)
+        assert "did not do what it is made for" in (did_nothing(name, idle) or "")
 
 
 @pytest.mark.parametrize(("name", "kind"), COMBINATIONS)
