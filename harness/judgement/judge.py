@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from harness.judgement.oracles import OracleAgreement, combine
 from harness.judgement.stats import rate_upper
+from harness.judgement.workload_proof import unproven_work
 from harness.model import (
     Alarms,
     BlockOwner,
@@ -288,6 +289,7 @@ def _downgrade_unproven_clean(clean: Verdict, evidence: Evidence, controls: Cont
         lambda: None if evidence.observed.scatter_gather or not evidence.cell.replication.scatter_gather else
         "the replication link has no scatter-gather: TCP copies, and writes that change in flight cannot be seen",
         lambda: "the workload exposed no block write" if _exposure_missing(evidence) else None,
+        lambda: unproven_work(evidence),
         lambda: _unexpected_kernel_error(evidence),
         lambda: _scenario_incomplete(evidence),
     ]  # fmt: skip

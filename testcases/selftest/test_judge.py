@@ -98,7 +98,7 @@ def evidence(cell: Cell = SWAP, **changed: Any) -> Evidence:
         "after": HEALTHY,
         "equal_before": True,
         "observed": observed(cell),
-        "work": Work(8.0),
+        "work": Work(8.0, {"pages_swapped_out": 4000.0}),
         "exposed_blocks": 1000,
         **oracles(set(), set()),
         **changed,
@@ -703,6 +703,29 @@ def test_oracles_contradiction_inconclusive_naming_it(
 
 
 # --------------------------------------------------------------------------- clean is assert_inconclusive
+
+
+@pytest.mark.parametrize(
+    ("facts", "schema", "text"),
+    [
+        (
+            {"pages_swapped_out": 0.0},
+            2,
+            "nothing was found, but the workload 'pressure' did not do what it is made for",
+        ),
+        ({"pages_swapped_out": 0.0}, 3, "no page was written to swap"),
+        ({}, 3, "'pages_swapped_out' is missing"),
+    ],
+)
+def test_judge_workload_that_did_nothing_inconclusive(facts: dict[str, float], schema: int, text: str) -> None:
+    found = replace(evidence(work=Work(8.0, facts)), schema=schema)
+    assert_inconclusive(found, text)
+    differing = replace(evidence(work=Work(8.0, facts), **oracles({5}, {5})), schema=schema)
+    assert kind(differing) is VerdictKind.DIVERGED, "a difference stays one, whoever made it"
+
+
+def test_judge_workload_without_figures_of_older_schema_clean() -> None:
+    assert kind(replace(evidence(work=Work(8.0)), schema=2)) is VerdictKind.CLEAN
 
 
 @pytest.mark.parametrize("control", Control)
