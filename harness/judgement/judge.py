@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from harness.judgement.oracles import OracleAgreement, combine
 from harness.judgement.stats import rate_upper
+from harness.judgement.workload_proof import unproven_work
 from harness.model import (
     Alarms,
     BlockOwner,
@@ -18,8 +19,10 @@ from harness.model import (
     Control,
     Controls,
     Crash,
+    CrashRecovery,
     Evidence,
     Fault,
+    FilesystemCheck,
     MigrationOutcome,
     Ownership,
     SplitBrain,
@@ -27,6 +30,7 @@ from harness.model import (
     VerdictKind,
     blocks_of,
 )
+from harness.parse.fsck import fsck_meaning
 
 REFUSED = "refused"
 _ENDED_WELL = (MigrationOutcome.COMPLETED, MigrationOutcome.REFUSED)
@@ -101,7 +105,9 @@ def data_loss_findings(evidence: Evidence) -> tuple[str, ...]:
         found.append(
             f"after the crash the client read back something else than it wrote, {crashed.wrong_reads} time(s)"
         )
-    if crashed is not None and crashed.fsck_status:
+    if crashed is not None and crashed.mounted is False:
+        found.append(f"after the crash the filesystem could not be mounted: {crashed.mount_message}")
+    if crashed is not None and _fsck(crashed)[0] is FilesystemCheck.DAMAGED:
         found.append(f"after the crash fsck ended with status {crashed.fsck_status}: {crashed.fsck_message}")
     if canary is not None and canary.total_lost:
         write_modes = [
@@ -120,9 +126,14 @@ def data_loss_findings(evidence: Evidence) -> tuple[str, ...]:
         stale = _cache_incoherent_blocks(evidence)
         if stale:
             found.append(f"{_readback_sentence(evidence)}, and both replicas hold the same in {stale} of them")
-        elif readback.ownership.free < readback.differing_blocks:
+        elif _known_in_use(readback.ownership):
             found.append(_readback_sentence(evidence))
     return tuple(found)
+
+
+def _fsck(crashed: CrashRecovery) -> tuple[FilesystemCheck | None, str]:
+    """What fsck found after the crash, and why; None where there was nothing to check."""
+    return (None, "") if crashed.fsck_status is None else fsck_meaning(crashed.fsck_status)
 
 
 def _cache_incoherent_blocks(evidence: Evidence) -> int:
@@ -136,6 +147,11 @@ def _cache_incoherent_blocks(evidence: Evidence) -> int:
     if alarms is not None and (alarms.drops or alarms.split_brain):
         return 0
     return len(blocks_of(readback.differing) - blocks_of(comparison.differing))
+
+
+def _known_in_use(own: Ownership) -> int:
+    """How many of the blocks are known to hold something that somebody will read; an unknown owner proves nothing."""
+    return own.allocated + own.metadata + own.journal
 
 
 def _readback_sentence(evidence: Evidence) -> str:
@@ -328,6 +344,7 @@ def _downgrade_unproven_clean(clean: Verdict, evidence: Evidence, controls: Cont
         lambda: None if evidence.observed.scatter_gather or not evidence.cell.replication.scatter_gather else
         "the replication link has no scatter-gather: TCP copies, and writes that change in flight cannot be seen",
         lambda: "the workload exposed no block write" if _exposure_missing(evidence) else None,
+        lambda: unproven_work(evidence),
         lambda: _unexpected_kernel_error(evidence),
         lambda: _scenario_incomplete(evidence),
     ]  # fmt: skip
@@ -364,6 +381,10 @@ def _scenario_incomplete(evidence: Evidence) -> str | None:
         return "the canary died" + (f": {evidence.console_errors[0]}" if evidence.console_errors else "")
     if cell.crash is not None and evidence.crash_recovery is None:
         return "the crash did not happen"
+    if evidence.crash_recovery is not None:
+        check, why = _fsck(evidence.crash_recovery)
+        if check is FilesystemCheck.UNCHECKED:
+            return f"fsck did not check the filesystem after the crash: {why}: {evidence.crash_recovery.fsck_message}"
     if evidence.console_errors and cell.fault is not Fault.IO_ERROR:
         return f"the guest's console reports an error: {evidence.console_errors[0]}"
     return None

@@ -1,4 +1,4 @@
-"""What a Linux system and QEMU print about themselves: open flags, offloads, packages, memory, block nodes."""
+"""What a Linux system and QEMU print about themselves: open flags, offloads, packages, memory, paging, block nodes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 _FLAGS = re.compile(r"^flags:\s*([0-7]+)\s*$", re.ASCII | re.MULTILINE)
 _OFFLOAD = re.compile(r"^\s*([a-z0-9-]+): (on|off)\b", re.ASCII | re.MULTILINE)
 _MEMORY = re.compile(r"^([^\s:]+):\s*(\d+)( kB)?\s*$", re.ASCII | re.MULTILINE)
+_VMSTAT = re.compile(r"^(\w+) (\d+)$", re.ASCII | re.MULTILINE)
 
 # The values of x86; other architectures number O_DIRECT differently.
 _O_DIRECT = 0o40000
@@ -51,6 +52,11 @@ def packages(dpkg_query: str) -> Mapping[str, str]:
 def meminfo(text: str) -> Mapping[str, int]:
     """``/proc/meminfo`` in bytes; the few entries without a unit are plain counts."""
     return {name: int(value) * (1024 if unit else 1) for name, value, unit in _MEMORY.findall(text)}
+
+
+def vmstat(text: str) -> Mapping[str, int]:
+    """The counters of ``/proc/vmstat``, such as ``pswpout``: pages that were written to swap since the boot."""
+    return {name: int(value) for name, value in _VMSTAT.findall(text)}
 
 
 def qmp_block(reply: str, source: str) -> tuple[Mapping[str, bool], str | None]:

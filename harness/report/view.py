@@ -285,8 +285,14 @@ def _work(evidence: Evidence) -> list[Row]:
     if work is None:
         return []
     facts = [(name, formatting.figure(value)) for name, value in work.facts.items()]
-    errors = formatting.count(work.read_back_errors)
-    return [("Duration", formatting.seconds(work.seconds)), *facts, ("Wrong reads", errors), *_notes(work.notes)]
+    chances = "" if work.opportunities is None else f"{formatting.figure(work.opportunities)} {work.opportunity}"
+    return [
+        ("Duration", formatting.seconds(work.seconds)),
+        *facts,
+        ("Opportunities", chances),
+        ("Wrong reads", formatting.count(work.read_back_errors)),
+        *_notes(work.notes),
+    ]
 
 
 def _notes(notes: Sequence[str]) -> list[Row]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from harness.filesystems.base import MARGIN_SECONDS, Offers, WorkloadTarget
-from harness.model import SECTORS_PER_BLOCK, Extent, Work
+from harness.model import BLOCK_BYTES, SECTORS_PER_BLOCK, Extent, Work
 from harness.render.fio_job import Job, Option
 from harness.workloads.base import Workload
 from harness.workloads.fio_runner import run_fio, worked
@@ -75,4 +76,8 @@ class InflightModify(Workload):
             name=self.name, timeout=seconds + MARGIN_SECONDS,
         )  # fmt: skip
         target.sh('rm -f "$1"', BUFFER)
-        return worked(ran)
+        work = worked(ran)
+        # A modification changes one block of one write, and a block of a write counts once.
+        blocks = work.facts.get("writer_write_bytes", 0.0) / BLOCK_BYTES
+        counted = min(blocks, work.facts.get("scribbler_write_ios", 0.0))
+        return replace(work, opportunities=counted, opportunity="blocks written from buffers that were being modified")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 from harness.filesystems.base import MARGIN_SECONDS, Offers, WorkloadTarget
@@ -33,7 +34,11 @@ class Mmap(Workload):
             argv += ["--cut-every", str(self.truncate_every_ms)]
         done = target.runner.run(argv, timeout=seconds + MARGIN_SECONDS)
         facts = numbers(done.stdout)
-        return Work(facts.get("seconds", done.seconds), facts)
+        return self.counted(Work(facts.get("seconds", done.seconds), facts))
+
+    def counted(self, work: Work) -> Work:
+        """``work`` with the opportunities that this workload counts: none, for what is changed is written again."""
+        return work
 
 
 class Truncate(Mmap):
@@ -41,3 +46,8 @@ class Truncate(Mmap):
 
     name = "truncate"
     truncate_every_ms = 2500
+
+    def counted(self, work: Work) -> Work:
+        """Each page that had been changed in a file that was truncated may have been in flight just then."""
+        truncated = work.facts.get("pages_truncated")
+        return replace(work, opportunities=truncated, opportunity="changed pages that were truncated")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar
 
 from harness.filesystems.base import MARGIN_SECONDS, Offers, WorkloadTarget
 from harness.model import Work
-from harness.parse.system import meminfo
+from harness.parse.system import meminfo, vmstat
 from harness.workloads.base import Workload, numbers
 
 SWAPSTORM = "/usr/lib/drbd-harness/swapstorm"
@@ -14,23 +16,40 @@ MIB = 1024 * 1024
 
 
 class Pressure(Workload):
-    """Threads dirty random pages of anonymous memory under memory pressure."""
+    """Threads dirty random pages of anonymous memory under memory pressure, and check each page that they meet again.
+
+    A wrong page counts as a wrong read: the client reads something else from its memory than it put there.
+    """
 
     name = "pressure"
     needs = frozenset({Offers.SWAP})
     threads: ClassVar[int] = 8
     reclaim_every: ClassVar[int] = 0
+    #: How long all pages are checked once more after the storm, at most.
+    sweep_seconds: ClassVar[int] = 5
 
     def work(self, target: WorkloadTarget, seconds: int) -> Work:
-        """Dirty memory."""
+        """Dirty memory; blocks for twice ``seconds`` and ``sweep_seconds`` more, for it is filled before."""
         memory = meminfo(target.runner.run(["cat", "/proc/meminfo"]).stdout)
         mebibytes = (memory["MemAvailable"] + memory["SwapFree"] * 6 // 10) // MIB
-        argv = [SWAPSTORM, "--mebibytes", str(mebibytes), "--threads", str(self.threads), "--seconds", str(seconds)]
+        argv = [
+            SWAPSTORM, "--mebibytes", str(mebibytes), "--threads", str(self.threads), "--seconds", str(seconds),
+            "--sweep-seconds", str(self.sweep_seconds),
+        ]  # fmt: skip
         if self.reclaim_every:
             argv += ["--reclaim-every", str(self.reclaim_every)]
+        before = _paged(target)
         done = target.runner.run(argv, timeout=seconds + 2 * MARGIN_SECONDS)
-        facts = numbers(done.stdout)
-        return Work(facts.get("seconds", done.seconds), facts)
+        after = _paged(target)
+        paged = {name: float(after[name] - before[name]) for name in after.keys() & before.keys()}
+        facts = {**numbers(done.stdout), **paged}
+        notes = tuple(done.stderr.strip().splitlines())
+        wrong = int(facts.get("pages_wrong", 0))
+        return self.counted(Work(facts.get("seconds", done.seconds), facts, wrong, notes))
+
+    def counted(self, work: Work) -> Work:
+        """``work`` with the opportunities that this workload counts: none, for most pages are written undisturbed."""
+        return work
 
 
 class Reclaim(Pressure):
@@ -41,3 +60,15 @@ class Reclaim(Pressure):
 
     name = "reclaim"
     reclaim_every = 8
+
+    def counted(self, work: Work) -> Work:
+        """Each page that was reclaimed is dirty just then, and changed again at once."""
+        reclaimed = work.facts.get("pages_reclaimed")
+        return replace(work, opportunities=reclaimed, opportunity="pages reclaimed while they were being changed")
+
+
+def _paged(target: WorkloadTarget) -> Mapping[str, int]:
+    """How many pages the client's kernel has written to swap and read from it so far, as far as it says."""
+    counted = vmstat(target.runner.run(["cat", "/proc/vmstat"]).stdout)
+    names = {"pages_swapped_in": "pswpin", "pages_swapped_out": "pswpout"}
+    return {fact: counted[name] for fact, name in names.items() if name in counted}

@@ -98,7 +98,7 @@ def evidence(cell: Cell = SWAP, **changed: Any) -> Evidence:
         "after": HEALTHY,
         "equal_before": True,
         "observed": observed(cell),
-        "work": Work(8.0),
+        "work": Work(8.0, {"pages_swapped_out": 4000.0}),
         "exposed_blocks": 1000,
         **oracles(set(), set()),
         **changed,
@@ -243,6 +243,32 @@ def test_judge_losses_after_crash_corrupt(found: dict[str, Any], text: str) -> N
     assert (verdict.kind, verdict.sentence) == (VerdictKind.CORRUPT, text)
 
 
+@pytest.mark.parametrize("fsck_status", [0, 4, 8, None])
+def test_judge_filesystem_not_mounted_corrupt_whatever_fsck_found(fsck_status: int | None) -> None:
+    after = CrashRecovery(
+        Crash.NODE, 4.0, mounted=False, mount_message="mount: wrong fs type", fsck_status=fsck_status
+    )  # fmt: skip
+    verdict = judge(disturbed(CRASHED, crash_recovery=after), HELD)
+    assert verdict.kind is VerdictKind.CORRUPT
+    assert verdict.sentence.startswith("after the crash the filesystem could not be mounted: mount: wrong fs type")
+    assert ("fsck ended with status 4" in verdict.sentence) is (fsck_status == 4)
+
+
+@pytest.mark.parametrize("mounted", [True, None])
+@pytest.mark.parametrize("fsck_status", [1, 2, 8, 16, 32, 64, 124, 126, 127, 128, 134, 137, 139, -9])
+def test_judge_fsck_without_answer_inconclusive_not_corrupt(fsck_status: int, mounted: bool | None) -> None:
+    after = CrashRecovery(Crash.NODE, 4.0, mounted=mounted, fsck_status=fsck_status, fsck_message="e2fsck: why")
+    assert_inconclusive(disturbed(CRASHED, crash_recovery=after), "fsck did not check the filesystem after the crash")
+    differing = disturbed(CRASHED, crash_recovery=after, **oracles({5}, {5}))
+    assert kind(differing) is VerdictKind.DIVERGED, "what the oracles found stays"
+
+
+@pytest.mark.parametrize("fsck_status", [4, 5, 6, 12])
+def test_judge_fsck_errors_left_corrupt(fsck_status: int) -> None:
+    after = CrashRecovery(Crash.NODE, 4.0, mounted=True, fsck_status=fsck_status)
+    assert kind(disturbed(CRASHED, crash_recovery=after)) is VerdictKind.CORRUPT
+
+
 def test_judge_several_losses_all_in_sentence_differences_in_reasons() -> None:
     found = disturbed(
         canary=replace(CANARY, corrupt=1), work=Work(8.0, read_back_errors=2), ownership=Ownership(allocated=1),
@@ -253,43 +279,60 @@ def test_judge_several_losses_all_in_sentence_differences_in_reasons() -> None:
     assert (verdict.differing_blocks, verdict.reasons) == (1, ("1 blocks differ (1 allocated)",))
 
 
-def readback_differs(allocated: int = 0, free: int = 0, unknown: int = 0, **changed: Any) -> Evidence:
-    """The guest read three blocks differently after it moved; ``allocated``, ``free``, ``unknown`` own them."""
-    owned = Ownership(allocated=allocated, free=free, unknown=unknown)
+def readback_differs(owned: Ownership, **changed: Any) -> Evidence:
+    """The guest read three blocks differently after it moved; they belong to ``owned``."""
     return disturbed(readback=Readback(BLOCKS, "nodea", "nodeb", extents_of({5, 6, 7}), owned), **changed)
 
 
-@pytest.mark.parametrize("whose", [{"allocated": 1, "free": 2}, {"unknown": 1, "free": 2}, {"allocated": 3}, {}])
-def test_judge_readback_differs_not_all_free_corrupt(whose: dict[str, int]) -> None:
-    verdict = judge(readback_differs(**whose, **oracles({5, 6, 7}, {5, 6, 7})), HELD)
-    assert verdict.kind is VerdictKind.CORRUPT, "what is not known to be free may be data"
+@pytest.mark.parametrize(
+    "owned",
+    [
+        Ownership(allocated=1, free=2),
+        Ownership(metadata=1, free=2),
+        Ownership(journal=1, unknown=2),
+        Ownership(allocated=3),
+    ],
+)
+def test_judge_readback_differs_known_to_be_in_use_corrupt(owned: Ownership) -> None:
+    verdict = judge(readback_differs(owned, **oracles({5, 6, 7}, {5, 6, 7})), HELD)
+    assert verdict.kind is VerdictKind.CORRUPT
     assert "the guest reads 3 blocks differently on nodeb than on nodea" in verdict.sentence
 
 
-def test_judge_readback_differs_all_free_diverged_with_reason() -> None:
-    verdict = judge(readback_differs(free=3, **oracles({5, 6, 7}, {5, 6, 7})), HELD)
-    assert verdict.kind is VerdictKind.DIVERGED
-    assert any("reads 3 blocks differently on nodeb than on nodea (3 free)" in why for why in verdict.reasons)
+@pytest.mark.parametrize(
+    ("owned", "told"),
+    [
+        (Ownership(free=3), "3 free"),
+        (Ownership(unknown=1, free=2), "2 free, 1 unknown"),
+        (Ownership(unknown=3), "3 unknown"),
+        (Ownership(), "no owner known"),
+    ],
+)
+def test_judge_readback_differs_free_or_unknown_diverged_with_reason(owned: Ownership, told: str) -> None:
+    verdict = judge(readback_differs(owned, **oracles({5, 6, 7}, {5, 6, 7})), HELD)
+    assert verdict.kind is VerdictKind.DIVERGED, "what nobody is known to read is no loss"
+    assert any(f"reads 3 blocks differently on nodeb than on nodea ({told})" in why for why in verdict.reasons)
 
 
 def test_judge_readback_differs_replicas_equal_corrupt_even_if_free() -> None:
-    verdict = judge(readback_differs(free=3), HELD)
+    verdict = judge(readback_differs(Ownership(free=3)), HELD)
     assert verdict.kind is VerdictKind.CORRUPT
     assert "on nodea (3 free), and both replicas hold the same in 3 of them" in verdict.sentence
-    verdict = judge(readback_differs(free=3, **oracles({5, 6}, {5, 6})), HELD)
+    verdict = judge(readback_differs(Ownership(free=3), **oracles({5, 6}, {5, 6})), HELD)
     assert verdict.kind is VerdictKind.CORRUPT and "the same in 1 of them" in verdict.sentence
 
 
 def test_judge_readback_differs_free_after_drop_inconclusive() -> None:
     cut = {"cell": replace(MOVED, fault=Fault.LINK_CUT), "fault_injected": True}
     assert_inconclusive(
-        readback_differs(free=3, alarms=Alarms(drops=1), **cut), "the guest reads 3 blocks differently on nodeb than on"
+        readback_differs(Ownership(free=3), alarms=Alarms(drops=1), **cut),
+        "the guest reads 3 blocks differently on nodeb than on",
     )
 
 
 def test_judge_readback_differs_free_verify_incomplete_inconclusive() -> None:
     unfinished = replace(evidence(SWAP).verify, source=NodeVerify("nodea", True, False, ()))  # type: ignore[type-var]
-    assert kind(readback_differs(free=3, verify=unfinished)) is VerdictKind.INCONCLUSIVE
+    assert kind(readback_differs(Ownership(free=3), verify=unfinished)) is VerdictKind.INCONCLUSIVE
 
 
 def test_judge_all_migrations_failed_after_drop_inconclusive() -> None:
@@ -715,6 +758,29 @@ def test_oracles_contradiction_inconclusive_naming_it(
 # --------------------------------------------------------------------------- clean is assert_inconclusive
 
 
+@pytest.mark.parametrize(
+    ("facts", "schema", "text"),
+    [
+        (
+            {"pages_swapped_out": 0.0},
+            2,
+            "nothing was found, but the workload 'pressure' did not do what it is made for",
+        ),
+        ({"pages_swapped_out": 0.0}, 3, "no page was written to swap"),
+        ({}, 3, "'pages_swapped_out' is missing"),
+    ],
+)
+def test_judge_workload_that_did_nothing_inconclusive(facts: dict[str, float], schema: int, text: str) -> None:
+    found = replace(evidence(work=Work(8.0, facts)), schema=schema)
+    assert_inconclusive(found, text)
+    differing = replace(evidence(work=Work(8.0, facts), **oracles({5}, {5})), schema=schema)
+    assert kind(differing) is VerdictKind.DIVERGED, "a difference stays one, whoever made it"
+
+
+def test_judge_workload_without_figures_of_older_schema_clean() -> None:
+    assert kind(replace(evidence(work=Work(8.0)), schema=2)) is VerdictKind.CLEAN
+
+
 @pytest.mark.parametrize("control", Control)
 def test_judge_control_missing_or_failed_never_clean(control: Control) -> None:
     missing = {name: outcome for name, outcome in HELD.items() if name is not control}
@@ -862,7 +928,11 @@ CANARIES = st.builds(
     survived=st.booleans(),
 )  # fmt: skip
 CRASH_RECOVERIES = st.builds(
-    CrashRecovery, st.sampled_from(Crash), fsck_status=st.sampled_from([None, 0, 4]), wrong_reads=FEW
+    CrashRecovery,
+    st.sampled_from(Crash),
+    fsck_status=st.sampled_from([None, 0, 4, 8]),
+    mounted=st.sampled_from([None, True, False]),
+    wrong_reads=FEW,
 )
 COMPARISONS = st.builds(Comparison, st.sampled_from([0, BLOCKS]), EXTENTS, st.just(0.1), st.just("here"))
 FAILURES = st.builds(Failure, st.sampled_from(["refused", "deadline", "bug"]), st.just("work"), st.text(max_size=5))

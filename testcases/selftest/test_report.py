@@ -56,7 +56,7 @@ from harness.report.requested_vs_observed import Match, requested_and_observed
 from harness.report.summary import Answer, findings, headline
 from harness.report.table import figures
 from harness.report.terminal import print_report, report_parts
-from harness.report.view import hex_rows
+from harness.report.view import hex_rows, view
 
 BLOCKS = 32768
 HOSTILE = "<script>alert('x')</script> \x1b[31m & \"quoted\" [red]not markup[/red] \udcff"
@@ -642,3 +642,11 @@ def test_sectors_extent_blocks_and_place() -> None:
 def test_headline_controls_only_no_answer() -> None:
     idle = Result(IDLE, verdict(VerdictKind.CLEAN, "Nothing was found.", 0), evidence(IDLE, [], []))
     assert "No answer. Only controls ran." in terminal([idle])
+
+
+def test_view_opportunities_of_work_with_what_they_are() -> None:
+    cell = Cell("reclaim", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE)
+    counted = evidence(cell, [], [], work=Work(10.0, {}, opportunities=1289.0, opportunity="pages reclaimed"))
+    shown = [view(Result(cell, None, one)).evidence for one in (counted, replace(counted, work=Work(10.0)))]
+    rows = [dict(one.work) for one in shown if one]
+    assert rows[0]["Opportunities"] == "1 289 pages reclaimed" and "Opportunities" not in rows[1]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,7 +33,7 @@ def test_mmap_storm_file_size_kept_all_blocks_changed(programs: dict[str, Path],
     file = tmp_path / "mapped"
     done = run(programs["mapstorm"], "--file", str(file), "--mebibytes", "1", "--threads", "2", "--seconds", "1")
     facts = json.loads(done.stdout)
-    assert facts["pages_dirtied"] > 0 and facts["rounds"] > 1 and facts["cuts"] == 0
+    assert facts["pages_dirtied"] > 0 and facts["rounds"] > 1 and facts["cuts"] == facts["pages_truncated"] == 0
     content = file.read_bytes()
     assert len(content) == 1 << 20
     untouched = b"\xa5" * 4096
@@ -43,7 +46,8 @@ def test_truncate_storm_file_removed(programs: dict[str, Path], tmp_path: Path) 
     done = run(
         programs["mapstorm"], "--file", str(file), "--mebibytes", "1", "--seconds", "1", "--cut-every", "200"
     )  # fmt: skip
-    assert json.loads(done.stdout)["cuts"] > 1
+    facts = json.loads(done.stdout)
+    assert facts["cuts"] > 1 and 0 < facts["pages_truncated"] <= facts["cuts"] * 256
     assert list(tmp_path.iterdir()) == [], "else its blocks were not free and could not be dead"
 
 
@@ -52,8 +56,96 @@ def test_pressure_storm_reclaims_only_when_requested(programs: dict[str, Path]) 
     asked = run(programs["swapstorm"], "--mebibytes", "4", "--threads", "2", "--seconds", "1", "--reclaim-every", "5")
     assert json.loads(plain.stdout)["pages_reclaimed"] == 0
     facts = json.loads(asked.stdout)
-    # One pick in five is given up and changed 16 times more; the last picks of two threads are no whole five.
+    # One pick in five is reclaimed and changed 16 times more; the last picks of two threads are no whole five.
     assert facts["pages_reclaimed"] * (5 + 16) == pytest.approx(facts["pages_dirtied"], rel=0.001, abs=2 * 4)
+
+
+# --------------------------------------------------------------------------- a page that is not what was written
+
+PAGE, PAGES = 4096, 256
+
+
+class Storm:
+    """A swapstorm of 1 MiB that runs, and its memory."""
+
+    def __init__(self, program: Path, *arguments: str) -> None:
+        argv = [program, "--mebibytes", "1", "--threads", "2", *arguments]
+        self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        begins = time.monotonic()
+        while self.start is None or self.page(PAGES - 1)[8:16] != (PAGES - 1).to_bytes(8, "little"):
+            assert time.monotonic() < begins + 30, "its pages were never filled"
+            time.sleep(0.01)
+
+    @property
+    def start(self) -> int | None:
+        maps = Path(f"/proc/{self.process.pid}/maps").read_text()
+        found = (re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line) for line in maps.splitlines())
+        begins_and_ends = ((int(one[1], 16), int(one[2], 16)) for one in found if one)
+        return next((begin for begin, end in begins_and_ends if end - begin == PAGES * PAGE), None)
+
+    def page(self, number: int) -> bytes:
+        assert self.start is not None
+        with Path(f"/proc/{self.process.pid}/mem").open("rb", buffering=0) as memory:
+            memory.seek(self.start + number * PAGE)
+            return memory.read(PAGE)
+
+    def change(self, number: int, offset: int, content: bytes) -> None:
+        assert self.start is not None
+        with Path(f"/proc/{self.process.pid}/mem").open("r+b", buffering=0) as memory:
+            memory.seek(self.start + number * PAGE + offset)
+            memory.write(content)
+
+    def ended(self) -> tuple[dict[str, float], str]:
+        out, err = self.process.communicate(timeout=60)
+        assert self.process.returncode == 0, err
+        return json.loads(out), err
+
+
+def flipped_bit(storm: Storm) -> int:
+    # The threads change the last word of each 64 bytes.
+    storm.change(77, 128, bytes([storm.page(77)[128] ^ 4]))
+    return 77
+
+
+def another_page(storm: Storm) -> int:
+    storm.change(77, 0, storm.page(80))
+    return 77
+
+
+def older_state(storm: Storm) -> int:
+    older = storm.page(77)
+    while storm.page(77)[16:24] == older[16:24]:
+        time.sleep(0.01)
+    storm.change(77, 0, older)
+    return 77
+
+
+@pytest.mark.parametrize("wrong", [flipped_bit, another_page, older_state])
+def test_swapstorm_page_not_as_written_counted_and_named(
+    programs: dict[str, Path], wrong: Callable[[Storm], int]
+) -> None:
+    storm = Storm(programs["swapstorm"], "--seconds", "2")
+    number = wrong(storm)
+    facts, errors = storm.ended()
+    assert facts["pages_wrong"] == 1, "filled anew, it is right again"
+    assert facts["pages_checked"] > 10 * PAGES and errors.startswith(f"swapstorm: page {number} is wrong: "), errors
+    assert len(errors.splitlines()) == 1
+
+
+def test_swapstorm_undisturbed_every_meeting_checked_nothing_wrong(programs: dict[str, Path]) -> None:
+    done = run(
+        programs["swapstorm"], "--mebibytes", "1", "--threads", "3", "--seconds", "1", "--reclaim-every", "5"
+    )  # fmt: skip
+    facts = json.loads(done.stdout)
+    assert (facts["pages_wrong"], done.stderr) == (0, "")
+    assert facts["pages_checked"] == facts["pages_dirtied"] and facts["pages_swapped_in_checked"] >= 0
+
+
+def test_swapstorm_sweep_finds_page_that_storm_did_not_meet_again(programs: dict[str, Path]) -> None:
+    plain = json.loads(run(programs["swapstorm"], "--mebibytes", "1", "--seconds", "1").stdout)
+    swept = json.loads(run(programs["swapstorm"], "--mebibytes", "1", "--seconds", "1", "--sweep-seconds", "9").stdout)
+    assert plain["pages_checked"] == plain["pages_dirtied"] and plain["sweep_seconds"] < 0.1
+    assert swept["pages_checked"] == swept["pages_dirtied"] + PAGES and swept["sweep_seconds"] < 5, "once, not for 9 s"
 
 
 @pytest.mark.parametrize(
@@ -63,6 +155,8 @@ def test_pressure_storm_reclaims_only_when_requested(programs: dict[str, Path]) 
         ("mapstorm", ("--file", "x", "--mebibytes", "0"), 4, "--mebibytes must be a whole number from 1 to"),
         ("mapstorm", ("--mebibytes", "1"), 4, "usage: mapstorm"),
         ("swapstorm", ("--mebibytes", "1", "--reclaim-every", "-1"), 4, "--reclaim-every must be a whole number"),
+        ("swapstorm", ("--mebibytes", "1", "--sweep-seconds", "0"), 4, "--sweep-seconds must be a whole number"),
+        ("swapstorm", ("--mebibytes", "1", "--threads", "300"), 4, "--threads must be at most 256, the pages of"),
         ("swapstorm", (), 4, "usage: swapstorm"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.parse.system import meminfo, o_direct, o_sync, offloads, open_flags, packages, qmp_block
+from harness.parse.system import meminfo, o_direct, o_sync, offloads, open_flags, packages, qmp_block, vmstat
 
 # A busy machine is no failure.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -70,6 +70,11 @@ def test_packages_dpkg_output_by_name() -> None:
     assert packages(text) == {"drbd-utils": "9.22.0-1.1", "qemu-system-x86:amd64": "1:7.2+dfsg-7+deb12u13"}
 
 
+def test_vmstat_text_counters() -> None:
+    found = vmstat("nr_free_pages 81234\npswpin 12\npswpout 34567\nsomething else 5\npswpx\n")
+    assert found == {"nr_free_pages": 81234, "pswpin": 12, "pswpout": 34567}
+
+
 def test_meminfo_text_bytes() -> None:
     found = meminfo("MemTotal:       24684084 kB\nActive(anon):  12 kB\nHugePages_Total:       7\n")
     assert found == {"MemTotal": 24684084 * 1024, "Active(anon)": 12 * 1024, "HugePages_Total": 7}
@@ -112,7 +117,7 @@ def test_qmp_block_other_disk_not_taken() -> None:
 
 @given(st.text())
 def test_system_tables_any_text_no_error(text: str) -> None:
-    offloads(text), packages(text), meminfo(text)
+    offloads(text), packages(text), meminfo(text), vmstat(text)
 
 
 @given(st.dictionaries(st.from_regex(r"[a-z][a-z0-9-]*", fullmatch=True), st.booleans()))

@@ -15,10 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.drbd.resource import Resource
-from harness.errors import InfrastructureError
+from harness.errors import CommandError, InfrastructureError
 from harness.filesystems import FILESYSTEMS, ext4
-from harness.filesystems.base import OwnedBlock
-from harness.model import BlockOwner, Cell, Extent, FilesystemKind, Work, blocks_of
+from harness.filesystems.base import CheckResult, OwnedBlock
+from harness.judgement.workload_proof import did_nothing
+from harness.model import BlockOwner, Cell, Extent, FilesystemCheck, FilesystemKind, Work, blocks_of
 from harness.remote.base import Completed
 from harness.remote.local import LocalRunner
 from harness.remote.scripted import ScriptedRunner
@@ -39,14 +40,16 @@ WRONG_WORDS = (RECORDINGS / "fio" / "verify-failed-three-times.stderr.txt").read
 MEMINFO = (
     "MemTotal: 393216 kB\nMemAvailable: 204800 kB\nSwapTotal: 131072 kB\nSwapFree: 102400 kB\nHugePages_Total: 0\n"
 )
-STORM = '{"seconds": 8.25, "pages": 123456, "threads": 8, "note": "x"}\n'
+VMSTAT = "nr_free_pages 812\npswpin 4000\npswpout 9000\n"
+STORM = """{"seconds": 8.25, "threads": 8, "pages_dirtied": 123456, "pages_reclaimed": 289, "cuts": 3,
+ "pages_truncated": 6100, "pages_checked": 130000, "pages_swapped_in_checked": 4000, "pages_wrong": 0, "note": "x"}\n"""
 
 
 def answers(argv: tuple[str, ...]) -> tuple[int, str, str]:
     if argv[0] == "fio":
         return 0, FIO_JSON, ""
     if argv[0] == "cat":
-        return 0, MEMINFO, ""
+        return 0, MEMINFO if argv[1] == "/proc/meminfo" else VMSTAT, ""
     if argv[0].endswith("storm"):
         return 0, STORM, ""
     return 0, "", ""
@@ -85,6 +88,11 @@ def made(workload: str, filesystem: FilesystemKind = FilesystemKind.RAW) -> Work
     return workload_of(Cell(workload, filesystem=filesystem))
 
 
+def storms(runner: ScriptedRunner) -> list[tuple[str, ...]]:
+    """The storms that were run."""
+    return [argv for argv in runner.ran if argv[0].endswith("storm")]
+
+
 COMBINATIONS = [(name, kind) for name, kinds in WORKLOADS.items() for kind in kinds]
 EXT4, SWAP = FilesystemKind.EXT4, FilesystemKind.SWAP
 
@@ -116,6 +124,41 @@ def test_workload_of_known_names_over_their_filesystems() -> None:
 def test_workload_of_unknown_name_is_an_error() -> None:
     with pytest.raises(InfrastructureError, match="there is no workload 'swop'"):
         made("swop")
+
+
+class Worker(ScriptedRunner):
+    """A machine on which every program runs to its end and does what it is made for, or nothing at all."""
+
+    def __init__(self, works: bool) -> None:
+        super().__init__(self.reply)
+        self._works = works
+        self._swapped = 100
+
+    def reply(self, argv: tuple[str, ...]) -> tuple[int, str, str]:
+        if argv[-1] == "/proc/vmstat":
+            self._swapped += 4000 if self._works else 0
+            return 0, f"pswpin 5\npswpout {self._swapped}\n", ""
+        if argv[0] == "fio":
+            return 0, self._fio(argv[-1].removeprefix("/tmp/drbd-harness-").removesuffix(".fio")), ""
+        if argv[0].endswith("storm") and not self._works:
+            return 0, json.dumps(dict.fromkeys(json.loads(STORM), 0)), ""
+        return answers(argv)
+
+    def _fio(self, name: str) -> str:
+        printed = json.loads(FIO_JSON)
+        (job,) = printed["jobs"]
+        write = job["write"] if self._works else {**job["write"], "io_bytes": 0, "total_ios": 0}
+        names = [job_name for job_name in jobs(self, name) if job_name != "global"]
+        printed["jobs"] = [{**job, "jobname": job_name, "write": write} for job_name in names]
+        return json.dumps(printed)
+
+
+@pytest.mark.parametrize(("name", "kind"), COMBINATIONS)
+def test_workload_counts_what_proves_its_work(name: str, kind: FilesystemKind, target: WorkloadTarget) -> None:
+    assert did_nothing(name, made(name, kind).work(replace(target, runner=Worker(works=True)), 2)) is None
+    if name not in ("no-writes", "planted"):
+        idle = made(name, kind).work(replace(target, runner=Worker(works=False)), 2)
+        assert "did not do what it is made for" in (did_nothing(name, idle) or "")
 
 
 @pytest.mark.parametrize(("name", "kind"), COMBINATIONS)
@@ -191,6 +234,22 @@ def test_inflight_modify_job_changes_its_buffer(target: WorkloadTarget, runner: 
     assert made("inflight-modify").owners(target, [1])[1].owner is BlockOwner.ALLOCATED
 
 
+@pytest.mark.parametrize(("scribbles", "opportunities"), [(300, 300.0), (10**6, 1024.0), (0, 0.0)])
+def test_inflight_modify_opportunities_no_more_than_blocks_or_modifications(
+    target: WorkloadTarget, scribbles: int, opportunities: float
+) -> None:
+    both = json.loads(FIO_JSON)
+    (writer,) = both["jobs"]
+    write = {**writer["write"], "total_ios": scribbles, "io_bytes": 512 * scribbles}
+    both["jobs"] = [writer, {**writer, "jobname": "scribbler", "write": write}]
+    runner = ScriptedRunner(lambda argv: (0, json.dumps(both), "") if argv[0] == "fio" else answers(argv))
+    work = made("inflight-modify").work(replace(target, runner=runner), 7)
+    assert work.facts["scribbler_write_bytes"] == 512 * scribbles
+    assert (work.opportunities, work.opportunity) == (
+        opportunities, "blocks written from buffers that were being modified",
+    )  # fmt: skip
+
+
 def test_fio_verify_job_direct_continues_after_error(target: WorkloadTarget, runner: ScriptedRunner) -> None:
     work = made("fio-verify").work(target, 7)
     job = jobs(runner, "fio-verify")["verified"]
@@ -226,11 +285,14 @@ def test_pressure_size_beyond_memory_within_swap(target: WorkloadTarget, runner:
     assert ["mkswap" in script(runner.ran[0]), "swapon" in script(runner.ran[1])] == [True, True]
     assert runner.ran[0][-1] == runner.ran[1][-1] == "/dev/vdb"
     work = workload.work(target, 8)
-    argv = runner.ran[-1]
-    asked = {name: argv[argv.index(name) + 1] for name in ("--mebibytes", "--threads", "--seconds")}
-    assert asked == {"--mebibytes": str(200 + 60), "--threads": "8", "--seconds": "8"}
+    argv = storms(runner)[-1]
+    names = ("--mebibytes", "--threads", "--seconds", "--sweep-seconds")
+    assert {name: argv[argv.index(name) + 1] for name in names} == {
+        "--mebibytes": str(200 + 60), "--threads": "8", "--seconds": "8", "--sweep-seconds": "5",
+    }  # fmt: skip
     assert "--reclaim-every" not in argv, "nothing but the pressure itself"
-    assert work == Work(8.25, {"seconds": 8.25, "pages": 123456.0, "threads": 8.0})
+    assert work.seconds == 8.25 and work.facts["pages_dirtied"] == 123456.0
+    assert (work.opportunities, work.read_back_errors, work.notes) == (None, 0, ())
     workload.quiesce(target)
     assert "swapoff" in script(runner.ran[-1])
     found = workload.owners(target, [0, 9])
@@ -270,9 +332,34 @@ def test_buffered_last_read_back_errors_counted() -> None:
 
 def test_reclaim_as_pressure_but_reclaiming(target: WorkloadTarget, runner: ScriptedRunner) -> None:
     made("pressure", SWAP).work(target, 8)
-    plain = runner.ran[-1]
-    made("reclaim", SWAP).work(target, 8)
-    assert runner.ran[-1] == (*plain, "--reclaim-every", "8")
+    work = made("reclaim", SWAP).work(target, 8)
+    plain, reclaiming = storms(runner)
+    assert reclaiming == (*plain, "--reclaim-every", "8")
+    assert (work.opportunities, work.opportunity) == (289.0, "pages reclaimed while they were being changed")
+
+
+def test_pressure_pages_swapped_counted_by_the_kernel(target: WorkloadTarget) -> None:
+    counters = iter([(3, 100), (5, 4100)])
+
+    def answer(argv: tuple[str, ...]) -> tuple[int, str, str]:
+        if argv == ("cat", "/proc/vmstat"):
+            read, written = next(counters)
+            return 0, f"pswpin {read}\npswpout {written}\n", ""
+        return answers(argv)
+
+    facts = made("pressure", SWAP).work(replace(target, runner=ScriptedRunner(answer)), 8).facts
+    assert (facts["pages_swapped_in"], facts["pages_swapped_out"]) == (2.0, 4000.0)
+    silent = ScriptedRunner(lambda argv: (0, "", "") if argv[-1] == "/proc/vmstat" else answers(argv))
+    facts = made("pressure", SWAP).work(replace(target, runner=silent), 8).facts
+    assert "pages_swapped_out" not in facts, "what the kernel does not say is no zero"
+
+
+def test_pressure_wrong_pages_are_wrong_reads_with_sentences(target: WorkloadTarget) -> None:
+    sentence = "swapstorm: page 5, read from swap, is wrong: its checksum does not fit"
+    storm = STORM.replace('"pages_wrong": 0', '"pages_wrong": 2')
+    wrong = ScriptedRunner(lambda argv: (0, storm, f"{sentence}\n") if argv[0].endswith("storm") else answers(argv))
+    work = made("reclaim", SWAP).work(replace(target, runner=wrong), 8)
+    assert (work.read_back_errors, work.notes, work.facts["pages_wrong"]) == (2, (sentence,), 2.0)
 
 
 def test_mmap_processes_and_seconds_as_requested(target: WorkloadTarget, runner: ScriptedRunner) -> None:
@@ -283,9 +370,10 @@ def test_mmap_processes_and_seconds_as_requested(target: WorkloadTarget, runner:
     asked = {name: argv[argv.index(name) + 1] for name in ("--file", "--threads", "--seconds")}
     assert asked == {"--file": "/mnt/drbd-harness/mapped", "--threads": "2", "--seconds": "8"}
     assert "--cut-every" not in argv, "what it wrote is looked at after the crash"
-    assert work.seconds == 8.25
-    made("truncate", EXT4).work(target, 8)
+    assert (work.seconds, work.opportunities) == (8.25, None)
+    work = made("truncate", EXT4).work(target, 8)
     assert runner.ran[-1] == (*argv, "--cut-every", "2500")
+    assert (work.opportunities, work.opportunity) == (6100.0, "changed pages that were truncated")
 
 
 # --------------------------------------------------------------------------- after a crash
@@ -316,7 +404,8 @@ def test_recover_without_data_nothing_done(target: WorkloadTarget, runner: Scrip
 def test_recover_ext4_mounted_then_checked(name: str) -> None:
     runner = crashed((0, "", ""), CLEAN_FSCK, (0, FIO_JSON, ""))
     found = made(name, EXT4).recover(WorkloadTarget(runner, "/dev/vdb1", cast(Resource, Below(9))))
-    assert found == Recovered(0, "/dev/vdb1: 11/100 files, 200/400 blocks", 0)
+    assert found == Recovered(True, "", CheckResult(0, "/dev/vdb1: 11/100 files, 200/400 blocks"), 0)
+    assert found.check.found is FilesystemCheck.CLEAN
     ran = [script(argv) if argv[0] == "sh" else " ".join(argv) for argv in runner.ran]
     steps = [next(at for at, step in enumerate(ran) if word in step) for word in ("mount -t ext4", "umount", "e2fsck")]
     assert steps == sorted(steps) and "e2fsck -fn /dev/vdb1" in ran, "fsck changes nothing"
@@ -333,14 +422,29 @@ def test_recover_buffered_data_read_back() -> None:
 def test_recover_fsck_errors_status_and_message() -> None:
     runner = crashed((0, "", ""), (4, "Pass 1\n/dev/vdb1: ***** ERRORS *****\n", ""), (0, FIO_JSON, ""))
     found = made("inflight-modify", EXT4).recover(WorkloadTarget(runner, "/dev/vdb1", cast(Resource, Below(9))))
-    assert (found.fsck_status, found.message) == (4, "/dev/vdb1: ***** ERRORS *****")
+    assert found == Recovered(True, "", CheckResult(4, "/dev/vdb1: ***** ERRORS *****"), 0)
+    assert found.check.found is FilesystemCheck.DAMAGED
 
 
 def test_recover_mount_fails_reported_nothing_read() -> None:
     runner = crashed((32, "", "mount: wrong fs type\n"), (8, "bad superblock\n", ""), (0, FIO_JSON, ""))
     found = made("buffered", EXT4).recover(WorkloadTarget(runner, "/dev/vdb1", cast(Resource, Below(9))))
-    assert found == Recovered(8, "mount: mount: wrong fs type; fsck: bad superblock", 0)
+    assert found == Recovered(False, "mount: wrong fs type", CheckResult(8, "bad superblock"), 0)
     assert "fio" not in {argv[0] for argv in runner.ran}
+
+
+def test_recover_mount_not_tried_is_no_finding() -> None:
+    runner = crashed((2, "", "there is no block device /dev/vdb1\n"), CLEAN_FSCK, (0, FIO_JSON, ""))
+    with pytest.raises(CommandError, match="there is no block device"):
+        made("buffered", EXT4).recover(WorkloadTarget(runner, "/dev/vdb1", cast(Resource, Below(9))))
+
+
+def test_recover_fsck_unable_says_why() -> None:
+    errors = "e2fsck 1.47.0 (5-Feb-2023)\ne2fsck: Device or resource busy while trying to open /dev/vdb1\n"
+    runner = crashed((0, "", ""), (8, "Possibly in use\n\n", errors), (0, FIO_JSON, ""))
+    check = made("mmap", EXT4).recover(WorkloadTarget(runner, "/dev/vdb1", cast(Resource, Below(9)))).check
+    assert check == CheckResult(8, "e2fsck: Device or resource busy while trying to open /dev/vdb1")
+    assert check.found is FilesystemCheck.UNCHECKED and CheckResult().found is None
 
 
 class Unmounted:

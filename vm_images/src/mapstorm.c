@@ -9,7 +9,8 @@
  * is dirty (sync_file_range, which waits for nothing), again and again, for S seconds.
  * With MS, every MS milliseconds the threads stop and the file is cut to nothing at once, so that
  * its changed pages are never written a second time; then the same with a new file of that name.
- * At the end one JSON object is printed. Nothing is verified here: what was written is judged
+ * At the end one JSON object is printed; its pages_truncated are the distinct pages that had been
+ * changed in each file that was cut, added up. Nothing is verified here: what was written is judged
  * elsewhere.
  */
 #define _GNU_SOURCE
@@ -31,6 +32,8 @@ enum { PAGE = 4096, SECTOR = 512, MAX_THREADS = 64 };
 
 static unsigned char *memory;
 static uint64_t page_count;
+/* One byte for each page: whether a thread has changed it since the file was laid out. */
+static atomic_uchar *changed;
 static atomic_bool stop;
 static atomic_uint_fast64_t pages_dirtied;
 
@@ -60,9 +63,11 @@ static void *dirty(void *argument)
 {
     uint64_t state = (uint64_t)(uintptr_t)argument * UINT64_C(0xD1342543DE82EF95) + 1, dirtied = 0;
     while (!atomic_load_explicit(&stop, memory_order_relaxed)) {
-        volatile unsigned char *page = memory + (next_random(&state) % page_count) * PAGE;
+        uint64_t number = next_random(&state) % page_count;
+        volatile unsigned char *page = memory + number * PAGE;
         for (size_t offset = 0; offset < PAGE; offset += SECTOR)
             page[offset]++;
+        atomic_store_explicit(&changed[number], 1, memory_order_relaxed);
         dirtied++;
     }
     atomic_fetch_add(&pages_dirtied, dirtied);
@@ -111,6 +116,15 @@ static uint64_t storm(int file, const char *path, unsigned long threads, double 
     return rounds;
 }
 
+/* Returns how many pages of the file had been changed, and forgets it. */
+static uint64_t take_changed(void)
+{
+    uint64_t found = 0;
+    for (uint64_t number = 0; number < page_count; number++)
+        found += atomic_exchange_explicit(&changed[number], 0, memory_order_relaxed);
+    return found;
+}
+
 static unsigned long number(const char *name, const char *text, unsigned long most)
 {
     char *end;
@@ -135,7 +149,7 @@ int main(int argc, char **argv)
     };
     unsigned long mebibytes = 0, threads = 4, seconds = 10, cut_every = 0;
     const char *path = NULL;
-    uint64_t rounds = 0, cuts = 0;
+    uint64_t rounds = 0, cuts = 0, pages_truncated = 0;
     int option;
 
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -159,6 +173,8 @@ int main(int argc, char **argv)
 
     size_t bytes = (size_t)mebibytes << 20;
     page_count = bytes / PAGE;
+    if (!(changed = calloc(page_count, sizeof *changed)))
+        die("no memory for", path);
     int file = lay_out(path, bytes);
     double start = now(), end = start + (double)seconds;
     for (;;) {
@@ -170,12 +186,14 @@ int main(int argc, char **argv)
         if (ftruncate(file, 0) || munmap(memory, bytes) || close(file) || unlink(path))
             die("cannot cut", path);
         cuts++;
+        pages_truncated += take_changed();
         if (now() >= end)
             break;
         file = lay_out(path, bytes);
     }
     printf("{\"mebibytes\": %lu, \"threads\": %lu, \"seconds\": %.3f, \"pages_dirtied\": %llu, \"rounds\": %llu, "
-           "\"cuts\": %llu}\n", mebibytes, threads, now() - start, (unsigned long long)atomic_load(&pages_dirtied),
-           (unsigned long long)rounds, (unsigned long long)cuts);
+           "\"cuts\": %llu, \"pages_truncated\": %llu}\n", mebibytes, threads, now() - start,
+           (unsigned long long)atomic_load(&pages_dirtied), (unsigned long long)rounds, (unsigned long long)cuts,
+           (unsigned long long)pages_truncated);
     return fflush(stdout) == 0 ? 0 : 1;
 }

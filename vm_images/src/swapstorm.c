@@ -1,16 +1,22 @@
 /* SPDX-License-Identifier: MIT
  *
  * swapstorm: dirty more anonymous memory than the machine has, so that pages are written to
- * swap while threads go on changing them.
+ * swap while threads go on changing them; and check each page that is met again.
  *
- *   swapstorm --mebibytes N --threads T --seconds S [--reclaim-every K]
+ *   swapstorm --mebibytes N --threads T --seconds S [--reclaim-every K] [--sweep-seconds W]
  *
  * First every page is filled with non-zero data (at most S seconds), then T threads each pick
- * random pages and change one byte in every cache line of them for S seconds. With K, each
- * thread gives up every Kth page that it picked with MADV_PAGEOUT, which starts writing it to
- * swap, and goes on changing it for a while: what happens in a guest that reclaims memory ahead
- * of need (memory.reclaim, DAMON) and takes a busy page for an idle one. At the end one JSON
- * object is printed. Nothing is verified here: what was written is judged elsewhere.
+ * random pages of their own share and change one byte in every cache line of them for S seconds.
+ * With K, each thread reclaims every Kth page that it picked (MADV_PAGEOUT), which starts
+ * writing it to swap, and goes on changing it for a while: what happens in a guest that reclaims
+ * memory ahead of need (memory.reclaim, DAMON) and takes a busy page for an idle one.
+ *
+ * Each page carries whose it is, how often it was changed and a checksum of all of it; how often
+ * each was changed is also kept in locked memory, so that an older state of a page is known for
+ * what it is. A page that is met again is checked. With W, every page is checked once more after
+ * the storm, at most for W seconds. A page that is wrong is reported on standard error, counted,
+ * and filled anew. At the end one JSON object is printed; its pages_swapped_in_checked are those
+ * that were on the swap device and nowhere in memory the moment before they were checked.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -29,12 +35,22 @@
 enum { PAGE = 4096, LINE = 64, MAX_THREADS = 1024 };
 /* A change that comes at once may come before anybody read the page: a busy page is changed again and again. */
 enum { BUSY_CHANGES = 16, BUSY_PAUSE_US = 2000 };
+enum { WORDS = PAGE / 8, WORDS_IN_LINE = LINE / 8, MAX_REPORTS = 16 };
 
-static unsigned char *memory;
-static uint64_t page_count;
-static double storm_end;
-static unsigned long reclaim_every;
-static atomic_uint_fast64_t pages_dirtied, pages_reclaimed;
+/* A page begins with these words. TOUCHED may be anything and CHECKSUM is that of all words but these two. */
+enum { STORM, NUMBER, SEQUENCE, CHECKSUM, TOUCHED, HEADER_WORDS };
+
+struct tally {
+    uint64_t dirtied, reclaimed, checked, swapped_in, wrong;
+};
+
+static uint64_t *memory;
+/* How often each page was changed, 0 where it was never filled: locked, else it might be swapped itself. */
+static uint32_t *sequences;
+static uint64_t page_count, storm_id;
+static double storm_end, sweep_end;
+static unsigned long reclaim_every, thread_count = 4;
+static atomic_uint_fast64_t pages_dirtied, pages_reclaimed, pages_checked, pages_swapped_in, pages_wrong;
 
 static double now(void)
 {
@@ -61,43 +77,194 @@ static void die_with_memory_pressure_first(void)
         close(file);
 }
 
+/* Each word counts by its place, so that words that changed places are noticed too. */
+static uint64_t weighted(size_t word, uint64_t value)
+{
+    return value * (2 * (uint64_t)word + 1);
+}
+
+static uint64_t checksum(const uint64_t *page)
+{
+    uint64_t sum = 0;
+    for (size_t word = 0; word < WORDS; word++)
+        if (word != CHECKSUM && word != TOUCHED)
+            sum += weighted(word, page[word]);
+    return sum;
+}
+
+static void fill(uint64_t number)
+{
+    uint64_t *page = memory + number * WORDS, state = storm_id ^ (number + 1) * UINT64_C(0x9E3779B97F4A7C15);
+    uint64_t value = next_random(&state);
+    sequences[number]++;
+    page[STORM] = storm_id;
+    page[NUMBER] = number;
+    page[SEQUENCE] = sequences[number];
+    page[TOUCHED] = 0;
+    for (size_t word = HEADER_WORDS; word < WORDS; word++, value += UINT64_C(0x9E3779B97F4A7C15))
+        page[word] = value | UINT64_C(0x0101010101010101);
+    page[CHECKSUM] = checksum(page);
+}
+
 /* Returns how many pages were filled before the deadline. */
-static uint64_t fill(double deadline)
+static uint64_t fill_all(double deadline)
 {
-    uint64_t state = UINT64_C(0x9E3779B97F4A7C15), page;
-    for (page = 0; page < page_count && now() < deadline; page++) {
-        uint64_t *words = (uint64_t *)(memory + page * PAGE);
-        uint64_t value = next_random(&state);
-        for (size_t i = 0; i < PAGE / sizeof *words; i++, value += UINT64_C(0x9E3779B97F4A7C15))
-            words[i] = value | UINT64_C(0x0101010101010101);
-    }
-    return page;
+    uint64_t number = 0;
+    for (; number < page_count && now() < deadline; number++)
+        fill(number);
+    return number;
 }
 
-static void dirty(volatile unsigned char *page, uint64_t count)
+static void dirty(uint64_t number)
 {
+    volatile uint64_t *page = memory + number * WORDS;
+    uint32_t sequence = ++sequences[number];
+    uint64_t sum = page[CHECKSUM] + weighted(SEQUENCE, sequence - page[SEQUENCE]);
     /* Filled bytes are odd and the step is even and not 0: every byte changes and none becomes 0. */
-    unsigned char step = (unsigned char)((count & 0xfe) | 2);
-    for (size_t offset = 0; offset < PAGE; offset += LINE)
-        page[offset] = (unsigned char)((page[offset] + step) | 1);
+    unsigned char step = (unsigned char)((sequence & 0xfe) | 2);
+    page[SEQUENCE] = sequence;
+    for (size_t word = WORDS_IN_LINE - 1; word < WORDS; word += WORDS_IN_LINE) {
+        uint64_t before = page[word], after = (before & ~UINT64_C(0xff)) | (unsigned char)(before + step);
+        page[word] = after;
+        sum += weighted(word, after - before);
+    }
+    page[CHECKSUM] = sum;
 }
 
+/* Whether the page is on the swap device and nowhere in memory, not even in the swap cache. */
+static int only_in_swap(uint64_t number)
+{
+    unsigned char resident = 1;
+    return mincore(memory + number * WORDS, PAGE, &resident) == 0 && !(resident & 1);
+}
+
+static void report(uint64_t number, int swapped, uint64_t found)
+{
+    const uint64_t *page = memory + number * WORDS;
+    fprintf(stderr, "swapstorm: page %llu%s is wrong: its checksum %s, and it says page %llu, change %llu of %s storm; "
+            "expected was change %lu\n",
+            (unsigned long long)number, swapped ? ", read from swap," : "",
+            page[CHECKSUM] == found ? "fits" : "does not fit", (unsigned long long)page[NUMBER],
+            (unsigned long long)page[SEQUENCE], page[STORM] == storm_id ? "this" : "another",
+            (unsigned long)sequences[number]);
+}
+
+/* Check a page that its thread left filled or dirtied; a wrong one is filled anew. */
+static void check(uint64_t number, int swapped, struct tally *tally)
+{
+    const uint64_t *page = memory + number * WORDS;
+    uint64_t found = checksum(page);
+    tally->checked++;
+    tally->swapped_in += swapped ? 1 : 0;
+    if (page[STORM] == storm_id && page[NUMBER] == number && page[SEQUENCE] == sequences[number] &&
+        page[CHECKSUM] == found)
+        return;
+    tally->wrong++;
+    if (atomic_fetch_add(&pages_wrong, 1) < MAX_REPORTS)
+        report(number, swapped, found);
+    fill(number);
+}
+
+/* The page is met again: change it at once, for a page on its way to the disk must not be read first (Linux before
+ * 5.19 would copy it then instead of changing it), then check it, then change all lines of it. */
+static void meet(uint64_t number, struct tally *tally)
+{
+    if (!sequences[number]) {
+        fill(number);
+    } else {
+        int swapped = only_in_swap(number);
+        ((volatile uint64_t *)memory)[number * WORDS + TOUCHED]++;
+        check(number, swapped, tally);
+        dirty(number);
+    }
+    tally->dirtied++;
+}
+
+static void add(const struct tally *tally)
+{
+    atomic_fetch_add(&pages_dirtied, tally->dirtied);
+    atomic_fetch_add(&pages_reclaimed, tally->reclaimed);
+    atomic_fetch_add(&pages_checked, tally->checked);
+    atomic_fetch_add(&pages_swapped_in, tally->swapped_in);
+}
+
+/* A thread's pages are those whose number leaves its own as the remainder: no page has two threads. */
 static void *storm(void *argument)
 {
-    uint64_t state = (uint64_t)(uintptr_t)argument * UINT64_C(0xD1342543DE82EF95) + 1;
-    uint64_t picked = 0, dirtied = 0, reclaimed = 0;
+    uint64_t own = (uint64_t)(uintptr_t)argument, share = (page_count - own + thread_count - 1) / thread_count;
+    uint64_t state = (own + 1) * UINT64_C(0xD1342543DE82EF95) + 1, picked = 0;
+    struct tally tally = { 0 };
     while (now() < storm_end) {
-        unsigned char *page = memory + (next_random(&state) % page_count) * PAGE;
-        dirty(page, dirtied++);
-        if (reclaim_every && ++picked % reclaim_every == 0 && madvise(page, PAGE, MADV_PAGEOUT) == 0) {
-            reclaimed++;
+        uint64_t number = next_random(&state) % share * thread_count + own;
+        meet(number, &tally);
+        if (reclaim_every && ++picked % reclaim_every == 0 &&
+            madvise(memory + number * WORDS, PAGE, MADV_PAGEOUT) == 0) {
+            tally.reclaimed++;
             for (int change = 0; change < BUSY_CHANGES; change++, usleep(BUSY_PAUSE_US))
-                dirty(page, dirtied++);
+                meet(number, &tally);
         }
     }
-    atomic_fetch_add(&pages_dirtied, dirtied);
-    atomic_fetch_add(&pages_reclaimed, reclaimed);
+    add(&tally);
     return NULL;
+}
+
+static void *sweep(void *argument)
+{
+    struct tally tally = { 0 };
+    for (uint64_t number = (uintptr_t)argument; number < page_count && now() < sweep_end; number += thread_count)
+        if (sequences[number])
+            check(number, only_in_swap(number), &tally);
+    add(&tally);
+    return NULL;
+}
+
+/* Let every thread do `work` to its end. */
+static void in_threads(void *(*work)(void *))
+{
+    static pthread_t handles[MAX_THREADS];
+    pthread_attr_t small;
+    pthread_attr_init(&small);
+    pthread_attr_setstacksize(&small, 64 * 1024);
+    for (unsigned long i = 0; i < thread_count; i++) {
+        int error = pthread_create(&handles[i], &small, work, (void *)(uintptr_t)i);
+        if (error) {
+            fprintf(stderr, "swapstorm: thread %lu of %lu: %s\n", i + 1, thread_count, strerror(error));
+            exit(1);
+        }
+    }
+    for (unsigned long i = 0; i < thread_count; i++)
+        pthread_join(handles[i], NULL);
+}
+
+/* Anonymous memory; a sentence and the end of the program where there is none. */
+static void *mapped(size_t bytes)
+{
+    void *found = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (found == MAP_FAILED) {
+        fprintf(stderr, "swapstorm: mmap of %lu MiB: %s\n", (unsigned long)(bytes >> 20), strerror(errno));
+        exit(1);
+    }
+    return found;
+}
+
+static void set_up(size_t bytes)
+{
+    page_count = bytes / PAGE;
+    if (thread_count > page_count) {
+        fprintf(stderr, "swapstorm: --threads must be at most %lu, the pages of the memory\n",
+                (unsigned long)page_count);
+        exit(4);
+    }
+    memory = mapped(bytes);
+    madvise(memory, bytes, MADV_NOHUGEPAGE);
+    sequences = mapped(page_count * sizeof *sequences);
+    if (mlock(sequences, page_count * sizeof *sequences)) {
+        fprintf(stderr, "swapstorm: what is expected of each page cannot be locked in memory: %s\n", strerror(errno));
+        exit(1);
+    }
+    struct timespec started;
+    clock_gettime(CLOCK_REALTIME, &started);
+    storm_id = ((uint64_t)started.tv_sec << 30 ^ (uint64_t)started.tv_nsec) << 16 ^ (uint64_t)getpid();
 }
 
 static unsigned long number(const char *name, const char *text, unsigned long most)
@@ -119,67 +286,54 @@ int main(int argc, char **argv)
         { "threads", required_argument, NULL, 't' },
         { "seconds", required_argument, NULL, 's' },
         { "reclaim-every", required_argument, NULL, 'r' },
+        { "sweep-seconds", required_argument, NULL, 'w' },
         { NULL, 0, NULL, 0 },
     };
-    unsigned long mebibytes = 0, threads = 4, seconds = 10, started = 0;
-    pthread_t handles[MAX_THREADS];
-    pthread_attr_t small;
+    unsigned long mebibytes = 0, seconds = 10, sweep_seconds = 0;
     int option;
 
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (option == 'm')
             mebibytes = number("mebibytes", optarg, 1UL << 24);
         else if (option == 't')
-            threads = number("threads", optarg, MAX_THREADS);
+            thread_count = number("threads", optarg, MAX_THREADS);
         else if (option == 's')
             seconds = number("seconds", optarg, 86400);
         else if (option == 'r')
             reclaim_every = number("reclaim-every", optarg, 1UL << 24);
+        else if (option == 'w')
+            sweep_seconds = number("sweep-seconds", optarg, 86400);
         else
             return 4;
     }
     if (!mebibytes || optind != argc) {
-        fputs("usage: swapstorm --mebibytes N [--threads T] [--seconds S] [--reclaim-every K]\n", stderr);
+        fputs("usage: swapstorm --mebibytes N [--threads T] [--seconds S] [--reclaim-every K] [--sweep-seconds W]\n",
+              stderr);
         return 4;
     }
 
     die_with_memory_pressure_first();
-    memory = mmap(NULL, mebibytes << 20, PROT_READ | PROT_WRITE,
-                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED) {
-        fprintf(stderr, "swapstorm: mmap of %lu MiB: %s\n", mebibytes, strerror(errno));
-        return 1;
-    }
-    madvise(memory, mebibytes << 20, MADV_NOHUGEPAGE);
-    page_count = (mebibytes << 20) / PAGE;
+    set_up((size_t)mebibytes << 20);
 
     double fill_start = now();
-    uint64_t filled = fill(fill_start + (double)seconds);
-    double fill_seconds = now() - fill_start;
-
+    uint64_t filled = fill_all(fill_start + (double)seconds);
     double storm_start = now();
     storm_end = storm_start + (double)seconds;
-    pthread_attr_init(&small);
-    pthread_attr_setstacksize(&small, 64 * 1024);
-    for (; started < threads; started++) {
-        int error = pthread_create(&handles[started], &small, storm, (void *)(uintptr_t)(started + 1));
-        if (error) {
-            fprintf(stderr, "swapstorm: thread %lu of %lu: %s\n", started + 1, threads, strerror(error));
-            storm_end = 0;
-            break;
-        }
+    in_threads(storm);
+    double sweep_start = now();
+    if (sweep_seconds) {
+        sweep_end = sweep_start + (double)sweep_seconds;
+        in_threads(sweep);
     }
-    for (unsigned long i = 0; i < started; i++)
-        pthread_join(handles[i], NULL);
-    if (started < threads)
-        return 1;
     if (reclaim_every && !atomic_load(&pages_reclaimed)) {
-        fputs("swapstorm: no page was given up: MADV_PAGEOUT needs Linux 5.4, and more than a moment\n", stderr);
+        fputs("swapstorm: no page was reclaimed: MADV_PAGEOUT needs Linux 5.4, and more than a moment\n", stderr);
         return 1;
     }
     printf("{\"mebibytes\": %lu, \"threads\": %lu, \"seconds\": %.3f, \"fill_seconds\": %.3f, "
-           "\"filled_mebibytes\": %.1f, \"pages_dirtied\": %llu, \"pages_reclaimed\": %llu}\n",
-           mebibytes, threads, now() - storm_start, fill_seconds, (double)filled / 256.0,
-           (unsigned long long)atomic_load(&pages_dirtied), (unsigned long long)atomic_load(&pages_reclaimed));
+           "\"filled_mebibytes\": %.1f, \"sweep_seconds\": %.3f, \"pages_dirtied\": %llu, \"pages_reclaimed\": %llu, "
+           "\"pages_checked\": %llu, \"pages_swapped_in_checked\": %llu, \"pages_wrong\": %llu}\n",
+           mebibytes, thread_count, sweep_start - storm_start, storm_start - fill_start, (double)filled / 256.0,
+           now() - sweep_start, (unsigned long long)pages_dirtied, (unsigned long long)pages_reclaimed,
+           (unsigned long long)pages_checked, (unsigned long long)pages_swapped_in, (unsigned long long)pages_wrong);
     return fflush(stdout) == 0 ? 0 : 1;
 }
