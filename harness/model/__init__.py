@@ -38,6 +38,7 @@ from harness.model.observation import (
     SplitBrain,
     State,
     Verify,
+    Witness,
     Work,
 )
 from harness.model.run import LabProvenance, Provenance, Run, Stack
@@ -91,6 +92,7 @@ __all__ = [
     "Verdict",
     "VerdictKind",
     "Verify",
+    "Witness",
     "Work",
     "blocks_of",
     "extents_of",
