@@ -18,8 +18,8 @@ from harness.remote.local import LocalRunner
 COMPILE_SECONDS = 300.0
 
 _STATIC = ("gcc", "-O2", "-Wall", "-static", "-pthread")
-# The nodes are x86-64, as everything else of an image is; mcpu=v3 is what kernels know since 5.1.
-_BPF = ("clang", "-g", "-O2", "-Wall", "-target", "bpf", "-mcpu=v3", "-D__TARGET_ARCH_x86")
+# mcpu=v3 is what kernels know since 5.1.
+_BPF = ("clang", "-g", "-O2", "-Wall", "-target", "bpf", "-mcpu=v3")
 
 
 def compile_program(source: Path, directory: Path, bpf: Path | None = None) -> Path:

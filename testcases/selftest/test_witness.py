@@ -224,7 +224,7 @@ def test_witness_source_wrong_arguments_usage(binary: Path) -> None:
     for argv in ([], ["--minor"], ["--minor", "many"], ["--minor", "0", "0"], ["--minor", "0", "--writes", "0"]):
         done = subprocess.run([binary, *argv], capture_output=True, text=True, check=False, timeout=60)
         assert (done.returncode, done.stdout) == (2, ""), argv
-        assert done.stderr.splitlines()[-1] == "usage: witness --minor N [--writes N] [--hook submit|prepare|queue]"
+        assert done.stderr.splitlines()[-1] == "usage: witness --minor N [--writes N] [--hooks drbd|block]"
 
 
 def test_witness_source_no_device_says_so(binary: Path) -> None:

@@ -7,12 +7,10 @@
  */
 #include <linux/types.h>
 #include <linux/bpf.h>
-#include <linux/ptrace.h>
 #include <stdbool.h>
 
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
-#include <bpf/bpf_tracing.h>
 
 #include "witness.h"
 
@@ -388,50 +386,50 @@ static __always_inline int ends(struct bio *bio, bool split)
     return 0;
 }
 
-/* ------------------------------------------------- where a write begins and ends; the loader takes one pair of these */
+/* -------------------------------------------------------------------------- where a write can be seen to begin and end
+ *
+ * Tracing programs and tracepoints, no kprobes: one of those does not run inside of another on the same CPU, and many a
+ * write ends in an interrupt while another begins.
+ */
 
-/* DRBD 8.4: drbd_request_prepare(device, bio). */
-SEC("kprobe")
-int begins_at_prepare(struct pt_regs *registers)
+/* drbd_send_and_submit, which has the request as its first or, in DRBD 8.4, as its second argument. */
+SEC("fentry")
+int begins_in_drbd(__u64 *arguments)
 {
-    return begins((struct bio *)PT_REGS_PARM2(registers));
-}
-
-/* drbd_send_and_submit with a struct drbd_request, whose place among the arguments and whose member the loader knows
- * from the BTF of DRBD's module. */
-SEC("kprobe")
-int begins_at_submit(struct pt_regs *registers)
-{
-    __u64 first = PT_REGS_PARM1(registers), second = PT_REGS_PARM2(registers);
+    __u64 request;
     struct bio *bio = NULL;
 
-    /* Both are read: the verifier wants registers at places that are known to it. */
-    UNKNOWN(first);
-    UNKNOWN(second);
-    __u64 request = settings.request_argument == 1 ? first : second;
+    /* Each branch with its own load: the verifier does not follow a chosen address, nor the branch that is not taken. */
+    if (settings.request_argument == 0) {
+        request = arguments[0];
+        UNKNOWN(request);
+    } else {
+        request = arguments[1];
+        UNKNOWN(request);
+    }
     bpf_probe_read_kernel(&bio, sizeof bio, (void *)(request + settings.master_bio));
     return bio ? begins(bio) : 0;
 }
 
-/* Either generation: complete_master_bio(device, m), where m begins with the bio. */
-SEC("kprobe")
-int ends_at_completion(struct pt_regs *registers)
+/* complete_master_bio(device, m), where m begins with the bio. */
+SEC("fentry")
+int ends_in_drbd(__u64 *arguments)
 {
     struct bio *bio = NULL;
 
-    bpf_probe_read_kernel(&bio, sizeof bio, (void *)PT_REGS_PARM2(registers));
+    bpf_probe_read_kernel(&bio, sizeof bio, (void *)arguments[1]);
     return bio ? ends(bio, false) : 0;
 }
 
-/* The block layer's own: block_bio_queue(bio) and block_bio_complete(queue, bio). */
+/* block_bio_queue(bio) and block_bio_complete(queue, bio). */
 SEC("raw_tp/block_bio_queue")
-int begins_at_queue(struct bpf_raw_tracepoint_args *arguments)
+int begins_in_block_layer(struct bpf_raw_tracepoint_args *arguments)
 {
     return begins((struct bio *)arguments->args[0]);
 }
 
 SEC("raw_tp/block_bio_complete")
-int ends_at_endio(struct bpf_raw_tracepoint_args *arguments)
+int ends_in_block_layer(struct bpf_raw_tracepoint_args *arguments)
 {
     return ends((struct bio *)arguments->args[1], true);
 }

@@ -3,15 +3,13 @@
  * witness: how many blocks of the writes to a DRBD device changed while they were in flight, between the moment DRBD
  * took a write and the moment it completed it to whoever wrote. Changes nothing of what is written.
  *
- *   witness --minor N [--writes N] [--hook submit|prepare|queue]
+ *   witness --minor N [--writes N] [--hooks drbd|block]
  *
- * A write begins where the running DRBD and kernel let it be seen, nearest to DRBD's own reading first:
+ * A write begins and ends where it can be seen, nearest to DRBD's own reading of it first:
  *
- *   submit     drbd_send_and_submit, whose struct drbd_request is known where DRBD's module has BTF
- *   prepare    drbd_request_prepare of DRBD 8.4: a change while DRBD makes room in its activity log counts too
- *   queue      the block layer's tracepoint, any DRBD: so does one while the write waits for its turn in front of DRBD
- *
- * and ends in complete_master_bio, or with "queue" at the block layer's tracepoint.
+ *   drbd     in drbd_send_and_submit and complete_master_bio, which DRBD 8.4 and 9 have; DRBD's module needs BTF
+ *   block    at the block layer's tracepoints, under any DRBD: a change while the write waits for its turn in front of
+ *            DRBD or for room in its activity log counts too
  *
  * Attaches witness.bpf.o, which is embedded, and prints one line:
  *
@@ -61,19 +59,17 @@ __asm__(".section .rodata\n"
         ".previous\n");
 extern const char witness_object[], witness_object_end[];
 
-/* Where a write can be seen to begin and to end. */
-struct hook {
-    const char *program;
-    const char *function; /* or tracepoint */
-    bool tracepoint;
+/* Where a write can be seen to begin and to end: programs of witness.bpf.c, and the functions or tracepoints that they
+ * are attached to. */
+static const struct hooks {
+    const char *name;
+    const char *programs[2];
+    const char *places[2];
+} all_hooks[] = {
+    {"drbd", {"begins_in_drbd", "ends_in_drbd"}, {"drbd_send_and_submit", "complete_master_bio"}},
+    {"block", {"begins_in_block_layer", "ends_in_block_layer"}, {"block_bio_queue", "block_bio_complete"}},
 };
-
-struct hooks {
-    struct hook begin, end;
-};
-
-enum { SUBMIT, PREPARE, QUEUE, ANY };
-static const char *const hook_names[] = {"submit", "prepare", "queue"};
+enum { BEGIN, END, DRBD = 0, BLOCK, HOOKS };
 
 /* What libbpf said last; the end of it is the reason why something failed. */
 static char said[256];
@@ -116,90 +112,80 @@ static uint64_t device_blocks(unsigned minor)
     return (sectors + SECTORS_PER_BLOCK - 1) / SECTORS_PER_BLOCK;
 }
 
-enum symbol { REQUEST_PREPARE, SEND_AND_SUBMIT, COMPLETE_MASTER_BIO, VMEMMAP_BASE, PAGE_OFFSET_BASE, SYMBOLS };
-static const char *const symbols[SYMBOLS] = {"drbd_request_prepare", "drbd_send_and_submit", "complete_master_bio",
-                                             "vmemmap_base", "page_offset_base"};
-
-/* Where the kernel and its modules have what is in "symbols"; 0 for what they have not. By hand and in one go: there
- * are a quarter of a million lines "ADDRESS TYPE NAME[\tMODULE]", and emulated nodes. */
-static void look_up(uint64_t addresses[SYMBOLS])
+/* Where the kernel has the variables that the BPF program reads. By hand: there are a quarter of a million lines
+ * "ADDRESS TYPE NAME", and emulated nodes. */
+static void find_memory(struct settings *settings)
 {
+    const char *const names[] = {"vmemmap_base", "page_offset_base"};
+    __u64 *addresses[] = {&settings->vmemmap_base, &settings->page_offset_base};
     FILE *file = fopen("/proc/kallsyms", "re");
     char *line = NULL;
     size_t size = 0;
 
     if (!file)
         unwatched("/proc/kallsyms cannot be read: %s", strerror(errno));
-    memset(addresses, 0, SYMBOLS * sizeof *addresses);
-    while (getline(&line, &size, file) > 0) {
+    while ((!*addresses[0] || !*addresses[1]) && getline(&line, &size, file) > 0) {
         char *type = strchr(line, ' '), *name = type ? strchr(type + 1, ' ') : NULL;
-        if (!name)
-            continue;
-        size_t length = strcspn(++name, "\t\n");
-        for (int i = 0; i < SYMBOLS; i++)
-            if (!strncmp(name, symbols[i], length) && !symbols[i][length])
-                addresses[i] = strtoull(line, NULL, 16);
+        size_t length = name ? strcspn(++name, "\t\n") : 0;
+        for (int i = 0; i < 2; i++)
+            if (length == strlen(names[i]) && !strncmp(name, names[i], length))
+                *addresses[i] = strtoull(line, NULL, 16);
     }
     free(line);
     fclose(file);
+    if (!*addresses[0] || !*addresses[1])
+        unwatched("this kernel does not tell where its memory is mapped (vmemmap_base, page_offset_base)");
 }
 
-/* Find in the BTF of DRBD's module where drbd_send_and_submit gets its request and where that has the bio. */
+static int member_offset(const struct btf *btf, int structure, const char *name)
+{
+    const struct btf_type *type = structure > 0 ? btf__type_by_id(btf, structure) : NULL;
+
+    for (int i = 0; type && i < btf_vlen(type); i++)
+        if (!strcmp(btf__name_by_offset(btf, btf_members(type)[i].name_off), name))
+            return btf_member_bit_offset(type, i) / 8;
+    return -1;
+}
+
+/* Which argument of FUNCTION is a pointer to STRUCTURE. */
+static int pointer_argument(const struct btf *btf, int function, int structure)
+{
+    const struct btf_type *type = function > 0 ? btf__type_by_id(btf, btf__type_by_id(btf, function)->type) : NULL;
+
+    for (int i = 0; type && i < btf_vlen(type); i++) {
+        const struct btf_type *argument = btf__type_by_id(btf, btf_params(type)[i].type);
+        if (btf_is_ptr(argument) && (int)argument->type == structure)
+            return i;
+    }
+    return -1;
+}
+
+/* From the BTF of DRBD's module: where drbd_send_and_submit gets its request, and where that has the bio. */
 static bool find_request(struct settings *settings)
 {
-    struct btf *kernel = btf__load_vmlinux_btf(), *module = kernel ? btf__load_module_btf("drbd", kernel) : NULL;
-    bool argument = false, member = false;
+    struct btf *kernel = btf__load_vmlinux_btf(), *drbd = kernel ? btf__load_module_btf("drbd", kernel) : NULL;
+    int request = drbd ? btf__find_by_name_kind(drbd, "drbd_request", BTF_KIND_STRUCT) : -1;
+    int submit = drbd ? btf__find_by_name_kind(drbd, all_hooks[DRBD].places[BEGIN], BTF_KIND_FUNC) : -1;
+    int argument = pointer_argument(drbd, submit, request), bio = member_offset(drbd, request, "master_bio");
 
-    int request = module ? btf__find_by_name_kind(module, "drbd_request", BTF_KIND_STRUCT) : -1;
-    int function = module ? btf__find_by_name_kind(module, "drbd_send_and_submit", BTF_KIND_FUNC) : -1;
-    if (request > 0) {
-        const struct btf_type *type = btf__type_by_id(module, request);
-        const struct btf_member *members = btf_members(type);
-        for (int i = 0; i < btf_vlen(type); i++)
-            if (!strcmp(btf__name_by_offset(module, members[i].name_off), "master_bio")) {
-                settings->master_bio = btf_member_bit_offset(type, i) / 8;
-                member = true;
-            }
-    }
-    if (function > 0) {
-        const struct btf_type *prototype = btf__type_by_id(module, btf__type_by_id(module, function)->type);
-        const struct btf_param *parameters = btf_params(prototype);
-        for (int i = 0; i < btf_vlen(prototype) && i < 2; i++) {
-            const struct btf_type *type = btf__type_by_id(module, parameters[i].type);
-            if (btf_is_ptr(type) && (int)type->type == request) {
-                settings->request_argument = i + 1;
-                argument = true;
-            }
-        }
-    }
-    btf__free(module);
+    btf__free(drbd);
     btf__free(kernel);
-    return argument && member;
-}
-
-/* Nearest to DRBD's own reading of the data first; only WANTED unless that is ANY. */
-static struct hooks choose_hooks(int wanted, struct settings *settings)
-{
-    const struct hook completion = {"ends_at_completion", symbols[COMPLETE_MASTER_BIO], false};
-    uint64_t addresses[SYMBOLS];
-
-    look_up(addresses);
-    settings->vmemmap_base = addresses[VMEMMAP_BASE];
-    settings->page_offset_base = addresses[PAGE_OFFSET_BASE];
-    if (!settings->vmemmap_base || !settings->page_offset_base)
-        unwatched("this kernel does not say where its memory is mapped (vmemmap_base, page_offset_base)");
-    if (addresses[COMPLETE_MASTER_BIO]) {
-        if ((wanted == ANY || wanted == SUBMIT) && addresses[SEND_AND_SUBMIT] && find_request(settings))
-            return (struct hooks){{"begins_at_submit", symbols[SEND_AND_SUBMIT], false}, completion};
-        if ((wanted == ANY || wanted == PREPARE) && addresses[REQUEST_PREPARE])
-            return (struct hooks){{"begins_at_prepare", symbols[REQUEST_PREPARE], false}, completion};
-    }
-    if (wanted != ANY && wanted != QUEUE)
-        unwatched("this DRBD or this kernel does not have what '--hook %s' needs", hook_names[wanted]);
-    return (struct hooks){{"begins_at_queue", "block_bio_queue", true}, {"ends_at_endio", "block_bio_complete", true}};
+    settings->request_argument = argument;
+    settings->master_bio = bio;
+    return (argument == 0 || argument == 1) && bio >= 0;
 }
 
 /* ------------------------------------------------------------------------------------------------- load and attach */
+
+static struct bpf_link *links[2];
+
+static void detach(void)
+{
+    for (int i = BEGIN; i <= END; i++) {
+        bpf_link__destroy(links[i]);
+        links[i] = NULL;
+    }
+}
 
 static struct bpf_map *map(struct bpf_object *object, const char *name)
 {
@@ -209,6 +195,7 @@ static struct bpf_map *map(struct bpf_object *object, const char *name)
     return found;
 }
 
+/* The object with the programs of HOOKS loaded and attached, or NULL; libbpf has said why. */
 static struct bpf_object *load(const struct hooks *hooks, const struct settings *settings, uint64_t blocks,
                                unsigned writes)
 {
@@ -220,27 +207,31 @@ static struct bpf_object *load(const struct hooks *hooks, const struct settings 
     bpf_object__for_each_program(program, object)
     {
         const char *name = bpf_program__name(program);
-        bpf_program__set_autoload(program, !strcmp(name, hooks->begin.program) || !strcmp(name, hooks->end.program));
+        int end = !strcmp(name, hooks->programs[END]);
+        bool wanted = end || !strcmp(name, hooks->programs[BEGIN]);
+        bpf_program__set_autoload(program, wanted);
+        if (wanted && bpf_program__type(program) == BPF_PROG_TYPE_TRACING &&
+            bpf_program__set_attach_target(program, 0, hooks->places[end]))
+            goto failed;
     }
     if (bpf_map__set_initial_value(map(object, ".rodata.settings"), settings, sizeof *settings) ||
         bpf_map__set_max_entries(map(object, "in_flight"), writes) ||
         bpf_map__set_max_entries(map(object, "chunks"), writes) ||
         bpf_map__set_max_entries(map(object, "changed"), (blocks + 63) / 64))
         unwatched("the maps of the BPF program cannot be sized: %s", said);
-    int error = bpf_object__load(object);
-    if (error)
-        unwatched("the kernel does not take the BPF program (%s): %s", strerror(-error), said);
+    if (bpf_object__load(object))
+        goto failed;
+    /* The end first: a write that begins in between is seen whole. */
+    for (int i = END; i >= BEGIN; i--) {
+        links[i] = bpf_program__attach(bpf_object__find_program_by_name(object, hooks->programs[i]));
+        if (!links[i])
+            goto failed;
+    }
     return object;
-}
-
-static struct bpf_link *attach(struct bpf_object *object, const struct hook *hook)
-{
-    struct bpf_program *program = bpf_object__find_program_by_name(object, hook->program);
-    struct bpf_link *link = hook->tracepoint ? bpf_program__attach_raw_tracepoint(program, hook->function)
-                                             : bpf_program__attach_kprobe(program, false, hook->function);
-    if (!link)
-        unwatched("the BPF program cannot be attached to %s: %s", hook->function, strerror(errno));
-    return link;
+failed:
+    detach();
+    bpf_object__close(object);
+    return NULL;
 }
 
 /* ------------------------------------------------------------------------------------------------ watch and report */
@@ -318,7 +309,7 @@ static void print_report(struct bpf_object *object, const struct hooks *hooks, u
 
     for (uint32_t counter = 0; counter < COUNTERS; counter++)
         bpf_map_lookup_elem(counters, &counter, &values[counter]);
-    printf("{\"begin\": \"%s\", \"end\": \"%s\", ", hooks->begin.function, hooks->end.function);
+    printf("{\"begin\": \"%s\", \"end\": \"%s\", ", hooks->places[BEGIN], hooks->places[END]);
     for (int counter = WRITES; counter < TOO_LONG; counter++)
         printf("\"%s\": %" PRIu64 ", ", names[counter], values[counter]);
     printf("\"changed_blocks\": %" PRIu64 ", ", print_changed(bpf_map__fd(map(object, "changed")), (blocks + 63) / 64));
@@ -348,11 +339,10 @@ int main(int argc, char **argv)
 {
     static const struct option options[] = {{"minor", required_argument, NULL, 'm'},
                                             {"writes", required_argument, NULL, 'w'},
-                                            {"hook", required_argument, NULL, 'h'},
+                                            {"hooks", required_argument, NULL, 'h'},
                                             {NULL, 0, NULL, 0}};
-    unsigned minor = 0, writes = WRITES_DEFAULT;
+    unsigned minor = 0, writes = WRITES_DEFAULT, first = DRBD, last = BLOCK;
     bool minor_given = false, usable = true;
-    int wanted = ANY;
     double began = now();
 
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;)
@@ -364,34 +354,42 @@ int main(int argc, char **argv)
             usable &= number(optarg, 1, 1ul << 22, &writes);
             break;
         case 'h':
-            for (wanted = 0; wanted < ANY && strcmp(optarg, hook_names[wanted]); wanted++)
+            for (first = 0; first < HOOKS && strcmp(optarg, all_hooks[first].name); first++)
                 ;
-            usable &= wanted < ANY;
+            last = first;
+            usable &= first < HOOKS;
             break;
         default:
             usable = false;
         }
     if (!usable || !minor_given || optind < argc) {
-        fprintf(stderr, "usage: witness --minor N [--writes N] [--hook submit|prepare|queue]\n");
+        fprintf(stderr, "usage: witness --minor N [--writes N] [--hooks drbd|block]\n");
         return 2;
     }
     libbpf_set_print(keep_message);
     uint64_t blocks = device_blocks(minor);
     if (access("/sys/kernel/btf/vmlinux", R_OK))
         unwatched("this kernel has no BTF (/sys/kernel/btf/vmlinux): it was built without CONFIG_DEBUG_INFO_BTF");
-    if (libbpf_probe_bpf_helper(BPF_PROG_TYPE_KPROBE, BPF_FUNC_loop, NULL) != 1)
+    if (libbpf_probe_bpf_helper(BPF_PROG_TYPE_RAW_TRACEPOINT, BPF_FUNC_loop, NULL) != 1)
         unwatched("this kernel has no bpf_loop, which came with Linux 5.17");
     struct settings settings = {.major = DRBD_MAJOR, .minor = minor};
-    struct hooks hooks = choose_hooks(wanted, &settings);
-    struct bpf_object *object = load(&hooks, &settings, blocks, writes);
-    /* The end first: a write that begins in between is seen whole. */
-    struct bpf_link *end = attach(object, &hooks.end), *begin = attach(object, &hooks.begin);
-    printf("ready %s %s %.2f\n", hooks.begin.function, hooks.end.function, now() - began);
+    find_memory(&settings);
+    struct bpf_object *object = NULL;
+    const struct hooks *hooks = NULL;
+    for (unsigned i = first; i <= last && !object; i++) {
+        hooks = &all_hooks[i];
+        if (i == DRBD && !find_request(&settings))
+            snprintf(said, sizeof said, "DRBD's module has no BTF, or not these functions");
+        else
+            object = load(hooks, &settings, blocks, writes);
+    }
+    if (!object)
+        unwatched("the BPF program cannot be attached to %s and %s: %s", hooks->places[BEGIN], hooks->places[END], said);
+    printf("ready %s %s %.2f\n", hooks->places[BEGIN], hooks->places[END], now() - began);
     fflush(stdout);
     wait_for_the_end();
-    bpf_link__destroy(begin);
-    bpf_link__destroy(end);
-    print_report(object, &hooks, blocks);
+    detach();
+    print_report(object, hooks, blocks);
     bpf_object__close(object);
     return 0;
 }

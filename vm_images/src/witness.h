@@ -32,7 +32,7 @@ enum counter {
 struct settings {
     __u64 vmemmap_base, page_offset_base; /* where the kernel has these variables of x86-64 */
     __s32 major, minor;
-    __u32 request_argument; /* 1 or 2: which argument of drbd_send_and_submit is the request */
+    __u32 request_argument; /* which argument of drbd_send_and_submit is the request, from 0 */
     __u32 master_bio;       /* where in struct drbd_request the bio is, in bytes */
 };
 
