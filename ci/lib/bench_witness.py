@@ -18,6 +18,7 @@ from harness.errors import HarnessError
 from harness.lab.nested.provider import nested_lab
 from harness.model import Witness
 from harness.render.fio_job import Job
+from harness.util import logs
 from harness.util.deadline import Deadline
 from harness.util.progress import Progress
 from harness.workloads.fio_runner import run_fio
@@ -46,8 +47,8 @@ def main() -> int:
 def measure(asked: argparse.Namespace) -> None:
     """Every pair, each in the other order than the one before, and what they amount to."""
     ratios: list[float] = []
-    with nested_lab(LabSpec(), StackSpec(), Progress()) as lab:
-        resource = Resource.for_nodes(lab.a, lab.b)
+    with logs.with_handler(logs.PROGRESS, Progress()), nested_lab(LabSpec(), StackSpec()) as lab:
+        resource = Resource.for_nodes(lab.a, lab.b, lab.resource_spec)
         resource.create(skip_initial_sync=lab.fresh)
         # The first run fills what is empty: the activity log, the backing files.
         iops(resource, asked)

@@ -554,7 +554,7 @@ class TestPreconditions:
         self, recipes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("PATH", str(tmp_path))
-        with pytest.raises(ImageError, match=r"witness\.bpf\.c \(clang and libbpf-dev are needed\): .*clang is not installed"):
+        with pytest.raises(ImageError, match=r"witness\.bpf\.c .*: .*clang is not installed"):
             programs.compile_program(recipes / "src/witness.c", tmp_path, recipes / "src/witness.bpf.c")
 
 
