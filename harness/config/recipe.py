@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
@@ -31,6 +32,7 @@ RECIPE_SCHEMA = 1
 ROLES = ("node", "guest")
 DEFAULT_SUITE = "trixie"
 COMMON_FILES = "common"
+_INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 
 
 class ImageError(HarnessError):
@@ -63,6 +65,7 @@ def _file(info: ValidationInfo) -> Path:
 
 Strings = Annotated[tuple[str, ...], BeforeValidator(_checked_list)]
 Mib = Annotated[int, BeforeValidator(_checked_mib)]
+Sources = Annotated[dict[str, str], BeforeValidator(_checked_table)]
 
 
 class RecipeLists(WrittenModel):
@@ -88,7 +91,8 @@ class RecipeFile(RecipeLists):
     suites: Strings = ()
     free_mib: Mib = 0
     journal_mib: Mib = 0
-    programs: Annotated[dict[str, str], BeforeValidator(_checked_table)] = Field(default_factory=dict)
+    programs: Sources = Field(default_factory=dict)
+    bpf: Sources = Field(default_factory=dict)
     suite: Annotated[dict[str, RecipeLists], BeforeValidator(_checked_table)] = Field(default_factory=dict)
 
 
@@ -97,8 +101,8 @@ class Recipe:
     """What goes into the image of one role and suite.
 
     ``free_mib`` is the space beyond the content, in MiB; ``journal_mib`` is the filesystem's journal, 0 for none;
-    ``programs`` pairs a path in the image with the name of a C source; patterns of ``keep_modules`` are relative to
-    the modules' ``kernel/`` directory.
+    ``programs`` pairs a path in the image with the name of a C source, ``bpf`` such a source with that of the BPF
+    program that is embedded in it; patterns of ``keep_modules`` are relative to the modules' ``kernel/`` directory.
     """
 
     role: str
@@ -116,10 +120,11 @@ class Recipe:
     mask: tuple[str, ...]
     commands: tuple[str, ...]
     programs: tuple[tuple[str, str], ...]
+    bpf: tuple[tuple[str, str], ...]
 
     def as_dict(self) -> dict[str, object]:
         """The recipe as JSON can hold it, in a stable form."""
-        return asdict(self) | {"programs": dict(self.programs)}
+        return asdict(self) | {"programs": dict(self.programs), "bpf": dict(self.bpf)}
 
 
 @dataclass(frozen=True)
@@ -158,6 +163,9 @@ def load(role: str, suite: str, directory: Path | None = None) -> Recipe:
     if written.version != RECIPE_SCHEMA or written.role != role:
         raise ImageError(f"{path} must say schema = {RECIPE_SCHEMA} and role = '{role}'")
     extra = written.suite.get(suite, RecipeLists())
+    for source in written.bpf:
+        if source not in written.programs.values():
+            raise ImageError(f"[bpf] in {path} names '{source}', which is the source of no program in [programs]")
     lists: dict[str, tuple[str, ...]] = {
         name: getattr(written, name) + getattr(extra, name) for name in RecipeLists.model_fields
     }
@@ -167,6 +175,7 @@ def load(role: str, suite: str, directory: Path | None = None) -> Recipe:
         free_mib=written.free_mib,
         journal_mib=written.journal_mib,
         programs=tuple(sorted(written.programs.items())),
+        bpf=tuple(sorted(written.bpf.items())),
         **lists,
     )
 
@@ -198,14 +207,32 @@ def digest(recipe: Recipe, directory: Path) -> str:
     add("format", str(BUILDER_FORMAT), json.dumps(recipe.as_dict(), sort_keys=True))
     for entry in entries(recipe, directory):
         add("entry", str(entry.path), oct(entry.mode), entry.target or "", entry.content)
-    for source in sources(recipe):
+    for source in with_headers(sources(recipe), directory):
         add("source", source, source_path(source, directory).read_bytes())
     return hasher.hexdigest()
 
 
 def sources(recipe: Recipe) -> list[str]:
-    """The C sources the image needs: its programs' and the initrd's."""
-    return sorted({"initrd.c", *(source for _, source in recipe.programs)})
+    """The C sources the image needs: its programs', those of the BPF programs in them, and the initrd's."""
+    return sorted({*compiled(recipe), *(source for _, source in recipe.bpf)})
+
+
+def compiled(recipe: Recipe) -> dict[str, str | None]:
+    """The C sources that become a program each, with the source of the BPF program that is embedded in it, if any."""
+    own = {"initrd.c", *(source for _, source in recipe.programs)}
+    return {source: dict(recipe.bpf).get(source) for source in sorted(own)}
+
+
+def with_headers(names: Iterable[str], directory: Path) -> list[str]:
+    """The sources ``names`` and the headers beside them that they include, directly or not."""
+    found: dict[str, None] = {}
+    waiting = sorted(names, reverse=True)
+    while waiting:
+        if (name := waiting.pop()) not in found:
+            found[name] = None
+            text = source_path(name, directory).read_text(encoding="utf-8")
+            waiting += (header for header in _INCLUDE.findall(text) if (directory / "src" / header).is_file())
+    return list(found)
 
 
 def source_path(source: str, directory: Path) -> Path:

@@ -42,6 +42,7 @@ def _work(run: CellRun, workload: Workload, guest: Callable[[], Guest]) -> None:
         workload.prepare(target)
         disturbance.before(run, target)
         run.delays.apply()
+    run.witness.start()
     with run.context.phase("work"):
         run.context.note(work=disturbance.during(run, lambda: workload.work(target, run.cell.seconds)))
     disturbance.after(run, workload)

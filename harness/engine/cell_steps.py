@@ -19,6 +19,7 @@ from harness.engine.context import CellContext, now
 from harness.engine.exposure import Exposure
 from harness.engine.guest_disk import GuestDisk
 from harness.engine.reconcile import reconcile
+from harness.engine.witness_step import WitnessStep
 from harness.errors import HarnessError
 from harness.filesystems.base import WorkloadTarget
 from harness.guest.canary import CanaryWatch
@@ -38,6 +39,7 @@ class CellRun:
         self.guest_disk = GuestDisk(self.context, self.capture)
         self.delays = CellDelays(self.context, self.guest_disk)
         self.exposure = Exposure(self.context)
+        self.witness = WitnessStep(self.context)
         self.canary: CanaryWatch | None = None
         self._fault_cleanups = contextlib.ExitStack()
 
@@ -105,6 +107,8 @@ class CellRun:
         context, disk = self.context, self.guest_disk
         with context.phase("detach"):
             self.delays.clear()
+        self.witness.read(disk.guest.node if disk.guest is not None else context.lab.a)
+        with context.phase("detach"):
             disk.detach()
             if disk.guest is not None and disk.guest.node is not context.lab.a:
                 context.resource.sync(disk.guest.node)
@@ -177,6 +181,7 @@ class CellRun:
         for node in self.context.nodes:
             with contextlib.suppress(HarnessError):
                 resource.apply_delays(0, 0, node)
+        self.witness.abandon()
         if disk.guest is not None and (disk.attached is not None or disk.guest.node is not self.context.lab.a):
             disk.destroy_guest()
         with contextlib.suppress(HarnessError):
@@ -195,6 +200,7 @@ class CellRun:
     def node_dies(self, node: Node) -> None:
         """Keep what the node and a guest on it printed, before its power is taken away."""
         self.capture.node_dies(node)
+        self.witness.node_dies(node)
         guest = self.guest_disk.guest
         if guest is not None and guest.node is node:
             self.capture.keep_console()

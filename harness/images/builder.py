@@ -21,11 +21,11 @@ from harness.config.recipe import ImageError, Recipe
 from harness.images import archive
 from harness.images.archive import Contents
 from harness.images.process import Step, run
+from harness.images.programs import compile_program
 from harness.remote.local import LocalRunner
 from harness.util import paths
 
 MANIFEST_SCHEMA = 1
-COMPILE_SECONDS = 300.0
 MIRROR_VARIABLE = "DRBD_HARNESS_MIRROR"
 
 # Measured once with room to spare, in MiB: the installed system while it is made, and tar plus image.
@@ -37,6 +37,8 @@ _PACKAGES_OF_TOOLS = {
     "genext2fs": "genext2fs",
     "tune2fs": "e2fsprogs",
     "gcc": "gcc libc6-dev",
+    "clang": "clang libbpf-dev",
+    "pkg-config": "pkg-config",
     "setpriv": "util-linux",
     "newuidmap": "uidmap",
 }
@@ -75,6 +77,7 @@ def remove_image(directory: Path) -> None:
 def check_tools(wanted: Recipe) -> None:
     """Raises :class:`ImageError` that names what to install, or what the kernel forbids, before any work."""
     tools = ["mmdebstrap", "genext2fs", "tune2fs", "gcc", "setpriv"] + (["newuidmap"] if os.geteuid() else [])
+    tools += ["clang", "pkg-config"] if wanted.bpf else []
     missing = [tool for tool in tools if not shutil.which(tool, path=paths.programs())]
     if missing:
         packages = " ".join(_PACKAGES_OF_TOOLS[tool] for tool in missing)
@@ -113,7 +116,12 @@ def _make(work: Path, wanted: Recipe, digest: str, directory: Path, log: Path, s
     parts = work / "parts"
     parts.mkdir()
     step.report("compiling the programs")
-    binaries = {name: compile_program(recipe.source_path(name, directory), parts) for name in recipe.sources(wanted)}
+    binaries = {
+        source: compile_program(
+            recipe.source_path(source, directory), parts, recipe.source_path(bpf, directory) if bpf else None
+        )
+        for source, bpf in recipe.compiled(wanted).items()
+    }
     overlay, tar = parts / "overlay.tar", parts / "root.tar"
     programs = {path: binaries[source] for path, source in wanted.programs}
     archive.pack(overlay, recipe.entries(wanted, directory), programs)
@@ -130,6 +138,7 @@ def _make(work: Path, wanted: Recipe, digest: str, directory: Path, log: Path, s
     image = work / "root.img"
     make_filesystem(image, tar, contents, wanted, log, step)
 
+    tools = ["mmdebstrap", "genext2fs", "gcc", *(["clang"] if wanted.bpf else [])]
     manifest = {
         "schema": MANIFEST_SCHEMA,
         "role": wanted.role,
@@ -143,7 +152,7 @@ def _make(work: Path, wanted: Recipe, digest: str, directory: Path, log: Path, s
         "built_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "build_seconds": round(time.monotonic() - step.began, 1),
         "built_as": "root" if os.geteuid() == 0 else "user",
-        "tools": {tool: _version(tool) for tool in ("mmdebstrap", "genext2fs", "gcc")},
+        "tools": {tool: _version(tool) for tool in tools},
     }
     (work / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     shutil.copyfile(log, work / "build.log")
@@ -188,17 +197,6 @@ def mmdebstrap_argv(wanted: Recipe, overlay: Path, parts: Path, tar: Path, mirro
 
 def _in_chroot(command: str) -> str:
     return f'--customize-hook=chroot "$1" sh -e -c {shlex.quote(command)}'
-
-
-def compile_program(source: Path, directory: Path) -> Path:
-    """Build the C ``source`` as a static program in ``directory``; raises :class:`ImageError` with gcc's last line."""
-    binary = directory / source.stem
-    argv = ["gcc", "-O2", "-Wall", "-static", "-pthread", "-o", str(binary), str(source)]
-    result = LocalRunner().run(argv, timeout=COMPILE_SECONDS, ok=())
-    if result.status:
-        last = (result.stderr.strip().splitlines() or ["no output"])[-1]
-        raise ImageError(f"gcc could not build {source.name} as a static program (libc6-dev is needed): {last}")
-    return binary
 
 
 def _no_user_namespace() -> str | None:

@@ -39,6 +39,7 @@ from harness.model.observation import (
     SplitBrain,
     State,
     Verify,
+    Witness,
     Work,
 )
 from harness.model.run import LabProvenance, Provenance, Run, Stack
@@ -93,6 +94,7 @@ __all__ = [
     "Verdict",
     "VerdictKind",
     "Verify",
+    "Witness",
     "Work",
     "blocks_of",
     "extents_of",

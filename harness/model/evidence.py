@@ -21,6 +21,7 @@ from harness.model.observation import (
     Sample,
     State,
     Verify,
+    Witness,
     Work,
 )
 
@@ -32,7 +33,9 @@ class Evidence:
     """The facts of one attempt at one cell; no opinion.
 
     ``exposed_blocks`` counts 4 KiB block writes that DRBD sent to its peer while the workload had the device:
-    each was a chance to diverge.  ``log_holes`` counts kernel messages that were lost before they were read.
+    each was a chance to diverge.  ``witness``: which of them changed in flight; None where nothing was asked, as in
+    evidence of before there was such a program.
+    ``log_holes`` counts kernel messages that were lost before they were read.
     ``planted`` are the extents changed below DRBD on purpose.  ``fault_injected``: the cell's crash or fault really
     happened.  ``event_log`` are sentences about what was done to the lab on purpose and how it was put right;
     ``console_errors`` are lines of the guest's console that report an error.
@@ -51,6 +54,7 @@ class Evidence:
     observed: Observed = field(default_factory=Observed)
     work: Work | None = None
     exposed_blocks: int = 0
+    witness: Witness | None = None
     verify: Verify | None = None
     counter_kib: int | None = None
     comparison: Comparison | None = None

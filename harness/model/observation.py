@@ -331,6 +331,41 @@ class Alarms:
 
 
 @dataclass(frozen=True)
+class Witness:
+    """What a BPF program on the nodes saw of the client's writes, from DRBD's taking them to their completion.
+
+    ``watched``: each node that could write was watched until everything was written; where it is False, ``reason`` says
+    what is missing, and the counts are of what was seen all the same.  ``hooks`` are the functions or tracepoints at
+    which a write began and ended, ``nodes`` those whose counts these are.
+
+    ``writes``, ``bytes`` and ``block_writes`` were watched from their beginning to their end; a write counts once in
+    each 4 KiB block of the device that it touches.  ``changed_writes`` and ``changed_block_writes``: those whose data
+    was another at the end; ``changed_blocks`` how many blocks of the device they were for, and ``changed`` which, as
+    far as the program lists them.  ``not_watched`` counts writes by the reason why they are in none of these figures.
+    ``attach_seconds``: from the start of the program until it watched, the longest of the nodes'.
+    """
+
+    watched: bool
+    reason: str = ""
+    nodes: tuple[str, ...] = ()
+    hooks: tuple[str, ...] = ()
+    writes: int = 0
+    bytes: int = 0
+    block_writes: int = 0
+    changed_writes: int = 0
+    changed_block_writes: int = 0
+    changed_blocks: int = 0
+    changed: tuple[Extent, ...] = ()
+    not_watched: Mapping[str, int] = field(default_factory=dict)
+    attach_seconds: float = 0.0
+
+    @property
+    def total_not_watched(self) -> int:
+        """Writes that are in none of the other figures, whatever the reason."""
+        return sum(self.not_watched.values())
+
+
+@dataclass(frozen=True)
 class Failure:
     """Why a cell has no answer, or was refused: which kind of error, in which phase, with its message."""
 

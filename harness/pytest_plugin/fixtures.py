@@ -96,6 +96,8 @@ def own_cell(request: pytest.FixtureRequest, drbd_run: Session, cell: Cell) -> I
             else:
                 own.run.take_guest(drbd_run.guest)
             own.run.delays.apply()
+            # What the test does is its own; it may move the guest too.
+            own.run.witness.start(on_both=True)
             own.run.context.note(work=Work(0.0, notes=("the test's own work",)))
         except HarnessError as error:
             own.run.give_up(error)

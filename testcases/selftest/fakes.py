@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -55,6 +55,7 @@ from harness.model import (
     extents_of,
 )
 from harness.parse.kernel_log import KernelLine, parse_kmsg
+from harness.remote.base import Completed
 from harness.remote.scripted import Answer, ScriptedRunner
 from harness.remote.stream import LineStream
 from harness.render.drbd_conf import ResourceNode, ResourceSpec
@@ -152,6 +153,35 @@ class FakeLibvirt:
         return self.domains[name]
 
 
+class FakeNodeRunner(ScriptedRunner):
+    """Also starts the witness: ``witness`` is the line that it begins with, ``report`` the one that it ends with.
+
+    Without a report it is still starting, or does not stop.
+    """
+
+    def __init__(self, answer: Callable[[tuple[str, ...]], Answer], host: str) -> None:
+        super().__init__(answer, host)
+        self.witness = "unwatched there is none on this node"
+        self.report = ""
+        self.streams: list[LineStream] = []
+
+    def stream(self, argv: Sequence[str], name: str) -> LineStream:
+        self.run(argv)
+        stream = LineStream(f"{name} on {self.host}")
+        self.streams.append(stream)
+        for line in ("pid 77", self.witness):
+            stream.append(line)
+        return stream
+
+    def run(
+        self, argv: Sequence[str], *, stdin: str | None = None, timeout: float = 60, ok: Collection[int] = (0,)
+    ) -> Completed:
+        done = super().run(argv, stdin=stdin, timeout=timeout, ok=ok)
+        if list(argv) == ["kill", "-TERM", "77"] and self.report:
+            self.streams[-1].append(self.report)
+        return done
+
+
 class FakeNode:
     """A node that keeps what was put below DRBD, and otherwise says nothing.
 
@@ -172,7 +202,7 @@ class FakeNode:
         self.sendpage = "N"
         self.gather = "on"
         self.answers: dict[str, Answer] = {}
-        self.runner = ScriptedRunner(self._answer, name)
+        self.runner = FakeNodeRunner(self._answer, name)
         self.libvirt = FakeLibvirt(name, story)
 
     def _answer(self, argv: tuple[str, ...]) -> Answer:
@@ -195,6 +225,10 @@ class FakeNode:
             self.story(f"link of {self.name} {'cut' if 'netem loss' in text else 'joined'}")
         if "systemctl restart" in text:
             self.story(f"{argv[-1]} restarted on {self.name}")
+        if "/usr/lib/drbd-harness/witness" in argv:
+            self.story(f"witness on {self.name}")
+        if argv[0] == "kill":
+            self.story(f"witness stops on {self.name}")
         if argv[0] == "virsh":
             self.story(f"libvirt of {self.name} answers")
         return 0, "", ""

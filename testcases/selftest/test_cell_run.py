@@ -70,7 +70,7 @@ def test_play_guest_cell_steps_are_in_order(staged: Callable[..., Stage]) -> Non
     assert told(stage) == [
         "mark nodea: none-swap-pressure-link20ms begins", "mark nodeb: none-swap-pressure-link20ms begins", "compare",
         "mark nodea: none-swap-pressure-link20ms is watched", "mark nodeb: none-swap-pressure-link20ms is watched",
-        "attach", "observe", "prepare /dev/vdb", "apply_delays 20/0", "work 10", "quiesce",
+        "attach", "observe", "prepare /dev/vdb", "apply_delays 20/0", "witness on nodea", "work 10", "quiesce",
         "apply_delays 0/0", "detach", "sync",
         "verify", "compare", "console nodea", "console nodeb",
         "mark nodea: none-swap-pressure-link20ms ended", "mark nodeb: none-swap-pressure-link20ms ended",
@@ -86,6 +86,7 @@ def test_play_guest_cell_steps_are_in_order(staged: Callable[..., Stage]) -> Non
         "replication",
         "attach",
         "prepare",
+        "witness",
         "work",
         "quiesce",
         "detach",

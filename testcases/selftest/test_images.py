@@ -23,7 +23,7 @@ from filelock import FileLock
 
 from harness import images
 from harness.config import recipe
-from harness.images import ImageError, archive, builder, cache, process
+from harness.images import ImageError, archive, builder, cache, process, programs
 from harness.util import logs, paths
 from harness.util.progress import Progress
 
@@ -117,6 +117,17 @@ class TestRecipes:
             ("schema = 1", "schema = 99", "must say schema = 1"),
             ("schema = 1", "schema =", "cannot read the image recipe"),
             ("swapstorm.c", "gone.c", "gone.c does not exist"),
+            ("schema = 1", 'schema = 1\nbpf = "x"', "'bpf' .* must be a table"),
+            (
+                "[suite.trixie]",
+                '[bpf]\n"other.c" = "swapstorm.c"\n[suite.trixie]',
+                r"\[bpf\] in .* names 'other.c', which is the source of no program in \[programs\]",
+            ),
+            (
+                "[suite.trixie]",
+                '[bpf]\n"swapstorm.c" = "gone.bpf.c"\n[suite.trixie]',
+                "gone.bpf.c does not exist",
+            ),
         ],
     )
     def test_load_of_a_malformed_recipe_is_one_sentence(self, recipes: Path, old: str, new: str, sentence: str) -> None:
@@ -182,6 +193,12 @@ class TestDigest:
             file.write("/* more */\n")
 
     @staticmethod
+    def _change_header(recipes: Path) -> None:
+        (recipes / "src/storm.h").write_text("/* more */\n")
+        with (recipes / "src/swapstorm.c").open("a") as file:
+            file.write('# include "storm.h"\n')
+
+    @staticmethod
     def _change_initrd(recipes: Path) -> None:
         with (recipes / "src/initrd.c").open("a") as file:
             file.write("/* more */\n")
@@ -197,6 +214,7 @@ class TestDigest:
             _change_kind,
             _change_common_file,
             _change_program,
+            _change_header,
             _change_initrd,
         ],
         ids=lambda change: change.__name__.removeprefix("_change_"),
@@ -205,6 +223,22 @@ class TestDigest:
         before = digest_of(recipes)
         change(recipes)
         assert digest_of(recipes) != before
+
+    @pytest.mark.parametrize("source", ["witness.c", "witness.bpf.c", "witness.h"])
+    def test_digest_with_another_bpf_program_differs_for_the_role_that_has_it(self, recipes: Path, source: str) -> None:
+        before = [digest_of(recipes, role) for role in ("node", "guest")]
+        with (recipes / "src" / source).open("a") as file:
+            file.write("/* more */\n")
+        assert [digest_of(recipes, role) == one for role, one in zip(("node", "guest"), before, strict=True)] == [
+            False, True,
+        ]  # fmt: skip
+
+    def test_with_headers_follows_what_includes_what(self, recipes: Path) -> None:
+        (recipes / "src/one.h").write_text('#include "two.h"\n#include <stdio.h>\n')
+        (recipes / "src/two.h").write_text('#include "one.h"\n  # include "three.h"\n#include "elsewhere.h"\n')
+        (recipes / "src/three.h").write_text('/* #include "initrd.c" */\n')
+        (recipes / "src/divide.c").write_text('#include "one.h"\n')
+        assert recipe.with_headers(["divide.c"], recipes) == ["divide.c", "one.h", "two.h", "three.h"]
 
     def test_digest_with_another_link_target_differs(self, recipes: Path) -> None:
         link = recipes / "files/guest/link"
@@ -463,6 +497,15 @@ class TestPreconditions:
         with pytest.raises(ImageError, match=r"needs genext2fs, gcc: .*'apt-get install genext2fs gcc libc6-dev'$"):
             builder.check_tools(guest)
 
+    def test_check_tools_for_a_bpf_program_names_clang(
+        self, guest: recipe.Recipe, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(shutil, "which", lambda tool, path: None if tool == "clang" else tool)
+        monkeypatch.setattr(os, "geteuid", lambda: 0)
+        builder.check_tools(guest)
+        with pytest.raises(ImageError, match=r"node image needs clang: .*'apt-get install clang libbpf-dev'$"):
+            builder.check_tools(recipe.load("node", "trixie"))
+
     def test_check_tools_without_tune2fs_names_its_package(
         self, guest: recipe.Recipe, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -497,7 +540,22 @@ class TestPreconditions:
             pytest.skip("no gcc")
         (recipes / "src/swapstorm.c").write_text("int main(void) { return nothing; }\n")
         with pytest.raises(ImageError, match=r"gcc could not build swapstorm\.c"):
-            builder.compile_program(recipes / "src/swapstorm.c", tmp_path)
+            programs.compile_program(recipes / "src/swapstorm.c", tmp_path)
+
+    def test_compile_program_with_an_error_in_the_bpf_program_names_it(self, recipes: Path, tmp_path: Path) -> None:
+        if not shutil.which("clang"):
+            pytest.skip("no clang")
+        broken = recipes / "src/broken.bpf.c"
+        broken.write_text("int program(void) { return nothing; }\n")
+        with pytest.raises(ImageError, match=r"clang could not build the BPF program broken\.bpf\.c .*: 1 error"):
+            programs.compile_program(recipes / "src/witness.c", tmp_path, broken)
+
+    def test_compile_program_without_clang_is_one_sentence(
+        self, recipes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PATH", str(tmp_path))
+        with pytest.raises(ImageError, match=r"witness\.bpf\.c .*: .*clang is not installed"):
+            programs.compile_program(recipes / "src/witness.c", tmp_path, recipes / "src/witness.bpf.c")
 
 
 class TestArchive:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.images import builder
+from harness.images.programs import compile_program
 
 SOURCES = Path(__file__).parents[2] / "vm_images" / "src"
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("programs")
-    return {name: builder.compile_program(SOURCES / f"{name}.c", folder) for name in ("mapstorm", "swapstorm")}
+    return {name: compile_program(SOURCES / f"{name}.c", folder) for name in ("mapstorm", "swapstorm")}
 
 
 def run(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

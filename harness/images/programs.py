@@ -1,0 +1,70 @@
+"""The programs of an image: C compiled on the controller to static binaries, some with a BPF program embedded in them.
+
+A BPF program is compiled by clang; the C program that embeds it finds the file's name in the macro ``BPF_OBJECT`` and
+is linked with libbpf.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.config.recipe import ImageError
+from harness.errors import HarnessError
+from harness.remote.local import LocalRunner
+
+COMPILE_SECONDS = 300.0
+
+_STATIC = ("gcc", "-O2", "-Wall", "-static", "-pthread")
+# mcpu=v3 is what kernels know since 5.1.
+_BPF = ("clang", "-g", "-O2", "-Wall", "-target", "bpf", "-mcpu=v3")
+
+
+def compile_program(source: Path, directory: Path, bpf: Path | None = None) -> Path:
+    """Build the C ``source`` as a static program in ``directory``, with the BPF program ``bpf`` embedded if given.
+
+    Raises :class:`ImageError` with the last line that the compiler printed.  Takes about a second.
+    """
+    binary = directory / source.stem
+    argv = [*_STATIC, "-o", str(binary), str(source)]
+    needs = "libc6-dev is needed"
+    if bpf is not None:
+        argv += [f'-DBPF_OBJECT="{_compile_bpf(bpf, directory)}"', *_libbpf()]
+        needs = "libc6-dev, libbpf-dev, libelf-dev and zlib1g-dev are needed"
+    _compile(argv, f"gcc could not build {source.name} as a static program ({needs})")
+    return binary
+
+
+def _compile_bpf(source: Path, directory: Path) -> Path:
+    target = directory / f"{source.stem}.o"
+    # Where distributions with several architectures have the kernel's own headers, <asm/types.h> among them.
+    multiarch = _output(["gcc", "-print-multiarch"])
+    headers = ["-idirafter", f"/usr/include/{multiarch}"] if multiarch else []
+    _compile(
+        [*_BPF, *headers, "-c", str(source), "-o", str(target)],
+        f"clang could not build the BPF program {source.name} (clang and libbpf-dev are needed)",
+    )
+    return target
+
+
+def _libbpf() -> list[str]:
+    """The linker's options for libbpf and what it needs in turn, which differs by its version."""
+    return shlex.split(_output(["pkg-config", "--static", "--libs", "libbpf"])) or ["-lbpf", "-lelf", "-lz"]
+
+
+def _compile(argv: Sequence[str], failed: str) -> None:
+    try:
+        result = LocalRunner().run(argv, timeout=COMPILE_SECONDS, ok=())
+    except HarnessError as error:
+        raise ImageError(f"{failed}: {error}") from error
+    if result.status:
+        raise ImageError(f"{failed}: {(result.stderr.strip().splitlines() or ['no output'])[-1]}")
+
+
+def _output(argv: Sequence[str]) -> str:
+    """What ``argv`` prints; empty where it cannot say."""
+    with contextlib.suppress(HarnessError):
+        return LocalRunner().run(argv).stdout.strip()
+    return ""
