@@ -269,12 +269,8 @@ class Resource:
         Blocks for at most ``verify_seconds``, 0.2 s for each MiB of the device, and two minutes:
         :func:`harness.drbd.verify.run_verify`.
         """
-        seconds = self._for_the_device(self.spec.verify_seconds)
+        seconds = _for_the_device(self.spec.verify_seconds, self.blocks)
         return run_verify(self.a, self.b, self.events(self.a), self.dialect, self.spec, seconds)
-
-    def _for_the_device(self, seconds: float) -> float:
-        """``seconds`` and what a large device takes beyond them, at 5 MiB/s."""
-        return seconds + self.blocks * BLOCK_BYTES / 2**20 / WHOLE_DEVICE_MIB_PER_SECOND
 
     def repair(self, differing: Callable[[], int]) -> Repair:
         """Make ``b`` equal to ``a`` again and let ``differing`` (the comparison, in blocks) tell whether it is.
@@ -283,7 +279,7 @@ class Resource:
         most ``resync_seconds`` (and 0.2 s for each MiB of the device) each time, and as long as ``differing`` does.
         """
         began = time.monotonic()
-        method, seconds = self.dialect.resync_of_marked, self._for_the_device(self.spec.resync_seconds)
+        method, seconds = self.dialect.resync_of_marked, _for_the_device(self.spec.resync_seconds, self.blocks)
         resync(self.a, self.events(self.a), self.dialect.resync_marked(self.spec), seconds)
         if not differing():
             return Repair(method, time.monotonic() - began, 0)
@@ -328,3 +324,8 @@ def both(step: Callable[[Node], T], a: Node, b: Node) -> tuple[T, T]:
         # Not by map: the error of the first would cancel the second where it has not begun.
         one, other = pool.submit(step, a), pool.submit(step, b)
     return one.result(), other.result()
+
+
+def _for_the_device(seconds: float, blocks: int) -> float:
+    """``seconds`` and what a device of ``blocks`` 4 KiB blocks takes beyond them."""
+    return seconds + blocks * BLOCK_BYTES / 2**20 / WHOLE_DEVICE_MIB_PER_SECOND

@@ -9,30 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from harness.judgement.losses import data_loss_findings, fsck_finding, owners_text, readback_sentence
 from harness.judgement.oracles import OracleAgreement, combine
 from harness.judgement.stats import rate_upper
 from harness.judgement.workload_proof import unproven_work
 from harness.model import (
     Alarms,
-    BlockOwner,
     ClientKind,
     Control,
     Controls,
     Crash,
-    CrashRecovery,
     Evidence,
     Fault,
     FilesystemCheck,
     MigrationOutcome,
-    Ownership,
     SplitBrain,
     Verdict,
     VerdictKind,
-    blocks_of,
 )
-from harness.parse.fsck import fsck_meaning
 
 REFUSED = "refused"
+
+
 _ENDED_WELL = (MigrationOutcome.COMPLETED, MigrationOutcome.REFUSED)
 
 
@@ -94,82 +92,12 @@ def _failed(evidence: Evidence) -> tuple[str, ...]:
     return () if failure is None else (f"{failure.phase} failed: {failure.message}",)
 
 
-def data_loss_findings(evidence: Evidence) -> tuple[str, ...]:
-    """What a user of the guest lost, one sentence each: by what was read back, kept, or read on either node."""
-    found: list[str] = []
-    wrong = evidence.work.read_back_errors if evidence.work else 0
-    if wrong:
-        found.append(f"the client read back something else than it wrote, {wrong} time(s)")
-    crashed, canary, readback = evidence.crash_recovery, evidence.canary, evidence.readback
-    if crashed is not None and crashed.wrong_reads:
-        found.append(
-            f"after the crash the client read back something else than it wrote, {crashed.wrong_reads} time(s)"
-        )
-    if crashed is not None and crashed.mounted is False:
-        found.append(f"after the crash the filesystem could not be mounted: {crashed.mount_message}")
-    if crashed is not None and _fsck(crashed)[0] is FilesystemCheck.DAMAGED:
-        found.append(f"after the crash fsck ended with status {crashed.fsck_status}: {crashed.fsck_message}")
-    if canary is not None and canary.total_lost:
-        write_modes = [
-            f"{count} of {canary.acknowledged.get(write_mode, 0)} {write_mode}"
-            for write_mode, count in canary.lost.items()
-            if count
-        ]
-        found.append(f"{canary.total_lost} acknowledged records are lost ({', '.join(write_modes)})")
-    if canary is not None and canary.corrupt:
-        found.append(f"{canary.corrupt} records on the disk have a wrong checksum")
-    if canary is not None and canary.memory_wrong:
-        found.append(
-            f"{canary.memory_wrong} of {canary.memory_checked} checks of the guest's memory found a wrong record"
-        )
-    if readback is not None and readback.differing:
-        stale = _cache_incoherent_blocks(evidence)
-        if stale:
-            found.append(f"{_readback_sentence(evidence)}, and both replicas hold the same in {stale} of them")
-        elif _known_in_use(readback.ownership):
-            found.append(_readback_sentence(evidence))
-    return tuple(found)
-
-
-def _fsck(crashed: CrashRecovery) -> tuple[FilesystemCheck | None, str]:
-    """What fsck found after the crash, and why; None where there was nothing to check."""
-    return (None, "") if crashed.fsck_status is None else fsck_meaning(crashed.fsck_status)
-
-
-def _cache_incoherent_blocks(evidence: Evidence) -> int:
-    """How many blocks the guest read differently although the replicas are equal there and no resync made them so.
-
-    The guest read from a cache that did not know what DRBD has.  Whether such a block is allocated just now is chance.
-    """
-    readback, comparison, alarms = evidence.readback, evidence.comparison, evidence.alarms
-    if readback is None or comparison is None or evidence.verify is None or not evidence.verify.complete:
-        return 0
-    if alarms is not None and (alarms.drops or alarms.split_brain):
-        return 0
-    return len(blocks_of(readback.differing) - blocks_of(comparison.differing))
-
-
-def _known_in_use(own: Ownership) -> int:
-    """How many of the blocks are known to hold something that somebody will read; an unknown owner proves nothing."""
-    return own.allocated + own.metadata + own.journal
-
-
-def _readback_sentence(evidence: Evidence) -> str:
-    readback = evidence.readback
-    assert readback is not None
-    owners = _owners(readback.ownership)
-    return (
-        f"with no write in between the guest reads {readback.differing_blocks} blocks differently on {readback.after} "
-        f"than on {readback.before} ({owners})"
-    )
-
-
 def _accompanying_findings(evidence: Evidence) -> tuple[str, ...]:
     """The reasons beside a verdict that does not rest on the oracles: what differs, and the secondary findings."""
     comparison = evidence.comparison
     if comparison is None or not comparison.differing:
         return _secondary_findings(evidence)
-    differ = f"{comparison.differing_blocks} blocks differ ({_owners(evidence.ownership)})"
+    differ = f"{comparison.differing_blocks} blocks differ ({owners_text(evidence.ownership)})"
     return (differ, *_secondary_findings(evidence))
 
 
@@ -178,18 +106,13 @@ def _secondary_findings(evidence: Evidence) -> tuple[str, ...]:
     reasons: list[str] = []
     alarms, readback = evidence.alarms, evidence.readback
     if readback is not None and readback.differing:
-        reasons.append(_readback_sentence(evidence))
+        reasons.append(readback_sentence(evidence))
     if alarms is not None and (alarms.detections or alarms.drops):
         noticed = f"DRBD noticed {alarms.detections} writes whose buffer changed"
         reasons.append(f"{noticed} and lost its connection {alarms.drops} time(s)")
     broken = [one for one in evidence.migrations if one.outcome not in _ENDED_WELL]
     reasons += [f"migration {one.number} {one.outcome}: {one.message}" for one in broken]
     return (*reasons, *(f"guest: {line}" for line in evidence.console_errors))
-
-
-def _owners(own: Ownership) -> str:
-    counted = ((owner, getattr(own, owner.value)) for owner in BlockOwner)
-    return ", ".join(f"{count} {owner}" for owner, count in counted if count) or "no owner known"
 
 
 def _not_as_requested(evidence: Evidence) -> str | None:
@@ -243,9 +166,6 @@ def _unanswered(evidence: Evidence) -> str | None:
     if evidence.comparison.blocks != evidence.device_blocks or not evidence.device_blocks:
         return f"the comparison covered {evidence.comparison.blocks} of {evidence.device_blocks} blocks"
     return None
-
-
-# --------------------------------------------------------------------------- what the oracles agree on
 
 
 def _no_difference(evidence: Evidence, agreed: OracleAgreement) -> Verdict:
@@ -307,7 +227,7 @@ def _diverged(evidence: Evidence, agreed: OracleAgreement) -> Verdict:
     state = evidence.after
     claim = f" while DRBD reported {state.connection}, {state.local_disk}/{state.peer_disk}" if state else ""
     exposed = f" after {evidence.exposed_blocks} exposed block writes" if evidence.exposed_blocks else ""
-    sentence = f"{len(agreed.differing)} blocks differ ({_owners(evidence.ownership)}){exposed}{claim}"
+    sentence = f"{len(agreed.differing)} blocks differ ({owners_text(evidence.ownership)}){exposed}{claim}"
     reasons = [*_failed(evidence), *_secondary_findings(evidence)]
     if agreed.healed:
         reasons.append(f"{agreed.healed} more blocks were reported and are equal again")
@@ -367,7 +287,7 @@ def _scenario_incomplete(evidence: Evidence) -> str | None:
     if cell.fault is not None and not evidence.fault_injected:
         return f"the fault '{cell.fault}' was not injected"
     if evidence.readback is not None and evidence.readback.differing:
-        return _readback_sentence(evidence)
+        return readback_sentence(evidence)
     if cell.fault is None:
         for one in evidence.migrations:
             if one.outcome not in _ENDED_WELL:
@@ -382,7 +302,7 @@ def _scenario_incomplete(evidence: Evidence) -> str | None:
     if cell.crash is not None and evidence.crash_recovery is None:
         return "the crash did not happen"
     if evidence.crash_recovery is not None:
-        check, why = _fsck(evidence.crash_recovery)
+        check, why = fsck_finding(evidence.crash_recovery)
         if check is FilesystemCheck.UNCHECKED:
             return f"fsck did not check the filesystem after the crash: {why}: {evidence.crash_recovery.fsck_message}"
     if evidence.console_errors and cell.fault is not Fault.IO_ERROR:

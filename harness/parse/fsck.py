@@ -9,7 +9,12 @@ _CORRECTED, _REBOOT, _ERRORS_LEFT = 1, 2, 4
 _NOT_DONE = {8: "an operational error", 16: "wrong usage", 32: "it was cancelled"}
 _LIBRARY_ERROR = 128
 # What a shell or `timeout` says instead of fsck.
-_BY_SHELL = {124: "it took too long", 125: "it could not be started", 126: "it could not be executed", 127: "there is no such program"}
+_BY_SHELL = {
+    124: "it took too long",
+    125: "it could not be started",
+    126: "it could not be executed",
+    127: "there is no such program",
+}
 
 
 def fsck_meaning(status: int) -> tuple[FilesystemCheck, str]:

@@ -197,7 +197,7 @@ def test_judge_run_by_id_folder_or_latest_found(command: Any, tmp_path: Path) ->
         ({"writeback": None}, 2),
         ({"none": {"failure": Failure("deadline", "work", "late")}, "writeback": oracles({5}, {5})}, 1),
         ({"none": None, "writeback": oracles({5}, {5})}, 1),
-        ({"none": {"failure": Failure("refused", "attach", "no")}}, 1),
+        ({"none": {"failure": Failure("refused", "attach", "no"), **oracles(set(), set())}}, 1),
     ],
     ids=["as-expected", "finding", "not-seen", "disagree", "failure", "not-run", "both", "left", "refused"],
 )  # fmt: skip

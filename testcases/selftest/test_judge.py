@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from harness.judgement.controls import control_outcome, outcomes
-from harness.judgement.judge import data_loss_findings, judge
+from harness.judgement.judge import judge
+from harness.judgement.losses import data_loss_findings
 from harness.model import (
     AioMode,
     Alarms,
