@@ -148,6 +148,9 @@ def _lost(cell: Cell, result: Result) -> bool:
     failure = result.evidence.failure if result.evidence else None
     if failure is None or failure.kind not in LOST:
         return False
+    if result.verdict is not None and result.verdict.kind is not VerdictKind.INCONCLUSIVE:
+        # What was found outlasts the loss.
+        return False
     return not cell.has_canary or (failure.kind == "lost-node" and cell.crash is None and cell.fault is None)
 
 

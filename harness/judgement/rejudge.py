@@ -8,6 +8,15 @@ from harness.judgement.controls import outcomes
 from harness.judgement.judge import judge
 from harness.model import Controls, Evidence, Result, Run, VerdictKind
 
+_BADNESS = {
+    VerdictKind.INCONCLUSIVE: 0,
+    VerdictKind.REFUSED: 1,
+    VerdictKind.CLEAN: 1,
+    VerdictKind.TRANSIENT: 2,
+    VerdictKind.DIVERGED: 3,
+    VerdictKind.CORRUPT: 4,
+}
+
 
 def controls_by_lab(attempts: Iterable[Evidence]) -> Mapping[str, Controls]:
     """The outcomes of the controls of each lab that a run used; controls prove nothing about another lab."""
@@ -18,20 +27,30 @@ def controls_by_lab(attempts: Iterable[Evidence]) -> Mapping[str, Controls]:
 
 
 def rejudged(run: Run, attempts: Iterable[Evidence]) -> list[Result]:
-    """Every cell of ``run``, judged from the newest of ``attempts`` (oldest first within a cell).
+    """Every cell of ``run``, judged from all of ``attempts`` (oldest first within a cell), the worst of them first.
 
     Cells without evidence have no verdict; evidence of a cell that the run does not plan comes behind the plan.
     """
     attempts = list(attempts)
     controls = controls_by_lab(attempts)
-    newest = {evidence.cell.id: evidence for evidence in attempts}
-    cells = {cell.id: cell for cell in run.cells} | {one.cell.id: one.cell for one in newest.values()}
-    results = []
-    for cell_id, cell in cells.items():
-        evidence = newest.get(cell_id)
-        verdict = judge(evidence, controls.get(evidence.lab, {})) if evidence else None
-        results.append(Result(cell, verdict, evidence))
-    return results
+    found: dict[str, Result] = {cell.id: Result(cell, None, None) for cell in run.cells}
+    for evidence in attempts:
+        verdict = judge(evidence, controls.get(evidence.lab, {}))
+        result = Result(evidence.cell, verdict, evidence)
+        found[evidence.cell.id] = worse(found.get(evidence.cell.id, result), result)
+    return list(found.values())
+
+
+def worse(earlier: Result, later: Result) -> Result:
+    """The one of two results of a cell that stands: the worse answer; of two that are as bad, the later.
+
+    So no later attempt erases what an earlier one found, and any answer is better than none.
+    """
+    return earlier if _badness(earlier) > _badness(later) else later
+
+
+def _badness(result: Result) -> int:
+    return -1 if result.verdict is None else _BADNESS[result.verdict.kind]
 
 
 def conclusive(result: Result) -> bool:
