@@ -15,7 +15,7 @@ from harness.engine.lab_keeper import LabFactory, LabKeeper
 from harness.engine.run_record import RunRecord
 from harness.errors import HarnessError, StoreError
 from harness.guest.domain import Guest
-from harness.judgement.controls import control_outcome
+from harness.judgement.controls import control_outcome, with_outcome
 from harness.judgement.judge import judge
 from harness.lab.base import FullLab
 from harness.model import Cell, Controls, Evidence, Result, Verdict, VerdictKind
@@ -116,7 +116,7 @@ class Session:
         """The verdict on what an attempt found, kept beside it; brings back what the attempt broke."""
         cell = evidence.cell
         if cell.control is not None:
-            self._controls = {**self._controls, cell.control: control_outcome(evidence)}
+            self._controls = with_outcome(self._controls, control_outcome(evidence))
         verdict = judge(evidence, self._controls)
         run.context.attempt.save_verdict(verdict)
         progress(f"{cell.id}: {verdict.kind}: {verdict.sentence}")

@@ -25,9 +25,18 @@ def control_outcome(evidence: Evidence) -> ControlOutcome:
 
 
 def outcomes(attempts: Iterable[Evidence]) -> Controls:
-    """The outcome of each control among ``attempts`` (oldest first); the newest of each wins."""
-    found = (control_outcome(one) for one in attempts if one.cell.control is not None)
-    return {outcome.control: outcome for outcome in found}
+    """The outcome of each control among ``attempts`` (oldest first) on one lab."""
+    found: Controls = {}
+    for one in attempts:
+        if one.cell.control is not None:
+            found = with_outcome(found, control_outcome(one))
+    return found
+
+
+def with_outcome(controls: Controls, outcome: ControlOutcome) -> Controls:
+    """``controls`` with one more outcome: a control that failed is not replaced by a later one that held."""
+    before = controls.get(outcome.control)
+    return controls if before is not None and not before.held else {**controls, outcome.control: outcome}
 
 
 def _planted_missed(evidence: Evidence) -> str | None:

@@ -8,6 +8,7 @@ refusal; then a failure; and only then is "nothing found" worth a look.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from harness.judgement.losses import data_loss_findings, fsck_finding, owners_text, readback_sentence
 from harness.judgement.oracles import OracleAgreement, combine
@@ -40,9 +41,25 @@ def judge(evidence: Evidence, controls: Controls | None = None) -> Verdict:
     ``controls`` are the outcomes of this run's controls; without all three held no cell is CLEAN.
     """
     answer = _answer(evidence)
-    if answer.kind is VerdictKind.CLEAN and evidence.cell.control is None:
-        return _downgrade_unproven_clean(answer, evidence, controls or {})
-    return answer
+    if evidence.cell.control is not None:
+        return answer
+    answer = _with_failed_controls(answer, evidence, controls or {})
+    return _downgrade_unproven_clean(answer, evidence, controls or {}) if answer.kind is VerdictKind.CLEAN else answer
+
+
+def _with_failed_controls(answer: Verdict, evidence: Evidence, controls: Controls) -> Verdict:
+    """A difference stands although a control failed, unless that control shows that the lab makes differences itself.
+
+    TRANSIENT needs controls that held as CLEAN does, which :func:`_downgrade_unproven_clean` sees to.
+    """
+    failed = [f"the {one.control} control failed: {one.sentence}" for one in controls.values() if not one.held]
+    if not failed or answer.kind not in (VerdictKind.TRANSIENT, VerdictKind.DIVERGED, VerdictKind.CORRUPT):
+        return answer
+    alone = any(not one.held and one.control is Control.IDLE for one in controls.values())
+    if alone or answer.kind is VerdictKind.TRANSIENT:
+        found = f"{answer.kind.lower()}: {answer.sentence}"
+        return _verdict(VerdictKind.INCONCLUSIVE, evidence, failed[0], (*failed[1:], found, *answer.reasons))
+    return replace(answer, reasons=(*failed, *answer.reasons))
 
 
 def _answer(evidence: Evidence) -> Verdict:

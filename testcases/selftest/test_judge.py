@@ -881,10 +881,11 @@ def test_control_outcome_ordinary_cell_value_error() -> None:
         control_outcome(evidence())
 
 
-def test_outcomes_several_attempts_newest_wins() -> None:
+def test_outcomes_several_attempts_of_one_control_failed_stays() -> None:
     good, bad = evidence(IN_FLIGHT, **oracles({3}, {3})), evidence(IN_FLIGHT)
     assert outcomes([good, evidence(), bad])[Control.IN_FLIGHT].held is False
-    assert outcomes([bad, good])[Control.IN_FLIGHT].held is True
+    assert outcomes([good, good])[Control.IN_FLIGHT].held is True
+    assert outcomes([bad, good])[Control.IN_FLIGHT].held is False
     assert set(outcomes([good, evidence()])) == {Control.IN_FLIGHT}
 
 
@@ -1063,3 +1064,28 @@ def test_judge_resynced_replicas_have_no_rate_bound(exposed: int, kib: int) -> N
     for changed in ({"alarms": Alarms(resynced_kib=kib)}, {"crash_recovery": crashed}):
         verdict = judge(evidence(exposed_blocks=exposed, **changed), HELD)
         assert verdict.rate_upper_95 is None and "MiB" in verdict.sentence and "%" not in verdict.sentence
+
+
+FOUND = {
+    "diverged": oracles({1}, {1}),
+    "corrupt": {"work": Work(1.0, read_back_errors=1)},
+    "transient": {"alarms": NOTICED},
+    "clean": {},
+}
+
+
+@pytest.mark.parametrize("failed", Control)
+@pytest.mark.parametrize("found", FOUND)
+def test_judge_failed_control_takes_away_what_rests_on_it(failed: Control, found: str) -> None:
+    controls = {**HELD, failed: ControlOutcome(failed, False, "it did not hold")}
+    verdict = judge(evidence(**FOUND[found]), controls)
+    stands = found in ("diverged", "corrupt") and failed is not Control.IDLE
+    assert verdict.kind.lower() == (found if stands else "inconclusive")
+    assert "it did not hold" in "; ".join((verdict.sentence, *verdict.reasons)), "and says so in any case"
+
+
+def test_outcomes_failed_control_is_not_replaced_by_a_later_one() -> None:
+    missed, held = evidence(PLANTED), evidence(PLANTED, **oracles({3}, {3}), planted=(Extent(24, 8),))
+    assert outcomes([held])[Control.PLANTED].held
+    for attempts in ([missed, held], [held, missed], [held, missed, held]):
+        assert not outcomes(attempts)[Control.PLANTED].held

@@ -438,7 +438,8 @@ def test_a_finding_outweighs_an_error(run: Runs, matrix: Path, world: World) -> 
 def test_a_control_that_fails_is_a_finding_and_takes_clean_away(run: Runs, matrix: Path, world: World) -> None:
     world.finds["host-no-writes"] = diverged()
     ran = run("--drbd-matrix", str(matrix))
-    assert ran.outcomes == {"passed": 3, "failed": 1, "errors": 2}
+    # Two controls hold; a lab that differs where nothing was written says nothing of what else differs in it.
+    assert ran.outcomes == {"passed": 2, "failed": 1, "errors": 3}
     assert ran.status == 1 and "the idle control failed" in ran.out
 
 
