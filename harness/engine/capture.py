@@ -8,7 +8,7 @@ import time
 from harness.config.lab_spec import GuestSpec
 from harness.engine.context import CellContext
 from harness.errors import HarnessError
-from harness.guest.domain import console_since, console_size
+from harness.guest.console import console_since, console_size
 from harness.lab.node import Node
 from harness.model import Alarms
 from harness.parse.alarms import alarms_of, first_digest_to_split_brain

@@ -23,7 +23,8 @@ from harness.engine.witness_step import WitnessStep
 from harness.errors import HarnessError
 from harness.filesystems.base import WorkloadTarget
 from harness.guest.canary import CanaryWatch
-from harness.guest.domain import Guest, observe_node
+from harness.guest.disk import observe_node
+from harness.guest.domain import Guest
 from harness.lab.base import FullLab
 from harness.lab.node import Node
 from harness.model import Cell, Crash, Evidence, Fault, Observed

@@ -8,7 +8,8 @@ from harness.engine.capture import LogCapture
 from harness.engine.context import CellContext
 from harness.errors import HarnessError, InfrastructureError
 from harness.filesystems.base import WorkloadTarget
-from harness.guest.domain import AttachedDisk, Guest
+from harness.guest.disk import AttachedDisk
+from harness.guest.domain import Guest
 from harness.model import SECTORS_PER_BLOCK
 
 ADD_PARTITIONS = "/usr/lib/drbd-harness/divide"

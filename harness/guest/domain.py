@@ -3,42 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import libvirt
-import libvirt_qemu
-from lxml import etree
 
-from harness.config.lab_spec import GuestSpec
 from harness.errors import HarnessError, InfrastructureError, LostGuestError, RefusedError
+from harness.guest.disk import AttachedDisk, observe_guest
 from harness.lab.base import GuestLab
 from harness.lab.node import Node
-from harness.model import AioMode, CacheMode, Cell, DiskBus, Fault, Observed
-from harness.parse.system import o_direct, o_sync, offloads, open_flags, qmp_block
+from harness.model import Cell, Fault, Observed
 from harness.remote.guest_agent import GuestAgent
 from harness.render.domain import GuestDomain, disk_xml, guest_xml
 from harness.util import logs
 from harness.util.deadline import Deadline, poll
 
 AGENT_SECONDS = 120.0
+
+
 HOTPLUG_SECONDS = 30.0
-
-
-@dataclass(frozen=True)
-class AttachedDisk:
-    """The DRBD device in the guest: ``path`` is where the guest sees it."""
-
-    path: str
-    serial: str
-    xml: str
-    cache: CacheMode
-    aio: AioMode
-    bus: DiskBus
 
 
 class Guest:
@@ -238,86 +224,8 @@ class Guest:
         :class:`LostGuestError` when QEMU does not answer, :class:`InfrastructureError` when its answer cannot be read.
         """
         try:
-            return self._observe(disk, device)
+            return observe_guest(self.node, self.domain, self.agent, disk, device)
         except libvirt.libvirtError as error:
             raise LostGuestError(f"the guest's QEMU does not report what it opened: {error}") from None
         except ValueError as unreadable:
             raise InfrastructureError(f"what was opened could not be read back: {unreadable}") from unreadable
-
-    def _observe(self, disk: AttachedDisk, device: str) -> Observed:
-        minor = device.rsplit("/", 1)[-1]
-        node_side = _sections(self.node.runner.run(["sh", "-c", _OBSERVE, "sh", device, minor, self.node.link]).stdout)
-        flags = [open_flags(text) for name, text in node_side if name.startswith("fdinfo")]
-        with self._timed("qemuMonitorCommand query-block"):
-            block = libvirt_qemu.qemuMonitorCommand(self.domain, json.dumps({"execute": "query-block"}), 0)
-        cache, _ = qmp_block(block, device)
-        name = disk.path.rsplit("/", 1)[-1]
-        queue = f"/sys/block/{name}/queue"
-        lines = self.agent.run(["cat", f"{queue}/write_cache", f"{queue}/stable_writes"], ok=()).stdout.splitlines()
-        named = dict(node_side)
-        return Observed(
-            open_flags=flags[0] if flags else None,
-            # Every descriptor has to be as asked; QEMU may hold more than one.
-            o_direct=None if not flags else (all if disk.cache.direct else any)(o_direct(flag) for flag in flags),
-            o_sync=any(o_sync(flag) for flag in flags) if flags else None,
-            qemu_cache=cache or None,
-            qemu_aio=_aio_in_force(self.domain.XMLDesc(0), disk.serial),
-            guest_write_cache=lines[0].strip() if lines else None,
-            guest_stable_writes=lines[1].strip() == "1" if len(lines) > 1 else None,
-            drbd_stable_writes=_flag(named.get("stable_writes", "")),
-            scatter_gather=offloads(named.get("offloads", "")).get("scatter-gather"),
-        )
-
-
-def console_size(node: Node, spec: GuestSpec) -> int:
-    """How many bytes the guest's console on ``node`` has; 0 where there was none yet."""
-    size = node.runner.run(["stat", "-c", "%s", spec.console], ok=()).stdout.strip()
-    return int(size) if size.isdigit() else 0
-
-
-def console_since(node: Node, spec: GuestSpec, begins: int) -> str:
-    """The guest's console on ``node`` from the byte ``begins`` on."""
-    script = '[ ! -e "$1" ] || tail -c "+$2" "$1"'
-    return node.runner.run(["sh", "-c", script, "sh", spec.console, str(begins + 1)]).stdout
-
-
-def observe_node(node: Node, device: str) -> Observed:
-    """What there is to read back when the node itself is the client."""
-    minor = device.rsplit("/", 1)[-1]
-    named = dict(_sections(node.runner.run(["sh", "-c", _OBSERVE, "sh", device, minor, node.link]).stdout))
-    return Observed(
-        drbd_stable_writes=_flag(named.get("stable_writes", "")),
-        scatter_gather=offloads(named.get("offloads", "")).get("scatter-gather"),
-    )
-
-
-# One round trip for everything the node knows: the descriptors of its QEMU on the device, the flag, the link.
-_OBSERVE = """
-for fd in $(ls -l /proc/[0-9]*/fd/* 2>/dev/null | awk -v d="$1" '$NF == d { print $(NF - 2) }'); do
-    process=${fd%/fd/*}
-    grep -q qemu "$process/comm" || continue
-    echo "== fdinfo $fd"; cat "$process/fdinfo/${fd##*/}"
-done
-echo "== stable_writes"; cat "/sys/block/$2/queue/stable_writes" 2>/dev/null
-echo "== offloads"; ethtool -k "$3" 2>/dev/null
-"""
-
-
-def _sections(text: str) -> list[tuple[str, str]]:
-    found = []
-    for part in text.split("== ")[1:]:
-        name, _, body = part.partition("\n")
-        found.append((name.strip(), body))
-    return found
-
-
-def _flag(text: str) -> bool | None:
-    return text.strip() == "1" if text.strip() else None
-
-
-def _aio_in_force(xml: str, serial: str) -> str | None:
-    for disk in etree.fromstring(xml.encode()).iterfind("devices/disk"):
-        if disk.findtext("serial") == serial:
-            driver = disk.find("driver")
-            return None if driver is None else driver.get("io")
-    return None

@@ -14,7 +14,8 @@ from harness.engine.disturbances import migrations
 from harness.engine.session import Session, inconclusive
 from harness.errors import HarnessError
 from harness.filesystems.base import unknown
-from harness.guest.domain import AttachedDisk, Guest
+from harness.guest.disk import AttachedDisk
+from harness.guest.domain import Guest
 from harness.lab.base import FullLab
 from harness.model import Cell, ClientKind, Evidence, Migration, Result, Verdict, VerdictKind, Work
 from harness.pytest_plugin.pytest_run import RESULT, RUN

@@ -28,7 +28,8 @@ from harness.errors import (
 )
 from harness.filesystems import FILESYSTEMS
 from harness.filesystems.base import Offers, OwnedBlock
-from harness.guest.domain import AttachedDisk, Guest
+from harness.guest.disk import AttachedDisk
+from harness.guest.domain import Guest
 from harness.lab.base import Lab
 from harness.model import (
     AioMode,
