@@ -20,19 +20,19 @@ def read(name: str) -> str:
     return (EXT4 / name).read_text()
 
 
-def test_blocks_to_inodes() -> None:
+def test_inodes_icheck_output_owner_of_each_block() -> None:
     assert inodes(read("icheck.txt")) == {0: None, 5: 7, 2000: 8, 2065: 12, 2068: 13, 2072: 14, 2078: None, 12000: None}
 
 
-def test_inodes_to_paths_with_hard_links_and_spaces() -> None:
+def test_paths_ncheck_output_hard_links_and_spaces() -> None:
     assert paths(read("ncheck.txt")) == {12: ("/sub",), 14: ("/four", "/five"), 13: ("/sub/two words.txt",)}
 
 
-def test_blocks_in_use() -> None:
+def test_in_use_testb_output_state_of_each_block() -> None:
     assert in_use(read("testb.txt")) == {block: block < 2076 for block in range(2070, 2080)}
 
 
-def test_all_of_it_from_one_command_file() -> None:
+def test_debugfs_parsers_one_command_file_all_read() -> None:
     text = read("command-file.txt")
     assert inodes(text) == {2065: 12, 12000: None}
     assert paths(text) == {12: ("/sub",), 14: ("/four",)}, "it stops at as many paths as it was asked for inodes"
@@ -40,11 +40,11 @@ def test_all_of_it_from_one_command_file() -> None:
 
 
 @given(st.text())
-def test_no_text_breaks_it(text: str) -> None:
+def test_debugfs_parsers_any_text_no_error(text: str) -> None:
     inodes(text), paths(text), in_use(text)
 
 
 @given(st.dictionaries(st.integers(0, 2**32), st.none() | st.integers(1, 2**32)))
-def test_inodes_round_trip(owners: dict[int, int | None]) -> None:
+def test_inodes_any_owners_round_trip(owners: dict[int, int | None]) -> None:
     lines = [f"{block}\t{'<block not found>' if inode is None else inode}\n" for block, inode in owners.items()]
     assert inodes("Block\tInode number\n" + "".join(lines)) == owners

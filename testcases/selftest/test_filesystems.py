@@ -53,7 +53,7 @@ def owners(runner: ScriptedRunner, blocks: Iterable[int]) -> Mapping[int, OwnedB
     return FILESYSTEMS[FilesystemKind.EXT4].owners(target, blocks)
 
 
-def test_ext4_owners_blocks_of_every_kind_are_told_apart() -> None:
+def test_ext4_owners_blocks_of_every_kind_distinguished() -> None:
     runner = Debugfs(debugfs)
     assert owners(runner, [13, 10, 12, 99]) == {
         10: OwnedBlock(BlockOwner.ALLOCATED, "/data/file"),
@@ -64,12 +64,12 @@ def test_ext4_owners_blocks_of_every_kind_are_told_apart() -> None:
     assert set(runner.ran) == {("debugfs", "-f", "-", "/dev/drbd0")}
 
 
-def test_a_file_system_that_says_nothing_leaves_no_block_dead() -> None:
+def test_ext4_owners_no_output_no_block_free() -> None:
     found = owners(Debugfs(lambda argv, stdin: ""), [7])
     assert found[7].owner is not BlockOwner.FREE
 
 
-def test_many_blocks_are_asked_in_turns_and_all_are_answered() -> None:
+def test_ext4_owners_many_blocks_all_answered_in_batches() -> None:
     runner = Debugfs(debugfs)
     blocks = list(range(100, 1350))
     found = owners(runner, blocks)
@@ -78,7 +78,7 @@ def test_many_blocks_are_asked_in_turns_and_all_are_answered() -> None:
     assert owners(runner, []) == {}
 
 
-def test_too_many_blocks_to_search_for_are_unknown_and_not_dead() -> None:
+def test_ext4_owners_beyond_limit_unknown_not_free() -> None:
     runner = Debugfs(debugfs)
     found = owners(runner, range(100, 100 + MAX_SEARCHED + 10))
     counted = summary(found, "ext4")
@@ -86,7 +86,7 @@ def test_too_many_blocks_to_search_for_are_unknown_and_not_dead() -> None:
     assert "not searched" in found[100 + MAX_SEARCHED + 9].detail
 
 
-def test_owners_are_counted_and_named_once() -> None:
+def test_summary_owners_counted_and_named_once() -> None:
     live, dead = OwnedBlock(BlockOwner.ALLOCATED, "a"), OwnedBlock(BlockOwner.FREE, "free")
     found = summary({1: live, 2: live, 3: dead, 4: OwnedBlock(BlockOwner.UNKNOWN, "")}, "asking")
     assert found == Ownership(allocated=2, free=1, unknown=1, method="asking", names=("", "a", "free"))
