@@ -240,7 +240,7 @@ class Canary:
     """What the guest process with the checksummed records kept and lost.
 
     ``acknowledged``, ``lost``: records by how they were written (``fsync``, ``dsync``, ``direct``): those the guest
-    was told are safe, and those of them that are not there any more (an older record or none in their place).
+    got acknowledged, and those of them that are not there any more (an older record or none in their place).
     ``corrupt`` counts records of the disk whose checksum is wrong although nothing was writing them; ``memory_wrong``
     records in memory that are not what was put there, of ``memory_checked`` checks.  ``examples`` are sentences.
     ``longest_gap_seconds`` is the longest time in which it got nothing done: what a user feels.

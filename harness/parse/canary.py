@@ -211,8 +211,8 @@ def _ring(write_mode: str, messages: Sequence[Received], found: Mapping[int, Slo
         slot = found.get(place)
         # The newest acknowledged record of this slot; 0 where there is none.
         due = acknowledged - (acknowledged - 1 - place) % size if acknowledged > place else 0
-        whole = slot is None or slot.state == "ok"
-        if not whole and place in in_flight:
+        intact = slot is None or slot.state == "ok"
+        if not intact and place in in_flight:
             continue
         promise = f"{write_mode} record {due} was acknowledged"
         if slot is not None and slot.state == "wrong":

@@ -143,7 +143,7 @@ def fio(own_cell: OwnCell, guest: Guest, disk: AttachedDisk) -> Callable[..., Fi
 def migrate(own_cell: OwnCell, disk: AttachedDisk) -> Callable[[], Migration]:
     """Move the guest with its disk to the other node, live; called again it moves back.  See ``migrate().outcome``.
 
-    What the stack refuses is an outcome with its words; a guest that does not live through it is an error.
+    What the stack refuses is an outcome with its message; a guest that does not live through it is an error.
     """
 
     def move() -> Migration:

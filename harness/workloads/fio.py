@@ -49,8 +49,8 @@ class Buffered(Workload):
     def prepare(self, target: WorkloadTarget) -> None:
         """Write every block once, safely: the reading at the end or after a crash checks all."""
         super().prepare(target)
-        whole = Job("buffered", {**self._job().options, "rw": "write", "end_fsync": True})
-        run_fio(target.runner, (whole,), {"do_verify": False}, name=f"{self.name}-layout", timeout=MARGIN_SECONDS)
+        fill = Job("buffered", {**self._job().options, "rw": "write", "end_fsync": True})
+        run_fio(target.runner, (fill,), {"do_verify": False}, name=f"{self.name}-layout", timeout=MARGIN_SECONDS)
         target.sh("sync", timeout=MARGIN_SECONDS)
 
     def work(self, target: WorkloadTarget, seconds: int) -> Work:

@@ -21,7 +21,7 @@ def fio_says(status: int, stdout: str, stderr: str = "") -> ScriptedRunner:
     return ScriptedRunner(lambda _: (status, stdout, stderr))
 
 
-def test_fio_is_run_on_the_file_that_was_put_there() -> None:
+def test_run_fio_job_file_written_then_run() -> None:
     runner = fio_says(0, FIO_JSON)
     ran = run_fio(runner, (Job("one", {"rw": "write"}),), name="x", arguments=("--aux-path=/tmp",), timeout=5)
     assert runner.ran == [("fio", "--output-format=json", "--aux-path=/tmp", "/tmp/drbd-harness-x.fio")]
@@ -29,7 +29,7 @@ def test_fio_is_run_on_the_file_that_was_put_there() -> None:
     assert ran.read_back_errors == 0 and ran.result.jobs[0].write.ios == 1024
 
 
-def test_wrong_data_is_a_result_and_not_an_error() -> None:
+def test_run_fio_verify_error_is_a_result() -> None:
     assert run_fio(fio_says(1, WRONG_JSON, WRONG_WORDS), ()).read_back_errors == 3
     assert run_fio(fio_says(1, WRONG_JSON, ""), ()).read_back_errors >= 1, "the JSON alone tells too"
 
@@ -44,6 +44,6 @@ def test_wrong_data_is_a_result_and_not_an_error() -> None:
         (fio_says(0, "{}", ""), InfrastructureError),
     ],
 )
-def test_anything_else_that_fails_is_an_error(runner: ScriptedRunner, error: type[Exception]) -> None:
+def test_run_fio_other_failure_raised(runner: ScriptedRunner, error: type[Exception]) -> None:
     with pytest.raises(error):
         run_fio(runner, (Job("one"),))
