@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from harness.drbd.resource import Resource
-from harness.model import BlockOwner, FilesystemKind, Ownership
+from harness.model import BlockOwner, FilesystemCheck, FilesystemKind, Ownership
+from harness.parse.fsck import fsck_meaning
 from harness.remote.base import Runner
 
 # Start-up and tear-down of a program on an emulated machine, in seconds, on top of the time it works.
@@ -49,10 +50,18 @@ class OwnedBlock:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What fsck reported of the unmounted filesystem: its exit status (None: nothing to check), its last line."""
+    """What fsck reported of the unmounted filesystem.
+
+    ``status`` is its exit status, None where there is nothing to check; ``message`` its last line.
+    """
 
     status: int | None = None
     message: str = ""
+
+    @property
+    def found(self) -> FilesystemCheck | None:
+        """What that means; None where there is nothing to check."""
+        return None if self.status is None else fsck_meaning(self.status)[0]
 
 
 class Offers(StrEnum):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from harness.filesystems.base import (
     MARGIN_SECONDS,
@@ -13,7 +14,7 @@ from harness.filesystems.base import (
     WorkloadTarget,
     unknown,
 )
-from harness.model import BLOCK_BYTES, BlockOwner, FilesystemKind
+from harness.model import BLOCK_BYTES, BlockOwner, FilesystemCheck, FilesystemKind
 from harness.parse.debugfs import in_use, inodes, paths
 from harness.remote.base import Runner
 
@@ -40,7 +41,13 @@ class Ext4(Filesystem):
 
     def mount(self, target: WorkloadTarget) -> None:
         """Mount it, which replays the journal."""
-        target.sh('mkdir -p "$2" && mount -t ext4 "$1" "$2"', target.device, MOUNT_POINT, timeout=MARGIN_SECONDS)
+        # To mount(8) a device that is not there is no other failure than a filesystem that is broken.
+        script = """
+        test -b "$1" || { echo "there is no block device $1" >&2; exit 2; }
+        mkdir -p "$2"
+        mount -t ext4 "$1" "$2"
+        """
+        target.sh(script, target.device, MOUNT_POINT, timeout=MARGIN_SECONDS)
 
     def unmount(self, target: WorkloadTarget) -> None:
         """Unmount; whatever was dirty is written."""
@@ -49,8 +56,11 @@ class Ext4(Filesystem):
     def check(self, target: WorkloadTarget) -> CheckResult:
         """e2fsck without a change."""
         checked = target.runner.run(["e2fsck", "-fn", target.device], timeout=MARGIN_SECONDS, ok=())
-        lines = checked.stdout.strip().splitlines()
-        return CheckResult(checked.status, lines[-1].strip() if lines else "")
+        printed = CheckResult(checked.status, _last_line(checked.stdout))
+        # Why it could not check is in its errors; otherwise those are its name and version.
+        if printed.found is FilesystemCheck.UNCHECKED:
+            return replace(printed, message=_last_line(checked.stderr) or printed.message)
+        return printed
 
     def file(self, target: WorkloadTarget, name: str) -> str:
         """Below its mount point."""
@@ -65,6 +75,10 @@ class Ext4(Filesystem):
         for at in range(0, len(wanted), _BATCH):
             found.update(_owners(target.runner, target.device, wanted[at : at + _BATCH]))
         return found
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1].strip()
 
 
 def _owners(runner: Runner, device: str, blocks: list[int]) -> Mapping[int, OwnedBlock]:

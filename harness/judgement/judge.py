@@ -19,8 +19,10 @@ from harness.model import (
     Control,
     Controls,
     Crash,
+    CrashRecovery,
     Evidence,
     Fault,
+    FilesystemCheck,
     MigrationOutcome,
     Ownership,
     SplitBrain,
@@ -28,6 +30,7 @@ from harness.model import (
     VerdictKind,
     blocks_of,
 )
+from harness.parse.fsck import fsck_meaning
 
 REFUSED = "refused"
 _ENDED_WELL = (MigrationOutcome.COMPLETED, MigrationOutcome.REFUSED)
@@ -79,7 +82,9 @@ def data_loss_findings(evidence: Evidence) -> tuple[str, ...]:
         found.append(
             f"after the crash the client read back something else than it wrote, {crashed.wrong_reads} time(s)"
         )
-    if crashed is not None and crashed.fsck_status:
+    if crashed is not None and crashed.mounted is False:
+        found.append(f"after the crash the filesystem could not be mounted: {crashed.mount_message}")
+    if crashed is not None and _fsck(crashed)[0] is FilesystemCheck.DAMAGED:
         found.append(f"after the crash fsck ended with status {crashed.fsck_status}: {crashed.fsck_message}")
     if canary is not None and canary.total_lost:
         write_modes = [
@@ -101,6 +106,11 @@ def data_loss_findings(evidence: Evidence) -> tuple[str, ...]:
         elif readback.ownership.free < readback.differing_blocks:
             found.append(_readback_sentence(evidence))
     return tuple(found)
+
+
+def _fsck(crashed: CrashRecovery) -> tuple[FilesystemCheck | None, str]:
+    """What fsck found after the crash, and why; None where there was nothing to check."""
+    return (None, "") if crashed.fsck_status is None else fsck_meaning(crashed.fsck_status)
 
 
 def _cache_incoherent_blocks(evidence: Evidence) -> int:
@@ -326,6 +336,10 @@ def _scenario_incomplete(evidence: Evidence) -> str | None:
         return "the canary died" + (f": {evidence.console_errors[0]}" if evidence.console_errors else "")
     if cell.crash is not None and evidence.crash_recovery is None:
         return "the crash did not happen"
+    if evidence.crash_recovery is not None:
+        check, why = _fsck(evidence.crash_recovery)
+        if check is FilesystemCheck.UNCHECKED:
+            return f"fsck did not check the filesystem after the crash: {why}: {evidence.crash_recovery.fsck_message}"
     if evidence.console_errors and cell.fault is not Fault.IO_ERROR:
         return f"the guest's console reports an error: {evidence.console_errors[0]}"
     return None

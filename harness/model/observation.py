@@ -30,6 +30,14 @@ class BlockOwner(StrEnum):
     UNKNOWN = "unknown"
 
 
+class FilesystemCheck(StrEnum):
+    """What fsck found in a filesystem that is not in use."""
+
+    CLEAN = "clean"
+    DAMAGED = "damaged"
+    UNCHECKED = "could not be checked"
+
+
 @dataclass(frozen=True)
 class NodeVerify:
     """One node's kernel log of one online verify.
@@ -259,8 +267,10 @@ class CrashRecovery:
 
     Seconds are counted from the crash: until the peer was ``promoted``, until the guest answered again, until the
     replicas were ``rejoined`` (both UpToDate again).  ``differing_blocks`` is how many blocks of the two disks differed
-    right after the crash, before anything was resynced.  ``fsck_status`` is fsck's exit status after the journal was
-    replayed (0: clean), None where there is no filesystem.
+    right after the crash, before anything was resynced.  ``mounted``: whether the filesystem could be mounted, which
+    replays its journal; None where there is none, or where it is not known.  ``mount_message`` is the reason of mount
+    where it could not.  ``fsck_status`` is fsck's exit status after that (:mod:`harness.parse.fsck`), None where there
+    is no filesystem.
     """
 
     crash: Crash
@@ -273,6 +283,8 @@ class CrashRecovery:
     fsck_status: int | None = None
     fsck_message: str = ""
     wrong_reads: int = 0
+    mounted: bool | None = None
+    mount_message: str = ""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from harness.model import CacheMode, Canary, Cell, Evidence, Readback, Result
+from harness.model import CacheMode, Canary, Cell, CrashRecovery, Evidence, FilesystemCheck, Readback, Result
+from harness.parse.fsck import fsck_meaning
 from harness.report.descriptions import CRASHES, FAULTS, filesystem_text, replication_order
 from harness.report.formatting import blocks_size, count, joined, owners, part_of, plural, row_name, seconds
 from harness.report.grid import Grid, Slot, counted, grid
@@ -135,6 +136,7 @@ def crash_recovery_rows(evidence: Evidence) -> list[Row]:
         ("Replicas rejoined", _after(after.rejoined_seconds)),
         ("Differing blocks at the crash", "" if differed is None else blocks_size(differed)),
         ("Resynced", "" if resynced is None else f"{count(resynced)} KiB"),
+        ("Mount", "" if after.mounted is not False else f"it could not be mounted: {after.mount_message}"),
         ("fsck", _fsck(after.fsck_status)),
         ("fsck's message", after.fsck_message),
         ("fio's wrong reads", count(after.wrong_reads)),
@@ -157,7 +159,7 @@ def _durability(evidence: Evidence, write_modes: Sequence[str]) -> tuple[Slot, .
         counted(canary.corrupt, count(canary.corrupt)) if canary else Slot(),
         Slot(_memory(canary), "bad" if canary.memory_wrong else "") if canary else Slot(),
         Slot(seconds(canary.longest_gap_seconds)) if canary else Slot(),
-        counted(after.fsck_status, _fsck(after.fsck_status)) if after else Slot(),
+        _filesystem(after),
         counted(wrong, count(wrong)) if wrong is not None else Slot(),
         Slot(_short(after.promoted_seconds if after else None)),
         Slot(_short(after.guest_seconds if after else None)),
@@ -212,7 +214,18 @@ def _memory(canary: Canary) -> str:
 
 
 def _fsck(status: int | None) -> str:
-    return "" if status is None else "clean" if status == 0 else f"status {status}"
+    if status is None:
+        return ""
+    found, _ = fsck_meaning(status)
+    return str(found) if found is FilesystemCheck.CLEAN else f"{found} (status {status})"
+
+
+def _filesystem(after: CrashRecovery | None) -> Slot:
+    if after is None:
+        return Slot()
+    if after.mounted is False:
+        return Slot("not mounted", "bad")
+    return counted(after.fsck_status, _fsck(after.fsck_status))
 
 
 def _short(after: float | None) -> str:

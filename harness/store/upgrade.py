@@ -1,14 +1,19 @@
 """Stored JSON of earlier schemas as the present model reads it.  Files that are kept are never rewritten.
 
 Schema 1 had other names: see :data:`_RENAMED` and :mod:`harness.model.aliases`.  It knew no filesystem beside the
-workload, and of a block's owner only whether it was live or dead.
+workload, and of a block's owner only whether it was live or dead.  Schema 1 and 2 told that a filesystem could not be
+mounted in fsck's message only.
+
+What is read of schema 1 keeps the number 2, not the present one: a judge that needs a fact which neither of them has
+must be able to tell that.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from harness.model import SCHEMA_VERSION, FilesystemKind, aliases
+from harness.model import FilesystemKind, aliases
 
 _RENAMED = {
     # cell
@@ -37,17 +42,23 @@ _FREE_NAMES = (
 # Of the options that a run kept instead of its specs, those that are about the software in its lab.
 _STACK_OPTIONS = ("suite", "guest_suite")
 _OWNERS = {"live": "allocated", "dead": "free"}
+_NOT_MOUNTED = re.compile(r"mount: (.*); fsck: (.*)", re.DOTALL)
 _DURING = {"readings": "readback"}
 
 
 def upgraded(stored: Any) -> Any:
-    """``stored`` (a run, a verdict or a piece of evidence as JSON has it) in the present schema.
+    """``stored`` (a run, a verdict or a piece of evidence as JSON has it) with the names of the present schema.
 
     Anything that is not of an earlier schema comes back as it is, damage included: the model finds that.
     """
-    if not isinstance(stored, dict) or stored.get("schema", 1) != 1 or "kind" in stored:
+    if not isinstance(stored, dict) or "kind" in stored:
         return stored
-    return {**_renamed(_with_specs(stored)), "schema": SCHEMA_VERSION}
+    if stored.get("schema", 1) == 1:
+        stored = {**_renamed(_with_specs(stored)), "schema": 2}
+    recovery = stored.get("crash_recovery")
+    if stored["schema"] == 2 and isinstance(recovery, dict) and "mounted" not in recovery:
+        return {**stored, "crash_recovery": _mount_told_apart(recovery)}
+    return stored
 
 
 def _with_specs(stored: dict[str, Any]) -> dict[str, Any]:
@@ -59,6 +70,14 @@ def _with_specs(stored: dict[str, Any]) -> dict[str, Any]:
     lab = {name: value for name, value in options.items() if name not in (*_STACK_OPTIONS, "keep")}
     rest = {name: value for name, value in stored.items() if name != "lab_options"}
     return {**rest, "lab_spec": lab, "stack_spec": stack}
+
+
+def _mount_told_apart(recovery: dict[str, Any]) -> dict[str, Any]:
+    """What mount and what fsck reported, each in its place; whether it was mounted is known only where it was not."""
+    found = _NOT_MOUNTED.fullmatch(str(recovery.get("fsck_message")))
+    if found is None:
+        return recovery
+    return {**recovery, "mounted": False, "mount_message": found[1], "fsck_message": found[2]}
 
 
 def _renamed(value: Any) -> Any:

@@ -8,24 +8,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from harness.errors import CommandError
-from harness.filesystems.base import MARGIN_SECONDS, Filesystem, Offers, OwnedBlock, WorkloadTarget
+from harness.filesystems.base import MARGIN_SECONDS, CheckResult, Filesystem, Offers, OwnedBlock, WorkloadTarget
 from harness.model import Work
+
+# What mount(8) ends with when the filesystem could not be mounted; its other statuses say that it was not tried.
+_MOUNT_FAILED = 32
 
 
 @dataclass(frozen=True)
 class Recovered:
     """What a workload finds when its device comes back after a crash.
 
-    ``fsck_status``: fsck's exit status once the journal was replayed, None without a filesystem; ``message``: its last
-    line, or why the filesystem could not be mounted.  ``wrong_reads`` counts wrong data that was read back.
+    ``mounted``: whether the filesystem could be mounted, None where there is none; ``mount_message``: why not.
+    ``check``: fsck's result, once mounting replayed the journal.  ``wrong_reads`` counts wrong data that was read back.
     """
 
-    fsck_status: int | None = None
-    message: str = ""
+    mounted: bool | None = None
+    mount_message: str = ""
+    check: CheckResult = field(default_factory=CheckResult)
     wrong_reads: int = 0
 
 
@@ -57,18 +61,19 @@ class Workload:
         """After a crash, instead of :meth:`quiesce`: bring the data up again as its owner would, and look at it.
 
         On files: mount, which replays the journal; read back; unmount; fsck, which then has nothing to find.
+        :class:`~harness.errors.CommandError` when a step could not be done at all.
         """
         if self.filesystem.offers is not Offers.FILES:
             return Recovered()
         try:
             self.filesystem.mount(target)
         except CommandError as error:
-            checked = self.filesystem.check(target)
-            return Recovered(checked.status, f"mount: {error.stderr.strip()}; fsck: {checked.message}")
+            if error.status != _MOUNT_FAILED:
+                raise
+            return Recovered(False, error.stderr.strip(), self.filesystem.check(target))
         wrong = self.read_back(target)
         self.filesystem.unmount(target)
-        checked = self.filesystem.check(target)
-        return Recovered(checked.status, checked.message, wrong)
+        return Recovered(True, "", self.filesystem.check(target), wrong)
 
     def read_back(self, target: WorkloadTarget) -> int:
         """How much of the mounted filesystem's checksummed data is wrong; 0 where the workload keeps no checksums."""

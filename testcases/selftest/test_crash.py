@@ -19,7 +19,7 @@ from harness.guest.domain import Guest
 from harness.judgement.judge import judge
 from harness.model import CacheMode, Canary, Cell, Crash, DelayProfile, FilesystemKind, ReplicationProfile, VerdictKind
 from harness.util.deadline import poll
-from harness.workloads.base import Recovered
+from harness.workloads.base import CheckResult, Recovered
 
 NODE = Cell("buffered", filesystem=FilesystemKind.EXT4, cache=CacheMode.NONE, crash=Crash.NODE, seconds=0)
 QEMU, RESET = replace(NODE, crash=Crash.QEMU), replace(NODE, crash=Crash.RESET)
@@ -67,7 +67,7 @@ def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Cra
         made = cast(Crashing, Crashing.of(tmp_path, cell))
         made.workload.ends = threading.Event()
         made.workload.ended_by = LostGuestError("the agent does not answer")
-        made.workload.recovers = Recovered(0, "clean", 0)
+        made.workload.recovers = Recovered(True, check=CheckResult(0, "clean"))
         assert cell.crash is not None
         made.lab.story.when[STRUCK[cell.crash]] = made.power_cut if cell.crash is Crash.NODE else made.end
         monkeypatch.setattr(Guest, "start", made.start)
@@ -143,14 +143,24 @@ def test_crash_recovery_findings_are_judged(
     staged: Callable[..., Crashing], monkeypatch: pytest.MonkeyPatch, cell: Cell
 ) -> None:
     stage = staged(cell)
-    stage.workload.recovers = Recovered(4, "errors left", 3)
+    stage.workload.recovers = Recovered(True, check=CheckResult(4, "errors left"), wrong_reads=3)
     monkeypatch.setattr(FakeWatch, "found", Canary({"fsync": 9}, {"fsync": 1}))
     found = stage.play()
     assert found.crash_recovery and (found.crash_recovery.fsck_status, found.crash_recovery.wrong_reads) == (4, 3)
-    assert found.crash_recovery.fsck_message == "errors left"
+    assert (found.crash_recovery.fsck_message, found.crash_recovery.mounted) == ("errors left", True)
     verdict = judge(found, HELD)
     assert verdict.kind is VerdictKind.CORRUPT
     assert all(words in verdict.sentence for words in ("3 time(s)", "fsck ended with status 4", "1 acknowledged"))
+
+
+def test_crash_recovery_mount_that_failed_is_kept_and_judged(staged: Callable[..., Crashing]) -> None:
+    stage = staged(QEMU)
+    stage.workload.recovers = Recovered(False, "mount: wrong fs type", CheckResult(0, "clean"))
+    found = stage.play()
+    kept = found.crash_recovery
+    assert kept and (kept.mounted, kept.mount_message, kept.fsck_status) == (False, "mount: wrong fs type", 0)
+    verdict = judge(found, HELD)
+    assert verdict.kind is VerdictKind.CORRUPT and "could not be mounted: mount: wrong fs type" in verdict.sentence
 
 
 def test_crash_node_delays_are_off_in_the_end(staged: Callable[..., Crashing]) -> None:

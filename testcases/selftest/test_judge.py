@@ -241,6 +241,32 @@ def test_judge_losses_after_crash_corrupt(found: dict[str, Any], text: str) -> N
     assert (verdict.kind, verdict.sentence) == (VerdictKind.CORRUPT, text)
 
 
+@pytest.mark.parametrize("fsck_status", [0, 4, 8, None])
+def test_judge_filesystem_not_mounted_corrupt_whatever_fsck_found(fsck_status: int | None) -> None:
+    after = CrashRecovery(
+        Crash.NODE, 4.0, mounted=False, mount_message="mount: wrong fs type", fsck_status=fsck_status
+    )  # fmt: skip
+    verdict = judge(disturbed(CRASHED, crash_recovery=after), HELD)
+    assert verdict.kind is VerdictKind.CORRUPT
+    assert verdict.sentence.startswith("after the crash the filesystem could not be mounted: mount: wrong fs type")
+    assert ("fsck ended with status 4" in verdict.sentence) is (fsck_status == 4)
+
+
+@pytest.mark.parametrize("mounted", [True, None])
+@pytest.mark.parametrize("fsck_status", [1, 2, 8, 16, 32, 64, 124, 126, 127, 128, 134, 137, 139, -9])
+def test_judge_fsck_without_answer_inconclusive_not_corrupt(fsck_status: int, mounted: bool | None) -> None:
+    after = CrashRecovery(Crash.NODE, 4.0, mounted=mounted, fsck_status=fsck_status, fsck_message="e2fsck: why")
+    assert_inconclusive(disturbed(CRASHED, crash_recovery=after), "fsck did not check the filesystem after the crash")
+    differing = disturbed(CRASHED, crash_recovery=after, **oracles({5}, {5}))
+    assert kind(differing) is VerdictKind.DIVERGED, "what the oracles found stays"
+
+
+@pytest.mark.parametrize("fsck_status", [4, 5, 6, 12])
+def test_judge_fsck_errors_left_corrupt(fsck_status: int) -> None:
+    after = CrashRecovery(Crash.NODE, 4.0, mounted=True, fsck_status=fsck_status)
+    assert kind(disturbed(CRASHED, crash_recovery=after)) is VerdictKind.CORRUPT
+
+
 def test_judge_several_losses_all_in_sentence_differences_in_reasons() -> None:
     found = disturbed(
         canary=replace(CANARY, corrupt=1), work=Work(8.0, read_back_errors=2), ownership=Ownership(allocated=1),
@@ -875,7 +901,11 @@ CANARIES = st.builds(
     survived=st.booleans(),
 )  # fmt: skip
 CRASH_RECOVERIES = st.builds(
-    CrashRecovery, st.sampled_from(Crash), fsck_status=st.sampled_from([None, 0, 4]), wrong_reads=FEW
+    CrashRecovery,
+    st.sampled_from(Crash),
+    fsck_status=st.sampled_from([None, 0, 4, 8]),
+    mounted=st.sampled_from([None, True, False]),
+    wrong_reads=FEW,
 )
 COMPARISONS = st.builds(Comparison, st.sampled_from([0, BLOCKS]), EXTENTS, st.just(0.1), st.just("here"))
 FAILURES = st.builds(Failure, st.sampled_from(["refused", "deadline", "bug"]), st.just("work"), st.text(max_size=5))

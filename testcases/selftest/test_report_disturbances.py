@@ -251,12 +251,25 @@ def test_durability_grid_losses_beside_disturbance() -> None:
     assert shown(table, 4)["Promoted after"] == ""
 
 
+def test_durability_grid_mount_failed_or_fsck_unable_marked() -> None:
+    result = crashed(Crash.QEMU, CacheMode.UNSAFE, Protocol.C, {})
+    assert result.evidence and result.evidence.crash_recovery
+    after = result.evidence.crash_recovery
+    lost = replace(after, mounted=False, mount_message="wrong fs type", fsck_status=0)
+    for found, text in ((lost, "not mounted"), (replace(after, fsck_status=8), "could not be checked (status 8)")):
+        shown_in = replace(result, evidence=replace(result.evidence, crash_recovery=found))
+        table = durability_grid([shown_in], ["x"])
+        assert (shown(table)["fsck"], tones(table)["fsck"]) == (text, "bad")
+    said = text_of(evidence_html(replace(result, evidence=replace(result.evidence, crash_recovery=lost))))
+    assert "Mount it could not be mounted: wrong fs type" in said
+
+
 def test_durability_grid_fsck_errors_marked() -> None:
     result = crashed(Crash.QEMU, CacheMode.UNSAFE, Protocol.C, {})
     assert result.evidence and result.evidence.crash_recovery
     after = replace(result.evidence.crash_recovery, fsck_status=4, wrong_reads=2)
     table = durability_grid([replace(result, evidence=replace(result.evidence, crash_recovery=after))], ["x"])
-    assert shown(table)["fsck"] == "status 4" and shown(table)["fio's wrong reads"] == "2"
+    assert shown(table)["fsck"] == "damaged (status 4)" and shown(table)["fio's wrong reads"] == "2"
     assert tones(table)["fsck"] == tones(table)["fio's wrong reads"] == "bad"
 
 

@@ -59,9 +59,9 @@ def stored(path: Path) -> Any:
 @pytest.mark.parametrize("path", sorted(GOLDEN.glob("*/cells/*/*/evidence.json")), ids=lambda path: path.parts[-3])
 def test_upgrade_stored_evidence_loses_no_fact(path: Path) -> None:
     before, after = stored(path), upgraded(stored(path))
-    assert after["schema"] == SCHEMA_VERSION
+    assert after["schema"] == 2, "the newest schema whose facts it has"
     assert leaves(after) - leaves(before) <= {"swap", "ext4", "raw", "pressure", "no-writes", "inflight-modify"} | {
-        "reclaim", "buffered", "mmap", "truncate", "in-flight", "allocated", "free", "readback", str(SCHEMA_VERSION),
+        "reclaim", "buffered", "mmap", "truncate", "in-flight", "allocated", "free", "readback", "2",
     }  # fmt: skip
     evidence = TypeAdapter(Evidence).validate_python(after)
     assert present_id(path.parts[-3]) == evidence.cell.id
@@ -86,12 +86,26 @@ def test_upgrade_present_schema_stays_as_it_is() -> None:
     assert upgraded(now) is now
 
 
+@pytest.mark.parametrize("schema", [1, 2])
+def test_upgrade_mount_that_failed_is_told_apart_from_fsck(schema: int) -> None:
+    names = {1: ("aftermath", "fsck_words"), 2: ("crash_recovery", "fsck_message")}[schema]
+    told = "mount: mount: /mnt: wrong fs type; bad superblock; fsck: /dev/vdb1: clean"
+    found = upgraded({"schema": schema, names[0]: {"fsck_status": 0, names[1]: told}})
+    assert found["crash_recovery"] == {
+        "fsck_status": 0, "mounted": False, "mount_message": "mount: /mnt: wrong fs type; bad superblock",
+        "fsck_message": "/dev/vdb1: clean",
+    }  # fmt: skip
+    plain = {"schema": 2, "crash_recovery": {"fsck_status": 0, "fsck_message": "mount: /dev/vdb1: clean"}}
+    assert upgraded(plain) == plain, "whether it was mounted is not known"
+    known = {"schema": 2, "crash_recovery": {"mounted": True, "fsck_message": told}}
+    assert upgraded(known) is known
+    assert upgraded({"schema": 2, "crash_recovery": None})["crash_recovery"] is None
+
+
+KEYS = ["workload", "client", "arm", "owner", "control", "schema", "crash_recovery", "fsck_message"]
 JSON = st.recursive(
     st.none() | st.integers() | st.text(max_size=3),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["workload", "client", "arm", "owner", "control"]), inner, max_size=4)
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
 )
 
 

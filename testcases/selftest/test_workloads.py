@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.drbd.resource import Resource
-from harness.errors import InfrastructureError
+from harness.errors import CommandError, InfrastructureError
 from harness.filesystems import FILESYSTEMS, ext4
-from harness.filesystems.base import OwnedBlock
+from harness.filesystems.base import CheckResult, OwnedBlock
 from harness.judgement.workload_proof import did_nothing
-from harness.model import BlockOwner, Cell, Extent, FilesystemKind, Work, blocks_of
+from harness.model import BlockOwner, Cell, Extent, FilesystemCheck, FilesystemKind, Work, blocks_of
 from harness.remote.base import Completed
 from harness.remote.local import LocalRunner
 from harness.remote.scripted import ScriptedRunner
@@ -404,7 +404,8 @@ def test_recover_without_data_nothing_done(target: WorkloadTarget, runner: Scrip
 def test_recover_ext4_mounted_then_checked(name: str) -> None:
     runner = crashed((0, "", ""), CLEAN_FSCK, (0, FIO_JSON, ""))
     found = made(name, EXT4).recover(WorkloadTarget(runner, "/dev/vdb1", cast(Resource, Below(9))))
-    assert found == Recovered(0, "/dev/vdb1: 11/100 files, 200/400 blocks", 0)
+    assert found == Recovered(True, "", CheckResult(0, "/dev/vdb1: 11/100 files, 200/400 blocks"), 0)
+    assert found.check.found is FilesystemCheck.CLEAN
     ran = [script(argv) if argv[0] == "sh" else " ".join(argv) for argv in runner.ran]
     steps = [next(at for at, step in enumerate(ran) if word in step) for word in ("mount -t ext4", "umount", "e2fsck")]
     assert steps == sorted(steps) and "e2fsck -fn /dev/vdb1" in ran, "fsck changes nothing"
@@ -421,14 +422,29 @@ def test_recover_buffered_data_read_back() -> None:
 def test_recover_fsck_errors_status_and_message() -> None:
     runner = crashed((0, "", ""), (4, "Pass 1\n/dev/vdb1: ***** ERRORS *****\n", ""), (0, FIO_JSON, ""))
     found = made("inflight-modify", EXT4).recover(WorkloadTarget(runner, "/dev/vdb1", cast(Resource, Below(9))))
-    assert (found.fsck_status, found.message) == (4, "/dev/vdb1: ***** ERRORS *****")
+    assert found == Recovered(True, "", CheckResult(4, "/dev/vdb1: ***** ERRORS *****"), 0)
+    assert found.check.found is FilesystemCheck.DAMAGED
 
 
 def test_recover_mount_fails_reported_nothing_read() -> None:
     runner = crashed((32, "", "mount: wrong fs type\n"), (8, "bad superblock\n", ""), (0, FIO_JSON, ""))
     found = made("buffered", EXT4).recover(WorkloadTarget(runner, "/dev/vdb1", cast(Resource, Below(9))))
-    assert found == Recovered(8, "mount: mount: wrong fs type; fsck: bad superblock", 0)
+    assert found == Recovered(False, "mount: wrong fs type", CheckResult(8, "bad superblock"), 0)
     assert "fio" not in {argv[0] for argv in runner.ran}
+
+
+def test_recover_mount_not_tried_is_no_finding() -> None:
+    runner = crashed((2, "", "there is no block device /dev/vdb1\n"), CLEAN_FSCK, (0, FIO_JSON, ""))
+    with pytest.raises(CommandError, match="there is no block device"):
+        made("buffered", EXT4).recover(WorkloadTarget(runner, "/dev/vdb1", cast(Resource, Below(9))))
+
+
+def test_recover_fsck_unable_says_why() -> None:
+    errors = "e2fsck 1.47.0 (5-Feb-2023)\ne2fsck: Device or resource busy while trying to open /dev/vdb1\n"
+    runner = crashed((0, "", ""), (8, "Possibly in use\n\n", errors), (0, FIO_JSON, ""))
+    check = made("mmap", EXT4).recover(WorkloadTarget(runner, "/dev/vdb1", cast(Resource, Below(9)))).check
+    assert check == CheckResult(8, "e2fsck: Device or resource busy while trying to open /dev/vdb1")
+    assert check.found is FilesystemCheck.UNCHECKED and CheckResult().found is None
 
 
 class Unmounted:

@@ -104,7 +104,8 @@ class CrashDisturbance:
         try:
             recovered = workload.recover(run.guest_disk.target)
             _found(
-                run, fsck_status=recovered.fsck_status, fsck_message=recovered.message,
+                run, mounted=recovered.mounted, mount_message=recovered.mount_message,
+                fsck_status=recovered.check.status, fsck_message=recovered.check.message,
                 wrong_reads=recovered.wrong_reads,
             )  # fmt: skip
         finally:
