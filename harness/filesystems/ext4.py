@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import sys
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from harness.errors import CommandError, DeadlineError
 from harness.filesystems.base import (
     MARGIN_SECONDS,
     CheckResult,
@@ -15,16 +18,22 @@ from harness.filesystems.base import (
     unknown,
 )
 from harness.model import BLOCK_BYTES, BlockOwner, FilesystemCheck, FilesystemKind
-from harness.parse.debugfs import in_use, inodes, paths
+from harness.parse.debugfs import InodeBlocks, inode_blocks, paths
+from harness.parse.dumpe2fs import Ext4Map, ext4_map
 from harness.remote.base import Runner
 
 MOUNT_POINT = "/mnt/drbd-harness"
-# Searched block by block; beyond this many the answer does not change and the cell only takes longer.
-MAX_SEARCHED = 4000
+# So many inodes are looked at: some seconds' worth; blocks of a filesystem with more files may stay unknown.
+MAX_INODES = 100_000
 # As many numbers as one command line of debugfs is asked; more are asked in turns.
 _BATCH = 500
-# EXT4_JOURNAL_INO in fs/ext4/ext4.h.
-JOURNAL_INODE = 8
+TOOL_SECONDS = 120.0
+# Inodes below fs/ext4/ext4.h's EXT4_GOOD_OLD_FIRST_INO are the filesystem's own, but for the root directory.
+ROOT_INODE, JOURNAL_INODE, FIRST_INODE = 2, 8, 11
+
+_FREE = OwnedBlock(BlockOwner.FREE, "free space")
+_BEHIND = OwnedBlock(BlockOwner.FREE, "behind the end of the filesystem")
+_JOURNAL = OwnedBlock(BlockOwner.JOURNAL, "the journal")
 
 
 class Ext4(Filesystem):
@@ -32,7 +41,7 @@ class Ext4(Filesystem):
 
     kind = FilesystemKind.EXT4
     offers = Offers.FILES
-    method = "debugfs: icheck, ncheck and testb of each block"
+    method = "the filesystem's own maps, by dumpe2fs and debugfs"
 
     def make(self, target: WorkloadTarget) -> None:
         """Make it."""
@@ -67,38 +76,94 @@ class Ext4(Filesystem):
         return f"{MOUNT_POINT}/{name}"
 
     def owners(self, target: WorkloadTarget, blocks: Iterable[int]) -> Mapping[int, OwnedBlock]:
-        """What debugfs says of each block of the unmounted filesystem."""
-        found: dict[int, OwnedBlock] = {}
-        wanted = sorted(blocks)
-        found.update(unknown(wanted[MAX_SEARCHED:], f"not searched: behind the first {MAX_SEARCHED} blocks"))
-        wanted = wanted[:MAX_SEARCHED]
-        for at in range(0, len(wanted), _BATCH):
-            found.update(_owners(target.runner, target.device, wanted[at : at + _BATCH]))
-        return found
+        """What the maps of the filesystem say of each block; it has to be unmounted.
+
+        One pass over the maps whatever the number of blocks: free space and the filesystem's own structures by
+        dumpe2fs, files, directories and the journal by debugfs, the names last.  What no map tells is unknown.
+        """
+        wanted = sorted(set(blocks))
+        if not wanted:
+            return {}
+        runner, device = target.runner, target.device
+        try:
+            printed = runner.run(["env", "LC_ALL=C", "dumpe2fs", device], timeout=TOOL_SECONDS).stdout
+            return _by_maps(ext4_map(printed), wanted, lambda commands: _debugfs(runner, device, commands))
+        except (CommandError, DeadlineError, ValueError) as error:
+            return unknown(wanted, f"the maps of the filesystem could not be read: {error}")
+
+
+#: Runs commands of debugfs, one after the other, and returns what they printed.
+_Debugfs = Callable[[Iterable[str]], str]
+
+
+def _by_maps(layout: Ext4Map, wanted: Sequence[int], debugfs: _Debugfs) -> Mapping[int, OwnedBlock]:
+    """The owners of ``wanted`` (sorted); what is told last stands, so that a file's block is the file's."""
+    if layout.block_bytes != BLOCK_BYTES:
+        raise ValueError(f"its blocks are {layout.block_bytes} bytes large, not {BLOCK_BYTES}")
+    found = dict(unknown(wanted, "no map of the filesystem tells"))
+    for covered in layout.groups:
+        found |= unknown(_among(wanted, covered), "marked in use, but no inode that was read has it")
+    found |= dict.fromkeys(_among(wanted, range(layout.blocks, sys.maxsize)), _BEHIND)
+    for free in layout.free:
+        found |= dict.fromkeys(_among(wanted, free), _FREE)
+    inodes = list(inode_blocks(debugfs(f"stat <{inode}>" for inode in layout.inodes[:MAX_INODES])))
+    if layout.unreplayed:
+        # What the bitmaps, the files and the directories are now stands in the journal; where it lies does not change.
+        found = dict(unknown(wanted, "the journal was not replayed: the maps of the filesystem may be old"))
+        inodes = [inode for inode in inodes if inode.number == JOURNAL_INODE]
+    for run, name in layout.structures:
+        found |= dict.fromkeys(_among(wanted, run), OwnedBlock(BlockOwner.METADATA, name))
+    hit = [inode for inode in inodes if any(_among(wanted, run) for run in inode.runs)]
+    names = _names([inode.number for inode in hit if inode.number != layout.orphan_file], debugfs)
+    for inode in hit:
+        data, unwritten, structure = _owned_by(inode, names.get(inode.number), layout.orphan_file)
+        for runs, owner in ((inode.data, data), (inode.unwritten, unwritten), (inode.structure, structure)):
+            for run in runs:
+                found |= dict.fromkeys(_among(wanted, run), owner)
+    return found
+
+
+def _owned_by(
+    inode: InodeBlocks, name: str | None, orphan_file: int | None
+) -> tuple[OwnedBlock, OwnedBlock, OwnedBlock]:
+    """Who has an inode's data, its preallocated blocks, and the blocks that tell where those are."""
+    if inode.number == JOURNAL_INODE:
+        return _JOURNAL, _JOURNAL, _JOURNAL
+    if inode.number == orphan_file or (inode.number < FIRST_INODE and inode.number != ROOT_INODE):
+        system = OwnedBlock(BlockOwner.METADATA, f"the filesystem's own inode {inode.number}")
+        return system, system, system
+    name = name or f"inode {inode.number}"
+    structure = OwnedBlock(BlockOwner.METADATA, f"block map or attributes of {name}")
+    if inode.kind == "directory":
+        directory = OwnedBlock(BlockOwner.METADATA, f"directory {name}")
+        return directory, directory, structure
+    unwritten = OwnedBlock(BlockOwner.FREE, f"preallocated for {name} and never written: it reads as zeros")
+    return OwnedBlock(BlockOwner.ALLOCATED, name), unwritten, structure
+
+
+def _among(wanted: Sequence[int], run: range) -> Sequence[int]:
+    """Those of ``wanted`` (sorted) that are in ``run``."""
+    return wanted[bisect_left(wanted, run.start) : bisect_left(wanted, run.stop)]
+
+
+def _names(inodes: Iterable[int], debugfs: _Debugfs) -> Mapping[int, str]:
+    """A path of each of ``inodes`` that has one."""
+    found = {ROOT_INODE: "/"}
+    left = [inode for inode in inodes if inode >= FIRST_INODE]
+    while left:
+        batches = [left[at : at + _BATCH] for at in range(0, len(left), _BATCH)]
+        named = paths(debugfs(f"ncheck {' '.join(map(str, batch))}" for batch in batches))
+        found |= {inode: of_it[0] for inode, of_it in named.items()}
+        # Hard links of one inode use up the answers that debugfs gives in one go: the rest is asked again.
+        if len(left) == len(left := [inode for inode in left if inode not in found]):
+            break
+    return found
+
+
+def _debugfs(runner: Runner, device: str, commands: Iterable[str]) -> str:
+    argv = ["env", "LC_ALL=C", "debugfs", "-f", "-", device]
+    return runner.run(argv, stdin="".join(f"{command}\n" for command in commands), timeout=TOOL_SECONDS).stdout
 
 
 def _last_line(text: str) -> str:
     return (text.strip().splitlines() or [""])[-1].strip()
-
-
-def _owners(runner: Runner, device: str, blocks: list[int]) -> Mapping[int, OwnedBlock]:
-    inode_of = inodes(_debugfs(runner, device, f"icheck {' '.join(map(str, blocks))}"))
-    used = in_use(_debugfs(runner, device, *(f"testb {block}" for block in blocks)))
-    hit = sorted({inode for inode in inode_of.values() if inode is not None})
-    names = paths(_debugfs(runner, device, f"ncheck {' '.join(map(str, hit))}")) if hit else {}
-    found: dict[int, OwnedBlock] = {}
-    for block in blocks:
-        inode = inode_of.get(block)
-        if inode == JOURNAL_INODE:
-            found[block] = OwnedBlock(BlockOwner.JOURNAL, "the journal")
-        elif inode is not None:
-            found[block] = OwnedBlock(BlockOwner.ALLOCATED, next(iter(names.get(inode, ())), f"inode {inode}"))
-        elif used.get(block, True):
-            found[block] = OwnedBlock(BlockOwner.METADATA, "filesystem metadata")
-        else:
-            found[block] = OwnedBlock(BlockOwner.FREE, "free space")
-    return found
-
-
-def _debugfs(runner: Runner, device: str, *commands: str) -> str:
-    return runner.run(["debugfs", "-f", "-", device], stdin="\n".join(commands) + "\n", timeout=60).stdout

@@ -1,35 +1,62 @@
-"""Who owns a block of an ext4 filesystem: what ``debugfs`` answers to icheck, ncheck and testb.
-
-A block in use that no inode owns is the filesystem's own: superblock, bitmaps, inode tables.  ``testb`` calls a block
-behind the end of the filesystem not in use.
-"""
+"""Which blocks an inode has and what it is called: what ``debugfs`` answers to ``stat`` and ``ncheck``."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
-_INODE = re.compile(r"^(\d+)\t(?:(\d+)|<block not found>)\s*$", re.ASCII | re.MULTILINE)
+_INODE = re.compile(r"^Inode: (\d+)[ \t]+Type: (.+?)[ \t]+Mode:", re.ASCII | re.MULTILINE)
+_ATTRIBUTES = re.compile(r"^File ACL: ([1-9]\d*)", re.ASCII | re.MULTILINE)
+_BLOCKS = re.compile(r"^(?:EXTENTS|BLOCKS):[ \t]*\n(.*)$", re.ASCII | re.MULTILINE)
+_RUN = re.compile(r"\((?:(\d+)(?:-\d+)?(\[u\])?|[A-Z]+\d*)\):(\d+)(?:-(\d+))?", re.ASCII)
 _PATH = re.compile(r"^(\d+)\t/?(/.*)$", re.ASCII | re.MULTILINE)
-_IN_USE = re.compile(r"^Block (\d+) (marked in use|not in use)\s*$", re.ASCII | re.MULTILINE)
 
 
-def inodes(icheck: str) -> Mapping[int, int | None]:
-    """Block to the inode that owns it, or None for a block that no inode owns."""
-    return {int(block): int(inode) if inode else None for block, inode in _INODE.findall(icheck)}
+@dataclass(frozen=True)
+class InodeBlocks:
+    """The blocks of one inode, as ranges of block numbers.
+
+    ``kind`` is debugfs's name for what it is ("regular", "directory", ...).  ``data`` is what it holds; ``unwritten``
+    is preallocated and reads as zeros, whatever the blocks hold; ``structure`` is what the filesystem needs to find
+    them: the nodes of its extent tree or its indirect blocks, and its extended attributes.
+    """
+
+    number: int
+    kind: str
+    data: tuple[range, ...] = ()
+    unwritten: tuple[range, ...] = ()
+    structure: tuple[range, ...] = ()
+
+    @property
+    def runs(self) -> tuple[range, ...]:
+        """All of them."""
+        return (*self.data, *self.unwritten, *self.structure)
+
+
+def inode_blocks(stat: str) -> Iterator[InodeBlocks]:
+    """The inodes that ``stat`` printed, one after the other; the commands between them may have been echoed."""
+    found = list(_INODE.finditer(stat))
+    ends = [inode.start() for inode in found[1:]] + [len(stat)]
+    for inode, end in zip(found, ends[: len(found)], strict=True):
+        text = stat[inode.end() : end]
+        data: list[range] = []
+        unwritten: list[range] = []
+        structure = [range(int(block), int(block) + 1) for block in _ATTRIBUTES.findall(text)[:1]]
+        listed = _BLOCKS.search(text)
+        for logical, flag, first, last in _RUN.findall(listed[1] if listed else ""):
+            kind = structure if not logical else unwritten if flag else data
+            kind.append(range(int(first), int(last or first) + 1))
+        yield InodeBlocks(int(inode[1]), inode[2], tuple(data), tuple(unwritten), tuple(structure))
 
 
 def paths(ncheck: str) -> Mapping[int, tuple[str, ...]]:
     """Inode to its paths; system inodes such as the journal (8) have none.
 
-    Where there are hard links debugfs may name several, but it stops at as many paths as it was asked for inodes.
+    Where there are hard links debugfs may name several, but it stops at as many paths as the link counts of the inodes
+    asked for promise: one whose count is too low takes the answer of another.
     """
     found: dict[int, tuple[str, ...]] = {}
     for inode, path in _PATH.findall(ncheck):
         found[int(inode)] = (*found.get(int(inode), ()), path)
     return found
-
-
-def in_use(testb: str) -> Mapping[int, bool]:
-    """Block to whether the filesystem's bitmap marks it in use."""
-    return {int(block): state == "marked in use" for block, state in _IN_USE.findall(testb)}

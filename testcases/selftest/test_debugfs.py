@@ -1,13 +1,15 @@
-"""Whose a block is: debugfs and dumpe2fs, recorded from a small real filesystem."""
+"""Whose a block is: debugfs and dumpe2fs, recorded from a small real filesystem (``dumpe2fs.txt``, ``stat.txt``)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.parse.debugfs import in_use, inodes, paths
+from harness.parse.debugfs import InodeBlocks, inode_blocks, paths
+from harness.parse.dumpe2fs import ext4_map
 
 # A busy machine is no failure.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -20,31 +22,76 @@ def read(name: str) -> str:
     return (EXT4 / name).read_text()
 
 
-def test_blocks_to_inodes() -> None:
-    assert inodes(read("icheck.txt")) == {0: None, 5: 7, 2000: 8, 2065: 12, 2068: 13, 2072: 14, 2078: None, 12000: None}
-
-
-def test_inodes_to_paths_with_hard_links_and_spaces() -> None:
+def test_paths_with_hard_links_and_spaces() -> None:
     assert paths(read("ncheck.txt")) == {12: ("/sub",), 14: ("/four", "/five"), 13: ("/sub/two words.txt",)}
 
 
-def test_blocks_in_use() -> None:
-    assert in_use(read("testb.txt")) == {block: block < 2076 for block in range(2070, 2080)}
+def test_inode_blocks_files_directories_links_and_system_inodes() -> None:
+    found = {one.number: one for one in inode_blocks(read("stat.txt"))}
+    assert sorted(found) == list(range(1, 19))
+    assert found[1] == InodeBlocks(1, "bad type")
+    assert found[8] == InodeBlocks(8, "regular", (range(4096, 5120),))
+    assert found[11] == InodeBlocks(11, "directory", (range(586, 590),))
+    assert found[17] == InodeBlocks(17, "symlink", (range(702, 703),))
+    assert found[18] == InodeBlocks(18, "regular", (), (range(704, 804),)), "preallocated and never written"
 
 
-def test_all_of_it_from_one_command_file() -> None:
-    text = read("command-file.txt")
-    assert inodes(text) == {2065: 12, 12000: None}
-    assert paths(text) == {12: ("/sub",), 14: ("/four",)}, "it stops at as many paths as it was asked for inodes"
-    assert in_use(text) == {2070: True, 2076: False}
+def test_inode_blocks_extent_tree_indirect_blocks_and_attributes_are_structure() -> None:
+    found = {one.number: one for one in inode_blocks(read("stat.txt"))}
+    assert found[13].structure == (range(623, 624),) and found[13].data[-2:] == (range(642, 643), range(644, 697))
+    assert found[16].structure == (range(703, 704),) and found[16].data == (range(700, 702),)
+    # The resize inode: its double indirect block, then the reserved descriptors of groups 0 (indirect), 1 and 3.
+    assert found[7].structure[:2] == (range(590, 591), range(2, 3)) and len(found[7].structure) == 1 + 63
+    assert range(2050, 2051) in found[7].data and range(6146, 6147) in found[7].data
+
+
+def test_ext4_map_groups_structures_free_space_and_inodes_in_use() -> None:
+    found = ext4_map(read("dumpe2fs.txt"))
+    assert (found.blocks, found.block_bytes, found.orphan_file, found.unreplayed) == (8192, 4096, 12, False)
+    assert found.groups == tuple(range(first, first + 2048) for first in range(0, 8192, 2048))
+    assert found.inodes == tuple(range(1, 19))
+    assert sum(map(len, found.free)) == 8192 - 1948, "as e2fsck counts them"
+    assert found.free[0] == range(625, 626) and found.free[-1] == range(6209, 8192)
+    assert {name: run for run, name in found.structures if name.endswith("of group 1")} == {
+        "superblock of group 1": range(2048, 2049), "group descriptors of group 1": range(2049, 2050),
+        "reserved GDT blocks of group 1": range(2050, 2113), "block bitmap of group 1": range(66, 67),
+        "inode bitmap of group 1": range(70, 71), "inode table of group 1": range(201, 329),
+    }  # fmt: skip
+
+
+def test_ext4_map_group_that_does_not_say_what_is_free_has_nothing_known_free() -> None:
+    text = read("dumpe2fs.txt")
+    cut = text[: text.index("  Free blocks: 5120")]
+    found = ext4_map(cut)
+    assert found.free[-1] == range(2113, 4096) and found.groups[-1] == range(4096, 6144)
+    assert found.inodes == tuple(range(1, 19)), "nor any inode in use that nobody listed"
+
+
+def test_ext4_map_journal_not_replayed() -> None:
+    text = read("dumpe2fs.txt").replace("has_journal ", "has_journal needs_recovery ")
+    assert ext4_map(text).unreplayed
+
+
+@pytest.mark.parametrize("text", ["", "dumpe2fs 1.47.0 (5-Feb-2023)\n", "Block count: many\n"])
+def test_ext4_map_no_map_value_error(text: str) -> None:
+    with pytest.raises(ValueError, match="dumpe2fs printed no 'Block count'"):
+        ext4_map(text)
 
 
 @given(st.text())
-def test_no_text_breaks_it(text: str) -> None:
-    inodes(text), paths(text), in_use(text)
+def test_parsers_any_text_never_another_error(text: str) -> None:
+    assert all(one.number >= 0 for one in inode_blocks(text)) and paths(text) is not None
+    head = "Block count: 10\nBlock size: 4096\nInodes per group: 8\n"
+    assert ext4_map(f"{head}Group 0: (Blocks 0-9)\n{text}").blocks == 10
 
 
-@given(st.dictionaries(st.integers(0, 2**32), st.none() | st.integers(1, 2**32)))
-def test_inodes_round_trip(owners: dict[int, int | None]) -> None:
-    lines = [f"{block}\t{'<block not found>' if inode is None else inode}\n" for block, inode in owners.items()]
-    assert inodes("Block\tInode number\n" + "".join(lines)) == owners
+@given(st.lists(st.tuples(st.integers(1, 2**32), st.integers(0, 2**32), st.integers(0, 2**16)), max_size=5))
+def test_inode_blocks_round_trip(written: list[tuple[int, int, int]]) -> None:
+    text = "".join(
+        f"debugfs: stat <{number}>\nInode: {number}   Type: regular    Mode:  0644   Flags: 0x80000\n"
+        f"File ACL: 0\nEXTENTS:\n(0-{more}):{first}-{first + more}\n"
+        for number, first, more in written
+    )
+    assert [(one.number, one.data) for one in inode_blocks(text)] == [
+        (number, (range(first, first + more + 1),)) for number, first, more in written
+    ]

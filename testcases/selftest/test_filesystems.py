@@ -2,93 +2,223 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import cast
 
+import pytest
+
 from harness.drbd.resource import Resource
+from harness.errors import DeadlineError
 from harness.filesystems import FILESYSTEMS
 from harness.filesystems.base import OwnedBlock, WorkloadTarget, summary, unknown
-from harness.filesystems.ext4 import MAX_SEARCHED
 from harness.model import BlockOwner, FilesystemKind, Ownership
 from harness.remote.base import Completed
+from harness.remote.local import LocalRunner
 from harness.remote.scripted import ScriptedRunner
+from harness.util import paths as search_path
+
+EXT4 = Path(__file__).parent / "recordings" / "ext4"
+DUMPE2FS = (EXT4 / "dumpe2fs.txt").read_text()
+STAT = (EXT4 / "stat.txt").read_text()
+NAMES = {2: "/", 11: "/lost+found", 13: "/big", 14: "/sub", 15: "/hard", 16: "/sub/two words", 17: "/longsym",
+         18: "/pre"}  # fmt: skip
 
 
-def debugfs(argv: tuple[str, ...], stdin: str) -> str:
-    """A small ext4: 10 and 11 are a file's, 12 its journal's, 13 metadata, all others are free."""
-    inodes = {10: 14, 11: 14, 12: 8}
-    out = []
-    for line in stdin.splitlines():
-        command, *words = line.split()
-        numbers = [int(word) for word in words]
-        if command == "icheck":
-            out.append("Block\tInode number")
-            out += [f"{block}\t{inodes.get(block, '<block not found>')}" for block in numbers]
-        elif command == "testb":
-            out += [f"Block {block} {'marked in use' if block in (*inodes, 13) else 'not in use'}" for block in numbers]
-        elif command == "ncheck":
-            out.append("Inode\tPathname")
-            out += ["14\t//data/file" for inode in numbers if inode == 14]
-    return "\n".join(out) + "\n"
+def debugfs(stdin: str) -> str:
+    """The recorded filesystem."""
+    asked = [int(number) for line in stdin.splitlines() if line.startswith("ncheck") for number in line.split()[1:]]
+    if asked:
+        return "Inode\tPathname\n" + "".join(f"{inode}\t{NAMES[inode]}\n" for inode in asked)
+    return STAT
 
 
-class Debugfs(ScriptedRunner):
-    """Answers by what comes on standard input, as debugfs does."""
+class Tools(ScriptedRunner):
+    """A machine with the recorded filesystem; debugfs answers by what comes on standard input."""
 
-    def __init__(self, answer: Callable[[tuple[str, ...], str], str]) -> None:
-        super().__init__(lambda _: (0, "", ""))
-        self._by_input = answer
+    def __init__(self, dumpe2fs: str = DUMPE2FS, debugfs: Callable[[str], str] = debugfs, status: int = 0) -> None:
+        super().__init__(lambda argv: (status, dumpe2fs, "it cannot be opened"))
+        self._debugfs = debugfs
         self.inputs: list[str] = []
 
     def run(
         self, argv: Sequence[str], *, stdin: str | None = None, timeout: float = 60, ok: Collection[int] = (0,)
     ) -> Completed:
+        if "debugfs" not in argv:
+            return super().run(argv, stdin=stdin, timeout=timeout, ok=ok)
         self.ran.append(tuple(argv))
         self.inputs.append(stdin or "")
-        return Completed(self.host, tuple(argv), 0, self._by_input(tuple(argv), stdin or ""), "", 0.0)
+        return Completed(self.host, tuple(argv), 0, self._debugfs(stdin or ""), "", 0.0)
 
 
-def owners(runner: ScriptedRunner, blocks: Iterable[int]) -> Mapping[int, OwnedBlock]:
-    target = WorkloadTarget(runner, "/dev/drbd0", cast(Resource, None))
+def owners(runner: ScriptedRunner | LocalRunner, blocks: Iterable[int], device: str = "/dev/drbd0",
+           ) -> Mapping[int, OwnedBlock]:  # fmt: skip
+    target = WorkloadTarget(runner, device, cast(Resource, None))
     return FILESYSTEMS[FilesystemKind.EXT4].owners(target, blocks)
 
 
+def owner(block: int, runner: ScriptedRunner) -> BlockOwner:
+    return owners(runner, [block])[block].owner
+
+
 def test_ext4_owners_blocks_of_every_kind_are_told_apart() -> None:
-    runner = Debugfs(debugfs)
-    assert owners(runner, [13, 10, 12, 99]) == {
-        10: OwnedBlock(BlockOwner.ALLOCATED, "/data/file"),
-        12: OwnedBlock(BlockOwner.JOURNAL, "the journal"),
-        13: OwnedBlock(BlockOwner.METADATA, "filesystem metadata"),
-        99: OwnedBlock(BlockOwner.FREE, "free space"),
+    runner = Tools()
+    found = owners(runner, [0, 585, 590, 592, 623, 650, 703, 750, 2000, 4097, 8191, 8192, 650])
+    assert found == {
+        0: OwnedBlock(BlockOwner.METADATA, "superblock of group 0"),
+        585: OwnedBlock(BlockOwner.METADATA, "directory /"),
+        590: OwnedBlock(BlockOwner.METADATA, "the filesystem's own inode 7"),
+        592: OwnedBlock(BlockOwner.METADATA, "the filesystem's own inode 12"),  # the orphan file
+        623: OwnedBlock(BlockOwner.METADATA, "block map or attributes of /big"),
+        650: OwnedBlock(BlockOwner.ALLOCATED, "/big"),
+        703: OwnedBlock(BlockOwner.METADATA, "block map or attributes of /sub/two words"),
+        750: OwnedBlock(BlockOwner.FREE, "preallocated for /pre and never written: it reads as zeros"),
+        2000: OwnedBlock(BlockOwner.FREE, "free space"),
+        4097: OwnedBlock(BlockOwner.JOURNAL, "the journal"),
+        8191: OwnedBlock(BlockOwner.FREE, "free space"),
+        8192: OwnedBlock(BlockOwner.FREE, "behind the end of the filesystem"),
     }
-    assert set(runner.ran) == {("debugfs", "-f", "-", "/dev/drbd0")}
+    tools = [argv[2] for argv in runner.ran]
+    assert tools == ["dumpe2fs", "debugfs", "debugfs"] and {argv[-1] for argv in runner.ran} == {"/dev/drbd0"}
 
 
-def test_a_file_system_that_says_nothing_leaves_no_block_dead() -> None:
-    found = owners(Debugfs(lambda argv, stdin: ""), [7])
-    assert found[7].owner is not BlockOwner.FREE
+def test_ext4_owners_whole_filesystem_nothing_unknown() -> None:
+    found = owners(Tools(), range(8192))
+    counted = summary(found, "")
+    assert (counted.unknown, counted.journal, counted.allocated) == (0, 1024, 68)
+    assert owners(Tools(), []) == {}
 
 
-def test_many_blocks_are_asked_in_turns_and_all_are_answered() -> None:
-    runner = Debugfs(debugfs)
-    blocks = list(range(100, 1350))
-    found = owners(runner, blocks)
-    assert sorted(found) == blocks and {one.owner for one in found.values()} == {BlockOwner.FREE}
-    assert max(len(text.split()) for text in runner.inputs) <= 1001
-    assert owners(runner, []) == {}
+@pytest.mark.parametrize("printed", ["", "dumpe2fs 1.47.2\n", DUMPE2FS.replace("Block count", "Block number")])
+def test_ext4_owners_silent_dumpe2fs_all_unknown(printed: str) -> None:
+    found = owners(Tools(printed), [0, 650, 2000, 9000])
+    assert {one.owner for one in found.values()} == {BlockOwner.UNKNOWN}
+    assert "the maps of the filesystem could not be read" in found[0].detail
 
 
-def test_too_many_blocks_to_search_for_are_unknown_and_not_dead() -> None:
-    runner = Debugfs(debugfs)
-    found = owners(runner, range(100, 100 + MAX_SEARCHED + 10))
-    counted = summary(found, "ext4")
-    assert (counted.allocated, counted.free, counted.unknown) == (0, MAX_SEARCHED, 10)
-    assert "not searched" in found[100 + MAX_SEARCHED + 9].detail
+def test_ext4_owners_failing_or_endless_tool_all_unknown() -> None:
+    assert owner(650, Tools(status=1)) is BlockOwner.UNKNOWN
+
+    def endless(stdin: str) -> str:
+        raise DeadlineError("debugfs did not end")
+
+    found = owners(Tools(debugfs=endless), [0, 650])
+    assert {one.owner for one in found.values()} == {BlockOwner.UNKNOWN} and "did not end" in found[0].detail
 
 
-def test_owners_are_counted_and_named_once() -> None:
-    live, dead = OwnedBlock(BlockOwner.ALLOCATED, "a"), OwnedBlock(BlockOwner.FREE, "free")
-    found = summary({1: live, 2: live, 3: dead, 4: OwnedBlock(BlockOwner.UNKNOWN, "")}, "asking")
+def test_ext4_owners_silent_debugfs_block_in_use_unknown_not_metadata() -> None:
+    silent = owners(Tools(debugfs=lambda stdin: ""), [650, 4097, 0, 2000])
+    assert silent[650] == silent[4097]
+    assert silent[650] == OwnedBlock(BlockOwner.UNKNOWN, "marked in use, but no inode that was read has it")
+    assert silent[0].owner is BlockOwner.METADATA and silent[2000].owner is BlockOwner.FREE, "dumpe2fs told those"
+
+
+def test_ext4_owners_group_missing_from_the_map_unknown() -> None:
+    cut = DUMPE2FS[: DUMPE2FS.index("Group 3")]
+    found = owners(Tools(cut), [7000, 6145])
+    assert {one.owner for one in found.values()} == {BlockOwner.UNKNOWN}
+
+
+def test_ext4_owners_journal_not_replayed_only_what_does_not_move_is_known() -> None:
+    stale = DUMPE2FS.replace("has_journal ", "has_journal needs_recovery ")
+    found = owners(Tools(stale), [0, 650, 2000, 4097])
+    assert found[650].owner is found[2000].owner is BlockOwner.UNKNOWN and "not replayed" in found[650].detail
+    assert (found[0].owner, found[4097].owner) == (BlockOwner.METADATA, BlockOwner.JOURNAL)
+
+
+def test_ext4_owners_other_block_size_unknown() -> None:
+    small = DUMPE2FS.replace("Block size:               4096", "Block size:               1024")
+    assert "1024 bytes large" in owners(Tools(small), [650])[650].detail
+
+
+def test_ext4_owners_names_swallowed_by_hard_links_are_asked_for_again() -> None:
+    def first_only(stdin: str) -> str:
+        answer = debugfs(stdin)
+        return answer if answer == STAT else "".join(answer.splitlines(keepends=True)[:2])
+
+    found = owners(Tools(debugfs=first_only), [650, 700])
+    assert [found[block].detail for block in (650, 700)] == ["/big", "/sub/two words"]
+    nameless = owners(Tools(debugfs=lambda stdin: STAT if stdin.startswith("stat") else ""), [650])
+    assert nameless[650] == OwnedBlock(BlockOwner.ALLOCATED, "inode 13")
+
+
+# --------------------------------------------------------------------------- the real tools
+
+
+def tool(*argv: str, stdin: str | None = None) -> str:
+    path = search_path.programs()
+    program = shutil.which(argv[0], path=path)
+    if program is None:
+        pytest.skip(f"{argv[0]} is not installed")
+    return subprocess.run([program, *argv[1:]], input=stdin, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture(scope="module")
+def filesystem(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """256 MiB of ext4 with a file of 30,000 blocks and 500 small ones."""
+    folder = tmp_path_factory.mktemp("ext4")
+    image, tree = folder / "image", folder / "tree"
+    (tree / "many").mkdir(parents=True)
+    (tree / "large").write_bytes(b"\xa5" * 4096 * 30_000)
+    for number in range(500):
+        (tree / "many" / str(number)).write_text(f"{number}\n")
+    with image.open("wb") as file:
+        file.truncate(256 << 20)
+    tool("mkfs.ext4", "-q", "-F", "-b", "4096", "-d", str(tree), str(image))
+    (tree / "large").unlink()
+    return image
+
+
+class Local(LocalRunner):
+    """Finds the tools where Debian keeps them, whoever runs this."""
+
+    def run(
+        self, argv: Sequence[str], *, stdin: str | None = None, timeout: float = 60, ok: Collection[int] = (0,)
+    ) -> Completed:
+        return super().run(["env", f"PATH={search_path.programs()}", *argv], stdin=stdin, timeout=timeout, ok=ok)
+
+
+def test_ext4_owners_thirty_thousand_blocks_take_seconds(filesystem: Path) -> None:
+    began = time.monotonic()
+    found = owners(Local(), range(65536), str(filesystem))
+    assert time.monotonic() - began < 30, "a second on an idle machine"
+    counted = summary(found, "")
+    assert (counted.allocated, counted.unknown) == (30_500, 0)
+    assert counted.journal == 4096 and counted.free > 20_000
+    by_name: dict[str, list[int]] = {}
+    for block, one in found.items():
+        by_name.setdefault(one.detail, []).append(block)
+    content = filesystem.read_bytes()
+    for number in (0, 250, 499):
+        (block,) = by_name[f"/many/{number}"]
+        assert content[block * 4096 :].startswith(f"{number}\n".encode())
+    assert all(content[block * 4096] == 0xA5 for block in by_name["/large"])
+
+
+def test_ext4_owners_of_no_filesystem_unknown(tmp_path: Path) -> None:
+    tool("dumpe2fs", "-V")
+    empty = tmp_path / "empty"
+    empty.write_bytes(bytes(1 << 20))
+    found = owners(Local(), [0, 5], str(empty))
+    assert {one.owner for one in found.values()} == {BlockOwner.UNKNOWN}
+    assert "dumpe2fs" in found[0].detail
+
+
+# --------------------------------------------------------------------------- the others
+
+
+def test_swap_owners_all_free_but_the_header() -> None:
+    target = WorkloadTarget(ScriptedRunner(lambda _: (0, "", "")), "/dev/drbd0", cast(Resource, None))
+    found = FILESYSTEMS[FilesystemKind.SWAP].owners(target, [0, 7])
+    assert (found[0].owner, found[7].owner) == (BlockOwner.METADATA, BlockOwner.FREE)
+
+
+def test_summary_owners_are_counted_and_named_once() -> None:
+    allocated, free = OwnedBlock(BlockOwner.ALLOCATED, "a"), OwnedBlock(BlockOwner.FREE, "free")
+    found = summary({1: allocated, 2: allocated, 3: free, 4: OwnedBlock(BlockOwner.UNKNOWN, "")}, "asking")
     assert found == Ownership(allocated=2, free=1, unknown=1, method="asking", names=("", "a", "free"))
     assert summary({}, "asking") == Ownership(method="asking")
     target = WorkloadTarget(ScriptedRunner(lambda _: (0, "", "")), "/dev/drbd0", cast(Resource, None))
