@@ -103,7 +103,7 @@ def data_loss_findings(evidence: Evidence) -> tuple[str, ...]:
         stale = _cache_incoherent_blocks(evidence)
         if stale:
             found.append(f"{_readback_sentence(evidence)}, and both replicas hold the same in {stale} of them")
-        elif readback.ownership.free < readback.differing_blocks:
+        elif _known_in_use(readback.ownership):
             found.append(_readback_sentence(evidence))
     return tuple(found)
 
@@ -124,6 +124,11 @@ def _cache_incoherent_blocks(evidence: Evidence) -> int:
     if alarms is not None and (alarms.drops or alarms.split_brain):
         return 0
     return len(blocks_of(readback.differing) - blocks_of(comparison.differing))
+
+
+def _known_in_use(own: Ownership) -> int:
+    """How many of the blocks are known to hold something that somebody will read; an unknown owner proves nothing."""
+    return own.allocated + own.metadata + own.journal
 
 
 def _readback_sentence(evidence: Evidence) -> str:

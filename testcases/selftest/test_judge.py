@@ -277,43 +277,60 @@ def test_judge_several_losses_all_in_sentence_differences_in_reasons() -> None:
     assert (verdict.differing_blocks, verdict.reasons) == (1, ("1 blocks differ (1 allocated)",))
 
 
-def readback_differs(allocated: int = 0, free: int = 0, unknown: int = 0, **changed: Any) -> Evidence:
-    """The guest read three blocks differently after it moved; ``allocated``, ``free``, ``unknown`` own them."""
-    owned = Ownership(allocated=allocated, free=free, unknown=unknown)
+def readback_differs(owned: Ownership, **changed: Any) -> Evidence:
+    """The guest read three blocks differently after it moved; they belong to ``owned``."""
     return disturbed(readback=Readback(BLOCKS, "nodea", "nodeb", extents_of({5, 6, 7}), owned), **changed)
 
 
-@pytest.mark.parametrize("whose", [{"allocated": 1, "free": 2}, {"unknown": 1, "free": 2}, {"allocated": 3}, {}])
-def test_judge_readback_differs_not_all_free_corrupt(whose: dict[str, int]) -> None:
-    verdict = judge(readback_differs(**whose, **oracles({5, 6, 7}, {5, 6, 7})), HELD)
-    assert verdict.kind is VerdictKind.CORRUPT, "what is not known to be free may be data"
+@pytest.mark.parametrize(
+    "owned",
+    [
+        Ownership(allocated=1, free=2),
+        Ownership(metadata=1, free=2),
+        Ownership(journal=1, unknown=2),
+        Ownership(allocated=3),
+    ],
+)
+def test_judge_readback_differs_known_to_be_in_use_corrupt(owned: Ownership) -> None:
+    verdict = judge(readback_differs(owned, **oracles({5, 6, 7}, {5, 6, 7})), HELD)
+    assert verdict.kind is VerdictKind.CORRUPT
     assert "the guest reads 3 blocks differently on nodeb than on nodea" in verdict.sentence
 
 
-def test_judge_readback_differs_all_free_diverged_with_reason() -> None:
-    verdict = judge(readback_differs(free=3, **oracles({5, 6, 7}, {5, 6, 7})), HELD)
-    assert verdict.kind is VerdictKind.DIVERGED
-    assert any("reads 3 blocks differently on nodeb than on nodea (3 free)" in why for why in verdict.reasons)
+@pytest.mark.parametrize(
+    ("owned", "told"),
+    [
+        (Ownership(free=3), "3 free"),
+        (Ownership(unknown=1, free=2), "2 free, 1 unknown"),
+        (Ownership(unknown=3), "3 unknown"),
+        (Ownership(), "no owner known"),
+    ],
+)
+def test_judge_readback_differs_free_or_unknown_diverged_with_reason(owned: Ownership, told: str) -> None:
+    verdict = judge(readback_differs(owned, **oracles({5, 6, 7}, {5, 6, 7})), HELD)
+    assert verdict.kind is VerdictKind.DIVERGED, "what nobody is known to read is no loss"
+    assert any(f"reads 3 blocks differently on nodeb than on nodea ({told})" in why for why in verdict.reasons)
 
 
 def test_judge_readback_differs_replicas_equal_corrupt_even_if_free() -> None:
-    verdict = judge(readback_differs(free=3), HELD)
+    verdict = judge(readback_differs(Ownership(free=3)), HELD)
     assert verdict.kind is VerdictKind.CORRUPT
     assert "on nodea (3 free), and both replicas hold the same in 3 of them" in verdict.sentence
-    verdict = judge(readback_differs(free=3, **oracles({5, 6}, {5, 6})), HELD)
+    verdict = judge(readback_differs(Ownership(free=3), **oracles({5, 6}, {5, 6})), HELD)
     assert verdict.kind is VerdictKind.CORRUPT and "the same in 1 of them" in verdict.sentence
 
 
 def test_judge_readback_differs_free_after_drop_inconclusive() -> None:
     cut = {"cell": replace(MOVED, fault=Fault.LINK_CUT), "fault_injected": True}
     assert_inconclusive(
-        readback_differs(free=3, alarms=Alarms(drops=1), **cut), "the guest reads 3 blocks differently on nodeb than on"
+        readback_differs(Ownership(free=3), alarms=Alarms(drops=1), **cut),
+        "the guest reads 3 blocks differently on nodeb than on",
     )
 
 
 def test_judge_readback_differs_free_verify_incomplete_inconclusive() -> None:
     unfinished = replace(evidence(SWAP).verify, source=NodeVerify("nodea", True, False, ()))  # type: ignore[type-var]
-    assert kind(readback_differs(free=3, verify=unfinished)) is VerdictKind.INCONCLUSIVE
+    assert kind(readback_differs(Ownership(free=3), verify=unfinished)) is VerdictKind.INCONCLUSIVE
 
 
 def test_judge_all_migrations_failed_after_drop_inconclusive() -> None:
