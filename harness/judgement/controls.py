@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from harness.judgement.judge import judge
+from harness.judgement.workload_proof import unproven_work
 from harness.model import Control, ControlOutcome, Controls, Evidence, VerdictKind, blocks_of
 
 
@@ -14,11 +15,13 @@ def control_outcome(evidence: Evidence) -> ControlOutcome:
     if control is None:
         raise ValueError(f"{evidence.cell.id} is no control")
     verdict = judge(evidence)
-    expected = VerdictKind.CLEAN if control is Control.IDLE else VerdictKind.DIVERGED
+    expected = VerdictKind.CLEAN if control.clean else VerdictKind.DIVERGED
     if verdict.kind is not expected:
         return ControlOutcome(control, False, f"{expected} was expected: {verdict.sentence}")
     if control is Control.PLANTED and (missed := _planted_missed(evidence)):
         return ControlOutcome(control, False, missed)
+    if control is Control.STEADY and (doubt := unproven_work(evidence) or _nothing_exposed(evidence)):
+        return ControlOutcome(control, False, f"{verdict.sentence}; but {doubt}")
     return ControlOutcome(control, True, verdict.sentence)
 
 
@@ -26,6 +29,10 @@ def outcomes(attempts: Iterable[Evidence]) -> Controls:
     """The outcome of each control among ``attempts`` (oldest first); the newest of each wins."""
     found = (control_outcome(one) for one in attempts if one.cell.control is not None)
     return {outcome.control: outcome for outcome in found}
+
+
+def _nothing_exposed(evidence: Evidence) -> str | None:
+    return None if evidence.exposed_blocks else "no block write was exposed"
 
 
 def _planted_missed(evidence: Evidence) -> str | None:

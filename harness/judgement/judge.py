@@ -39,7 +39,8 @@ _ENDED_WELL = (MigrationOutcome.COMPLETED, MigrationOutcome.REFUSED)
 def judge(evidence: Evidence, controls: Controls | None = None) -> Verdict:
     """The verdict on one attempt.
 
-    ``controls`` are the outcomes of this run's controls; without all three held no cell is CLEAN.
+    ``controls`` are the outcomes of this run's controls; where one failed, or a demanded one is not there, no cell is
+    CLEAN.
     """
     answer = _without_oracles(evidence) or _oracles(evidence)
     if answer.kind is VerdictKind.CLEAN and evidence.cell.control is None:
@@ -353,9 +354,9 @@ def _scenario_incomplete(evidence: Evidence) -> str | None:
 def _controls_failed(controls: Controls) -> str | None:
     for control in Control:
         outcome = controls.get(control)
-        if outcome is None:
+        if outcome is None and control.demanded:
             return f"the {control} control of this run has no result"
-        if not outcome.held:
+        if outcome is not None and not outcome.held:
             return f"the {control} control failed: {outcome.sentence}"
     return None
 
