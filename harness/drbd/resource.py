@@ -7,19 +7,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
 
-from harness.drbd import delays
+from harness.drbd import below, delays
 from harness.drbd.dialect import DrbdDialect, dialect_of, resync_all
 from harness.drbd.events import Events
 from harness.drbd.running import adopted_spec, read_running, require_agreement
 from harness.drbd.verify import resync, run_verify
 from harness.errors import InfrastructureError, RefusedError
 from harness.lab.node import Node
-from harness.model import BLOCK_BYTES, SECTOR_BYTES, Counters, Extent, Repair, ReplicationProfile, State, Verify
+from harness.model import (
+    BLOCK_BYTES,
+    SECTOR_BYTES,
+    Counters,
+    PlantedChange,
+    Repair,
+    ReplicationProfile,
+    State,
+    Verify,
+)
 from harness.parse.drbd_status import parse_version
 from harness.render.drbd_conf import ResourceNode, ResourceSpec, profile_options
 from harness.util.deadline import Deadline
@@ -40,15 +49,6 @@ if [ -n "$mapping" ]; then
 fi
 set -e
 [ -z "$path" ] || cat > "$path"
-"""
-_CORRUPT = """
-set -e
-lower=$(readlink -f "$lower")
-for run in "$@"; do
-    start=${run%+*}; size=${run#*+}
-    head -c $((size * 512)) /dev/urandom |
-        dd of="$lower" bs=512 seek="$start" oflag=direct conv=notrunc iflag=fullblock status=none
-done
 """
 
 # What a verify or resync is given for each MiB of a device: a quarter of what an emulated node does.
@@ -288,10 +288,9 @@ class Resource:
 
     # ------------------------------------------------------------------------------------------ below and around DRBD
 
-    def corrupt_below(self, node: Node, extents: tuple[Extent, ...]) -> None:
-        """Overwrite exactly ``extents`` on ``node`` below DRBD with random data, so that a verify has to find them."""
-        runs = [f"{extent.start}+{extent.size}" for extent in extents]
-        node.runner.run(["env", f"lower={node.lower}", "sh", "-c", _CORRUPT, "sh", *runs])
+    def plant_below(self, node: Node, changes: Iterable[PlantedChange]) -> None:
+        """Make ``changes`` on ``node``, so that a verify has to find them: :func:`harness.drbd.below.plant`."""
+        below.plant(node, changes)
 
     def delays(self, node: Node | None = None) -> tuple[int, int]:
         """The delays of ``node`` (``a`` by default), (link, disk) in ms: :func:`harness.drbd.delays.observed`."""

@@ -8,9 +8,8 @@ from harness.engine.cell_steps import CellRun
 from harness.engine.disturbances.choose import disturbance_of
 from harness.errors import HarnessError
 from harness.guest.domain import Guest
-from harness.model import ClientKind, Control, Evidence
+from harness.model import ClientKind, Evidence
 from harness.workloads.base import Workload
-from harness.workloads.controls import Planted
 
 
 def play(run: CellRun, workload: Workload, guest: Callable[[], Guest]) -> Evidence:
@@ -46,5 +45,4 @@ def _work(run: CellRun, workload: Workload, guest: Callable[[], Guest]) -> None:
     with run.context.phase("work"):
         run.context.note(work=disturbance.during(run, lambda: workload.work(target, run.cell.seconds)))
     disturbance.after(run, workload)
-    if run.cell.control is Control.PLANTED:
-        run.context.note(planted=Planted.extents(run.context.resource.blocks))
+    run.context.note(planted=workload.planted)

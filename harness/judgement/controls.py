@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from harness.judgement.judge import judge
+from harness.judgement.workload_proof import unproven_work
 from harness.model import Control, ControlOutcome, Controls, Evidence, VerdictKind, blocks_of
 
 
@@ -16,11 +17,13 @@ def control_outcome(evidence: Evidence) -> ControlOutcome:
     if evidence.failure is not None:
         return ControlOutcome(control, False, f"{evidence.failure.phase}: {evidence.failure.message}")
     verdict = judge(evidence)
-    expected = VerdictKind.CLEAN if control is Control.IDLE else VerdictKind.DIVERGED
+    expected = VerdictKind.CLEAN if control.clean else VerdictKind.DIVERGED
     if verdict.kind is not expected:
         return ControlOutcome(control, False, f"{expected} was expected: {verdict.sentence}")
     if control is Control.PLANTED and (missed := _planted_missed(evidence)):
         return ControlOutcome(control, False, missed)
+    if control is Control.STEADY and (doubt := unproven_work(evidence) or _nothing_exposed(evidence)):
+        return ControlOutcome(control, False, f"{verdict.sentence}; but {doubt}")
     return ControlOutcome(control, True, verdict.sentence)
 
 
@@ -37,6 +40,10 @@ def with_outcome(controls: Controls, outcome: ControlOutcome) -> Controls:
     """``controls`` with one more outcome: a control that failed is not replaced by a later one that held."""
     before = controls.get(outcome.control)
     return controls if before is not None and not before.held else {**controls, outcome.control: outcome}
+
+
+def _nothing_exposed(evidence: Evidence) -> str | None:
+    return None if evidence.exposed_blocks else "no block write was exposed"
 
 
 def _planted_missed(evidence: Evidence) -> str | None:

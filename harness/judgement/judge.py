@@ -32,13 +32,16 @@ from harness.model import (
 REFUSED = "refused"
 
 
+# A lab in which one of these differs makes differences by itself.
+_MUST_BE_CLEAN = (Control.IDLE, Control.STEADY)
 _ENDED_WELL = (MigrationOutcome.COMPLETED, MigrationOutcome.REFUSED)
 
 
 def judge(evidence: Evidence, controls: Controls | None = None) -> Verdict:
     """The verdict on one attempt.
 
-    ``controls`` are the outcomes of this run's controls; without all three held no cell is CLEAN.
+    ``controls`` are the outcomes of this run's controls; where one failed, or a demanded one is not there, no cell is
+    CLEAN.
     """
     answer = _answer(evidence)
     if evidence.cell.control is not None:
@@ -55,8 +58,8 @@ def _with_failed_controls(answer: Verdict, evidence: Evidence, controls: Control
     failed = [f"the {one.control} control failed: {one.sentence}" for one in controls.values() if not one.held]
     if not failed or answer.kind not in (VerdictKind.TRANSIENT, VerdictKind.DIVERGED, VerdictKind.CORRUPT):
         return answer
-    alone = any(not one.held and one.control is Control.IDLE for one in controls.values())
-    if alone or answer.kind is VerdictKind.TRANSIENT:
+    differs_by_itself = any(not one.held and one.control in _MUST_BE_CLEAN for one in controls.values())
+    if differs_by_itself or answer.kind is VerdictKind.TRANSIENT:
         found = f"{answer.kind.lower()}: {answer.sentence}"
         return _verdict(VerdictKind.INCONCLUSIVE, evidence, failed[0], (*failed[1:], found, *answer.reasons))
     return replace(answer, reasons=(*failed, *answer.reasons))
@@ -330,9 +333,9 @@ def _scenario_incomplete(evidence: Evidence) -> str | None:
 def _controls_failed(controls: Controls) -> str | None:
     for control in Control:
         outcome = controls.get(control)
-        if outcome is None:
+        if outcome is None and control.demanded:
             return f"the {control} control of this run has no result"
-        if not outcome.held:
+        if outcome is not None and not outcome.held:
             return f"the {control} control failed: {outcome.sentence}"
     return None
 

@@ -31,6 +31,7 @@ _WRITTEN = Proof("writer_write_bytes", 1, "its writer wrote nothing")
 PROOFS: Mapping[str, tuple[Proof, ...]] = {
     "no-writes": (),
     "planted": (Proof("planted_sectors", 1, "no sector was changed below DRBD"),),
+    "steady": (_WRITTEN,),
     "inflight-modify": (_WRITTEN, Proof("scribbler_write_bytes", 1, "nothing modified its buffers")),
     "fio-verify": (Proof("verified_write_bytes", 1, "it wrote nothing"),),
     "buffered": (Proof("buffered_write_bytes", 1, "it wrote nothing"),),

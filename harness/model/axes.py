@@ -80,8 +80,20 @@ class Control(StrEnum):
     """A cell that proves the lab could have seen what it did not see."""
 
     PLANTED = "planted"
-    IN_FLIGHT = "in-flight"
+    IN_FLIGHT = "in-flight"  # buffers changed in flight on the node
     IDLE = "idle"
+    STEADY = "steady"  # the same load from buffers that nobody changes
+    IN_FLIGHT_GUEST = "in-flight-guest"  # buffers changed in flight in a guest
+
+    @property
+    def demanded(self) -> bool:
+        """Whether no cell is CLEAN without it; the others count where they were played."""
+        return self in (Control.PLANTED, Control.IN_FLIGHT, Control.IDLE)
+
+    @property
+    def clean(self) -> bool:
+        """Whether it holds by being CLEAN; the others hold by being DIVERGED."""
+        return self in (Control.IDLE, Control.STEADY)
 
 
 class Protocol(StrEnum):

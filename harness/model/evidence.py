@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from harness.model.cell import Cell
-from harness.model.device import Extent
 from harness.model.observation import (
     Alarms,
     Canary,
@@ -16,6 +15,7 @@ from harness.model.observation import (
     Migration,
     Observed,
     Ownership,
+    PlantedChange,
     Readback,
     Repair,
     Sample,
@@ -36,7 +36,7 @@ class Evidence:
     each was a chance to diverge.  ``witness``: which of them changed in flight; None where nothing was asked, as in
     evidence of before there was such a program.
     ``log_holes`` counts kernel messages that were lost before they were read.
-    ``planted`` are the extents changed below DRBD on purpose.  ``fault_injected``: the cell's crash or fault really
+    ``planted`` is what was changed below DRBD on purpose.  ``fault_injected``: the cell's crash or fault really
     happened.  ``event_log`` are sentences about what was done to the lab on purpose and how it was put right;
     ``console_errors`` are lines of the guest's console that report an error.
     ``phases`` maps phase names to seconds.
@@ -58,7 +58,7 @@ class Evidence:
     verify: Verify | None = None
     counter_kib: int | None = None
     comparison: Comparison | None = None
-    planted: tuple[Extent, ...] = ()
+    planted: tuple[PlantedChange, ...] = ()
     samples: tuple[Sample, ...] = ()
     ownership: Ownership = field(default_factory=Ownership)
     repair: Repair | None = None

@@ -30,12 +30,32 @@ class BlockOwner(StrEnum):
     UNKNOWN = "unknown"
 
 
+class PlantedKind(StrEnum):
+    """How something was changed below DRBD on purpose."""
+
+    SECTORS = "sectors"  # whole sectors were overwritten with random data
+    BYTE = "byte"  # one byte of a sector was inverted
+
+
 class FilesystemCheck(StrEnum):
     """What fsck found in a filesystem that is not in use."""
 
     CLEAN = "clean"
     DAMAGED = "damaged"
     UNCHECKED = "could not be checked"
+
+
+@dataclass(frozen=True, order=True)
+class PlantedChange(Extent):
+    """What was changed below DRBD on purpose: which sectors, on which ``node``, and how.
+
+    ``byte`` is the offset of the byte that was inverted in its sector, None where whole sectors were overwritten.
+    Evidence of schema 1 does not know the node: it was the Secondary.
+    """
+
+    node: str = ""
+    kind: PlantedKind = PlantedKind.SECTORS
+    byte: int | None = None
 
 
 @dataclass(frozen=True)

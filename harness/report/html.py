@@ -161,7 +161,7 @@ def _map_entry(entry: Entry, names: Sequence[str]) -> MapEntry:
 
 def _missing(table: HeatMap) -> tuple[str, ...]:
     present = {entry.control for entry in table.controls}
-    return tuple(control.value for control in Control if control not in present)
+    return tuple(control.value for control in Control if control.demanded and control not in present)
 
 
 def _phase_bar(phase: PhaseShare) -> PhaseBar:

@@ -107,7 +107,7 @@ def headline(results: Sequence[Result]) -> Headline:
         sentence = f"No difference was seen, but this lab could not be relied on to see one: {joined(failed)} failed."
         return Headline(Answer.UNKNOWN, sentence)
     held = {control.control for control in controls if control.held}
-    if absent := [f"the {control} control" for control in Control if control not in held]:
+    if absent := [f"the {control} control" for control in Control if control.demanded and control not in held]:
         sentence = f"No difference was seen, but nothing shows that it would have been: {joined(absent)} did not run."
         return Headline(Answer.UNKNOWN, sentence)
     exposed = sum(result.verdict.exposed_blocks for result in answered if result.verdict)

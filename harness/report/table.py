@@ -49,6 +49,8 @@ _CONTROL_EXPECTATIONS: Mapping[Control, Expectation] = {
     Control.PLANTED: Expectation((VerdictKind.DIVERGED,), "known sectors were changed below DRBD"),
     Control.IN_FLIGHT: Expectation((VerdictKind.DIVERGED,), "the buffer was changed in flight"),
     Control.IDLE: Expectation((VerdictKind.CLEAN,), "nobody wrote"),
+    Control.STEADY: Expectation((VerdictKind.CLEAN,), "nobody changed a buffer during its write"),
+    Control.IN_FLIGHT_GUEST: Expectation((VerdictKind.DIVERGED,), "a guest changed the buffer in flight"),
 }
 
 

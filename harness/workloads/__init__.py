@@ -6,13 +6,13 @@ from harness.errors import InfrastructureError
 from harness.filesystems import FILESYSTEMS
 from harness.model import Cell, FilesystemKind
 from harness.workloads.base import Workload
-from harness.workloads.controls import InflightModify, NoWrites, Planted
+from harness.workloads.controls import InflightModify, NoWrites, Planted, Steady
 from harness.workloads.fio import Buffered, FioVerify
 from harness.workloads.mapped import Mmap, Truncate
 from harness.workloads.swap import Pressure, Reclaim
 
 _ALL: tuple[type[Workload], ...] = (
-    NoWrites, Planted, InflightModify, FioVerify, Pressure, Reclaim, Buffered, Mmap, Truncate,
+    NoWrites, Planted, Steady, InflightModify, FioVerify, Pressure, Reclaim, Buffered, Mmap, Truncate,
 )  # fmt: skip
 _BY_NAME: Mapping[str, type[Workload]] = {one.name: one for one in _ALL}
 #: Each workload's name and the filesystems it can use.

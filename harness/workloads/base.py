@@ -13,7 +13,10 @@ from typing import ClassVar
 
 from harness.errors import CommandError
 from harness.filesystems.base import MARGIN_SECONDS, CheckResult, Filesystem, Offers, OwnedBlock, WorkloadTarget
-from harness.model import Work
+from harness.model import PlantedChange, Work
+
+# What mount(8) ends with when the filesystem could not be mounted; its other statuses say that it was not tried.
+_MOUNT_FAILED = 32
 
 # What mount(8) ends with when the filesystem could not be mounted; its other statuses say that it was not tried.
 _MOUNT_FAILED = 32
@@ -42,6 +45,8 @@ class Workload:
 
     def __init__(self, filesystem: Filesystem) -> None:
         self.filesystem = filesystem
+        #: What it changed below DRBD on purpose.
+        self.planted: tuple[PlantedChange, ...] = ()
 
     def prepare(self, target: WorkloadTarget) -> None:
         """Make and mount the filesystem, and lay out what the work needs."""

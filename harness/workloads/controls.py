@@ -1,12 +1,15 @@
-"""Workloads that prove what the lab can see: nothing written, known sectors changed, buffers changed in flight."""
+"""Workloads that prove what the lab can see: nothing written, known sectors changed, buffers changed
+in flight, and the same load from buffers that nobody changes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+import secrets
 from dataclasses import replace
+from typing import ClassVar
 
 from harness.filesystems.base import MARGIN_SECONDS, Offers, WorkloadTarget
-from harness.model import BLOCK_BYTES, SECTORS_PER_BLOCK, Extent, Work
+from harness.model import BLOCK_BYTES, SECTOR_BYTES, SECTORS_PER_BLOCK, PlantedChange, PlantedKind, Work
 from harness.render.fio_job import Job, Option
 from harness.workloads.base import Workload
 from harness.workloads.fio_runner import run_fio, worked
@@ -27,57 +30,104 @@ class NoWrites(Workload):
 
 
 class Planted(Workload):
-    """Known sectors changed below DRBD on the Secondary: the control of the oracles."""
+    """Seeded random places changed below DRBD, on either side: the control of the oracles."""
 
     name = "planted"
     needs = frozenset({Offers.DEVICE})
-    # The first block, a lone one, a run, and the last: in 4 KiB blocks (first, count), negative from the end.
-    PLACES = ((0, 1), (1000, 1), (5003, 7), (-1, 1))
+    # The places between the first and the last block: on which side, how, and how many sectors.
+    PLACES = (
+        ("b", PlantedKind.SECTORS, 7 * SECTORS_PER_BLOCK), ("b", PlantedKind.SECTORS, SECTORS_PER_BLOCK),
+        ("b", PlantedKind.SECTORS, 1), ("b", PlantedKind.BYTE, 1), ("b", PlantedKind.BYTE, 1),
+        ("a", PlantedKind.SECTORS, 3 * SECTORS_PER_BLOCK), ("a", PlantedKind.SECTORS, 1),
+        ("a", PlantedKind.BYTE, 1), ("a", PlantedKind.BYTE, 1),
+    )  # fmt: skip
 
     @classmethod
-    def extents(cls, blocks: int) -> tuple[Extent, ...]:
-        """The planted extents on a device of ``blocks`` 4 KiB blocks."""
-        return tuple(
-            Extent((first % blocks) * SECTORS_PER_BLOCK, count * SECTORS_PER_BLOCK) for first, count in cls.PLACES
-        )
+    def changes(cls, blocks: int, seed: int, a: str, b: str) -> tuple[PlantedChange, ...]:
+        """What ``seed`` plants on a device of ``blocks`` 4 KiB blocks (256 at least) whose nodes are ``a`` and ``b``.
+
+        The first block and the last of ``b`` are always among it.  No two places are in each other's neighbourhood:
+        DRBD 8.4 does not print every extent where differing blocks are close together.
+        """
+        chance = random.Random(seed)
+        nodes = {"a": a, "b": b}
+        places = list(cls.PLACES)
+        chance.shuffle(places)
+        # Each has a stretch of the device to itself, of which it uses the first half.
+        stretch = (blocks - 2) // len(places)
+        found = [PlantedChange(0, SECTORS_PER_BLOCK, b)]
+        for number, (side, kind, size) in enumerate(places):
+            first = 1 + number * stretch + chance.randrange(stretch // 2 - size // SECTORS_PER_BLOCK)
+            sector = first * SECTORS_PER_BLOCK
+            if size < SECTORS_PER_BLOCK:
+                sector += chance.randrange(SECTORS_PER_BLOCK)
+            byte = chance.randrange(SECTOR_BYTES) if kind is PlantedKind.BYTE else None
+            found.append(PlantedChange(sector, size, nodes[side], kind, byte))
+        return (*found, PlantedChange((blocks - 1) * SECTORS_PER_BLOCK, SECTORS_PER_BLOCK, b))
 
     def work(self, target: WorkloadTarget, seconds: int) -> Work:
-        """Change the sectors."""
-        extents = self.extents(target.resource.blocks)
-        target.resource.corrupt_below(target.resource.b, extents)
-        return Work(0.0, {"planted_sectors": float(sum(extent.size for extent in extents))})
+        """Change what a new seed says; nothing of the device is in a cache, and nobody uses it."""
+        resource, seed = target.resource, secrets.randbits(32)
+        changes = self.changes(resource.blocks, seed, resource.a.name, resource.b.name)
+        resource.sync()
+        for node in (resource.a, resource.b):
+            resource.plant_below(node, [one for one in changes if one.node == node.name])
+        self.planted = changes
+        return Work(0.0, {"seed": float(seed), "planted_sectors": float(sum(one.size for one in changes))})
 
 
-class InflightModify(Workload):
-    """fio alone: one job writes O_DIRECT from a shared buffer, another modifies that buffer during the writes."""
+class Steady(Workload):
+    """fio alone, O_DIRECT, from buffers that nobody changes while a write from them is under way.
 
-    name = "inflight-modify"
+    The load of ``inflight-modify`` without what makes it diverge.  fio changes a buffer between two writes from it, so
+    that no two writes are alike.
+    """
+
+    name = "steady"
     needs = frozenset({Offers.DEVICE, Offers.FILES})
-
-    def _writer_file(self, target: WorkloadTarget) -> Mapping[str, Option]:
-        size = "64m" if self.filesystem.offers is Offers.DEVICE else "48m"
-        return {"filename": self.filesystem.file(target, "modified"), "size": size}
+    depth: ClassVar[int] = 8
+    block_kib: ClassVar[int] = 64
 
     def work(self, target: WorkloadTarget, seconds: int) -> Work:
-        """Write and modify."""
-        depth, block_kib = 8, 64
-        writer: dict[str, Option] = {
-            **self._writer_file(target), "rw": "randwrite", "bs": f"{block_kib}k", "direct": True, "ioengine": "libaio",
-            "iodepth": depth, "mem": f"mmapshared:{BUFFER}", "norandommap": True,
-        }  # fmt: skip
-        scribbler: dict[str, Option] = {
-            "filename": BUFFER, "size": f"{depth * block_kib}k", "rw": "randwrite", "bs": 512, "ioengine": "mmap",
-            "norandommap": True, "fsync": 0, "invalidate": False, "overwrite": True,
-        }  # fmt: skip
-        target.sh('head -c "$2" /dev/zero | tr "\\0" "\\252" > "$1"', BUFFER, str(depth * block_kib * 1024 + 4096))
+        """Write."""
+        size = self.depth * self.block_kib * 1024 + 4096
+        target.sh('head -c "$2" /dev/zero | tr "\\0" "\\252" > "$1"', BUFFER, str(size))
         ran = run_fio(
-            target.runner, (Job("writer", writer), Job("scribbler", scribbler)),
+            target.runner, self.jobs(target),
             {"time_based": True, "runtime": seconds, "group_reporting": False, "randrepeat": False},
             name=self.name, timeout=seconds + MARGIN_SECONDS,
         )  # fmt: skip
         target.sh('rm -f "$1"', BUFFER)
-        work = worked(ran)
+        return worked(ran)
+
+    def jobs(self, target: WorkloadTarget) -> tuple[Job, ...]:
+        """The jobs of fio: one that writes."""
+        size = "64m" if self.filesystem.offers is Offers.DEVICE else "48m"
+        options: dict[str, Option] = {
+            "filename": self.filesystem.file(target, "modified"), "size": size, "rw": "randwrite",
+            "bs": f"{self.block_kib}k", "direct": True, "ioengine": "libaio", "iodepth": self.depth,
+            "mem": f"mmapshared:{BUFFER}", "norandommap": True,
+        }  # fmt: skip
+        return (Job("writer", options),)
+
+
+class InflightModify(Steady):
+    """fio alone: one job writes O_DIRECT from a shared buffer, another modifies that buffer during the writes."""
+
+    name = "inflight-modify"
+
+    def work(self, target: WorkloadTarget, seconds: int) -> Work:
+        """Write and modify."""
+        work = super().work(target, seconds)
         # A modification changes one block of one write, and a block of a write counts once.
         blocks = work.facts.get("writer_write_bytes", 0.0) / BLOCK_BYTES
         counted = min(blocks, work.facts.get("scribbler_write_ios", 0.0))
         return replace(work, opportunities=counted, opportunity="blocks written from buffers that were being modified")
+
+    def jobs(self, target: WorkloadTarget) -> tuple[Job, ...]:
+        """The jobs of fio: one that writes, and one that modifies its buffers, all of them and nothing behind them."""
+        scribbler: dict[str, Option] = {
+            "filename": BUFFER, "size": f"{self.depth * self.block_kib}k", "rw": "randwrite", "bs": 512,
+            "ioengine": "mmap", "norandommap": True, "fsync": 0, "invalidate": False, "overwrite": True,
+        }  # fmt: skip
+        return (*super().jobs(target), Job("scribbler", scribbler))

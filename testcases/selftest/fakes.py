@@ -503,8 +503,8 @@ class FakeResource:
         self.lab.story(f"break the disk of {node.name}")
         self.disks[node.name] = "Diskless"
 
-    def corrupt_below(self, node: FakeNode, extents: object) -> None:
-        self.lab.story(f"corrupt_below on {node.name}")
+    def plant_below(self, node: FakeNode, changes: object) -> None:
+        self.lab.story(f"plant_below on {node.name}")
 
 
 # --------------------------------------------------------------------------- the guest

@@ -144,9 +144,10 @@ def test_quiesce_wrong_reads_add_up(staged: Callable[..., Stage]) -> None:
     assert judge(found).kind is VerdictKind.CORRUPT
 
 
-def test_play_planted_control_notes_the_extents(staged: Callable[..., Stage]) -> None:
+def test_play_planted_control_notes_what_was_planted(staged: Callable[..., Stage]) -> None:
     stage = staged(Cell("planted", client=ClientKind.HOST, control=Control.PLANTED))
-    assert stage.play().planted == Planted.extents(BLOCKS)
+    stage.workload.planted = Planted.changes(BLOCKS, 5, "nodea", "nodeb")
+    assert stage.play().planted == stage.workload.planted
 
 
 @pytest.mark.parametrize("left", ["counted", "uncounted"])

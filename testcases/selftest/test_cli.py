@@ -85,8 +85,8 @@ def found(cell: Cell) -> Evidence:
     """What a good lab finds."""
     good: dict[str, Any] = {}
     if cell.control is Control.PLANTED:
-        blocks = {block for extent in Planted.extents(32768) for block in extent.blocks()}
-        good = {"planted": Planted.extents(32768), **oracles(blocks, blocks)}
+        blocks = {block for extent in Planted.changes(32768, 5, "nodea", "nodeb") for block in extent.blocks()}
+        good = {"planted": Planted.changes(32768, 5, "nodea", "nodeb"), **oracles(blocks, blocks)}
     elif cell.control is Control.IN_FLIGHT or cell == NONE:
         good = oracles({1, 2}, {1, 2})
     return evidence(cell, observed=observed(cell), **good)

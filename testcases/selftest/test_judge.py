@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from harness.config.controls import FURTHER_CONTROL_CELLS
 from harness.judgement.controls import control_outcome, outcomes
 from harness.judgement.judge import judge
 from harness.judgement.losses import data_loss_findings
@@ -785,7 +786,11 @@ def test_judge_workload_without_figures_of_older_schema_clean() -> None:
 @pytest.mark.parametrize("control", Control)
 def test_judge_control_missing_or_failed_never_clean(control: Control) -> None:
     missing = {name: outcome for name, outcome in HELD.items() if name is not control}
-    assert_inconclusive(evidence(), f"nothing was found, but the {control} control of this run has no result", missing)
+    without = f"nothing was found, but the {control} control of this run has no result"
+    if control.demanded:
+        assert_inconclusive(evidence(), without, missing)
+    else:
+        assert kind(evidence(), missing) is VerdictKind.CLEAN, "it counts where it was played"
     failed = {**HELD, control: ControlOutcome(control, False, "it saw nothing")}
     assert_inconclusive(evidence(), f"nothing was found, but the {control} control failed: it saw nothing", failed)
 
@@ -832,6 +837,7 @@ def test_judge_kernel_errors_never_clean() -> None:
 PLANTED = Cell("planted", client=ClientKind.HOST, control=Control.PLANTED)
 IN_FLIGHT = Cell("inflight-modify", client=ClientKind.HOST, control=Control.IN_FLIGHT)
 IDLE = Cell("no-writes", client=ClientKind.HOST, control=Control.IDLE)
+STEADY, IN_FLIGHT_GUEST = FURTHER_CONTROL_CELLS
 
 
 def planted(wanted: set[int], verified: set[int], compared: set[int]) -> ControlOutcome:
@@ -864,9 +870,29 @@ def test_control_outcome_in_flight_needs_diverged_idle_needs_clean() -> None:
     assert not noisy.held and noisy.sentence.startswith("CLEAN was expected: 1 blocks differ")
 
 
+def test_control_outcome_steady_needs_clean_and_load() -> None:
+    wrote = Work(5.0, {"writer_write_bytes": 64e6})
+    assert control_outcome(evidence(STEADY, work=wrote)).held
+    noisy = control_outcome(evidence(STEADY, work=wrote, **oracles({3}, {3})))
+    assert not noisy.held and noisy.sentence.startswith("CLEAN was expected: 1 blocks differ")
+    for idle, doubt in (
+        ({"work": wrote, "exposed_blocks": 0}, "no block write was exposed"),
+        ({"work": Work(5.0, {"writer_write_bytes": 0.0})}, "its writer wrote nothing"),
+    ):
+        outcome = control_outcome(evidence(STEADY, **idle))
+        assert not outcome.held and outcome.sentence.endswith(doubt), "no load is no proof"
+
+
+def test_control_outcome_in_flight_guest_needs_diverged_and_the_cache_it_asks_for() -> None:
+    found = evidence(IN_FLIGHT_GUEST, **oracles({3}, {3}))
+    assert control_outcome(found).held and not control_outcome(evidence(IN_FLIGHT_GUEST)).held
+    buffered = replace(found, observed=replace(found.observed, o_direct=False))
+    assert not control_outcome(buffered).held
+
+
 def test_control_outcome_failure_not_held() -> None:
     broken = Failure("lost-node", "work", "gone")
-    for cell in (PLANTED, IN_FLIGHT, IDLE):
+    for cell in (PLANTED, IN_FLIGHT, IDLE, STEADY, IN_FLIGHT_GUEST):
         outcome = control_outcome(evidence(cell, failure=broken, **oracles({3}, {3})))
         assert not outcome.held and "work: gone" in outcome.sentence
 
@@ -1079,7 +1105,7 @@ FOUND = {
 def test_judge_failed_control_takes_away_what_rests_on_it(failed: Control, found: str) -> None:
     controls = {**HELD, failed: ControlOutcome(failed, False, "it did not hold")}
     verdict = judge(evidence(**FOUND[found]), controls)
-    stands = found in ("diverged", "corrupt") and failed is not Control.IDLE
+    stands = found in ("diverged", "corrupt") and failed not in (Control.IDLE, Control.STEADY)
     assert verdict.kind.lower() == (found if stands else "inconclusive")
     assert "it did not hold" in "; ".join((verdict.sentence, *verdict.reasons)), "and says so in any case"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.config.controls import with_controls
+from harness.config.controls import FURTHER_CONTROL_CELLS, with_controls
 from harness.config.matrix import cells_from, expand, load, names
 from harness.config.matrix_entry import INTEGRITY, Axes
 from harness.errors import UsageError
@@ -552,6 +552,25 @@ def test_with_controls_cell_that_asks_the_same_becomes_the_control() -> None:
     assert ids(ready) == ["host-planted", "host-no-writes", "host-inflight-modify"]
     assert (ready[2].control, ready[2].seconds) == (Control.IN_FLIGHT, 33)
     assert ready[2].expected and ready[2].expected.verdicts == (VerdictKind.DIVERGED,)
+
+
+def test_with_controls_further_controls_only_where_asked_for() -> None:
+    cell = Cell("inflight-modify", cache=CacheMode.NONE, seconds=33)
+    assert with_controls((cell,))[3:] == (cell,), "it asks what a further control asks and stays what it is"
+    swap = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE)
+    asked = [replace(control, expected=None) for control in FURTHER_CONTROL_CELLS]
+    ready = with_controls((swap, *asked))
+    assert ids(ready)[3:] == ["host-steady", "none-inflight-modify", "none-swap-pressure"]
+    assert ready[3:5] == FURTHER_CONTROL_CELLS and with_controls(ready) == ready
+
+
+def test_further_controls_are_what_a_matrix_can_ask_for(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(
+        'schema = 1\n[defaults]\nseconds = 5\n[[cells]]\nclient = "host"\nworkload = "steady"\ncontrol = "steady"\n'
+        '[[cells]]\ncache = "none"\nworkload = "inflight-modify"\ncontrol = "in-flight-guest"\n'
+    )
+    assert with_controls(load(str(file), WORKLOADS, SHIPPED).cells)[3:] == FURTHER_CONTROL_CELLS
 
 
 # --------------------------------------------------------------------------- mistakes

@@ -98,8 +98,8 @@ class World:
         self.played.append(cell.id)
         good: dict[str, Any] = {}
         if cell.control is Control.PLANTED:
-            blocks = {block for extent in Planted.extents(32768) for block in extent.blocks()}
-            good = {"planted": Planted.extents(32768), **oracles(blocks, blocks)}
+            blocks = {block for extent in Planted.changes(32768, 5, "nodea", "nodeb") for block in extent.blocks()}
+            good = {"planted": Planted.changes(32768, 5, "nodea", "nodeb"), **oracles(blocks, blocks)}
         elif cell.control is Control.IN_FLIGHT or cell.id == "none-swap-pressure":
             good = oracles({1, 2}, {1, 2})
         wrong = self.finds.get(cell.id, {})

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import configparser
+import itertools
 import json
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -19,7 +21,7 @@ from harness.errors import CommandError, InfrastructureError
 from harness.filesystems import FILESYSTEMS, ext4
 from harness.filesystems.base import CheckResult, OwnedBlock
 from harness.judgement.workload_proof import did_nothing
-from harness.model import BlockOwner, Cell, Extent, FilesystemCheck, FilesystemKind, Work, blocks_of
+from harness.model import BlockOwner, Cell, FilesystemCheck, FilesystemKind, PlantedChange, PlantedKind, Work, blocks_of
 from harness.remote.base import Completed
 from harness.remote.local import LocalRunner
 from harness.remote.scripted import ScriptedRunner
@@ -56,15 +58,18 @@ def answers(argv: tuple[str, ...]) -> tuple[int, str, str]:
 
 
 class Below:
-    """A resource that only remembers what was planted."""
+    """A resource that only remembers what was planted, and when its cache was emptied."""
 
     def __init__(self, blocks: int) -> None:
         self.blocks = blocks
-        self.a, self.b = "a", "b"
-        self.planted: list[tuple[object, tuple[Extent, ...]]] = []
+        self.a, self.b = SimpleNamespace(name="nodea"), SimpleNamespace(name="nodeb")
+        self.steps: list[tuple[str, list[PlantedChange]]] = []
 
-    def corrupt_below(self, node: object, extents: tuple[Extent, ...]) -> None:
-        self.planted.append((node, extents))
+    def sync(self) -> None:
+        self.steps.append(("sync", []))
+
+    def plant_below(self, node: SimpleNamespace, changes: Iterable[PlantedChange]) -> None:
+        self.steps.append((node.name, list(changes)))
 
 
 @pytest.fixture
@@ -109,6 +114,7 @@ def test_workload_of_known_names_over_their_filesystems() -> None:
     assert {name: set(kinds) for name, kinds in WORKLOADS.items()} == {
         "no-writes": set(FilesystemKind),
         "planted": {FilesystemKind.RAW},
+        "steady": {FilesystemKind.RAW, EXT4},
         "inflight-modify": {FilesystemKind.RAW, EXT4},
         "fio-verify": {FilesystemKind.RAW, EXT4},
         "pressure": {SWAP},
@@ -195,26 +201,55 @@ def test_no_writes_only_waits(target: WorkloadTarget, runner: ScriptedRunner) ->
     assert runner.ran == [("sleep", "3")]
 
 
-def test_planted_secondary_device_only(target: WorkloadTarget) -> None:
+def test_planted_both_sides_changed_below_flushed_device(target: WorkloadTarget) -> None:
     below = cast(Any, target.resource)
-    work = made("planted").work(target, 8)
-    assert below.planted == [("b", Planted.extents(32768))]
-    assert work.facts == {"planted_sectors": 80.0}
+    workload = made("planted")
+    work = workload.work(target, 8)
+    assert [step for step, _ in below.steps] == ["sync", "nodea", "nodeb"]
+    planted = {name: changes for name, changes in below.steps if changes}
+    assert sorted(workload.planted) == sorted(one for changes in planted.values() for one in changes)
+    assert {(one.node, one.kind) for one in workload.planted} == set(itertools.product(planted, PlantedKind))
+    assert all(one.node == name for name, changes in planted.items() for one in changes)
+    assert workload.planted == Planted.changes(32768, int(work.facts["seed"]), "nodea", "nodeb")
+    assert work.facts["planted_sectors"] == sum(one.size for one in workload.planted)
 
 
-@given(st.integers(5011, 2**22))
-def test_planted_sectors_apart_and_at_both_ends(blocks: int) -> None:
-    extents = Planted.extents(blocks)
-    touched = [block for extent in extents for block in extent.blocks()]
-    assert len(touched) == len(set(touched)) == 10
-    assert min(touched) == 0 and max(touched) == blocks - 1
-    assert all(extent.start % 8 == extent.size % 8 == 0 for extent in extents)
+def test_planted_seed_is_another_each_time_and_decides_all(target: WorkloadTarget) -> None:
+    seeds = {made("planted").work(target, 8).facts["seed"] for _ in range(4)}
+    assert len(seeds) == 4
+    places = {Planted.changes(32768, seed, "a", "b") for seed in range(50)}
+    assert len(places) == 50 and Planted.changes(32768, 7, "a", "b") in places
 
 
-def test_planted_sectors_small_device_fit() -> None:
-    # So many MiB, less what DRBD keeps for itself.
-    sizes = [mebibytes * 256 - own for mebibytes in range(2, 32) for own in range(9, 13)]
-    assert [blocks for blocks in sizes if max(blocks_of(Planted.extents(blocks))) >= blocks] == []
+# So many MiB, less what DRBD keeps for itself.
+SMALL = st.builds(lambda mebibytes, own: mebibytes * 256 - own, st.integers(2, 32), st.integers(9, 13))
+
+
+@given(SMALL | st.integers(500, 2**22), st.integers(0, 2**32 - 1))
+def test_planted_places_apart_inside_and_at_both_ends(blocks: int, seed: int) -> None:
+    changes = Planted.changes(blocks, seed, "a", "b")
+    touched = [sorted(blocks_of([one])) for one in changes]
+    assert touched == sorted(touched) and touched[0] == [0] and touched[-1] == [blocks - 1]
+    assert len(touched) == 2 + len(Planted.PLACES)
+    gaps = [behind[0] - before[-1] for before, behind in itertools.pairwise(touched[1:-1])]
+    assert min(gaps) >= (blocks - 2) // len(Planted.PLACES) // 2, "DRBD 8.4 does not print all of close neighbours"
+    assert touched[1][0] >= 1 and touched[-2][-1] < blocks - 1
+    for one in changes:
+        assert (one.byte is not None) == (one.kind is PlantedKind.BYTE)
+        assert one.byte is None or (0 <= one.byte < 512 and one.size == 1)
+
+
+def test_steady_same_writer_as_inflight_modify_but_nobody_modifies(
+    target: WorkloadTarget, runner: ScriptedRunner
+) -> None:
+    steady, modified = made("steady").work(target, 7), made("inflight-modify").work(target, 7)
+    alone, both = jobs(runner, "steady"), jobs(runner, "inflight-modify")
+    assert set(both) - set(alone) == {"scribbler"}
+    assert (alone["writer"], alone["global"]) == (both["writer"], both["global"])
+    buffer = alone["writer"]["mem"].removeprefix("mmapshared:")
+    assert sum(buffer in argv for argv in runner.ran if argv[0] == "sh") == 4, "made and removed each time"
+    assert steady.facts["writer_write_bytes"] == modified.facts["writer_write_bytes"] > 0
+    assert steady.opportunities is None, "nothing it writes has a chance to diverge"
 
 
 def test_inflight_modify_job_changes_its_buffer(target: WorkloadTarget, runner: ScriptedRunner) -> None:
