@@ -185,7 +185,7 @@ def broken() -> dict[str, Any]:
 # --------------------------------------------------------------------------- what is collected
 
 
-def test_the_cells_are_items_with_the_controls_in_front(run: Runs, matrix: Path, world: World) -> None:
+def test_items_matrix_cells_have_the_controls_in_front(run: Runs, matrix: Path, world: World) -> None:
     ran = run("--collect-only", "-q", "--drbd-matrix", str(matrix))
     assert re.findall(r"test_cells\.py::test_cell\[(.+)\]", ran.out) == IDS
     assert ran.status == 0 and world.labs == [] and not (ran.folder / "runs").exists()
@@ -199,7 +199,7 @@ def test_the_cells_are_items_with_the_controls_in_front(run: Runs, matrix: Path,
         ("host", ["host-planted", "host-no-writes", "host-inflight-modify"]),
     ],
 )
-def test_cells_are_chosen_as_any_items_are(run: Runs, matrix: Path, words: str, ids: list[str]) -> None:
+def test_items_k_and_m_select_cells(run: Runs, matrix: Path, words: str, ids: list[str]) -> None:
     ran = run("--collect-only", "-q", "--drbd-matrix", str(matrix), "-k", words)
     assert re.findall(r"\[(.+)\]", ran.out) == ids
 
@@ -246,7 +246,7 @@ def test_all_cells_are_marked_as_needing_a_lab(run: Runs, matrix: Path) -> None:
     assert run("--collect-only", "-q", "--drbd-matrix", str(matrix), "-m", "lab", "--strict-markers").status == 0
 
 
-def test_the_run_is_what_was_chosen(run: Runs, matrix: Path, world: World) -> None:
+def test_run_selected_cells_are_its_plan(run: Runs, matrix: Path, world: World) -> None:
     ran = run("--drbd-matrix", str(matrix), "-k", "none-swap-pressure")
     assert [cell.id for cell in ran.store.run().cells] == ["none-swap-pressure"]
     assert world.played == ["host-planted", "host-no-writes", "host-inflight-modify", "none-swap-pressure"], (
@@ -256,7 +256,7 @@ def test_the_run_is_what_was_chosen(run: Runs, matrix: Path, world: World) -> No
 
 
 @pytest.mark.parametrize(("cells", "status"), [("writeback-swap-pressure", 2), ("none-swap-pressure", 1)])
-def test_a_report_that_cannot_be_written_is_told_and_no_success(
+def test_report_not_writable_is_no_success(
     run: Runs, matrix: Path, world: World, monkeypatch: pytest.MonkeyPatch, cells: str, status: int
 ) -> None:
     def full(path: Path, run: object, results: object) -> None:
@@ -282,7 +282,7 @@ def test_a_report_that_cannot_be_written_is_told_and_no_success(
         (("--drbd-device-mib", "much"), "--drbd-device-mib"),
     ],
 )
-def test_a_wrong_request_is_one_sentence(
+def test_options_wrong_value_is_one_sentence(
     run: Runs, matrix: Path, world: World, arguments: tuple[str, ...], words: str
 ) -> None:
     ran = run(*arguments)
@@ -291,7 +291,7 @@ def test_a_wrong_request_is_one_sentence(
     assert "Traceback" not in ran.out + ran.err and world.labs == []
 
 
-def test_a_matrix_key_that_nobody_knows(run: Runs, matrix: Path) -> None:
+def test_matrix_unknown_key_is_one_sentence(run: Runs, matrix: Path) -> None:
     matrix.write_text(MATRIX.replace("[[cells]]", '[[cells]]\ncahce = "none"'))
     ran = run("--drbd-matrix", str(matrix))
     assert ran.status == 4 and "did you mean 'cache'?" in ran.out + ran.err
@@ -317,7 +317,7 @@ def test_my_own(own_cell):
         ('cache="none", fault="standalone"', "'fault' happens to the harness's own workloads only"),
     ],
 )
-def test_a_marker_key_that_nobody_knows(
+def test_marker_unknown_key_is_one_sentence(
     run: Runs, pytester: pytest.Pytester, world: World, keys: str, words: str
 ) -> None:
     pytester.makepyfile(test_own=OWN.format(keys=keys))
@@ -327,18 +327,18 @@ def test_a_marker_key_that_nobody_knows(
     assert ran.status == 4 and world.labs == []
 
 
-def test_a_cell_of_a_test_of_ones_own_is_named_after_the_test(run: Runs, pytester: pytest.Pytester) -> None:
+def test_marker_own_test_names_its_cell(run: Runs, pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_own=OWN.format(keys='cache=["none", "writeback"], link_delay_ms=20'))
     ran = run("--collect-only", "-q", "--strict-markers")
     assert re.findall(r"\[(.+)\]", ran.out) == ["none-my-own-link20ms", "writeback-my-own-link20ms"]
 
 
-def test_nothing_chosen_is_nothing_run(run: Runs, matrix: Path, world: World) -> None:
+def test_run_nothing_selected_exit_code_3(run: Runs, matrix: Path, world: World) -> None:
     assert run("--drbd-matrix", str(matrix), "-k", "nosuchcell").status == 3
     assert world.labs == []
 
 
-def test_no_matrix_at_all_is_nothing_run(run: Runs, matrix: Path, world: World) -> None:
+def test_run_without_matrix_exit_code_3(run: Runs, matrix: Path, world: World) -> None:
     ran = run()
     assert "INTERNALERROR" not in ran.out + ran.err
     assert ran.status == 3, "a success that did nothing is none"
@@ -400,7 +400,7 @@ def test_session_told_to_be_quiet_shows_no_progress_and_keeps_it(run: Runs, matr
 # --------------------------------------------------------------------------- how a session ends
 
 
-def test_as_expected_is_a_success(run: Runs, matrix: Path, world: World) -> None:
+def test_run_as_expected_exit_code_0(run: Runs, matrix: Path, world: World) -> None:
     ran = run("--drbd-matrix", str(matrix))
     assert (ran.status, ran.outcomes) == (0, {"passed": 6})
     assert world.played == IDS and len(world.labs) == 1
@@ -408,7 +408,7 @@ def test_as_expected_is_a_success(run: Runs, matrix: Path, world: World) -> None
     assert "DIVERGED" in ran.out and ran.store.run().stack.kernel == "6.12-fake"
 
 
-def test_a_finding_is_a_failure_that_says_what_was_seen(run: Runs, matrix: Path, world: World) -> None:
+def test_run_finding_fails_with_a_sentence(run: Runs, matrix: Path, world: World) -> None:
     world.finds["writeback-swap-pressure"] = diverged()
     ran = run("--drbd-matrix", str(matrix))
     assert (ran.status, ran.outcomes) == (1, {"passed": 5, "failed": 1})
@@ -417,25 +417,25 @@ def test_a_finding_is_a_failure_that_says_what_was_seen(run: Runs, matrix: Path,
     assert "Traceback" not in ran.out and "def test_cell" not in ran.out, "the sentence, not our source"
 
 
-def test_without_an_expectation_a_conclusive_answer_is_enough(run: Runs, matrix: Path, world: World) -> None:
+def test_run_without_expectation_conclusive_passes(run: Runs, matrix: Path, world: World) -> None:
     world.finds["unsafe-swap-pressure"] = diverged()
     assert run("--drbd-matrix", str(matrix)).status == 0
 
 
-def test_no_answer_is_an_error_and_not_a_finding(run: Runs, matrix: Path, world: World) -> None:
+def test_run_inconclusive_is_an_error(run: Runs, matrix: Path, world: World) -> None:
     world.finds["writeback-swap-pressure"] = broken()
     ran = run("--drbd-matrix", str(matrix))
     assert (ran.status, ran.outcomes) == (2, {"passed": 5, "errors": 1})
     assert "writeback-swap-pressure: INCONCLUSIVE: work: it took too long" in ran.out and "Traceback" not in ran.out
 
 
-def test_a_finding_outweighs_an_error(run: Runs, matrix: Path, world: World) -> None:
+def test_run_finding_and_error_exit_code_1(run: Runs, matrix: Path, world: World) -> None:
     world.finds |= {"unsafe-swap-pressure": broken(), "writeback-swap-pressure": diverged()}
     ran = run("--drbd-matrix", str(matrix))
     assert (ran.status, ran.outcomes) == (1, {"passed": 4, "failed": 1, "errors": 1})
 
 
-def test_a_control_that_fails_is_a_finding_and_takes_clean_away(run: Runs, matrix: Path, world: World) -> None:
+def test_run_failed_control_takes_clean_away(run: Runs, matrix: Path, world: World) -> None:
     world.finds["host-no-writes"] = diverged()
     ran = run("--drbd-matrix", str(matrix))
     # Two controls hold; a lab that differs where nothing was written says nothing of what else differs in it.
@@ -443,7 +443,7 @@ def test_a_control_that_fails_is_a_finding_and_takes_clean_away(run: Runs, matri
     assert ran.status == 1 and "the idle control failed" in ran.out
 
 
-def test_a_lab_that_does_not_come_up_is_an_error_for_every_cell(run: Runs, matrix: Path, world: World) -> None:
+def test_run_lab_not_up_is_an_error_for_every_cell(run: Runs, matrix: Path, world: World) -> None:
     world.error = InfrastructureError("node a did not boot")
     ran = run("--drbd-matrix", str(matrix))
     assert (ran.status, ran.outcomes) == (2, {"errors": 6})
@@ -451,7 +451,7 @@ def test_a_lab_that_does_not_come_up_is_an_error_for_every_cell(run: Runs, matri
     assert len(world.specs) == 1, "asked once, not once a cell"
 
 
-def test_the_options_reach_the_lab(run: Runs, matrix: Path, world: World) -> None:
+def test_options_lab_reach_the_lab(run: Runs, matrix: Path, world: World) -> None:
     suites = ("--drbd-suite", "bookworm", "--drbd-guest-suite", "trixie")
     chosen = (*suites, "--drbd-device-mib", "64", "--drbd-memory-mib", "900")
     kept = ("--drbd-runs", "elsewhere", "--drbd-run-id", "mine")
@@ -461,7 +461,7 @@ def test_the_options_reach_the_lab(run: Runs, matrix: Path, world: World) -> Non
     assert run_ids(Path("elsewhere")) == ("mine",)
 
 
-def test_ctrl_c_ends_the_session_with_everything_kept(pytester: pytest.Pytester, matrix: Path, world: World) -> None:
+def test_run_ctrl_c_keeps_everything(pytester: pytest.Pytester, matrix: Path, world: World) -> None:
     world.finds["writeback-swap-pressure"] = {"raises": KeyboardInterrupt()}
     ended = pytester.inline_run("-p", "no:cacheprovider", "--drbd-matrix", str(matrix), no_reraise_ctrlc=True)
     assert ended.ret == 2
@@ -470,7 +470,7 @@ def test_ctrl_c_ends_the_session_with_everything_kept(pytester: pytest.Pytester,
     assert (store.directory / "report.html").exists()
 
 
-def test_our_own_bug_is_no_run_without_tests(run: Runs, matrix: Path, pytester: pytest.Pytester) -> None:
+def test_run_own_bug_exit_code_2(run: Runs, matrix: Path, pytester: pytest.Pytester) -> None:
     pytester.makeconftest(f"{ASKS}\ndef pytest_collection_finish(session):\n    raise ZeroDivisionError('ours')\n")
     ran = run("--drbd-matrix", str(matrix))
     assert "INTERNALERROR" in ran.out + ran.err
@@ -480,7 +480,7 @@ def test_our_own_bug_is_no_run_without_tests(run: Runs, matrix: Path, pytester: 
 # --------------------------------------------------------------------------- reports of others
 
 
-def test_junit_tells_findings_from_errors(run: Runs, matrix: Path, world: World) -> None:
+def test_junit_findings_and_errors_differ(run: Runs, matrix: Path, world: World) -> None:
     world.finds |= {"unsafe-swap-pressure": broken(), "writeback-swap-pressure": diverged()}
     ran = run("--drbd-matrix", str(matrix), "--junitxml", "junit.xml")
     root = etree.fromstring((ran.folder / "junit.xml").read_bytes())
@@ -501,7 +501,7 @@ def test_junit_tells_findings_from_errors(run: Runs, matrix: Path, world: World)
 
 
 @pytest.mark.usefixtures("pages")
-def test_both_pages_have_the_heat_map_and_the_evidence(run: Runs, matrix: Path, world: World) -> None:
+def test_pages_both_have_heat_map_and_evidence(run: Runs, matrix: Path, world: World) -> None:
     ran = run("--drbd-matrix", str(matrix), "--html", "page.html", "--self-contained-html")
     page = (ran.folder / "page.html").read_text()
     assert "DRBD divergence harness" in page and "writeback" in page and "none-swap-pressure" in page
@@ -512,7 +512,7 @@ def test_both_pages_have_the_heat_map_and_the_evidence(run: Runs, matrix: Path, 
 # --------------------------------------------------------------------------- going on with a run
 
 
-def test_a_resumed_run_plays_only_what_has_no_answer(run: Runs, matrix: Path, world: World) -> None:
+def test_resume_plays_only_unanswered_cells(run: Runs, matrix: Path, world: World) -> None:
     world.finds["unsafe-swap-pressure"] = broken()
     assert run("--drbd-matrix", str(matrix)).status == 2
     world.finds.clear()
@@ -534,7 +534,7 @@ def test_a_resumed_run_plays_only_what_has_no_answer(run: Runs, matrix: Path, wo
         (("--drbd-device-mib", "1"), "device_mib is 1"),
     ],
 )
-def test_a_lab_that_cannot_be_is_said_before_anything_starts(
+def test_options_impossible_lab_is_refused_at_once(
     run: Runs, matrix: Path, world: World, option: tuple[str, str], words: str
 ) -> None:
     ran = run("--drbd-matrix", str(matrix), *option)
@@ -542,7 +542,7 @@ def test_a_lab_that_cannot_be_is_said_before_anything_starts(
     assert not world.labs and not (ran.folder / "runs").exists()
 
 
-def test_a_resumed_run_goes_on_with_the_same_kind_of_lab(run: Runs, matrix: Path, world: World) -> None:
+def test_resume_keeps_the_lab_spec(run: Runs, matrix: Path, world: World) -> None:
     world.finds["unsafe-swap-pressure"] = broken()
     run("--drbd-matrix", str(matrix), "--drbd-suite", "bookworm", "--drbd-device-mib", "64")
     run("--drbd-resume", "latest")
@@ -551,7 +551,7 @@ def test_a_resumed_run_goes_on_with_the_same_kind_of_lab(run: Runs, matrix: Path
     assert refused.status == 4 and "leave --drbd-suite out" in refused.err
 
 
-def test_a_finished_run_that_is_resumed_needs_no_lab(run: Runs, matrix: Path, world: World) -> None:
+def test_resume_finished_run_needs_no_lab(run: Runs, matrix: Path, world: World) -> None:
     world.finds["writeback-swap-pressure"] = diverged()
     assert run("--drbd-matrix", str(matrix)).status == 1
     world.error = InfrastructureError("there is no lab any more")
@@ -590,7 +590,7 @@ def test_resume_run_of_schema_1_a_missing_cell_is_played_in_its_former_folder(
 # --------------------------------------------------------------------------- tests of one's own
 
 
-def test_a_test_of_ones_own_is_concluded_whatever_it_does(run: Runs, pytester: pytest.Pytester, world: World) -> None:
+def test_own_cell_failing_test_is_concluded(run: Runs, pytester: pytest.Pytester, world: World) -> None:
     pytester.makepyfile(
         test_own="""
         import pytest
@@ -607,9 +607,7 @@ def test_a_test_of_ones_own_is_concluded_whatever_it_does(run: Runs, pytester: p
     assert found is not None and found.verify is not None and found.failure is None
 
 
-def test_a_verdict_that_is_none_is_an_error_of_a_test_of_ones_own(
-    run: Runs, pytester: pytest.Pytester, world: World
-) -> None:
+def test_verdict_inconclusive_is_an_error_of_the_test(run: Runs, pytester: pytest.Pytester, world: World) -> None:
     world.story.broken["verify"] = InfrastructureError("the verify did not end")
     pytester.makepyfile(
         test_own="""
@@ -626,7 +624,7 @@ def test_a_verdict_that_is_none_is_an_error_of_a_test_of_ones_own(
     assert (suite.get("failures"), suite.get("errors")) == ("0", "1")
 
 
-def test_a_test_of_ones_own_moves_its_guest(run: Runs, pytester: pytest.Pytester, world: World) -> None:
+def test_migrate_own_test_moves_its_guest(run: Runs, pytester: pytest.Pytester, world: World) -> None:
     world.moves = True
     pytester.makepyfile(
         test_own="""
@@ -648,9 +646,7 @@ def test_a_test_of_ones_own_moves_its_guest(run: Runs, pytester: pytest.Pytester
     assert len(found.event_log) == 2 and found.event_log[0].startswith("migration 1 from nodea to nodeb completed")
 
 
-def test_a_migration_that_is_refused_is_an_outcome_of_ones_own(
-    run: Runs, pytester: pytest.Pytester, world: World
-) -> None:
+def test_migrate_refused_is_an_outcome(run: Runs, pytester: pytest.Pytester, world: World) -> None:
     world.moves = True
     refusal = LibvirtSaid("Unsafe migration: Migration may lead to data corruption", libvirt.VIR_ERR_MIGRATE_UNSAFE)
     world.story.when["attach"] = lambda: setattr(world.guests[-1].domain, "error", refusal)
@@ -669,7 +665,7 @@ def test_a_migration_that_is_refused_is_an_outcome_of_ones_own(
     assert found is not None and "Unsafe migration" in found.migrations[0].message and found.failure is None
 
 
-def test_a_cell_of_the_node_itself_has_no_guest_to_move(
+def test_migrate_host_cell_has_no_guest(
     run: Runs, pytester: pytest.Pytester, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harness.engine.cell_steps.observe_node", lambda node, device: Observed(scatter_gather=True))
@@ -685,7 +681,7 @@ def test_a_cell_of_the_node_itself_has_no_guest_to_move(
     assert "a cell with client=host has no disk in a guest" in ran.out and ran.status != 0
 
 
-def test_a_test_on_the_node_itself_has_its_evidence_too(
+def test_own_cell_host_has_evidence(
     run: Runs, pytester: pytest.Pytester, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harness.engine.cell_steps.observe_node", lambda node, device: Observed(scatter_gather=True))
@@ -705,7 +701,7 @@ def test_other_tests_are_left_alone(run: Runs, pytester: pytest.Pytester, world:
     assert world.labs == [] and not (ran.folder / "runs").exists()
 
 
-def test_a_cell_that_is_somebody_elses_is_left_alone(run: Runs, pytester: pytest.Pytester) -> None:
+def test_cell_parameter_of_a_foreign_test_is_left_alone(run: Runs, pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         test_other="""
         import pytest
