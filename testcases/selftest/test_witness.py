@@ -28,7 +28,7 @@ from harness.util.deadline import Deadline
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
-RECORDED = Path(__file__).parent / "recordings" / "witness"
+RECORDINGS = Path(__file__).parent / "recordings"
 READY = "ready drbd_request_prepare complete_master_bio 1.25"
 NOTHING = {"too_long": 0, "unreadable": 0, "no_room": 0, "begin_unseen": 0, "end_unseen": 0, "in_flight": 0}
 
@@ -114,6 +114,26 @@ def test_parse_report_any_text_value_error_or_witness(text: str) -> None:
     except ValueError:
         return
     raise AssertionError("text that no program printed was taken for a report")
+
+
+@pytest.mark.parametrize(
+    ("recording", "block_writes", "changed", "distinct"),
+    [
+        ("drbd-8.4.11-linux-6.12/witness-none-swap-reclaim-link20ms", 14113, 44, 44),
+        ("drbd-8.4.11-linux-6.12/witness-none-ext4-truncate-link20ms", 15006, 7572, 4089),
+        ("drbd-8.4.11-linux-6.12/witness-none-ext4-buffered-link20ms", 1589, 0, 0),
+        ("drbd-8.4.11-linux-6.12/witness-writeback-swap-reclaim-link20ms", 11, 0, 0),
+        ("drbd-8.4.11-linux-6.12/witness-host-inflight-modify", 11792, 10007, 7427),
+    ],
+)
+def test_parse_recorded_runs_counts(recording: str, block_writes: int, changed: int, distinct: int) -> None:
+    pid, start, line = (RECORDINGS / f"{recording}.txt").read_text().splitlines()
+    began, found = parse_start(start), parse_report(line, "nodea")
+    assert pid.startswith("pid ") and began is not None and began.hooks == found.hooks and began.seconds > 0
+    assert (found.block_writes, found.changed_block_writes, found.changed_blocks) == (block_writes, changed, distinct)
+    # What it lists is what it counts, and all of it is on the device of 128 MiB.
+    assert len(blocks_of(found.changed)) == distinct and max(blocks_of(found.changed), default=0) < 32768
+    assert found.total_not_watched == 0 and found.bytes >= found.writes * 512
 
 
 # --------------------------------------------------------------------------- several nodes
