@@ -98,7 +98,19 @@ def _answer(evidence: Evidence) -> Verdict:
         return _inconclusive(evidence, f"the oracles disagree: {agreed.dispute}")
     if split is not None:
         return _inconclusive(evidence, _stand_alone(split))
-    return _no_difference(evidence, agreed)
+    answer = _no_difference(evidence, agreed)
+    if unchecked := _fsck_unanswered(evidence):
+        return _inconclusive(evidence, f"{answer.sentence}; but {unchecked}")
+    return answer
+
+
+def _fsck_unanswered(evidence: Evidence) -> str | None:
+    """Why fsck gave no answer after the crash; None where it did, or where there was nothing to check."""
+    crashed = evidence.crash_recovery
+    check, why = fsck_finding(crashed) if crashed is not None else (None, "")
+    if crashed is None or check is not FilesystemCheck.UNCHECKED:
+        return None
+    return f"fsck did not check the filesystem after the crash: {why}: {crashed.fsck_message}"
 
 
 def _worked(evidence: Evidence) -> bool:
@@ -130,6 +142,8 @@ def _secondary_findings(evidence: Evidence) -> tuple[str, ...]:
     if alarms is not None and (alarms.detections or alarms.drops):
         noticed = f"DRBD noticed {alarms.detections} writes whose buffer changed"
         reasons.append(f"{noticed} and lost its connection {alarms.drops} time(s)")
+    if unchecked := _fsck_unanswered(evidence):
+        reasons.append(unchecked)
     broken = [one for one in evidence.migrations if one.outcome not in _ENDED_WELL]
     reasons += [f"migration {one.number} {one.outcome}: {one.message}" for one in broken]
     return (*reasons, *(f"guest: {line}" for line in evidence.console_errors))
@@ -321,10 +335,6 @@ def _scenario_incomplete(evidence: Evidence) -> str | None:
         return "the canary died" + (f": {evidence.console_errors[0]}" if evidence.console_errors else "")
     if cell.crash is not None and evidence.crash_recovery is None:
         return "the crash did not happen"
-    if evidence.crash_recovery is not None:
-        check, why = fsck_finding(evidence.crash_recovery)
-        if check is FilesystemCheck.UNCHECKED:
-            return f"fsck did not check the filesystem after the crash: {why}: {evidence.crash_recovery.fsck_message}"
     if evidence.console_errors and cell.fault is not Fault.IO_ERROR:
         return f"the guest's console reports an error: {evidence.console_errors[0]}"
     return None
