@@ -187,8 +187,9 @@ class Observed:
 class Work:
     """What a workload did.  ``facts`` are its own figures; ``read_back_errors`` counts wrong data it read.
 
-    ``opportunities``: how many chances to diverge the workload counted itself, each of at most one block; None where it
-    cannot count them.  ``opportunity`` says what one of them is, in the plural.
+    ``opportunities``: how many chances to diverge the workload made on purpose, by its own count; None where it cannot
+    count them.  Chance may add some, so that more blocks than these may differ.  ``opportunity`` says what one of them
+    is, in the plural.
     """
 
     seconds: float
