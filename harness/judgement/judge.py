@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from harness.judgement.in_force import not_in_force
 from harness.judgement.losses import data_loss_findings, fsck_finding, owners_text, readback_sentence
 from harness.judgement.oracles import OracleAgreement, combine
 from harness.judgement.stats import rate_upper
 from harness.judgement.workload_proof import unproven_work
 from harness.model import (
     Alarms,
-    ClientKind,
     Control,
     Controls,
     Crash,
@@ -68,7 +68,7 @@ def _with_failed_controls(answer: Verdict, evidence: Evidence, controls: Control
 def _answer(evidence: Evidence) -> Verdict:
     failure = evidence.failure
     losses = data_loss_findings(evidence)
-    if _worked(evidence) and (doubt := _not_as_requested(evidence) or _precondition(evidence)):
+    if _worked(evidence) and (doubt := not_in_force(evidence)):
         beside = (*losses, *_accompanying_findings(evidence))
         return _verdict(VerdictKind.INCONCLUSIVE, evidence, doubt, tuple(dict.fromkeys(beside)))
     if losses:
@@ -91,7 +91,7 @@ def _answer(evidence: Evidence) -> Verdict:
         return _verdict(VerdictKind.REFUSED, evidence, sentence, _accompanying_findings(evidence))
     if failure is not None:
         return _inconclusive(evidence, f"{failure.phase}: {failure.message}")
-    if doubt := _not_as_requested(evidence) or _precondition(evidence) or unanswered:
+    if doubt := not_in_force(evidence) or unanswered:
         return _inconclusive(evidence, doubt)
     assert agreed is not None
     if agreed.dispute is not None:
@@ -147,44 +147,6 @@ def _secondary_findings(evidence: Evidence) -> tuple[str, ...]:
     broken = [one for one in evidence.migrations if one.outcome not in _ENDED_WELL]
     reasons += [f"migration {one.number} {one.outcome}: {one.message}" for one in broken]
     return (*reasons, *(f"guest: {line}" for line in evidence.console_errors))
-
-
-def _not_as_requested(evidence: Evidence) -> str | None:
-    """What was in force is not what was requested, or could not be read back."""
-    cell, seen = evidence.cell, evidence.observed
-    if seen.replication is not None and seen.replication != cell.replication:
-        return f"requested was {cell.replication}, but in force was {seen.replication}"
-    delays = (cell.delays.link_delay_ms, cell.delays.disk_delay_ms)
-    if (seen.link_delay_ms, seen.disk_delay_ms) != delays:
-        in_force = f"{seen.link_delay_ms}/{seen.disk_delay_ms} ms"
-        return f"the delays of link and disk were {in_force}, {delays[0]}/{delays[1]} ms were requested"
-    if cell.client is ClientKind.HOST or cell.cache is None:
-        return None
-    wanted = {"direct": cell.cache.direct, "no-flush": cell.cache.no_flush}
-    # What the guest is told is the opposite of write-through.
-    wanted["writeback"] = cell.cache.guest_write_cache == "write back"
-    facts: list[tuple[str, object, object]] = [
-        ("O_DIRECT of QEMU's descriptor", seen.o_direct, cell.cache.direct),
-        ("the guest's write_cache", seen.guest_write_cache, cell.cache.guest_write_cache),
-        ("the aio mode", seen.qemu_aio, cell.aio.value),
-    ]
-    facts += [(f"QEMU's cache.{name}", (seen.qemu_cache or {}).get(name), value) for name, value in wanted.items()]
-    for name, found, value in facts:
-        if found is None:
-            return f"{name} could not be read back"
-        if found != value:
-            return f"requested was cache={cell.cache}, aio={cell.aio}, but {name}: {found}, not {value}"
-    return None
-
-
-def _precondition(evidence: Evidence) -> str | None:
-    before = evidence.before
-    if before is None or not before.healthy:
-        state = before or "its state was not read"
-        return f"the resource was not Connected and UpToDate/UpToDate before the cell: {state}"
-    if not evidence.equal_before:
-        return "the replicas were not equal before the cell"
-    return None
 
 
 def _unanswered(evidence: Evidence) -> str | None:

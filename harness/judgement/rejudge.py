@@ -27,17 +27,17 @@ def controls_by_lab(attempts: Iterable[Evidence]) -> Mapping[str, Controls]:
 
 
 def rejudged(run: Run, attempts: Iterable[Evidence]) -> list[Result]:
-    """Every cell of ``run``, judged from all of ``attempts`` (oldest first within a cell), the worst of them first.
+    """Each repetition of each cell of ``run``, judged from all of ``attempts`` (oldest first), the worst first.
 
     Cells without evidence have no verdict; evidence of a cell that the run does not plan comes behind the plan.
     """
     attempts = list(attempts)
     controls = controls_by_lab(attempts)
-    found: dict[str, Result] = {cell.id: Result(cell, None, None) for cell in run.cells}
+    found: dict[tuple[str, int], Result] = {cell.play: Result(cell, None, None) for cell in run.cells}
     for evidence in attempts:
         verdict = judge(evidence, controls.get(evidence.lab, {}))
         result = Result(evidence.cell, verdict, evidence)
-        found[evidence.cell.id] = worse(found.get(evidence.cell.id, result), result)
+        found[evidence.cell.play] = worse(found.get(evidence.cell.play, result), result)
     return list(found.values())
 
 

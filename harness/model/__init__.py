@@ -12,7 +12,9 @@ from harness.model.axes import (
     DiskBus,
     Fault,
     FilesystemKind,
+    Hazard,
     Layout,
+    Potency,
     Protocol,
     VerdictKind,
 )
@@ -45,7 +47,7 @@ from harness.model.observation import (
     Work,
 )
 from harness.model.run import LabProvenance, Provenance, Run, Stack
-from harness.model.verdict import ControlOutcome, Controls, Result, Verdict
+from harness.model.verdict import ControlOutcome, Controls, Opportunities, Result, Verdict
 
 __all__ = [
     "BLOCK_BYTES",
@@ -75,15 +77,18 @@ __all__ = [
     "Fault",
     "FilesystemCheck",
     "FilesystemKind",
+    "Hazard",
     "LabProvenance",
     "Layout",
     "Migration",
     "MigrationOutcome",
     "NodeVerify",
     "Observed",
+    "Opportunities",
     "Ownership",
     "PlantedChange",
     "PlantedKind",
+    "Potency",
     "Protocol",
     "Provenance",
     "Readback",

@@ -128,6 +128,21 @@ class Fault(StrEnum):
         return self not in (Fault.IO_ERROR, Fault.STANDALONE)
 
 
+class Hazard(StrEnum):
+    """What became of the writes whose data changed in flight."""
+
+    NONE = "no hazard"  # none changed, as far as anybody watched
+    HEALED = "healed"  # some changed, and at the end no block differs
+    PERSISTED = "persisted"  # blocks differ
+
+
+class Potency(StrEnum):
+    """How much it is worth that nothing was found."""
+
+    STRONG = "strong"  # writes changed in flight here, or the same work diverged elsewhere in this run
+    WEAK = "weak"  # nothing anywhere shows that this work could have diverged
+
+
 class VerdictKind(StrEnum):
     """The opinion about one cell; see :mod:`harness.judgement.judge`."""
 

@@ -93,7 +93,9 @@ class Cell:
 
     ``seconds`` is how long the workload works; ``deadline`` bounds the whole cell.  ``migrations``: how often the guest
     is moved to the other node and back while it works, ``migration_deadline`` bounds each in seconds.
-    ``unsafe_migration`` asks libvirt for what it refuses otherwise.
+    ``unsafe_migration`` asks libvirt for what it refuses otherwise.  ``repetition`` counts from 1 how often a run plays
+    the cell, each time with a ``seed`` of its own for whatever the workload chooses at random; neither is part of the
+    id, for all repetitions ask the same.
     """
 
     workload: str
@@ -114,6 +116,8 @@ class Cell:
     deadline: int = 180
     control: Control | None = None
     expected: Expectation | None = None
+    repetition: int = 1
+    seed: int = 0
 
     @property
     def id(self) -> str:
@@ -128,6 +132,11 @@ class Cell:
         if self.client is ClientKind.GUEST and self.bus is not DiskBus.VIRTIO:
             parts.append(self.bus.value)
         return "-".join(parts) + self.delays.suffix() + self.replication.suffix() + self._disturbance_suffix()
+
+    @property
+    def play(self) -> tuple[str, int]:
+        """What is played once in a run: the cell's id and which repetition."""
+        return self.id, self.repetition
 
     def _disturbance_suffix(self) -> str:
         parts = [

@@ -25,7 +25,7 @@ from harness.model.observation import (
     Work,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True)

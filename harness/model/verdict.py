@@ -5,14 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.model.axes import Control, VerdictKind
+from harness.model.axes import Control, Hazard, Potency, VerdictKind
 from harness.model.cell import Cell, Expectation
 from harness.model.evidence import Evidence
 
 
 @dataclass(frozen=True)
+class Opportunities:
+    """How many chances to diverge there were: ``what`` one of them is, in the plural, and ``source`` who counted."""
+
+    count: int
+    what: str
+    source: str
+
+
+@dataclass(frozen=True)
 class Verdict:
-    """The opinion about one piece of evidence: a kind, the sentence that says what was seen, and the reasons."""
+    """The opinion about one piece of evidence: a kind, the sentence that says what was seen, and the reasons.
+
+    ``hazard``: what became of the writes that changed in flight; None where nobody can tell, or where there is no
+    answer.  ``potency`` and ``potency_reason``: how much a CLEAN is worth, None for the other kinds.
+    ``rate_upper_95`` is the bound on the rate of differing blocks among ``opportunities``, or among the exposed blocks
+    where nobody counted them.
+    """
 
     kind: VerdictKind
     sentence: str
@@ -20,6 +35,10 @@ class Verdict:
     differing_blocks: int = 0
     exposed_blocks: int = 0
     rate_upper_95: float | None = None
+    hazard: Hazard | None = None
+    potency: Potency | None = None
+    potency_reason: str = ""
+    opportunities: Opportunities | None = None
 
     def meets(self, expected: Expectation | None) -> bool:
         """Whether this is what was expected; without an expectation every conclusive verdict is."""

@@ -2,7 +2,7 @@
 
 Schema 1 had other names: see :data:`_RENAMED` and :mod:`harness.model.aliases`.  It knew no filesystem beside the
 workload, and of a block's owner only whether it was live or dead.  Schema 1 and 2 told that a filesystem could not be
-mounted in fsck's message only.
+mounted in fsck's message only.  What schema 3 added has defaults that say "not known".
 
 What is read of schema 1 keeps the number 2, not the present one: a judge that needs a fact which neither of them has
 must be able to tell that.

@@ -13,6 +13,7 @@ from harness.config.controls import FURTHER_CONTROL_CELLS
 from harness.judgement.controls import control_outcome, outcomes
 from harness.judgement.judge import judge
 from harness.judgement.losses import data_loss_findings
+from harness.judgement.workload_proof import PROOFS
 from harness.model import (
     AioMode,
     Alarms,
@@ -100,7 +101,7 @@ def evidence(cell: Cell = SWAP, **changed: Any) -> Evidence:
         "after": HEALTHY,
         "equal_before": True,
         "observed": observed(cell),
-        "work": Work(8.0, {"pages_swapped_out": 4000.0}),
+        "work": Work(8.0, {proof.fact: 4000.0 for proof in PROOFS.get(cell.workload, ())}),
         "exposed_blocks": 1000,
         **oracles(set(), set()),
         **changed,

@@ -151,7 +151,7 @@ def test_has_canary_guest_with_disturbance_only(crash: Crash) -> None:
 
 
 # What a cell asks: all its fields but those that change how long it asks, or what is made of the answer.
-NOT_ASKED = {"seconds", "deadline", "migration_deadline", "control", "expected"}
+NOT_ASKED = {"seconds", "deadline", "migration_deadline", "control", "expected", "repetition", "seed"}
 ARMS: dict[str, list[Any]] = {
     "protocol": [*Protocol],
     "integrity": ["", "crc32c", "md5", "sha1", "sha256"],

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from harness.errors import StoreError, UsageError
 from harness.model import (
+    SCHEMA_VERSION,
     BlockOwner,
     CacheMode,
     Cell,
@@ -253,9 +254,11 @@ def test_store_newer_schema_usage_error(store: Store) -> None:
     attempt = store.begin(SWAP)
     attempt.save(FULL)
     path = attempt.directory / "evidence.json"
-    path.write_text(edited(path, schema=3))
+    path.write_text(edited(path, schema=SCHEMA_VERSION + 1))
     for ask in (lambda: store.evidence(SWAP.id), store.damaged, store.every_attempt):
-        with pytest.raises(UsageError, match=r"newer version .* schema is 3, this version reads up to 2"):
+        with pytest.raises(
+            UsageError, match=rf"newer version .* schema is {SCHEMA_VERSION + 1}, .* up to {SCHEMA_VERSION}"
+        ):
             ask()
 
 
