@@ -46,10 +46,11 @@ def worse(earlier: Result, later: Result) -> Result:
 
     So no later attempt erases what an earlier one found, and any answer is better than none.
     """
-    return earlier if _badness(earlier) > _badness(later) else later
+    return earlier if badness(earlier) > badness(later) else later
 
 
-def _badness(result: Result) -> int:
+def badness(result: Result) -> int:
+    """How bad an answer is, the worst highest; REFUSED is as bad as CLEAN, and no verdict is less than any."""
     return -1 if result.verdict is None else _BADNESS[result.verdict.kind]
 
 

@@ -1,14 +1,32 @@
-"""How sure a count makes us: bounds and a comparison of rates.
+"""How sure a count makes us: exact intervals and comparisons of rates, and a bootstrap where they would lie.
 
-All of it treats block writes as independent trials.  They are not: a workload that scribbles hits neighbouring
-blocks in bursts.  So every bound here is an optimistic one, the narrowest that the count could support.
+The unit of a trial is a *repetition* of a cell: it diverged or it did not, whatever the others did.  Of repetitions the
+intervals and the comparison here are exact: they cover the truth in at least the share of cases that they state.
+
+Blocks of one repetition are no such trials: a workload hits neighbouring blocks in bursts, and one repetition may lose
+hundreds where the next one loses none.  An interval that takes each block for a trial of its own is far too narrow;
+:func:`bootstrapped_rate` describes a rate of blocks by how it varies from repetition to repetition instead.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.stats import beta, fisher_exact
+from scipy.stats import beta, bootstrap, fisher_exact
+
+#: The fewest repetitions whose variation says anything.
+BOOTSTRAP_FROM = 3
+_RESAMPLES = 2000
+_SEED = 20261128
+
+
+@dataclass(frozen=True)
+class Interval:
+    """From ``low`` to ``high``, both between 0 and 1."""
+
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -41,6 +59,39 @@ def rate_upper(hits: int, trials: int, confidence: float = 0.95) -> float | None
     if hits == 0:
         return float(1 - (1 - confidence) ** (1 / trials))
     return float(beta.ppf(confidence, hits + 1, trials - hits))
+
+
+def rate_interval(hits: int, trials: int, confidence: float = 0.95) -> Interval | None:
+    """The two-sided interval (Clopper-Pearson) of the rate behind ``hits`` in ``trials``.
+
+    None if the counts make no rate: no trials, or more hits than trials.
+    """
+    one_sided = (1 + confidence) / 2
+    upper = rate_upper(hits, trials, one_sided)
+    if upper is None:
+        return None
+    below = rate_upper(trials - hits, trials, one_sided)
+    assert below is not None
+    return Interval(1 - below, upper)
+
+
+def bootstrapped_rate(counts: Sequence[tuple[int, int]], confidence: float = 0.95) -> Interval | None:
+    """A percentile bootstrap of the rate of all hits among all trials; ``counts`` has both for each repetition.
+
+    It resamples whole repetitions, with a fixed seed.  With a handful of them it describes how the rate varied; it is
+    no interval that covers the truth as often as ``confidence`` says.  None for fewer than ``BOOTSTRAP_FROM``
+    repetitions with trials.
+    """
+    counted = [(hits, trials) for hits, trials in counts if trials]
+    if len(counted) < BOOTSTRAP_FROM:
+        return None
+    found = bootstrap(
+        tuple(zip(*counted, strict=True)),
+        lambda hits, trials, axis: hits.sum(axis=axis) / trials.sum(axis=axis),
+        n_resamples=_RESAMPLES, paired=True, vectorized=True, confidence_level=confidence, method="percentile",
+        random_state=_SEED,
+    )  # fmt: skip
+    return Interval(float(found.confidence_interval.low), float(found.confidence_interval.high))
 
 
 def compare(hits_a: int, trials_a: int, hits_b: int, trials_b: int) -> RateComparison | None:

@@ -1,7 +1,9 @@
-"""Bounds and comparisons of rates."""
+"""Bounds, intervals and comparisons of rates; that they cover the truth also where blocks differ in bursts."""
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from math import comb
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta
 
-from harness.judgement.stats import compare, rate_upper
+from harness.judgement.stats import BOOTSTRAP_FROM, Interval, bootstrapped_rate, compare, rate_interval, rate_upper
 
 # A busy machine is no failure.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -98,3 +100,106 @@ def test_compare_swapped_sides_same_p_value(a: tuple[int, int], b: tuple[int, in
 def test_compare_equal_counts_not_significant(count: tuple[int, int]) -> None:
     same = compare(*count, *count)
     assert same and same.larger is None and not same.significant()
+
+
+@given(counts(60), CONFIDENCE)
+def test_rate_interval_any_count_leaves_half_of_the_doubt_on_each_side(
+    count: tuple[int, int], confidence: float
+) -> None:
+    hits, trials = count
+    found = rate_interval(hits, trials, confidence)
+    assert found is not None and 0 <= found.low <= hits / trials <= found.high <= 1
+    assert found.high == rate_upper(hits, trials, (1 + confidence) / 2)
+    p = found.low
+    so_many = sum(comb(trials, k) * p**k * (1 - p) ** (trials - k) for k in range(hits, trials + 1))
+    assert so_many == pytest.approx((1 - confidence) / 2 if hits else 1, abs=1e-9)
+
+
+def test_rate_interval_known_counts_known_values() -> None:
+    found = rate_interval(2, 5)
+    assert found is not None and (found.low, found.high) == (
+        pytest.approx(0.052745, abs=1e-6),
+        pytest.approx(0.853367, abs=1e-6),
+    )
+    assert rate_interval(0, 0) is rate_interval(3, 2) is None
+
+
+@pytest.mark.parametrize("wrong", [(-1, 3, 0.95), (0, -1, 0.95), (1, 3, 1.0), (1, 3, -1.0)])
+def test_rate_interval_impossible_counts_value_error(wrong: tuple[int, int, float]) -> None:
+    with pytest.raises(ValueError):
+        rate_interval(*wrong)
+
+
+# --------------------------------------------------------------------------- what repetitions say of blocks
+
+
+def test_bootstrapped_rate_too_few_repetitions_with_trials_none() -> None:
+    assert BOOTSTRAP_FROM == 3
+    assert bootstrapped_rate([]) is bootstrapped_rate([(1, 10), (2, 10), (0, 0)]) is None
+    assert bootstrapped_rate([(1, 10), (2, 10), (0, 1)]) is not None
+
+
+def test_bootstrapped_rate_known_repetitions_known_values() -> None:
+    assert bootstrapped_rate([(3, 10)] * 4) == Interval(0.3, 0.3), "what never varied does not vary"
+    found = bootstrapped_rate([(0, 100), (0, 100), (0, 100), (80, 100), (0, 100)])
+    assert found == Interval(0.0, 0.48), "one burst may come three times in five, or never"
+    assert found == bootstrapped_rate([(0, 100), (0, 100), (0, 100), (80, 100), (0, 100)]), "and again the same"
+    wider = bootstrapped_rate([(0, 100), (10, 100), (20, 100), (80, 100)], 0.99)
+    narrow = bootstrapped_rate([(0, 100), (10, 100), (20, 100), (80, 100)], 0.5)
+    assert wider and narrow and wider.low < narrow.low < narrow.high < wider.high
+
+
+@given(st.lists(counts(1000), min_size=3, max_size=6))
+@settings(max_examples=30)
+def test_bootstrapped_rate_any_repetitions_between_the_least_and_the_most(each: list[tuple[int, int]]) -> None:
+    found = bootstrapped_rate(each)
+    rates = [hits / trials for hits, trials in each]
+    assert found and min(rates) - 1e-9 <= found.low <= found.high <= max(rates) + 1e-9
+
+
+# --------------------------------------------------------------------------- bursts
+
+# One repetition writes BLOCKS blocks.  With the chance BURST it meets the race at all; then a run of blocks differs
+# that is one longer with the chance LONGER, as neighbouring pages of one buffer do.
+RUNS, REPETITIONS, BLOCKS, BURST, LONGER = 2000, 10, 2000, 0.15, 0.99
+# How many of its blocks such a repetition loses on average, at most all of them; and which share of all blocks.
+LOST = (1 - LONGER**BLOCKS) / (1 - LONGER)
+BLOCK_RATE = BURST * LOST / BLOCKS
+
+
+def a_run(chance: random.Random) -> list[int]:
+    """How many blocks differ in each repetition of one run."""
+    found = []
+    for _ in range(REPETITIONS):
+        length = 0
+        if chance.random() < BURST:
+            length = 1
+            while length < BLOCKS and chance.random() < LONGER:
+                length += 1
+        found.append(length)
+    return found
+
+
+def covered(true_rate: float, interval: Callable[[list[int]], Interval | None]) -> float:
+    """Which share of the runs has an interval that the true rate is in."""
+    chance, inside = random.Random(20261128), 0
+    for _ in range(RUNS):
+        found = interval(a_run(chance))
+        inside += found is not None and found.low <= true_rate <= found.high
+    return inside / RUNS
+
+
+def upper_only(hits: int, trials: int) -> Interval:
+    upper = rate_upper(hits, trials)
+    assert upper is not None
+    return Interval(0.0, upper)
+
+
+def test_intervals_over_repetitions_with_bursts_cover_as_stated() -> None:
+    assert covered(BURST, lambda run: rate_interval(sum(map(bool, run)), REPETITIONS)) >= 0.95
+    assert covered(BURST, lambda run: upper_only(sum(map(bool, run)), REPETITIONS)) >= 0.95
+
+
+def test_intervals_over_blocks_with_bursts_cover_far_less() -> None:
+    assert covered(BLOCK_RATE, lambda run: rate_interval(sum(run), REPETITIONS * BLOCKS)) < 0.3
+    assert covered(BLOCK_RATE, lambda run: upper_only(sum(run), REPETITIONS * BLOCKS)) < 0.7
