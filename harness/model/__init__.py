@@ -20,27 +20,29 @@ from harness.model.axes import (
 )
 from harness.model.cell import Cell, DelayProfile, Expectation, ReplicationProfile
 from harness.model.device import BLOCK_BYTES, SECTOR_BYTES, SECTORS_PER_BLOCK, Extent, blocks_of, extents_of
-from harness.model.evidence import SCHEMA_VERSION, Evidence
-from harness.model.observation import (
+from harness.model.disturbance_facts import (
     Alarms,
-    BlockOwner,
     Canary,
-    Comparison,
-    Counters,
     CrashRecovery,
-    Failure,
-    FilesystemCheck,
     Migration,
     MigrationOutcome,
+    Readback,
+    SplitBrain,
+)
+from harness.model.evidence import SCHEMA_VERSION, Evidence
+from harness.model.observation import (
+    BlockOwner,
+    Comparison,
+    Counters,
+    Failure,
+    FilesystemCheck,
     NodeVerify,
     Observed,
     Ownership,
     PlantedChange,
     PlantedKind,
-    Readback,
     Repair,
     Sample,
-    SplitBrain,
     State,
     Verify,
     Witness,

@@ -6,17 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from harness.model.cell import Cell
-from harness.model.observation import (
+from harness.model.disturbance_facts import (
     Alarms,
     Canary,
-    Comparison,
     CrashRecovery,
-    Failure,
     Migration,
+    Readback,
+)
+from harness.model.observation import (
+    Comparison,
+    Failure,
     Observed,
     Ownership,
     PlantedChange,
-    Readback,
     Repair,
     Sample,
     State,
