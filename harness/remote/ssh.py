@@ -107,9 +107,7 @@ class SshRunner:
         try:
             channel.settimeout(timeout + GRACE_SECONDS)
             channel.exec_command(shlex.join(bounded))
-            if stdin is not None:
-                channel.sendall(stdin.encode())
-            channel.shutdown_write()
+            _feed(channel, stdin)
             errors = threading.Thread(target=_drain, args=(channel.recv_stderr, err), daemon=True)
             errors.start()
             _drain(channel.recv, out)
@@ -162,6 +160,17 @@ def _passes(error: BaseException) -> bool:
     """Whether it may be different in a moment: a wrong key will not become right, a starting sshd will start."""
     final = (paramiko.BadHostKeyException, paramiko.AuthenticationException)
     return isinstance(error, _ERRORS) and not isinstance(error, final)
+
+
+def _feed(channel: paramiko.Channel, stdin: str | None) -> None:
+    """Send ``stdin`` and its end; a command that ended without reading all of it tells why by its status."""
+    try:
+        if stdin is not None:
+            channel.sendall(stdin.encode())
+        channel.shutdown_write()
+    except OSError:
+        if not channel.closed:
+            raise
 
 
 def _drain(receive: Callable[[int], bytes], into: bytearray) -> None:

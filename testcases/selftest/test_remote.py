@@ -12,9 +12,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import paramiko
 import pytest
+from paramiko.common import cMSG_CHANNEL_SUCCESS
 
 from harness.errors import CommandError, DeadlineError, LostNodeError
 from harness.lab.nested.keys import KeyPair, SshPort, known_hosts, new_key_pair, write_private
@@ -89,6 +91,23 @@ def test_scripted_run_answers_and_records() -> None:
 # --------------------------------------------------------------------------- over ssh
 
 
+class SshdTransport(paramiko.Transport):
+    """A connection that starts a command once its client was told that it starts, as sshd does.
+
+    A quick command would else be over before the answer to the request for it, and its client's channel closed.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        super().__init__(connection)
+        self.accepted: list[threading.Thread] = []
+
+    def _send_user_message(self, data: paramiko.Message) -> None:
+        super()._send_user_message(data)
+        if data.asbytes()[:1] == cMSG_CHANNEL_SUCCESS:
+            while self.accepted:
+                self.accepted.pop().start()
+
+
 @dataclass
 class Sshd(paramiko.ServerInterface):
     """A small ssh server in this process that runs what it is asked to run, on this machine, as itself."""
@@ -101,7 +120,7 @@ class Sshd(paramiko.ServerInterface):
     def __post_init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
-        self.transports: list[paramiko.Transport] = []
+        self.transports: list[SshdTransport] = []
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self) -> None:
@@ -112,7 +131,7 @@ class Sshd(paramiko.ServerInterface):
             except OSError:
                 return
             self.connections += 1
-            transport = paramiko.Transport(connection)
+            transport = SshdTransport(connection)
             transport.add_server_key(key)
             self.transports.append(transport)
             try:
@@ -137,7 +156,8 @@ class Sshd(paramiko.ServerInterface):
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
         self.commands.append(command.decode())
-        threading.Thread(target=self._run, args=(channel, command), daemon=True).start()
+        runs = threading.Thread(target=self._run, args=(channel, command), daemon=True)
+        cast(SshdTransport, channel.get_transport()).accepted.append(runs)
         return True
 
     @staticmethod
@@ -221,6 +241,11 @@ def test_ssh_run_stdin_and_write_exact(node: SshRunner, tmp_path: Path) -> None:
     target = tmp_path / "with a space"
     node.write(str(target), "text without an end")
     assert target.read_text() == "text without an end"
+
+
+def test_ssh_run_of_a_command_that_reads_no_input_is_its_status(node: SshRunner) -> None:
+    done = node.run(["sh", "-c", ": streaming; echo disk full >&2; exit 3"], stdin="x" * 8_000_000, ok=())
+    assert (done.status, done.stderr) == (3, "disk full\n"), "it ended before its input had arrived"
 
 
 def test_ssh_run_too_long_deadline_error(node: SshRunner) -> None:
