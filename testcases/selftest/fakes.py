@@ -735,7 +735,7 @@ class Script(Workload):
             assert self.ends.wait(20), "nobody let the work end"
         if self.ended_by is not None:
             raise self.ended_by
-        return Work(float(seconds), {"pages": 5.0}, 1 if self.wrong else 0)
+        return Work(float(seconds), {"pages_swapped_out": 5.0}, 1 if self.wrong else 0)
 
     def quiesce(self, target: WorkloadTarget) -> int:
         self.lab.story("quiesce")

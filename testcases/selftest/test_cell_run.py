@@ -80,7 +80,7 @@ def test_play_guest_cell_steps_are_in_order(staged: Callable[..., Stage]) -> Non
     assert (found.before, found.after, found.equal_before) == (HEALTHY, HEALTHY, True)
     assert (found.exposed_blocks, found.counter_kib, found.lab, found.device_blocks) == (100, 0, "lab1", BLOCKS)
     assert found.observed.link_delay_ms == 20 and found.observed.o_direct is True
-    assert found.work == Work(10.0, {"pages": 5.0}) and found.finished_at >= found.started_at
+    assert found.work == Work(10.0, {"pages_swapped_out": 5.0}) and found.finished_at >= found.started_at
     assert list(found.phases) == [
         "begin",
         "replication",

@@ -135,7 +135,7 @@ def test_migrations_work_goes_on_and_its_result_is_kept(staged: Callable[..., St
 
     stage.lab.story.when = {"moved to nodeb": arrived, "moved to nodea": arrived}
     found = stage.play()
-    assert found.failure is None and found.work and found.work.facts == {"pages": 5.0}
+    assert found.failure is None and found.work and found.work.facts == {"pages_swapped_out": 5.0}
     assert in_order(stage.steps, "work 1", "moved to nodea", "quiesce")
 
 
