@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from harness.judgement.judge import judge
+from harness.judgement.witness_coverage import control_doubt, witnessed
 from harness.judgement.workload_proof import unproven_work
 from harness.model import Control, ControlOutcome, Controls, Evidence, VerdictKind, blocks_of
 
@@ -24,7 +25,9 @@ def control_outcome(evidence: Evidence) -> ControlOutcome:
         return ControlOutcome(control, False, missed)
     if control is Control.STEADY and (doubt := unproven_work(evidence) or _nothing_exposed(evidence)):
         return ControlOutcome(control, False, f"{verdict.sentence}; but {doubt}")
-    return ControlOutcome(control, True, verdict.sentence)
+    if doubt := control_doubt(evidence):
+        return ControlOutcome(control, False, f"{verdict.sentence}; but {doubt}")
+    return ControlOutcome(control, True, verdict.sentence, witnessed(evidence))
 
 
 def outcomes(attempts: Iterable[Evidence]) -> Controls:

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from harness.judgement.hazard import with_hazard
 from harness.judgement.in_force import not_in_force
 from harness.judgement.losses import data_loss_findings, fsck_finding, owners_text, readback_sentence
 from harness.judgement.oracles import OracleAgreement, combine
-from harness.judgement.stats import rate_upper
+from harness.judgement.potency import own_potency
+from harness.judgement.rates import exposed_text, nothing_found, opportunities, rate_bound
 from harness.judgement.workload_proof import unproven_work
 from harness.model import (
     Alarms,
@@ -41,13 +43,15 @@ def judge(evidence: Evidence, controls: Controls | None = None) -> Verdict:
     """The verdict on one attempt.
 
     ``controls`` are the outcomes of this run's controls; where one failed, or a demanded one is not there, no cell is
-    CLEAN.
+    CLEAN.  The potency of a CLEAN is what the cell shows by itself (:func:`~harness.judgement.potency.with_potency`).
     """
+    controls = controls or {}
     answer = _answer(evidence)
-    if evidence.cell.control is not None:
-        return answer
-    answer = _with_failed_controls(answer, evidence, controls or {})
-    return _downgrade_unproven_clean(answer, evidence, controls or {}) if answer.kind is VerdictKind.CLEAN else answer
+    if evidence.cell.control is None:
+        answer = _with_failed_controls(answer, evidence, controls)
+        if answer.kind is VerdictKind.CLEAN:
+            answer = _downgrade_unproven_clean(answer, evidence, controls)
+    return own_potency(with_hazard(answer, evidence, controls), evidence)
 
 
 def _with_failed_controls(answer: Verdict, evidence: Evidence, controls: Controls) -> Verdict:
@@ -181,7 +185,7 @@ def _no_difference(evidence: Evidence, agreed: OracleAgreement) -> Verdict:
         if not alarms.detections and (missing := _scenario_incomplete(evidence)):
             return _inconclusive(evidence, f"the connection was lost {alarms.drops} time(s), and {missing}")
         return _verdict(VerdictKind.TRANSIENT, evidence, _healed_by_resync(alarms))
-    return _verdict(VerdictKind.CLEAN, evidence, _nothing_found(evidence), _secondary_findings(evidence))
+    return _verdict(VerdictKind.CLEAN, evidence, nothing_found(evidence), _secondary_findings(evidence))
 
 
 def _disconnected_on_purpose(evidence: Evidence) -> bool:
@@ -222,35 +226,14 @@ def _healed_by_resync(alarms: Alarms) -> str:
 def _diverged(evidence: Evidence, agreed: OracleAgreement) -> Verdict:
     state = evidence.after
     claim = f" while DRBD reported {state.connection}, {state.local_disk}/{state.peer_disk}" if state else ""
-    exposed = f" after {evidence.exposed_blocks} exposed block writes" if evidence.exposed_blocks else ""
-    sentence = f"{len(agreed.differing)} blocks differ ({owners_text(evidence.ownership)}){exposed}{claim}"
+    differ = f"{len(agreed.differing)} blocks differ ({owners_text(evidence.ownership)})"
+    sentence = f"{differ}{exposed_text(evidence)}{claim}"
     reasons = [*_failed(evidence), *_secondary_findings(evidence)]
     if agreed.healed:
         reasons.append(f"{agreed.healed} more blocks were reported and are equal again")
     if agreed.unnamed:
         reasons.append(f"the kernel log names {len(agreed.named)} of the {agreed.marked} blocks that verify marked")
     return _verdict(VerdictKind.DIVERGED, evidence, sentence, tuple(reasons), len(agreed.differing))
-
-
-def _nothing_found(evidence: Evidence) -> str:
-    if not evidence.exposed_blocks:
-        return "verify, counter and comparison found nothing; no block write was exposed"
-    if mebibytes := _resynced_kib(evidence) / 1024:
-        return (
-            f"verify, counter and comparison found nothing in {evidence.exposed_blocks} exposed block writes: "
-            f"equal after a resync of {mebibytes:.1f} MiB"
-        )
-    bound = rate_upper(0, evidence.exposed_blocks)
-    return (
-        f"verify, counter and comparison found nothing in {evidence.exposed_blocks} exposed block writes: "
-        f"at most {bound or 1.0:.2g} of them diverge (95 %)"
-    )
-
-
-def _resynced_kib(evidence: Evidence) -> int:
-    """How much was copied from one replica to the other before they were compared: it may have been different."""
-    alarms, crashed = evidence.alarms, evidence.crash_recovery
-    return (alarms.resynced_kib if alarms else 0) + ((crashed.resynced_kib or 0) if crashed else 0)
 
 
 def _downgrade_unproven_clean(clean: Verdict, evidence: Evidence, controls: Controls) -> Verdict:
@@ -324,8 +307,7 @@ def _verdict(
     kind: VerdictKind, evidence: Evidence, sentence: str, reasons: tuple[str, ...] = (), differing: int = 0
 ) -> Verdict:
     errors = tuple(f"kernel: {line}" for line in evidence.kernel_errors)
-    # A block may diverge more than once, so the count of blocks can pass no rate on; the bound needs trials.
-    upper = rate_upper(min(differing, evidence.exposed_blocks), evidence.exposed_blocks)
-    if _resynced_kib(evidence):
-        upper = None
-    return Verdict(kind, sentence, reasons + errors, differing, evidence.exposed_blocks, upper)
+    return Verdict(
+        kind, sentence, reasons + errors, differing, evidence.exposed_blocks, rate_bound(evidence, differing),
+        opportunities=opportunities(evidence),
+    )  # fmt: skip

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from harness.judgement.controls import outcomes
 from harness.judgement.judge import judge
+from harness.judgement.potency import with_potency
 from harness.model import Controls, Evidence, Result, Run, VerdictKind
 
 _BADNESS = {
@@ -38,7 +39,7 @@ def rejudged(run: Run, attempts: Iterable[Evidence]) -> list[Result]:
         verdict = judge(evidence, controls.get(evidence.lab, {}))
         result = Result(evidence.cell, verdict, evidence)
         found[evidence.cell.play] = worse(found.get(evidence.cell.play, result), result)
-    return list(found.values())
+    return with_potency(found.values())
 
 
 def worse(earlier: Result, later: Result) -> Result:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 
+from harness.judgement.rates import EXPOSED
 from harness.judgement.rejudge import conclusive, worse
 from harness.judgement.stats import Interval, bootstrapped_rate, rate_interval
 from harness.model import Cell, Result, Verdict, VerdictKind
@@ -96,7 +97,7 @@ def _block_rate(verdicts: list[Verdict]) -> BlockRate | None:
         names = {one.what for one in counted}
         what = names.pop() if len(names) == 1 else "opportunities"
     else:
-        trials, what = [verdict.exposed_blocks for verdict in rated], "exposed block writes"
+        trials, what = [verdict.exposed_blocks for verdict in rated], EXPOSED
     # A block may differ by chance too, beside those that the workload counted; a share is one at most.
     counts = [(min(one.differing_blocks, most), most) for one, most in zip(rated, trials, strict=True)]
     hits, total = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0)

@@ -58,11 +58,15 @@ class Result:
 
 @dataclass(frozen=True)
 class ControlOutcome:
-    """Whether one control held, and the sentence that says what was seen."""
+    """Whether one control held, and the sentence that says what was seen.
+
+    ``witnessed``: its witness watched and saw writes change in flight, so that it is known to see them on this lab.
+    """
 
     control: Control
     held: bool
     sentence: str
+    witnessed: bool = False
 
 
 Controls = Mapping[Control, ControlOutcome]

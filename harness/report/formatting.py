@@ -6,6 +6,7 @@ import math
 import unicodedata
 from collections.abc import Iterable
 
+from harness.judgement.rates import upper_bound as upper_bound
 from harness.model import BLOCK_BYTES, BlockOwner, Ownership
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -66,16 +67,6 @@ def size(number_of_bytes: int) -> str:
 def blocks_size(blocks: int) -> str:
     """So many 4 KiB blocks, as a number and as a size."""
     return f"{plural(blocks, 'block')} ({size(blocks * BLOCK_BYTES)})"
-
-
-def upper_bound(rate: float) -> str:
-    """An upper bound as percent, two digits, never rounded down: ``0.0002412`` as ``0.025 %``."""
-    percent = rate * 100
-    if not percent > 0:
-        return "0 %"
-    digits = max(0, 1 - math.floor(math.log10(percent)))
-    scaled = math.ceil(round(percent * 10**digits, 6))
-    return f"{scaled / 10**digits:.{digits}f} %"
 
 
 def percent(share: float) -> str:

@@ -128,7 +128,7 @@ def test_judge_nothing_found_controls_held_clean_with_bound() -> None:
     assert verdict.kind is VerdictKind.CLEAN
     assert (verdict.exposed_blocks, verdict.differing_blocks, verdict.reasons) == (1000, 0, ())
     assert verdict.rate_upper_95 == pytest.approx(1 - 0.05 ** (1 / 1000))
-    assert "1000 exposed block writes" in verdict.sentence and "0.003 of them" in verdict.sentence
+    assert "1000 exposed block writes" in verdict.sentence and "0.30 % of them" in verdict.sentence
 
 
 def test_judge_verify_only_blocks_need_a_cause() -> None:
