@@ -124,6 +124,9 @@ def test_parse_report_any_text_value_error_or_witness(text: str) -> None:
         ("drbd-8.4.11-linux-6.12/witness-none-ext4-buffered-link20ms", 1589, 0, 0),
         ("drbd-8.4.11-linux-6.12/witness-writeback-swap-reclaim-link20ms", 11, 0, 0),
         ("drbd-8.4.11-linux-6.12/witness-host-inflight-modify", 11792, 10007, 7427),
+        ("drbd-9.3.3-linux-6.12/witness-none-swap-reclaim-link20ms", 183, 152, 152),
+        ("drbd-9.3.3-linux-6.12/witness-host-inflight-modify", 8640, 7939, 6194),
+        ("drbd-9.3.3-linux-6.12/witness-host-steady", 24080, 0, 0),
     ],
 )
 def test_parse_recorded_runs_counts(recording: str, block_writes: int, changed: int, distinct: int) -> None:
