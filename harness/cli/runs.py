@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Column, Table
@@ -16,6 +16,10 @@ from harness.cli.options import RunArgument, RunsOption, console, warn
 from harness.errors import HarnessError, NothingRanError, UsageError
 from harness.model import Result, Verdict, VerdictKind
 from harness.util import resources
+
+if TYPE_CHECKING:
+    from harness.judgement.compare_runs import CellComparison
+    from harness.judgement.repetitions import CellAnswer
 
 
 def run(
@@ -137,18 +141,17 @@ def compare(
     other: Annotated[str, typer.Argument(metavar="RUN", help="the run to compare")],
     runs: RunsOption = Path("runs"),
 ) -> None:
-    """Compare the verdicts and rates of two runs, cell by cell; 1 when a verdict changed."""
+    """Compare the verdicts of two runs, cell by cell over all repetitions; 1 when a verdict changed."""
     from harness.judgement.compare_runs import compare_runs
     from harness.store import Store, judged_results
 
     before, after = (judged_results(Store.open(runs, which)) for which in (one, other))
     compared = compare_runs(before, after)
-    table = Table("cell", one, other, "rate changed? (p)")
+    table = Table("cell", one, other, "repetitions that diverged (p)")
     for cell in compared:
         style = "bold red" if cell.verdict_changed else ""
-        p_value = f"{cell.rates.p_value:.2g}" if cell.rates else ""
-        figures = [Text(_figures(verdict), style) for verdict in (cell.before, cell.after)]
-        table.add_row(cell.cell_id, *figures, p_value)
+        figures = [Text(_figures(answer), style) for answer in (cell.before, cell.after)]
+        table.add_row(cell.cell_id, *figures, _how_often(cell))
     console.print(table)
     raise typer.Exit(1 if any(cell.verdict_changed for cell in compared) else 0)
 
@@ -157,5 +160,19 @@ def _kind(verdict: Verdict | None) -> str:
     return str(verdict.kind) if verdict else "not run"
 
 
-def _figures(verdict: Verdict | None) -> str:
-    return f"{verdict.kind} {verdict.differing_blocks}/{verdict.exposed_blocks}" if verdict else "not run"
+def _figures(answer: CellAnswer | None) -> str:
+    """The verdicts, each with its number where there are several, and the blocks that differ of the chances to."""
+    if answer is None or not answer.kinds:
+        return "not run"
+    several = sum(answer.kinds.values()) > 1
+    kinds = ", ".join(f"{count} {kind}" if several else str(kind) for kind, count in answer.kinds.items())
+    rate = answer.block_rate
+    return kinds if rate is None else f"{kinds} {rate.differing}/{rate.trials} {rate.unit}"
+
+
+def _how_often(cell: CellComparison) -> str:
+    """``0/5 -> 5/5 (0.0079)``; empty where one of the runs has no answer."""
+    if cell.before is None or cell.after is None or cell.rates is None:
+        return ""
+    counts = (f"{answer.diverged}/{answer.answered}" for answer in (cell.before, cell.after))
+    return f"{' -> '.join(counts)} ({cell.rates.p_value:.2g})"

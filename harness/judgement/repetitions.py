@@ -35,6 +35,11 @@ class BlockRate:
         """The share, between 0 and 1."""
         return self.differing / self.trials
 
+    @property
+    def unit(self) -> str:
+        """What the trials are, in one word for a table."""
+        return "exposed" if self.what == EXPOSED else "opportunities"
+
 
 @dataclass(frozen=True)
 class CellAnswer:

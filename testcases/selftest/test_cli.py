@@ -29,6 +29,7 @@ from harness.model import (
     Run,
     Stack,
     VerdictKind,
+    Work,
 )
 from harness.remote.local import LocalRunner
 from harness.store import Store, judged_results, run_ids
@@ -277,7 +278,22 @@ def test_compare_changed_verdict_exit_code_1(command: Any) -> None:
     code, out, _ = command("compare", "run1", "run2")
     assert code == 1
     (line,) = [line for line in out.splitlines() if "writeback-swap-pressure" in line]
-    assert "CLEAN 0/1000" in line and "DIVERGED 50/1000" in line and "e-" in line
+    assert "CLEAN 0/1000 exposed" in line and "DIVERGED 50/1000 exposed" in line
+    assert "0/1 -> 1/1 (1)" in line, "one repetition each proves nothing, however many blocks differ"
+
+
+def test_compare_repetitions_how_many_diverged_and_opportunities(command: Any) -> None:
+    work = Work(8.0, {"pages_swapped_out": 4000.0}, opportunities=300.0, opportunity="pages")
+    for name, differing in (("run1", set[int]()), ("run2", set(range(50)))):
+        store = stored(run_id=name, writeback=None)
+        for repetition in range(1, 6):
+            cell = replace(next(one for one in CELLS if one.row == "writeback"), repetition=repetition)
+            store.begin(cell).save(replace(found(cell), work=work, **oracles(differing, differing)))
+    code, out, _ = command("compare", "run1", "run2")
+    assert code == 1
+    (line,) = [line for line in out.splitlines() if "writeback-swap-pressure" in line]
+    for part in ("5 CLEAN 0/1500 opportunities", "5 DIVERGED 250/1500 opportunities", "0/5 -> 5/5 (0.0079)"):
+        assert part in line
 
 
 def test_compare_cell_of_one_run_only_no_change(command: Any) -> None:
