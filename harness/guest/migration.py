@@ -178,9 +178,10 @@ def _watch(
             on_precopy()
             on_precopy = None
         if time.monotonic() > until and not timed_out:
-            timed_out = True
+            # One that libvirt does not know of yet cannot be told: it is told at the next look.
             with contextlib.suppress(libvirt.libvirtError):
                 _abort(seen, source)
+                timed_out = True
         if time.monotonic() > until + ABORT_SECONDS:
             break
     return samples, timed_out

@@ -544,7 +544,8 @@ class FakeDomain:
     """As much of a libvirt domain as a migration needs.
 
     ``error`` is what ``migrate3`` raises; it ends at once, or waits for ``ends`` when that is set to an event.
-    ``sample`` is what the job's statistics say under way, ``completed`` what they say in the end.
+    ``sample`` is what the job's statistics say under way, ``completed`` what they say in the end.  Before the migration
+    has begun there is no job to look at, nor one to abort.
     """
 
     def __init__(self, story: Story, node: FakeNode, agent: FakeAgent | None = None) -> None:
@@ -558,11 +559,19 @@ class FakeDomain:
         self.becomes: FakeDomain | None = None
         self.abort_ends = True
         self.running = True
+        self.under_way = False
 
     def migrate3(self, destination: FakeLibvirt, parameters: dict[str, object], flags: int) -> FakeDomain:
         self.story(f"migrate {self.node.name} to {destination.name}")
         self.asked.append((destination.name, parameters, flags))
         self.held_then.append(self.agent is not None and self.agent.holding > 0)
+        self.under_way = True
+        try:
+            return self._moved()
+        finally:
+            self.under_way = False
+
+    def _moved(self) -> FakeDomain:
         if self.ends is not None:
             assert self.ends.wait(20), "nobody let the migration end"
         if self.error is not None:
@@ -571,9 +580,13 @@ class FakeDomain:
         return self.becomes
 
     def jobStats(self, flags: int = 0) -> dict[str, object]:  # noqa: N802 - libvirt's name
-        return self.completed if flags & libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED else self.sample
+        if flags & libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED:
+            return self.completed
+        return self.sample if self.under_way else {"type": 0}
 
     def abortJob(self) -> None:  # noqa: N802 - libvirt's name
+        if not self.under_way:
+            raise LibvirtSaid("Requested operation is not valid: no job is active on the domain")
         self.story("abort")
         self.error = LibvirtSaid("operation aborted: migration out job: canceled by client")
         if self.abort_ends and self.ends is not None:

@@ -133,8 +133,8 @@ def test_migrate_job_statistics_over_monitor_connection(stage: Stage) -> None:
             return dict(UNDER_WAY)
 
         def abortJob(self) -> None:  # noqa: N802 - libvirt's name
-            asked.append("abort")
             stage.domain.abortJob()
+            asked.append("abort")
 
     def shared(flags: int = 0) -> dict[str, object]:
         raise AssertionError("two threads over one connection")
@@ -253,6 +253,21 @@ def test_migrate_too_long_aborted_guest_stays(stage: Stage) -> None:
     assert stage.steps.count("abort") == 1, "told once"
     assert in_order(stage.steps, "migrate nodea to nodeb", "abort", "drbdadm nodeb secondary", "drbdadm nodea primary")
     assert went.iterations == 2, "what was seen under way is kept"
+    assert stage.rests_on("nodea")
+
+
+def test_migrate_abort_not_taken_is_repeated(stage: Stage) -> None:
+    under_way(stage)
+    abort, refusals = stage.domain.abortJob, [LibvirtSaid("no job is active on the domain")]
+
+    def refuse_once() -> None:
+        if refusals:
+            raise refusals.pop()
+        abort()
+
+    stage.domain.abortJob = refuse_once  # type: ignore[method-assign]
+    went = stage.go(seconds=0.03)
+    assert went.outcome is MigrationOutcome.ABORTED and not refusals
     assert stage.rests_on("nodea")
 
 
