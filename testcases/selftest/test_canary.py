@@ -7,6 +7,7 @@ import os
 import random
 import re
 import resource
+import select
 import shutil
 import signal
 import subprocess
@@ -703,7 +704,16 @@ class Bird:
         return min(reached.values())
 
     def end(self, how: signal.Signals) -> None:
-        os.kill(int(self.pid_file.read_text()), how)
+        """Send ``how``; after a kill it is really gone, so that what is on the disk stays as it is."""
+        pid = int(self.pid_file.read_text())
+        process = os.pidfd_open(pid)
+        try:
+            os.kill(pid, how)
+            if how is signal.SIGKILL:
+                gone, _, _ = select.select([process], [], [], PATIENCE)
+                assert gone, "a killed canary goes on"
+        finally:
+            os.close(process)
 
     def found(self, run: int = RUN) -> tuple[Slot, ...]:
         done = self.call("check", run=run)
@@ -774,14 +784,13 @@ def test_canary_killed_acknowledged_records_present_missing_ones_found(bird: Bir
     bird.end(signal.SIGKILL)
     found = bird.judged()
     assert not found.survived and found.total_lost == found.corrupt == 0
-    assert all(0 < found.acknowledged[write_mode] <= PIECE for write_mode in WRITE_MODES), (
-        "else the older disk below is no loss"
-    )
+    assert min(found.acknowledged.values()) >= 12
     # The disk of a while ago: what was acknowledged since is lost.
     bird.disk.write_bytes(before)
     found = bird.judged()
     assert found.total_lost > 0 and found.corrupt == 0
-    assert re.fullmatch(r"\w+ record \d+ was acknowledged; its slot is empty", found.examples[0])
+    # On a busy machine the rings may have gone round since.
+    assert re.fullmatch(r"\w+ record \d+ was acknowledged; its slot (?:is empty|holds record \d+)", found.examples[0])
 
 
 @pytest.mark.parametrize("offset", [24, 32, 40, 48, 2047, 4095])
