@@ -39,9 +39,12 @@ def _work(run: CellRun, workload: Workload, guest: Callable[[], Guest]) -> None:
     target = run.take_guest(guest()) if run.cell.client is ClientKind.GUEST else run.take_host()
     with run.context.phase("prepare"):
         workload.prepare(target)
+    run.exposure.prepared(target, run.context.lab.a)
+    with run.context.phase("prepare"):
         disturbance.before(run, target)
         run.delays.apply()
     run.witness.start()
+    run.exposure.begin()
     with run.context.phase("work"):
         run.context.note(work=disturbance.during(run, lambda: workload.work(target, run.cell.seconds)))
     disturbance.after(run, workload)

@@ -27,7 +27,7 @@ from harness.guest.disk import observe_node
 from harness.guest.domain import Guest
 from harness.lab.base import FullLab
 from harness.lab.node import Node
-from harness.model import Cell, Crash, Evidence, Fault, Observed
+from harness.model import Cell, Evidence, Fault, Observed
 from harness.store import Attempt
 
 
@@ -39,7 +39,7 @@ class CellRun:
         self.capture = LogCapture(self.context)
         self.guest_disk = GuestDisk(self.context, self.capture)
         self.delays = CellDelays(self.context, self.guest_disk)
-        self.exposure = Exposure(self.context)
+        self.exposure = Exposure(self.context, self.capture)
         self.witness = WitnessStep(self.context)
         self.canary: CanaryWatch | None = None
         self._fault_cleanups = contextlib.ExitStack()
@@ -76,7 +76,6 @@ class CellRun:
                 resource.repair(context.differing_blocks)
                 state, counters = resource.status()
                 equal = counters.out_of_sync_kib == 0 and context.differing_blocks() == 0
-            self.exposure.count()
             self.capture.preconditions_hold()
             context.note(before=state, equal_before=equal)
 
@@ -104,11 +103,14 @@ class CellRun:
         return self.guest_disk.target if self.guest_disk.guest else oracle_run.primary_target(self.context)
 
     def release(self) -> None:
-        """Delays off, disk detached, everything flushed, one Primary; counts what was exposed since the beginning."""
+        """Delays off, what the work exposed counted, disk detached, everything flushed, one Primary."""
         context, disk = self.context, self.guest_disk
         with context.phase("detach"):
             self.delays.clear()
-        self.witness.read(disk.guest.node if disk.guest is not None else context.lab.a)
+        writer = disk.guest.node if disk.guest is not None else context.lab.a
+        self.witness.read(writer)
+        with context.phase("exposure"):
+            self.exposure.end(writer)
         with context.phase("detach"):
             disk.detach()
             if disk.guest is not None and disk.guest.node is not context.lab.a:
@@ -116,9 +118,6 @@ class CellRun:
                 disk.destroy_guest()
             reconcile(context, self.capture)
             context.resource.sync()
-            if self.cell.crash is not Crash.NODE:
-                self.exposure.count()
-            context.note(exposed_blocks=self.exposure.blocks())
 
     def conclude(self, owners: oracle_run.BlockOwners, method: str) -> None:
         """The oracles, whose the differing blocks are, the repair and the kernel logs, after everything was written.

@@ -105,6 +105,14 @@ class Guest:
             return None
         return "I/O error" if reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR else f"reason {reason}"
 
+    def suspend(self) -> None:
+        """Pause it; its requests that are under way are completed first.  :class:`LostGuestError`."""
+        try:
+            with self._timed(f"suspend {self.spec.name}"):
+                self.domain.suspend()
+        except libvirt.libvirtError as error:
+            raise LostGuestError(f"the guest was not paused: {error}") from None
+
     def resume(self) -> None:
         """Let a paused guest go on; QEMU repeats the requests that failed.  :class:`LostGuestError`."""
         try:

@@ -5,6 +5,7 @@ In a lab of virtual nodes both are plain files on the controller.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import time
 from collections.abc import Iterable
@@ -12,10 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.errors import InfrastructureError
-from harness.model import BLOCK_BYTES, BlockOwner, Comparison, Sample, extents_of
+from harness.model import BLOCK_BYTES, BlockOwner, Comparison, Extent, Sample, extents_of
 
 _CHUNK_BLOCKS = 1024
 _SAMPLE_BYTES = 32
+DIGEST_BYTES = 8
+_ZEROS = bytes(_CHUNK_BLOCKS * BLOCK_BYTES)
 
 
 def compare_files(a: Path, b: Path, blocks: int) -> Comparison:
@@ -54,6 +57,42 @@ def _differing(one: bytes, two: bytes, count: int) -> Iterable[int]:
         at = slice(block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES)
         if one[at] != two[at]:
             yield block
+
+
+def block_digests(path: Path, blocks: int) -> bytes:
+    """The digests of the first ``blocks`` 4 KiB blocks of a file, ``DIGEST_BYTES`` each, one behind the other.
+
+    0.2 s for 128 MiB; what was never written costs less.
+    """
+    found = bytearray()
+    with _opened(path) as file:
+        for first in range(0, blocks, _CHUNK_BLOCKS):
+            count = min(_CHUNK_BLOCKS, blocks - first)
+            data = _read(file, first, count, path)
+            if data == _ZEROS[: len(data)]:
+                found += _digest(_ZEROS[:BLOCK_BYTES]) * count
+                continue
+            for at in range(0, len(data), BLOCK_BYTES):
+                found += _digest(data[at : at + BLOCK_BYTES])
+    return bytes(found)
+
+
+def _digest(block: bytes) -> bytes:
+    # Against chance, not against anybody: the processor has instructions for this one.
+    return hashlib.sha1(block, usedforsecurity=False).digest()[:DIGEST_BYTES]
+
+
+def changed_blocks(before: bytes, after: bytes) -> tuple[Extent, ...]:
+    """The blocks whose digests are another in ``after`` than in ``before``, both from :func:`block_digests`.
+
+    :class:`ValueError` when they are not of the same number of blocks.
+    """
+    if len(before) != len(after):
+        raise ValueError(f"{len(before)} and {len(after)} bytes of digests are not of the same blocks")
+    places = range(0, len(before), DIGEST_BYTES)
+    return extents_of(
+        at // DIGEST_BYTES for at in places if before[at : at + DIGEST_BYTES] != after[at : at + DIGEST_BYTES]
+    )
 
 
 def sample_files(a: Path, b: Path, blocks: Iterable[int]) -> tuple[Sample, ...]:

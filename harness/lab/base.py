@@ -66,6 +66,14 @@ class ReplicaComparison(Protocol):
         """
         ...
 
+    def block_digests(self, node: Node, blocks: int) -> bytes:
+        """A digest of 8 bytes for each of the first ``blocks`` 4 KiB blocks of ``node``'s lower device, one behind
+        the other; takes seconds per GiB.
+
+        :class:`~harness.errors.InfrastructureError` when it cannot be read.
+        """
+        ...
+
     def sample(self, blocks: Iterable[int]) -> tuple[Sample, ...]:
         """A piece of both sides of each of ``blocks`` (numbers of 4 KiB blocks), from its first difference on."""
         ...

@@ -27,6 +27,7 @@ from harness.model.disturbance_facts import (
     Migration,
     MigrationOutcome,
     Readback,
+    RejoinComparison,
     SplitBrain,
 )
 from harness.model.evidence import SCHEMA_VERSION, Evidence
@@ -47,6 +48,7 @@ from harness.model.observation import (
     Verify,
     Witness,
     Work,
+    Written,
 )
 from harness.model.run import LabProvenance, Provenance, Run, Stack
 from harness.model.verdict import ControlOutcome, Controls, Opportunities, Result, Verdict
@@ -94,6 +96,7 @@ __all__ = [
     "Protocol",
     "Provenance",
     "Readback",
+    "RejoinComparison",
     "Repair",
     "ReplicationProfile",
     "Result",
@@ -107,6 +110,7 @@ __all__ = [
     "Verify",
     "Witness",
     "Work",
+    "Written",
     "blocks_of",
     "extents_of",
 ]

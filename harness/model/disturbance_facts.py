@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from harness.model.axes import Crash
 from harness.model.device import Extent, blocks_of
-from harness.model.observation import Ownership, State
+from harness.model.observation import Comparison, Ownership, State
 
 
 class MigrationOutcome(StrEnum):
@@ -120,6 +120,23 @@ class CrashRecovery:
     wrong_reads: int = 0
     mounted: bool | None = None
     mount_message: str = ""
+
+
+@dataclass(frozen=True)
+class RejoinComparison:
+    """Both backing devices, compared while the replicas were apart and before a resync could make them equal.
+
+    ``when`` says at which moment, as the end of a sentence; ``away`` is the node whose replica the resync was going to
+    overwrite.  ``quiet``: nobody could write to either device meanwhile; where it is False, what differs may be writes
+    that were under way.  ``out_of_sync_kib`` is what DRBD on the other node held out of sync then, None where it gave
+    no answer.  What was in flight when the nodes lost each other, and what was written since, differs rightly.
+    """
+
+    when: str
+    away: str
+    comparison: Comparison
+    quiet: bool
+    out_of_sync_kib: int | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from harness.model.disturbance_facts import (
     CrashRecovery,
     Migration,
     Readback,
+    RejoinComparison,
 )
 from harness.model.observation import (
     Comparison,
@@ -25,6 +26,7 @@ from harness.model.observation import (
     Verify,
     Witness,
     Work,
+    Written,
 )
 
 SCHEMA_VERSION = 3
@@ -34,9 +36,13 @@ SCHEMA_VERSION = 3
 class Evidence:
     """The facts of one attempt at one cell; no opinion.
 
-    ``exposed_blocks`` counts 4 KiB block writes that DRBD sent to its peer while the workload had the device:
-    each was a chance to diverge.  ``witness``: which of them changed in flight; None where nothing was asked, as in
-    evidence of before there was such a program.
+    ``exposed_blocks`` counts 4 KiB block writes that DRBD sent to its peer from the beginning of the work until all of
+    it was written, without what a resync copied: each was a chance to diverge.  ``written``: the distinct blocks that
+    changed in the same time; None where they were not counted.
+    ``witness``: which of the writes changed in flight; None where nothing was asked, as in evidence of before there was
+    such a program.
+    ``rejoin_comparisons`` were made each time before the replicas found together again, and a resync could have made
+    equal what was not.
     ``log_holes`` counts kernel messages that were lost before they were read.
     ``planted`` is what was changed below DRBD on purpose.  ``fault_injected``: the cell's crash or fault really
     happened.  ``event_log`` are sentences about what was done to the lab on purpose and how it was put right;
@@ -56,6 +62,7 @@ class Evidence:
     observed: Observed = field(default_factory=Observed)
     work: Work | None = None
     exposed_blocks: int = 0
+    written: Written | None = None
     witness: Witness | None = None
     verify: Verify | None = None
     counter_kib: int | None = None
@@ -68,6 +75,7 @@ class Evidence:
     readback: Readback | None = None
     canary: Canary | None = None
     crash_recovery: CrashRecovery | None = None
+    rejoin_comparisons: tuple[RejoinComparison, ...] = ()
     alarms: Alarms | None = None
     fault_injected: bool = False
     event_log: tuple[str, ...] = ()

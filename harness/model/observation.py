@@ -126,6 +126,28 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Written:
+    """Which blocks of ``node``'s backing device hold something else than when the work began.
+
+    Both moments are ones at which all that was written before them had got there: the first after everything was
+    prepared, the last when everything was written.  A write of what was there already leaves no trace here.
+    ``blocks`` were digested each time; ``unequal_before`` are those that differed between the replicas at the first
+    moment.  ``seconds`` is what both took.
+    """
+
+    node: str
+    blocks: int
+    changed: tuple[Extent, ...]
+    unequal_before: tuple[Extent, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def changed_blocks(self) -> int:
+        """How many 4 KiB blocks changed."""
+        return len(blocks_of(self.changed))
+
+
+@dataclass(frozen=True)
 class Sample:
     """A differing block, a piece of both sides, and whose it is.
 

@@ -92,13 +92,13 @@ def own_cell(request: pytest.FixtureRequest, drbd_run: Session, cell: Cell) -> I
         own = OwnCell(drbd_run, drbd_run.begin(cell))
         try:
             own.run.begin()
-            if cell.client is ClientKind.HOST:
-                own.run.take_host()
-            else:
-                own.run.take_guest(drbd_run.guest)
+            host = cell.client is ClientKind.HOST
+            target = own.run.take_host() if host else own.run.take_guest(drbd_run.guest)
+            own.run.exposure.prepared(target, own.run.context.lab.a)
             own.run.delays.apply()
             # What the test does is its own; it may move the guest too.
             own.run.witness.start(on_both=True)
+            own.run.exposure.begin()
             own.run.context.note(work=Work(0.0, notes=("the test's own work",)))
         except HarnessError as error:
             own.run.give_up(error)

@@ -30,6 +30,7 @@ from harness.filesystems import FILESYSTEMS
 from harness.filesystems.base import Offers, OwnedBlock
 from harness.guest.disk import AttachedDisk
 from harness.guest.domain import Guest
+from harness.lab.backing_compare import DIGEST_BYTES
 from harness.lab.base import Lab
 from harness.model import (
     AioMode,
@@ -247,6 +248,8 @@ class FakeLab:
     story: Story = field(default_factory=Story)
     id: str = "lab1"
     differing: set[int] = field(default_factory=set)
+    # The blocks of nodea's backing device that hold something else than in the beginning.
+    changed: set[int] = field(default_factory=set)
     stack: Stack = field(default_factory=lambda: Stack(kernel="6.12"))
     fresh: bool = True
     resources: list[FakeResource] = field(default_factory=list)
@@ -270,6 +273,10 @@ class FakeLab:
     def compare(self, blocks: int) -> Comparison:
         self.story("compare")
         return Comparison(blocks, extents_of(self.differing), 0.1, "here")
+
+    def block_digests(self, node: FakeNode, blocks: int) -> bytes:
+        self.story(f"digest {node.name}")
+        return b"".join(bytes([block in self.changed]) * DIGEST_BYTES for block in range(blocks))
 
     def sample(self, blocks: Iterable[int]) -> tuple[Sample, ...]:
         return tuple(Sample(block, 0, 1, "00", "01") for block in blocks)
@@ -518,6 +525,7 @@ class FakeAgent(ScriptedRunner):
         self.story = story
         self.holding = 0
         self.kernel = ""
+        self.running: Callable[[], bool] = lambda: True
         self.digest: Callable[[int], str] = lambda block: f"{block:016x}"
 
     @contextlib.contextmanager
@@ -527,6 +535,9 @@ class FakeAgent(ScriptedRunner):
             yield
         finally:
             self.holding -= 1
+
+    def active(self) -> bool:
+        return self.running()
 
     def _told(self, argv: tuple[str, ...]) -> Answer:
         program = argv[0].rpartition("/")[2]
@@ -604,11 +615,12 @@ class FakeGuest:
         self.node: Any = node or FakeNode(story, "nodea")
         self.name = said
         self.agent = FakeAgent(story)
+        self.agent.running = self.alive
         self.domain: Any = FakeDomain(story, self.node, self.agent)
         self.attached = False
         self.living = True
         self.ended = False
-        self.pauses: list[str | None] = ["I/O error"]
+        self.pauses: list[str | None] = [None]
 
     def attach(self, device: str, cell: Cell) -> AttachedDisk:
         self.story("attach" if self.node.name == "nodea" else f"attach on {self.node.name}")
@@ -650,8 +662,13 @@ class FakeGuest:
     def paused(self) -> str | None:
         return self.pauses.pop(0) if len(self.pauses) > 1 else self.pauses[0]
 
+    def suspend(self) -> None:
+        self.story("suspend")
+        self.pauses = ["reason 1"]
+
     def resume(self) -> None:
         self.story("resume")
+        self.pauses = [None]
 
     def kill(self) -> None:
         self.living = self.attached = False

@@ -59,7 +59,7 @@ def test_witness_plain_cell_watches_the_work_on_the_primary(staged: Callable[...
     assert found.witness.watched and found.witness.nodes == ("nodea",)
     assert (found.witness.writes, found.witness.block_writes, found.witness.changed_blocks) == (7, 9, 2)
     assert stage.raw("witness-nodea.txt").splitlines()[-1] == report([[4, 2]], writes=7, block_writes=9)
-    assert list(found.phases)[3:6] == ["prepare", "witness", "work"]
+    assert list(found.phases)[3:7] == ["prepare", "exposure", "witness", "work"]
 
 
 def test_witness_migration_both_nodes_are_summed(staged: Callable[..., Stage]) -> None:
@@ -154,7 +154,8 @@ def test_witness_sync_refused_still_read(staged: Callable[..., Stage], monkeypat
 
     def sync(node: Any = None) -> None:
         calls.append(node)
-        if len(calls) == 1:
+        # The first one is of what was prepared.
+        if len(calls) == 2:
             raise LostGuestError("refused")
 
     monkeypatch.setattr(stage.resource, "sync", sync)

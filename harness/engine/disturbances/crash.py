@@ -9,12 +9,14 @@ from dataclasses import replace
 
 from harness.drbd import roles
 from harness.engine.cell_steps import CellRun
+from harness.engine.context import CellContext
 from harness.engine.disturbances.canary_steps import collect_canary, start_canary
 from harness.engine.reconcile import bring_back, reconcile_after
+from harness.engine.rejoin import compare_before_rejoin
 from harness.errors import HarnessError, InfrastructureError
 from harness.filesystems.base import WorkloadTarget
 from harness.guest.domain import Guest
-from harness.model import Crash, CrashRecovery, Work
+from harness.model import Crash, CrashRecovery, RejoinComparison, Work
 from harness.parse.kernel_log import resync_kib
 from harness.util.background import BackgroundTask
 from harness.util.deadline import Deadline
@@ -43,7 +45,7 @@ class CrashDisturbance:
         if task.ended(run.cell.seconds / 2):
             task.result(Deadline.after(1, "the work"))
             raise InfrastructureError("the work was over before the crash")
-        run.exposure.count()
+        run.exposure.pause(drops=1)
         self._inject_crash(run)
         worked = self._at - began
         run.context.log_fault(f"crash '{self._crash}' {worked:.1f} s into the work")
@@ -75,6 +77,7 @@ class CrashDisturbance:
     def _recover_on_the_same_node(self, run: CellRun, workload: Workload) -> None:
         # Before anybody writes again: this is what the crash left behind.
         run.context.resource.sync()
+        run.exposure.end()
         _found(run, differing_blocks=run.context.differing_blocks())
         if self._crash is Crash.QEMU:
             run.guest_disk.attach(Guest.start(run.context.lab, run.context.lab.a))
@@ -91,7 +94,10 @@ class CrashDisturbance:
             resource.events(b).wait(lambda state: state.connection != "Connected", "the loss of the peer", deadline)
             roles.promote(resource, b)
             _found(run, promoted_seconds=self._since_crash())
-            _found(run, differing_blocks=context.differing_blocks())
+            run.exposure.end()
+            # Before anybody writes again: later on what the peer's guest wrote would hide it.
+            compared = self._compare(context)
+            _found(run, differing_blocks=compared.comparison.differing_blocks if compared is not None else None)
             run.guest_disk.attach(Guest.start(context.lab, b))
             self._check_guest_data(run, workload)
         finally:
@@ -119,6 +125,8 @@ class CrashDisturbance:
         run.guest_disk.destroy_guest()
         with contextlib.suppress(HarnessError):
             resource.sync(b)
+        if not context.evidence.rejoin_comparisons:
+            self._compare(context)
         bring_back(context, run.capture, a)
         reconcile_after(context, run.capture, a, f"at {a.name}'s return")
         rejoined = self._since_crash()
@@ -126,6 +134,11 @@ class CrashDisturbance:
         a.log.mark(f"{a.name} is back")
         _found(run, rejoined_seconds=rejoined, resynced_kib=resync_kib(a.log.lines(0)))
         roles.set_single_primary(resource, a)
+
+    @staticmethod
+    def _compare(context: CellContext) -> RejoinComparison | None:
+        away = context.lab.a
+        return compare_before_rejoin(context, away, f"after {away.name} had lost its power")
 
     def _since_crash(self) -> float:
         return time.monotonic() - self._at

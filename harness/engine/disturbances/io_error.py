@@ -9,6 +9,7 @@ from harness.drbd import faults, roles
 from harness.engine.cell_steps import CellRun
 from harness.engine.disturbances.base import finished
 from harness.engine.disturbances.migrations import MigrationDisturbance
+from harness.engine.rejoin import compare_before_rejoin
 from harness.errors import HarnessError
 from harness.model import Work
 from harness.util.background import BackgroundTask
@@ -36,6 +37,7 @@ def _fail_both_disks(run: CellRun, task: BackgroundTask[Work]) -> None:
     task.ended(run.cell.seconds / 3)
     with guest.agent.held():
         run.register_fault_cleanup(lambda: faults.restore_disks(resource))
+        run.exposure.pause()
         faults.break_disks(resource)
         context.log_fault("both lower devices fail from now on")
         deadline = Deadline.after(PAUSE_SECONDS, "the guest's pause by an I/O error")
@@ -43,7 +45,9 @@ def _fail_both_disks(run: CellRun, task: BackgroundTask[Work]) -> None:
         states = roles.states(resource)
         reported = "; ".join(f"{name} {one.connection} {one.local_disk}" for name, one in states.items())
         context.log_event(f"the guest was paused: {why}; DRBD reported {reported}")
+        compare_before_rejoin(context, roles.other(resource, guest.node), "before the disks worked again")
         run.revert_faults()
+        run.exposure.resume()
         with contextlib.suppress(HarnessError):
             roles.set_single_primary(resource, guest.node)
         guest.resume()

@@ -11,6 +11,7 @@ from harness.engine.cell_steps import CellRun
 from harness.engine.disturbances.base import finished, quiesce
 from harness.engine.disturbances.canary_steps import collect_canary, start_canary
 from harness.engine.reconcile import bring_back, reconcile_after
+from harness.engine.rejoin import compare_before_rejoin
 from harness.errors import LostGuestError, RefusedError
 from harness.filesystems.base import WorkloadTarget
 from harness.guest import readback
@@ -142,13 +143,17 @@ def _on_precopy(run: CellRun, fault: Fault | None, source: Node, target: Node) -
     context, resource = run.context, run.context.resource
 
     def cut() -> None:
+        run.exposure.pause(drops=1)
         run.register_fault_cleanup(lambda: faults.join_link(resource))
+        run.register_fault_cleanup(lambda: _compare_apart(run, "while the replication link was cut"))
         faults.cut_link(resource)
         context.log_fault("the replication link was cut in mid-migration")
 
     def kill() -> None:
+        run.exposure.pause(drops=1)
         run.node_dies(target)
         run.register_fault_cleanup(lambda: _power_back(run, target))
+        run.register_fault_cleanup(lambda: _compare_apart(run, f"while {target.name} was without power"))
         context.lab.power_off(target)
         context.log_fault(f"{target.name} lost its power in mid-migration")
 
@@ -167,6 +172,13 @@ def _restart_libvirtd(node: Node) -> None:
     node.runner.run(["virsh", "-c", "qemu:///system", "version"], timeout=90, ok=())
 
 
+def _compare_apart(run: CellRun, when: str) -> None:
+    """What the two devices hold before the fault ends; a guest that lives on writes to its own node's alone."""
+    guest, resource = run.guest_disk.guest, run.context.resource
+    away = roles.other(resource, guest.node) if guest is not None else resource.b
+    compare_before_rejoin(run.context, away, when, guest)
+
+
 def _power_back(run: CellRun, node: Node) -> None:
     bring_back(run.context, run.capture, node)
     if run.canary is not None:
@@ -183,6 +195,7 @@ def _recover_from_fault(run: CellRun, fault: Fault) -> None:
     with contextlib.suppress(RefusedError):
         roles.allow_two_primaries(resource, False, guest.node)
     run.revert_faults()
-    reconcile_after(context, run.capture, roles.other(resource, guest.node), "after the fault")
+    reconcile_after(context, run.capture, roles.other(resource, guest.node), "after the fault", guest)
     roles.set_single_primary(resource, guest.node)
+    run.exposure.resume()
     run.delays.apply()

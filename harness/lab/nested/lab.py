@@ -65,6 +65,10 @@ class NestedLab:
         """Compare the two backing files here on the controller."""
         return backing_compare.compare_files(self._image(self.a), self._image(self.b), blocks)
 
+    def block_digests(self, node: Node, blocks: int) -> bytes:
+        """Read ``node``'s backing file here on the controller."""
+        return backing_compare.block_digests(self._image(node), blocks)
+
     def sample(self, blocks: Iterable[int]) -> tuple[Sample, ...]:
         """A piece of both sides of each of ``blocks``."""
         return backing_compare.sample_files(self._image(self.a), self._image(self.b), blocks)
