@@ -16,7 +16,9 @@ from harness.judgement.losses import data_loss_findings, fsck_finding, owners_te
 from harness.judgement.oracles import OracleAgreement, combine
 from harness.judgement.potency import own_potency
 from harness.judgement.rates import exposed_text, nothing_found, opportunities, rate_bound
+from harness.judgement.rejoin import rejoin_findings
 from harness.judgement.workload_proof import unproven_work
+from harness.judgement.written import unwritten_findings
 from harness.model import (
     Alarms,
     Control,
@@ -134,7 +136,7 @@ def _accompanying_findings(evidence: Evidence) -> tuple[str, ...]:
     if comparison is None or not comparison.differing:
         return _secondary_findings(evidence)
     differ = f"{comparison.differing_blocks} blocks differ ({owners_text(evidence.ownership)})"
-    return (differ, *_secondary_findings(evidence))
+    return (differ, *unwritten_findings(evidence), *_secondary_findings(evidence))
 
 
 def _secondary_findings(evidence: Evidence) -> tuple[str, ...]:
@@ -146,6 +148,7 @@ def _secondary_findings(evidence: Evidence) -> tuple[str, ...]:
     if alarms is not None and (alarms.detections or alarms.drops):
         noticed = f"DRBD noticed {alarms.detections} writes whose buffer changed"
         reasons.append(f"{noticed} and lost its connection {alarms.drops} time(s)")
+    reasons += rejoin_findings(evidence)
     if unchecked := _fsck_unanswered(evidence):
         reasons.append(unchecked)
     broken = [one for one in evidence.migrations if one.outcome not in _ENDED_WELL]
@@ -184,7 +187,7 @@ def _no_difference(evidence: Evidence, agreed: OracleAgreement) -> Verdict:
     if alarms is not None and (alarms.detections or (alarms.drops and not _disconnected_on_purpose(evidence))):
         if not alarms.detections and (missing := _scenario_incomplete(evidence)):
             return _inconclusive(evidence, f"the connection was lost {alarms.drops} time(s), and {missing}")
-        return _verdict(VerdictKind.TRANSIENT, evidence, _healed_by_resync(alarms))
+        return _verdict(VerdictKind.TRANSIENT, evidence, _healed_by_resync(alarms), rejoin_findings(evidence))
     return _verdict(VerdictKind.CLEAN, evidence, nothing_found(evidence), _secondary_findings(evidence))
 
 
@@ -228,7 +231,7 @@ def _diverged(evidence: Evidence, agreed: OracleAgreement) -> Verdict:
     claim = f" while DRBD reported {state.connection}, {state.local_disk}/{state.peer_disk}" if state else ""
     differ = f"{len(agreed.differing)} blocks differ ({owners_text(evidence.ownership)})"
     sentence = f"{differ}{exposed_text(evidence)}{claim}"
-    reasons = [*_failed(evidence), *_secondary_findings(evidence)]
+    reasons = [*_failed(evidence), *unwritten_findings(evidence), *_secondary_findings(evidence)]
     if agreed.healed:
         reasons.append(f"{agreed.healed} more blocks were reported and are equal again")
     if agreed.unnamed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from harness.judgement.oracles import KIB_PER_BLOCK
 from harness.judgement.stats import rate_upper
 from harness.judgement.witness_coverage import saw_no_write
 from harness.model import Evidence, Opportunities
@@ -36,9 +37,15 @@ def trials(evidence: Evidence) -> tuple[int, str]:
 
 
 def resynced_kib(evidence: Evidence) -> int:
-    """How much was copied from one replica to the other before they were compared: it may have been different."""
+    """How much was copied from one replica to the other before they were compared: it may have been different.
+
+    At least what differed before they rejoined, whatever DRBD logged.
+    """
     alarms, crashed = evidence.alarms, evidence.crash_recovery
-    return (alarms.resynced_kib if alarms else 0) + ((crashed.resynced_kib or 0) if crashed else 0)
+    # What a rejoin copied stands in the kernel logs that the alarms are read from too.
+    logged = max(alarms.resynced_kib if alarms else 0, (crashed.resynced_kib or 0) if crashed else 0)
+    apart = max((one.comparison.differing_blocks for one in evidence.rejoin_comparisons), default=0)
+    return max(logged, apart * KIB_PER_BLOCK)
 
 
 def rate_bound(evidence: Evidence, differing: int) -> float | None:

@@ -25,7 +25,7 @@ class UnwrittenDifferences:
 
 
 def unwritten_differences(evidence: Evidence) -> UnwrittenDifferences | None:
-    """Which of the blocks that differ were not written on the replica that was watched; None where that is not known."""
+    """Blocks that differ and were not written on the replica that was watched; None where that is not known."""
     written, comparison = evidence.written, evidence.comparison
     if written is None or comparison is None:
         return None

@@ -19,6 +19,7 @@ from harness.report.oracles import Oracles, oracles
 from harness.report.requested_vs_observed import Property, requested_and_observed
 from harness.report.table import NOT_RUN, SIGNS, control_expectation, differing_blocks, figures, heat_map, style_of
 from harness.report.witness import witness_rows
+from harness.report.written import written_rows
 
 EXTENTS_SHOWN = 50
 SAMPLES_SHOWN = 16
@@ -275,6 +276,7 @@ def _exposure(evidence: Evidence, result: Result) -> list[Row]:
             f"{formatting.blocks_size(exposed)} sent to the peer while the workload had the device",
         ),
         ("Per block of the device", per_block),
+        *written_rows(evidence),
         *witness_rows(evidence),
         ("Differing", f"{formatting.blocks_size(differing)}" if verdict else ""),
         ("Rate", f"{differing / exposed * 100:.3g} % of the exposed" if exposed and differing else ""),
