@@ -19,4 +19,5 @@ def _sentence(found: RejoinComparison) -> str:
     differing = found.comparison.differing_blocks
     known = "" if found.out_of_sync_kib is None else f", DRBD knew of {found.out_of_sync_kib // KIB_PER_BLOCK}"
     writing = "" if found.quiet else ", while it may have been written to"
-    return f"{differing} blocks differed {found.when}{known}{writing}; a resync of {found.away} followed"
+    blocks = "block" if differing == 1 else "blocks"
+    return f"{differing} {blocks} differed {found.when}{known}{writing}; a resync of {found.away} followed"

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.errors import InfrastructureError
-from harness.lab.backing_compare import compare_files, owned, sample, sample_files
+from harness.lab.backing_compare import block_digests, changed_blocks, compare_files, owned, sample, sample_files
 from harness.model import BLOCK_BYTES, BlockOwner, Extent, Sample, blocks_of
 
 # A busy machine is no failure.
@@ -115,3 +115,31 @@ def test_sample_files_each_block_its_own_sample(pair: tuple[Path, Path]) -> None
     assert [(one.block, one.offset, one.differing_bytes) for one in found] == [(2099, 2099, 1), (3, 3, 1)]
     assert all(one.a.startswith("41") and one.b.startswith("42") for one in found)
     assert owned(found[0], BlockOwner.FREE, "free").detail == "free" and found[0].owner is BlockOwner.UNKNOWN
+
+
+@given(data=st.data())
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+def test_changed_blocks_any_bytes_name_their_blocks(data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "a.raw"
+        with path.open("wb") as file:
+            file.truncate((BLOCKS + 1) * BLOCK_BYTES)
+        # Some of it is written already, so that not every block that changes is one of zeros.
+        poke(path, 5 * BLOCK_BYTES, b"before" * 4000)
+        before = block_digests(path, BLOCKS)
+        places = data.draw(st.sets(st.integers(0, (BLOCKS + 1) * BLOCK_BYTES - 1), max_size=9))
+        for at in places:
+            poke(path, at, b"\xff")
+        after = block_digests(path, BLOCKS)
+    # What lies behind the device (DRBD's metadata) is no data.
+    assert blocks_of(changed_blocks(before, after)) == {at // BLOCK_BYTES for at in places} - {BLOCKS}
+
+
+def test_changed_blocks_of_another_size_is_an_error(pair: tuple[Path, Path]) -> None:
+    with pytest.raises(ValueError, match="not of the same blocks"):
+        changed_blocks(block_digests(pair[0], 2), block_digests(pair[0], 3))
+
+
+def test_block_digests_device_longer_than_the_file_is_an_error(pair: tuple[Path, Path]) -> None:
+    with pytest.raises(InfrastructureError, match="shorter than the DRBD device"):
+        block_digests(pair[0], BLOCKS + 1)
