@@ -69,6 +69,14 @@ def blocks_size(blocks: int) -> str:
     return f"{plural(blocks, 'block')} ({size(blocks * BLOCK_BYTES)})"
 
 
+def between(low: float, high: float) -> str:
+    """An interval of rates as percent, rounded outwards so that it is never narrower: ``14 % to 95 %``."""
+    digits = 0 if high - low >= 0.1 else max(1, 1 - math.floor(math.log10(max(high - low, 1e-9) * 100)))
+    scale = 10**digits
+    bottom, top = math.floor(round(low * 100 * scale, 6)) / scale, math.ceil(round(high * 100 * scale, 6)) / scale
+    return f"{bottom:.{digits}f} % to {top:.{digits}f} %"
+
+
 def percent(share: float) -> str:
     """A share of a whole: ``0.123`` as ``12.3 %``."""
     return f"{share * 100:.1f} %"

@@ -12,12 +12,14 @@ from markupsafe import Markup
 from harness.model import Control, Result, Run, VerdictKind
 from harness.report import formatting
 from harness.report.alarms import alarm_grid, alarm_sentence, replication_grid
+from harness.report.cells import anchors, cell_views, entry_anchor
 from harness.report.durability import durability_grid, durability_sentence, loss_grid
+from harness.report.headline import Answer, Headline, headline
 from harness.report.migrations import migration_grid, migration_sentence, timelines
 from harness.report.phases import PhaseShare, phase_shares
-from harness.report.summary import Answer, Headline, headline, stack_rows, summarize, title_of
+from harness.report.summary import stack_rows, summarize, title_of
 from harness.report.table import SIGNS, Entry, HeatMap, heat_map, style_of
-from harness.report.view import PhaseBar, anchors, sectors, view, views
+from harness.report.view import PhaseBar, sectors, view
 from harness.util.atomic_file import write_atomic
 
 MEANINGS = {
@@ -32,6 +34,10 @@ MEANINGS = {
 
 _TONES = {Answer.YES: "clean", Answer.NO: "diverged", Answer.UNKNOWN: "inconclusive"}
 
+WEAK = "nothing found, and nothing shows that this work could have diverged"
+
+LegendLine = tuple[str, str, str, str]
+
 
 @dataclass(frozen=True)
 class MapEntry:
@@ -40,9 +46,11 @@ class MapEntry:
     kind: str
     style: str
     sign: str
+    weak: bool
     lines: tuple[str, ...]
     detail: str
     unexpected: bool
+    disagree: bool
     anchor: str
 
 
@@ -60,13 +68,12 @@ class MapView:
 
     columns: tuple[str, ...]
     rows: tuple[MapRow, ...]
-    legend: tuple[tuple[str, str, str, str], ...]
+    legend: tuple[LegendLine, ...]
 
 
 def render_html(run: Run, results: Sequence[Result], title: str = "") -> str:
     """The page as text; it is well-formed XML too."""
     summary = summarize(results)
-    cells = views(results)
     names = anchors(results)
     return (
         _environment()
@@ -75,8 +82,7 @@ def render_html(run: Run, results: Sequence[Result], title: str = "") -> str:
             title=title or title_of(run),
             run=run,
             summary=summary,
-            tone=_TONES[summary.headline.answer],
-            counts=[(kind.value if kind else "not run", number) for kind, number in summary.counts],
+            tone=_tone(summary.headline),
             map=_map_view(summary.map, names),
             migrations=migration_grid(results, names),
             migration_sentence=migration_sentence(results),
@@ -90,7 +96,8 @@ def render_html(run: Run, results: Sequence[Result], title: str = "") -> str:
             missing_controls=_missing(summary.map),
             stack=stack_rows(run.stack),
             phases=[_phase_bar(phase) for phase in phase_shares(run, results).phases],
-            cells=cells,
+            names=names,
+            cells=cell_views(results),
         )
     )
 
@@ -113,12 +120,17 @@ def evidence_html(result: Result, *, base: str = "", style: bool = True) -> str:
     return _render_fragment(cell=view(result), base=base, style=style)
 
 
+def _tone(answer: Headline) -> str:
+    """The look of the short answer: a "yes" that rests on weak cells is no green one."""
+    return "transient" if answer.weak else _TONES[answer.answer]
+
+
 def _fragment(results: Sequence[Result], answer: Headline) -> str:
     table = heat_map(results)
     return _render_fragment(
         map=_map_view(table, anchors(results)),
         headline=answer,
-        tone=_TONES[answer.answer],
+        tone=_tone(answer),
         controls=table.controls,
         missing_controls=_missing(table),
     )
@@ -137,13 +149,18 @@ def _map_view(table: HeatMap, names: Sequence[str]) -> MapView:
         )
         for row in table.rows
     )
-    seen = {entry.kind for entries in table.cells.values() for entry in entries}
-    legend = tuple(
-        (kind.value if kind else "not run", SIGNS[kind], style_of(kind), meaning)
-        for kind, meaning in MEANINGS.items()
-        if kind in seen
-    )
-    return MapView(table.columns, rows, legend)
+    return MapView(table.columns, rows, _legend([one for entries in table.cells.values() for one in entries]))
+
+
+def _legend(entries: Sequence[Entry]) -> tuple[LegendLine, ...]:
+    lines = []
+    for kind, meaning in MEANINGS.items():
+        for weak in (False, True):
+            if any(entry.kind is kind and entry.weak is weak for entry in entries):
+                name = kind.value if kind else "not run"
+                style = f"{style_of(kind)}{' weak' if weak else ''}"
+                lines.append((f"{name} (weak)" if weak else name, SIGNS[kind], style, WEAK if weak else meaning))
+    return tuple(lines)
 
 
 def _map_entry(entry: Entry, names: Sequence[str]) -> MapEntry:
@@ -152,10 +169,12 @@ def _map_entry(entry: Entry, names: Sequence[str]) -> MapEntry:
         kind=first,
         style=style_of(entry.kind),
         sign=SIGNS[entry.kind],
+        weak=entry.weak,
         lines=tuple(part for line in lines for part in line.split(", ")),
         detail=entry.detail,
         unexpected=entry.expected is False,
-        anchor=names[entry.number],
+        disagree=entry.disagree,
+        anchor=entry_anchor(entry, names),
     )
 
 

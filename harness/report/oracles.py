@@ -1,4 +1,8 @@
-"""The three oracles of one cell side by side: what verify logged, what DRBD counts, what the comparison read; pure."""
+"""The oracles of one cell side by side: verify with the counter that is its sum, and the comparison; pure.
+
+They are two independent looks, not three: DRBD's counter is the weight of the bitmap that verify marks, so it can tell
+that a line of the log is missing, and is no witness of its own.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,11 @@ from harness.judgement.oracles import KIB_PER_BLOCK, combine
 from harness.model import Evidence, Extent, NodeVerify, blocks_of
 from harness.report.formatting import blocks_size, count, plural, seconds
 
+_COUNTER = "verify, DRBD's counter"
+
 
 class Agreement(StrEnum):
-    """Whether the three oracles agree."""
+    """Whether verify with its counter and the comparison agree."""
 
     AGREE = "agree"
     HEALED = "explained"
@@ -72,7 +78,7 @@ def _agreement(evidence: Evidence) -> tuple[Agreement, str]:
     if agreed.healed:
         healed = plural(agreed.healed, "block")
         return Agreement.HEALED, f"{healed} that verify marked were equal again when the devices were compared.{short}"
-    return Agreement.AGREE, f"All three find {plural(len(agreed.differing), 'block')}.{short}"
+    return Agreement.AGREE, f"Both looks find {plural(len(agreed.differing), 'block')}.{short}"
 
 
 def _verify(evidence: Evidence) -> tuple[Oracle, Oracle]:
@@ -99,9 +105,9 @@ def _side(name: str, side: NodeVerify, more: str) -> Oracle:
 def _counter(evidence: Evidence) -> Oracle:
     kib = evidence.counter_kib
     if kib is None:
-        return Oracle("DRBD's counter", None)
+        return Oracle(_COUNTER, None)
     remainder = "" if kib % KIB_PER_BLOCK == 0 else ", not a whole number of blocks"
-    return Oracle("DRBD's counter", kib // KIB_PER_BLOCK, (), f"out-of-sync {count(kib)} KiB{remainder}")
+    return Oracle(_COUNTER, kib // KIB_PER_BLOCK, (), f"out-of-sync {count(kib)} KiB{remainder}")
 
 
 def _comparison(evidence: Evidence) -> Oracle:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from enum import StrEnum
 
-from harness.model import BlockOwner, Control, Result, Run, Stack, VerdictKind
-from harness.report.formatting import count, joined, plural, row_name
+from harness.model import Result, Run, Stack, VerdictKind
+from harness.report.formatting import count, joined, part_of, plural
 from harness.report.formatting import sentence as full_stop
+from harness.report.headline import Headline, headline
 from harness.report.oracles import Agreement, oracles
-from harness.report.table import HeatMap, differing_blocks, figures, heat_map
-
-_DIFFERENT = (VerdictKind.DIVERGED, VerdictKind.CORRUPT)
-_ANSWERS = (*_DIFFERENT, VerdictKind.CLEAN, VerdictKind.TRANSIENT)
+from harness.report.repetitions import PlayedCell, answer_label, played_cells, rate_text
+from harness.report.table import HeatMap, figures, heat_map
 
 STACK_NAMES = {
     "suite": "Distribution",
@@ -31,25 +29,6 @@ STACK_NAMES = {
 }
 
 
-class Answer(StrEnum):
-    """The short answer to "do my replicas still hold the same data?"."""
-
-    YES = "Yes"
-    NO = "No"
-    UNKNOWN = "No answer"
-
-
-@dataclass(frozen=True)
-class Headline:
-    """The short answer, and the sentences that limit it."""
-
-    answer: Answer
-    sentence: str
-
-    def __str__(self) -> str:
-        return f"{self.answer}. {self.sentence}"
-
-
 @dataclass(frozen=True)
 class Line:
     """One remark about one result: its number among the results, its cell, and the sentence."""
@@ -61,10 +40,15 @@ class Line:
 
 @dataclass(frozen=True)
 class Summary:
-    """Everything that a report shows before the evidence."""
+    """Everything that a report shows before the evidence.
+
+    ``counts``: how many cells ended as what, by the repetition that stands for each; ``repetitions``: how many were to
+    be played in all, 0 where no cell is repeated.
+    """
 
     headline: Headline
-    counts: tuple[tuple[VerdictKind | None, int], ...]
+    counts: tuple[tuple[str, int], ...]
+    repetitions: int
     map: HeatMap
     findings: tuple[Line, ...]
     bounds: tuple[Line, ...]
@@ -74,59 +58,39 @@ class Summary:
 
 def summarize(results: Sequence[Result]) -> Summary:
     """The summary of ``results``."""
-    table = heat_map(results)
+    cells = [cell for cell in played_cells(results) if cell.answer.cell.control is None]
+    repeated = any(cell.repeated for cell in cells)
     sentence, disagreeing = _oracles(results)
-    kinds = [result.verdict.kind if result.verdict else None for result in results if result.cell.control is None]
-    order: tuple[VerdictKind | None, ...] = (*VerdictKind, None)
     return Summary(
         headline=headline(results),
-        counts=tuple((kind, kinds.count(kind)) for kind in order if kind in kinds),
-        map=table,
+        counts=_counts(cells),
+        repetitions=sum(len(cell.numbers) for cell in cells) if repeated else 0,
+        map=heat_map(results),
         findings=findings(results),
-        bounds=tuple(_bounds(results)),
+        bounds=tuple(_bounds(cells)),
         oracles=sentence,
         disagreeing=disagreeing,
     )
 
 
-def headline(results: Sequence[Result]) -> Headline:
-    """Do the replicas still hold the same data?  A difference needs no control to be believed; its absence does."""
-    tested = [result for result in results if result.cell.control is None]
-    controls = heat_map(results).controls
-    failed = [control.cell_id for control in controls if control.held is False]
-    answered = [result for result in tested if result.verdict and result.verdict.kind in _ANSWERS]
-    different = [result for result in answered if result.verdict and result.verdict.kind in _DIFFERENT]
-    rest = _unanswered(tested)
-    if different:
-        sentences = (_difference(different, tested), _no_difference(tested), rest)
-        return Headline(Answer.NO, " ".join(filter(None, sentences)))
-    if not answered:
-        nothing = "Only controls ran." if any(result.verdict for result in results) else "Nothing ran."
-        return Headline(Answer.UNKNOWN, rest or nothing)
-    if failed:
-        sentence = f"No difference was seen, but this lab could not be relied on to see one: {joined(failed)} failed."
-        return Headline(Answer.UNKNOWN, sentence)
-    held = {control.control for control in controls if control.held}
-    if absent := [f"the {control} control" for control in Control if control.demanded and control not in held]:
-        sentence = f"No difference was seen, but nothing shows that it would have been: {joined(absent)} did not run."
-        return Headline(Answer.UNKNOWN, sentence)
-    exposed = sum(result.verdict.exposed_blocks for result in answered if result.verdict)
-    healed = sum(result.verdict.kind is VerdictKind.TRANSIENT for result in answered if result.verdict)
-    equal_again = f"In {plural(healed, 'cell')} blocks were out of sync for a while and equal again at the end."
-    parts = (
-        f"No difference in {plural(len(answered), 'cell')}, over {plural(exposed, 'exposed block write')}.",
-        equal_again if healed else "",
-        rest,
-    )
-    return Headline(Answer.YES, " ".join(filter(None, parts)))
+def _counts(cells: Sequence[PlayedCell]) -> tuple[tuple[str, int], ...]:
+    labels = sorted((_order(cell), answer_label(cell.answer)) for cell in cells)
+    names = [name for _, name in labels]
+    return tuple((name, names.count(name)) for name in dict.fromkeys(names))
+
+
+def _order(cell: PlayedCell) -> int:
+    worst = cell.answer.worst.verdict
+    return list(VerdictKind).index(worst.kind) if worst else len(VerdictKind)
 
 
 def findings(results: Sequence[Result]) -> tuple[Line, ...]:
-    """Every result that is not what its cell, or its kind of control, is expected to be."""
-    lines = []
+    """Every cell that is not what it, or its kind of control, is expected to be, by its first such repetition."""
+    lines: dict[str, Line] = {}
+    more: dict[str, int] = {}
     controls = {control.number: control for control in heat_map(results).controls}
     for number, result in enumerate(results):
-        verdict, expected = result.verdict, result.cell.expected
+        verdict, expected, cell_id = result.verdict, result.cell.expected, result.cell.id
         held = controls[number].held if number in controls else None
         if verdict is None or held or (held is None and verdict.meets(expected)):
             continue
@@ -134,8 +98,13 @@ def findings(results: Sequence[Result]) -> tuple[Line, ...]:
         if number in controls:
             sentence = f"The control failed. {full_stop(controls[number].text)}"
         expectation = f" Expected {joined(expected.verdicts, 'or')}: {full_stop(expected.reason)}" if expected else ""
-        lines.append(Line(number, result.cell.id, f"{sentence}{expectation}"))
-    return tuple(lines)
+        more[cell_id] = more.get(cell_id, -1) + 1
+        lines.setdefault(cell_id, Line(number, cell_id, f"{sentence}{expectation}"))
+    return tuple(_with_more(line, more[line.cell_id]) for line in lines.values())
+
+
+def _with_more(line: Line, more: int) -> Line:
+    return Line(line.number, line.cell_id, f"{line.sentence} And {plural(more, 'more repetition')}.") if more else line
 
 
 def stack_rows(stack: Stack) -> tuple[tuple[str, str], ...]:
@@ -149,57 +118,15 @@ def title_of(run: Run) -> str:
     return f"DRBD divergence: {run.matrix}" if run.matrix else "DRBD divergence"
 
 
-def _difference(different: Sequence[Result], tested: Sequence[Result]) -> str:
-    # The guest may have lost or misread data while the replicas are equal: that is no difference between them.
-    differing = [result for result in different if differing_blocks(result)]
-    corrupt = [result for result in different if result.verdict and result.verdict.kind is VerdictKind.CORRUPT]
-    rows = dict.fromkeys(row_name(result.cell.row) for result in differing or different)
-    where = f"in {count(len(differing or different))} of {plural(len(tested), 'cell')}"
-    sentence = f"With {joined(rows)} data went wrong {where}"
-    if differing:
-        blocks = plural(sum(differing_blocks(result) for result in differing), "differing block")
-        sentence = f"With {joined(rows)} the replicas differ {where}; {blocks}{_owners(differing)}"
-    wrong = ""
-    if corrupt:
-        rows = dict.fromkeys(row_name(result.cell.row) for result in corrupt)
-        cells = plural(len(corrupt), "cell")
-        wrong = f" With {joined(rows)} the guest lost data or read back something else than it wrote, in {cells}."
-    return f"{sentence}.{wrong}"
-
-
-def _owners(different: Sequence[Result]) -> str:
-    owned = [result.evidence.ownership for result in different if result.evidence]
-    counted = {owner: sum(getattr(one, owner.value) for one in owned) for owner in BlockOwner}
-    named = ", ".join(f"{count(number)} {owner}" for owner, number in counted.items() if number)
-    return f": {named}" if named else ""
-
-
-def _no_difference(tested: Sequence[Result]) -> str:
-    kinds: dict[str, set[VerdictKind | None]] = {}
-    for result in tested:
-        kinds.setdefault(row_name(result.cell.row), set()).add(result.verdict.kind if result.verdict else None)
-    clean = [row for row, seen in kinds.items() if seen - {VerdictKind.REFUSED} == {VerdictKind.CLEAN}]
-    return f"None was found with {joined(clean)}." if clean else ""
-
-
-def _unanswered(tested: Sequence[Result]) -> str:
-    kinds = [result.verdict.kind if result.verdict else None for result in tested]
-    parts = (
-        (kinds.count(VerdictKind.INCONCLUSIVE), "inconclusive"),
-        (kinds.count(VerdictKind.REFUSED), "refused by the stack"),
-        (kinds.count(None), "not run"),
-    )
-    missing = [f"{count(number)} {what}" for number, what in parts if number]
-    total = sum(number for number, _ in parts)
-    return f"No answer from {plural(total, 'cell')}: {joined(missing)}." if missing else ""
-
-
-def _bounds(results: Sequence[Result]) -> list[Line]:
-    return [
-        Line(number, result.cell.id, figures(result))
-        for number, result in enumerate(results)
-        if result.cell.control is None and result.verdict and result.verdict.kind is VerdictKind.CLEAN
-    ]
+def _bounds(cells: Sequence[PlayedCell]) -> list[Line]:
+    lines = []
+    for cell in cells:
+        worst = cell.answer.worst
+        if worst.verdict is None or worst.verdict.kind is not VerdictKind.CLEAN:
+            continue
+        text = rate_text(cell.answer) if cell.repeated else figures(worst)
+        lines.append(Line(cell.stands, worst.cell.id, text))
+    return lines
 
 
 def _oracles(results: Sequence[Result]) -> tuple[str, tuple[Line, ...]]:
@@ -208,7 +135,8 @@ def _oracles(results: Sequence[Result]) -> tuple[str, tuple[Line, ...]]:
         return "No cell got as far as the oracles.", ()
     agreements = [three.agreement for _, _, three in answers]
     agree, healed = agreements.count(Agreement.AGREE), agreements.count(Agreement.HEALED)
-    sentence = f"Verify, counter and comparison agree in {count(agree)} of {plural(len(answers), 'cell')}"
+    noun = "cell" if len({cell_id for _, cell_id, _ in answers}) == len(answers) else "repetition"
+    sentence = f"Verify (with its counter) and the comparison agree in {part_of(agree, len(answers))} {noun}s"
     if healed:
         sentence += f"; in {count(healed)} more the difference is blocks that healed"
     unclear = (Agreement.DISAGREE, Agreement.INCOMPLETE)

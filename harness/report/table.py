@@ -13,11 +13,15 @@ from harness.model import (
     Evidence,
     Expectation,
     MigrationOutcome,
+    Potency,
     Result,
+    Verdict,
     VerdictKind,
     blocks_of,
 )
-from harness.report.formatting import count, owners, plural, upper_bound
+from harness.report.formatting import owners, plural, upper_bound
+from harness.report.repetitions import DISAGREE, PlayedCell, answer_label, answer_potency, played_cells, rate_text
+from harness.report.worth import label, share, weighed
 
 NOT_RUN = "not run"
 
@@ -56,19 +60,28 @@ _CONTROL_EXPECTATIONS: Mapping[Control, Expectation] = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One result in the heat map.
+    """One cell in the heat map, with all of its repetitions.
 
-    ``number`` is its place in the sequence the map was made from.  ``text`` is the verdict and, on the next line, the
-    figures; ``detail`` are the owners of the blocks.  ``expected`` is None where it did not run.
+    ``numbers`` are the places of its repetitions in the sequence the map was made from, ``number`` that of the one that
+    stands for it.  ``text`` is the verdict, with what it is worth, and on the next line the figures; ``detail`` are the
+    owners of the blocks.  ``expected``: whether each repetition ended as expected; None where none ran.
     """
 
     number: int
+    numbers: tuple[int, ...]
     cell_id: str
     attempt: int | None
     kind: VerdictKind | None
+    potency: Potency | None
     text: str
     detail: str
     expected: bool | None
+    disagree: bool = False
+
+    @property
+    def weak(self) -> bool:
+        """Whether this is a CLEAN of which nothing shows that it could have been anything else."""
+        return self.potency is Potency.WEAK
 
     @property
     def letter(self) -> str:
@@ -95,7 +108,7 @@ class ControlEntry:
 
 @dataclass(frozen=True)
 class HeatMap:
-    """Rows, columns and what stands at their crossings; a place may hold several attempts, or none."""
+    """Rows, columns and what stands at their crossings; a place may hold several cells, or none."""
 
     rows: tuple[str, ...]
     columns: tuple[str, ...]
@@ -108,18 +121,19 @@ class HeatMap:
 
 
 def heat_map(results: Sequence[Result]) -> HeatMap:
-    """Every result in exactly one place: a control in ``controls``, any other in its row and column."""
+    """Every result in exactly one place: a control in ``controls``, any other in its cell's row and column."""
     columns: dict[str, None] = {}
     cells: dict[tuple[str, str], tuple[Entry, ...]] = {}
     controls: list[ControlEntry] = []
     for number, result in enumerate(results):
-        cell = result.cell
-        if cell.control is not None:
-            controls.append(_control(number, result, cell.control))
-            continue
+        if result.cell.control is not None:
+            controls.append(_control(number, result, result.cell.control))
+    tested = [number for number, result in enumerate(results) if result.cell.control is None]
+    for played in played_cells([results[number] for number in tested]):
+        cell = played.answer.cell
         columns.setdefault(cell.column)
         place = (cell.row, cell.column)
-        cells[place] = (*cells.get(place, ()), _entry(number, result))
+        cells[place] = (*cells.get(place, ()), _entry(played, tested))
     used = {row for row, _ in cells}
     rows = (*(row for row in _ROWS if row in used), *sorted(used.difference(_ROWS)))
     return HeatMap(rows, tuple(columns), cells, tuple(controls))
@@ -135,18 +149,18 @@ def figures(result: Result) -> str:
     verdict, evidence = result.verdict, result.evidence
     if verdict is None:
         return ""
-    differing, exposed = differing_blocks(result), verdict.exposed_blocks
+    differing = differing_blocks(result)
     match verdict.kind:
         case VerdictKind.CLEAN:
             bound = "" if verdict.rate_upper_95 is None else f", < {upper_bound(verdict.rate_upper_95)} (95 %)"
-            return f"{_of(0, exposed)}{bound}"
+            return f"{share(0, verdict)}{bound}"
         case VerdictKind.DIVERGED:
-            return _of(differing, exposed)
+            return share(differing, verdict)
         case VerdictKind.TRANSIENT:
-            return f"{_of(differing or verified_blocks(evidence), exposed)}, equal again"
+            return f"{share(differing or verified_blocks(evidence), verdict)}, equal again"
         case VerdictKind.CORRUPT:
-            wrong = _wrong(evidence) if evidence else []
-            return ", ".join([*(wrong or ["wrong data read back"]), *([_of(differing, exposed)] if differing else [])])
+            wrong = (_wrong(evidence) if evidence else []) or ["wrong data read back"]
+            return ", ".join([*wrong, share(differing, verdict)] if differing else wrong)
         case VerdictKind.REFUSED | VerdictKind.INCONCLUSIVE:
             failure = evidence.failure if evidence else None
             ended = [one.outcome for one in evidence.migrations] if evidence else []
@@ -167,10 +181,6 @@ def _wrong(evidence: Evidence) -> list[str]:
         (readback.differing_blocks if readback else 0, "block", " read differently"),
     )
     return [f"{plural(number, noun)}{how}" for number, noun, how in found if number]
-
-
-def _of(blocks: int, exposed: int) -> str:
-    return f"{count(blocks)} of {count(exposed)} exposed" if exposed else f"{plural(blocks, 'block')}, none exposed"
 
 
 def differing_blocks(result: Result) -> int:
@@ -195,17 +205,33 @@ def control_expectation(cell: Cell) -> Expectation | None:
     return cell.expected or _CONTROL_EXPECTATIONS[cell.control]
 
 
-def _entry(number: int, result: Result) -> Entry:
+def _entry(played: PlayedCell, numbers: Sequence[int]) -> Entry:
+    answer = played.answer
+    result, plays = answer.worst, answer.plays
     verdict, evidence = result.verdict, result.evidence
+    met = [play.verdict.meets(play.cell.expected) for play in plays if play.verdict is not None]
+    text = NOT_RUN if verdict is None else f"{label(verdict)}\n{figures(result)}"
+    if verdict is not None and played.repeated:
+        text = f"{answer_label(answer)}\n{rate_text(answer)}"
+    elif verdict is not None and _hazard_is_news(verdict):
+        text += f", {verdict.hazard}"
     return Entry(
-        number=number,
+        number=numbers[played.stands],
+        numbers=tuple(numbers[one] for one in played.numbers),
         cell_id=result.cell.id,
-        attempt=evidence.attempt if evidence else None,
+        attempt=evidence.attempt if evidence and not played.repeated else None,
         kind=verdict.kind if verdict else None,
-        text=f"{verdict.kind}\n{figures(result)}" if verdict else NOT_RUN,
-        detail=owners(evidence.ownership) if evidence else "",
-        expected=verdict.meets(result.cell.expected) if verdict else None,
+        potency=answer_potency(answer) if weighed(verdict) else None,
+        text=text,
+        detail=DISAGREE if answer.disagree else owners(evidence.ownership) if evidence and not played.repeated else "",
+        expected=all(met) if met else None,
+        disagree=answer.disagree,
     )
+
+
+def _hazard_is_news(verdict: Verdict) -> bool:
+    """Whether the hazard says something that the kind does not: what differs in the end has persisted."""
+    return verdict.hazard is not None and verdict.kind in (VerdictKind.CLEAN, VerdictKind.TRANSIENT)
 
 
 def _control(number: int, result: Result, control: Control) -> ControlEntry:

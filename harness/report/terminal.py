@@ -13,8 +13,9 @@ from harness.model import Result, Run, VerdictKind
 from harness.report.alarms import alarm_sentence
 from harness.report.durability import durability_sentence
 from harness.report.formatting import clean
+from harness.report.headline import Answer, Headline
 from harness.report.migrations import migration_sentence
-from harness.report.summary import Answer, Line, Summary, stack_rows, summarize, title_of
+from harness.report.summary import Line, Summary, stack_rows, summarize, title_of
 from harness.report.table import Entry, HeatMap
 
 STYLES: dict[VerdictKind | None, str] = {
@@ -28,6 +29,7 @@ STYLES: dict[VerdictKind | None, str] = {
 }
 
 _ANSWERS = {Answer.YES: "bold green", Answer.NO: "bold red", Answer.UNKNOWN: "bold yellow"}
+_WEAK = "bold yellow"
 _ROW_WIDTH = 12
 _HELD = {True: "green", False: "bold red", None: "dim"}
 
@@ -68,15 +70,15 @@ def _place(entries: Sequence[Entry]) -> Text:
 
 
 def _entry(entry: Entry) -> Text:
-    return Text("\n".join(_lines(entry)), style=STYLES[entry.kind])
+    return Text("\n".join(_lines(entry)), style=f"dim {STYLES[entry.kind]}" if entry.weak else STYLES[entry.kind])
 
 
 def _lines(entry: Entry) -> list[str]:
     kind, *rest = entry.text.split("\n")
-    attempt = f" ({entry.attempt})" if entry.attempt and entry.attempt > 1 else ""
+    attempt = f", attempt {entry.attempt}" if entry.attempt and entry.attempt > 1 else ""
     lines = [f"{entry.letter} {kind}{attempt}", *(part for line in rest for part in line.split(", "))]
     if entry.detail:
-        lines.append(entry.detail)
+        lines.append(f"! {entry.detail}" if entry.disagree else entry.detail)
     if entry.expected is False:
         lines.append("! unexpected")
     return [clean(line) for line in lines]
@@ -105,12 +107,16 @@ def _disturbances(results: Sequence[Result]) -> Iterable[RenderableType]:
 def _summary(run: Run, summary: Summary) -> Iterable[RenderableType]:
     yield from _section("Controls", _controls(summary.map))
     yield from _section("Oracles", [Text(summary.oracles), *_lines_of(summary.disagreeing)])
-    yield from _section("Nothing found: bounds", _lines_of(summary.bounds))
+    yield from _section("Nothing found", _lines_of(summary.bounds))
     yield from _section("Stack", [Text(clean(f"{name}: {value}")) for name, value in stack_rows(run.stack)])
     yield from _section("Notes", [Text(clean(note)) for note in run.notes])
     yield from _section("Not as expected", _lines_of(summary.findings))
     headline = summary.headline
-    yield Text.assemble((f"\n{headline.answer}.", _ANSWERS[headline.answer]), f" {clean(headline.sentence)}")
+    yield Text.assemble((f"\n{headline.answer}.", _answer_style(headline)), f" {clean(headline.sentence)}")
+
+
+def _answer_style(headline: Headline) -> str:
+    return _WEAK if headline.weak else _ANSWERS[headline.answer]
 
 
 def _controls(table: HeatMap) -> list[Text]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from urllib.parse import quote
 
-from harness.model import BLOCK_BYTES, BlockOwner, Evidence, Extent, Result, Sample
+from harness.model import BLOCK_BYTES, BlockOwner, Evidence, Extent, Potency, Result, Sample
 from harness.report import formatting
 from harness.report.alarms import alarm_rows
 from harness.report.block_map import BlockMap, block_map, shown_extents
@@ -16,9 +16,11 @@ from harness.report.durability import canary_rows, crash_recovery_rows, readback
 from harness.report.grid import Grid
 from harness.report.migrations import CellTimeline, cell_timeline, migrations_of
 from harness.report.oracles import Oracles, oracles
+from harness.report.repetitions import play_name
 from harness.report.requested_vs_observed import Property, requested_and_observed
 from harness.report.table import NOT_RUN, SIGNS, control_expectation, differing_blocks, figures, heat_map, style_of
 from harness.report.witness import witness_rows
+from harness.report.worth import label, weighed, worth_rows
 from harness.report.written import written_rows
 
 EXTENTS_SHOWN = 50
@@ -104,12 +106,15 @@ class ResultView:
     cell_id: str
     attempt: int | None
     control: str
+    name: str
     kind: str
     style: str
+    weak: bool
     sign: str
     mark: str
     sentence: str
     reasons: tuple[str, ...]
+    worth: tuple[Row, ...]
     figures: str
     held: str
     expectation: str
@@ -119,23 +124,6 @@ class ResultView:
     def open(self) -> bool:
         """Whether the page shows it unfolded: differences that nobody expected."""
         return self.mark == "unexpected" and self.style in ("diverged", "corrupt")
-
-
-def views(results: Sequence[Result]) -> tuple[ResultView, ...]:
-    """A view of each result, each with an anchor of its own."""
-    return tuple(view(result, anchor) for result, anchor in zip(results, anchors(results), strict=True))
-
-
-def anchors(results: Sequence[Result]) -> tuple[str, ...]:
-    """The names by which a page's links reach each result: readable, and no two alike."""
-    taken: dict[str, None] = {}
-    for result in results:
-        anchor = base = "cell-" + quote(formatting.clean(result.cell.id), safe="").replace("%", "_")
-        again = 2
-        while anchor in taken:
-            anchor, again = f"{base}.{again}", again + 1
-        taken[anchor] = None
-    return tuple(taken)
 
 
 def view(result: Result, anchor: str = "") -> ResultView:
@@ -154,12 +142,15 @@ def view(result: Result, anchor: str = "") -> ResultView:
         cell_id=cell.id,
         attempt=evidence.attempt if evidence else None,
         control=cell.control.value if cell.control else "",
-        kind=kind.value if kind else NOT_RUN,
+        name=play_name(cell),
+        kind=label(verdict) if verdict else NOT_RUN,
         style=style_of(kind),
+        weak=weighed(verdict) is Potency.WEAK,
         sign=SIGNS[kind],
         mark=mark,
         sentence=verdict.sentence if verdict else "This cell did not run.",
         reasons=verdict.reasons if verdict else (),
+        worth=_rows(worth_rows(verdict)),
         figures=figures(result),
         held=held,
         expectation=f"{formatting.joined(expected.verdicts, 'or')}: {expected.reason}" if expected else "",
@@ -269,7 +260,6 @@ def _exposure(evidence: Evidence, result: Result) -> list[Row]:
     exposed = verdict.exposed_blocks if verdict else evidence.exposed_blocks
     differing = differing_blocks(result)
     per_block = f"{exposed / evidence.device_blocks:.2g} writes" if evidence.device_blocks else ""
-    bound = verdict.rate_upper_95 if verdict else None
     return [
         (
             "Block writes exposed",
@@ -279,8 +269,7 @@ def _exposure(evidence: Evidence, result: Result) -> list[Row]:
         *written_rows(evidence),
         *witness_rows(evidence),
         ("Differing", f"{formatting.blocks_size(differing)}" if verdict else ""),
-        ("Rate", f"{differing / exposed * 100:.3g} % of the exposed" if exposed and differing else ""),
-        ("95 % upper bound", "" if bound is None else f"{formatting.upper_bound(bound)} of the exposed"),
+        ("Rate", f"{differing / exposed * 100:.3g} % of the exposed block writes" if exposed and differing else ""),
     ]
 
 

@@ -49,11 +49,12 @@ from harness.model import (
 from harness.report import heat_map
 from harness.report.block_map import block_map
 from harness.report.formatting import clean, seconds, size, upper_bound
+from harness.report.headline import Answer, headline
 from harness.report.html import evidence_html, heat_map_html, render_html, write_html
 from harness.report.oracles import Agreement, oracles
 from harness.report.phases import as_json, phase_shares, phase_table, print_phases
 from harness.report.requested_vs_observed import Match, requested_and_observed
-from harness.report.summary import Answer, findings, headline
+from harness.report.summary import findings
 from harness.report.table import figures
 from harness.report.terminal import print_report, report_parts
 from harness.report.view import hex_rows, view
@@ -298,7 +299,7 @@ RESULTS = st.lists(
 def test_heat_map_any_results_each_once(results: list[Result]) -> None:
     table = heat_map(results)
     placed = {place: entries for place, entries in table.cells.items() if entries}
-    numbers = [entry.number for entries in placed.values() for entry in entries]
+    numbers = [number for entries in placed.values() for entry in entries for number in entry.numbers]
     numbers += [control.number for control in table.controls]
     assert Counter(numbers) == Counter(range(len(results)))
     assert set(placed) <= {(row, column) for row in table.rows for column in table.columns}
@@ -445,7 +446,7 @@ def test_page_has_answer_and_evidence(page: str) -> None:
     for expected in (
         "930 of 12 400 exposed",
         "930 blocks (3.6 MiB)",
-        "All three find 930 blocks.",
+        "Both looks find 930 blocks.",
         "out-of-sync 3 720 KiB",
         "freed swap slot 2048",
         "4 more",
@@ -483,14 +484,15 @@ def test_view_long_lists_cut_with_rest() -> None:
 def test_page_empty_run_rendered() -> None:
     page = render_html(run_of([], finished_at="", stack=Stack(), lab_seconds={}), [])
     assert etree.fromstring(page.encode()).tag == "html"
-    assert "No answer. Nothing ran." in text_of(page)
+    assert "Not answered. Nothing ran." in text_of(page)
 
 
 def test_anchors_repeated_cell_distinct() -> None:
     twice = [diverged(), diverged()]
     wrapped = render_html(run_of(twice), twice)
-    assert len(set(nodes(wrapped, "//details[contains(@class, 'cell')]/@id"))) == 2
-    assert len(nodes(wrapped, "//a[contains(@class, 'entry')]")) == 2
+    anchors = nodes(wrapped, "//details[contains(@class, 'cell')]/@id")
+    assert len(set(anchors)) == len(anchors) == 3, "the cell, and each of its two repetitions"
+    assert nodes(wrapped, "//a[contains(@class, 'entry')]/@href") == [f"#{anchors[0]}"]
 
 
 def test_write_html_failure_old_page_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -543,7 +545,7 @@ def test_terminal_any_width_fits_readable_without_colour(width: int) -> None:
         "X CORRUPT",
         "! unexpected",
         "held planted (host-planted)",
-        "Verify, counter and comparison agree in 7 of 8 cells",
+        "Verify (with its counter) and the comparison agree in 7 of 8 cells",
         "DRBD: 8.4.11",
         "writeback-swap-pressure-link20ms: 0 of 12 400 exposed, < 0.025 % (95 %)",
         "[red]not markup[/red]",
@@ -560,7 +562,7 @@ def test_terminal_colour_used() -> None:
 
 
 def test_terminal_empty_run_printed() -> None:
-    assert "No answer. Nothing ran." in terminal([])
+    assert "Not answered. Nothing ran." in terminal([])
 
 
 def test_terminal_narrow_every_column_printed() -> None:
@@ -641,7 +643,7 @@ def test_sectors_extent_blocks_and_place() -> None:
 
 def test_headline_controls_only_no_answer() -> None:
     idle = Result(IDLE, verdict(VerdictKind.CLEAN, "Nothing was found.", 0), evidence(IDLE, [], []))
-    assert "No answer. Only controls ran." in terminal([idle])
+    assert "Not answered. Only controls ran." in terminal([idle])
 
 
 def test_view_opportunities_of_work_with_what_they_are() -> None:

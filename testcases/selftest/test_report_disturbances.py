@@ -50,16 +50,16 @@ from harness.model import (
     extents_of,
 )
 from harness.report.alarms import alarm_grid, alarm_sentence, replication_grid
+from harness.report.cells import anchors
 from harness.report.descriptions import describe
 from harness.report.durability import durability_grid, durability_sentence, loss_grid
 from harness.report.formatting import milliseconds
 from harness.report.grid import Grid, Slot, grid
+from harness.report.headline import Answer, headline
 from harness.report.html import evidence_html, render_html
 from harness.report.migrations import migration_grid, migration_sentence, timelines
 from harness.report.requested_vs_observed import Match, requested_and_observed
-from harness.report.summary import Answer, headline
 from harness.report.table import figures
-from harness.report.view import anchors
 
 KEPT = Canary({"fsync": 1204, "dsync": 900}, {}, 0, 5300, 0, 1.3)
 

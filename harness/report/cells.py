@@ -1,0 +1,117 @@
+"""Cells as the page shows them: one that is repeated is one line, with each of its repetitions inside; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from harness.model import Potency, Result
+from harness.report import formatting
+from harness.report.grid import Grid, Slot, grid
+from harness.report.repetitions import (
+    DISAGREE,
+    PlayedCell,
+    answer_label,
+    answer_potency,
+    answer_rows,
+    played_cells,
+    rate_text,
+)
+from harness.report.table import SIGNS, Entry, figures, style_of
+from harness.report.view import ResultView, Row, view
+from harness.report.worth import label, weighed
+
+
+@dataclass(frozen=True)
+class CellView:
+    """One cell with its repetitions; ``rows`` and ``overview`` are of all of them, empty where there is only one."""
+
+    anchor: str
+    cell_id: str
+    kind: str
+    style: str
+    weak: bool
+    sign: str
+    figures: str
+    disagree: bool
+    rows: tuple[Row, ...]
+    overview: Grid | None
+    plays: tuple[ResultView, ...]
+
+    @property
+    def repeated(self) -> bool:
+        """Whether the run plays the cell more than once."""
+        return len(self.plays) > 1
+
+    @property
+    def open(self) -> bool:
+        """Whether the page shows it unfolded: differences that nobody expected."""
+        return any(play.open for play in self.plays)
+
+
+def anchors(results: Sequence[Result]) -> tuple[str, ...]:
+    """The names by which a page's links reach each result: readable, and no two alike."""
+    taken: dict[str, None] = {}
+    for result in results:
+        anchor = base = f"cell-{_name(result)}"
+        again = 2
+        while anchor in taken:
+            anchor, again = f"{base}.{again}", again + 1
+        taken[anchor] = None
+    return tuple(taken)
+
+
+def entry_anchor(entry: Entry, names: Sequence[str]) -> str:
+    """Where an entry of the heat map leads: to its result, or to the cell with all of its repetitions."""
+    return _cell_anchor(names[entry.numbers[0]]) if len(entry.numbers) > 1 else names[entry.number]
+
+
+def cell_views(results: Sequence[Result]) -> tuple[CellView, ...]:
+    """Every cell with a view of each of its results."""
+    names = anchors(results)
+    return tuple(_cell_view(cell, results, names) for cell in played_cells(results))
+
+
+def _cell_view(cell: PlayedCell, results: Sequence[Result], names: Sequence[str]) -> CellView:
+    answer, stands = cell.answer, results[cell.stands]
+    kind = stands.verdict.kind if stands.verdict else None
+    return CellView(
+        anchor=_cell_anchor(names[cell.numbers[0]]),
+        cell_id=stands.cell.id,
+        kind=answer_label(answer),
+        style=style_of(kind),
+        weak=answer_potency(answer) is Potency.WEAK and weighed(stands.verdict) is not None,
+        sign=SIGNS[kind],
+        figures=f"{rate_text(answer)}{f'; {DISAGREE}' if answer.disagree else ''}",
+        disagree=answer.disagree,
+        rows=tuple((name, value) for name, value in answer_rows(answer) if value) if cell.repeated else (),
+        overview=_overview(cell, results, names) if cell.repeated else None,
+        plays=tuple(view(results[number], names[number]) for number in cell.numbers),
+    )
+
+
+def _overview(cell: PlayedCell, results: Sequence[Result], names: Sequence[str]) -> Grid | None:
+    rows = []
+    for number in cell.numbers:
+        result = results[number]
+        verdict = result.verdict
+        kind = verdict.kind if verdict else None
+        rows.append(
+            (
+                Slot(str(result.cell.repetition), anchor=names[number]),
+                Slot(label(verdict) if verdict else "not run", style_of(kind), SIGNS[kind]),
+                Slot(figures(result)),
+                Slot(str(result.cell.seed) if result.cell.seed else ""),
+                Slot(verdict.sentence if verdict else "", "text"),
+            )
+        )
+    return grid(f"Repetitions of {cell.answer.cell_id}", ("Repetition", "Verdict", "Figures", "Seed", "Seen"), rows)
+
+
+def _cell_anchor(name: str) -> str:
+    return f"all-of-{name}"
+
+
+def _name(result: Result) -> str:
+    return quote(formatting.clean(result.cell.id), safe="").replace("%", "_")

@@ -1,0 +1,97 @@
+"""The repetitions of one cell as a report shows them: one place in the heat map, and how sure they make us; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.judgement.repetitions import CellAnswer, answers
+from harness.model import Cell, Potency, Result
+from harness.report.formatting import between, count, part_of, plural
+from harness.report.worth import label, weighed
+
+Row = tuple[str, str]
+
+DISAGREE = "repetitions disagree"
+
+
+@dataclass(frozen=True)
+class PlayedCell:
+    """One cell of a run.
+
+    ``answer``: all of its repetitions; ``numbers``: their places among the run's results; ``stands``: the place of the
+    one that stands for the cell.
+    """
+
+    answer: CellAnswer
+    numbers: tuple[int, ...]
+    stands: int
+
+    @property
+    def repeated(self) -> bool:
+        """Whether the run plays the cell more than once."""
+        return len(self.numbers) > 1
+
+
+def played_cells(results: Sequence[Result]) -> tuple[PlayedCell, ...]:
+    """The cells of ``results``, controls included, in the order in which a cell comes first."""
+    numbers: dict[str, list[int]] = {}
+    for number, result in enumerate(results):
+        numbers.setdefault(result.cell.id, []).append(number)
+    found = []
+    for answer in answers(results):
+        own = numbers[answer.cell_id]
+        stands = next(number for number in own if results[number] is answer.worst)
+        found.append(PlayedCell(answer, tuple(own), stands))
+    return tuple(found)
+
+
+def play_name(cell: Cell) -> str:
+    """A cell's id, and from the second repetition on which one it is."""
+    return cell.id if cell.repetition == 1 else f"{cell.id}, repetition {cell.repetition}"
+
+
+def answer_potency(answer: CellAnswer) -> Potency | None:
+    """What the CLEAN of a cell is worth: strong only where each of its repetitions is."""
+    seen = [weighed(play.verdict) for play in answer.plays if play.verdict and weighed(play.verdict)]
+    return Potency.WEAK if Potency.WEAK in seen else seen[0] if seen else None
+
+
+def answer_label(answer: CellAnswer) -> str:
+    """The verdict that stands for the cell, with what it is worth where it is a CLEAN."""
+    worst = answer.worst.verdict
+    if worst is None:
+        return "not run"
+    potency = answer_potency(answer)
+    return f"{worst.kind} ({potency})" if weighed(worst) and potency else label(worst)
+
+
+def rate_text(answer: CellAnswer) -> str:
+    """``3 of 5 diverged, 14 % to 95 % (95 %)``, and how many repetitions have no answer."""
+    parts = []
+    if answer.answered:
+        parts.append(f"{part_of(answer.diverged, answer.answered)} diverged")
+    if answer.interval is not None:
+        parts.append(f"{between(answer.interval.low, answer.interval.high)} (95 %)")
+    if missing := len(answer.plays) - answer.answered:
+        parts.append(f"{count(missing)} without an answer")
+    return ", ".join(parts)
+
+
+def answer_rows(answer: CellAnswer) -> list[Row]:
+    """The repetitions of one cell as rows of its page."""
+    interval, rate = answer.interval, answer.block_rate
+    kinds = ", ".join(f"{count(number)} {kind}" for kind, number in answer.kinds.items())
+    described = varied = ""
+    if rate is not None:
+        described = f"{part_of(rate.differing, rate.trials)} {rate.what} differ ({rate.rate * 100:.2g} %)"
+        if rate.varied is not None:
+            varied = f"{between(rate.varied.low, rate.varied.high)} when repetitions are drawn again (bootstrap)"
+    return [
+        ("Repetitions", f"{plural(len(answer.plays), 'repetition')}: {kinds}" if kinds else "none was played"),
+        ("Diverged", f"{part_of(answer.diverged, answer.answered)} that have an answer" if answer.answered else ""),
+        ("Exact 95 % interval", f"{between(interval.low, interval.high)} of repetitions diverge" if interval else ""),
+        ("Do they agree?", "no: repetitions with an answer have different ones" if answer.disagree else "yes"),
+        ("Blocks, as a description", described),
+        ("How that varied", varied),
+    ]

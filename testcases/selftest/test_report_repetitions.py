@@ -1,0 +1,122 @@
+"""What the report shows of a cell that a run plays more than once: from evidence of real runs, repeated."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_report import nodes, run_of, terminal, text_of
+from test_report_worth import no_answer, persisted, recorded, strong, weak
+
+from harness.model import Result, VerdictKind
+from harness.report.formatting import between
+from harness.report.headline import headline
+from harness.report.html import render_html
+from harness.report.summary import findings, summarize
+from harness.report.table import heat_map
+
+HERE = Path(__file__).parent
+
+
+def play(result: Result, repetition: int, of: Result | None = None) -> Result:
+    """``result`` as repetition of the cell of ``of``, with a seed of its own."""
+    cell = replace((of or result).cell, repetition=repetition, seed=1000 + repetition, expected=None)
+    evidence = replace(result.evidence, cell=cell, attempt=repetition) if result.evidence else None
+    return Result(cell, result.verdict, evidence)
+
+
+def mixed() -> list[Result]:
+    """Five repetitions of one cell: three diverged, one CLEAN, one without an answer."""
+    seen = [persisted(), strong(), persisted(), persisted(), no_answer(persisted())]
+    return [play(one, number, persisted()) for number, one in enumerate(seen, 1)]
+
+
+def test_heat_map_repeated_cell_one_tile_with_rate_and_interval() -> None:
+    table = heat_map([*mixed(), weak()])
+    (repeated,), (single,) = (
+        table.at("none", "swap-reclaim-link20ms"),
+        table.at("writethrough", "swap-reclaim-link20ms"),
+    )
+    assert repeated.text == "DIVERGED\n3 of 4 diverged, 19 % to 100 % (95 %), 1 without an answer"
+    assert repeated.numbers == (0, 1, 2, 3, 4) and repeated.disagree and repeated.detail == "repetitions disagree"
+    assert not single.disagree and single.text.startswith("CLEAN (weak)\n0 of 10 295 exposed")
+
+
+def test_heat_map_repetitions_agree_no_mark() -> None:
+    (entry,) = heat_map([play(weak(), number) for number in range(1, 6)]).at("writethrough", "swap-reclaim-link20ms")
+    assert entry.text == "CLEAN (weak)\n0 of 5 diverged, 0 % to 53 % (95 %)"
+    assert not entry.disagree and entry.weak
+
+
+def test_heat_map_one_weak_repetition_makes_a_clean_cell_weak() -> None:
+    results = [play(strong(), 1), play(weak(), 2, strong())]
+    (entry,) = heat_map(results).at("writeback", "swap-reclaim-link20ms")
+    assert entry.text.startswith("CLEAN (weak)\n")
+
+
+def test_page_repeated_cell_leads_to_each_repetition() -> None:
+    results = [*mixed(), weak()]
+    page = render_html(run_of(results), results)
+    tile = next(one for one in nodes(page, "//a[contains(@class, 'entry')]") if "DIVERGED" in "".join(one.itertext()))
+    (cell,) = nodes(page, f"//details[@id='{tile.get('href')[1:]}']")
+    inner = cell.xpath("./div/details/@id")
+    assert len(inner) == 5
+    links = cell.xpath("./div/div//td/a/@href")
+    assert links == [f"#{anchor}" for anchor in inner]
+    text = " ".join(cell.itertext())
+    for wanted in ("1001", "1005", "3 of 4 that have an answer", "repetitions disagree", "It broke."):
+        assert wanted in text, wanted
+    assert "6 repetitions in all" in text_of(page)
+
+
+def test_page_block_rate_is_a_description_with_a_bootstrap() -> None:
+    results = mixed()
+    text = text_of(render_html(run_of(results), results))
+    assert "Blocks, as a description 912 of 1 453 pages reclaimed differ" in text
+    assert "when repetitions are drawn again (bootstrap)" in text
+
+
+def test_page_single_plays_look_as_before() -> None:
+    results = recorded("quick-drbd-8.4")
+    page = render_html(run_of(list(results)), results)
+    assert len(nodes(page, "//details[contains(@class, 'cell')]")) == len(results)
+    assert "repetition" not in text_of(page).replace("What repetitions bound is how often a cell diverges", "")
+    assert not nodes(page, "//*[starts-with(@id, 'all-of-')]")
+
+
+def test_terminal_repeated_cell_one_row_with_mark() -> None:
+    text = terminal([*mixed(), weak()], 100)
+    assert "3 of 4 diverged" in text and "! repetitions disagree" in text and text.count("# DIVERGED") == 1
+
+
+def test_summary_counts_cells_and_repetitions() -> None:
+    summary = summarize([*mixed(), weak()])
+    assert summary.counts == (("CLEAN (weak)", 1), ("DIVERGED", 1)) and summary.repetitions == 6
+    assert summarize([weak()]).repetitions == 0
+
+
+def test_headline_repeated_cells_counted_as_cells_and_repetitions() -> None:
+    sentence = headline([*mixed(), weak()]).sentence
+    assert "in 1 of 2 cells (3 of 6 repetitions)" in sentence
+    assert "1 repetition of these cells left without an answer." in sentence
+
+
+def test_findings_repeated_cell_one_line() -> None:
+    (line,) = findings(mixed()[4:] + [replace(one, verdict=mixed()[4].verdict) for one in mixed()[:2]])
+    assert line.sentence == "INCONCLUSIVE: It broke. And 2 more repetitions."
+    assert VerdictKind.INCONCLUSIVE.value in line.sentence
+
+
+@pytest.mark.parametrize(("low", "high", "text"), [(0.0, 0.5218, "0 % to 53 %"), (0.1466, 0.9473, "14 % to 95 %")])
+def test_between_known_intervals(low: float, high: float, text: str) -> None:
+    assert between(low, high) == text
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_between_any_interval_never_narrower(one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    bottom, top = (float(part.removesuffix(" %")) / 100 for part in between(low, high).split(" to "))
+    assert bottom <= low + 1e-6 and high - 1e-6 <= top
