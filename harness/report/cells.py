@@ -20,7 +20,7 @@ from harness.report.repetitions import (
 )
 from harness.report.table import SIGNS, Entry, figures, style_of
 from harness.report.view import ResultView, Row, view
-from harness.report.worth import label, weighed
+from harness.report.worth import label
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _cell_view(cell: PlayedCell, results: Sequence[Result], names: Sequence[str]
         cell_id=stands.cell.id,
         kind=answer_label(answer),
         style=style_of(kind),
-        weak=answer_potency(answer) is Potency.WEAK and weighed(stands.verdict) is not None,
+        weak=answer_potency(answer) is Potency.WEAK,
         sign=SIGNS[kind],
         figures=f"{rate_text(answer)}{f'; {DISAGREE}' if answer.disagree else ''}",
         disagree=answer.disagree,
@@ -100,7 +100,7 @@ def _overview(cell: PlayedCell, results: Sequence[Result], names: Sequence[str])
         rows.append(
             (
                 Slot(str(result.cell.repetition), anchor=names[number]),
-                Slot(label(verdict) if verdict else "not run", style_of(kind), SIGNS[kind]),
+                Slot(label(result), style_of(kind), SIGNS[kind]),
                 Slot(figures(result)),
                 Slot(str(result.cell.seed) if result.cell.seed else ""),
                 Slot(verdict.sentence if verdict else "", "text"),

@@ -52,18 +52,17 @@ def play_name(cell: Cell) -> str:
 
 
 def answer_potency(answer: CellAnswer) -> Potency | None:
-    """What the CLEAN of a cell is worth: strong only where each of its repetitions is."""
-    seen = [weighed(play.verdict) for play in answer.plays if play.verdict and weighed(play.verdict)]
-    return Potency.WEAK if Potency.WEAK in seen else seen[0] if seen else None
+    """What a cell that is CLEAN is worth: strong only where each of its repetitions is."""
+    if weighed(answer.worst) is None:
+        return None
+    seen = {weighed(play) for play in answer.plays}
+    return Potency.WEAK if Potency.WEAK in seen else Potency.STRONG
 
 
 def answer_label(answer: CellAnswer) -> str:
     """The verdict that stands for the cell, with what it is worth where it is a CLEAN."""
-    worst = answer.worst.verdict
-    if worst is None:
-        return "not run"
-    potency = answer_potency(answer)
-    return f"{worst.kind} ({potency})" if weighed(worst) and potency else label(worst)
+    worst, potency = answer.worst.verdict, answer_potency(answer)
+    return f"{worst.kind} ({potency})" if worst and potency else label(answer.worst)
 
 
 def rate_text(answer: CellAnswer) -> str:

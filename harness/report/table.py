@@ -21,9 +21,7 @@ from harness.model import (
 )
 from harness.report.formatting import owners, plural, upper_bound
 from harness.report.repetitions import DISAGREE, PlayedCell, answer_label, answer_potency, played_cells, rate_text
-from harness.report.worth import label, share, weighed
-
-NOT_RUN = "not run"
+from harness.report.worth import NOT_RUN, label, share
 
 LETTERS: Mapping[VerdictKind | None, str] = {
     VerdictKind.CLEAN: "=",
@@ -210,7 +208,7 @@ def _entry(played: PlayedCell, numbers: Sequence[int]) -> Entry:
     result, plays = answer.worst, answer.plays
     verdict, evidence = result.verdict, result.evidence
     met = [play.verdict.meets(play.cell.expected) for play in plays if play.verdict is not None]
-    text = NOT_RUN if verdict is None else f"{label(verdict)}\n{figures(result)}"
+    text = NOT_RUN if verdict is None else f"{label(result)}\n{figures(result)}"
     if verdict is not None and played.repeated:
         text = f"{answer_label(answer)}\n{rate_text(answer)}"
     elif verdict is not None and _hazard_is_news(verdict):
@@ -221,7 +219,7 @@ def _entry(played: PlayedCell, numbers: Sequence[int]) -> Entry:
         cell_id=result.cell.id,
         attempt=evidence.attempt if evidence and not played.repeated else None,
         kind=verdict.kind if verdict else None,
-        potency=answer_potency(answer) if weighed(verdict) else None,
+        potency=answer_potency(answer),
         text=text,
         detail=DISAGREE if answer.disagree else owners(evidence.ownership) if evidence and not played.repeated else "",
         expected=all(met) if met else None,

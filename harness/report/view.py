@@ -18,7 +18,7 @@ from harness.report.migrations import CellTimeline, cell_timeline, migrations_of
 from harness.report.oracles import Oracles, oracles
 from harness.report.repetitions import play_name
 from harness.report.requested_vs_observed import Property, requested_and_observed
-from harness.report.table import NOT_RUN, SIGNS, control_expectation, differing_blocks, figures, heat_map, style_of
+from harness.report.table import SIGNS, control_expectation, differing_blocks, figures, heat_map, style_of
 from harness.report.witness import witness_rows
 from harness.report.worth import label, weighed, worth_rows
 from harness.report.written import written_rows
@@ -143,14 +143,14 @@ def view(result: Result, anchor: str = "") -> ResultView:
         attempt=evidence.attempt if evidence else None,
         control=cell.control.value if cell.control else "",
         name=play_name(cell),
-        kind=label(verdict) if verdict else NOT_RUN,
+        kind=label(result),
         style=style_of(kind),
-        weak=weighed(verdict) is Potency.WEAK,
+        weak=weighed(result) is Potency.WEAK,
         sign=SIGNS[kind],
         mark=mark,
         sentence=verdict.sentence if verdict else "This cell did not run.",
         reasons=verdict.reasons if verdict else (),
-        worth=_rows(worth_rows(verdict)),
+        worth=_rows(worth_rows(result)),
         figures=figures(result),
         held=held,
         expectation=f"{formatting.joined(expected.verdicts, 'or')}: {expected.reason}" if expected else "",

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from harness.model import Hazard, Potency, Verdict, VerdictKind
+from harness.model import Hazard, Potency, Result, Verdict, VerdictKind
 from harness.report.formatting import count, part_of, plural, upper_bound
 
 Row = tuple[str, str]
 
+NOT_RUN = "not run"
+
 _HAZARDS = {
-    Hazard.NONE: "no write is known to have changed in flight",
+    Hazard.NONE: "no write changed in flight",
     Hazard.HEALED: "writes changed in flight, and at the end no block differs",
     Hazard.PERSISTED: "blocks differ at the end",
 }
 
 
-def label(verdict: Verdict) -> str:
+def label(result: Result) -> str:
     """The verdict's kind, and where it is a CLEAN of known worth ``strong`` or ``weak``."""
-    return f"{verdict.kind} ({verdict.potency})" if weighed(verdict) else verdict.kind.value
+    if result.verdict is None:
+        return NOT_RUN
+    kind, potency = result.verdict.kind.value, weighed(result)
+    return f"{kind} ({potency})" if potency else kind
 
 
-def weighed(verdict: Verdict | None) -> Potency | None:
-    """How much a CLEAN is worth; None for any other kind, and where nobody judged it."""
-    return verdict.potency if verdict is not None and verdict.kind is VerdictKind.CLEAN else None
+def weighed(result: Result) -> Potency | None:
+    """How much a CLEAN is worth; None for any other kind, where nobody judged it, and for a control."""
+    verdict = result.verdict
+    if verdict is None or verdict.kind is not VerdictKind.CLEAN or result.cell.control is not None:
+        return None
+    return verdict.potency
 
 
 def share(blocks: int, verdict: Verdict) -> str:
@@ -43,16 +51,16 @@ def among(verdict: Verdict) -> tuple[int, str]:
     return verdict.exposed_blocks, "exposed block writes"
 
 
-def worth_rows(verdict: Verdict | None) -> list[Row]:
+def worth_rows(result: Result) -> list[Row]:
     """What a verdict says beside its sentence; nothing of what nobody judged."""
+    verdict = result.verdict
     if verdict is None:
         return []
-    counted, bound = verdict.opportunities, verdict.rate_upper_95
-    potency = f"{verdict.potency}: {verdict.potency_reason}" if verdict.potency_reason else str(verdict.potency or "")
-    chances = f"{count(counted.count)} {counted.what}, counted by {counted.source}" if counted else ""
+    counted, bound, potency = verdict.opportunities, verdict.rate_upper_95, weighed(result)
+    reason = f": {verdict.potency_reason}" if verdict.potency_reason else ""
     return [
         ("Hazard", f"{verdict.hazard}: {_HAZARDS[verdict.hazard]}" if verdict.hazard else ""),
-        ("What this CLEAN is worth", potency if weighed(verdict) else ""),
-        ("Opportunities", chances),
+        ("What this CLEAN is worth", f"{potency}{reason}" if potency else ""),
+        ("Opportunities", f"{count(counted.count)} {counted.what}, counted by {counted.source}" if counted else ""),
         ("95 % upper bound", "" if bound is None else f"{upper_bound(bound)} of the {among(verdict)[1]}"),
     ]

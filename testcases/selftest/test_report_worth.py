@@ -87,13 +87,13 @@ def test_share_more_blocks_than_opportunities_is_no_share() -> None:
 
 
 def test_worth_rows_hazard_reason_source_and_bound_of_what() -> None:
-    rows = dict(worth_rows(strong().verdict))
+    rows = dict(worth_rows(strong()))
     assert rows["Hazard"].startswith("no hazard: ")
     assert rows["What this CLEAN is worth"] == "strong: the same work diverged in none-swap-reclaim-link20ms"
     assert rows["Opportunities"] == "526 pages reclaimed, counted by the workload"
     assert rows["95 % upper bound"] == "0.57 % of the pages reclaimed"
-    assert dict(worth_rows(weak().verdict))["95 % upper bound"].endswith("of the exposed block writes")
-    assert dict(worth_rows(persisted().verdict))["What this CLEAN is worth"] == ""
+    assert dict(worth_rows(weak()))["95 % upper bound"].endswith("of the exposed block writes")
+    assert dict(worth_rows(persisted()))["What this CLEAN is worth"] == ""
 
 
 # --------------------------------------------------------------------------- page and terminal
@@ -122,6 +122,17 @@ def test_page_cell_hazard_potency_and_opportunities_shown() -> None:
     ):
         text = text_of(evidence_html(result))
         assert [wanted for wanted in texts if wanted not in text] == []
+
+
+def test_page_control_has_no_worth() -> None:
+    results = [*controls(), weak()]
+    chips = nodes(render_html(run_of(results), results), "//summary/span[contains(@class, 'chip')]")
+    assert ["".join(one.itertext()).split(maxsplit=1)[1] for one in chips] == [
+        "DIVERGED",
+        "CLEAN",
+        "DIVERGED",
+        "CLEAN (weak)",
+    ]
 
 
 def test_heat_map_hazard_in_the_tile_where_it_is_news() -> None:
