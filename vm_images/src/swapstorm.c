@@ -3,7 +3,7 @@
  * swapstorm: dirty more anonymous memory than the machine has, so that pages are written to
  * swap while threads go on changing them; and check each page that is met again.
  *
- *   swapstorm --mebibytes N --threads T --seconds S [--reclaim-every K] [--sweep-seconds W]
+ *   swapstorm --mebibytes N --threads T --seconds S [--reclaim-every K] [--sweep-seconds W] [--moves FILE]
  *
  * First every page is filled with non-zero data (at most S seconds), then T threads each pick
  * random pages of their own share and change one byte in every cache line of them for S seconds.
@@ -17,6 +17,15 @@
  * the storm, at most for W seconds. A page that is wrong is reported on standard error, counted,
  * and filled anew. At the end one JSON object is printed; its pages_swapped_in_checked are those
  * that were on the swap device and nowhere in memory the moment before they were checked.
+ *
+ * FILE is there, and empty, once every page is filled, until the program ends. It tells of moves of
+ * the machine to another host: whoever moves it appends a 'b' before the move, and afterwards an
+ * 'e' where it moved, or an 'x' where it did not. Which pages are on the swap device only is noted
+ * at the 'b'. Those of them that nobody touched until after the 'e', and that are still on the
+ * swap device only, are pages_moved_checked when they are checked: written on one host and read on
+ * the other. pages_out_before_moves counts those that were noted, and moves the moves that were
+ * seen from before their start to their end. A move that is under way when the storm's time is
+ * over is waited for, at most MOVE_SECONDS.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -29,28 +38,37 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 enum { PAGE = 4096, LINE = 64, MAX_THREADS = 1024 };
 /* A change that comes at once may come before anybody read the page: a busy page is changed again and again. */
 enum { BUSY_CHANGES = 16, BUSY_PAUSE_US = 2000 };
+enum { MOVE_SECONDS = 120, MOVES_PAUSE_US = 20000, NOTED_AT_ONCE = 16384 };
 enum { WORDS = PAGE / 8, WORDS_IN_LINE = LINE / 8, MAX_REPORTS = 16 };
 
 /* A page begins with these words. TOUCHED may be anything and CHECKSUM is that of all words but these two. */
 enum { STORM, NUMBER, SEQUENCE, CHECKSUM, TOUCHED, HEADER_WORDS };
 
 struct tally {
-    uint64_t dirtied, reclaimed, checked, swapped_in, wrong;
+    uint64_t dirtied, reclaimed, checked, swapped_in, moved, moved_wrong;
 };
 
 static uint64_t *memory;
 /* How often each page was changed, 0 where it was never filled: locked, else it might be swapped itself. */
 static uint32_t *sequences;
-static uint64_t page_count, storm_id;
+/* The same of each page that was on the swap device only when the last move began; 0 of the others. Locked too. */
+static uint32_t *out_sequences;
+/* The number of the last move where it ended well and no other has begun: only then out_sequences may be compared. */
+static atomic_uint_fast64_t moved;
+static atomic_int under_way, watching = 1;
+static int moves_file;
+static uint64_t page_count, storm_id, moves, pages_out;
 static double storm_end, sweep_end;
 static unsigned long reclaim_every, thread_count = 4;
 static atomic_uint_fast64_t pages_dirtied, pages_reclaimed, pages_checked, pages_swapped_in, pages_wrong;
+static atomic_uint_fast64_t pages_moved, pages_moved_wrong;
 
 static double now(void)
 {
@@ -149,17 +167,26 @@ static void report(uint64_t number, int swapped, uint64_t found)
             (unsigned long)sequences[number]);
 }
 
+/* Whether the page is as it was when the last move began, and was on the swap device only then. */
+static int untouched_since_move(uint64_t number)
+{
+    uint64_t move = atomic_load(&moved);
+    return move && out_sequences[number] == sequences[number] && atomic_load(&moved) == move;
+}
+
 /* Check a page that its thread left filled or dirtied; a wrong one is filled anew. */
 static void check(uint64_t number, int swapped, struct tally *tally)
 {
     const uint64_t *page = memory + number * WORDS;
+    int across_move = swapped && untouched_since_move(number);
     uint64_t found = checksum(page);
     tally->checked++;
     tally->swapped_in += swapped ? 1 : 0;
+    tally->moved += across_move ? 1 : 0;
     if (page[STORM] == storm_id && page[NUMBER] == number && page[SEQUENCE] == sequences[number] &&
         page[CHECKSUM] == found)
         return;
-    tally->wrong++;
+    tally->moved_wrong += across_move ? 1 : 0;
     if (atomic_fetch_add(&pages_wrong, 1) < MAX_REPORTS)
         report(number, swapped, found);
     fill(number);
@@ -186,6 +213,8 @@ static void add(const struct tally *tally)
     atomic_fetch_add(&pages_reclaimed, tally->reclaimed);
     atomic_fetch_add(&pages_checked, tally->checked);
     atomic_fetch_add(&pages_swapped_in, tally->swapped_in);
+    atomic_fetch_add(&pages_moved, tally->moved);
+    atomic_fetch_add(&pages_moved_wrong, tally->moved_wrong);
 }
 
 /* A thread's pages are those whose number leaves its own as the remainder: no page has two threads. */
@@ -211,27 +240,84 @@ static void *storm(void *argument)
 static void *sweep(void *argument)
 {
     struct tally tally = { 0 };
-    for (uint64_t number = (uintptr_t)argument; number < page_count && now() < sweep_end; number += thread_count)
-        if (sequences[number])
-            check(number, only_in_swap(number), &tally);
+    /* Those that moved first: there may be no time for all. */
+    for (int first = 1; first >= 0; first--)
+        for (uint64_t number = (uintptr_t)argument; number < page_count && now() < sweep_end; number += thread_count)
+            if (sequences[number] && untouched_since_move(number) == first)
+                check(number, only_in_swap(number), &tally);
     add(&tally);
     return NULL;
+}
+
+/* A move begins. What is expected of a page is copied before it is looked at: a page that is touched in between is
+ * then in memory, or no longer as it was. */
+static void note_what_is_out(void)
+{
+    static unsigned char resident[NOTED_AT_ONCE];
+    memcpy(out_sequences, sequences, page_count * sizeof *sequences);
+    for (uint64_t first = 0; first < page_count; first += NOTED_AT_ONCE) {
+        uint64_t count = page_count - first < NOTED_AT_ONCE ? page_count - first : NOTED_AT_ONCE;
+        if (mincore(memory + first * WORDS, count * PAGE, resident))
+            memset(resident, 1, count);
+        for (uint64_t i = 0; i < count; i++)
+            if (resident[i] & 1)
+                out_sequences[first + i] = 0;
+            else
+                pages_out += out_sequences[first + i] ? 1 : 0;
+    }
+}
+
+/* What is told of moves until the storm is over. A move whose end was there before its beginning was noted does not
+ * count: what was noted may be of after it. */
+static void *watch_moves(void *argument)
+{
+    char told;
+    int noted = 0;
+    uint64_t begun = 0;
+    (void)argument;
+    for (; watching; usleep(MOVES_PAUSE_US)) {
+        while (read(moves_file, &told, 1) == 1) {
+            if (told == 'b') {
+                under_way = 1;
+                atomic_store(&moved, 0);
+                begun++;
+                note_what_is_out();
+                struct stat status;
+                noted = fstat(moves_file, &status) == 0 && status.st_size == lseek(moves_file, 0, SEEK_CUR);
+            } else {
+                if (told == 'e' && noted) {
+                    moves++;
+                    atomic_store(&moved, begun);
+                }
+                noted = 0;
+                /* Last of all, for the storm goes on at once to where it checks them. */
+                under_way = 0;
+            }
+        }
+    }
+    return NULL;
+}
+
+static pthread_t start_thread(void *(*work)(void *), unsigned long number)
+{
+    pthread_t handle;
+    pthread_attr_t small;
+    pthread_attr_init(&small);
+    pthread_attr_setstacksize(&small, 64 * 1024);
+    int error = pthread_create(&handle, &small, work, (void *)(uintptr_t)number);
+    if (error) {
+        fprintf(stderr, "swapstorm: thread %lu of %lu: %s\n", number + 1, thread_count, strerror(error));
+        exit(1);
+    }
+    return handle;
 }
 
 /* Let every thread do `work` to its end. */
 static void in_threads(void *(*work)(void *))
 {
     static pthread_t handles[MAX_THREADS];
-    pthread_attr_t small;
-    pthread_attr_init(&small);
-    pthread_attr_setstacksize(&small, 64 * 1024);
-    for (unsigned long i = 0; i < thread_count; i++) {
-        int error = pthread_create(&handles[i], &small, work, (void *)(uintptr_t)i);
-        if (error) {
-            fprintf(stderr, "swapstorm: thread %lu of %lu: %s\n", i + 1, thread_count, strerror(error));
-            exit(1);
-        }
-    }
+    for (unsigned long i = 0; i < thread_count; i++)
+        handles[i] = start_thread(work, i);
     for (unsigned long i = 0; i < thread_count; i++)
         pthread_join(handles[i], NULL);
 }
@@ -247,7 +333,7 @@ static void *mapped(size_t bytes)
     return found;
 }
 
-static void set_up(size_t bytes)
+static void set_up(size_t bytes, int watches_moves)
 {
     page_count = bytes / PAGE;
     if (thread_count > page_count) {
@@ -261,6 +347,13 @@ static void set_up(size_t bytes)
     if (mlock(sequences, page_count * sizeof *sequences)) {
         fprintf(stderr, "swapstorm: what is expected of each page cannot be locked in memory: %s\n", strerror(errno));
         exit(1);
+    }
+    if (watches_moves) {
+        out_sequences = mapped(page_count * sizeof *sequences);
+        if (mlock(out_sequences, page_count * sizeof *sequences)) {
+            fprintf(stderr, "swapstorm: what was swapped out cannot be locked in memory: %s\n", strerror(errno));
+            exit(1);
+        }
     }
     struct timespec started;
     clock_gettime(CLOCK_REALTIME, &started);
@@ -287,9 +380,11 @@ int main(int argc, char **argv)
         { "seconds", required_argument, NULL, 's' },
         { "reclaim-every", required_argument, NULL, 'r' },
         { "sweep-seconds", required_argument, NULL, 'w' },
+        { "moves", required_argument, NULL, 'f' },
         { NULL, 0, NULL, 0 },
     };
     unsigned long mebibytes = 0, seconds = 10, sweep_seconds = 0;
+    const char *moves_name = NULL;
     int option;
 
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -303,37 +398,62 @@ int main(int argc, char **argv)
             reclaim_every = number("reclaim-every", optarg, 1UL << 24);
         else if (option == 'w')
             sweep_seconds = number("sweep-seconds", optarg, 86400);
+        else if (option == 'f')
+            moves_name = optarg;
         else
             return 4;
     }
     if (!mebibytes || optind != argc) {
-        fputs("usage: swapstorm --mebibytes N [--threads T] [--seconds S] [--reclaim-every K] [--sweep-seconds W]\n",
-              stderr);
+        fputs("usage: swapstorm --mebibytes N [--threads T] [--seconds S] [--reclaim-every K] [--sweep-seconds W] "
+              "[--moves FILE]\n", stderr);
         return 4;
+    }
+    if (moves_name && unlink(moves_name) && errno != ENOENT) {
+        fprintf(stderr, "swapstorm: cannot remove %s: %s\n", moves_name, strerror(errno));
+        return 1;
     }
 
     die_with_memory_pressure_first();
-    set_up((size_t)mebibytes << 20);
+    set_up((size_t)mebibytes << 20, moves_name != NULL);
 
     double fill_start = now();
     uint64_t filled = fill_all(fill_start + (double)seconds);
+    if (moves_name) {
+        moves_file = open(moves_name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        if (moves_file < 0) {
+            fprintf(stderr, "swapstorm: cannot make %s: %s\n", moves_name, strerror(errno));
+            return 1;
+        }
+        start_thread(watch_moves, 0);
+    }
     double storm_start = now();
     storm_end = storm_start + (double)seconds;
     in_threads(storm);
+    double storm_stop = now();
+    while (under_way && now() < storm_stop + MOVE_SECONDS)
+        usleep(MOVES_PAUSE_US);
     double sweep_start = now();
     if (sweep_seconds) {
         sweep_end = sweep_start + (double)sweep_seconds;
         in_threads(sweep);
     }
+    watching = 0;
+    if (moves_name)
+        unlink(moves_name);
     if (reclaim_every && !atomic_load(&pages_reclaimed)) {
         fputs("swapstorm: no page was reclaimed: MADV_PAGEOUT needs Linux 5.4, and more than a moment\n", stderr);
         return 1;
     }
     printf("{\"mebibytes\": %lu, \"threads\": %lu, \"seconds\": %.3f, \"fill_seconds\": %.3f, "
            "\"filled_mebibytes\": %.1f, \"sweep_seconds\": %.3f, \"pages_dirtied\": %llu, \"pages_reclaimed\": %llu, "
-           "\"pages_checked\": %llu, \"pages_swapped_in_checked\": %llu, \"pages_wrong\": %llu}\n",
-           mebibytes, thread_count, sweep_start - storm_start, storm_start - fill_start, (double)filled / 256.0,
+           "\"pages_checked\": %llu, \"pages_swapped_in_checked\": %llu, \"pages_wrong\": %llu",
+           mebibytes, thread_count, storm_stop - storm_start, storm_start - fill_start, (double)filled / 256.0,
            now() - sweep_start, (unsigned long long)pages_dirtied, (unsigned long long)pages_reclaimed,
            (unsigned long long)pages_checked, (unsigned long long)pages_swapped_in, (unsigned long long)pages_wrong);
+    if (moves_name)
+        printf(", \"moves\": %llu, \"pages_out_before_moves\": %llu, \"pages_moved_checked\": %llu, "
+               "\"pages_moved_wrong\": %llu", (unsigned long long)moves, (unsigned long long)pages_out,
+               (unsigned long long)pages_moved, (unsigned long long)pages_moved_wrong);
+    puts("}");
     return fflush(stdout) == 0 ? 0 : 1;
 }
