@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from harness.drbd import roles
 from harness.drbd.resource import Resource, both
-from harness.drbd.running import SENDPAGE_PARAMETER, read_replication
+from harness.drbd.running import SENDPAGE_PARAMETER, read_settings
 from harness.errors import RefusedError
 from harness.lab.node import Node
-from harness.model import ReplicationProfile
+from harness.model import NodeSettings, ReplicationProfile
 from harness.render.drbd_conf import profile_options
 from harness.util.deadline import Deadline
 
@@ -63,13 +63,13 @@ def reapply_volatile(resource: Resource, node: Node) -> None:
     _apply_kernel_settings(node, resource.replication or ReplicationProfile())
 
 
-def observed(resource: Resource, node: Node) -> ReplicationProfile:
-    """What is in force on ``node``, read back from DRBD, its module and the link.
+def settings(resource: Resource, node: Node) -> NodeSettings:
+    """What is in force on ``node``, read back from DRBD, its module, its queue and the link.
 
     One round trip of at most 60 s, from any thread; raises :class:`~harness.errors.InfrastructureError` where it cannot
     be read.
     """
-    return read_replication(node, resource.spec.name)
+    return read_settings(node, resource.spec.name, resource.spec.minor)
 
 
 def _apply_kernel_settings(node: Node, replication: ReplicationProfile) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from harness.drbd.dialect import DrbdDialect, dialect_of
 from harness.errors import InfrastructureError
 from harness.lab.node import Node
-from harness.model import ReplicationProfile, State
+from harness.model import NodeSettings, ReplicationProfile, State
 from harness.parse.delays import dm_origin
 from harness.parse.drbd_show import Address, ShownConnection, ShownResource, lasting_net, profile_of, shown_resource
 from harness.parse.drbd_status import parse_version
@@ -24,6 +24,7 @@ _SHOW = 'drbdsetup show "$1"; echo "== file"; head -n 1 "$2" 2>/dev/null'
 _PROFILE = """
 drbdsetup show --show-defaults "$1"
 echo "== parameter"; cat "$2" 2>/dev/null
+echo "== stable_writes"; cat "/sys/block/drbd$4/queue/stable_writes" 2>/dev/null
 echo "== link"; ethtool -k "$3"
 """
 _LOWER = """
@@ -49,16 +50,19 @@ class RunningResource:
     signed: bool
 
 
-def read_replication(node: Node, name: str) -> ReplicationProfile:
-    """How resource ``name`` on ``node`` replicates, from DRBD, its module and the link.
+def read_settings(node: Node, name: str, minor: int) -> NodeSettings:
+    """How resource ``name`` of this ``minor`` on ``node`` replicates, from DRBD, its module, its queue and the link.
 
     One round trip of at most 60 s; raises :class:`InfrastructureError` where it cannot be read.
     """
-    answer = node.runner.run(["sh", "-c", _PROFILE, "sh", name, SENDPAGE_PARAMETER, node.link], ok=()).stdout
-    show, _, rest = answer.partition("== parameter\n")
-    parameter, _, link = rest.partition("== link\n")
+    argv = ["sh", "-c", _PROFILE, "sh", name, SENDPAGE_PARAMETER, node.link, str(minor)]
+    show, _, rest = node.runner.run(argv, ok=()).stdout.partition("== parameter\n")
+    rest, _, link = rest.partition("== link\n")
+    parameter, _, stable = rest.partition("== stable_writes\n")
+    gather = offloads(link).get("scatter-gather")
     try:
-        return profile_of(show, parameter, offloads(link).get("scatter-gather"))
+        profile = profile_of(show, parameter, gather)
+        return NodeSettings(profile, node.link, gather, stable.strip() == "1" if stable.strip() else None)
     except ValueError as error:
         raise InfrastructureError(f"how {node.name} replicates cannot be read back: {error}") from error
 
@@ -91,7 +95,7 @@ def read_running(node: Node, spec: ResourceSpec) -> RunningResource:
     if volume.disk is None:
         raise InfrastructureError(f"{name} on {node.name} has no lower device: attach it first")
     _require_lower(node, name, volume.disk)
-    replication = read_replication(node, name)
+    replication = read_settings(node, name, volume.minor).replication
     return RunningResource(
         node, version, dialect, volume.minor, volume.disk, connection, replication, state, first_line == SIGNATURE
     )

@@ -12,6 +12,7 @@ from harness.guest.console import console_since, console_size
 from harness.lab.node import Node
 from harness.model import Alarms
 from harness.parse.alarms import alarms_of, first_digest_to_split_brain
+from harness.parse.events2 import skipped
 from harness.parse.guest_console import error_lines as console_errors
 from harness.parse.kernel_log import KernelLine, error_lines, missing
 
@@ -115,7 +116,15 @@ class LogCapture:
             found += (f"{node.name}: {line}" for line in error_lines((*before, *lines)))
             # Each boot counts its messages anew.
             holes += missing(lines) + missing(before)
-        context.note(kernel_errors=tuple(found), log_holes=holes)
+        context.note(kernel_errors=tuple(found), log_holes=holes, events_lost=self._events_lost())
+
+    def _events_lost(self) -> tuple[str, ...]:
+        """What of the events that the alarms are made from was lost, in sentences."""
+        node = self._context.lab.a
+        stream = self._context.resource.events(node).stream
+        lost = skipped(stream.since(self._events_from))
+        found = [f"{lost} events of {node.name} were skipped"] if lost else []
+        return (*found, *([f"the events of {node.name} ended: {stream.ended}"] if stream.ended is not None else []))
 
     def keep_kernel_logs(self) -> None:
         """Keep the kernel logs as far as they arrived; asks the nodes nothing, so it works on a broken lab."""

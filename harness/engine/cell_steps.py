@@ -95,8 +95,10 @@ class CellRun:
             return self.guest_disk.target
 
     def _note_observed(self, observed: Observed) -> None:
-        profile = replication.observed(self.context.resource, self.context.lab.a)
-        self.context.note(observed=replace(observed, replication=profile))
+        context = self.context
+        nodes = {node.name: replication.settings(context.resource, node) for node in context.nodes}
+        on_a, delays = nodes[context.lab.a.name], context.evidence.observed.delays
+        context.note(observed=replace(observed, replication=on_a.replication, nodes=nodes, delays=delays))
 
     def target(self) -> WorkloadTarget:
         """The workload's part of the device where the client has it now."""
@@ -175,12 +177,10 @@ class CellRun:
 
     def rescue(self) -> None:
         """Nothing of the cell stays on; a guest that holds the disk is ended."""
-        resource, disk = self.context.resource, self.guest_disk
+        disk = self.guest_disk
         with contextlib.suppress(HarnessError):
             self.revert_faults()
-        for node in self.context.nodes:
-            with contextlib.suppress(HarnessError):
-                resource.apply_delays(0, 0, node)
+        self.delays.rescue()
         self.witness.abandon()
         if disk.guest is not None and (disk.attached is not None or disk.guest.node is not self.context.lab.a):
             disk.destroy_guest()
@@ -201,6 +201,7 @@ class CellRun:
         """Keep what the node and a guest on it printed, before its power is taken away."""
         self.capture.node_dies(node)
         self.witness.node_dies(node)
+        self.delays.node_dies(node)
         guest = self.guest_disk.guest
         if guest is not None and guest.node is node:
             self.capture.keep_console()

@@ -10,7 +10,7 @@ from harness.errors import HarnessError, InfrastructureError
 from harness.filesystems.base import WorkloadTarget
 from harness.guest.disk import AttachedDisk
 from harness.guest.domain import Guest
-from harness.model import SECTORS_PER_BLOCK
+from harness.model import SECTORS_PER_BLOCK, ObservedAfterMove
 
 ADD_PARTITIONS = "/usr/lib/drbd-harness/divide"
 
@@ -51,6 +51,21 @@ class GuestDisk:
         region = self._context.region
         first, rest = (blocks * SECTORS_PER_BLOCK for blocks in (region.first_block, region.blocks))
         self.guest.agent.run([ADD_PARTITIONS, self._disk.path, str(first), str(rest)])
+
+    def observe_after_move(self, migration: int) -> None:
+        """Read what is in force of the disk on the node that migration number ``migration`` brought the guest to."""
+        if self.attached is None:
+            return
+        guest, context = self.present_guest, self._context
+        found, why = None, ""
+        try:
+            # The work speaks with the agent over the same connection to libvirt: two threads might wait for ever.
+            with guest.agent.held():
+                found = guest.observe(self._disk, context.resource.device)
+        except HarnessError as error:
+            why = str(error)
+        seen = ObservedAfterMove(migration, guest.node.name, found, why)
+        context.note(observed_after_moves=(*context.evidence.observed_after_moves, seen))
 
     def detach(self) -> None:
         """Detach the disk from the guest, if it has it."""

@@ -2,40 +2,28 @@
 
 from __future__ import annotations
 
-from harness.model import ClientKind, Evidence
+from collections.abc import Iterator
+
+from harness.model import Cell, ClientKind, DelayProfile, DelayReading, Evidence, Observed, ReplicationProfile
 
 
 def not_in_force(evidence: Evidence) -> str | None:
     """What was not in force as asked, or not read, or not as it must be before a cell; None where all of it was."""
-    return _not_as_requested(evidence) or _precondition(evidence)
+    return next(_not_as_requested(evidence), None) or _precondition(evidence)
 
 
-def _not_as_requested(evidence: Evidence) -> str | None:
+def _not_as_requested(evidence: Evidence) -> Iterator[str]:
     """What was in force is not what was requested, or could not be read back."""
     cell, seen = evidence.cell, evidence.observed
-    if seen.replication is not None and seen.replication != cell.replication:
-        return f"requested was {cell.replication}, but in force was {seen.replication}"
-    delays = (cell.delays.link_delay_ms, cell.delays.disk_delay_ms)
-    if (seen.link_delay_ms, seen.disk_delay_ms) != delays:
-        in_force = f"{seen.link_delay_ms}/{seen.disk_delay_ms} ms"
-        return f"the delays of link and disk were {in_force}, {delays[0]}/{delays[1]} ms were requested"
-    if cell.client is ClientKind.HOST or cell.cache is None:
-        return None
-    wanted = {"direct": cell.cache.direct, "no-flush": cell.cache.no_flush}
-    # What the guest is told is the opposite of write-through.
-    wanted["writeback"] = cell.cache.guest_write_cache == "write back"
-    facts: list[tuple[str, object, object]] = [
-        ("O_DIRECT of QEMU's descriptor", seen.o_direct, cell.cache.direct),
-        ("the guest's write_cache", seen.guest_write_cache, cell.cache.guest_write_cache),
-        ("the aio mode", seen.qemu_aio, cell.aio.value),
-    ]
-    facts += [(f"QEMU's cache.{name}", (seen.qemu_cache or {}).get(name), value) for name, value in wanted.items()]
-    for name, found, value in facts:
-        if found is None:
-            return f"{name} could not be read back"
-        if found != value:
-            return f"requested was cache={cell.cache}, aio={cell.aio}, but {name}: {found}, not {value}"
-    return None
+    yield from _replication(cell, seen)
+    yield from _delays(cell, seen)
+    yield from _disk(cell, seen)
+    for after in evidence.observed_after_moves:
+        where = f"on {after.node}, after migration {after.migration}, "
+        if after.observed is None:
+            yield f"{where}what is in force of the disk could not be read back: {after.message}"
+        else:
+            yield from (f"{where}{difference}" for difference in _disk(cell, after.observed))
 
 
 def _precondition(evidence: Evidence) -> str | None:
@@ -46,3 +34,108 @@ def _precondition(evidence: Evidence) -> str | None:
     if not evidence.equal_before:
         return "the replicas were not equal before the cell"
     return None
+
+
+# --------------------------------------------------------------------------- how DRBD replicates
+
+
+def _replication(cell: Cell, seen: Observed) -> Iterator[str]:
+    if not seen.nodes and seen.replication is not None:
+        yield from _profile(cell.replication, seen.replication, "", "")
+    for name, node in seen.nodes.items():
+        yield from _profile(cell.replication, node.replication, name, node.nic)
+
+
+def _profile(asked: ReplicationProfile, found: ReplicationProfile, node: str, nic: str) -> Iterator[str]:
+    """All that differs, in a user's terms."""
+    nic = f"{node}'s replication NIC ({nic})" if node else "the replication NIC"
+    drbd = f"DRBD on {node}" if node else "DRBD"
+    if found.scatter_gather != asked.scatter_gather:
+        yield (
+            f"scatter-gather is {_on(found.scatter_gather)} on {nic}, although the cell asked for it "
+            f"{_on(asked.scatter_gather)}"
+        )
+    if found.protocol != asked.protocol:
+        yield f"{drbd} replicates with protocol {found.protocol}, although the cell asked for protocol {asked.protocol}"
+    if found.integrity != asked.integrity:
+        yield (
+            f"{drbd} has {_digest(found.integrity)} (data-integrity-alg), although the cell asked for "
+            f"{_digest(asked.integrity)}"
+        )
+    if found.disable_sendpage != asked.disable_sendpage:
+        yield (
+            f"disable_sendpage of {drbd} is {_on(found.disable_sendpage)}, although the cell asked for it "
+            f"{_on(asked.disable_sendpage)}"
+        )
+    if found.two_primaries != asked.two_primaries:
+        does = "allows" if found.two_primaries else "does not allow"
+        yield f"{drbd} {does} two Primaries, although the cell asked for {'two' if asked.two_primaries else 'one'}"
+
+
+def _on(value: bool) -> str:
+    return "on" if value else "off"
+
+
+def _digest(algorithm: str) -> str:
+    return f"the digest {algorithm}" if algorithm else "no digest"
+
+
+# --------------------------------------------------------------------------- delays
+
+
+def _delays(cell: Cell, seen: Observed) -> Iterator[str]:
+    asked = cell.delays
+    readings = [one for one in seen.delays if not one.over]
+    for reading in readings:
+        yield from delays_not_as(asked, reading)
+    if not readings and (seen.link_delay_ms, seen.disk_delay_ms) != (asked.link_delay_ms, asked.disk_delay_ms):
+        in_force, wanted = (f"{one.link_delay_ms}/{one.disk_delay_ms} ms" for one in (seen, asked))
+        yield f"the delays of link and disk were {in_force}, {wanted} were requested"
+
+
+def delays_not_as(asked: DelayProfile, reading: DelayReading) -> Iterator[str]:
+    """What of ``reading`` is not ``asked`` on the node that was to be delayed, and not nothing on the other."""
+    for name, found in reading.nodes.items():
+        if found is None:
+            yield f"the delays of {name} could not be read back {reading.when}"
+            continue
+        wanted = asked if name == reading.delayed else DelayProfile()
+        kinds = (
+            ("link", wanted.link_delay_ms, found.link_delay_ms),
+            ("disk", wanted.disk_delay_ms, found.disk_delay_ms),
+        )
+        for what, right, on in kinds:
+            if on != right and not right:
+                yield f"a delay of {on} ms was left on {name}'s {what} (read {reading.when})"
+            elif on != right:
+                yield f"the delay of {name}'s {what} was {on} ms, {right} ms were requested (read {reading.when})"
+
+
+# --------------------------------------------------------------------------- the guest's disk
+
+
+def _disk(cell: Cell, seen: Observed) -> Iterator[str]:
+    """Of the disk in the guest; nothing where the node itself is the client."""
+    if cell.client is ClientKind.HOST or cell.cache is None:
+        return
+    wanted = {"direct": cell.cache.direct, "no-flush": cell.cache.no_flush}
+    # What the guest is told is the opposite of write-through.
+    wanted["writeback"] = cell.cache.guest_write_cache == "write back"
+    facts: list[tuple[str, bool | str | None, bool | str]] = [
+        ("O_DIRECT of QEMU's descriptor", seen.o_direct, cell.cache.direct),
+        ("the guest's write_cache", seen.guest_write_cache, cell.cache.guest_write_cache),
+        ("the aio mode", seen.qemu_aio, cell.aio.value),
+    ]
+    facts += [(f"QEMU's cache.{name}", (seen.qemu_cache or {}).get(name), value) for name, value in wanted.items()]
+    for name, found, value in facts:
+        if found is None:
+            yield f"{name} could not be read back"
+        elif found != value:
+            yield (
+                f"{name} is {_text(found)}, although the cell asked for cache={cell.cache}, aio={cell.aio}, "
+                f"which makes it {_text(value)}"
+            )
+
+
+def _text(value: bool | str) -> str:
+    return value if isinstance(value, str) else _on(value)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from harness.judgement.doubts import doubts, without_ground
 from harness.judgement.hazard import with_hazard
 from harness.judgement.in_force import not_in_force
 from harness.judgement.losses import data_loss_findings, fsck_finding, owners_text, readback_sentence
@@ -153,7 +154,7 @@ def _secondary_findings(evidence: Evidence) -> tuple[str, ...]:
         reasons.append(unchecked)
     broken = [one for one in evidence.migrations if one.outcome not in _ENDED_WELL]
     reasons += [f"migration {one.number} {one.outcome}: {one.message}" for one in broken]
-    return (*reasons, *(f"guest: {line}" for line in evidence.console_errors))
+    return (*reasons, *doubts(evidence), *(f"guest: {line}" for line in evidence.console_errors))
 
 
 def _unanswered(evidence: Evidence) -> str | None:
@@ -247,6 +248,7 @@ def _downgrade_unproven_clean(clean: Verdict, evidence: Evidence, controls: Cont
         "the replication link has no scatter-gather: TCP copies, and writes that change in flight cannot be seen",
         lambda: "the workload exposed no block write" if _exposure_missing(evidence) else None,
         lambda: unproven_work(evidence),
+        lambda: without_ground(evidence),
         lambda: _unexpected_kernel_error(evidence),
         lambda: _scenario_incomplete(evidence),
     ]  # fmt: skip

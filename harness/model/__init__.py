@@ -38,7 +38,6 @@ from harness.model.observation import (
     Failure,
     FilesystemCheck,
     NodeVerify,
-    Observed,
     Ownership,
     PlantedChange,
     PlantedKind,
@@ -50,6 +49,7 @@ from harness.model.observation import (
     Work,
     Written,
 )
+from harness.model.observed import DelayReading, NodeSettings, Observed, ObservedAfterMove
 from harness.model.run import LabProvenance, Provenance, Run, Stack
 from harness.model.verdict import ControlOutcome, Controls, Opportunities, Result, Verdict
 
@@ -73,6 +73,7 @@ __all__ = [
     "Crash",
     "CrashRecovery",
     "DelayProfile",
+    "DelayReading",
     "DiskBus",
     "Evidence",
     "Expectation",
@@ -86,8 +87,10 @@ __all__ = [
     "Layout",
     "Migration",
     "MigrationOutcome",
+    "NodeSettings",
     "NodeVerify",
     "Observed",
+    "ObservedAfterMove",
     "Opportunities",
     "Ownership",
     "PlantedChange",

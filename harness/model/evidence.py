@@ -17,7 +17,6 @@ from harness.model.disturbance_facts import (
 from harness.model.observation import (
     Comparison,
     Failure,
-    Observed,
     Ownership,
     PlantedChange,
     Repair,
@@ -28,6 +27,7 @@ from harness.model.observation import (
     Work,
     Written,
 )
+from harness.model.observed import Observed, ObservedAfterMove
 
 SCHEMA_VERSION = 3
 
@@ -43,7 +43,8 @@ class Evidence:
     such a program.
     ``rejoin_comparisons`` were made each time before the replicas found together again, and a resync could have made
     equal what was not.
-    ``log_holes`` counts kernel messages that were lost before they were read.
+    ``log_holes`` counts kernel messages that were lost before they were read; ``events_lost`` says what was lost of
+    DRBD's events, from which the alarms are made, None where nobody looked.
     ``planted`` is what was changed below DRBD on purpose.  ``fault_injected``: the cell's crash or fault really
     happened.  ``event_log`` are sentences about what was done to the lab on purpose and how it was put right;
     ``console_errors`` are lines of the guest's console that report an error.
@@ -60,6 +61,7 @@ class Evidence:
     after: State | None = None
     equal_before: bool | None = None
     observed: Observed = field(default_factory=Observed)
+    observed_after_moves: tuple[ObservedAfterMove, ...] = ()
     work: Work | None = None
     exposed_blocks: int = 0
     written: Written | None = None
@@ -82,6 +84,7 @@ class Evidence:
     console_errors: tuple[str, ...] = ()
     kernel_errors: tuple[str, ...] = ()
     log_holes: int = 0
+    events_lost: tuple[str, ...] | None = None
     failure: Failure | None = None
     phases: Mapping[str, float] = field(default_factory=dict)
     schema: int = SCHEMA_VERSION

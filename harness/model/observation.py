@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from harness.model.cell import ReplicationProfile
 from harness.model.device import Extent, blocks_of
 
 
@@ -178,26 +177,11 @@ class Ownership:
 
 
 @dataclass(frozen=True)
-class Observed:
-    """What was in force, against what was requested.  None: could not be read, or does not apply."""
-
-    open_flags: int | None = None
-    o_direct: bool | None = None
-    o_sync: bool | None = None
-    qemu_cache: Mapping[str, bool] | None = None
-    qemu_aio: str | None = None
-    guest_write_cache: str | None = None
-    guest_stable_writes: bool | None = None
-    drbd_stable_writes: bool | None = None
-    scatter_gather: bool | None = None
-    link_delay_ms: int = 0
-    disk_delay_ms: int = 0
-    replication: ReplicationProfile | None = None
-
-
-@dataclass(frozen=True)
 class Work:
     """What a workload did.  ``facts`` are its own figures; ``read_back_errors`` counts wrong data it read.
+
+    ``seconds`` is the time that it worked as it says itself; ``took_seconds`` how long it took in all, with what it
+    does before and after that, by the controller's clock; None where nobody measured it.
 
     ``opportunities``: how many chances to diverge the workload made on purpose, by its own count; None where it cannot
     count them.  Chance may add some, so that more blocks than these may differ.  ``opportunity`` says what one of them
@@ -210,6 +194,7 @@ class Work:
     notes: tuple[str, ...] = ()
     opportunities: float | None = None
     opportunity: str = ""
+    took_seconds: float | None = None
 
 
 @dataclass(frozen=True)

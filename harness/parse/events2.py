@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from harness.model import State
@@ -40,6 +40,13 @@ def parse_event(line: str) -> Event | None:
         raise ValueError(f"not a line of events2: '{line.strip()}'")
     pairs = (part.partition(":") for part in parts[2:])
     return Event(parts[0], parts[1], {name: value for name, colon, value in pairs if colon}, timestamp)
+
+
+def skipped(lines: Iterable[str]) -> int:
+    """How many events the tool says that it lost; a count that is none is one event."""
+    events = (parse_event(line) for line in lines)
+    counts = (event.fields["count"] for event in events if event is not None and event.kind == "skipped")
+    return sum(int(count) if count.isascii() and count.isdigit() else 1 for count in counts)
 
 
 _Key = tuple[str, ...]

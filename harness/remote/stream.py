@@ -37,6 +37,12 @@ class LineStream:
             self._ended = self._ended or why
             self._grown.notify_all()
 
+    @property
+    def ended(self) -> str | None:
+        """Why nothing will follow; None while something may."""
+        with self._grown:
+            return self._ended
+
     def cursor(self) -> int:
         """The position behind the newest line."""
         with self._grown:

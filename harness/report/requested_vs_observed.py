@@ -67,9 +67,9 @@ def _delays(cell: Cell, observed: Observed) -> tuple[Property, ...]:
         ("Disk delay", cell.delays.disk_delay_ms, observed.disk_delay_ms),
     )
     return tuple(
-        _same(name, f"{requested} ms", f"{in_force} ms")
+        _same(name, f"{requested} ms", None if in_force is None else f"{in_force} ms")
         for name, requested, in_force in delays
-        if requested or in_force
+        if requested or in_force != 0
     )
 
 

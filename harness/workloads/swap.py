@@ -9,10 +9,14 @@ from typing import ClassVar
 from harness.filesystems.base import MARGIN_SECONDS, Offers, WorkloadTarget
 from harness.model import Work
 from harness.parse.system import meminfo, vmstat
+from harness.remote.base import Runner
 from harness.workloads.base import Workload, numbers
 
 SWAPSTORM = "/usr/lib/drbd-harness/swapstorm"
 MIB = 1024 * 1024
+#: Where a storm is told of moves of its machine; it is there while it storms.
+MOVES_FILE = "/run/drbd-harness-moves"
+MOVE_BEGINS, MOVED, NOT_MOVED = "b", "e", "x"
 
 
 class Pressure(Workload):
@@ -29,12 +33,15 @@ class Pressure(Workload):
     sweep_seconds: ClassVar[int] = 5
 
     def work(self, target: WorkloadTarget, seconds: int) -> Work:
-        """Dirty memory; blocks for twice ``seconds`` and ``sweep_seconds`` more, for it is filled before."""
+        """Dirty memory; blocks for twice ``seconds`` and ``sweep_seconds`` more, for it is filled before.
+
+        A move of the client's that is under way when its time is over is waited for, up to two minutes more.
+        """
         memory = meminfo(target.runner.run(["cat", "/proc/meminfo"]).stdout)
         mebibytes = (memory["MemAvailable"] + memory["SwapFree"] * 6 // 10) // MIB
         argv = [
             SWAPSTORM, "--mebibytes", str(mebibytes), "--threads", str(self.threads), "--seconds", str(seconds),
-            "--sweep-seconds", str(self.sweep_seconds),
+            "--sweep-seconds", str(self.sweep_seconds), "--moves", MOVES_FILE,
         ]  # fmt: skip
         if self.reclaim_every:
             argv += ["--reclaim-every", str(self.reclaim_every)]
@@ -69,6 +76,11 @@ class Reclaim(Pressure):
         """
         reclaimed = work.facts.get("pages_reclaimed")
         return replace(work, opportunities=reclaimed, opportunity="pages reclaimed while they were being changed")
+
+
+def announce_move(runner: Runner, mark: str) -> None:
+    """Tell a storm that runs, if one does, that its machine is about to move, has moved, or has not moved after all."""
+    runner.run(["sh", "-c", '[ ! -e "$1" ] || printf %s "$2" >> "$1"', "sh", MOVES_FILE, mark], timeout=30)
 
 
 def _paged(target: WorkloadTarget) -> Mapping[str, int]:

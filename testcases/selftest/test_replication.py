@@ -26,7 +26,7 @@ def apply(fake: FakeResource, profile: ReplicationProfile) -> None:
 
 
 def observed(fake: FakeResource, node: FakeNode) -> ReplicationProfile:
-    return replication.observed(cast(Resource, fake), cast(Node, node))
+    return replication.settings(cast(Resource, fake), cast(Node, node)).replication
 
 
 def commands(fake: FakeResource) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from harness.drbd import faults, roles
 from harness.engine.cell_steps import CellRun
@@ -12,17 +13,19 @@ from harness.engine.disturbances.base import finished, quiesce
 from harness.engine.disturbances.canary_steps import collect_canary, start_canary
 from harness.engine.reconcile import bring_back, reconcile_after
 from harness.engine.rejoin import compare_before_rejoin
-from harness.errors import LostGuestError, RefusedError
+from harness.errors import DeadlineError, HarnessError, LostGuestError, RefusedError
 from harness.filesystems.base import WorkloadTarget
 from harness.guest import readback
 from harness.guest.migration import MigrationRequest, migrate
 from harness.lab.node import Node
-from harness.model import Fault, Migration, MigrationOutcome, Work
+from harness.model import Fault, FilesystemKind, Migration, MigrationOutcome, Work
 from harness.util.background import BackgroundTask
 from harness.workloads.base import Workload
+from harness.workloads.swap import MOVE_BEGINS, MOVED, MOVES_FILE, NOT_MOVED, announce_move
 
 # So little that a guest's memory never gets across.
 STALL_MIB = 1
+STORM_PAUSE_SECONDS = 0.5
 
 
 class MigrationDisturbance:
@@ -38,13 +41,20 @@ class MigrationDisturbance:
     def during(self, run: CellRun, work: Callable[[], Work]) -> Work:
         """The work in the background, the migrations in the foreground."""
         task = self.begin(work)
+        if run.cell.filesystem is FilesystemKind.SWAP:
+            _wait_for_storm(run, task)
         self.migrate_all(run)
         return finished(run, task)
 
     def begin(self, work: Callable[[], Work]) -> BackgroundTask[Work]:
         """The work goes on in the background; the migrations count from here."""
-        self._began = time.monotonic()
-        return BackgroundTask(work, "the workload")
+        self._began = began = time.monotonic()
+
+        def timed() -> Work:
+            done = work()
+            return replace(done, took_seconds=time.monotonic() - began)
+
+        return BackgroundTask(timed, "the workload")
 
     def migrate_all(self, run: CellRun) -> None:
         """Every migration of the cell, until one is refused or leaves the nodes unconnected."""
@@ -112,7 +122,9 @@ def _migrate(run: CellRun, number: int, began: float, fault: Fault | None, durin
         number, run.cell.migration_deadline, run.cell.unsafe_migration,
         STALL_MIB if fault is Fault.STALL else 0, during,
     )  # fmt: skip
-    migration = migrate(guest, resource, target, request, began, _on_precopy(run, fault, guest.node, target))
+    with _told_of_the_move(run, during) as moved:
+        migration = migrate(guest, resource, target, request, began, _on_precopy(run, fault, guest.node, target))
+        moved.append(migration.outcome is MigrationOutcome.COMPLETED)
     run.context.note(migrations=(*run.evidence.migrations, migration))
     run.context.log_event(_sentence(migration))
     if fault is Fault.STALL and migration.outcome is MigrationOutcome.ABORTED:
@@ -121,9 +133,41 @@ def _migrate(run: CellRun, number: int, began: float, fault: Fault | None, durin
         _recover_from_fault(run, fault)
     elif migration.outcome is MigrationOutcome.COMPLETED and during == "work":
         run.delays.apply()
-    elif migration.outcome in (MigrationOutcome.ABORTED, MigrationOutcome.FAILED) and not guest.alive():
+    if migration.outcome is MigrationOutcome.COMPLETED:
+        run.guest_disk.observe_after_move(number)
+    elif fault is None and migration.outcome is not MigrationOutcome.REFUSED and not guest.alive():
         raise LostGuestError(f"the guest was lost in migration {number}: {migration.message}")
     return migration
+
+
+def _wait_for_storm(run: CellRun, task: BackgroundTask[Work]) -> None:
+    """Wait until the storm has filled its memory and storms, or for as long as the work lasts by itself."""
+    script = '[ -e "$1" ] && echo there || true'
+    until = time.monotonic() + run.cell.seconds
+    agent = run.guest_disk.present_guest.agent
+    while time.monotonic() < until and not task.ended(STORM_PAUSE_SECONDS):
+        # A guest that is short of memory may need long to start a shell.
+        with contextlib.suppress(DeadlineError):
+            if agent.run(["sh", "-c", script, "sh", MOVES_FILE]).stdout.strip():
+                return
+
+
+@contextlib.contextmanager
+def _told_of_the_move(run: CellRun, during: str) -> Iterator[list[bool]]:
+    """Tell a workload that wants to know that its guest moves; the body says whether it did."""
+    moved: list[bool] = []
+    agent = run.guest_disk.present_guest.agent
+    wants = during == "work" and run.cell.filesystem is FilesystemKind.SWAP
+    # A storm that was not told counts no page of this move; the guest moves all the same.
+    if wants:
+        with contextlib.suppress(HarnessError):
+            announce_move(agent, MOVE_BEGINS)
+    try:
+        yield moved
+    finally:
+        if wants:
+            with contextlib.suppress(HarnessError):
+                announce_move(agent, MOVED if True in moved else NOT_MOVED)
 
 
 def _sentence(migration: Migration) -> str:
