@@ -248,9 +248,9 @@ def _downgrade_unproven_clean(clean: Verdict, evidence: Evidence, controls: Cont
         "the replication link has no scatter-gather: TCP copies, and writes that change in flight cannot be seen",
         lambda: "the workload exposed no block write" if _exposure_missing(evidence) else None,
         lambda: unproven_work(evidence),
-        lambda: without_ground(evidence),
         lambda: _unexpected_kernel_error(evidence),
         lambda: _scenario_incomplete(evidence),
+        lambda: without_ground(evidence),
     ]  # fmt: skip
     for question in questions:
         if doubt := question():

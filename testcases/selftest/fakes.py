@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -64,6 +65,7 @@ from harness.render.drbd_conf import ResourceNode, ResourceSpec
 from harness.store import Store
 from harness.util.deadline import Deadline
 from harness.workloads.base import Recovered, Workload, WorkloadTarget
+from harness.workloads.swap import MOVES_FILE
 
 BLOCKS = 32768
 HEALTHY = State("Connected", "Primary", "Secondary", "UpToDate", "UpToDate")
@@ -543,6 +545,11 @@ class FakeAgent(ScriptedRunner):
         program = argv[0].rpartition("/")[2]
         if program == "divide":
             self.story(f"divide {' '.join(argv[1:])}")
+        if MOVES_FILE in argv:
+            # Silent where the storm is only asked whether it storms, which is asked until it does.
+            if argv[-1] == MOVES_FILE:
+                return 0, "there\n", ""
+            self.story(f"storm told {argv[-1]}")
         if program == "blockdigest":
             first, count = int(argv[2]), int(argv[3])
             if first == 0:
@@ -750,6 +757,8 @@ class Script(Workload):
         self.wrong = 0
         self.leaves: set[int] = set()
         self.ends: threading.Event | None = None
+        # A step that it waits for, but not long.
+        self.outlasts = ""
         self.ended_by: BaseException | None = None
         self.recovers = Recovered()
 
@@ -763,6 +772,9 @@ class Script(Workload):
         self.resource.verified |= self.leaves
         if self.ends is not None:
             assert self.ends.wait(20), "nobody let the work end"
+        until = time.monotonic() + 1
+        while self.outlasts and self.outlasts not in self.lab.story.steps and time.monotonic() < until:
+            time.sleep(0.001)
         if self.ended_by is not None:
             raise self.ended_by
         return Work(float(seconds), {"pages_swapped_out": 5.0}, 1 if self.wrong else 0)
@@ -799,7 +811,10 @@ class Stage:
         resource = FakeResource(lab)
         run = CellRun(cast(Lab, lab), cast(Resource, resource), store.begin(cell))
         made = guest(lab) if guest is not None else FakeGuest(lab.story, lab.a)
-        return cls(run, lab, resource, made, Script(lab, resource), store)
+        stage = cls(run, lab, resource, made, Script(lab, resource), store)
+        if cell.migrations:
+            stage.workload.outlasts = "migrate nodea to nodeb"
+        return stage
 
     def play(self) -> Evidence:
         return play(self.run, self.workload, lambda: cast(Guest, self.guest))

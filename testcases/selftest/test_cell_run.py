@@ -25,6 +25,7 @@ from harness.errors import (
     RefusedError,
 )
 from harness.guest.domain import Guest
+from harness.judgement.doubts import doubts
 from harness.judgement.judge import judge
 from harness.model import (
     BlockOwner,
@@ -515,6 +516,25 @@ def test_steps_own_work_in_the_middle_gives_evidence(staged: Callable[..., Stage
     run.conclude(stage.workload.owners, "own")
     found = run.finish()
     assert found == stage.kept() and found.verify is not None and found.failure is None
+
+
+def test_events_that_were_lost_take_the_ground(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    stream = stage.resource.events(cast(Any, stage.lab.a)).stream
+    stream.append("- skipped 9")
+    stage.lab.story.when["work 10"] = lambda: stream.append("- skipped 3")
+    found = stage.play()
+    assert found.events_lost == ("3 events of nodea were skipped",), "what was lost before is no cell's"
+    stage.lab.story.when["work 10"] = lambda: stream.end("the connection to nodea ended")
+    attempt = stage.store.begin(GUEST_CELL)
+    run = CellRun(cast(Any, stage.lab), cast(Any, stage.resource), attempt)
+    again = play(run, stage.workload, lambda: cast(Guest, stage.guest))
+    assert again.events_lost == ("the events of nodea ended: the connection to nodea ended",)
+    assert "DRBD's events are not complete" in " ".join(doubts(again))
+
+
+def test_events_complete_are_known_to_be(staged: Callable[..., Stage]) -> None:
+    assert staged().play().events_lost == ()
 
 
 def test_attempt_second_keeps_its_number(staged: Callable[..., Stage]) -> None:

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.model import State
-from harness.parse.events2 import Event, ResourceView, fold, parse_event
+from harness.parse.events2 import Event, ResourceView, fold, parse_event, skipped
 
 # A busy machine is no failure.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -139,6 +139,11 @@ def test_fold_destroy_removes_and_create_starts_over() -> None:
     again = view_of("create device name:r0 volume:0 minor:0", down)
     assert again.state("r0", 0) == State("Connected", "Secondary", "Secondary", "DUnknown", "DUnknown", "Off")
     assert view.state("r0", 0) == HEALTHY, "an older view does not change"
+
+
+def test_skipped_counts_what_the_tool_says_that_it_lost() -> None:
+    assert skipped(V84.splitlines()) == 0
+    assert skipped([*V84.splitlines(), "- skipped 3", "", "- skipped 4", "- skipped some"]) == 8
 
 
 def test_fold_skipped_makes_the_view_lossy() -> None:

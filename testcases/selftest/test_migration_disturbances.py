@@ -59,6 +59,7 @@ def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Sta
     monkeypatch.setattr(roles, "SETTLE_SECONDS", 2.0)
     monkeypatch.setattr(migration, "SAMPLE_SECONDS", 0.005)
     monkeypatch.setattr(migration, "ABORT_SECONDS", 0.5)
+    monkeypatch.setattr(migrations, "STORM_PAUSE_SECONDS", 0.005)
     return lambda cell=MOVED: Stage.of(tmp_path, cell, Traveller)
 
 
@@ -107,6 +108,43 @@ def test_migrations_two_steps_are_in_order(staged: Callable[..., Stage]) -> None
     assert found.event_log[0].startswith("migration 1 from nodea to nodeb completed in")
     assert {"work", "readback", "canary", "detach"} <= set(found.phases)
     assert rests(stage) and judge(found, HELD).kind is VerdictKind.CLEAN, judge(found, HELD)
+
+
+def test_migrations_storm_is_told_of_each_move_and_the_disk_is_read_after_it(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    held: list[int] = []
+    stage.lab.story.when["observe"] = lambda: held.append(stage.guest.agent.holding)
+    found = stage.play()
+    assert in_order(
+        stage.steps, "observe",
+        "storm told b", "migrate nodea to nodeb", "storm told e", "observe",
+        "storm told b", "migrate nodeb to nodea", "storm told e", "observe",
+        "quiesce", "migrate nodea to nodeb", "observe",
+    ), "\n".join(stage.steps)  # fmt: skip
+    assert stage.steps.count("storm told b") == 2, "nothing storms any more around the read-backs"
+    seen = [(one.migration, one.node, one.observed is not None) for one in found.observed_after_moves]
+    assert seen == [(1, "nodeb", True), (2, "nodea", True), (3, "nodeb", True)]
+    assert held == [0, 1, 1, 1], "the work speaks over the same connection"
+    assert found.work is not None and found.work.took_seconds is not None
+    assert found.migrations[0].began < found.work.took_seconds
+
+
+def test_migrations_storm_is_told_that_its_guest_did_not_move(staged: Callable[..., Stage]) -> None:
+    stage = staged(replace(MOVED, migrations=1))
+    traveller(stage).here.error = LibvirtSaid("it broke")
+    found = stage.play()
+    assert in_order(stage.steps, "storm told b", "migrate nodea to nodeb", "storm told x")
+    assert "storm told e" not in stage.steps and found.observed_after_moves == ()
+
+
+def test_migrations_disk_that_cannot_be_read_after_a_move_is_kept_as_unread(staged: Callable[..., Stage]) -> None:
+    stage = staged(replace(MOVED, migrations=1))
+    stage.lab.story.when["moved to nodeb"] = lambda: stage.lab.story.broken.update(observe=LostGuestError("no answer"))
+    found = stage.play()
+    (seen, *_) = found.observed_after_moves
+    assert (seen.migration, seen.node, seen.observed, seen.message) == (1, "nodeb", None, "no answer")
+    verdict = judge(found, HELD)
+    assert verdict.kind is VerdictKind.INCONCLUSIVE and "on nodeb, after migration 1, what is in" in verdict.sentence
 
 
 def test_release_guest_on_nodeb_is_ended(staged: Callable[..., Stage]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -148,6 +149,92 @@ def test_swapstorm_sweep_finds_page_that_storm_did_not_meet_again(programs: dict
     assert swept["pages_checked"] == swept["pages_dirtied"] + PAGES and swept["sweep_seconds"] < 5, "once, not for 9 s"
 
 
+# --------------------------------------------------------------------------- a page across a move of the machine
+
+# In place of the kernel's: every second page is on the swap device and nowhere in memory, always.
+MINCORE = """
+#include <stddef.h>
+int mincore(void *start, size_t length, unsigned char *resident)
+{
+    for (size_t i = 0; i < length / 4096; i++)
+        resident[i] = ((unsigned long)start / 4096 + i) % 2;
+    return 0;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def swapped_storm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("swapped")
+    (folder / "mincore.c").write_text(MINCORE)
+    binary = folder / "swapstorm"
+    sources = [str(SOURCES / "swapstorm.c"), str(folder / "mincore.c")]
+    subprocess.run(["gcc", "-O2", "-Wall", "-Werror", "-static", "-pthread", "-o", binary, *sources], check=True)
+    return binary
+
+
+def told(moves: Path, mark: str) -> None:
+    with moves.open("a") as file:
+        file.write(mark)
+
+
+def moved(program: Path, moves: Path, *marks: str, wrong: bool = False) -> tuple[dict[str, float], str]:
+    """What a storm counts that is told ``marks`` once its time is over; ``wrong``: a page changes while it moves."""
+    moves.unlink(missing_ok=True)
+    storm = Storm(program, "--seconds", "1", "--sweep-seconds", "9", "--moves", str(moves))
+    begins = time.monotonic()
+    while not moves.exists():
+        assert time.monotonic() < begins + 30, "it never stormed"
+        time.sleep(0.001)
+    # Its time goes on while it is stopped: when it goes on it is over, and nobody touches a page during the move.
+    time.sleep(0.3)
+    storm.process.send_signal(signal.SIGSTOP)
+    time.sleep(1)
+    told(moves, marks[0])
+    storm.process.send_signal(signal.SIGCONT)
+    time.sleep(0.3)
+    if wrong:
+        assert storm.start is not None
+        # Either of two neighbours is swapped out.
+        for number in (76, 77):
+            storm.change(number, 128, bytes([storm.page(number)[128] ^ 4]))
+    for mark in marks[1:]:
+        told(moves, mark)
+    return storm.ended()
+
+
+def test_swapstorm_pages_out_before_a_move_and_read_after_it_counted(swapped_storm: Path, tmp_path: Path) -> None:
+    moves = tmp_path / "moves"
+    facts, errors = moved(swapped_storm, moves, "b", "e")
+    assert (facts["moves"], facts["pages_out_before_moves"], facts["pages_moved_wrong"], errors) == (
+        1,
+        PAGES / 2,
+        0,
+        "",
+    )
+    assert PAGES / 2 - 2 <= facts["pages_moved_checked"] <= PAGES / 2, "but for what two threads were busy with"
+    assert not moves.exists(), "the next storm's is not there before it storms"
+
+
+def test_swapstorm_page_wrong_after_a_move_counted(swapped_storm: Path, tmp_path: Path) -> None:
+    facts, errors = moved(swapped_storm, tmp_path / "moves", "b", "e", wrong=True)
+    assert (facts["pages_wrong"], facts["pages_moved_wrong"]) == (2, 1), errors
+    assert "read from swap, is wrong" in errors
+
+
+@pytest.mark.parametrize("marks", [("b", "x"), ("be",), ("x",), ("e",)])
+def test_swapstorm_no_move_seen_from_before_it_to_its_end_counts_nothing(
+    swapped_storm: Path, tmp_path: Path, marks: tuple[str, ...]
+) -> None:
+    facts, _ = moved(swapped_storm, tmp_path / "moves", *marks)
+    assert facts["moves"] == facts["pages_moved_checked"] == 0
+
+
+def test_swapstorm_without_moves_says_nothing_of_them(programs: dict[str, Path]) -> None:
+    facts = json.loads(run(programs["swapstorm"], "--mebibytes", "1", "--seconds", "1").stdout)
+    assert not {"moves", "pages_moved_checked"} & set(facts)
+
+
 @pytest.mark.parametrize(
     ("program", "arguments", "status", "sentence"),
     [
@@ -157,6 +244,7 @@ def test_swapstorm_sweep_finds_page_that_storm_did_not_meet_again(programs: dict
         ("swapstorm", ("--mebibytes", "1", "--reclaim-every", "-1"), 4, "--reclaim-every must be a whole number"),
         ("swapstorm", ("--mebibytes", "1", "--sweep-seconds", "0"), 4, "--sweep-seconds must be a whole number"),
         ("swapstorm", ("--mebibytes", "1", "--threads", "300"), 4, "--threads must be at most 256, the pages of"),
+        ("swapstorm", ("--mebibytes", "1", "--moves", "/proc/x"), 1, "swapstorm: cannot "),
         ("swapstorm", (), 4, "usage: swapstorm"),
     ],
 )

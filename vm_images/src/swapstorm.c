@@ -63,6 +63,7 @@ static uint32_t *out_sequences;
 /* The number of the last move where it ended well and no other has begun: only then out_sequences may be compared. */
 static atomic_uint_fast64_t moved;
 static atomic_int under_way, watching = 1;
+static atomic_llong marks_read;
 static int moves_file;
 static uint64_t page_count, storm_id, moves, pages_out;
 static double storm_end, sweep_end;
@@ -267,6 +268,13 @@ static void note_what_is_out(void)
     }
 }
 
+/* Whether a move has begun and not ended, by what was read of the file and what is there. */
+static int move_pending(void)
+{
+    struct stat status;
+    return under_way || (fstat(moves_file, &status) == 0 && status.st_size > marks_read);
+}
+
 /* What is told of moves until the storm is over. A move whose end was there before its beginning was noted does not
  * count: what was noted may be of after it. */
 static void *watch_moves(void *argument)
@@ -276,7 +284,7 @@ static void *watch_moves(void *argument)
     uint64_t begun = 0;
     (void)argument;
     for (; watching; usleep(MOVES_PAUSE_US)) {
-        while (read(moves_file, &told, 1) == 1) {
+        for (; read(moves_file, &told, 1) == 1; marks_read++) {
             if (told == 'b') {
                 under_way = 1;
                 atomic_store(&moved, 0);
@@ -290,7 +298,7 @@ static void *watch_moves(void *argument)
                     atomic_store(&moved, begun);
                 }
                 noted = 0;
-                /* Last of all, for the storm goes on at once to where it checks them. */
+                /* Last of all, for the program goes on at once to where it checks them. */
                 under_way = 0;
             }
         }
@@ -430,7 +438,7 @@ int main(int argc, char **argv)
     storm_end = storm_start + (double)seconds;
     in_threads(storm);
     double storm_stop = now();
-    while (under_way && now() < storm_stop + MOVE_SECONDS)
+    while (moves_name && move_pending() && now() < storm_stop + MOVE_SECONDS)
         usleep(MOVES_PAUSE_US);
     double sweep_start = now();
     if (sweep_seconds) {
