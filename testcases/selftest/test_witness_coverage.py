@@ -42,8 +42,8 @@ from harness.model import (
     Work,
 )
 
-#: It watched 900 block writes, and none changed.
-WATCHED = Witness(True, nodes=("nodea",), writes=100, bytes=900 * 4096, block_writes=900)
+#: It watched 950 block writes, just enough of the 1,000 that were exposed, and none changed.
+WATCHED = Witness(True, nodes=("nodea",), writes=100, bytes=950 * 4096, block_writes=950)
 SAW_CHANGES = replace(WATCHED, changed_writes=5, changed_block_writes=7, changed_blocks=6)
 PROVEN: Controls = {**HELD, Control.IN_FLIGHT: ControlOutcome(Control.IN_FLIGHT, True, "as it should be", True)}
 WITNESSES = st.none() | st.builds(
@@ -113,6 +113,7 @@ def test_hazard_blocks_differ_persisted() -> None:
         (replace(WATCHED, watched=False, reason="no BTF"), "is not known: no BTF"),
         (replace(WATCHED, watched=False), "is not known: the witness did not watch"),
         (replace(WATCHED, writes=0, block_writes=0), "the witness saw no write, and 1000 block writes were exposed"),
+        (replace(WATCHED, block_writes=949), "the witness saw 949 of 1000 exposed block writes"),
         (replace(WATCHED, not_watched={"no_room": 2, "too_long": 1}), "3 of 103 writes were not watched"),
     ],
 )
@@ -137,11 +138,12 @@ def test_hazard_nobody_watched_not_known_without_a_word() -> None:
     assert unwatched(evidence()) == "nothing watched the writes"
 
 
-def test_hazard_workload_that_writes_nothing_needs_no_write_seen() -> None:
+def test_hazard_workload_that_writes_nothing_no_write_to_be_seen() -> None:
     quiet = Cell("no-writes", filesystem=SWAP.filesystem, cache=SWAP.cache)
     silent = replace(WATCHED, writes=0, block_writes=0)
-    assert hazard(cell=quiet, witness=silent)[0] is Hazard.NONE
-    assert hazard(witness=silent, cell=quiet, exposed_blocks=0)[0] is Hazard.NONE
+    assert hazard(cell=quiet, witness=silent, exposed_blocks=0) == (Hazard.NONE, "")
+    found, reasons = hazard(cell=quiet, witness=silent)
+    assert found is None and "the witness saw 0 of 1000 exposed block writes" in reasons, "somebody else wrote"
 
 
 @settings(max_examples=300)
@@ -157,7 +159,7 @@ def test_hazard_any_evidence_only_as_defined(found: Evidence, controls: dict[Con
     if verdict.hazard is Hazard.NONE:
         assert verdict.kind is VerdictKind.CLEAN
         assert found.witness is not None and found.witness.watched and not found.witness.total_not_watched
-        assert found.witness.block_writes or not found.exposed_blocks or found.cell.workload == "no-writes"
+        assert found.witness.block_writes >= 0.95 * found.exposed_blocks
         assert not changed_in_flight(found) and not noticed
         assert any(one.witnessed for one in controls.values())
     if verdict.kind in (VerdictKind.INCONCLUSIVE, VerdictKind.REFUSED):
@@ -281,7 +283,7 @@ def control(cell: Cell, witness: Witness | None, **changed: Any) -> ControlOutco
 def test_control_outcome_in_flight_needs_a_watching_witness_to_see_changes(cell: Cell) -> None:
     blind = control(cell, WATCHED)
     assert not blind.held and not blind.witnessed
-    assert blind.sentence.endswith("but its witness saw none of 900 block writes change in flight")
+    assert blind.sentence.endswith("but its witness saw none of 950 block writes change in flight")
     seen = control(cell, SAW_CHANGES)
     assert seen.held and seen.witnessed
 
@@ -292,7 +294,7 @@ def test_control_outcome_nothing_may_change_in_steady_and_idle(cell: Cell) -> No
     for watched in (True, False):
         changed = control(cell, replace(SAW_CHANGES, watched=watched))
         assert not changed.held
-        assert changed.sentence.endswith("but its witness saw 7 of 900 block writes change in flight")
+        assert changed.sentence.endswith("but its witness saw 7 of 950 block writes change in flight")
 
 
 @pytest.mark.parametrize("cell", [IN_FLIGHT, IN_FLIGHT_GUEST, STEADY])
@@ -321,7 +323,7 @@ def test_control_outcome_planted_writes_nothing_through_drbd() -> None:
 def test_judge_witness_of_the_in_flight_control_blind_no_cell_clean() -> None:
     blind = evidence(IN_FLIGHT, **oracles({3}, {3}), witness=WATCHED)
     verdict = judge(evidence(witness=WATCHED), {**HELD, **outcomes([blind])})
-    assert verdict.kind is VerdictKind.INCONCLUSIVE and "saw none of 900 block writes" in verdict.sentence
+    assert verdict.kind is VerdictKind.INCONCLUSIVE and "saw none of 950 block writes" in verdict.sentence
     sees = evidence(IN_FLIGHT, **oracles({3}, {3}), witness=SAW_CHANGES)
     assert judge(evidence(witness=WATCHED), {**HELD, **outcomes([sees])}).hazard is Hazard.NONE
 
