@@ -14,6 +14,7 @@ from rich.text import Text
 
 from harness.cli.options import RunArgument, RunsOption, console, warn
 from harness.errors import HarnessError, NothingRanError, UsageError
+from harness.judgement.rejudge import conclusive
 from harness.model import Result, Verdict, VerdictKind
 from harness.util import resources
 
@@ -32,12 +33,22 @@ def run(
     runs: RunsOption = Path("runs"),
     select: Annotated[str, typer.Option("-k", help="only cells whose id matches, as pytest's -k")] = "",
     device_mib: Annotated[int | None, typer.Option(help="size of the DRBD device in MiB (default: 128)")] = None,
+    repeat: Annotated[
+        int | None, typer.Option(min=1, help="play each cell N times, all once before one is played again")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=1, help="the seed of a run to repeat (default: a new one, which is recorded)")
+    ] = None,
 ) -> None:
     """Play a matrix on a lab of its own (or the one that is up), and print the heat map and the report's path."""
     from harness.store import Store, new_run_id
 
     if resume and (matrix or suite or device_mib):
         raise UsageError("--resume goes on with the matrix, the suite and the device the run has; leave them out")
+    if resume and (repeat or seed):
+        raise UsageError(
+            "--resume plays the repetitions that the run lacks, with their seeds; leave --repeat and --seed out"
+        )
     if resume:
         directory = Store.open(runs, resume).directory
         chosen = ["--drbd-resume", str(directory), "--drbd-runs", str(directory.parent)]
@@ -47,6 +58,8 @@ def run(
         chosen = ["--drbd-matrix", matrix or "quick", "--drbd-run-id", run_id, "--drbd-runs", str(runs)]
     lab = ["--drbd-suite", suite] if suite else []
     lab += ["--drbd-device-mib", str(device_mib)] if device_mib else []
+    lab += ["--drbd-repeat", str(repeat)] if repeat else []
+    lab += ["--drbd-seed", str(seed)] if seed else []
     kept = [f"--junitxml={directory}/junit.xml", f"--html={directory}/pytest.html", "--self-contained-html"]
     # What stands around the installed package, a user's conftest or settings of pytest say, is no part of a run.
     here = resources.testcases()
@@ -78,7 +91,8 @@ def _list_cells(matrix: str) -> None:
     for line in loaded.deprecated:
         warn(line)
     for cell in with_controls(loaded.cells):
-        print(cell.id)
+        if cell.repetition == 1:
+            print(cell.id)
 
 
 def _list_stored(runs: Path) -> None:
@@ -117,12 +131,16 @@ def judge(which: RunArgument, runs: RunsOption = Path("runs")) -> None:
 
 
 def _exit_code(results: Sequence[Result]) -> int:
-    """1 where an answer is not what was expected, 2 where one is missing, 0 otherwise."""
-    verdicts = [(result.verdict, result.cell.expected) for result in results if result.verdict is not None]
-    answers = [one for one in verdicts if one[0].kind is not VerdictKind.INCONCLUSIVE]
-    if not all(verdict.meets(expected) for verdict, expected in answers):
+    """1 where an answer is not what was expected, 2 where one is missing or a control did not hold, 0 otherwise."""
+    cells = [(result.verdict, result.cell.expected) for result in results if result.cell.control is None]
+    if not all(verdict.meets(expected) for verdict, expected in cells if verdict and _answers(verdict)):
         return 1
-    return 0 if len(answers) == len(results) else 2
+    answered = all(conclusive(result) for result in results)
+    return 0 if answered else 2
+
+
+def _answers(verdict: Verdict) -> bool:
+    return verdict.kind is not VerdictKind.INCONCLUSIVE
 
 
 def report(which: RunArgument, runs: RunsOption = Path("runs")) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from harness.model import CacheMode, Cell, ClientKind, Control, Expectation, VerdictKind
 
+#: In the order in which they are played.
 CONTROL_CELLS = (
     Cell(
         workload="planted",
@@ -14,6 +15,13 @@ CONTROL_CELLS = (
         control=Control.PLANTED,
         seconds=1,
         expected=Expectation((VerdictKind.DIVERGED,), "known sectors were changed below DRBD: they must be found"),
+    ),
+    Cell(
+        workload="steady",
+        client=ClientKind.HOST,
+        control=Control.STEADY,
+        seconds=5,
+        expected=Expectation((VerdictKind.CLEAN,), "nobody changed a buffer during its write: nothing may differ"),
     ),
     Cell(
         workload="no-writes",
@@ -29,16 +37,6 @@ CONTROL_CELLS = (
         seconds=5,
         expected=Expectation((VerdictKind.DIVERGED,), "buffers were changed in flight on purpose: that must be seen"),
     ),
-)
-#: Controls that a run does not play by itself; a matrix asks for one by its ``control``.
-FURTHER_CONTROL_CELLS = (
-    Cell(
-        workload="steady",
-        client=ClientKind.HOST,
-        control=Control.STEADY,
-        seconds=5,
-        expected=Expectation((VerdictKind.CLEAN,), "nobody changed a buffer during its write: nothing may differ"),
-    ),
     Cell(
         workload="inflight-modify",
         cache=CacheMode.NONE,
@@ -49,22 +47,33 @@ FURTHER_CONTROL_CELLS = (
         ),
     ),
 )
+_THROUGH_A_GUEST = CONTROL_CELLS[-1]
+#: What a node that came back has to show before the next cell.
+REVIVAL_CONTROLS = (Control.PLANTED, Control.IN_FLIGHT)
 
 
 def with_controls(cells: Iterable[Cell]) -> tuple[Cell, ...]:
-    """``cells`` with the three controls of a run before them: planted, idle, in-flight.
+    """``cells`` with the controls of a run before them; the one through a guest only where a cell is in a guest.
 
-    A cell that already plays a control, one of the further ones too, moves to the beginning and gets the control's
-    expectation if it has none.  A cell that asks just what one of the three asks becomes that control.
+    A cell that already plays a control moves to the beginning and gets the control's expectation if it has none.  A
+    cell that asks just what a control asks becomes that control; of several repetitions the first does.
     """
-    rest = list(cells)
+    rest = [_in_flight_through_a_guest(cell) for cell in cells]
+    in_a_guest = any(cell.client is ClientKind.GUEST for cell in rest)
     controls: list[Cell] = []
-    for control in (*CONTROL_CELLS, *FURTHER_CONTROL_CELLS):
+    for control in CONTROL_CELLS:
         playing = [cell for cell in rest if cell.control is control.control]
-        if control in CONTROL_CELLS and not playing:
-            playing = [cell for cell in rest if cell.id == control.id and cell.control is None]
-            controls += [] if playing else [control]
+        if not playing:
+            playing = [cell for cell in rest if cell.play == control.play and cell.control is None]
+        if not playing and (in_a_guest or control is not _THROUGH_A_GUEST):
+            controls.append(control)
         for cell in playing:
             rest.remove(cell)
             controls.append(replace(cell, control=control.control, expected=cell.expected or control.expected))
     return (*controls, *rest)
+
+
+def _in_flight_through_a_guest(cell: Cell) -> Cell:
+    """Before there was a control for it, a guest could play the one of the node; their ids would be the same now."""
+    same = cell.id == _THROUGH_A_GUEST.id and cell.control is Control.IN_FLIGHT
+    return replace(cell, control=Control.IN_FLIGHT_GUEST) if same else cell

@@ -1,8 +1,9 @@
 """Matrix files: TOML in, an ordered tuple of cells with stable ids out.
 
 A file has ``schema``, ``description``, ``[defaults]`` (any key of a cell), ``[[cells]]`` (a list as a value is
-expanded; the first key written varies slowest), ``[[exclude]]`` (takes away the cells that match) and ``[[expect]]``
-(the first that matches says what a cell should end as, unless the cell itself does).
+expanded; the first key written varies slowest; ``repeat`` is how often each is played), ``[[exclude]]`` (takes away the
+cells that match) and ``[[expect]]`` (the first that matches says what a cell should end as, unless the cell itself
+does).
 Whatever is wrong with it is one sentence: a :class:`~harness.errors.UsageError`.
 """
 
@@ -11,13 +12,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.config.cell_rules import GUEST_ONLY, broken_rule
-from harness.config.matrix_entry import Entry, MatrixFile, Workloads, expectation, old_names
+from harness.config.matrix_entry import CellsEntry, MatrixFile, Workloads, expectation, old_names
 from harness.config.sentences import hint, validated
 from harness.errors import UsageError
 from harness.model import Cell, ClientKind, DelayProfile, Expectation, ReplicationProfile, aliases
@@ -90,7 +91,7 @@ def expand(table: Mapping[str, Any], workloads: Workloads, source: str) -> Expan
             if cell.expected is None:
                 expected = next((expected for pattern, expected in patterns if _matches(pattern, cell)), None)
                 cell = replace(cell, expected=expected)
-            cells.append(cell)
+            cells += _repeated([cell], entry.repeat or file.defaults.repeat)
     if not cells:
         raise UsageError(f"{source}, [[cells]]: the matrix is empty: there is no cell, or all are excluded")
     return Expansion(tuple(cells), tuple(_deprecations(table, source)))
@@ -99,8 +100,8 @@ def expand(table: Mapping[str, Any], workloads: Workloads, source: str) -> Expan
 def cells_from(entry: Mapping[str, Any], workloads: Workloads, where: str) -> Expansion:
     """The cells of one entry that stands outside a matrix file, with the keys and the checks of ``[[cells]]``."""
     place = "its keys"
-    valid = validated(Entry, entry, source=where, place=place, context={"workloads": workloads})
-    cells = tuple(_cells(valid, Entry(), workloads, f"{where}, {place}"))
+    valid = validated(CellsEntry, entry, source=where, place=place, context={"workloads": workloads})
+    cells = tuple(_repeated(_cells(valid, CellsEntry(), workloads, f"{where}, {place}"), valid.repeat))
     return Expansion(cells, tuple(f"{where}: {line}" for line in old_names(entry)))
 
 
@@ -128,7 +129,7 @@ def _deprecations(table: Mapping[str, Any], source: str) -> Iterator[str]:
 # --------------------------------------------------------------------------- from entries to cells
 
 
-def _cells(entry: Entry, defaults: Entry, workloads: Workloads, where: str) -> Iterator[Cell]:
+def _cells(entry: CellsEntry, defaults: CellsEntry, workloads: Workloads, where: str) -> Iterator[Cell]:
     """The cells of one entry over the defaults; ``where`` begins the sentence about what is wrong with them."""
     axes = _over(entry.values(), defaults.values())
     if "workload" not in axes:
@@ -139,6 +140,13 @@ def _cells(entry: Entry, defaults: Entry, workloads: Workloads, where: str) -> I
         raise UsageError(f"{where}: {wrong}") from None
     for combination in itertools.product(*axes.values()):
         yield _cell(dict(zip(axes, combination, strict=True)), expected, workloads, where)
+
+
+def _repeated(cells: Iterable[Cell], repeat: int | None) -> Iterator[Cell]:
+    """Each of ``cells`` as often as was asked for; a control once."""
+    for cell in cells:
+        for repetition in range(1, (1 if cell.control else repeat or 1) + 1):
+            yield replace(cell, repetition=repetition)
 
 
 def _over(entry: dict[str, Any], defaults: dict[str, Any]) -> dict[str, tuple[Any, ...]]:

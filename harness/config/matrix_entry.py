@@ -55,6 +55,8 @@ INTEGRITY = ("none", "crc32c", "md5", "sha1", "sha256")
 
 # More seconds, milliseconds or migrations than any run has.
 _MOST = 10**9
+# More repetitions than anybody has the time for; each is a cell in memory and in the run's file.
+MOST_REPETITIONS = 10_000
 
 T = TypeVar("T")
 _Several = Annotated[tuple[T, ...], one_or_more(), Field(min_length=1)]
@@ -127,12 +129,18 @@ class Axes(WrittenModel):
 
 
 class Entry(Axes):
-    """An entry of ``[[cells]]``, ``[defaults]``, or the keys of a marker: the axes, and what to expect."""
+    """The axes, and what to expect of the cells."""
 
     verdicts: Annotated[
         tuple[Annotated[VerdictKind, choice(VerdictKind)], ...] | None, array(), Field(min_length=1)
     ] = None
     reason: Annotated[str, AfterValidator(_given_reason)] | None = None
+
+
+class CellsEntry(Entry):
+    """An entry of ``[[cells]]``, ``[defaults]``, or the keys of a marker: what to play, and how often."""
+
+    repeat: Annotated[int, Field(ge=1, le=MOST_REPETITIONS)] | None = None
 
 
 class ExpectEntry(Entry):
@@ -149,8 +157,8 @@ class MatrixFile(WrittenModel):
 
     schema_: int = Field(alias="schema")
     description: str = ""
-    defaults: Entry = Entry()
-    cells: Annotated[tuple[Entry, ...], array()] = ()
+    defaults: CellsEntry = CellsEntry()
+    cells: Annotated[tuple[CellsEntry, ...], array()] = ()
     exclude: Annotated[tuple[Axes, ...], array()] = ()
     expect: Annotated[tuple[ExpectEntry, ...], array()] = ()
 

@@ -40,7 +40,9 @@ class LabKeeper:
         self._resource: Resource | None = None
         self._guest: Guest | None = None
         self._rebuilds = 0
-        #: Why there will be no lab any more; None while there may be one.
+        #: The labs that were taken down since a cell had its answer.
+        self._failed_labs: list[str] = []
+        #: Why there will be no lab any more, as a sentence; None while there may be one.
         self.gave_up: str | None = None
 
     # ------------------------------------------------------------------------------------------ what there is
@@ -48,8 +50,7 @@ class LabKeeper:
     @property
     def lab(self) -> FullLab:
         """The lab, brought up at the first use; :class:`InfrastructureError` when it was given up."""
-        if self.gave_up is not None:
-            raise InfrastructureError(f"the run gave up on its lab: {self.gave_up}")
+        self.must_not_have_given_up()
         if self._lab is None:
             began = time.monotonic()
             try:
@@ -61,7 +62,7 @@ class LabKeeper:
                 return self.lab
             except HarnessError as error:
                 # What is missing on the controller will be missing again.
-                self.gave_up = str(error)
+                self._give_up(str(error))
                 raise
             self._record.took("lab", began)
             self._record.runs_on(self._lab.stack)
@@ -81,6 +82,16 @@ class LabKeeper:
                 raise
             self._record.took("resource", began)
         return self._resource
+
+    @property
+    def up(self) -> bool:
+        """Whether there is a lab now."""
+        return self._lab is not None
+
+    def must_not_have_given_up(self) -> None:
+        """:class:`InfrastructureError` with the reason where there will be no lab any more."""
+        if self.gave_up is not None:
+            raise InfrastructureError(self.gave_up)
 
     def _adopted(self, lab: FullLab) -> Resource | None:
         """The resource that an earlier run left on a lab that stays up, if it is ours and healthy."""
@@ -124,6 +135,7 @@ class LabKeeper:
     def answered(self) -> None:
         """A cell got its answer: two losses in an hour are not a lab that never works, so it may be rebuilt again."""
         self._rebuilds = 0
+        self._failed_labs = []
 
     def recover(self) -> None:
         """Bring the lab back to where a cell can begin, or give it up."""
@@ -138,17 +150,30 @@ class LabKeeper:
         except HarnessError as error:
             self.rebuild(str(error))
 
-    def rebuild(self, why: str) -> None:
-        """Take the lab down, so that its next use makes another; beyond ``REBUILDS`` it is given up."""
+    def rebuild(self, why: str, given_up: str = "") -> None:
+        """Take the lab down, so that its next use makes another; beyond ``REBUILDS`` it is given up.
+
+        ``given_up`` is what the cells that are left are told then.
+        """
+        if self._lab is not None:
+            self._failed_labs.append(self._lab.id)
         if self._rebuilds >= REBUILDS:
-            self.take_down()
-            self.gave_up = why
-            progress(f"giving the lab up: {why}")
+            self._give_up(why, given_up)
             return
         self._rebuilds += 1
         progress(f"rebuilding the lab: {why}")
         self._record.note(f"the lab was rebuilt: {why}")
         self.take_down()
+
+    def stop(self, why: str) -> None:
+        """No lab any more, for another would be no better; the cells that are left are told why they are not played."""
+        self._give_up(why, f"not played: {why}")
+
+    def _give_up(self, why: str, sentence: str = "") -> None:
+        self.take_down()
+        self.gave_up = sentence or f"the run gave up on its lab: {why}"
+        progress(f"giving the lab up: {why}")
+        self._record.gave_up(self._failed_labs, why)
 
     def take_down(self) -> None:
         """End the guest and the lab, whatever state they are in.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -21,6 +21,11 @@ class RunRecord:
     def cells(self) -> tuple[Cell, ...]:
         """The planned cells."""
         return self._store.run().cells
+
+    @property
+    def seed(self) -> int:
+        """What the seeds of the cells are made from; 0 where the run has none."""
+        return self._store.run().seed
 
     def took(self, what: str, began: float) -> None:
         """``what`` went on since ``began`` (:func:`time.monotonic`); seconds add up."""
@@ -44,6 +49,12 @@ class RunRecord:
     def note(self, sentence: str) -> None:
         """A sentence about the run as a whole."""
         self._save(lambda run: replace(run, notes=(*run.notes, sentence)))
+
+    def gave_up(self, labs: Iterable[str], why: str) -> None:
+        """There is no lab any more; ``labs`` are the ids of those that failed without an answer in between."""
+        given_up = dict.fromkeys(labs, why)
+        self.note(f"the lab was given up: {why}")
+        self._save(lambda run: replace(run, given_up={**run.given_up, **given_up}))
 
     def finished(self) -> None:
         """The run ended now."""

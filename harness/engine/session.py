@@ -1,24 +1,31 @@
 """A run in progress: many cells, one after the other, on what a lab keeper provides; everything kept.
 
-When the lab is given up, the rest of the run is answered with that reason, never with silence.
+The controls go around the cells (:mod:`harness.engine.control_rounds`).  A failed one is answered with another lab; one
+that fails on that too, or that the stack refuses, ends the run.  When the lab is given up, the rest of the run is
+answered with that reason, never with silence.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import TracebackType
 
 from harness.config.controls import with_controls
+from harness.config.repetitions import cell_seed, new_seed
 from harness.drbd.resource import Resource
 from harness.engine.cell_run import play
 from harness.engine.cell_steps import CellRun
+from harness.engine.control_rounds import ControlRounds
 from harness.engine.lab_keeper import LabFactory, LabKeeper
 from harness.engine.run_record import RunRecord
 from harness.errors import HarnessError, StoreError
 from harness.guest.domain import Guest
-from harness.judgement.controls import control_outcome, with_outcome
-from harness.judgement.judge import judge
+from harness.judgement.controls import control_outcome
+from harness.judgement.controls_around import judge_between
+from harness.judgement.judge import REFUSED
+from harness.judgement.rejudge import control_held
 from harness.lab.base import FullLab
-from harness.model import Cell, Controls, Evidence, Result, Verdict, VerdictKind
+from harness.model import Cell, Control, Evidence, Result, Verdict, VerdictKind
 from harness.store import Store
 from harness.util.logs import progress
 from harness.workloads import workload_of
@@ -33,8 +40,13 @@ class Session:
     def __init__(self, store: Store, make_lab: LabFactory) -> None:
         self.store = store
         self._record = RunRecord(store)
-        self._keeper = LabKeeper(make_lab, self._record, store.directory / "lab", self._forget_controls)
-        self._controls: Controls = {}
+        self._rounds = ControlRounds()
+        self._keeper = LabKeeper(make_lab, self._record, store.directory / "lab", self._rounds.forget)
+        self._control_results: dict[str, Result] = {}
+        self._failed_controls: set[Control] = set()
+        self._closed = False
+        #: Whether somebody wants it to end now: then no control closes it.
+        self.interrupted = False
 
     def __enter__(self) -> Session:
         return self
@@ -42,8 +54,12 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._keeper.take_down()
-        self._record.finished()
+        try:
+            if kind is None:
+                self.close()
+        finally:
+            self._keeper.take_down()
+            self._record.finished()
 
     # ------------------------------------------------------------------------------------------ what cells stand on
 
@@ -65,7 +81,7 @@ class Session:
     # ------------------------------------------------------------------------------------------ cells
 
     def play(self, cell: Cell) -> Result:
-        """One cell and the verdict on it; the run's controls go first if they have not gone yet.
+        """One cell and the verdict on it, after the controls that are due.  A control is played once on a lab.
 
         A cell whose node or guest was lost is played once more, on what replaced it; both attempts are kept.
         """
@@ -85,59 +101,100 @@ class Session:
     def _after_controls(self, cell: Cell) -> Result:
         if cell.control is None:
             self.controls()
-        return self._play(cell)
+            return self._play(cell)
+        while not self._rounds.was_played(cell) and self._keeper.gave_up is None:
+            self._play(self._rounds.due(self._control_cells()) or cell)
+        if cell.id not in self._control_results:
+            self._keeper.must_not_have_given_up()
+        return self._control_results[cell.id]
 
-    def controls(self) -> Controls:
-        """The outcomes of this lab's controls, played at the first use.
+    def controls(self) -> None:
+        """Play the controls that are due before the next cell, if any are; a lab that is rebuilt has all of them due.
 
-        A second round is for a lab that was rebuilt in the middle of the first: nothing proven then counts.
+        Blocks for about a minute and a half where it plays all of them on an emulated lab.
         """
-        cells = [cell for cell in with_controls(self._record.cells) if cell.control is not None]
-        for cell in [*cells, *cells]:
-            if cell.control not in self._controls and self._keeper.gave_up is None:
-                self._play(cell)
-        return self._controls
+        while self._keeper.gave_up is None and (due := self._rounds.due(self._control_cells())):
+            self._play(due)
+
+    def close(self) -> None:
+        """Play the closing controls, once, where cells were played since the last time and the lab is up.
+
+        There are none where the session is interrupted or its lab was given up.  Nothing follows, so one that fails is
+        kept and ends them; what keeps them from being played is noted in the run.
+        """
+        if self._closed or self.interrupted or not self._keeper.up:
+            return
+        self._closed = True
+        try:
+            for cell in self._rounds.closing(self._control_cells()):
+                if not control_held(self._play(cell)):
+                    break
+        except StoreError:
+            raise
+        except HarnessError as error:
+            progress(f"the closing controls were not all played: {error}")
+            self._record.note(f"the closing controls were not all played: {error}")
+
+    def _control_cells(self) -> tuple[Cell, ...]:
+        return tuple(cell for cell in with_controls(self._record.cells) if cell.control is not None)
 
     def _play(self, cell: Cell) -> Result:
-        if cell.control is not None and (done := self._played_control(cell)):
-            return done
+        if cell.control is not None and self._rounds.occasion:
+            progress(f"{cell.id}: the {cell.control} control ({self._rounds.occasion})")
+        if cell.repetition > 1:
+            progress(f"{cell.id}: repetition {cell.repetition}")
         run = self.begin(cell)
-        evidence = play(run, workload_of(cell), lambda: self.guest)
+        try:
+            evidence = play(run, workload_of(run.cell), lambda: self.guest)
+        except KeyboardInterrupt:
+            self.interrupted = True
+            raise
         if run.guest_disk.guest is not None:
             self._keeper.keep_guest(run.guest_disk.guest)
         return self.judged(run, evidence)
 
     def begin(self, cell: Cell) -> CellRun:
-        """A new attempt at ``cell``, nothing done yet."""
+        """A new attempt at ``cell``, nothing done yet; each of a control has a seed of its own."""
         resource = self.resource
-        return CellRun(self.lab, resource, self.store.begin(cell))
+        attempt = self.store.begin(cell)
+        if cell.control is not None:
+            seed = self._record.seed
+            seed = cell_seed(seed, cell.id, attempt.number) if seed else new_seed()
+            attempt = replace(attempt, cell=replace(cell, seed=seed))
+        return CellRun(self.lab, resource, attempt)
 
     def judged(self, run: CellRun, evidence: Evidence) -> Result:
         """The verdict on what an attempt found, kept beside it; brings back what the attempt broke."""
         cell = evidence.cell
-        if cell.control is not None:
-            self._controls = with_outcome(self._controls, control_outcome(evidence))
-        verdict = judge(evidence, self._controls)
+        self._rounds.played(evidence)
+        verdict = judge_between(evidence, self._rounds.outcomes, {})
         run.context.attempt.save_verdict(verdict)
         progress(f"{cell.id}: {verdict.kind}: {verdict.sentence}")
-        if cell.control is None and verdict.kind is not VerdictKind.INCONCLUSIVE:
+        result = Result(cell, verdict, evidence)
+        if cell.control is not None:
+            self._control_results[cell.id] = result
+        elif verdict.kind is not VerdictKind.INCONCLUSIVE:
             self._keeper.answered()
         if evidence.failure is not None or (evidence.repair and evidence.repair.differing_after):
             self._keeper.recover()
-        return Result(cell, verdict, evidence)
+        if cell.control is not None and not control_held(result):
+            self._control_failed(evidence)
+        return result
 
-    def _played_control(self, cell: Cell) -> Result | None:
-        """A control of this lab that was played already, asked for again as an item of its own."""
-        assert cell.control is not None
-        if cell.control not in self._controls:
-            return None
-        evidence = self.store.evidence(cell.id)
-        verdict = self.store.verdict(cell.id)
-        return Result(cell, verdict, evidence) if evidence and verdict else None
-
-    def _forget_controls(self) -> None:
-        """Another lab proves nothing about this one."""
-        self._controls = {}
+    def _control_failed(self, evidence: Evidence) -> None:
+        """Replace the lab, or end the run: no cell would be worth anything on this one."""
+        outcome = control_outcome(evidence)
+        again = "twice" if outcome.control in self._failed_controls else "on a lab that had just been rebuilt"
+        self._failed_controls.add(outcome.control)
+        if self._closed or self._keeper.gave_up is not None or not self._rounds.was_played(evidence.cell):
+            # Nothing follows, or the lab is gone already.
+            return
+        why = f"the {outcome.control} control failed: {outcome.sentence}"
+        if evidence.failure is not None and evidence.failure.kind == REFUSED:
+            # What the stack refuses to a control it will refuse on the next lab too.
+            self._keeper.stop(why)
+        else:
+            self._keeper.rebuild(why, f"not played: the {outcome.control} control failed {again}: {outcome.sentence}")
 
 
 def _lost(cell: Cell, result: Result) -> bool:

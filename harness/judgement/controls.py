@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from harness.judgement.judge import judge
 from harness.judgement.witness_coverage import control_doubt, witnessed
 from harness.judgement.workload_proof import unproven_work
-from harness.model import Control, ControlOutcome, Controls, Evidence, VerdictKind, blocks_of
+from harness.model import SCHEMA_VERSION, Control, ControlOutcome, Controls, Evidence, Result, VerdictKind, blocks_of
 
 
 def control_outcome(evidence: Evidence) -> ControlOutcome:
@@ -43,6 +43,16 @@ def with_outcome(controls: Controls, outcome: ControlOutcome) -> Controls:
     """``controls`` with one more outcome: a control that failed is not replaced by a later one that held."""
     before = controls.get(outcome.control)
     return controls if before is not None and not before.held else {**controls, outcome.control: outcome}
+
+
+def demanded_controls(results: Iterable[Result]) -> tuple[Control, ...]:
+    """The controls that any cell of ``results`` needs to be CLEAN."""
+    asked = {
+        (result.evidence.schema if result.evidence else SCHEMA_VERSION, result.cell.client)
+        for result in results
+        if result.cell.control is None
+    }
+    return tuple(one for one in Control if any(one.demanded(schema, client) for schema, client in asked))
 
 
 def _nothing_exposed(evidence: Evidence) -> str | None:

@@ -243,7 +243,7 @@ def _diverged(evidence: Evidence, agreed: OracleAgreement) -> Verdict:
 def _downgrade_unproven_clean(clean: Verdict, evidence: Evidence, controls: Controls) -> Verdict:
     """CLEAN stands only where the lab is proven to see, and where there was something to see."""
     questions: list[Callable[[], str | None]] = [
-        lambda: _controls_failed(controls),
+        lambda: _controls_failed(evidence, controls),
         lambda: None if evidence.observed.scatter_gather or not evidence.cell.replication.scatter_gather else
         "the replication link has no scatter-gather: TCP copies, and writes that change in flight cannot be seen",
         lambda: "the workload exposed no block write" if _exposure_missing(evidence) else None,
@@ -290,10 +290,10 @@ def _scenario_incomplete(evidence: Evidence) -> str | None:
     return None
 
 
-def _controls_failed(controls: Controls) -> str | None:
+def _controls_failed(evidence: Evidence, controls: Controls) -> str | None:
     for control in Control:
         outcome = controls.get(control)
-        if outcome is None and control.demanded:
+        if outcome is None and control.demanded(evidence.schema, evidence.cell.client):
             return f"the {control} control of this run has no result"
         if outcome is not None and not outcome.held:
             return f"the {control} control failed: {outcome.sentence}"

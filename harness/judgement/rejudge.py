@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-from harness.judgement.controls import outcomes
-from harness.judgement.judge import judge
+from harness.judgement.controls import control_outcome
+from harness.judgement.controls_around import judge_between, played_controls
 from harness.judgement.potency import with_potency
-from harness.model import Controls, Evidence, Result, Run, VerdictKind
+from harness.model import Evidence, Result, Run, VerdictKind
 
 _BADNESS = {
     VerdictKind.INCONCLUSIVE: 0,
@@ -19,27 +19,40 @@ _BADNESS = {
 }
 
 
-def controls_by_lab(attempts: Iterable[Evidence]) -> Mapping[str, Controls]:
-    """The outcomes of the controls of each lab that a run used; controls prove nothing about another lab."""
-    found: dict[str, list[Evidence]] = {}
-    for evidence in attempts:
-        found.setdefault(evidence.lab, []).append(evidence)
-    return {lab: outcomes(seen) for lab, seen in found.items()}
+def judged_attempts(run: Run, attempts: Iterable[Evidence]) -> list[Result]:
+    """The verdict on each of ``attempts`` to ``run`` between all the controls among them, in the order given."""
+    attempts = list(attempts)
+    played = played_controls(attempts)
+    return [Result(one.cell, judge_between(one, played, run.given_up), one) for one in attempts]
 
 
 def rejudged(run: Run, attempts: Iterable[Evidence]) -> list[Result]:
     """Each repetition of each cell of ``run``, judged from all of ``attempts`` (oldest first), the worst first.
 
-    Cells without evidence have no verdict; evidence of a cell that the run does not plan comes behind the plan.
+    A control, which is played again and again, is what it was on the newest lab: the first that failed there, or the
+    last.  Cells without evidence have no verdict; evidence of a cell that the run does not plan comes behind the plan.
     """
-    attempts = list(attempts)
-    controls = controls_by_lab(attempts)
     found: dict[tuple[str, int], Result] = {cell.play: Result(cell, None, None) for cell in run.cells}
-    for evidence in attempts:
-        verdict = judge(evidence, controls.get(evidence.lab, {}))
-        result = Result(evidence.cell, verdict, evidence)
-        found[evidence.cell.play] = worse(found.get(evidence.cell.play, result), result)
+    controls: dict[tuple[str, int], list[Result]] = {}
+    for result in judged_attempts(run, attempts):
+        if result.cell.control is not None:
+            controls.setdefault(result.cell.play, []).append(result)
+        else:
+            found[result.cell.play] = worse(found.get(result.cell.play, result), result)
+    found |= {play: _control_that_stands(results) for play, results in controls.items()}
     return with_potency(found.values())
+
+
+def _control_that_stands(plays: list[Result]) -> Result:
+    plays = sorted(plays, key=lambda one: one.evidence.started_at if one.evidence else "")
+    newest = plays[-1].evidence
+    here = [one for one in plays if one.evidence and newest and one.evidence.lab == newest.lab]
+    return next((one for one in here if not control_held(one)), plays[-1])
+
+
+def control_held(result: Result) -> bool:
+    """Whether the control that ``result`` is of held; one without evidence did not."""
+    return result.evidence is not None and control_outcome(result.evidence).held
 
 
 def worse(earlier: Result, later: Result) -> Result:
@@ -57,4 +70,6 @@ def badness(result: Result) -> int:
 
 def conclusive(result: Result) -> bool:
     """Whether a resumed run may leave this cell as it is."""
+    if result.cell.control is not None:
+        return control_held(result)
     return result.verdict is not None and result.verdict.kind is not VerdictKind.INCONCLUSIVE

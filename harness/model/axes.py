@@ -85,10 +85,15 @@ class Control(StrEnum):
     STEADY = "steady"  # the same load from buffers that nobody changes
     IN_FLIGHT_GUEST = "in-flight-guest"  # buffers changed in flight in a guest
 
-    @property
-    def demanded(self) -> bool:
-        """Whether no cell is CLEAN without it; the others count where they were played."""
-        return self in (Control.PLANTED, Control.IN_FLIGHT, Control.IDLE)
+    def demanded(self, schema: int, client: ClientKind) -> bool:
+        """Whether no cell whose evidence is of ``schema`` is CLEAN without it, where ``client`` writes.
+
+        Before schema 3 a run played three.  What a guest's control shows is about cells in a guest; where it is not
+        demanded it counts where it was played.
+        """
+        if schema < 3:
+            return self in (Control.PLANTED, Control.IN_FLIGHT, Control.IDLE)
+        return self is not Control.IN_FLIGHT_GUEST or client is ClientKind.GUEST
 
     @property
     def clean(self) -> bool:

@@ -67,6 +67,8 @@ class Run:
 
     ``lab_spec`` and ``stack_spec`` are the fields of :class:`~harness.config.lab_spec.LabSpec` and
     :class:`~harness.config.stack_spec.StackSpec`, so that a resumed run goes on with the same kind of lab.
+    ``seed`` is what the seeds of its cells were made from, 0 where they have none.  ``given_up``: by id, the labs that
+    failed without an answer in between until the run gave up on its lab, and why.
     """
 
     id: str
@@ -80,4 +82,6 @@ class Run:
     stack_spec: Mapping[str, Any] = field(default_factory=dict)
     provenance: Provenance = Provenance()
     notes: tuple[str, ...] = ()
+    seed: int = 0
+    given_up: Mapping[str, str] = field(default_factory=dict)
     schema: int = SCHEMA_VERSION

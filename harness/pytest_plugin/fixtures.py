@@ -18,6 +18,7 @@ from harness.guest.disk import AttachedDisk
 from harness.guest.domain import Guest
 from harness.lab.base import FullLab
 from harness.model import Cell, ClientKind, Evidence, Migration, Result, Verdict, VerdictKind, Work
+from harness.pytest_plugin.final_outcomes import no_answer
 from harness.pytest_plugin.pytest_run import RESULT, RUN
 from harness.render.fio_job import Job, Option
 from harness.workloads.fio_runner import FioRun, run_fio
@@ -180,14 +181,16 @@ def verdict(own_cell: OwnCell) -> Callable[[], Verdict]:
 
 @pytest.fixture
 def cell_result(request: pytest.FixtureRequest, drbd_run: Session, cell: Cell) -> Result:
-    """The matrix cell, played with the harness's own workload.  INCONCLUSIVE is an ERROR, not a finding."""
+    """The matrix cell, played with the harness's own workload.
+
+    INCONCLUSIVE is an ERROR, not a finding, and so is a control that did not hold.
+    """
     run = request.config.stash[RUN]
     try:
         result = run.finished(cell) or drbd_run.play(cell)
     except HarnessError as error:
         result = inconclusive(cell, str(error))
     request.node.stash[RESULT] = result
-    assert result.verdict is not None
-    if result.verdict.kind is VerdictKind.INCONCLUSIVE:
-        pytest.fail(f"{cell.id}: INCONCLUSIVE: {result.verdict.sentence}", pytrace=False)
+    if (why := no_answer(result)) is not None:
+        pytest.fail(why, pytrace=False)
     return result

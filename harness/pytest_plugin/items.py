@@ -6,6 +6,8 @@ A finding FAILS; machinery that failed is an ERROR.
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +17,7 @@ from harness.config.matrix import cells_from
 from harness.errors import HarnessError, UsageError
 from harness.model import Cell
 from harness.model.aliases import former_id
+from harness.pytest_plugin.final_outcomes import ReportedItem
 from harness.pytest_plugin.pytest_run import RESULT, RUN, PytestRun, result_text
 from harness.util.resources import matrices as matrices_dir
 from harness.workloads import WORKLOADS
@@ -47,8 +50,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         # Said when everything is collected: raised from here it would come with a traceback of pytest's own.
         run.wrong.append(f"{metafunc.definition.nodeid}: {error}")
         own = []
-    cells = own if marks else run.cells
-    metafunc.parametrize("cell", cells, ids=[cell.id for cell in cells])
+    cells = run.repeated(own) if marks else run.cells
+    metafunc.parametrize("cell", cells, ids=_item_ids(cells))
+
+
+def _item_ids(cells: Sequence[Cell]) -> list[str]:
+    """Each cell's id; with the repetition behind it where the cell is played more than once."""
+    count = Counter(cell.id for cell in cells)
+    return [f"{cell.id}-rep{cell.repetition}" if count[cell.id] > 1 else cell.id for cell in cells]
 
 
 def _own_cells(mark: pytest.Mark, function: pytest.Function) -> list[Cell]:
@@ -111,7 +120,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         report.longrepr = str(call.excinfo.value)
     result = item.stash.get(RESULT, None)
     if result is not None and call.when == "teardown":
-        item.config.stash[RUN].results[result.cell.id] = result
+        run = item.config.stash[RUN]
+        run.results[result.cell.play] = result
+        alone = "cell_result" in getattr(item, "fixturenames", ())
+        run.outcomes.add(item.config, ReportedItem(item.nodeid, result, alone))
     if result is not None and (call.when == "call" or report.failed):
         report.sections.append(("verdict", result_text(result)))
         item.config.stash[RUN].add_extras(report, result)
@@ -132,15 +144,16 @@ def pytest_html_report_title(report: Any) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """The run's own report, and the exit code: 1 a finding, 2 inconclusive or machinery, 3 nothing ran, 4 usage."""
+    """All is judged again; the exit code: 1 a finding, 2 inconclusive or machinery, 3 nothing ran, 4 usage."""
     run = session.config.stash.get(RUN, None)
     if run is not None:
-        session.exitstatus = run.exit_status(session)
         try:
+            run.end(session)
+            session.exitstatus = run.exit_status(session)
             run.write_report()
         except HarnessError as error:
             print(f"\n{error}", file=sys.stderr)
-            session.exitstatus = session.exitstatus or 2
+            session.exitstatus = run.exit_status(session) or 2
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

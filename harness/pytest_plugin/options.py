@@ -12,6 +12,8 @@ import pytest
 FIXTURES = "harness.fixtures"
 # What makes a lab what it is, by the names of fields in LabSpec and StackSpec; each is an option ``--drbd-...``.
 LAB_OPTIONS = ("suite", "guest_suite", "device_mib", "memory_mib")
+# What is played how often, and by which chance.
+CELL_OPTIONS = ("repeat", "seed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,6 +27,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--drbd-runs", metavar="DIR", default="runs", help="where runs are kept (default: ./runs)")
     group.addoption("--drbd-run-id", metavar="ID", help="the id of the new run (default: made from the time)")
     group.addoption("--drbd-resume", metavar="RUN", help="go on with a run: its id, its folder, or 'latest'")
+    group.addoption(
+        "--drbd-repeat", metavar="N", type=int, help="play each cell N times, all once before one is played again"
+    )
+    group.addoption(
+        "--drbd-seed", metavar="N", type=int, help="what the seeds of all cells are made from (default: a new one)"
+    )
     group.addoption("--drbd-suite", metavar="SUITE", help="Debian suite of the nodes (default: trixie)")
     group.addoption("--drbd-guest-suite", metavar="SUITE", help="Debian suite of the guest (default: as nodes)")
     group.addoption("--drbd-device-mib", metavar="N", type=int, help="size of the DRBD device (default: 128)")
@@ -39,7 +47,11 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config) -> None:
     """An option of ours without the fixtures would do nothing: that is said instead."""
-    given = [name for name in ("matrix", "resume", "run_id", *LAB_OPTIONS) if config.getoption(flag(name)) is not None]
+    given = [
+        name
+        for name in ("matrix", "resume", "run_id", *CELL_OPTIONS, *LAB_OPTIONS)
+        if config.getoption(flag(name)) is not None
+    ]
     if given and not config.pluginmanager.has_plugin(FIXTURES):
         raise pytest.UsageError(
             f"{flag(given[0])} is for the DRBD harness, which no conftest.py here asks for: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import logging
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,8 @@ from rich.console import Console
 
 from harness.config import matrix as matrices
 from harness.config.controls import with_controls
-from harness.config.matrix_entry import Workloads
+from harness.config.matrix_entry import MOST_REPETITIONS, Workloads
+from harness.config.repetitions import new_seed, repeated
 from harness.config.run_specs import specs_from_options, specs_of
 from harness.engine.session import Session
 from harness.errors import UsageError
@@ -24,10 +26,11 @@ from harness.judgement.rejudge import conclusive
 from harness.lab.base import FullLab
 from harness.lab.nested.provider import nested_lab
 from harness.model import Cell, Result, Run
-from harness.pytest_plugin.options import LAB_OPTIONS, flag
+from harness.pytest_plugin.final_outcomes import FinalOutcomes, Play
+from harness.pytest_plugin.options import CELL_OPTIONS, LAB_OPTIONS, flag
 from harness.report.html import evidence_html, heat_map_html, write_html
 from harness.report.terminal import print_report
-from harness.store import Store, judged_results, new_run_id
+from harness.store import Store, judged_results, keep_judged, new_run_id
 from harness.util import logs
 from harness.util.progress import Progress
 from harness.util.signals import stop_like_ctrl_c
@@ -38,28 +41,42 @@ def _asked(config: pytest.Config) -> dict[str, str | int]:
     return {name: value for name, value in asked.items() if value is not None}
 
 
+def _number(config: pytest.Config, name: str, most: int) -> int | None:
+    """The number that was given for an option, 1 to ``most``."""
+    given: int | None = config.getoption(flag(name))
+    if given is not None and not 1 <= given <= most:
+        raise UsageError(f"{flag(name)} is {given}; it is a number from 1 to {most}")
+    return given
+
+
 class PytestRun:
     """One pytest session's view of a run."""
 
-    def __init__(self, config: pytest.Config, cells: Sequence[Cell], matrix: str, resumed: Store | None) -> None:
+    def __init__(
+        self, config: pytest.Config, cells: Sequence[Cell], matrix: str, resumed: Store | None, seed: int = 0
+    ) -> None:
         self.config = config
         self.cells = list(cells)
         self.matrix = matrix
-        self.results: dict[str, Result] = {}
+        self.results: dict[Play, Result] = {}
+        self.outcomes = FinalOutcomes()
         self.store = resumed
         #: What is wrong with the tests' own cells, in one sentence each.
         self.wrong: list[str] = []
         self._report: Path | None = None
         self._resumed = resumed is not None
-        self._finished: dict[str, Result] = {}
+        self._finished: dict[Play, Result] = {}
+        self._session: Session | None = None
+        self._final: list[Result] | None = None
+        self.seed = seed
         if resumed is not None:
-            self._finished = {result.cell.id: result for result in judged_results(resumed) if conclusive(result)}
+            self._finished = {result.cell.play: result for result in judged_results(resumed) if conclusive(result)}
 
     @classmethod
     def of(cls, config: pytest.Config, search: Path, workloads: Workloads) -> PytestRun:
         """From the options; whatever is wrong with them is a :class:`~harness.errors.UsageError`."""
         if which := config.getoption("--drbd-resume"):
-            given = [name for name in ("matrix", *LAB_OPTIONS) if config.getoption(flag(name))]
+            given = [name for name in ("matrix", *CELL_OPTIONS, *LAB_OPTIONS) if config.getoption(flag(name))]
             if given:
                 raise UsageError(f"--drbd-resume goes on with what the run has; leave {flag(given[0])} out")
             store = Store.open(Path(config.getoption("--drbd-runs")), which)
@@ -70,21 +87,27 @@ class PytestRun:
                 specs_of(run)
             return resumed
         specs_from_options(_asked(config))
+        seed = _number(config, "seed", 2**63 - 1) or new_seed()
+        repeat = _number(config, "repeat", MOST_REPETITIONS)
         if name := config.getoption("--drbd-matrix"):
             matrix = matrices.load(name, workloads, search)
             for line in matrix.deprecated:
                 config.issue_config_time_warning(pytest.PytestDeprecationWarning(line), stacklevel=2)
-            return cls(config, with_controls(matrix.cells), matrix.name, None)
-        return cls(config, (), "", None)
+            return cls(config, with_controls(repeated(matrix.cells, repeat, seed)), matrix.name, None, seed)
+        return cls(config, (), "", None, seed)
+
+    def repeated(self, cells: Sequence[Cell]) -> tuple[Cell, ...]:
+        """The cells of a user's own test, as often as its marker or the options ask."""
+        return repeated(cells, self.config.getoption(flag("repeat")), self.seed)
 
     def select(self, cells: Sequence[Cell]) -> None:
         """Keep the cells that pytest will really play."""
         if not self._resumed:
-            self.cells = list({cell.id: cell for cell in cells}.values())
+            self.cells = list({cell.play: cell for cell in cells}.values())
 
     def finished(self, cell: Cell) -> Result | None:
         """What an earlier part of a resumed run found out about ``cell``."""
-        return self._finished.get(cell.id)
+        return self._finished.get(cell.play)
 
     @contextlib.contextmanager
     def session(self) -> Iterator[Session]:
@@ -95,7 +118,8 @@ class PytestRun:
             now = datetime.now(UTC).isoformat(timespec="seconds")
             lab, stack = specs_from_options(_asked(self.config))
             run = Run(
-                run_id, self.matrix, now, tuple(self.cells), lab_spec=lab.as_table(), stack_spec=stack.as_table()
+                run_id, self.matrix, now, tuple(self.cells), lab_spec=lab.as_table(), stack_spec=stack.as_table(),
+                seed=self.seed,
             )  # fmt: skip
             self.store = Store.create(Path(self.config.getoption("--drbd-runs")), run)
         _leave_out_of_reports(self.config)
@@ -105,7 +129,13 @@ class PytestRun:
             logs.with_handler(logs.PROGRESS, _progress(self.config)),
             Session(self.store, self._lab) as session,
         ):
-            yield session
+            logs.progress(f"the seed of this run is {self.store.run().seed}")
+            self._session = session
+            try:
+                yield session
+            finally:
+                # Also where pytest did not say that it stops: nothing but Ctrl-C ends a session in between.
+                self._session = None
 
     def _lab(self) -> AbstractContextManager[FullLab]:
         assert self.store is not None
@@ -114,12 +144,29 @@ class PytestRun:
 
     # ------------------------------------------------------------------------------------------ what is written
 
+    def end(self, session: pytest.Session) -> None:
+        """Play the closing controls if that was not done, judge all again, and change what pytest said accordingly.
+
+        :class:`~harness.errors.HarnessError` where that could not be done or kept.
+        """
+        if self._session is not None:
+            # The session of pytest stops before its last item: -x, --maxfail, Ctrl-C.
+            self._session.interrupted |= int(session.exitstatus) == pytest.ExitCode.INTERRUPTED
+            self._session.close()
+        if self.store is not None:
+            self._final = self._with_unplayed(keep_judged(self.store))
+            self.outcomes.withdraw(self.config, {result.cell.play: result for result in self._final})
+
     def all_results(self) -> list[Result]:
-        """Every cell of the run with what is known of it, in the run's order."""
-        if self.store is None:
-            return []
-        found = {result.cell.id: result for result in judged_results(self.store)}
-        found.update(self.results)
+        """Every play of the run with what is known of it, in the run's order."""
+        if self._final is not None:
+            return self._final
+        return [] if self.store is None else self._with_unplayed(judged_results(self.store))
+
+    def _with_unplayed(self, judged: Sequence[Result]) -> list[Result]:
+        """What could not begin has no evidence, but a reason."""
+        found = {result.cell.play: result for result in judged}
+        found.update((play, one) for play, one in self.results.items() if play not in found or not found[play].verdict)
         return list(found.values())
 
     def write_report(self) -> None:
@@ -130,9 +177,10 @@ class PytestRun:
             self._report = report
 
     def heat_map(self) -> list[str]:
-        """The heat map for pytest-html's page."""
+        """The heat map for pytest-html's page, and which of its rows did not last to the end."""
         results = self.all_results()
-        return [heat_map_html(results)] if results else []
+        changed = [f"<p>ERROR after the closing controls: {html.escape(one)}</p>" for one in self.outcomes.changed]
+        return [*changed, heat_map_html(results)] if results else []
 
     def add_extras(self, report: Any, result: Result) -> None:
         """A cell's evidence for pytest-html's page, where that plugin is there."""
@@ -149,6 +197,8 @@ class PytestRun:
         if status == pytest.ExitCode.INTERNAL_ERROR:
             return 2
         reporter = session.config.pluginmanager.getplugin("terminalreporter")
+        if self.outcomes.changed and status == pytest.ExitCode.OK:
+            return 2
         if status == pytest.ExitCode.TESTS_FAILED and reporter is not None and not reporter.stats.get("failed"):
             return 2
         return status
@@ -160,6 +210,8 @@ class PytestRun:
         terminal.section("DRBD divergence harness")
         console = Console(file=getattr(terminal._tw, "_file", sys.stdout), highlight=False)
         print_report(self.store.run(), self.all_results(), console)
+        for changed in self.outcomes.changed:
+            terminal.write_line(f"ERROR after the closing controls: {changed}")
         if self._report is not None:
             terminal.write_line(f"report: {self._report.resolve()}")
 

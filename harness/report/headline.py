@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from harness.judgement.controls import demanded_controls
 from harness.judgement.repetitions import HITS, TRIALS
-from harness.model import BlockOwner, Control, Hazard, Potency, Result, VerdictKind
+from harness.model import BlockOwner, Hazard, Potency, Result, VerdictKind
 from harness.report.formatting import count, joined, part_of, plural, row_name
 from harness.report.repetitions import PlayedCell, answer_potency, played_cells
 from harness.report.table import differing_blocks, heat_map
@@ -123,7 +124,7 @@ def _controls_missing(results: Sequence[Result]) -> str:
     if failed := list(dict.fromkeys(control.cell_id for control in controls if control.held is False)):
         return f"No difference was seen, but this lab could not be relied on to see one: {joined(failed)} failed."
     held = {control.control for control in controls if control.held}
-    if absent := [f"the {control} control" for control in Control if control.demanded and control not in held]:
+    if absent := [f"the {control} control" for control in demanded_controls(results) if control not in held]:
         return f"No difference was seen, but nothing shows that it would have been: {joined(absent)} did not run."
     return ""
 

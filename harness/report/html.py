@@ -9,7 +9,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.model import Control, Result, Run, VerdictKind
+from harness.judgement.controls import demanded_controls
+from harness.model import Result, Run, VerdictKind
 from harness.report import formatting
 from harness.report.alarms import alarm_grid, alarm_sentence, replication_grid
 from harness.report.cells import anchors, cell_views, entry_anchor
@@ -93,7 +94,7 @@ def render_html(run: Run, results: Sequence[Result], title: str = "") -> str:
             alarms=alarm_grid(results, names),
             alarm_sentence=alarm_sentence(results),
             replication=replication_grid(results, names),
-            missing_controls=_missing(summary.map),
+            missing_controls=_missing(summary.map, results),
             stack=stack_rows(run.stack),
             phases=[_phase_bar(phase) for phase in phase_shares(run, results).phases],
             names=names,
@@ -132,7 +133,7 @@ def _fragment(results: Sequence[Result], answer: Headline) -> str:
         headline=answer,
         tone=_tone(answer),
         controls=table.controls,
-        missing_controls=_missing(table),
+        missing_controls=_missing(table, results),
     )
 
 
@@ -178,9 +179,9 @@ def _map_entry(entry: Entry, names: Sequence[str]) -> MapEntry:
     )
 
 
-def _missing(table: HeatMap) -> tuple[str, ...]:
+def _missing(table: HeatMap, results: Sequence[Result]) -> tuple[str, ...]:
     present = {entry.control for entry in table.controls}
-    return tuple(control.value for control in Control if control.demanded and control not in present)
+    return tuple(control.value for control in demanded_controls(results) if control not in present)
 
 
 def _phase_bar(phase: PhaseShare) -> PhaseBar:

@@ -152,7 +152,7 @@ class Store:
         return attempt
 
     def newest(self, cell_id: str) -> tuple[Evidence, Path] | None:
-        """The newest evidence that is whole and the directory with its raw files; None if there is none."""
+        """The newest evidence of any repetition that is whole, and the directory with its raw files, or None."""
         for number in reversed(self._numbers(cell_id)):
             directory = self._cell(cell_id) / str(number)
             with suppress(_DamagedError, FileNotFoundError):
@@ -167,8 +167,12 @@ class Store:
     def verdict(self, cell_id: str) -> Verdict | None:
         """The verdict kept beside the newest evidence, or None."""
         found = self.newest(cell_id)
+        return self.kept_verdict(found[1]) if found else None
+
+    def kept_verdict(self, directory: Path) -> Verdict | None:
+        """The verdict kept in the folder of an attempt, or None."""
         with suppress(_DamagedError, FileNotFoundError):
-            return _load(_VERDICT, found[1] / "verdict.json") if found else None
+            return _load(_VERDICT, directory / "verdict.json")
         return None
 
     def attempts(self) -> Iterator[tuple[Path, Evidence]]:

@@ -37,7 +37,8 @@ _RENAMED = {
 }
 # What a workload or the harness counts and times, by names of its own.
 _FREE_NAMES = (
-    "facts", "phases", "lab_seconds", "lab_spec", "stack_spec", "acknowledged", "lost", "states", "qemu_cache"
+    "facts", "phases", "lab_seconds", "lab_spec", "stack_spec", "acknowledged", "lost", "states", "qemu_cache",
+    "given_up",
 )  # fmt: skip
 # Of the options that a run kept instead of its specs, those that are about the software in its lab.
 _STACK_OPTIONS = ("suite", "guest_suite")

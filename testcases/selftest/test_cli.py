@@ -88,7 +88,7 @@ def found(cell: Cell) -> Evidence:
     if cell.control is Control.PLANTED:
         blocks = {block for extent in Planted.changes(32768, 5, "nodea", "nodeb") for block in extent.blocks()}
         good = {"planted": Planted.changes(32768, 5, "nodea", "nodeb"), **oracles(blocks, blocks)}
-    elif cell.control is Control.IN_FLIGHT or cell == NONE:
+    elif cell.control in (Control.IN_FLIGHT, Control.IN_FLIGHT_GUEST) or cell == NONE:
         good = oracles({1, 2}, {1, 2})
     return evidence(cell, observed=observed(cell), **good)
 
@@ -121,6 +121,8 @@ def stored(root: Path = Path("runs"), run_id: str = "run1", **other: dict[str, A
         (("run", "--device-mib", "much"), "--device-mib"),
         (("run", "--resume", "run7"), "there is no run 'run7'"),
         (("run", "--resume", "run7", "--matrix", "quick"), "leave them out"),
+        (("run", "--resume", "run7", "--repeat", "3"), "leave --repeat and --seed out"),
+        (("run", "--repeat", "0"), "--repeat"),
         (("list", "--matrix", "quikc"), "did you mean 'quick'?"),
     ],
 )
@@ -207,6 +209,15 @@ def test_judge_outcomes_of_a_run_exit_code(command: Any, other: dict[str, Any], 
     assert command("judge", "run1")[0] == code
 
 
+def test_judge_control_that_did_not_hold_exit_code_2(command: Any) -> None:
+    store = stored(writeback=oracles({5}, {5}))
+    steady = next(cell for cell in CELLS if cell.control is Control.STEADY)
+    broken = replace(found(steady), started_at="2026-11-23T01:59:00Z", **oracles({5}, {5}))
+    store.begin(steady).save(broken)
+    code, out, _ = command("judge", "run1")
+    assert code == 2 and "the steady control failed" in out, "no finding: the lab made differences by itself"
+
+
 def test_judge_run_without_evidence_exit_code_3(command: Any) -> None:
     Store.create(Path("runs"), Run("run1", "quick", "now", CELLS))
     code, _, err = command("judge", "run1")
@@ -240,20 +251,20 @@ def test_list_runs_with_outcomes_damaged_run_passed_over(command: Any) -> None:
     (broken.directory / "run.json").write_text("{")
     code, out, err = command("list")
     assert code == 0 and run_ids(Path("runs")) == ("run1", "run2", "run3")
-    assert "3 DIVERGED, 2 CLEAN" in out and "1 not run" in out and "6.12-fake" in out
+    assert "4 DIVERGED, 3 CLEAN" in out and "1 not run" in out and "6.12-fake" in out
     assert err.startswith("run3: ") and "damaged" in err
 
 
 def test_list_matrix_prints_its_cells(command: Any) -> None:
     code, out, _ = command("list", "--matrix", "quick")
-    assert code == 0 and out.splitlines()[:3] == ["host-planted", "host-no-writes", "host-inflight-modify"]
+    assert code == 0 and out.splitlines()[:5] == [cell.id for cell in CELLS[:5]]
     assert "none-swap-reclaim-link20ms" in out.splitlines()
 
 
 def test_list_matrix_old_names_are_told_beside_the_cells(command: Any) -> None:
     Path("mine.toml").write_text('schema = 1\n[[cells]]\ncache = "none"\nworkload = ["swap", "ext4-cut"]\n')
     code, out, err = command("list", "--matrix", "mine.toml")
-    assert code == 0 and out.splitlines()[3:] == ["none-swap-pressure", "none-ext4-truncate"]
+    assert code == 0 and out.splitlines()[5:] == ["none-swap-pressure", "none-ext4-truncate"]
     first, second = err.splitlines()
     assert first == (
         'drbd-harness: mine.toml, [[cells]] number 1: workload = "swap" is an old name; '
@@ -269,7 +280,7 @@ def test_compare_equal_runs_exit_code_0(command: Any) -> None:
     stored()
     stored(run_id="run2")
     code, out, _ = command("compare", "run1", "run2")
-    assert code == 0 and out.count("DIVERGED 2/1000") == 4
+    assert code == 0 and out.count("DIVERGED 2/1000") == 6
 
 
 def test_compare_changed_verdict_exit_code_1(command: Any) -> None:

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.judgement.judge import judge
-from harness.judgement.rejudge import controls_by_lab
-from harness.model import Control, Crash, Evidence, Fault, Verdict, VerdictKind
+from harness.judgement.rejudge import judged_attempts
+from harness.model import ClientKind, Control, Crash, Evidence, Fault, Verdict, VerdictKind
 from harness.store import Store
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -28,10 +27,12 @@ ATTEMPTS = sorted(str(path.parent.relative_to(GOLDEN)) for path in GOLDEN.glob("
 def run_of(name: str) -> dict[str, tuple[Evidence, Verdict]]:
     """The attempts of one stored run: its evidence and the verdict that today's judge has on it, by folder."""
     store = Store.open(GOLDEN, name)
-    controls = controls_by_lab(store.every_attempt())
+    attempts = list(store.attempts())
+    results = judged_attempts(store.run(), [evidence for _, evidence in attempts])
     return {
-        str(directory.relative_to(GOLDEN)): (evidence, judge(evidence, controls.get(evidence.lab, {})))
-        for directory, evidence in store.attempts()
+        str(directory.relative_to(GOLDEN)): (evidence, result.verdict)
+        for (directory, evidence), result in zip(attempts, results, strict=True)
+        if result.verdict is not None
     }
 
 
@@ -69,7 +70,7 @@ def test_corpus_covers_every_verdict_control_and_disturbance() -> None:
     attempts = [one for name in RUNS for one in run_of(name).values()]
     cells = [evidence.cell for evidence, _ in attempts]
     assert {verdict.kind for _, verdict in attempts} == set(VerdictKind)
-    assert {cell.control for cell in cells} >= {control for control in Control if control.demanded}
+    assert {cell.control for cell in cells} >= {control for control in Control if control.demanded(2, ClientKind.GUEST)}
     assert {cell.crash for cell in cells} >= set(Crash)
     assert {cell.fault for cell in cells} >= set(Fault)
     assert any(cell.migrations for cell in cells)

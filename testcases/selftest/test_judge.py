@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from harness.config.controls import FURTHER_CONTROL_CELLS
+from harness.config.controls import CONTROL_CELLS
 from harness.judgement.controls import control_outcome, outcomes
 from harness.judgement.judge import judge
 from harness.judgement.losses import data_loss_findings
@@ -791,12 +791,16 @@ def test_judge_workload_without_figures_of_older_schema_clean() -> None:
 def test_judge_control_missing_or_failed_never_clean(control: Control) -> None:
     missing = {name: outcome for name, outcome in HELD.items() if name is not control}
     without = f"nothing was found, but the {control} control of this run has no result"
-    if control.demanded:
-        assert_inconclusive(evidence(), without, missing)
-    else:
-        assert kind(evidence(), missing) is VerdictKind.CLEAN, "it counts where it was played"
+    assert_inconclusive(evidence(), without, missing)
+    if control in (Control.STEADY, Control.IN_FLIGHT_GUEST):
+        assert kind(replace(evidence(), schema=2), missing) is VerdictKind.CLEAN, "there was none then"
     failed = {**HELD, control: ControlOutcome(control, False, "it saw nothing")}
     assert_inconclusive(evidence(), f"nothing was found, but the {control} control failed: it saw nothing", failed)
+
+
+def test_judge_cell_of_the_node_itself_needs_no_control_through_a_guest() -> None:
+    missing = {name: outcome for name, outcome in HELD.items() if name is not Control.IN_FLIGHT_GUEST}
+    assert kind(evidence(Cell("fio-verify", client=ClientKind.HOST)), missing) is VerdictKind.CLEAN
 
 
 def test_judge_no_controls_never_clean() -> None:
@@ -841,7 +845,7 @@ def test_judge_kernel_errors_never_clean() -> None:
 PLANTED = Cell("planted", client=ClientKind.HOST, control=Control.PLANTED)
 IN_FLIGHT = Cell("inflight-modify", client=ClientKind.HOST, control=Control.IN_FLIGHT)
 IDLE = Cell("no-writes", client=ClientKind.HOST, control=Control.IDLE)
-STEADY, IN_FLIGHT_GUEST = FURTHER_CONTROL_CELLS
+_, STEADY, _, _, IN_FLIGHT_GUEST = CONTROL_CELLS
 
 
 def planted(wanted: set[int], verified: set[int], compared: set[int]) -> ControlOutcome:

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.config.controls import FURTHER_CONTROL_CELLS, with_controls
+from harness.config.controls import CONTROL_CELLS, with_controls
 from harness.config.matrix import cells_from, expand, load, names
 from harness.config.matrix_entry import INTEGRITY, Axes
+from harness.config.repetitions import cell_seed, new_seed, repeated
 from harness.errors import UsageError
 from harness.model import (
     AioMode,
@@ -522,55 +523,104 @@ def test_load_other_bytes_other_digest(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------- controls
 
 
+CONTROLS = ["host-planted", "host-steady", "host-no-writes", "host-inflight-modify", "none-inflight-modify"]
+IN_GUEST = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE)
+
+
 def test_with_controls_shipped_matrices_begin_with_their_controls() -> None:
     for name in names(SHIPPED):
         cells = load(name, WORKLOADS, SHIPPED).cells
         ready = with_controls(cells)
-        assert ids(ready)[:3] == ["host-planted", "host-no-writes", "host-inflight-modify"]
-        assert [cell.control for cell in ready[:3]] == [Control.PLANTED, Control.IDLE, Control.IN_FLIGHT]
-        kinds = [cell.expected.verdicts for cell in ready[:3] if cell.expected and cell.expected.reason]
-        assert kinds == [(VerdictKind.DIVERGED,), (VerdictKind.CLEAN,), (VerdictKind.DIVERGED,)]
-        assert list(ready[3:]) == [cell for cell in cells if cell.control is None]
-        assert len(set(ids(ready))) == len(ready)
+        assert ids(ready)[:5] == CONTROLS
+        assert [cell.control for cell in ready[:5]] == [cell.control for cell in CONTROL_CELLS]
+        assert all(cell.expected and cell.expected.reason for cell in ready[:5])
+        assert list(ready[5:]) == [cell for cell in cells if cell.id not in CONTROLS]
+        assert len({cell.play for cell in ready}) == len(ready)
         assert with_controls(ready) == ready
+
+
+def test_with_controls_only_host_cells_start_no_guest() -> None:
+    host = Cell("fio-verify", client=ClientKind.HOST)
+    assert ids(with_controls((host,))) == [*CONTROLS[:4], host.id]
+    assert ids(with_controls((host, IN_GUEST)))[:5] == CONTROLS
 
 
 def test_with_controls_cell_that_plays_a_control_stays_as_it_is() -> None:
     own = Cell(
         "inflight-modify",
-        cache=CacheMode.NONE,
+        client=ClientKind.HOST,
+        seconds=33,
         control=Control.IN_FLIGHT,
         expected=Expectation((VerdictKind.CLEAN,), "x"),
     )
-    ready = with_controls((Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE), own))
-    assert ids(ready) == ["host-planted", "host-no-writes", "none-inflight-modify", "none-swap-pressure"]
-    assert ready[2] == own
+    ready = with_controls((IN_GUEST, own))
+    assert ids(ready) == [*CONTROLS, IN_GUEST.id] and ready[3] == own
 
 
-def test_with_controls_cell_that_asks_the_same_becomes_the_control() -> None:
-    ready = with_controls((Cell("inflight-modify", client=ClientKind.HOST, seconds=33),))
-    assert ids(ready) == ["host-planted", "host-no-writes", "host-inflight-modify"]
-    assert (ready[2].control, ready[2].seconds) == (Control.IN_FLIGHT, 33)
-    assert ready[2].expected and ready[2].expected.verdicts == (VerdictKind.DIVERGED,)
+def test_with_controls_in_flight_of_a_guest_is_the_control_through_a_guest() -> None:
+    own = Cell("inflight-modify", cache=CacheMode.NONE, control=Control.IN_FLIGHT, seconds=7)
+    ready = with_controls((IN_GUEST, own))
+    assert ids(ready) == [*CONTROLS, IN_GUEST.id]
+    assert [(cell.control, cell.seconds) for cell in ready[3:5]] == [
+        (Control.IN_FLIGHT, 5), (Control.IN_FLIGHT_GUEST, 7)
+    ]  # fmt: skip
 
 
-def test_with_controls_further_controls_only_where_asked_for() -> None:
-    cell = Cell("inflight-modify", cache=CacheMode.NONE, seconds=33)
-    assert with_controls((cell,))[3:] == (cell,), "it asks what a further control asks and stays what it is"
-    swap = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE)
-    asked = [replace(control, expected=None) for control in FURTHER_CONTROL_CELLS]
-    ready = with_controls((swap, *asked))
-    assert ids(ready)[3:] == ["host-steady", "none-inflight-modify", "none-swap-pressure"]
-    assert ready[3:5] == FURTHER_CONTROL_CELLS and with_controls(ready) == ready
+@pytest.mark.parametrize("place", range(5))
+def test_with_controls_cell_that_asks_the_same_becomes_the_control(place: int) -> None:
+    control = CONTROL_CELLS[place]
+    ready = with_controls((IN_GUEST, replace(control, control=None, expected=None, seconds=33)))
+    assert ids(ready) == [*CONTROLS, IN_GUEST.id]
+    assert ready[place] == replace(control, seconds=33)
 
 
-def test_further_controls_are_what_a_matrix_can_ask_for(tmp_path: Path) -> None:
+# --------------------------------------------------------------------------- repetitions
+
+
+def test_repeat_matrix_and_defaults_say_how_often(tmp_path: Path) -> None:
     file = tmp_path / "own.toml"
     file.write_text(
-        'schema = 1\n[defaults]\nseconds = 5\n[[cells]]\nclient = "host"\nworkload = "steady"\ncontrol = "steady"\n'
-        '[[cells]]\ncache = "none"\nworkload = "inflight-modify"\ncontrol = "in-flight-guest"\n'
+        'schema = 1\n[defaults]\nrepeat = 2\n[[cells]]\ncache = ["none", "writeback"]\nfilesystem = "swap"\n'
+        'workload = "pressure"\n[[cells]]\ncache = "none"\nfilesystem = "ext4"\nworkload = "mmap"\nrepeat = 3\n'
+        '[[cells]]\nclient = "host"\nworkload = "planted"\ncontrol = "planted"\n'
     )
-    assert with_controls(load(str(file), WORKLOADS, SHIPPED).cells)[3:] == FURTHER_CONTROL_CELLS
+    cells = load(str(file), WORKLOADS, SHIPPED).cells
+    played = [cell.play for cell in with_controls(repeated(cells, None, 7))][5:]
+    first, second = ["none-swap-pressure", "writeback-swap-pressure", "none-ext4-mmap"], "none-ext4-mmap"
+    assert played == [*((one, 1) for one in first), *((one, 2) for one in first), (second, 3)]
+    assert [cell.repetition for cell in repeated(cells, 1, 7)] == [1] * 4, "what is asked for now counts"
+    assert [cell.play for cell in repeated(cells, 2, 7) if cell.control] == [("host-planted", 1)]
+
+
+@pytest.mark.parametrize("entry", ["repeat = 0", "repeat = [1, 2]", 'repeat = "often"', "repeat = 10001"])
+def test_repeat_wrong_is_one_sentence(tmp_path: Path, entry: str) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(f'schema = 1\n[[cells]]\ncache = "none"\nfilesystem = "swap"\nworkload = "pressure"\n{entry}\n')
+    with pytest.raises(UsageError, match="'repeat'"):
+        load(str(file), WORKLOADS, SHIPPED)
+
+
+@pytest.mark.parametrize("table", ["exclude", "expect"])
+def test_repeat_is_no_pattern(tmp_path: Path, table: str) -> None:
+    file = tmp_path / "own.toml"
+    expected = 'verdicts = ["CLEAN"]\nreason = "x"\n' if table == "expect" else ""
+    file.write_text(f"schema = 1\n{CELL}[[{table}]]\nrepeat = 2\n{expected}")
+    with pytest.raises(UsageError, match="'repeat'"):
+        load(str(file), WORKLOADS, SHIPPED)
+
+
+@given(st.integers(1, 2**63 - 1), st.integers(1, 50))
+def test_cell_seed_is_the_same_for_the_same_and_fits_everywhere(run_seed: int, repetition: int) -> None:
+    seed = cell_seed(run_seed, "none-swap", repetition)
+    assert 1 <= seed < 2**31 and seed == cell_seed(run_seed, "none-swap", repetition)
+    others = {cell_seed(run_seed, cell, number) for cell in ("none-swap", "none-mmap") for number in range(1, 51)}
+    assert len(others) > 98, "each cell and each repetition has its own"
+
+
+def test_repeated_seeds_differ_and_a_run_seed_brings_them_back() -> None:
+    seeds = [cell.seed for cell in repeated((IN_GUEST,), 5, 7)]
+    assert len(set(seeds)) == 5 and seeds == [cell.seed for cell in repeated((IN_GUEST,), 5, 7)]
+    assert seeds != [cell.seed for cell in repeated((IN_GUEST,), 5, 8)] and new_seed() != new_seed()
 
 
 # --------------------------------------------------------------------------- mistakes

@@ -322,7 +322,10 @@ def test_headline_difference_no_with_rows() -> None:
 
 
 def test_headline_no_difference_yes_only_with_controls() -> None:
-    clean_run = [planted(), in_flight(), idle(), clean_result()]
+    clean = clean_result()
+    assert clean.evidence is not None
+    # Of a schema that demands three controls.
+    clean_run = [planted(), in_flight(), idle(), replace(clean, evidence=replace(clean.evidence, schema=2))]
     assert headline(clean_run).answer is Answer.YES
     assert "12 400 exposed block writes" in headline(clean_run).sentence
     broken = [replace(planted(), verdict=verdict(VerdictKind.CLEAN, "Nothing was seen.")), *clean_run[1:]]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from harness.model import SCHEMA_VERSION, CacheMode, Cell, Control, Evidence, FilesystemKind, Run, aliases
+from harness.model import SCHEMA_VERSION, CacheMode, Cell, ClientKind, Control, Evidence, FilesystemKind, Run, aliases
 from harness.model.aliases import former_id, present_id
 from harness.store import Store
 from harness.store.upgrade import upgraded
@@ -118,7 +118,7 @@ def test_store_run_of_schema_1_is_found_by_its_present_ids() -> None:
     store = Store.open(GOLDEN, FULL.name)
     run = store.run()
     assert isinstance(run, Run) and {cell.control for cell in run.cells if cell.control} == {
-        control for control in Control if control.demanded
+        control for control in Control if control.demanded(1, ClientKind.GUEST)
     }
     found = store.newest("none-ext4-truncate-link20ms")
     assert found is not None and found[1] == FULL / "cells" / "none-ext4-cut-link20ms" / "1"

@@ -1,0 +1,88 @@
+"""When a session plays which controls on the lab that it has.  It plays nothing itself.
+
+All of them open a lab, follow an hour after the last time, and close it; where a node lost its power and came back,
+what a boot may have taken away is asked for before the next cell.  A repair and a change of the replication profile
+need none: the cell reads back what is in force.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from harness.config.controls import REVIVAL_CONTROLS
+from harness.judgement.controls_around import PlayedControl, played_controls
+from harness.model import Cell, Crash, Evidence, Fault
+
+# Seconds after which a lab has to show again what it can see, between two cells.
+CONTROLS_EVERY = 3600.0
+
+
+class ControlRounds:
+    """The rounds of controls on one lab after the other; :meth:`forget` says that it is another one now."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.forget()
+
+    def forget(self) -> None:
+        """Another lab: what the last one showed proves nothing about it."""
+        self._attempts: list[Evidence] = []
+        self._waiting: list[Cell] = []
+        self._whole = True
+        self._last_whole: float | None = None
+        self._cells_since = 0
+        self._revived = False
+        #: What the round under way is for.
+        self.occasion = ""
+
+    @property
+    def outcomes(self) -> tuple[PlayedControl, ...]:
+        """What the controls of this lab showed, in the order in which they were played."""
+        return played_controls(self._attempts)
+
+    def was_played(self, cell: Cell) -> bool:
+        """Whether the control ``cell`` was played on this lab."""
+        return any(one.cell.id == cell.id for one in self._attempts)
+
+    def due(self, controls: Sequence[Cell]) -> Cell | None:
+        """Which of the run's ``controls`` has to be played before the next cell; None where none has."""
+        if not self._waiting:
+            if self._last_whole is None:
+                self._begin("opening", controls)
+            elif self._clock() - self._last_whole >= CONTROLS_EVERY:
+                self._begin("hourly", controls)
+            elif self._revived:
+                self._begin("after a node came back", controls, whole=False)
+        return self._waiting[0] if self._waiting else None
+
+    def closing(self, controls: Sequence[Cell]) -> tuple[Cell, ...]:
+        """The controls that close the lab: none where no cell was played since all of them were."""
+        self._waiting = []
+        if self._cells_since:
+            self._begin("closing", controls)
+        return tuple(self._waiting)
+
+    def _begin(self, occasion: str, controls: Sequence[Cell], *, whole: bool = True) -> None:
+        self.occasion, self._whole = occasion, whole
+        self._waiting = [cell for cell in controls if whole or cell.control in REVIVAL_CONTROLS]
+
+    def played(self, evidence: Evidence) -> None:
+        """An attempt at a cell or a control ended on this lab."""
+        cell = evidence.cell
+        if cell.control is None:
+            self._cells_since += 1
+            cut = cell.crash is Crash.NODE or cell.fault is Fault.TARGET_KILL
+            self._revived = self._revived or (cut and evidence.fault_injected)
+            return
+        self._attempts.append(evidence)
+        waiting = [one for one in self._waiting if one.id != cell.id]
+        # A lab that was rebuilt while the control began has forgotten its round, and all of it is due again.
+        ended = bool(self._waiting) and not waiting
+        self._waiting = waiting
+        if not ended:
+            return
+        self._revived = False
+        if self._whole:
+            self._last_whole = self._clock()
+            self._cells_since = 0
