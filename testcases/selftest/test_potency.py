@@ -175,7 +175,8 @@ def test_potency_other_kinds_none() -> None:
 
 def test_rejudged_cells_of_a_run_show_each_others_potency() -> None:
     run = Run("run1", "quick", "2026-11-23T01:50:03Z", (BACK, NONE))
-    attempts = [evidence(BACK), evidence(NONE, **oracles({5}, {5}))]
+    # Of a schema that demands three controls.
+    attempts = [replace(one, schema=2) for one in (evidence(BACK), evidence(NONE, **oracles({5}, {5})))]
     controls = [
         replace(one, lab="lab")
         for one in (
