@@ -47,11 +47,10 @@ def with_outcome(controls: Controls, outcome: ControlOutcome) -> Controls:
 
 def demanded_controls(results: Iterable[Result]) -> tuple[Control, ...]:
     """The controls that any cell of ``results`` needs to be CLEAN."""
-    asked = {
-        (result.evidence.schema if result.evidence else SCHEMA_VERSION, result.cell.client)
-        for result in results
-        if result.cell.control is None
-    }
+    cells = [result for result in results if result.cell.control is None]
+    asked = {(result.evidence.schema, result.cell.client) for result in cells if result.evidence is not None}
+    # Nothing was played yet: what this version will ask for.
+    asked = asked or {(SCHEMA_VERSION, result.cell.client) for result in cells}
     return tuple(one for one in Control if any(one.demanded(schema, client) for schema, client in asked))
 
 
