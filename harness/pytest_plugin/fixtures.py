@@ -155,7 +155,7 @@ def migrate(own_cell: OwnCell, disk: AttachedDisk) -> Callable[[], Migration]:
 
 @pytest.fixture
 def verify(own_cell: OwnCell) -> Callable[[], Evidence]:
-    """Detach the disk, verify and compare the disks; the evidence has ``verify``, ``counter_kib`` and ``comparison``."""
+    """Detach the disk, verify and compare; the evidence has ``verify``, ``counter_kib`` and ``comparison``."""
 
     def ask() -> Evidence:
         evidence = own_cell.conclude().evidence

@@ -16,12 +16,14 @@ from harness.report.durability import canary_rows, crash_recovery_rows, readback
 from harness.report.grid import Grid
 from harness.report.migrations import CellTimeline, cell_timeline, migrations_of
 from harness.report.oracles import Oracles, oracles
+from harness.report.planted import planted_grid
+from harness.report.read_back import ReadBack, lost_rows, moved_page_rows, read_back
 from harness.report.repetitions import play_name
 from harness.report.requested_vs_observed import Property, requested_and_observed
 from harness.report.table import SIGNS, control_expectation, differing_blocks, figures, heat_map, style_of
 from harness.report.witness import witness_rows
 from harness.report.worth import label, weighed, worth_rows
-from harness.report.written import written_rows
+from harness.report.written import rejoin_grid, written_rows
 
 EXTENTS_SHOWN = 50
 SAMPLES_SHOWN = 16
@@ -62,12 +64,31 @@ class PhaseBar:
 
 
 @dataclass(frozen=True)
+class ShownExtents:
+    """The first of some extents, and how many more there are."""
+
+    title: str
+    shown: tuple[Extent, ...]
+    more: int
+
+    @classmethod
+    def of(cls, title: str, extents: Sequence[Extent]) -> ShownExtents:
+        """As many as a page shows."""
+        return cls(title, tuple(extents[:EXTENTS_SHOWN]), max(0, len(extents) - EXTENTS_SHOWN))
+
+
+@dataclass(frozen=True)
 class EvidenceView:
     """All that the page shows of one attempt, below its verdict."""
 
     link: str
     facts: tuple[Row, ...]
     requested: tuple[Property, ...]
+    read_back: ReadBack
+    rejoined: Grid | None
+    rejoined_extents: tuple[ShownExtents, ...]
+    changed: ShownExtents
+    planted: Grid | None
     exposure: tuple[Row, ...]
     oracles: Oracles
     block_map: BlockMap | None
@@ -169,6 +190,14 @@ def evidence_view(evidence: Evidence, result: Result) -> EvidenceView:
         link=f"cells/{quote(formatting.clean(evidence.cell.id), safe='')}/{evidence.attempt}/",
         facts=_rows(_facts(evidence)),
         requested=requested_and_observed(evidence.cell, evidence.observed),
+        read_back=read_back(evidence),
+        rejoined=rejoin_grid(evidence),
+        rejoined_extents=tuple(
+            ShownExtents.of(f"Extents that differed {one.when}", one.comparison.differing)
+            for one in evidence.rejoin_comparisons
+        ),
+        changed=ShownExtents.of("Extents that changed during the work", _changed(evidence)),
+        planted=planted_grid(evidence),
         exposure=_rows(_exposure(evidence, result)),
         oracles=oracles(evidence),
         block_map=block_map(evidence),
@@ -245,14 +274,12 @@ def _facts(evidence: Evidence) -> list[Row]:
         ("DRBD before", state_text(evidence.before)),
         ("DRBD after", state_text(evidence.after)),
         ("Replicas before", equal),
-        ("Planted", _extents(evidence.planted)),
+        *lost_rows(evidence),
     ]
 
 
-def _extents(extents: Sequence[Extent]) -> str:
-    shown = [f"{formatting.count(extent.start)}+{extent.size}" for extent in extents[:8]]
-    more = f" and {formatting.count(len(extents) - 8)} more" if len(extents) > 8 else ""
-    return f"sectors {', '.join(shown)}{more}" if extents else ""
+def _changed(evidence: Evidence) -> Sequence[Extent]:
+    return evidence.written.changed if evidence.written else ()
 
 
 def _exposure(evidence: Evidence, result: Result) -> list[Row]:
@@ -282,6 +309,7 @@ def _work(evidence: Evidence) -> list[Row]:
     return [
         ("Duration", formatting.seconds(work.seconds)),
         *facts,
+        *moved_page_rows(evidence),
         ("Opportunities", chances),
         ("Wrong reads", formatting.count(work.read_back_errors)),
         *_notes(work.notes),

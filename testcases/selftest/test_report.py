@@ -34,6 +34,7 @@ from harness.model import (
     NodeVerify,
     Observed,
     Ownership,
+    PlantedChange,
     Repair,
     Result,
     Run,
@@ -128,8 +129,12 @@ IN_FLIGHT = Cell("inflight-modify", ClientKind.HOST, control=Control.IN_FLIGHT)
 IDLE = Cell("no-writes", ClientKind.HOST, control=Control.IDLE)
 
 
+def changes(blocks: list[int]) -> tuple[PlantedChange, ...]:
+    return tuple(PlantedChange(one.start, one.size, "node-b") for one in extents_of(blocks))
+
+
 def planted() -> Result:
-    found = evidence(PLANTED, [5, 6, 700], [5, 6, 700], planted=extents_of([5, 6, 700]), exposed_blocks=0)
+    found = evidence(PLANTED, [5, 6, 700], [5, 6, 700], planted=changes([5, 6, 700]), exposed_blocks=0)
     return Result(PLANTED, verdict(VerdictKind.DIVERGED, "Exactly the planted blocks differ.", 3), found)
 
 
@@ -275,7 +280,7 @@ def test_heat_map_control_in_controls_not_cells() -> None:
 def test_heat_map_planted_other_blocks_failed() -> None:
     good = planted()
     assert good.evidence
-    other = replace(good, evidence=replace(good.evidence, planted=extents_of([5, 6, 701])))
+    other = replace(good, evidence=replace(good.evidence, planted=changes([5, 6, 701])))
     assert heat_map([other]).controls[0].held is False
     assert headline([other, in_flight(), idle(), clean_result()]).answer is Answer.UNKNOWN
     assert "The control failed. DIVERGED: verify on the source found" in findings([other])[0].sentence
