@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from harness.judgement.cause import cause_findings
 from harness.judgement.doubts import doubts, without_ground
 from harness.judgement.hazard import with_hazard
 from harness.judgement.in_force import not_in_force
@@ -137,7 +138,7 @@ def _accompanying_findings(evidence: Evidence) -> tuple[str, ...]:
     if comparison is None or not comparison.differing:
         return _secondary_findings(evidence)
     differ = f"{comparison.differing_blocks} blocks differ ({owners_text(evidence.ownership)})"
-    return (differ, *unwritten_findings(evidence), *_secondary_findings(evidence))
+    return (differ, *cause_findings(evidence), *unwritten_findings(evidence), *_secondary_findings(evidence))
 
 
 def _secondary_findings(evidence: Evidence) -> tuple[str, ...]:
@@ -232,7 +233,8 @@ def _diverged(evidence: Evidence, agreed: OracleAgreement) -> Verdict:
     claim = f" while DRBD reported {state.connection}, {state.local_disk}/{state.peer_disk}" if state else ""
     differ = f"{len(agreed.differing)} blocks differ ({owners_text(evidence.ownership)})"
     sentence = f"{differ}{exposed_text(evidence)}{claim}"
-    reasons = [*_failed(evidence), *unwritten_findings(evidence), *_secondary_findings(evidence)]
+    reasons = [*_failed(evidence), *cause_findings(evidence), *unwritten_findings(evidence)]
+    reasons += _secondary_findings(evidence)
     if agreed.healed:
         reasons.append(f"{agreed.healed} more blocks were reported and are equal again")
     if agreed.unnamed:
