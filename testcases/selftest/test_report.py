@@ -49,7 +49,7 @@ from harness.model import (
 )
 from harness.report import heat_map
 from harness.report.block_map import block_map
-from harness.report.formatting import clean, seconds, size, upper_bound
+from harness.report.formatting import clean, seconds, size
 from harness.report.headline import Answer, headline
 from harness.report.html import evidence_html, heat_map_html, render_html, write_html
 from harness.report.oracles import Agreement, oracles
@@ -608,27 +608,6 @@ def test_phase_shares_json_and_table() -> None:
 
 
 # --------------------------------------------------------------------------- numbers and text
-
-
-@pytest.mark.parametrize(
-    ("rate", "text"),
-    [
-        (0.0002412, "0.025 %"),
-        (0.00024, "0.024 %"),
-        (0.5, "50 %"),
-        (1.0, "100 %"),
-        (3.1e-8, "0.0000031 %"),
-        (0.0, "0 %"),
-    ],
-)
-def test_upper_bound_known_rates_never_rounded_down(rate: float, text: str) -> None:
-    assert upper_bound(rate) == text
-
-
-@given(st.floats(1e-9, 1.0))
-def test_upper_bound_any_rate_not_smaller(rate: float) -> None:
-    text = float(upper_bound(rate).removesuffix(" %")) / 100
-    assert rate * (1 - 1e-6) <= text <= rate * 1.11
 
 
 def test_formatting_units_known_values() -> None:
