@@ -92,7 +92,7 @@ def _replication(requested: ReplicationProfile, observed: ReplicationProfile | N
 
 def _noted(observed: Observed) -> tuple[Property, ...]:
     flags = "" if observed.open_flags is None else f"0{observed.open_flags:o}"
-    rows = (
+    rows: tuple[tuple[str, str, str], ...] = (
         ("Open flags (octal)", flags, "of the descriptor in /proc/PID/fdinfo"),
         ("O_SYNC on the disk", _text(observed.o_sync), ""),
         ("stable_writes of DRBD", _text(observed.drbd_stable_writes), "the node holds its own pages still"),
@@ -103,6 +103,12 @@ def _noted(observed: Observed) -> tuple[Property, ...]:
             "off: the network copies, the window is narrower",
         ),
     )
+    for node, settings in observed.nodes.items():
+        nic = f"Scatter-gather of {node}'s replication NIC ({settings.nic})"
+        rows += (
+            (nic, _text(settings.scatter_gather), ""),
+            (f"stable_writes of DRBD on {node}", _text(settings.drbd_stable_writes), ""),
+        )
     return tuple(Property(name, "", value, Match.NOTED, meaning) for name, value, meaning in rows if value)
 
 

@@ -31,11 +31,13 @@ from harness.model import (
     Extent,
     Failure,
     FilesystemKind,
+    NodeSettings,
     NodeVerify,
     Observed,
     Ownership,
     PlantedChange,
     Repair,
+    ReplicationProfile,
     Result,
     Run,
     Sample,
@@ -388,6 +390,15 @@ def test_oracles_each_agreement_sentence() -> None:
     assert oracles(replace(same, verify=one_sided)).agreement is Agreement.DISAGREE
     unfinished = replace(same.verify, source=replace(same.verify.source, finished=False))
     assert oracles(replace(same, verify=unfinished)).agreement is Agreement.INCOMPLETE
+
+
+def test_requested_and_observed_notes_what_each_node_has() -> None:
+    plain = ReplicationProfile()
+    nodes = {"nodea": NodeSettings(plain, "repl0", True, True), "nodeb": NodeSettings(plain, "repl1")}
+    rows = {row.name: row.observed for row in requested_and_observed(Cell("x"), Observed(nodes=nodes))}
+    assert rows["Scatter-gather of nodea's replication NIC (repl0)"] == "on"
+    assert rows["stable_writes of DRBD on nodea"] == "on"
+    assert not any("nodeb" in name for name in rows), "what was not read has no row"
 
 
 def test_requested_and_observed_mismatch_different() -> None:

@@ -230,6 +230,19 @@ def test_swapstorm_no_move_seen_from_before_it_to_its_end_counts_nothing(
     assert facts["moves"] == facts["pages_moved_checked"] == 0
 
 
+def test_swapstorm_page_met_during_a_move_is_no_page_that_moved(swapped_storm: Path, tmp_path: Path) -> None:
+    moves = tmp_path / "moves"
+    storm = Storm(swapped_storm, "--seconds", "3", "--sweep-seconds", "9", "--moves", str(moves))
+    while not moves.exists():
+        time.sleep(0.001)
+    told(moves, "b")
+    # Each of its 256 pages is met in a few milliseconds, even on a busy machine.
+    time.sleep(2)
+    told(moves, "e")
+    facts, _ = storm.ended()
+    assert (facts["moves"], facts["pages_out_before_moves"], facts["pages_moved_checked"]) == (1, PAGES / 2, 0)
+
+
 def test_swapstorm_without_moves_says_nothing_of_them(programs: dict[str, Path]) -> None:
     facts = json.loads(run(programs["swapstorm"], "--mebibytes", "1", "--seconds", "1").stdout)
     assert not {"moves", "pages_moved_checked"} & set(facts)
