@@ -124,7 +124,7 @@ def judge(which: RunArgument, runs: RunsOption = Path("runs")) -> None:
     for sentence in store.damaged():
         warn(sentence)
     results = judged_results(store)
-    print_report(store.run(), results, console)
+    print_report(store.run(), results, console, store.every_attempt())
     if not any(result.verdict for result in results):
         raise NothingRanError(f"no cell of {store.directory} has evidence")
     raise typer.Exit(_exit_code(results))
@@ -150,7 +150,7 @@ def report(which: RunArgument, runs: RunsOption = Path("runs")) -> None:
 
     store = Store.open(runs, which)
     path = store.directory / "report.html"
-    write_html(path, store.run(), judged_results(store))
+    write_html(path, store.run(), judged_results(store), attempts=store.every_attempt())
     print(path.resolve())
 
 

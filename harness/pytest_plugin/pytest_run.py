@@ -173,7 +173,7 @@ class PytestRun:
         """``report.html`` in the run's folder."""
         if self.store is not None:
             report = self.store.directory / "report.html"
-            write_html(report, self.store.run(), self.all_results())
+            write_html(report, self.store.run(), self.all_results(), attempts=self.store.every_attempt())
             self._report = report
 
     def heat_map(self) -> list[str]:
@@ -209,7 +209,7 @@ class PytestRun:
             return
         terminal.section("DRBD divergence harness")
         console = Console(file=getattr(terminal._tw, "_file", sys.stdout), highlight=False)
-        print_report(self.store.run(), self.all_results(), console)
+        print_report(self.store.run(), self.all_results(), console, self.store.every_attempt())
         for changed in self.outcomes.changed:
             terminal.write_line(f"ERROR after the closing controls: {changed}")
         if self._report is not None:

@@ -10,14 +10,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.judgement.controls import demanded_controls
-from harness.model import Result, Run, VerdictKind
+from harness.model import Evidence, Result, Run, VerdictKind
 from harness.report import formatting
 from harness.report.alarms import alarm_grid, alarm_sentence, replication_grid
 from harness.report.cells import anchors, cell_views, entry_anchor
+from harness.report.control_rounds import control_rounds, doubted_numbers, evidence_of, failures, round_grid
 from harness.report.durability import durability_grid, durability_sentence, loss_grid
 from harness.report.headline import Answer, Headline, headline
 from harness.report.migrations import migration_grid, migration_sentence, timelines
 from harness.report.phases import PhaseShare, phase_shares
+from harness.report.repetitions import play_name
 from harness.report.summary import stack_rows, summarize, title_of
 from harness.report.table import SIGNS, Entry, HeatMap, heat_map, style_of
 from harness.report.view import PhaseBar, sectors, view
@@ -72,10 +74,15 @@ class MapView:
     legend: tuple[LegendLine, ...]
 
 
-def render_html(run: Run, results: Sequence[Result], title: str = "") -> str:
-    """The page as text; it is well-formed XML too."""
+def render_html(run: Run, results: Sequence[Result], title: str = "", attempts: Sequence[Evidence] = ()) -> str:
+    """The page as text; it is well-formed XML too.
+
+    ``attempts``: all that the run has, for its controls were played more often than its results show; else only these
+    are known.
+    """
     summary = summarize(results)
     names = anchors(results)
+    rounds = control_rounds(attempts or evidence_of(results))
     return (
         _environment()
         .get_template("report.html.j2")
@@ -97,15 +104,20 @@ def render_html(run: Run, results: Sequence[Result], title: str = "") -> str:
             missing_controls=_missing(summary.map, results),
             stack=stack_rows(run.stack),
             phases=[_phase_bar(phase) for phase in phase_shares(run, results).phases],
+            rounds=round_grid(rounds),
+            failures=failures(rounds),
+            doubted=[(results[number].cell, names[number]) for number in doubted_numbers(rounds, results)],
             names=names,
             cells=cell_views(results),
         )
     )
 
 
-def write_html(path: Path, run: Run, results: Sequence[Result], title: str = "") -> None:
+def write_html(
+    path: Path, run: Run, results: Sequence[Result], title: str = "", attempts: Sequence[Evidence] = ()
+) -> None:
     """Write the page to ``path``: complete and synced; :class:`~harness.errors.StoreError` leaves the old file."""
-    write_atomic(path, render_html(run, results, title).encode())
+    write_atomic(path, render_html(run, results, title, attempts).encode())
 
 
 def heat_map_html(results: Sequence[Result]) -> str:
@@ -198,7 +210,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(count=formatting.count, sectors=sectors, across=_across)
+    environment.filters.update(count=formatting.count, sectors=sectors, across=_across, play=play_name)
     return environment
 
 

@@ -34,13 +34,16 @@ class PlayedCell:
 
 
 def played_cells(results: Sequence[Result]) -> tuple[PlayedCell, ...]:
-    """The cells of ``results``, controls included, in the order in which a cell comes first."""
-    numbers: dict[str, list[int]] = {}
+    """The cells of ``results``, in the order in which one comes first.
+
+    A control is no repetition of a cell that asks the same.
+    """
+    numbers: dict[tuple[str, bool], list[int]] = {}
     for number, result in enumerate(results):
-        numbers.setdefault(result.cell.id, []).append(number)
+        numbers.setdefault((result.cell.id, result.cell.control is None), []).append(number)
     found = []
-    for answer in answers(results):
-        own = numbers[answer.cell_id]
+    for own in numbers.values():
+        (answer,) = answers(results[number] for number in own)
         stands = next(number for number in own if results[number] is answer.worst)
         found.append(PlayedCell(answer, tuple(own), stands))
     return tuple(found)

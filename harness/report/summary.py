@@ -135,7 +135,8 @@ def _oracles(results: Sequence[Result]) -> tuple[str, tuple[Line, ...]]:
         return "No cell got as far as the oracles.", ()
     agreements = [three.agreement for _, _, three in answers]
     agree, healed = agreements.count(Agreement.AGREE), agreements.count(Agreement.HEALED)
-    noun = "cell" if len({cell_id for _, cell_id, _ in answers}) == len(answers) else "repetition"
+    cells = {(cell_id, results[number].cell.control) for number, cell_id, _ in answers}
+    noun = "cell" if len(cells) == len(answers) else "repetition"
     sentence = f"Verify (with its counter) and the comparison agree in {part_of(agree, len(answers))} {noun}s"
     if healed:
         sentence += f"; in {count(healed)} more the difference is blocks that healed"

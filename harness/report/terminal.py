@@ -9,8 +9,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from harness.model import Result, Run, VerdictKind
+from harness.model import Evidence, Result, Run, VerdictKind
 from harness.report.alarms import alarm_sentence
+from harness.report.control_rounds import ControlRound, control_rounds, evidence_of, round_lines
 from harness.report.durability import durability_sentence
 from harness.report.formatting import clean
 from harness.report.headline import Answer, Headline
@@ -34,18 +35,23 @@ _ROW_WIDTH = 12
 _HELD = {True: "green", False: "bold red", None: "dim"}
 
 
-def print_report(run: Run, results: Sequence[Result], console: Console | None = None) -> None:
-    """Print the heat map of ``results`` and the summary below it."""
+def print_report(
+    run: Run, results: Sequence[Result], console: Console | None = None, attempts: Sequence[Evidence] = ()
+) -> None:
+    """Print the heat map of ``results`` and the summary below it; ``attempts`` are all that the run has."""
     console = console or Console(highlight=False)
-    for part in report_parts(run, results, console.width):
+    for part in report_parts(run, results, console.width, attempts):
         console.print(part, highlight=False)
 
 
-def report_parts(run: Run, results: Sequence[Result], width: int = 80) -> tuple[RenderableType, ...]:
+def report_parts(
+    run: Run, results: Sequence[Result], width: int = 80, attempts: Sequence[Evidence] = ()
+) -> tuple[RenderableType, ...]:
     """What :func:`print_report` prints, in order, for a terminal ``width`` columns wide."""
     summary = summarize(results)
+    rounds = control_rounds(attempts or evidence_of(results))
     title = Text(clean(f"{title_of(run)}, run {run.id}"), style="bold")
-    return (title, *heat_map_tables(summary.map, width), *_disturbances(results), *_summary(run, summary))
+    return (title, *heat_map_tables(summary.map, width), *_disturbances(results), *_summary(run, summary, rounds))
 
 
 def heat_map_tables(table: HeatMap, width: int = 80) -> tuple[Table, ...]:
@@ -104,8 +110,11 @@ def _disturbances(results: Sequence[Result]) -> Iterable[RenderableType]:
     yield from _section("Disturbances and alarms", [Text(clean(sentence)) for sentence in sentences if sentence])
 
 
-def _summary(run: Run, summary: Summary) -> Iterable[RenderableType]:
+def _summary(run: Run, summary: Summary, rounds: Sequence[ControlRound]) -> Iterable[RenderableType]:
     yield from _section("Controls", _controls(summary.map))
+    # One round that held says no more than the lines above.
+    if len(rounds) > 1 or any(one.doubted for one in rounds):
+        yield from _section("Rounds of controls", [Text(clean(line)) for line in round_lines(rounds)])
     yield from _section("Oracles", [Text(summary.oracles), *_lines_of(summary.disagreeing)])
     yield from _section("Nothing found", _lines_of(summary.bounds))
     yield from _section("Stack", [Text(clean(f"{name}: {value}")) for name, value in stack_rows(run.stack)])
