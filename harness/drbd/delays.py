@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from harness.errors import InfrastructureError
 from harness.lab.node import Node
-from harness.parse.delays import dm_write_delay_ms, netem_delay_ms
+from harness.parse.delays import dm_delay_ms, netem_delay_ms
 from harness.render.drbd_conf import ResourceSpec
 
 # Only DRBD is delayed: TCP sends little more than a millisecond's worth into a queue on its own machine, so that a
@@ -55,13 +55,16 @@ def apply(node: Node, spec: ResourceSpec, link_delay_ms: int, disk_delay_ms: int
 
 
 def observed(node: Node, spec: ResourceSpec) -> tuple[int, int]:
-    """The delays that are on right now on ``node``, read back from tc and device-mapper: (link, disk) in ms."""
+    """The delays that are on right now on ``node``, read back from tc and device-mapper: (link, disk) in ms.
+
+    Whoever put them on, and whether or not :func:`apply` was to take them off; what cannot be read is an error, not 0.
+    """
     answer = node.runner.run(["sh", "-c", _OBSERVE, "sh", node.link, spec.mapping]).stdout
     link, _, table = answer.partition("==")
     try:
-        return netem_delay_ms(link), dm_write_delay_ms(table)
+        return netem_delay_ms(link), dm_delay_ms(table) if spec.mapping else 0
     except ValueError as error:
-        raise InfrastructureError(f"the delay of {node.link} on {node.name} cannot be read back: {error}") from error
+        raise InfrastructureError(f"the delays on {node.name} cannot be read back: {error}") from None
 
 
 def break_disk(node: Node, spec: ResourceSpec) -> None:

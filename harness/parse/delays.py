@@ -8,7 +8,8 @@ import json
 def netem_delay_ms(qdiscs: str) -> int:
     """The delay of the netem queue in the output of ``tc -j qdisc show dev X``, in ms; 0 without one.
 
-    tc prints it in seconds.  :class:`ValueError` for any other text: what was not printed is no delay of 0.
+    Of several the longest counts.  tc prints it in seconds.  :class:`ValueError` for any other text: what was not
+    printed is no delay of 0.
     """
     try:
         found = json.loads(qdiscs)
@@ -16,10 +17,8 @@ def netem_delay_ms(qdiscs: str) -> int:
         raise ValueError(f"tc printed no JSON but '{qdiscs.strip()[:80]}'") from None
     if not isinstance(found, list):
         raise ValueError("tc printed no list of queues")
-    for queue in found:
-        if isinstance(queue, dict) and queue.get("kind") == "netem":
-            return _delay_ms(queue.get("options"))
-    return 0
+    queues = [queue for queue in found if isinstance(queue, dict) and queue.get("kind") == "netem"]
+    return max((_delay_ms(queue.get("options")) for queue in queues), default=0)
 
 
 def _delay_ms(options: object) -> int:
@@ -27,19 +26,24 @@ def _delay_ms(options: object) -> int:
     seconds = delay.get("delay") if isinstance(delay, dict) else None
     if not isinstance(seconds, int | float) or not 0 <= seconds <= 3600:
         raise ValueError("tc printed a netem queue whose delay is no number of seconds")
-    return round(seconds * 1000)
+    # Less than half a millisecond is a delay too.
+    return max(1, round(seconds * 1000)) if seconds else 0
 
 
-def dm_write_delay_ms(table: str) -> int:
-    """The write delay in the output of ``dmsetup table X``, in ms; 0 for any target but delay.
+def dm_delay_ms(table: str) -> int:
+    """The delay in the output of ``dmsetup table X``, in ms; 0 for any target but delay.
 
-    A delay target is ``start length delay dev offset read_ms [dev offset write_ms [dev offset flush_ms]]``.
+    A delay target is ``start length delay dev offset read_ms [dev offset write_ms [dev offset flush_ms]]``: the longest
+    of them counts, so that none is overlooked.  :class:`ValueError` without any table, and where a delay is no number:
+    what was not printed is no delay of 0.
     """
-    for line in table.splitlines():
-        fields = line.split()
-        if len(fields) >= 6 and fields[2] == "delay":
-            return int(fields[8] if len(fields) >= 9 else fields[5])
-    return 0
+    lines = [line.split() for line in table.splitlines() if line.strip()]
+    if not lines:
+        raise ValueError("dmsetup printed no table")
+    delays = [delay for fields in lines if fields[2:3] == ["delay"] for delay in fields[5::3] or [""]]
+    if not all(delay.isascii() and delay.isdigit() for delay in delays):
+        raise ValueError("dmsetup printed a delay target whose delay is no number of milliseconds")
+    return max(map(int, delays), default=0)
 
 
 def dm_origin(table: str) -> str | None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from harness.drbd import delays
 from harness.errors import CommandError, InfrastructureError
 from harness.lab.node import Node
-from harness.parse.delays import dm_origin, dm_write_delay_ms, netem_delay_ms
+from harness.parse.delays import dm_delay_ms, dm_origin, netem_delay_ms
 from harness.remote.local import LocalRunner
 from harness.remote.scripted import Answer, ScriptedRunner
 from harness.remote.ssh import SshRunner
@@ -42,6 +42,8 @@ def netem(delay: object) -> str:
         (netem(1), 1000),
         (netem(1.5), 1500),
         (netem(0.0014), 1),
+        (netem(0.0000011), 1),
+        (json.dumps([*json.loads(netem(0)), *json.loads(netem(0.02)), *json.loads(netem(0.001))]), 20),
         (json.dumps([{"kind": "netem", "handle": "1:", "options": {"limit": 1000, "loss-random": {"loss": 1}}}]), 0),
         (json.dumps([PRIO, {"kind": "fq_codel", "options": {"target": 4999, "delay": {"delay": 0.009}}}]), 0),
         (NOQUEUE, 0),
@@ -69,16 +71,24 @@ def test_netem_delay_ms_of_other_text_is_an_error(printed: str) -> None:
     [
         ("0 262144 linear 254:16 0", 0),
         ("0 262144 delay 254:16 0 0 254:16 0 20", 20),
-        ("0 262144 delay 254:16 0 3 254:16 0 20 254:16 0 40\n", 20),
+        ("0 262144 delay 254:16 0 3 254:16 0 20 254:16 0 40\n", 40),
         ("0 262144 delay 254:16 0 15", 15),
-        ("0 262144 delay 254:16 0 15 254:16 0 0", 0),
+        ("0 262144 delay 254:16 0 15 254:16 0 0", 15),
+        ("0 8 linear 254:16 0\n8 8 delay 254:16 8 0 254:16 8 7\n", 7),
         ("0 262144 error", 0),
-        ("", 0),
         ("\n0 262144 linear 254:16 0\n", 0),
     ],
 )
-def test_dm_write_delay_ms_of_table_is_that_of_writes(table: str, delay: int) -> None:
-    assert dm_write_delay_ms(table) == delay
+def test_dm_delay_ms_of_table_is_the_longest(table: str, delay: int) -> None:
+    assert dm_delay_ms(table) == delay
+
+
+@pytest.mark.parametrize(
+    "table", ["", "\n", "0 262144 delay", "0 262144 delay 254:16 0", "0 8 delay 8:0 0 x", "0 8 delay 8:0 0 0 8:0 0 -1"]
+)
+def test_dm_delay_ms_of_no_table_or_no_number_is_an_error(table: str) -> None:
+    with pytest.raises(ValueError, match="dmsetup printed"):
+        dm_delay_ms(table)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +111,7 @@ def test_dm_origin_of_table_is_the_device_only_where_blocks_stay(table: str, ori
 @given(st.integers(0, 10**6))
 def test_netem_and_dm_delay_of_any_milliseconds_round_trip(delay: int) -> None:
     assert netem_delay_ms(netem(delay / 1000)) == delay
-    assert dm_write_delay_ms(f"0 8 delay 8:0 0 0 8:0 0 {delay}") == delay
+    assert dm_delay_ms(f"0 8 delay 8:0 0 0 8:0 0 {delay}") == delay
 
 
 JSON = st.recursive(
@@ -121,7 +131,8 @@ def test_netem_delay_ms_of_any_json_raises_only_value_error(kind: object, option
 
 @given(st.text(max_size=80))
 def test_dm_tables_of_any_text_are_no_delay_and_no_error(text: str) -> None:
-    assert dm_write_delay_ms(text) == 0
+    if text.strip():
+        assert dm_delay_ms(text) == 0
     assert dm_origin(text) is None or text.split()[2] in ("linear", "delay")
 
 
@@ -148,10 +159,20 @@ def test_observed_reads_both_delays_in_one_round_trip() -> None:
 
 def test_observed_without_an_answer_of_tc_is_infrastructure_error() -> None:
     one, _ = node((0, "==\n0 262144 linear 254:16 0\n", 'Cannot find device "repl0"\n'))
-    with pytest.raises(
-        InfrastructureError, match="the delay of repl0 on nodea cannot be read back: tc printed no JSON"
-    ):
+    with pytest.raises(InfrastructureError, match="the delays on nodea cannot be read back: tc printed no JSON"):
         delays.observed(one, ResourceSpec())
+
+
+@pytest.mark.parametrize("answer", ["[]\n==\n", "[]\n", "[]\n==\n0 8 delay 8:0 0\n"])
+def test_observed_without_a_table_of_the_mapping_is_infrastructure_error(answer: str) -> None:
+    one, _ = node((0, answer, ""))
+    with pytest.raises(InfrastructureError, match="the delays on nodea cannot be read back: dmsetup printed"):
+        delays.observed(one, ResourceSpec(mapping="slow"))
+
+
+def test_observed_without_a_mapping_asks_for_the_link_alone() -> None:
+    one, _ = node((0, f"{netem(0.02)}\n==\n", ""))
+    assert delays.observed(one, ResourceSpec(mapping="")) == (20, 0)
 
 
 def test_delaying_or_breaking_a_disk_without_mapping_is_infrastructure_error() -> None:
@@ -245,6 +266,50 @@ def test_apply_script_that_fails_is_command_error(tools: Path) -> None:
     (tools / "bin" / "tc").write_text("#!/bin/sh\n[ \"$2\" = del ] || { echo 'Unknown qdisc' >&2; exit 2; }\n")
     with pytest.raises(CommandError, match="status 2: Unknown qdisc"):
         delays.apply(here(tools), ResourceSpec(), 20, 0)
+
+
+# A node on which nobody may take a delay off: what tc and dmsetup say there is the kernel's "Operation not permitted",
+# as both print it.
+REFUSING = {
+    "tc": f"""case "$*" in
+    *"qdisc show"*) echo '{netem(0.02)}';;
+    *"qdisc del"*) echo 'RTNETLINK answers: Operation not permitted' >&2; exit 2;;
+esac""",
+    "dmsetup": """case "$1" in
+    table) echo '0 2048 delay 8:16 0 0 8:16 0 5';;
+    *) echo 'device-mapper: reload ioctl on slow failed: Operation not permitted' >&2; exit 1;;
+esac""",
+}
+
+
+def refusing(tools: Path, *names: str) -> Path:
+    for name in names:
+        (tools / "bin" / name).write_text(f"#!/bin/sh\n{REFUSING[name]}\n")
+    return tools
+
+
+def test_delay_of_the_link_that_stays_on_is_reported(tools: Path) -> None:
+    one, spec = here(refusing(tools, "tc")), ResourceSpec(mapping="slow")
+    delays.apply(one, spec, 0, 0)
+    assert delays.observed(one, spec) == (20, 0), "tc refused to take it off, and nothing said so"
+
+
+def test_delay_of_the_disk_that_stays_on_is_an_error_and_reported(tools: Path) -> None:
+    one, spec = here(refusing(tools, "dmsetup", "tc")), ResourceSpec(mapping="slow")
+    with pytest.raises(CommandError, match=r"reload ioctl on slow failed: Operation not permitted$"):
+        delays.apply(one, spec, 0, 0)
+    assert delays.observed(one, spec) == (20, 5)
+
+
+def test_delays_that_cannot_be_read_are_an_error(tools: Path) -> None:
+    one, spec = here(tools), ResourceSpec(mapping="slow")
+    (tools / "bin" / "tc").write_text("#!/bin/sh\necho 'Cannot find device \"repl0\"' >&2\nexit 1\n")
+    with pytest.raises(InfrastructureError, match="the delays on nodea cannot be read back: tc printed no JSON"):
+        delays.observed(one, spec)
+    (tools / "bin" / "tc").write_text("#!/bin/sh\necho '[]'\n")
+    (tools / "bin" / "dmsetup").write_text("#!/bin/sh\necho 'Device slow not found' >&2\nexit 1\n")
+    with pytest.raises(CommandError, match="status 1: Device slow not found"):
+        delays.observed(one, spec)
 
 
 def test_break_disk_script_loads_an_error_table_without_flushing(tools: Path) -> None:
