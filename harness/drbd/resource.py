@@ -258,8 +258,7 @@ class Resource:
         seconds = self.spec.connect_seconds if timeout is None else timeout
         done = node.runner.run(["drbdadm", command, *rest, self.spec.name], timeout=seconds, ok=())
         if done.status:
-            message = " ".join((done.stderr.strip() or done.stdout.strip() or f"status {done.status}").split())
-            raise RefusedError(f"DRBD on {node.name}", f"drbdadm {' '.join(args)}: {message}")
+            raise RefusedError(f"DRBD on {node.name}", f"drbdadm {' '.join(args)}: {done.message}")
 
     # ------------------------------------------------------------------------------------------ verify and repair
 

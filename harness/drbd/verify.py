@@ -9,6 +9,7 @@ import time
 
 from harness.drbd.dialect import DrbdDialect, ResyncStep
 from harness.drbd.events import Events
+from harness.errors import InfrastructureError
 from harness.lab.node import Node
 from harness.model import Verify
 from harness.parse.kernel_log import last_verify, verify_of
@@ -22,13 +23,15 @@ def run_verify(
     """One `drbdadm verify` of the whole device, run on ``a``; also the raw kernel logs of both nodes over it.
 
     ``events`` are ``a``'s.  Blocks for at most ``seconds``, and up to 30 s for each of the four markers in the
-    logs; raises :class:`~harness.errors.DeadlineError` then.
+    logs; raises :class:`~harness.errors.DeadlineError` then, :class:`InfrastructureError` with DRBD's message where it
+    does not start one, and :class:`~harness.errors.LostNodeError` when a node is lost meanwhile.  A verify that was cut
+    off, or whose start or end is not in ``a``'s kernel log, is not :attr:`~harness.model.Verify.complete`.
     """
     began = time.monotonic()
     cursors = [node.log.mark("verify begins") for node in (a, b)]
     cursor = events.cursor()
     deadline = Deadline.after(seconds, "the online verify")
-    a.runner.run(dialect.start_verify(spec))
+    _start(a, dialect, spec)
     begun = events.wait(lambda state: state.replication == "VerifyS", "the start of the verify", deadline, cursor)
     events.wait(lambda state: state.replication != "VerifyS", "the end of the verify", deadline, begun)
     for node in (a, b):
@@ -39,6 +42,13 @@ def run_verify(
     target = verify_of(logs[1], b.name, spec.minor)
     skipped = max(last_verify(log, spec.minor).skipped_blocks for log in logs)
     return Verify(source, target, time.monotonic() - began, skipped), raw_a, raw_b
+
+
+def _start(node: Node, dialect: DrbdDialect, spec: ResourceSpec) -> None:
+    # A refusal is no answer about the stack under test: nothing was compared.
+    done = node.runner.run(dialect.start_verify(spec), ok=())
+    if done.status:
+        raise InfrastructureError(f"DRBD on {node.name} did not start the online verify: {done.message}")
 
 
 def resync(source: Node, events: Events, steps: tuple[ResyncStep, ...], seconds: float) -> None:

@@ -20,6 +20,11 @@ class Completed:
     stderr: str
     seconds: float
 
+    @property
+    def message(self) -> str:
+        """What it reported, on one line: its standard error, else its standard output, else its status."""
+        return " ".join((self.stderr.strip() or self.stdout.strip() or f"status {self.status}").split())
+
     def expect(self, ok: Collection[int]) -> Completed:
         """Itself, or :class:`CommandError` when the status is not one of ``ok``."""
         if self.status not in ok:

@@ -6,15 +6,17 @@ Nothing here is a test.  What the recordings lack is said where it is made up.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from harness.drbd.resource import Resource
 from harness.lab.node import Node
 from harness.remote.base import Completed
 from harness.remote.scripted import Answer, ScriptedRunner
 from harness.remote.ssh import SshRunner
 from harness.remote.stream import LineStream
-from harness.render.drbd_conf import SIGNATURE
+from harness.render.drbd_conf import SIGNATURE, ResourceSpec
 
 RECORDINGS = Path(__file__).parent / "recordings"
 DRBD_84 = RECORDINGS / "drbd-8.4.11-linux-6.12"
@@ -97,6 +99,7 @@ class RecordedRunner(ScriptedRunner):
         self.events = LineStream("events2")
         self.before: list[str] = []
         self.followed = 0
+        self.read = True
 
     def run(
         self, argv: Sequence[str], *, stdin: str | None = None, timeout: float = 60, ok: Collection[int] = (0,)
@@ -125,9 +128,17 @@ class RecordedRunner(ScriptedRunner):
         for line in text.splitlines():
             self.kernel.append(line)
 
+    def lose(self, stream: str, why: str) -> None:
+        """The connection over which ``stream`` (events or kernel) comes is lost; nothing more comes over it."""
+        lost: LineStream = getattr(self, stream)
+        lost.end(why)
+        self.read = self.read and stream != "kernel"
+
     def _look_up(self, argv: tuple[str, ...]) -> Answer:
         text = " ".join(argv)
         if "> /dev/kmsg" in text:
+            if not self.read:
+                return 0, "", ""
             self.kernel.append(f"12,{self.kernel.cursor()},1,-;{argv[-1]}")
             return 0, "", ""
         for piece, follow in self.happens.items():
@@ -176,3 +187,68 @@ def running(
     )
     runner.before = recorded.read_text().splitlines()
     return one, runner
+
+
+def adopted(generation: str, spec: ResourceSpec | None = None) -> tuple[Resource, RecordedRunner, RecordedRunner]:
+    """A resource that runs, with nothing recorded of how it was taken over."""
+    (a, on_a), (b, on_b) = running("nodea", generation), running("nodeb", generation)
+    resource = Resource.adopt(a, b, spec=spec)
+    on_a.ran.clear()
+    on_b.ran.clear()
+    return resource, on_a, on_b
+
+
+def events_between(name: str, begin: str, end: str, behind: str = "") -> list[str]:
+    """The recorded events from the first line with ``begin`` (behind the line ``behind``) to the next with ``end``."""
+    lines = (DRBD_84 / name if "planted" in name else DRBD_9 / name).read_text().splitlines()
+    lines = lines[lines.index(behind) + 1 :] if behind else lines
+    first = next(number for number, line in enumerate(lines) if begin in line)
+    last = next(number for number, line in enumerate(lines[first + 1 :], first + 1) if end in line)
+    return lines[first : last + 1]
+
+
+@dataclass
+class RecordedVerify:
+    """A verify that ran to its end: what events2 told on the node that began it, and the lines of both kernel logs."""
+
+    events: list[str]
+    source: list[str]
+    target: list[str]
+
+    @property
+    def logs(self) -> tuple[list[str], list[str]]:
+        """Both kernel logs, to be changed in place."""
+        return self.source, self.target
+
+
+def recorded_verify(generation: str) -> RecordedVerify:
+    """The verify of planted changes (8.4), and the one after a workload that modified its buffers (9)."""
+    name = "events2-planted-nodea.txt" if generation == "8.4" else "events2-first-sync-and-verify.txt"
+    events = events_between(name, "replication:VerifyS", "replication:Established")
+    sides = ("source", "target")
+    if generation == "8.4":
+        logs = [(DRBD_84 / f"kmsg-planted-verify-{side}.txt").read_text() for side in sides]
+    else:
+        logs = [kmsg((DRBD_9 / f"dmesg-verify-{side}.txt").read_text()) for side in sides]
+    return RecordedVerify(events, *(log.splitlines() for log in logs))
+
+
+#: A piece of the command that begins a verify.
+START_VERIFY = {"8.4": "--start=0 verify r0/0", "9": "verify --start=0 r0/0"}
+
+
+def verified(
+    generation: str, spec: ResourceSpec | None = None, change: Callable[[RecordedVerify], object] = lambda _: None
+) -> tuple[Resource, RecordedRunner, RecordedRunner]:
+    """A resource whose next verify goes as the recorded one did, but for what ``change`` makes of it."""
+    resource, on_a, on_b = adopted(generation, spec)
+    recorded = recorded_verify(generation)
+    change(recorded)
+
+    def begin() -> None:
+        on_a.log("\n".join(recorded.source))
+        on_b.log("\n".join(recorded.target))
+        on_a.tell(*recorded.events)
+
+    on_a.happens[START_VERIFY[generation]] = begin
+    return resource, on_a, on_b

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from recorded_nodes import DRBD_9, DRBD_84, RecordedRunner, kmsg, node, running
+from recorded_nodes import DRBD_9, DRBD_84, RecordedRunner, adopted, events_between, node, verified
 
 from harness.drbd.dialect import Drbd9, Drbd84, dialect_of
 from harness.drbd.resource import Resource, both
@@ -24,15 +24,6 @@ GENERATIONS = ["8.4", "9"]
 PLANTED = (Extent(0, 8), Extent(8000, 8), Extent(40024, 56), Extent(262056, 8))
 #: An impatient resource: what does not come at once does not come.
 SOON = ResourceSpec(connect_seconds=0.05, verify_seconds=0.05, resync_seconds=0.05)
-
-
-def adopted(generation: str, spec: ResourceSpec | None = None) -> tuple[Resource, RecordedRunner, RecordedRunner]:
-    """A resource that runs, with nothing recorded of how it was taken over."""
-    (a, on_a), (b, on_b) = running("nodea", generation), running("nodeb", generation)
-    resource = Resource.adopt(a, b, spec=spec)
-    on_a.ran.clear()
-    on_b.ran.clear()
-    return resource, on_a, on_b
 
 
 def new(spec: ResourceSpec | None = None) -> tuple[Resource, RecordedRunner, RecordedRunner]:
@@ -130,34 +121,6 @@ def test_raw_status_is_verbatim(generation: str) -> None:
 # --------------------------------------------------------------------------- verify
 
 
-def _events(name: str, begin: str, end: str, behind: str = "") -> list[str]:
-    """The recorded events from the first line with ``begin`` (behind the line ``behind``) to the next with ``end``."""
-    lines = (DRBD_84 / name if "planted" in name else DRBD_9 / name).read_text().splitlines()
-    lines = lines[lines.index(behind) + 1 :] if behind else lines
-    first = next(number for number, line in enumerate(lines) if begin in line)
-    last = next(number for number, line in enumerate(lines[first + 1 :], first + 1) if end in line)
-    return lines[first : last + 1]
-
-
-def verified(generation: str, spec: ResourceSpec | None = None) -> tuple[Resource, RecordedRunner, RecordedRunner]:
-    """A resource whose next verify goes as the recorded one did."""
-    resource, on_a, on_b = adopted(generation, spec)
-    if generation == "8.4":
-        events = _events("events2-planted-nodea.txt", "replication:VerifyS", "replication:Established")
-        logs = [(DRBD_84 / f"kmsg-planted-verify-{side}.txt").read_text() for side in ("source", "target")]
-    else:
-        events = _events("events2-first-sync-and-verify.txt", "replication:VerifyS", "replication:Established")
-        logs = [kmsg((DRBD_9 / f"dmesg-verify-{side}.txt").read_text()) for side in ("source", "target")]
-
-    def begin() -> None:
-        on_a.log(logs[0])
-        on_b.log(logs[1])
-        on_a.tell(*events)
-
-    on_a.happens["verify r0/0" if generation == "8.4" else "verify --start=0 r0/0"] = begin
-    return resource, on_a, on_b
-
-
 def test_verify_of_8_4_finds_exactly_what_was_planted() -> None:
     resource, on_a, on_b = verified("8.4")
     verify, raw_a, raw_b = resource.verify()
@@ -207,7 +170,7 @@ def test_verify_that_never_begins_is_deadline_error(generation: str) -> None:
 def test_verify_that_never_ends_is_deadline_error(generation: str) -> None:
     resource, on_a, _ = verified(generation, SOON)
     resource.blocks = 0  # a device gets time by its size
-    started = _events("events2-planted-nodea.txt", "replication:VerifyS", "call helper")[:1]
+    started = events_between("events2-planted-nodea.txt", "replication:VerifyS", "call helper")[:1]
     on_a.happens = {"--start=0": lambda: on_a.tell(*(line.replace("peer-node-id:0 conn-name:peer", PEER[generation])
                                                      for line in started))}  # fmt: skip
     with pytest.raises(DeadlineError, match="the end of the verify did not happen within 0 s"):
@@ -244,8 +207,10 @@ def repairable(generation: str, spec: ResourceSpec | None = None) -> tuple[Resou
     """A resource on which each way of a resync works."""
     resource, on_a, _ = adopted(generation, spec)
     if generation == "8.4":
-        apart = _events("events2-planted-nodea.txt", "connection:Disconnecting", "destroy connection")
-        again = _events("events2-planted-nodea.txt", "create connection", "sent:40 out-of-sync:0", behind=apart[-1])
+        apart = events_between("events2-planted-nodea.txt", "connection:Disconnecting", "destroy connection")
+        again = events_between(
+            "events2-planted-nodea.txt", "create connection", "sent:40 out-of-sync:0", behind=apart[-1]
+        )
         on_a.happens |= {"drbdadm disconnect": lambda: on_a.tell(*apart), "drbdadm connect": lambda: on_a.tell(*again)}
     on_a.happens["drbdadm invalidate-remote"] = lambda: on_a.tell(*_resync(generation))
     return resource, on_a
