@@ -122,7 +122,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     made = World()
     monkeypatch.setattr(pytest_run, "nested_lab", made.lab)
     monkeypatch.setattr(pytest_run, "evidence_html", lambda result: "")
-    monkeypatch.setattr(pytest_run, "write_html", lambda path, run, results: path.write_text(run.id))
+    monkeypatch.setattr(pytest_run, "write_html", lambda path, run, results, **_: path.write_text(run.id))
     monkeypatch.setattr(session, "play", made.play)
     monkeypatch.setattr(Resource, "for_nodes", lambda a, b, spec: FakeResource(made.lab_now, sent_kib=0))
     monkeypatch.setattr(Guest, "start", made.guest)
@@ -263,7 +263,7 @@ def test_run_selected_cells_are_its_plan(run: Runs, matrix: Path, world: World) 
 def test_report_not_writable_is_no_success(
     run: Runs, matrix: Path, world: World, monkeypatch: pytest.MonkeyPatch, cells: str, status: int
 ) -> None:
-    def full(path: Path, run: object, results: object) -> None:
+    def full(path: Path, run: object, results: object, **_: object) -> None:
         raise StoreError(f"{path.name} cannot be written: No space left on device")
 
     monkeypatch.setattr(pytest_run, "write_html", full)
