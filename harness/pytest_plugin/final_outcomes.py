@@ -38,14 +38,12 @@ class FinalOutcomes:
     changed: list[str] = field(default_factory=list)
     _junit: dict[str, Any] = field(default_factory=dict)
 
-    def add(self, config: pytest.Config, item: ReportedItem) -> None:
-        """An item; to be called before its last report is logged, for then junit's plugin closes its entry."""
+    def add(self, config: pytest.Config, report: pytest.TestReport, item: ReportedItem) -> None:
+        """An item and its last report, which was not logged yet: then junit's plugin closes the item's entry."""
         self.items.append(item)
         log = config.stash.get(xml_key, None)
-        entries: Mapping[Any, Any] = log.node_reporters if log is not None else {}
-        place = entries.get((item.nodeid, None))
-        if place is not None:
-            self._junit[item.nodeid] = place
+        if log is not None:
+            self._junit[item.nodeid] = log.node_reporter(report)
 
     def withdraw(self, config: pytest.Config, final: Mapping[Play, Result]) -> None:
         """Turn each item into an ERROR that reported an answer which is none in ``final``.

@@ -123,7 +123,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         run = item.config.stash[RUN]
         run.results[result.cell.play] = result
         alone = "cell_result" in getattr(item, "fixturenames", ())
-        run.outcomes.add(item.config, ReportedItem(item.nodeid, result, alone))
+        run.outcomes.add(item.config, report, ReportedItem(item.nodeid, result, alone))
     if result is not None and (call.when == "call" or report.failed):
         report.sections.append(("verdict", result_text(result)))
         item.config.stash[RUN].add_extras(report, result)

@@ -25,7 +25,7 @@ def workload_of(cell: Cell) -> Workload:
     """The workload of ``cell`` over its filesystem; a matrix has checked both before."""
     if cell.workload not in _BY_NAME:
         raise InfrastructureError(f"there is no workload '{cell.workload}'")
-    return _BY_NAME[cell.workload](FILESYSTEMS[cell.filesystem])
+    return _BY_NAME[cell.workload](FILESYSTEMS[cell.filesystem], cell.seed)
 
 
 __all__ = ["WORKLOADS", "Workload", "workload_of"]

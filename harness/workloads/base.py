@@ -43,8 +43,10 @@ class Workload:
     #: Which kinds of filesystem it can use.
     needs: ClassVar[frozenset[Offers]]
 
-    def __init__(self, filesystem: Filesystem) -> None:
+    def __init__(self, filesystem: Filesystem, seed: int = 0) -> None:
         self.filesystem = filesystem
+        #: What decides whatever it chooses at random, 1 to 2**31 - 1; 0 where it may choose as it likes.
+        self.seed = seed
         #: What it changed below DRBD on purpose.
         self.planted: tuple[PlantedChange, ...] = ()
 

@@ -12,7 +12,7 @@ from harness.filesystems.base import MARGIN_SECONDS, Offers, WorkloadTarget
 from harness.model import BLOCK_BYTES, SECTOR_BYTES, SECTORS_PER_BLOCK, PlantedChange, PlantedKind, Work
 from harness.render.fio_job import Job, Option
 from harness.workloads.base import Workload
-from harness.workloads.fio_runner import run_fio, worked
+from harness.workloads.fio_runner import fio_seed, run_fio, worked
 
 BUFFER = "/dev/shm/drbd-harness-buffer"
 
@@ -66,8 +66,8 @@ class Planted(Workload):
         return (*found, PlantedChange((blocks - 1) * SECTORS_PER_BLOCK, SECTORS_PER_BLOCK, b))
 
     def work(self, target: WorkloadTarget, seconds: int) -> Work:
-        """Change what a new seed says; nothing of the device is in a cache, and nobody uses it."""
-        resource, seed = target.resource, secrets.randbits(32)
+        """Change what the seed says, or a new one; nothing of the device is in a cache, and nobody uses it."""
+        resource, seed = target.resource, self.seed or secrets.randbits(31)
         changes = self.changes(resource.blocks, seed, resource.a.name, resource.b.name)
         resource.sync()
         for node in (resource.a, resource.b):
@@ -94,7 +94,8 @@ class Steady(Workload):
         target.sh('head -c "$2" /dev/zero | tr "\\0" "\\252" > "$1"', BUFFER, str(size))
         ran = run_fio(
             target.runner, self.jobs(target),
-            {"time_based": True, "runtime": seconds, "group_reporting": False, "randrepeat": False},
+            {"time_based": True, "runtime": seconds, "group_reporting": False, "randrepeat": False,
+             **fio_seed(self.seed)},
             name=self.name, timeout=seconds + MARGIN_SECONDS,
         )  # fmt: skip
         target.sh('rm -f "$1"', BUFFER)

@@ -7,7 +7,7 @@ from harness.filesystems.ext4 import MOUNT_POINT
 from harness.model import Work
 from harness.render.fio_job import Job, Option
 from harness.workloads.base import Workload
-from harness.workloads.fio_runner import run_fio, worked
+from harness.workloads.fio_runner import fio_seed, run_fio, worked
 
 
 class FioVerify(Workload):
@@ -25,7 +25,7 @@ class FioVerify(Workload):
             "filename": self.filesystem.file(target, "verified"), "size": "64m", "rw": "randwrite", "bs": "4k",
             "direct": True, "ioengine": "libaio", "iodepth": 16, "verify": "crc32c", "verify_backlog": 1024,
             "verify_fatal": False, "continue_on_error": "verify", "time_based": True, "runtime": seconds,
-            "randrepeat": False,
+            "randrepeat": False, **fio_seed(self.seed),
         }  # fmt: skip
         ran = run_fio(
             target.runner, (Job("verified", options),), None, name=self.name, timeout=seconds + MARGIN_SECONDS
@@ -43,7 +43,7 @@ class Buffered(Workload):
         return Job(
             "buffered",
             {"directory": MOUNT_POINT, "size": "24m", "rw": "randwrite", "bs": "4k", "ioengine": "psync",
-             "numjobs": 2, "verify": "crc32c", "fsync": 64, "randseed": 4711},
+             "numjobs": 2, "verify": "crc32c", "fsync": 64, **fio_seed(self.seed or 4711)},
         )  # fmt: skip
 
     def prepare(self, target: WorkloadTarget) -> None:

@@ -62,6 +62,11 @@ def run_fio(
     return FioRun(result, wrong, done.seconds, done.stdout, done.stderr, failures)
 
 
+def fio_seed(seed: int) -> dict[str, Option]:
+    """The option that makes fio's offsets, buffers and order follow from ``seed``; none for 0."""
+    return {"randseed": seed} if seed else {}
+
+
 def worked(ran: FioRun) -> Work:
     """A run of fio as evidence: each job's writes (``NAME_write_ios``, ``NAME_write_bytes``), wrong data."""
     facts: dict[str, float] = {}

@@ -32,6 +32,8 @@ class Mmap(Workload):
         ]  # fmt: skip
         if self.truncate_every_ms:
             argv += ["--cut-every", str(self.truncate_every_ms)]
+        if self.seed:
+            argv += ["--seed", str(self.seed)]
         done = target.runner.run(argv, timeout=seconds + MARGIN_SECONDS)
         facts = numbers(done.stdout)
         return self.counted(Work(facts.get("seconds", done.seconds), facts))

@@ -45,6 +45,8 @@ class Pressure(Workload):
         ]  # fmt: skip
         if self.reclaim_every:
             argv += ["--reclaim-every", str(self.reclaim_every)]
+        if self.seed:
+            argv += ["--seed", str(self.seed)]
         before = _paged(target)
         done = target.runner.run(argv, timeout=seconds + 2 * MARGIN_SECONDS)
         after = _paged(target)

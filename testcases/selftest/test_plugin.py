@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,10 @@ from harness.drbd.resource import Resource
 from harness.engine import session
 from harness.errors import InfrastructureError, StoreError
 from harness.guest.domain import Guest
-from harness.model import Cell, Control, Failure, Observed, Stack
+from harness.model import Cell, Control, Failure, Observed, Stack, VerdictKind
 from harness.pytest_plugin import pytest_run
 from harness.report.html import evidence_html, write_html
-from harness.store import Store, run_ids
+from harness.store import Store, judged_results, run_ids
 from harness.util import resources
 from harness.workloads.controls import Planted
 
@@ -70,7 +71,6 @@ class World:
 
     finds: dict[str, dict[str, Any]] = field(default_factory=dict)
     finds_later: dict[str, dict[str, Any]] = field(default_factory=dict)
-    began: list[str] = field(default_factory=list)
     labs: list[str] = field(default_factory=list)
     lab_now: FakeLab = field(default_factory=FakeLab)
     story: Story = field(default_factory=Story)
@@ -110,9 +110,7 @@ class World:
         if isinstance(wrong.get("raises"), BaseException):
             raise wrong["raises"]
         found = {"lab": run.context.lab.id, "observed": observed(cell), **good, **wrong}
-        moment = f"2026-11-23T01:{len(self.began) // 60:02}:{len(self.began) % 60:02}.000+00:00"
-        self.began.append(moment)
-        whole = replace(judged_evidence(cell, **found), started_at=moment)
+        whole = replace(judged_evidence(cell, **found), started_at=datetime.now(UTC).isoformat())
         run.context.attempt.save(whole)
         return whole
 
@@ -511,6 +509,176 @@ def test_pages_both_have_heat_map_and_evidence(run: Runs, matrix: Path, world: W
     assert "DRBD divergence harness" in page and "writeback" in page and "none-swap-pressure" in page
     own = (ran.store.directory / "report.html").read_text()
     assert "none-swap-pressure" in own and "2 blocks differ" in own
+
+
+# --------------------------------------------------------------------------- what did not last to the end
+
+
+def junit(ran: Ran) -> tuple[dict[str | None, list[Any]], Any]:
+    """What junit's file has inside each test, and its suite."""
+    root = etree.fromstring((ran.folder / "junit.xml").read_bytes())
+    return {case.get("name"): list(case) for case in root.iter("testcase")}, next(root.iter("testsuite"))
+
+
+def test_closing_control_fails_what_had_passed_is_an_error(run: Runs, matrix: Path, world: World) -> None:
+    world.finds_later["host-steady"] = diverged()
+    ran = run("--drbd-matrix", str(matrix), "--junitxml", "junit.xml", "--html", "page.html", "--self-contained-html")
+    assert world.played == [*IDS, *CONTROLS[:2]]
+    # Four controls stay; the one that failed and the three cells of a lab that differs by itself do not.
+    assert (ran.status, ran.outcomes) == (2, {"passed": 4, "errors": 4}), ran.out
+    cases, suite = junit(ran)
+    for cell in IDS[5:]:
+        (error,) = cases[f"test_cell[{cell}]"]
+        assert error.tag == "error" and "the steady control failed: CLEAN was expected" in error.get("message")
+    assert cases["test_cell[host-steady]"][0].tag == "error" and cases["test_cell[host-planted]"] == []
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("8", "0", "4")
+    assert "ERROR after the closing controls: test_cells.py::test_cell[writeback-swap-pressure]" in ran.out
+    assert "ERROR after the closing controls" in (ran.folder / "page.html").read_text()
+    kept = ran.store.verdict("writeback-swap-pressure")
+    assert kept is not None and kept.kind is VerdictKind.INCONCLUSIVE
+
+
+def test_closing_control_fails_difference_stays_and_its_item(run: Runs, matrix: Path, world: World) -> None:
+    world.finds_later["host-planted"] = {"planted": (), **oracles(set(), set())}
+    ran = run("--drbd-matrix", str(matrix), "--junitxml", "junit.xml")
+    cases, _ = junit(ran)
+    assert cases["test_cell[none-swap-pressure]"] == [], "it is DIVERGED as expected, whatever the lab missed since"
+    assert [child.tag for child in cases["test_cell[writeback-swap-pressure]"]] == ["error"]
+    assert ran.status == 2
+    kept = ran.store.verdict("none-swap-pressure")
+    assert kept is not None and any("the planted control failed" in reason for reason in kept.reasons)
+
+
+def test_closing_control_fails_finding_that_is_none_any_more_is_no_failure(
+    run: Runs, matrix: Path, world: World
+) -> None:
+    world.finds["writeback-swap-pressure"] = diverged()
+    world.finds_later["host-no-writes"] = diverged()
+    ran = run("--drbd-matrix", str(matrix), "--junitxml", "junit.xml")
+    cases, suite = junit(ran)
+    assert [child.tag for child in cases["test_cell[writeback-swap-pressure]"]] == ["error"]
+    assert (suite.get("failures"), suite.get("errors")) == ("0", "4")
+    assert (ran.status, ran.outcomes) == (2, {"passed": 4, "errors": 4}), "a lab that differs by itself finds nothing"
+
+
+def test_closing_controls_hold_nothing_changes(run: Runs, matrix: Path, world: World) -> None:
+    ran = run("--drbd-matrix", str(matrix), "--junitxml", "junit.xml")
+    cases, suite = junit(ran)
+    assert not any(cases.values()) and (suite.get("failures"), suite.get("errors")) == ("0", "0")
+    assert "after the closing controls" not in ran.out
+    kept = ran.store.verdict("writeback-swap-pressure")
+    assert kept is not None and kept.reasons == (), "there was a control after it"
+
+
+def test_closing_controls_are_played_where_pytest_stops_at_a_finding(run: Runs, matrix: Path, world: World) -> None:
+    world.finds["none-swap-pressure"] = oracles(set(), set())
+    world.finds_later["host-steady"] = diverged()
+    ran = run("--drbd-matrix", str(matrix), "-x")
+    assert world.played == [*IDS[:6], *CONTROLS[:2]]
+    kept = ran.store.verdict("none-swap-pressure")
+    assert kept is not None and kept.kind is VerdictKind.INCONCLUSIVE and ran.status == 2
+    assert ran.outcomes == {"passed": 4, "errors": 2}
+
+
+def test_closing_control_fails_own_test_that_passed_is_an_error(
+    run: Runs, pytester: pytest.Pytester, world: World
+) -> None:
+    pytester.makepyfile(
+        test_own="""
+        import pytest
+        @pytest.mark.cell(cache="none")
+        def test_passes(own_cell):
+            pass
+        @pytest.mark.cell(cache="writeback")
+        def test_fails(own_cell):
+            raise ZeroDivisionError("the test's own")
+        """
+    )
+    world.finds_later["host-no-writes"] = diverged()
+    ran = run()
+    assert (ran.status, ran.outcomes) == (1, {"failed": 1, "errors": 1}), "what failed by itself stays a failure"
+
+
+# --------------------------------------------------------------------------- repetitions
+
+
+SWAPS = ["none-swap-pressure", "writeback-swap-pressure", "unsafe-swap-pressure"]
+
+
+def test_repeat_items_are_interleaved_and_selected_by_cell(run: Runs, matrix: Path, world: World) -> None:
+    asked = ("--drbd-matrix", str(matrix), "--drbd-repeat", "2")
+    ran = run("--collect-only", "-q", *asked)
+    items = re.findall(r"test_cells\.py::test_cell\[(.+)\]", ran.out)
+    assert items == [*CONTROLS, *(f"{cell}-rep1" for cell in SWAPS), *(f"{cell}-rep2" for cell in SWAPS)]
+    some = run("--collect-only", "-q", *asked, "-k", "none-swap-pressure")
+    assert re.findall(r"\[(.+)\]", some.out) == ["none-swap-pressure-rep1", "none-swap-pressure-rep2"]
+    one = run("--collect-only", "-q", *asked, "-k", "none-swap-pressure and rep2")
+    assert re.findall(r"\[(.+)\]", one.out) == ["none-swap-pressure-rep2"]
+
+
+def test_repeat_every_play_has_a_seed_a_result_and_an_attempt(run: Runs, matrix: Path, world: World) -> None:
+    ran = run("--drbd-matrix", str(matrix), "--drbd-repeat", "2", "--drbd-seed", "7", "--junitxml", "junit.xml")
+    assert (ran.status, ran.outcomes) == (0, {"passed": 11})
+    assert world.played == [*CONTROLS, *SWAPS, *SWAPS, *CONTROLS]
+    stored = ran.store.run()
+    assert stored.seed == 7 and [cell.play for cell in stored.cells[5:]] == [
+        (cell, number) for number in (1, 2) for cell in SWAPS
+    ]
+    seeds = [cell.seed for cell in stored.cells[5:]]
+    assert len(set(seeds)) == len(seeds) and all(seeds)
+    plays = [one.cell for one in ran.store.every_attempt() if one.cell.control is None]
+    assert {cell.play: cell.seed for cell in plays} == {cell.play: cell.seed for cell in stored.cells[5:]}
+    cases, _ = junit(ran)
+    assert len(cases) == 11, "every name once"
+    assert {cell.play for cell in (one.cell for one in judged_results(ran.store))} == {
+        cell.play for cell in stored.cells
+    }
+    assert "the seed of this run is 7" in ran.out
+
+
+def test_seed_of_a_run_brings_the_same_seeds_back(run: Runs, matrix: Path, world: World) -> None:
+    def seeds(*arguments: str) -> list[int]:
+        return [cell.seed for cell in run("--drbd-matrix", str(matrix), *arguments).store.run().cells]
+
+    first, again = (seeds("--drbd-seed", "7", "--drbd-run-id", name) for name in ("r1", "r2"))
+    assert first == again != seeds("--drbd-run-id", "r3")
+
+
+def test_resume_plays_only_the_repetitions_that_are_missing(run: Runs, matrix: Path, world: World) -> None:
+    world.finds_later["unsafe-swap-pressure"] = broken()
+    assert run("--drbd-matrix", str(matrix), "--drbd-repeat", "2").status == 2
+    before = Store.open(Path("runs"), "latest").run()
+    world.finds_later.clear()
+    world.played.clear()
+    ran = run("--drbd-resume", "latest")
+    assert (ran.status, ran.outcomes) == (0, {"passed": 11})
+    assert world.played == [*CONTROLS, "unsafe-swap-pressure", *CONTROLS]
+    after = ran.store.run()
+    assert after.cells == before.cells and after.seed == before.seed
+    last = ran.store.evidence("unsafe-swap-pressure")
+    assert last is not None and (last.cell.repetition, last.attempt) == (2, 3)
+    assert last.cell.seed == next(cell.seed for cell in after.cells if cell.play == last.cell.play)
+    refused = run("--drbd-resume", "latest", "--drbd-repeat", "3")
+    assert refused.status == 4 and "leave --drbd-repeat out" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [(("--drbd-repeat", "0"), "--drbd-repeat is 0; it is a number from 1 to 10000"),
+     (("--drbd-seed", "-1"), "--drbd-seed is -1; it is a number from 1 to 9223372036854775807")],
+)  # fmt: skip
+def test_repeat_and_seed_out_of_range_one_sentence(
+    run: Runs, matrix: Path, world: World, option: tuple[str, str], words: str
+) -> None:
+    ran = run("--drbd-matrix", str(matrix), *option)
+    assert ran.status == 4 and words in ran.err and world.labs == []
+
+
+def test_repeat_own_test_is_repeated_too(run: Runs, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_own=OWN.format(keys='cache="none", repeat=2'))
+    assert re.findall(r"\[(.+)\]", run("--collect-only", "-q").out) == ["none-my-own-rep1", "none-my-own-rep2"]
+    ran = run("--collect-only", "-q", "--drbd-repeat", "3")
+    assert re.findall(r"\[(.+)\]", ran.out)[-1] == "none-my-own-rep3"
 
 
 # --------------------------------------------------------------------------- going on with a run

@@ -266,3 +266,14 @@ def test_storms_bad_input_one_sentence(
 ) -> None:
     done = run(programs[program], *arguments)
     assert done.returncode == status and sentence in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("program", ["mapstorm", "swapstorm"])
+def test_storm_seed_is_taken_and_a_wrong_one_refused(programs: dict[str, Path], tmp_path: Path, program: str) -> None:
+    file = ("--file", str(tmp_path / "mapped")) if program == "mapstorm" else ()
+    arguments = (*file, "--mebibytes", "2", "--threads", "2", "--seconds", "1", "--seed")
+    done = run(programs[program], *arguments, "2147483647")
+    assert done.returncode == 0 and json.loads(done.stdout)["pages_dirtied"] > 0
+    for wrong in ("0", "2147483648", "seven"):
+        refused = run(programs[program], *arguments, wrong)
+        assert refused.returncode == 4 and "--seed must be a whole number from 1 to 2147483647" in refused.stderr

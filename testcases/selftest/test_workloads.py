@@ -528,3 +528,40 @@ def test_verify_pattern_slow_machine_no_error(tmp_path: Path, monkeypatch: pytes
 def test_numbers_key_value_text_only_numbers() -> None:
     assert numbers(json.dumps({"a": 1, "b": 2.5, "c": "x", "d": None})) == {"a": 1.0, "b": 2.5}
     assert MARGIN_SECONDS > 60, "an emulated machine is slow to start a program"
+
+
+# --------------------------------------------------------------------------- seeds
+
+
+@pytest.mark.parametrize("workload", ["steady", "inflight-modify", "fio-verify", "buffered"])
+def test_seed_reaches_every_job_of_fio(target: WorkloadTarget, runner: ScriptedRunner, workload: str) -> None:
+    kind = FilesystemKind.EXT4 if workload == "buffered" else FilesystemKind.RAW
+    seeded = workload_of(Cell(workload, filesystem=kind, seed=77))
+    seeded.prepare(target)
+    seeded.work(target, 3)
+    found = jobs(runner, workload)
+    common = found.pop("global", {})
+    assert [{**common, **job}["randseed"] for job in found.values()] == ["77"] * len(found) and found
+    if workload == "buffered":
+        seeded.read_back(target)
+        assert {
+            job["buffered"]["randseed"] for job in (jobs(runner, "buffered-layout"), jobs(runner, "buffered-read"))
+        } == {"77"}, "what is read back is what was written"
+
+
+def test_seed_unknown_leaves_fio_its_own_choice(target: WorkloadTarget, runner: ScriptedRunner) -> None:
+    made("steady").work(target, 3)
+    assert "randseed" not in jobs(runner, "steady")["global"] and jobs(runner, "steady")["global"]["randrepeat"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("workload", "kind"), [("pressure", SWAP), ("reclaim", SWAP), ("mmap", FilesystemKind.EXT4)]
+)  # fmt: skip
+def test_seed_reaches_the_storms(
+    target: WorkloadTarget, runner: ScriptedRunner, workload: str, kind: FilesystemKind
+) -> None:
+    workload_of(Cell(workload, filesystem=kind, seed=77)).work(target, 3)
+    argv = storms(runner)[-1]
+    assert argv[argv.index("--seed") + 1] == "77"
+    workload_of(Cell(workload, filesystem=kind)).work(target, 3)
+    assert "--seed" not in storms(runner)[-1]

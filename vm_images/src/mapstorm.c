@@ -2,7 +2,7 @@
  *
  * mapstorm: dirty the pages of a mapped file while they are being written back.
  *
- *   mapstorm --file PATH --mebibytes N --threads T --seconds S [--cut-every MS]
+ *   mapstorm --file PATH --mebibytes N --threads T --seconds S [--cut-every MS] [--seed N]
  *
  * A file of N MiB is written once, safely, and mapped. T threads each pick random pages of it
  * and change one byte in every sector of them, while the main thread starts writing back whatever
@@ -50,6 +50,9 @@ static void die(const char *what, const char *path)
     exit(1);
 }
 
+/* Which pages each thread picks in which order; the same for the same seed. */
+static uint64_t seed;
+
 /* xorshift64*: cheap, and good enough to spread the accesses over the mapping. */
 static uint64_t next_random(uint64_t *state)
 {
@@ -61,7 +64,8 @@ static uint64_t next_random(uint64_t *state)
 
 static void *dirty(void *argument)
 {
-    uint64_t state = (uint64_t)(uintptr_t)argument * UINT64_C(0xD1342543DE82EF95) + 1, dirtied = 0;
+    uint64_t own = (uint64_t)(uintptr_t)argument, dirtied = 0;
+    uint64_t state = (own * UINT64_C(0xD1342543DE82EF95) + seed * UINT64_C(0x9E3779B97F4A7C15)) | 1;
     while (!atomic_load_explicit(&stop, memory_order_relaxed)) {
         uint64_t number = next_random(&state) % page_count;
         volatile unsigned char *page = memory + number * PAGE;
@@ -145,6 +149,7 @@ int main(int argc, char **argv)
         { "threads", required_argument, NULL, 't' },
         { "seconds", required_argument, NULL, 's' },
         { "cut-every", required_argument, NULL, 'c' },
+        { "seed", required_argument, NULL, 'S' },
         { NULL, 0, NULL, 0 },
     };
     unsigned long mebibytes = 0, threads = 4, seconds = 10, cut_every = 0;
@@ -163,11 +168,14 @@ int main(int argc, char **argv)
             seconds = number("seconds", optarg, 86400);
         else if (option == 'c')
             cut_every = number("cut-every", optarg, 86400000);
+        else if (option == 'S')
+            seed = number("seed", optarg, 0x7FFFFFFF);
         else
             return 4;
     }
     if (!path || !mebibytes || optind != argc) {
-        fputs("usage: mapstorm --file PATH --mebibytes N [--threads T] [--seconds S] [--cut-every MS]\n", stderr);
+        fputs("usage: mapstorm --file PATH --mebibytes N [--threads T] [--seconds S] [--cut-every MS] "
+              "[--seed N]\n", stderr);
         return 4;
     }
 

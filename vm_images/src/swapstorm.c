@@ -4,6 +4,7 @@
  * swap while threads go on changing them; and check each page that is met again.
  *
  *   swapstorm --mebibytes N --threads T --seconds S [--reclaim-every K] [--sweep-seconds W] [--moves FILE]
+ *            [--seed N]
  *
  * First every page is filled with non-zero data (at most S seconds), then T threads each pick
  * random pages of their own share and change one byte in every cache line of them for S seconds.
@@ -77,6 +78,9 @@ static double now(void)
     clock_gettime(CLOCK_MONOTONIC, &value);
     return (double)value.tv_sec + (double)value.tv_nsec / 1e9;
 }
+
+/* Which pages each thread picks in which order; the same for the same seed. */
+static uint64_t seed;
 
 /* xorshift64*: cheap, and good enough to spread the accesses over the mapping. */
 static uint64_t next_random(uint64_t *state)
@@ -222,7 +226,7 @@ static void add(const struct tally *tally)
 static void *storm(void *argument)
 {
     uint64_t own = (uint64_t)(uintptr_t)argument, share = (page_count - own + thread_count - 1) / thread_count;
-    uint64_t state = (own + 1) * UINT64_C(0xD1342543DE82EF95) + 1, picked = 0;
+    uint64_t state = ((own + 1) * UINT64_C(0xD1342543DE82EF95) + seed * UINT64_C(0x9E3779B97F4A7C15)) | 1, picked = 0;
     struct tally tally = { 0 };
     while (now() < storm_end) {
         uint64_t number = next_random(&state) % share * thread_count + own;
@@ -389,6 +393,7 @@ int main(int argc, char **argv)
         { "reclaim-every", required_argument, NULL, 'r' },
         { "sweep-seconds", required_argument, NULL, 'w' },
         { "moves", required_argument, NULL, 'f' },
+        { "seed", required_argument, NULL, 'S' },
         { NULL, 0, NULL, 0 },
     };
     unsigned long mebibytes = 0, seconds = 10, sweep_seconds = 0;
@@ -408,12 +413,14 @@ int main(int argc, char **argv)
             sweep_seconds = number("sweep-seconds", optarg, 86400);
         else if (option == 'f')
             moves_name = optarg;
+        else if (option == 'S')
+            seed = number("seed", optarg, 0x7FFFFFFF);
         else
             return 4;
     }
     if (!mebibytes || optind != argc) {
         fputs("usage: swapstorm --mebibytes N [--threads T] [--seconds S] [--reclaim-every K] [--sweep-seconds W] "
-              "[--moves FILE]\n", stderr);
+              "[--moves FILE] [--seed N]\n", stderr);
         return 4;
     }
     if (moves_name && unlink(moves_name) && errno != ENOENT) {
