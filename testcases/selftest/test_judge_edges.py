@@ -1,0 +1,125 @@
+"""The judge where its questions have an edge: one more or one less, one piece missing, one of two conditions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from test_judge import BLOCKS, HELD, MOVED, NOTICED, SWAP, disturbed, evidence, kind, moved, oracles
+
+from harness.judgement.judge import judge
+from harness.judgement.oracles import combine
+from harness.judgement.workload_proof import PROOFS
+from harness.model import (
+    CacheMode,
+    Cell,
+    ClientKind,
+    Failure,
+    MigrationOutcome,
+    Ownership,
+    Readback,
+    VerdictKind,
+    Work,
+    extents_of,
+)
+
+
+@pytest.mark.parametrize("workload", [*PROOFS, "aaa-of-a-user", "zzz-of-a-user"])
+def test_judge_nothing_exposed_no_clean_unless_nothing_was_to_be_written(workload: str) -> None:
+    cell = Cell(workload, client=ClientKind.HOST)
+    verdict = judge(evidence(cell, exposed_blocks=0), HELD)
+    if workload == "no-writes":
+        assert verdict.kind is VerdictKind.CLEAN
+    else:
+        assert verdict.kind is VerdictKind.INCONCLUSIVE and "exposed no block write" in verdict.sentence
+    assert kind(evidence(cell, exposed_blocks=1)) is VerdictKind.CLEAN
+
+
+def test_judge_loss_without_comparison_no_block_is_said_to_differ() -> None:
+    lost = {"work": Work(1.0, read_back_errors=2)}
+    verdict = judge(evidence(**lost, comparison=None), HELD)
+    assert (verdict.kind, verdict.differing_blocks, verdict.hazard) == (VerdictKind.CORRUPT, 0, None)
+    verdict = judge(evidence(**lost, **oracles({5, 6}, {5, 6})), HELD)
+    assert (verdict.kind, verdict.differing_blocks) == (VerdictKind.CORRUPT, 2)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_judge_wrong_reads_counted_and_none_without_work(count: int) -> None:
+    verdict = judge(evidence(work=Work(1.0, read_back_errors=count)), HELD)
+    assert verdict.sentence == f"the client read back something else than it wrote, {count} time(s)"
+    assert kind(evidence(Cell("no-writes", cache=CacheMode.NONE), work=None)) is VerdictKind.CLEAN
+
+
+@pytest.mark.parametrize(
+    ("watched", "often"), [(90.0, ", 2.0 a minute"), (60.0, ", 3.0 a minute"), (30.0, ", 6.0 a minute"), (0.0, "")]
+)
+def test_judge_lost_connections_how_often_a_minute(watched: float, often: str) -> None:
+    verdict = judge(evidence(alarms=replace(NOTICED, watched_seconds=watched)), HELD)
+    assert verdict.kind is VerdictKind.TRANSIENT
+    assert f"the connection was lost 3 time(s){often}, and after" in verdict.sentence
+
+
+@pytest.mark.parametrize("missing", ["comparison", "verify", "incomplete"])
+def test_judge_readback_differs_without_an_oracle_nothing_is_said_of_the_replicas(missing: str) -> None:
+    found = disturbed(readback=Readback(BLOCKS, "nodea", "nodeb", extents_of({5, 6}), Ownership(allocated=2)))
+    assert "both replicas hold the same in 2" in judge(found, HELD).sentence
+    assert found.verify is not None
+    broken: dict[str, Any] = {
+        "comparison": {"comparison": None},
+        "verify": {"verify": None},
+        "incomplete": {"verify": replace(found.verify, source=replace(found.verify.source, finished=False))},
+    }[missing]
+    verdict = judge(replace(found, **broken), HELD)
+    assert verdict.kind is VerdictKind.CORRUPT and "both replicas" not in verdict.sentence
+    without = replace(found, readback=None)
+    assert kind(without) is VerdictKind.CLEAN
+
+
+@pytest.mark.parametrize("missing", ["verify", "comparison", "counter_kib"])
+def test_combine_one_oracle_missing_value_error(missing: str) -> None:
+    with pytest.raises(ValueError, match="an oracle has no answer"):
+        combine(evidence(**{missing: None}))
+
+
+def test_judge_work_that_began_is_asked_for_although_it_did_not_end() -> None:
+    off = replace(evidence().observed, link_delay_ms=7)
+    begun = evidence(work=None, observed=off, phases={"work": 3.0}, failure=Failure("deadline", "work", "late"))
+    assert "7/0 ms" in judge(begun, HELD).sentence, "what was in force counts from the beginning of the work"
+    not_begun = replace(begun, phases={"attach": 3.0})
+    assert judge(not_begun, HELD).sentence == "work: late"
+    differs = evidence(
+        work=None, phases={"work": 3.0}, failure=Failure("deadline", "work", "late"), **oracles({5}, {5})
+    )
+    assert kind(differs) is VerdictKind.DIVERGED
+    assert kind(replace(differs, phases={})) is VerdictKind.INCONCLUSIVE, "what differed before is none of this cell's"
+
+
+def test_judge_refused_migration_named_the_first_of_them() -> None:
+    refused = MigrationOutcome.REFUSED
+    found = disturbed(migrations=(moved(1), moved(2, refused, text="no"), moved(3, refused, text="never")))
+    assert judge(found, HELD).sentence == "migration 2 was refused: no"
+
+
+@pytest.mark.parametrize(("tried", "clean"), [(1, False), (2, True), (3, True)])
+def test_judge_migrations_tried_fewer_than_asked_inconclusive(tried: int, clean: bool) -> None:
+    found = disturbed(MOVED, migrations=tuple(moved(number) for number in range(1, tried + 1)))
+    assert (kind(found) is VerdictKind.CLEAN) is clean
+    if not clean:
+        assert f"only {tried} of {MOVED.migrations} migrations were tried" in judge(found, HELD).sentence
+
+
+@pytest.mark.parametrize("covered", [BLOCKS - 1, BLOCKS + 1, 0])
+def test_judge_comparison_of_another_size_than_the_device_inconclusive(covered: int) -> None:
+    whole = evidence().comparison
+    assert whole is not None
+    found = evidence(comparison=replace(whole, blocks=covered))
+    assert f"the comparison covered {covered} of {BLOCKS} blocks" in judge(found, HELD).sentence
+    nothing = evidence(comparison=replace(whole, blocks=0), device_blocks=0)
+    assert "the comparison covered 0 of 0 blocks" in judge(nothing, HELD).sentence
+
+
+@pytest.mark.parametrize("holes", [1, 2])
+def test_judge_lost_kernel_messages_inconclusive(holes: int) -> None:
+    assert f"{holes} kernel messages were lost" in judge(evidence(log_holes=holes), HELD).sentence
+    assert kind(evidence(SWAP, log_holes=0)) is VerdictKind.CLEAN
