@@ -81,7 +81,7 @@ class PytestRun:
                 raise UsageError(f"--drbd-resume goes on with what the run has; leave {flag(given[0])} out")
             store = Store.open(Path(config.getoption("--drbd-runs")), which)
             run = store.run()
-            resumed = cls(config, run.cells, run.matrix, store)
+            resumed = cls(config, run.cells, run.matrix, store, run.seed)
             if any(resumed.finished(cell) is None for cell in run.cells):
                 # Said now, before a lab is asked for.
                 specs_of(run)
@@ -129,7 +129,8 @@ class PytestRun:
             logs.with_handler(logs.PROGRESS, _progress(self.config)),
             Session(self.store, self._lab) as session,
         ):
-            logs.progress(f"the seed of this run is {self.store.run().seed}")
+            if self.seed:
+                logs.progress(f"the seed of this run is {self.seed}")
             self._session = session
             try:
                 yield session

@@ -681,6 +681,15 @@ def test_repeat_own_test_is_repeated_too(run: Runs, pytester: pytest.Pytester) -
     assert re.findall(r"\[(.+)\]", ran.out)[-1] == "none-my-own-rep3"
 
 
+def test_resume_own_test_has_the_seeds_of_its_run(run: Runs, pytester: pytest.Pytester, world: World) -> None:
+    pytester.makepyfile(test_own=OWN.format(keys='cache="none", repeat=2'))
+    run("--drbd-seed", "7")
+    ran = run("--drbd-resume", "latest")
+    planned = {cell.play: cell.seed for cell in ran.store.run().cells}
+    plays = [one.cell for one in ran.store.every_attempt() if one.cell.control is None]
+    assert len(plays) == 4 and all(cell.seed == planned[cell.play] for cell in plays)
+
+
 # --------------------------------------------------------------------------- going on with a run
 
 
