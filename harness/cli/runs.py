@@ -96,6 +96,7 @@ def _list_cells(matrix: str) -> None:
 
 
 def _list_stored(runs: Path) -> None:
+    from harness.report.worth import label
     from harness.store import Store, judged_results, run_ids
 
     table = Table(Column("run", no_wrap=True, min_width=21), "matrix", "suite", "kernel", "DRBD", "verdicts")
@@ -107,7 +108,7 @@ def _list_stored(runs: Path) -> None:
             # One run that cannot be read hides no other.
             print(f"{run_id}: {error}", file=sys.stderr)
             continue
-        kinds = [_kind(result.verdict) for result in results]
+        kinds = [label(result) for result in results]
         counted = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
         table.add_row(run_id, stored.matrix, stored.stack.suite, stored.stack.kernel, stored.stack.drbd, counted)
     if not table.row_count:
@@ -174,16 +175,16 @@ def compare(
     raise typer.Exit(1 if any(cell.verdict_changed for cell in compared) else 0)
 
 
-def _kind(verdict: Verdict | None) -> str:
-    return str(verdict.kind) if verdict else "not run"
-
-
 def _figures(answer: CellAnswer | None) -> str:
-    """The verdicts, each with its number where there are several, and the blocks that differ of the chances to."""
+    """The verdicts, with their numbers where there are several, what a CLEAN is worth, the blocks of the chances."""
+    from harness.report.repetitions import answer_potency
+
     if answer is None or not answer.kinds:
         return "not run"
     several = sum(answer.kinds.values()) > 1
     kinds = ", ".join(f"{count} {kind}" if several else str(kind) for kind, count in answer.kinds.items())
+    if potency := answer_potency(answer):
+        kinds += f" ({potency})"
     rate = answer.block_rate
     return kinds if rate is None else f"{kinds} {rate.differing}/{rate.trials} {rate.unit}"
 

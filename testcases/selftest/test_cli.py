@@ -251,7 +251,7 @@ def test_list_runs_with_outcomes_damaged_run_passed_over(command: Any) -> None:
     (broken.directory / "run.json").write_text("{")
     code, out, err = command("list")
     assert code == 0 and run_ids(Path("runs")) == ("run1", "run2", "run3")
-    assert "4 DIVERGED, 3 CLEAN" in out and "1 not run" in out and "6.12-fake" in out
+    assert "4 DIVERGED, 2 CLEAN, 1 CLEAN (strong)" in out and "1 not run" in out and "6.12-fake" in out
     assert err.startswith("run3: ") and "damaged" in err
 
 
@@ -289,7 +289,7 @@ def test_compare_changed_verdict_exit_code_1(command: Any) -> None:
     code, out, _ = command("compare", "run1", "run2")
     assert code == 1
     (line,) = [line for line in out.splitlines() if "writeback-swap-pressure" in line]
-    assert "CLEAN 0/1000 exposed" in line and "DIVERGED 50/1000 exposed" in line
+    assert "CLEAN (strong) 0/1000 exposed" in line and "DIVERGED 50/1000 exposed" in line
     assert "0/1 -> 1/1 (1)" in line, "one repetition each proves nothing, however many blocks differ"
 
 
@@ -303,7 +303,7 @@ def test_compare_repetitions_how_many_diverged_and_opportunities(command: Any) -
     code, out, _ = command("compare", "run1", "run2")
     assert code == 1
     (line,) = [line for line in out.splitlines() if "writeback-swap-pressure" in line]
-    for part in ("5 CLEAN 0/1500 opportunities", "5 DIVERGED 250/1500 opportunities", "0/5 -> 5/5 (0.0079)"):
+    for part in ("5 CLEAN (strong) 0/1500 opportunities", "5 DIVERGED 250/1500 opportunities", "0/5 -> 5/5 (0.0079)"):
         assert part in line
 
 
