@@ -134,14 +134,10 @@ def judge(which: RunArgument, runs: RunsOption = Path("runs")) -> None:
 def _exit_code(results: Sequence[Result]) -> int:
     """1 where an answer is not what was expected, 2 where one is missing or a control did not hold, 0 otherwise."""
     cells = [(result.verdict, result.cell.expected) for result in results if result.cell.control is None]
-    if not all(verdict.meets(expected) for verdict, expected in cells if verdict and _answers(verdict)):
+    if not all(verdict.meets(expected) for verdict, expected in cells if verdict and verdict.answers(expected)):
         return 1
     answered = all(conclusive(result) for result in results)
     return 0 if answered else 2
-
-
-def _answers(verdict: Verdict) -> bool:
-    return verdict.kind is not VerdictKind.INCONCLUSIVE
 
 
 def report(which: RunArgument, runs: RunsOption = Path("runs")) -> None:

@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from harness.config.sentences import hint
-from harness.model import CacheMode, Cell, ClientKind, FilesystemKind
+from harness.model import CacheMode, Cell, ClientKind, FilesystemKind, Sabotage
 
 #: The keys that only a guest has: with ``client = "host"`` there is no QEMU.
-GUEST_ONLY = ("cache", "aio", "bus", "migrations", "unsafe_migration", "migration_deadline", "crash", "fault")
+GUEST_ONLY = (
+    "cache", "aio", "bus", "migrations", "unsafe_migration", "migration_deadline", "crash", "fault", "sabotage",
+)  # fmt: skip
+#: What a sabotage needs on the device.
+_SABOTAGE_NEEDS = {
+    Sabotage.FLIP_FILE: FilesystemKind.EXT4,
+    Sabotage.FLIP_FREE: FilesystemKind.EXT4,
+    Sabotage.FLIP_SWAP_SLOT: FilesystemKind.SWAP,
+    Sabotage.SILENT_VERIFY: FilesystemKind.RAW,
+    Sabotage.PARTIAL_VERIFY: FilesystemKind.RAW,
+    Sabotage.IDLE_WORKLOAD: FilesystemKind.SWAP,
+}
 
 
 def broken_rule(cell: Cell, given: Collection[str], usable: Collection[FilesystemKind]) -> str | None:
@@ -40,5 +51,21 @@ def _broken(cell: Cell, given: Collection[str], usable: Collection[FilesystemKin
         yield "'two_primaries' goes with none of 'migrations', 'crash' and 'fault'"
     if cell.crash is not None and (cell.migrations or cell.fault is not None):
         yield "'crash' goes with neither 'migrations' nor 'fault': one thing at a time"
+    if cell.sabotage is not None:
+        yield from _broken_by_sabotage(cell, cell.sabotage)
     if cell.deadline <= cell.seconds:
         yield f"'deadline' is {cell.deadline}, which leaves no time behind 'seconds' = {cell.seconds}"
+
+
+def _broken_by_sabotage(cell: Cell, sabotage: Sabotage) -> Iterator[str]:
+    needed = _SABOTAGE_NEEDS.get(sabotage, cell.filesystem)
+    if cell.filesystem is not needed:
+        yield f"'sabotage' is '{sabotage}', which needs filesystem = \"{needed}\", not \"{cell.filesystem}\""
+    if sabotage in (Sabotage.DELAY_LEFT_A, Sabotage.DELAY_LEFT_B) and not cell.delays.undelayed:
+        yield f"'sabotage' is '{sabotage}', which goes with neither 'link_delay_ms' nor 'disk_delay_ms'"
+    if sabotage in (Sabotage.SCATTER_GATHER_OFF_A, Sabotage.SCATTER_GATHER_OFF_B) and not (
+        cell.replication.scatter_gather
+    ):
+        yield f"'sabotage' is '{sabotage}', which does not go with scatter_gather = false"
+    if cell.migrations or cell.crash is not None or cell.fault is not None or cell.control is not None:
+        yield "'sabotage' goes with none of 'migrations', 'crash', 'fault' and 'control'"

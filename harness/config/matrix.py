@@ -75,7 +75,7 @@ def names(search: Path) -> tuple[str, ...]:
 def expand(table: Mapping[str, Any], workloads: Workloads, source: str) -> Expansion:
     """The cells of a matrix, in the order of ``table``; ``source`` is the file's name in a sentence."""
     file = validated(MatrixFile, table, source=source, context={"workloads": workloads})
-    patterns = [(entry.values(), expectation(entry.verdicts, entry.reason)) for entry in file.expect]
+    patterns = [(entry.values(), expectation(entry.verdicts, entry.reason, entry.says)) for entry in file.expect]
     made_by: dict[str, int] = {}
     cells: list[Cell] = []
     for number, entry in enumerate(file.cells, 1):
@@ -135,7 +135,8 @@ def _cells(entry: CellsEntry, defaults: CellsEntry, workloads: Workloads, where:
     if "workload" not in axes:
         raise UsageError(f"{where}: 'workload' is missing{hint('', sorted(workloads))}")
     try:
-        expected = expectation(entry.verdicts or defaults.verdicts, entry.reason or defaults.reason)
+        says = entry.says or defaults.says
+        expected = expectation(entry.verdicts or defaults.verdicts, entry.reason or defaults.reason, says)
     except ValueError as wrong:
         raise UsageError(f"{where}: {wrong}") from None
     for combination in itertools.product(*axes.values()):

@@ -41,6 +41,7 @@ from harness.model import (
     FilesystemKind,
     Layout,
     Protocol,
+    Sabotage,
     VerdictKind,
     aliases,
 )
@@ -100,6 +101,7 @@ class Axes(WrittenModel):
     control: _Several[Annotated[Control, choice(Control), BeforeValidator(_present_control)]] = ()
     crash: _Several[Annotated[Crash, choice(Crash)]] = ()
     fault: _Several[Annotated[Fault, choice(Fault)]] = ()
+    sabotage: _Several[Annotated[Sabotage, choice(Sabotage)]] = ()
     protocol: _Several[Annotated[Protocol, choice(Protocol)]] = ()
     integrity: _Several[Annotated[str, one_of(INTEGRITY), AfterValidator(_no_digest_is_empty)]] = ()
     disable_sendpage: _Several[bool] = ()
@@ -135,6 +137,7 @@ class Entry(Axes):
         tuple[Annotated[VerdictKind, choice(VerdictKind)], ...] | None, array(), Field(min_length=1)
     ] = None
     reason: Annotated[str, AfterValidator(_given_reason)] | None = None
+    says: str = ""
 
 
 class CellsEntry(Entry):
@@ -148,7 +151,7 @@ class ExpectEntry(Entry):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        expectation(self.verdicts, self.reason, required=True)
+        expectation(self.verdicts, self.reason, self.says, required=True)
         return self
 
 
@@ -173,16 +176,16 @@ class MatrixFile(WrittenModel):
 
 
 def expectation(
-    verdicts: tuple[VerdictKind, ...] | None, reason: str | None, *, required: bool = False
+    verdicts: tuple[VerdictKind, ...] | None, reason: str | None, says: str = "", *, required: bool = False
 ) -> Expectation | None:
     """What is expected, or None where nothing is; half an expectation is a :class:`ValueError` with the sentence."""
-    if verdicts is None and reason is None and not required:
+    if verdicts is None and reason is None and not says and not required:
         return None
     if verdicts is None:
         raise ValueError(f"'verdicts' is None, not a list of verdicts{hint('', VerdictKind)}")
     if reason is None:
         raise ValueError("'reason' is missing: an expectation says why")
-    return Expectation(verdicts, reason)
+    return Expectation(verdicts, reason, says)
 
 
 def old_names(written: Mapping[str, Any]) -> Iterator[str]:

@@ -16,6 +16,9 @@ from harness.parse.kernel_log import last_verify, verify_of
 from harness.render.drbd_conf import ResourceSpec
 from harness.util.deadline import Deadline
 
+# From the end of the command that starts a verify to the event that says so: DRBD has begun when the command ends.
+START_SECONDS = 30.0
+
 
 def run_verify(
     a: Node, b: Node, events: Events, dialect: DrbdDialect, spec: ResourceSpec, seconds: float
@@ -32,7 +35,8 @@ def run_verify(
     cursor = events.cursor()
     deadline = Deadline.after(seconds, "the online verify")
     _start(a, dialect, spec)
-    begun = events.wait(lambda state: state.replication == "VerifyS", "the start of the verify", deadline, cursor)
+    start = deadline.sooner(START_SECONDS, "the start of the verify")
+    begun = events.wait(lambda state: state.replication == "VerifyS", start.what, start, cursor)
     events.wait(lambda state: state.replication != "VerifyS", "the end of the verify", deadline, begun)
     for node in (a, b):
         node.log.mark("verify ended")

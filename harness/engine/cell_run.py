@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from harness.engine.cell_steps import CellRun
 from harness.engine.disturbances.choose import disturbance_of
+from harness.engine.disturbances.sabotage import leave_behind
 from harness.errors import HarnessError
 from harness.guest.domain import Guest
 from harness.model import ClientKind, Evidence
@@ -36,6 +37,7 @@ def play(run: CellRun, workload: Workload, guest: Callable[[], Guest]) -> Eviden
 
 def _work(run: CellRun, workload: Workload, guest: Callable[[], Guest]) -> None:
     disturbance = disturbance_of(run.cell)
+    leave_behind(run)
     target = run.take_guest(guest()) if run.cell.client is ClientKind.GUEST else run.take_host()
     with run.context.phase("prepare"):
         workload.prepare(target)
@@ -48,4 +50,4 @@ def _work(run: CellRun, workload: Workload, guest: Callable[[], Guest]) -> None:
     with run.context.phase("work"):
         run.context.note(work=disturbance.during(run, lambda: workload.work(target, run.cell.seconds)))
     disturbance.after(run, workload)
-    run.context.note(planted=workload.planted)
+    run.context.note(planted=(*run.evidence.planted, *workload.planted))

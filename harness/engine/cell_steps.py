@@ -43,6 +43,8 @@ class CellRun:
         self.witness = WitnessStep(self.context)
         self.canary: CanaryWatch | None = None
         self._fault_cleanups = contextlib.ExitStack()
+        #: Why something that was injected could not be ended; None where nothing of it is left on the lab.
+        self.unreverted: str | None = None
 
     @property
     def cell(self) -> Cell:
@@ -149,7 +151,11 @@ class CellRun:
             self.capture.keep_kernel_logs()
 
     def finish(self) -> Evidence:
-        """Complete the evidence and keep it."""
+        """Complete the evidence and keep it; what was injected and is still on ends here."""
+        try:
+            self.revert_faults()
+        except HarnessError as error:
+            self.context.fail(error)
         if self.canary is not None:
             try:
                 self.keep_canary()
@@ -194,8 +200,12 @@ class CellRun:
         self._fault_cleanups.callback(undo)
 
     def revert_faults(self) -> None:
-        """End what was injected, the newest first."""
-        self._fault_cleanups.close()
+        """End what was injected, the newest first; :class:`HarnessError` where something of it stays on."""
+        try:
+            self._fault_cleanups.close()
+        except HarnessError as error:
+            self.unreverted = f"what the cell injected could not be ended: {error}"
+            raise
 
     def node_dies(self, node: Node) -> None:
         """Keep what the node and a guest on it printed, before its power is taken away."""

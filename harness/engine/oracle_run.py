@@ -46,7 +46,9 @@ def classify_differences(context: CellContext, owners: BlockOwners, method: str)
         with context.phase("explain"):
             blocks = sorted(blocks_of(comparison.differing))
             owner_of = _owners(context, owners, blocks)
-            found = context.lab.sample(blocks[:MAX_SAMPLES])
+            planted = sorted(blocks_of(context.evidence.planted) & {*blocks})
+            shown = sorted(dict.fromkeys((*planted, *blocks)).keys(), key=lambda block: block not in planted)
+            found = context.lab.sample(sorted(shown[:MAX_SAMPLES]))
             samples = (owned(one, owner_of[one.block].owner, owner_of[one.block].detail) for one in found)
             context.note(samples=tuple(samples), ownership=summary(owner_of, method))
     if readback is not None and readback.differing:

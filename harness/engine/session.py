@@ -175,7 +175,9 @@ class Session:
             self._control_results[cell.id] = result
         elif verdict.kind is not VerdictKind.INCONCLUSIVE:
             self._keeper.answered()
-        if evidence.failure is not None or (evidence.repair and evidence.repair.differing_after):
+        if run.unreverted is not None:
+            self._keeper.rebuild(run.unreverted)
+        elif evidence.failure is not None or (evidence.repair and evidence.repair.differing_after):
             self._keeper.recover()
         if cell.control is not None and not control_held(result):
             self._control_failed(evidence)
@@ -203,7 +205,7 @@ def _lost(cell: Cell, result: Result) -> bool:
     Where something was done to the guest on purpose its loss may be the answer.
     """
     failure = result.evidence.failure if result.evidence else None
-    if failure is None or failure.kind not in LOST:
+    if failure is None or failure.kind not in LOST or cell.sabotage is not None:
         return False
     if result.verdict is not None and result.verdict.kind is not VerdictKind.INCONCLUSIVE:
         # What was found outlasts the loss.

@@ -16,6 +16,7 @@ from harness.judgement.hazard import with_hazard
 from harness.judgement.in_force import not_in_force
 from harness.judgement.losses import data_loss_findings, fsck_finding, owners_text, readback_sentence
 from harness.judgement.oracles import OracleAgreement, combine
+from harness.judgement.planted_owner import misattributed
 from harness.judgement.potency import own_potency
 from harness.judgement.rates import exposed_text, nothing_found, opportunities, rate_bound
 from harness.judgement.rejoin import rejoin_findings
@@ -52,10 +53,20 @@ def judge(evidence: Evidence, controls: Controls | None = None) -> Verdict:
     controls = controls or {}
     answer = _answer(evidence)
     if evidence.cell.control is None:
+        answer = _with_misattributed_changes(answer, evidence)
         answer = _with_failed_controls(answer, evidence, controls)
         if answer.kind is VerdictKind.CLEAN:
             answer = _downgrade_unproven_clean(answer, evidence, controls)
     return own_potency(with_hazard(answer, evidence, controls), evidence)
+
+
+def _with_misattributed_changes(answer: Verdict, evidence: Evidence) -> Verdict:
+    """An instrument that does not find what was planted, or gives it to somebody else, has no answer."""
+    doubt = misattributed(evidence)
+    if doubt is None or answer.kind not in (VerdictKind.CLEAN, VerdictKind.TRANSIENT, VerdictKind.DIVERGED):
+        return answer
+    found = f"{answer.kind.lower()}: {answer.sentence}"
+    return _verdict(VerdictKind.INCONCLUSIVE, evidence, doubt, (found, *answer.reasons))
 
 
 def _with_failed_controls(answer: Verdict, evidence: Evidence, controls: Controls) -> Verdict:

@@ -72,4 +72,4 @@ def conclusive(result: Result) -> bool:
     """Whether a resumed run may leave this cell as it is."""
     if result.cell.control is not None:
         return control_held(result)
-    return result.verdict is not None and result.verdict.kind is not VerdictKind.INCONCLUSIVE
+    return result.verdict is not None and result.verdict.answers(result.cell.expected)

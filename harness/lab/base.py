@@ -38,7 +38,7 @@ class Lab(Protocol):
 
 
 class PowerControl(Protocol):
-    """A lab that can cut a node's power and give it back."""
+    """A lab that can cut a node's power and give it back, and stop its machine."""
 
     def power_off(self, node: Node) -> None:
         """Cut its power at once, without a warning; connections to it are let go of.
@@ -52,6 +52,13 @@ class PowerControl(Protocol):
 
         Takes as long as its boot.  :class:`~harness.errors.LostNodeError` or :class:`~harness.errors.DeadlineError`
         when it does not come up.
+        """
+        ...
+
+    def stop(self, node: Node) -> None:
+        """Stop the machine where it is: it answers nothing any more, and nobody is told of it.
+
+        It goes on when the lab is let go of.  :class:`~harness.errors.InfrastructureError` when it cannot be stopped.
         """
         ...
 

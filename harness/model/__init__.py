@@ -16,6 +16,7 @@ from harness.model.axes import (
     Layout,
     Potency,
     Protocol,
+    Sabotage,
     VerdictKind,
 )
 from harness.model.cell import Cell, DelayProfile, Expectation, ReplicationProfile
@@ -104,6 +105,7 @@ __all__ = [
     "ReplicationProfile",
     "Result",
     "Run",
+    "Sabotage",
     "Sample",
     "SplitBrain",
     "Stack",

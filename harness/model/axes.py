@@ -133,6 +133,22 @@ class Fault(StrEnum):
         return self not in (Fault.IO_ERROR, Fault.STANDALONE)
 
 
+class Sabotage(StrEnum):
+    """What is done to the instrument itself, behind the back of what it guards; such a cell is never CLEAN."""
+
+    DELAY_LEFT_A = "delay-left-a"  # a delay on the link of node a that nobody asked for
+    DELAY_LEFT_B = "delay-left-b"  # the same on node b
+    SCATTER_GATHER_OFF_A = "scatter-gather-off-a"  # scatter-gather switched off on the replication NIC of node a
+    SCATTER_GATHER_OFF_B = "scatter-gather-off-b"  # the same on node b
+    FLIP_FILE = "flip-file"  # one byte of a file is inverted below DRBD
+    FLIP_FREE = "flip-free"  # one byte of free space
+    FLIP_SWAP_SLOT = "flip-swap-slot"  # one byte of a swap slot that holds a page of a process just then
+    SILENT_VERIFY = "silent-verify"  # drbdadm verify does nothing and ends well, while a block differs
+    PARTIAL_VERIFY = "partial-verify"  # drbdadm verify leaves out the part of the device in which a block differs
+    IDLE_WORKLOAD = "idle-workload"  # the swap storm gets next to no memory, so that nothing is swapped
+    STOPPED_NODE = "stopped-node"  # node b stops where it is in the middle of the work, and answers nothing
+
+
 class Hazard(StrEnum):
     """What became of the writes whose data changed in flight."""
 

@@ -15,6 +15,7 @@ from harness.model.axes import (
     FilesystemKind,
     Layout,
     Protocol,
+    Sabotage,
     VerdictKind,
 )
 
@@ -81,10 +82,14 @@ class ReplicationProfile:
 
 @dataclass(frozen=True)
 class Expectation:
-    """What a cell is expected to end as, and why; a verdict outside ``verdicts`` is a finding."""
+    """What a cell is expected to end as, and why; a verdict outside ``verdicts`` is a finding.
+
+    So is one whose sentence does not contain ``says``: INCONCLUSIVE for another reason is not what was expected.
+    """
 
     verdicts: tuple[VerdictKind, ...]
     reason: str
+    says: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,8 @@ class Cell:
 
     ``seconds`` is how long the workload works; ``deadline`` bounds the whole cell.  ``migrations``: how often the guest
     is moved to the other node and back while it works, ``migration_deadline`` bounds each in seconds.
-    ``unsafe_migration`` asks libvirt for what it refuses otherwise.  ``repetition`` counts from 1 how often a run plays
+    ``unsafe_migration`` asks libvirt for what it refuses otherwise.  ``sabotage`` is for the matrix that tests the
+    instrument itself.  ``repetition`` counts from 1 how often a run plays
     the cell, each time with a ``seed`` of its own for whatever the workload chooses at random; neither is part of the
     id, for all repetitions ask the same.
     """
@@ -112,6 +118,7 @@ class Cell:
     migration_deadline: int = 60
     crash: Crash | None = None
     fault: Fault | None = None
+    sabotage: Sabotage | None = None
     seconds: int = 10
     deadline: int = 180
     control: Control | None = None
@@ -144,6 +151,7 @@ class Cell:
             (self.unsafe_migration, "unsafemigration"),
             (self.crash, f"crash.{self.crash}"),
             (self.fault, f"fault.{self.fault}"),
+            (self.sabotage, f"sabotage.{self.sabotage}"),
         ]
         return "".join(f"-{name}" for there, name in parts if there)
 

@@ -39,12 +39,16 @@ class PlantedChange(Extent):
     """What was changed below DRBD on purpose: which sectors, on which ``node``, and how.
 
     ``byte`` is the offset of the byte that was inverted in its sector, None where whole sectors were overwritten.
-    Evidence of schema 1 does not know the node: it was the Secondary.
+    Evidence of schema 1 does not know the node: it was the Secondary.  ``owner`` is whose that place is, known
+    otherwise than by the harness's own search, and ``owner_detail`` what the search has to call it; None and empty
+    where that is not known.
     """
 
     node: str = ""
     kind: PlantedKind = PlantedKind.SECTORS
     byte: int | None = None
+    owner: BlockOwner | None = None
+    owner_detail: str = ""
 
 
 @dataclass(frozen=True)

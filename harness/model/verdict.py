@@ -40,11 +40,15 @@ class Verdict:
     potency_reason: str = ""
     opportunities: Opportunities | None = None
 
+    def answers(self, expected: Expectation | None) -> bool:
+        """Whether it is an answer; INCONCLUSIVE is one only where that is expected, with what its sentence says."""
+        return self.kind is not VerdictKind.INCONCLUSIVE or (expected is not None and self.meets(expected))
+
     def meets(self, expected: Expectation | None) -> bool:
         """Whether this is what was expected; without an expectation every conclusive verdict is."""
         if expected is None:
             return self.kind is not VerdictKind.INCONCLUSIVE
-        return self.kind in expected.verdicts
+        return self.kind in expected.verdicts and expected.says in self.sentence
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def no_answer(result: Result) -> str | None:
     if result.cell.control is not None and result.evidence is not None:
         outcome = control_outcome(result.evidence)
         return None if outcome.held else f"the {outcome.control} control failed: {outcome.sentence}"
-    if verdict is None or verdict.kind is not VerdictKind.INCONCLUSIVE:
+    if verdict is None or verdict.answers(result.cell.expected):
         return None
     return f"{result.cell.id}: INCONCLUSIVE: {verdict.sentence}"
 

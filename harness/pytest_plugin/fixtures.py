@@ -183,7 +183,7 @@ def verdict(own_cell: OwnCell) -> Callable[[], Verdict]:
 def cell_result(request: pytest.FixtureRequest, drbd_run: Session, cell: Cell) -> Result:
     """The matrix cell, played with the harness's own workload.
 
-    INCONCLUSIVE is an ERROR, not a finding, and so is a control that did not hold.
+    INCONCLUSIVE is an ERROR, not a finding, unless it is expected; and so is a control that did not hold.
     """
     run = request.config.stash[RUN]
     try:

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from harness.model import Cell, ClientKind, Crash, Fault, FilesystemKind, Layout, Protocol, ReplicationProfile, State
+from harness.model import (
+    Cell,
+    ClientKind,
+    Crash,
+    Fault,
+    FilesystemKind,
+    Layout,
+    Protocol,
+    ReplicationProfile,
+    Sabotage,
+    State,
+)
 from harness.report.formatting import joined, plural
 
 CRASHES: Mapping[Crash, str] = {
@@ -20,6 +31,20 @@ FAULTS: Mapping[Fault, str] = {
     Fault.STALL: "the migration gets too little bandwidth to end",
     Fault.IO_ERROR: "both lower devices fail",
     Fault.STANDALONE: "both nodes are StandAlone from the start",
+}
+
+SABOTAGES: Mapping[Sabotage, str] = {
+    Sabotage.DELAY_LEFT_A: "a delay that nobody asked for is left on node a",
+    Sabotage.DELAY_LEFT_B: "a delay that nobody asked for is left on node b",
+    Sabotage.SCATTER_GATHER_OFF_A: "scatter-gather is switched off behind its back on node a",
+    Sabotage.SCATTER_GATHER_OFF_B: "scatter-gather is switched off behind its back on node b",
+    Sabotage.FLIP_FILE: "one byte of a file is inverted below DRBD",
+    Sabotage.FLIP_FREE: "one byte of free space is inverted below DRBD",
+    Sabotage.FLIP_SWAP_SLOT: "one byte of a swap slot in use is inverted below DRBD",
+    Sabotage.SILENT_VERIFY: "drbdadm verify does nothing while a block differs",
+    Sabotage.PARTIAL_VERIFY: "drbdadm verify leaves out the part of the device in which a block differs",
+    Sabotage.IDLE_WORKLOAD: "the workload does nothing",
+    Sabotage.STOPPED_NODE: "node b stops in mid-work",
 }
 
 
@@ -41,6 +66,7 @@ def describe(cell: Cell) -> str:
         _migrations(cell),
         CRASHES[cell.crash] if cell.crash else "",
         FAULTS[cell.fault] if cell.fault else "",
+        SABOTAGES[cell.sabotage] if cell.sabotage else "",
     ]
     return ", ".join(part for part in parts if part)
 

@@ -6,11 +6,14 @@ from harness.engine.disturbances.base import Disturbance, Undisturbed
 from harness.engine.disturbances.crash import CrashDisturbance
 from harness.engine.disturbances.io_error import IoErrorDisturbance
 from harness.engine.disturbances.migrations import MigrationDisturbance
+from harness.engine.disturbances.sabotage import SabotageDisturbance
 from harness.model import Cell, Fault
 
 
 def disturbance_of(cell: Cell) -> Disturbance:
     """What happens in ``cell``; where anything does, a canary lives in the guest."""
+    if cell.sabotage is not None:
+        return SabotageDisturbance(cell.sabotage)
     if cell.crash is not None:
         return CrashDisturbance(cell.crash)
     if cell.fault is Fault.IO_ERROR:

@@ -83,8 +83,13 @@ class NestedLab:
         self._power.on(self._domains[node.name])
         _reconnect(node)
 
+    def stop(self, node: Node) -> None:
+        """Stop the process of its QEMU with SIGSTOP, until :meth:`close`."""
+        self._power.stop(self._domains[node.name])
+
     def close(self) -> None:
-        """End the connections to the nodes; the nodes go on."""
+        """End the connections to the nodes; the nodes go on, those too that were stopped."""
+        self._power.go_on()
         for node in (self.a, self.b):
             with contextlib.suppress(HarnessError, OSError):
                 node.close()

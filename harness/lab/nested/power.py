@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -24,6 +27,8 @@ class Power:
         self._directory = directory
         self._flags = libvirt.VIR_DOMAIN_START_AUTODESTROY if autodestroy else 0
         self._descriptions: dict[str, str] = {}
+        #: The stopped domains, and the process of each.
+        self._stopped: dict[str, int] = {}
 
     def off(self, name: str) -> None:
         """End the domain at once, as a power cut does; what it is made of is remembered.
@@ -53,9 +58,41 @@ class Power:
             raise InfrastructureError(f"{name} was not switched on again: {error}") from None
         boot.wait(self._connection, {name: console})
 
+    def stop(self, name: str) -> None:
+        """Stop the domain's QEMU with SIGSTOP, which neither it nor libvirt is told of.
+
+        :class:`~harness.errors.InfrastructureError` when there is no such process, or it is somebody else's.
+        """
+        pid = _qemu_of(name)
+        try:
+            with logs.timed("command", logs.CONTROLLER, f"SIGSTOP to the QEMU of {name}", self._directory.name):
+                os.kill(pid, signal.SIGSTOP)
+        except OSError as error:
+            raise InfrastructureError(f"the QEMU of {name} was not stopped: {error.strerror}") from None
+        self._stopped[name] = pid
+
+    def go_on(self) -> None:
+        """Let every QEMU that was stopped go on; one that has ended since is no error."""
+        for name, pid in self._stopped.items():
+            with contextlib.suppress(OSError, InfrastructureError):
+                # Its number may be another process's by now.
+                if _qemu_of(name) == pid:
+                    os.kill(pid, signal.SIGCONT)
+        self._stopped.clear()
+
     def _timed(self, call: str) -> AbstractContextManager[logs.Outcome]:
         # The folder of a lab is named by its id.
         return logs.timed("libvirt", logs.CONTROLLER, call, self._directory.name)
+
+
+def _qemu_of(name: str) -> int:
+    """The process of the domain's QEMU, which libvirt tells its name."""
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            # Read at once: a process may end at any time.
+            if any(part.startswith(f"guest={name},".encode()) for part in entry.read_bytes().split(b"\0")):
+                return int(entry.parent.name)
+    raise InfrastructureError(f"there is no QEMU of {name} on this machine")
 
 
 def _console(description: str) -> Path:

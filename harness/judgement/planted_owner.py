@@ -1,0 +1,33 @@
+"""Whether a change that was planted below DRBD was found, and given to whom it belongs; pure.
+
+Of a planted change whose owner is known the whole way is tested: the comparison has to find its block, and the search
+its owner.  Any other answer, and be it a difference on which all oracles agree, shows an instrument that errs.
+"""
+
+from __future__ import annotations
+
+from harness.model import Evidence, PlantedChange, blocks_of
+
+
+def misattributed(evidence: Evidence) -> str | None:
+    """Which planted change with a known owner was not found, or given to somebody else; None where all are right."""
+    return next((wrong for change in evidence.planted if (wrong := _wrong(evidence, change))), None)
+
+
+def _wrong(evidence: Evidence, change: PlantedChange) -> str | None:
+    if change.owner is None:
+        return None
+    differing = blocks_of(evidence.comparison.differing) if evidence.comparison else frozenset()
+    found = {sample.block: sample for sample in evidence.samples}
+    for block in change.blocks():
+        place = f"block {block}, which was changed on {change.node} below DRBD"
+        if block not in differing:
+            return f"{place}, was not found"
+        if block not in found:
+            return f"nobody looked for the owner of {place}"
+        owner, detail = found[block].owner, found[block].detail
+        if owner is not change.owner:
+            return f"{place}, is {change.owner} ({change.owner_detail}) and was taken for {owner} ({detail})"
+        if change.owner_detail and detail != change.owner_detail:
+            return f"{place}, is of {change.owner_detail} and was taken for {detail}"
+    return None
