@@ -219,7 +219,8 @@ class FakeNode:
         if "drbdsetup show" in text:
             return 0, self._shown(), ""
         if "ethtool -K" in text:
-            self.sendpage, self.gather = argv[-3], argv[-1]
+            # As a command of its own, or in the script that sets the parameter of DRBD's module, too.
+            self.sendpage, self.gather = (self.sendpage if argv[0] == "ethtool" else argv[-3]), argv[-1]
         if argv[0] == "stat":
             return 0, f"{len(self.console.encode())}\n", ""
         if "tail -c" in text:
@@ -288,6 +289,10 @@ class FakeLab:
         for resource in self.resources:
             resource.lost(node)
         self.story(f"kill {node.name}")
+
+    def stop(self, node: FakeNode) -> None:
+        node.alive = False
+        self.story(f"stop {node.name}")
 
     def power_on(self, node: FakeNode) -> None:
         self.story(f"revive {node.name}")
@@ -520,7 +525,10 @@ class FakeResource:
 
 
 class FakeAgent(ScriptedRunner):
-    """The guest's agent; ``holding`` is how many hold it right now."""
+    """The guest's agent; ``holding`` is how many hold it right now.
+
+    ``answers`` maps a piece of a command to what it prints.
+    """
 
     def __init__(self, story: Story) -> None:
         super().__init__(self._told, "guest")
@@ -528,6 +536,7 @@ class FakeAgent(ScriptedRunner):
         self.holding = 0
         self.kernel = ""
         self.running: Callable[[], bool] = lambda: True
+        self.answers: dict[str, str] = {}
         self.digest: Callable[[int], str] = lambda block: f"{block:016x}"
 
     @contextlib.contextmanager
@@ -543,6 +552,10 @@ class FakeAgent(ScriptedRunner):
 
     def _told(self, argv: tuple[str, ...]) -> Answer:
         program = argv[0].rpartition("/")[2]
+        text = " ".join(argv)
+        for piece, answer in self.answers.items():
+            if piece in text:
+                return 0, answer, ""
         if program == "divide":
             self.story(f"divide {' '.join(argv[1:])}")
         if MOVES_FILE in argv:

@@ -61,7 +61,7 @@ def ids(cells: tuple[Cell, ...]) -> list[str]:
 
 
 def test_load_shipped_matrices_have_cells_and_a_description() -> None:
-    assert names(SHIPPED) == ("alarms", "failover", "faults", "full", "migration", "natural", "quick", "smoke")
+    assert names(SHIPPED) == ("alarms", "failover", "faults", "full", "meta", "migration", "natural", "quick", "smoke")
     for name in names(SHIPPED):
         matrix = load(name, WORKLOADS, SHIPPED)
         assert (matrix.name, len(matrix.digest)) == (name, 64)

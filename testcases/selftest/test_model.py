@@ -26,6 +26,7 @@ from harness.model import (
     Layout,
     Protocol,
     ReplicationProfile,
+    Sabotage,
     blocks_of,
     extents_of,
 )
@@ -174,6 +175,7 @@ GUEST_AXES: dict[str, list[Any]] = {
     "unsafe_migration": [False, True],
     "crash": [None, *Crash],
     "fault": [None, *Fault],
+    "sabotage": [None, *Sabotage],
 }
 
 

@@ -1,0 +1,458 @@
+"""What is done to the instrument to test it: each sabotage over a lab that only remembers, and what is left of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import BLOCKS, Stage, in_order
+from test_judge import HELD, evidence, oracles
+
+from harness.config.matrix import load
+from harness.engine.disturbances import sabotage as module
+from harness.engine.disturbances.choose import disturbance_of
+from harness.engine.disturbances.sabotage import SabotageDisturbance
+from harness.engine.session import _lost
+from harness.errors import CommandError, InfrastructureError, LostGuestError, UsageError
+from harness.judgement.judge import judge
+from harness.judgement.planted_owner import misattributed
+from harness.lab.nested.power import Power
+from harness.model import (
+    BlockOwner,
+    CacheMode,
+    Cell,
+    Evidence,
+    Expectation,
+    Extent,
+    Failure,
+    FilesystemKind,
+    PlantedChange,
+    PlantedKind,
+    Result,
+    Sabotage,
+    Sample,
+    Verdict,
+    VerdictKind,
+)
+from harness.parse.filefrag import FileExtent, file_extents
+from harness.parse.pagemap import swap_slots
+from harness.workloads import WORKLOADS
+
+RECORDED = Path(__file__).parent / "recordings" / "ext4"
+SHIPPED = Path(__file__).parents[1] / "matrices"
+CELL = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE, seconds=1)
+EXTENTS = (RECORDED / "filefrag-preallocated.txt").read_text()
+A, B = "nodea", "nodeb"
+
+
+def cell(sabotage: Sabotage) -> Cell:
+    return replace(CELL, sabotage=sabotage)
+
+
+@pytest.fixture
+def staged(tmp_path: Path) -> Callable[[Sabotage], Stage]:
+    def made(sabotage: Sabotage) -> Stage:
+        stage = Stage.of(tmp_path, cell(sabotage))
+        agent = stage.guest.agent
+        agent.answers = {"setsid": "4711\n", "pagemap": SWAPPED, "%s %p": f"/modified\n{EXTENTS}", "freed": EXTENTS}
+        return stage
+
+    return made
+
+
+#: Pages 24, 25 and 7 of a process are swapped out, one is in memory, the rest was never touched.
+SWAPPED = "".join(
+    f" {word:016x}\n" for word in (0, 24 << 5 | 1 << 62, 25 << 5 | 1 << 62, 1 << 63 | 99, 7 << 5 | 1 << 62)
+)
+
+
+def ran(stage: Stage, what: str, where: str) -> list[int]:
+    """When ``where`` ran a command with ``what`` in it, among its commands."""
+    runner = {A: stage.lab.a.runner, B: stage.lab.b.runner, "guest": stage.guest.agent}[where]
+    return [number for number, argv in enumerate(runner.ran) if what in " ".join(argv)]
+
+
+# --------------------------------------------------------------------------- what can be asked
+
+
+@pytest.mark.parametrize("sabotage", Sabotage)
+def test_sabotage_names_the_cell_and_chooses_its_disturbance(sabotage: Sabotage) -> None:
+    assert cell(sabotage).id == f"none-swap-pressure-sabotage.{sabotage}" and not cell(sabotage).has_canary
+    assert isinstance(disturbance_of(cell(sabotage)), SabotageDisturbance)
+
+
+NEEDED = {
+    Sabotage.FLIP_FILE: ("ext4", "buffered"), Sabotage.FLIP_FREE: ("ext4", "buffered"),
+    Sabotage.FLIP_SWAP_SLOT: ("swap", "pressure"), Sabotage.IDLE_WORKLOAD: ("swap", "pressure"),
+}  # fmt: skip
+
+
+def written(tmp_path: Path, text: str) -> tuple[Cell, ...]:
+    path = tmp_path / "m.toml"
+    path.write_text(f'schema = 1\n[[cells]]\ncache = "none"\n{text}')
+    return load(str(path), WORKLOADS, tmp_path).cells
+
+
+@pytest.mark.parametrize("sabotage", Sabotage)
+def test_matrix_every_sabotage_can_be_asked(tmp_path: Path, sabotage: Sabotage) -> None:
+    filesystem, workload = NEEDED.get(sabotage, ("raw", "steady"))
+    keys = f'filesystem = "{filesystem}"\nworkload = "{workload}"\nsabotage = "{sabotage}"\n'
+    (found,) = written(tmp_path, keys)
+    assert found.sabotage is sabotage and found.expected is None
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ('workload = "steady"\nsabotage = "flip-file"\n', 'needs filesystem = "ext4", not "raw"'),
+        ('workload = "steady"\nsabotage = "idle-workload"\n', 'needs filesystem = "swap", not "raw"'),
+        (
+            'filesystem = "ext4"\nworkload = "buffered"\nsabotage = "silent-verify"\n',
+            'needs filesystem = "raw", not "ext4"',
+        ),
+        ('workload = "steady"\nlink_delay_ms = 2\nsabotage = "delay-left-a"\n', "goes with neither 'link_delay_ms'"),
+        (
+            'workload = "steady"\nscatter_gather = false\nsabotage = "scatter-gather-off-b"\n',
+            "does not go with scatter_gather = false",
+        ),
+        ('workload = "steady"\nmigrations = 1\nsabotage = "stopped-node"\n', "goes with none of 'migrations'"),
+        ('workload = "steady"\ncontrol = "steady"\nsabotage = "stopped-node"\n', "goes with none of 'migrations'"),
+        ('workload = "steady"\nsabotage = "flip-files"\n', "did you mean 'flip-file'"),
+        ('workload = "steady"\nsays = "x"\n', "'verdicts' is None"),
+    ],
+)
+def test_matrix_sabotage_that_does_not_fit_is_refused(tmp_path: Path, keys: str, message: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        written(tmp_path, keys)
+    assert message in str(refused.value)
+
+
+def test_matrix_sabotage_on_the_node_itself_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="'sabotage' is given with client = \"host\""):
+        path = tmp_path / "m.toml"
+        path.write_text(
+            'schema = 1\n[[cells]]\nclient = "host"\nworkload = "steady"\nsabotage = "stopped-node"\n'
+        )  # fmt: skip
+        load(str(path), WORKLOADS, tmp_path)
+
+
+def test_meta_matrix_has_every_sabotage_and_none_of_them_may_be_clean() -> None:
+    cells = load("meta", WORKLOADS, SHIPPED).cells
+    assert sorted(one.sabotage for one in cells if one.sabotage) == sorted(Sabotage)
+    for one in cells:
+        assert one.expected is not None, one.id
+        if one.sabotage is None:
+            assert one.expected.verdicts == (VerdictKind.CLEAN,) and one is cells[-1]
+        elif "flip" in one.sabotage:
+            assert one.expected.verdicts == (VerdictKind.DIVERGED,)
+        else:
+            assert one.expected.verdicts == (VerdictKind.INCONCLUSIVE,) and one.expected.says
+
+
+def test_verdict_meets_only_the_sentence_that_is_expected() -> None:
+    expected = Expectation((VerdictKind.INCONCLUSIVE,), "why", "delay")
+    assert Verdict(VerdictKind.INCONCLUSIVE, "a delay was on").meets(expected)
+    assert not Verdict(VerdictKind.INCONCLUSIVE, "the guest was lost").meets(expected)
+    assert replace(CELL, expected=expected).expects_no_answer and not CELL.expects_no_answer
+
+
+# --------------------------------------------------------------------------- what is left behind, and undone
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "node", "done", "undone"),
+    [
+        (Sabotage.DELAY_LEFT_A, A, f"netem delay {module.DELAY_MS}ms", "tc qdisc del"),
+        (Sabotage.DELAY_LEFT_B, B, f"netem delay {module.DELAY_MS}ms", "tc qdisc del"),
+        (Sabotage.SCATTER_GATHER_OFF_A, A, "ethtool -K repl0 sg off", "ethtool -K repl0 sg on"),
+        (Sabotage.SCATTER_GATHER_OFF_B, B, "ethtool -K repl0 sg off", "ethtool -K repl0 sg on"),
+    ],
+)
+@pytest.mark.parametrize("fails", [False, True])
+def test_leave_behind_is_before_the_readback_and_undone_at_the_end(
+    staged: Callable[[Sabotage], Stage], sabotage: Sabotage, node: str, done: str, undone: str, fails: bool
+) -> None:
+    stage = staged(sabotage)
+    other = B if node == A else A
+    when: list[int] = []
+    stage.lab.story.when["observe"] = lambda: when.append(len(ran(stage, done, node)))
+    if fails:
+        stage.workload.ended_by = CommandError("guest", ["x"], 1, "", "it failed")
+    found = stage.play()
+    assert when == [1] and not ran(stage, done, other) and not ran(stage, undone, other)
+    assert ran(stage, done, node)[0] < ran(stage, undone, node)[-1]
+    assert (found.failure is not None) is fails and stage.run.unreverted is None
+    assert found.event_log[0].startswith("sabotage: ") and node in found.event_log[0]
+
+
+@pytest.mark.parametrize("sabotage", [Sabotage.SILENT_VERIFY, Sabotage.PARTIAL_VERIFY])
+def test_verify_is_covered_after_the_work_and_uncovered_after_the_oracles(
+    staged: Callable[[Sabotage], Stage], sabotage: Sabotage
+) -> None:
+    stage = staged(sabotage)
+    when: dict[str, tuple[int, int]] = {}
+    for step in ("quiesce", "verify"):
+        stage.lab.story.when[step] = lambda step=step: when.setdefault(
+            step, (len(ran(stage, "mount --bind", A)), len(ran(stage, "umount -l", A)))
+        )
+    found = stage.play()
+    assert when == {"quiesce": (0, 0), "verify": (1, 0)} and len(ran(stage, "umount -l", A)) == 1
+    assert in_order(stage.steps, "quiesce", "sync", f"plant_below on {B}", "verify")
+    (change,) = found.planted
+    assert change.node == B and change.kind is PlantedKind.BYTE and change.owner is None
+    assert change.blocks() == range(BLOCKS // 4, BLOCKS // 4 + 1)
+
+
+def test_cleanup_that_fails_is_the_cells_failure_and_takes_the_lab(staged: Callable[[Sabotage], Stage]) -> None:
+    stage = staged(Sabotage.SCATTER_GATHER_OFF_A)
+    stage.lab.a.answers = {"sg on": (1, "", "no such device")}
+    found = stage.play()
+    assert found.failure and "no such device" in found.failure.message
+    assert stage.run.unreverted and stage.run.unreverted.startswith("what the cell injected could not be ended")
+
+
+def test_cleanup_in_a_guest_that_is_gone_is_no_error(staged: Callable[[Sabotage], Stage]) -> None:
+    stage = staged(Sabotage.IDLE_WORKLOAD)
+    stage.workload.ended_by = LostGuestError("it is gone")
+    stage.lab.story.when["work 1"] = lambda: setattr(stage.guest, "living", False)
+    stage.play()
+    assert stage.run.unreverted is None and not ran(stage, "umount -l", "guest")
+
+
+def test_idle_workload_covers_the_storm_in_the_guest_only_while_it_works(
+    staged: Callable[[Sabotage], Stage],
+) -> None:
+    stage = staged(Sabotage.IDLE_WORKLOAD)
+    when: list[int] = []
+    stage.lab.story.when["work 1"] = lambda: when.append(len(ran(stage, "mount --bind", "guest")))
+    found = stage.play()
+    assert when == [1] and len(ran(stage, "umount -l", "guest")) == 1
+    assert found.failure is None and not ran(stage, "mount --bind", A)
+
+
+# --------------------------------------------------------------------------- one byte
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "owner", "detail"),
+    [(Sabotage.FLIP_FILE, BlockOwner.ALLOCATED, "/modified"), (Sabotage.FLIP_FREE, BlockOwner.FREE, "")],
+)
+def test_flip_is_a_written_block_that_the_kernel_named_and_after_everything_was_written(
+    staged: Callable[[Sabotage], Stage], sabotage: Sabotage, owner: BlockOwner, detail: str
+) -> None:
+    stage = staged(sabotage)
+    found = stage.play()
+    (change,) = found.planted
+    (block,) = change.blocks()
+    assert block in {*range(2193, 2257), *range(2545, 2609)}, "not one that is only preallocated"
+    assert (change.owner, change.owner_detail, change.node, change.kind) == (owner, detail, B, PlantedKind.BYTE)
+    assert in_order(stage.steps, "quiesce", "sync", f"plant_below on {B}", "detach", "verify", "compare")
+
+
+def test_flip_swap_slot_is_one_in_use_and_before_swapoff(staged: Callable[[Sabotage], Stage]) -> None:
+    stage = staged(Sabotage.FLIP_SWAP_SLOT)
+    found = stage.play()
+    (change,) = found.planted
+    assert [*change.blocks()] == [24] and change.owner is BlockOwner.FREE, "swapoff frees it before anybody looks"
+    assert in_order(stage.steps, "work 1", "sync", f"plant_below on {B}", "quiesce")
+    assert len(ran(stage, "kill -9 -- -$1", "guest") or ran(stage, "4711", "guest")) >= 1
+
+
+def test_flip_swap_slot_without_a_page_in_swap_is_a_failure(staged: Callable[[Sabotage], Stage]) -> None:
+    stage = staged(Sabotage.FLIP_SWAP_SLOT)
+    stage.guest.agent.answers["pagemap"] = f" {1 << 63 | 99:016x}\n"
+    found = stage.play()
+    assert found.failure and "no page of the process" in found.failure.message and found.planted == ()
+
+
+def test_flip_of_another_seed_is_another_byte(staged: Callable[[Sabotage], Stage], tmp_path: Path) -> None:
+    places = set()
+    for seed in range(4):
+        stage = Stage.of(tmp_path / str(seed), replace(cell(Sabotage.SILENT_VERIFY), seed=seed))
+        (change,) = stage.play().planted
+        places.add((change.start, change.byte))
+    assert len(places) == 4
+
+
+def test_file_extents_preallocated_ones_are_told_apart() -> None:
+    assert file_extents(EXTENTS) == (
+        FileExtent(range(2065, 2193), True),
+        FileExtent(range(2193, 2257), False),
+        FileExtent(range(2257, 2545), True),
+        FileExtent(range(2545, 2609), False),
+        FileExtent(range(2609, 2833), True),
+    )
+
+
+def test_file_extents_without_a_place_is_value_error() -> None:
+    with pytest.raises(ValueError, match="no extent with a place"):
+        file_extents((RECORDED / "filefrag-delayed.txt").read_text())
+
+
+def test_swap_slots_only_of_pages_that_are_swapped_out() -> None:
+    assert swap_slots(SWAPPED) == (7, 24, 25)
+    assert swap_slots("") == ()
+    with pytest.raises(ValueError, match="invalid literal"):
+        swap_slots("od: no such file")
+
+
+# --------------------------------------------------------------------------- the scripts that cover programs
+
+
+def covered(
+    tmp_path: Path, script: str, program: str, *arguments: str, **values: int
+) -> subprocess.CompletedProcess[str]:
+    """Run ``script`` over a program that prints its arguments."""
+    real = tmp_path / program
+    real.write_text('#!/bin/sh\nprintf "%s|" "$@"\nexit 7\n')
+    real.chmod(0o755)
+    (tmp_path / "script").write_text(script.format(directory=tmp_path, **values))
+    argv = ["sh", str(tmp_path / "script"), *arguments]
+    return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+
+def test_silent_verify_leaves_out_the_verify_and_nothing_else(tmp_path: Path) -> None:
+    silent = covered(tmp_path, module._SILENT_VERIFY, "drbdadm", "--", "--start=0", "verify", "r0/0")
+    assert (silent.returncode, silent.stdout) == (0, "")
+    other = covered(tmp_path, module._SILENT_VERIFY, "drbdadm", "net-options", "--x=a b", "r0")
+    assert (other.returncode, other.stdout) == (7, "net-options|--x=a b|r0|")
+
+
+def test_partial_verify_begins_elsewhere_in_either_dialect(tmp_path: Path) -> None:
+    for given, wanted in (
+        (("--", "--start=0", "verify", "r0/0"), "--|--start=4096s|verify|r0/0|"),
+        (("verify", "--start=0", "r0/0"), "verify|--start=4096s|r0/0|"),
+        (("disconnect", "r0"), "disconnect|r0|"),
+    ):
+        partial = covered(tmp_path, module._PARTIAL_VERIFY, "drbdadm", *given, sector=4096)
+        assert (partial.returncode, partial.stdout) == (7, wanted)
+
+
+def test_idle_storm_gets_one_mebibyte(tmp_path: Path) -> None:
+    idle = covered(tmp_path, module._IDLE_STORM, "swapstorm", "--mebibytes", "512", "--threads", "8", "--seconds", "4")
+    assert idle.stdout == "--mebibytes|1|--threads|8|--seconds|4|"
+
+
+# --------------------------------------------------------------------------- a stopped machine
+
+
+def test_stopped_node_stops_in_the_middle_of_the_work(staged: Callable[[Sabotage], Stage]) -> None:
+    stage = staged(Sabotage.STOPPED_NODE)
+    stage.workload.ends = threading.Event()
+    stage.lab.story.when[f"stop {B}"] = stage.workload.ends.set
+    found = stage.play()
+    assert in_order(stage.steps, "work 1", f"stop {B}", "verify") or found.failure
+    assert f"stop {B}" in stage.steps and found.event_log[0] == "sabotage: the machine of nodeb was stopped"
+    assert found.failure is not None, "a node that does not answer is no answer"
+
+
+def test_stopped_node_work_that_is_over_before_is_a_failure(staged: Callable[[Sabotage], Stage]) -> None:
+    stage = staged(Sabotage.STOPPED_NODE)
+    found = stage.play()
+    assert found.failure and "over before the node was stopped" in found.failure.message
+    assert f"stop {B}" not in stage.steps
+
+
+def test_lost_node_of_a_sabotaged_cell_is_its_answer_and_is_not_played_again() -> None:
+    failed = replace(evidence(CELL), failure=Failure("lost-node", "detach", "nodeb does not answer"))
+    verdict = Verdict(VerdictKind.INCONCLUSIVE, "nodeb does not answer")
+    assert _lost(CELL, Result(CELL, verdict, failed))
+    asked = cell(Sabotage.STOPPED_NODE)
+    assert not _lost(asked, Result(asked, verdict, replace(failed, cell=asked)))
+
+
+@contextmanager
+def process(name: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process with the arguments by which libvirt's QEMUs are known."""
+    argv = [sys.executable, "-c", "import time; time.sleep(600)", "-name", f"guest={name},debug-threads=on"]
+    with subprocess.Popen(argv) as found:
+        yield found
+        found.kill()
+
+
+def stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def test_power_stop_is_of_that_domain_only_until_it_goes_on(tmp_path: Path) -> None:
+    power = Power(None, tmp_path, autodestroy=True)
+    name = f"drbd-harness-test-{os.getpid()}"
+    with process(f"{name}-a") as one, process(f"{name}-ab") as other:
+        power.stop(f"{name}-a")
+        os.waitid(os.P_PID, one.pid, os.WSTOPPED | os.WNOWAIT)
+        assert stopped(one.pid) and not stopped(other.pid)
+        power.go_on()
+        os.waitid(os.P_PID, one.pid, os.WCONTINUED | os.WNOWAIT)
+        assert not stopped(one.pid)
+        power.stop(f"{name}-a")
+        one.kill()
+        one.wait()
+        power.go_on()
+
+
+def test_power_stop_of_no_domain_is_infrastructure_error(tmp_path: Path) -> None:
+    with pytest.raises(InfrastructureError, match="there is no QEMU of drbd-harness-nowhere"):
+        Power(None, tmp_path, autodestroy=True).stop("drbd-harness-nowhere")
+
+
+# --------------------------------------------------------------------------- the right owner
+
+
+def planted(owner: BlockOwner = BlockOwner.ALLOCATED, detail: str = "/modified", block: int = 30) -> PlantedChange:
+    return PlantedChange(block * 8 + 3, 1, B, PlantedKind.BYTE, 17, owner, detail)
+
+
+def diverged(sample: Sample | None, compared: set[int], **changed: Any) -> Evidence:
+    facts: dict[str, Any] = {**oracles(compared, compared), "planted": (planted(),), **changed}
+    return evidence(CELL, samples=() if sample is None else (sample,), **facts)
+
+
+RIGHT = Sample(30, 17, 1, "00", "ff", BlockOwner.ALLOCATED, "/modified")
+
+
+def test_planted_owner_that_was_found_is_diverged() -> None:
+    found = diverged(RIGHT, {30})
+    assert misattributed(found) is None and judge(found, HELD).kind is VerdictKind.DIVERGED
+
+
+@pytest.mark.parametrize("owner", [one for one in BlockOwner if one is not BlockOwner.ALLOCATED])
+def test_planted_owner_any_other_is_inconclusive_with_what_was_found_beside_it(owner: BlockOwner) -> None:
+    verdict = judge(diverged(replace(RIGHT, owner=owner, detail="elsewhere"), {30}), HELD)
+    assert verdict.kind is VerdictKind.INCONCLUSIVE and f"was taken for {owner} (elsewhere)" in verdict.sentence
+    assert verdict.reasons[0].startswith("diverged: 1 blocks differ")
+
+
+@pytest.mark.parametrize(
+    ("sample", "compared", "says"),
+    [
+        (replace(RIGHT, detail="/other"), {30}, "is of /modified and was taken for /other"),
+        (None, {30}, "nobody looked for the owner of block 30"),
+        (None, set(), "block 30, which was changed on nodeb below DRBD, was not found"),
+        (replace(RIGHT, block=31), {31}, "block 30, which was changed on nodeb below DRBD, was not found"),
+    ],
+)
+def test_planted_owner_missed_is_inconclusive(sample: Sample | None, compared: set[int], says: str) -> None:
+    verdict = judge(diverged(sample, compared), HELD)
+    assert verdict.kind is VerdictKind.INCONCLUSIVE and says in verdict.sentence
+
+
+def test_planted_owner_unknown_beforehand_is_not_judged() -> None:
+    change = replace(planted(), owner=None, owner_detail="")
+    assert misattributed(diverged(None, set(), planted=(change,))) is None
+
+
+def test_samples_of_planted_blocks_come_before_the_limit(staged: Callable[[Sabotage], Stage]) -> None:
+    stage = staged(Sabotage.SILENT_VERIFY)
+    stage.workload.leaves = {*range(100, 140), BLOCKS // 4}
+    found = stage.play()
+    blocks = [one.block for one in found.samples]
+    assert BLOCKS // 4 in blocks and blocks == sorted(blocks) and len(blocks) == 16
+    assert Extent(BLOCKS // 4 * 8, 8) in found.comparison.differing if found.comparison else False
