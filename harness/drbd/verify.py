@@ -35,7 +35,7 @@ def run_verify(
     cursor = events.cursor()
     deadline = Deadline.after(seconds, "the online verify")
     _start(a, dialect, spec)
-    start = deadline.sooner(START_SECONDS, "the start of the verify")
+    start = deadline.sooner(min(START_SECONDS, seconds), "the start of the verify")
     begun = events.wait(lambda state: state.replication == "VerifyS", start.what, start, cursor)
     events.wait(lambda state: state.replication != "VerifyS", "the end of the verify", deadline, begun)
     for node in (a, b):

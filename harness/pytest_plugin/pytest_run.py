@@ -258,5 +258,7 @@ def expectation_missed(result: Result) -> str:
     expected, verdict = result.cell.expected, result.verdict
     assert expected is not None and verdict is not None
     wanted = " or ".join(expected.verdicts)
-    wanted += f", with '{expected.says}' in its sentence," if expected.says else ""
-    return f"{result.cell.id}: {wanted} was expected ({expected.reason}); seen: {verdict.kind}: {verdict.sentence}"
+    says = f", with '{expected.says}' in its sentence," if expected.says else ""
+    return (
+        f"{result.cell.id}: {wanted} was expected{says} ({expected.reason}); seen: {verdict.kind}: {verdict.sentence}"
+    )

@@ -218,6 +218,16 @@ def test_judge_control_that_did_not_hold_exit_code_2(command: Any) -> None:
     assert code == 2 and "the steady control failed" in out, "no finding: the lab made differences by itself"
 
 
+@pytest.mark.parametrize(("says", "code"), [("late", 0), ("early", 2)])
+def test_judge_inconclusive_that_is_expected_exit_code_by_its_sentence(command: Any, says: str, code: int) -> None:
+    expected = Expectation((VerdictKind.INCONCLUSIVE,), "it is sabotaged", says)
+    store = Store.create(Path("runs"), Run("run1", "meta", "now", (*CELLS[:-1], replace(BACK, expected=expected))))
+    for cell in store.run().cells:
+        failure = {"failure": Failure("deadline", "work", "late")} if cell.expected == expected else {}
+        store.begin(cell).save(replace(found(cell), **failure))
+    assert command("judge", "run1")[0] == code
+
+
 def test_judge_run_without_evidence_exit_code_3(command: Any) -> None:
     Store.create(Path("runs"), Run("run1", "quick", "now", CELLS))
     code, _, err = command("judge", "run1")

@@ -17,6 +17,7 @@ from harness.judgement.workload_proof import PROOFS
 from harness.model import (
     AioMode,
     Alarms,
+    BlockOwner,
     CacheMode,
     Canary,
     Cell,
@@ -38,9 +39,11 @@ from harness.model import (
     NodeVerify,
     Observed,
     Ownership,
+    PlantedChange,
     Protocol,
     Readback,
     ReplicationProfile,
+    Sample,
     SplitBrain,
     State,
     Verdict,
@@ -927,6 +930,11 @@ def test_outcomes_several_attempts_of_one_control_failed_stays() -> None:
 
 NUMBERS = st.sets(st.integers(0, 40), max_size=6)
 EXTENTS = st.lists(st.builds(Extent, st.integers(0, 400), st.integers(0, 40)), max_size=4).map(tuple)
+OWNERS = st.sampled_from(BlockOwner)
+CHANGES = st.lists(
+    st.builds(PlantedChange, st.integers(0, 400), st.integers(1, 9), owner=st.none() | OWNERS), max_size=2
+).map(tuple)
+SAMPLES = st.builds(Sample, st.integers(0, 50), st.just(0), st.just(1), st.just("00"), st.just("ff"), OWNERS)
 STATE_NAMES = st.sampled_from(["", "Connected", "UpToDate", "Established", "Inconsistent", "VerifyS"])
 NODES = st.builds(NodeVerify, st.just("node"), st.booleans(), st.booleans(), EXTENTS, st.none() | st.integers(0, 50))
 CELLS = st.builds(
@@ -995,7 +1003,8 @@ def any_evidence(draw: st.DrawFn) -> Evidence:
         "verify": st.none() | st.builds(Verify, NODES, NODES, st.just(1.0), st.integers(0, 1)),
         "counter_kib": st.none() | st.integers(0, 200),
         "comparison": st.none() | COMPARISONS,
-        "planted": EXTENTS,
+        "planted": CHANGES,
+        "samples": st.lists(SAMPLES, max_size=3).map(tuple),
         "ownership": OWNED,
         "migrations": MIGRATIONS,
         "readback": st.none() | st.builds(Readback, st.just(BLOCKS), st.just("a"), st.just("b"), EXTENTS, OWNED),
@@ -1025,6 +1034,7 @@ def test_judge_any_evidence_one_consistent_verdict(found: Evidence, controls: di
         assert found.counter_kib == 0 and not found.comparison.differing_blocks
         assert found.failure is None and not found.log_holes and not data_loss_findings(found)
         if not found.cell.control:
+            assert not any(change.owner for change in found.planted), "what was planted differs"
             assert not (found.cell.has_canary and found.canary is None)
             assert found.fault_injected or found.cell.fault is None
             assert found.readback is None or not found.readback.differing

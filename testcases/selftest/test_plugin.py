@@ -431,6 +431,19 @@ def test_run_inconclusive_is_an_error(run: Runs, matrix: Path, world: World) -> 
     assert "writeback-swap-pressure: INCONCLUSIVE: work: it took too long" in ran.out and "Traceback" not in ran.out
 
 
+@pytest.mark.parametrize(("says", "status"), [("it took", 0), ("nodeb", 1)])
+def test_run_inconclusive_that_is_expected_passes_by_its_sentence(
+    run: Runs, matrix: Path, world: World, says: str, status: int
+) -> None:
+    expected = f'verdicts = ["INCONCLUSIVE"]\nreason = "it is sabotaged"\nsays = "{says}"\n'
+    text = MATRIX.replace('verdicts = ["CLEAN"]\nreason = "pages are copied"\n', expected)
+    matrix.write_text(text)
+    world.finds["writeback-swap-pressure"] = broken()
+    ran = run("--drbd-matrix", str(matrix))
+    assert ran.status == status
+    assert ("INCONCLUSIVE was expected, with 'nodeb' in its sentence, (it is sabotaged)" in ran.out) is bool(status)
+
+
 def test_run_finding_and_error_exit_code_1(run: Runs, matrix: Path, world: World) -> None:
     world.finds |= {"unsafe-swap-pressure": broken(), "writeback-swap-pressure": diverged()}
     ran = run("--drbd-matrix", str(matrix))

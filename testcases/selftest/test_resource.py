@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import cast
 import pytest
 from recorded_nodes import DRBD_9, DRBD_84, RecordedRunner, adopted, events_between, node, verified
 
+from harness.drbd import verify as verify_module
 from harness.drbd.dialect import Drbd9, Drbd84, dialect_of
 from harness.drbd.resource import Resource, both
 from harness.errors import CommandError, DeadlineError, InfrastructureError, LostNodeError
@@ -164,6 +166,16 @@ def test_verify_that_never_begins_is_deadline_error(generation: str) -> None:
     on_a.happens = {}
     with pytest.raises(DeadlineError, match="the start of the verify did not happen within 0 s"):
         resource.verify()
+
+
+def test_verify_that_does_nothing_is_not_waited_for_as_long_as_one_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify_module, "START_SECONDS", 0.05)
+    resource, on_a, _ = verified("8.4")
+    on_a.happens = {}
+    began = time.monotonic()
+    with pytest.raises(DeadlineError, match="the start of the verify did not happen within 0 s"):
+        resource.verify()
+    assert time.monotonic() - began < resource.spec.verify_seconds / 4
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)

@@ -37,6 +37,7 @@ from harness.model import (
     Repair,
     Result,
     Run,
+    Sabotage,
     Stack,
     VerdictKind,
 )
@@ -345,6 +346,40 @@ def test_rebuild_lost_again_gives_up_and_answers_the_rest(stage: Stage) -> None:
     assert len(stage.labs) == 2 and stage.closed == ["lab1", "lab2"]
     assert stage.played.count(SWAP.id) == 2 and OTHER.id not in stage.played
     assert any(line.startswith("giving the lab up") for line in stage.reported)
+
+
+def test_rebuild_after_something_injected_that_could_not_be_ended(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played = stage.play
+
+    def leaves_something(run: CellRun, workload: object, guest: Callable[[], Guest]) -> Evidence:
+        if run.cell == SWAP:
+            run.unreverted = "what the cell injected could not be ended: no such device"
+        return played(run, workload, guest)
+
+    monkeypatch.setattr(module, "play", leaves_something)
+    with stage.session as session:
+        session.play(SWAP)
+        session.play(OTHER)
+    assert stage.closed == ["lab1", "lab2"], "the next cell does not stand on it"
+    assert stage.played == [*CONTROLS, SWAP.id, *CONTROLS, OTHER.id]
+
+
+def test_play_sabotaged_cell_that_lost_its_node_is_not_played_again(stage: Stage) -> None:
+    stopped = replace(SWAP, sabotage=Sabotage.STOPPED_NODE)
+
+    def lost(cell: Cell, turn: int) -> dict[str, Any]:
+        if cell != stopped:
+            return {}
+        cast(Any, stage.labs[-1].b).alive = False
+        return failing()
+
+    stage.finds = lost
+    with stage.session as session:
+        assert verdict(session.play(stopped)) is VerdictKind.INCONCLUSIVE
+        assert verdict(session.play(OTHER)) is VerdictKind.CLEAN
+    assert stage.played == [*CONTROLS, stopped.id, *CONTROLS, OTHER.id] and stage.closed == ["lab1", "lab2"]
 
 
 def test_rebuild_answer_in_between_allows_another(stage: Stage) -> None:
