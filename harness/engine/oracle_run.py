@@ -72,6 +72,9 @@ def repair(context: CellContext) -> None:
     if counter == 0 and not comparison.differing:
         return
     with context.phase("repair"):
+        for node in context.nodes:
+            # Where one does not answer, the end of a resync would be waited for in vain.
+            context.resource.status(node)
         context.note(repair=context.resource.repair(context.differing_blocks))
 
 

@@ -26,7 +26,9 @@ _ERRORS = (paramiko.SSHException, OSError, EOFError)
 class SshRunner:
     """A :class:`~harness.remote.base.Runner` on one node.
 
-    The node's host key is known before its first boot; any other key is rejected.  ``lab`` is for the log.
+    The node's host key is known before its first boot; any other key is rejected.  ``lab`` is for the log.  A node that
+    once gave no answer in all the time that a command has is not asked again over that connection: each command would
+    wait as long.
     """
 
     def __init__(
@@ -88,6 +90,8 @@ class SshRunner:
             try:
                 return transport.open_session(timeout=30)
             except _ERRORS as error:
+                if not isinstance(error, paramiko.ChannelException):
+                    transport.close()
                 raise LostNodeError(f"{self.host} does not open an ssh session: {error}") from None
 
     def run(
@@ -108,13 +112,16 @@ class SshRunner:
             channel.settimeout(timeout + GRACE_SECONDS)
             channel.exec_command(shlex.join(bounded))
             _feed(channel, stdin)
-            errors = threading.Thread(target=_drain, args=(channel.recv_stderr, err), daemon=True)
+            errors = threading.Thread(target=_drain_errors, args=(channel, err), daemon=True)
             errors.start()
             _drain(channel.recv, out)
             errors.join(GRACE_SECONDS)
             if not channel.status_event.wait(GRACE_SECONDS):
-                raise LostNodeError(f"'{argv[0]}' on {self.host} gave no status within {timeout:.0f} s")
+                raise TimeoutError(f"no status within {timeout:.0f} s")
             status = channel.recv_exit_status()
+        except TimeoutError as error:
+            channel.get_transport().close()
+            raise LostNodeError(f"'{argv[0]}' on {self.host} was not answered: {error or 'nothing came'}") from None
         except _ERRORS as error:
             raise LostNodeError(f"'{argv[0]}' on {self.host} was cut off: {error or 'no answer'}") from None
         finally:
@@ -176,6 +183,12 @@ def _feed(channel: paramiko.Channel, stdin: str | None) -> None:
 def _drain(receive: Callable[[int], bytes], into: bytearray) -> None:
     while chunk := receive(65536):
         into.extend(chunk)
+
+
+def _drain_errors(channel: paramiko.Channel, into: bytearray) -> None:
+    """In a thread of its own: that the connection was cut off is for the one that waits for the output to say."""
+    with contextlib.suppress(*_ERRORS):
+        _drain(channel.recv_stderr, into)
 
 
 def _pump(channel: paramiko.Channel, stream: LineStream) -> str:

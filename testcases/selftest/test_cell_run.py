@@ -108,6 +108,15 @@ def test_play_host_cell_needs_no_guest_and_no_delays(staged: Callable[..., Stage
     assert not any(step.startswith("apply_delays") for step in stage.steps)
 
 
+def test_repair_with_a_node_that_does_not_answer_is_not_begun(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    stage.workload.leaves = {5}
+    stage.lab.story.when["owners"] = lambda: setattr(stage.lab.b, "alive", False)
+    found = stage.play()
+    assert found.failure and (found.failure.phase, found.failure.kind) == ("repair", "lost-node")
+    assert "repair" not in stage.steps, "nobody would see its end"
+
+
 def test_conclude_differing_blocks_are_sampled_owned_and_repaired(staged: Callable[..., Stage]) -> None:
     stage = staged()
     stage.workload.leaves = {5, 6, 900}

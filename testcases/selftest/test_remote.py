@@ -20,6 +20,7 @@ from paramiko.common import cMSG_CHANNEL_SUCCESS
 
 from harness.errors import CommandError, DeadlineError, LostNodeError
 from harness.lab.nested.keys import KeyPair, SshPort, known_hosts, new_key_pair, write_private
+from harness.remote import ssh
 from harness.remote.local import LocalRunner
 from harness.remote.scripted import ScriptedRunner
 from harness.remote.ssh import SshRunner
@@ -309,6 +310,29 @@ def test_ssh_connection_lost_command_and_streams_end(place: Place) -> None:
         stream.wait(lambda line: None, 1, Deadline.after(10, "more"))
     with pytest.raises(LostNodeError):
         runner.run(["true"])
+    runner.close()
+
+
+def test_ssh_run_that_nobody_answers_is_the_last_over_that_connection(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh, "GRACE_SECONDS", 0.3)
+    runner = place.runner()
+    runner.connect(10)
+    stream = runner.stream(["sh", "-c", ": streaming; echo up; exec sleep 20"], "log")
+    stream.wait(lambda line: line or None, 0, Deadline.after(10, "the first line"))
+    began = time.monotonic()
+    # So short a time is none to the program `timeout`, which then does not end the command.
+    with pytest.raises(LostNodeError, match="'sleep' on nodea was not answered"):
+        runner.run(["sleep", "20"], timeout=0.2)
+    for _ in range(20):
+        with pytest.raises(LostNodeError, match="the ssh connection to nodea was lost"):
+            runner.run(["true"])
+    with pytest.raises(LostNodeError, match="ended while waiting for more"):
+        stream.wait(lambda line: None, 1, Deadline.after(10, "more"))
+    assert time.monotonic() - began < 8, "each of them would wait as long as the first"
+    runner.connect(10)
+    assert runner.run(["echo", "back"]).stdout == "back\n"
     runner.close()
 
 
