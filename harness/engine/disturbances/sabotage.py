@@ -85,12 +85,25 @@ filefrag -v -b4096 "$file"
 rm "$file"
 sync
 """
-# A process that holds some memory and does nothing with it, so that it is swapped out.
+# A process that holds some memory and does nothing with it, in a control group of its own, which can be swapped out.
 _HOLD_MEMORY = """
-setsid sh -c 'held=$(head -c 1000000 /dev/zero | tr "\\000" x); while :; do sleep 600; done' \
-    </dev/null >/dev/null 2>&1 &
+mkdir -p "$1"
+mount -t cgroup2 none "$1"
+echo +memory > "$1/cgroup.subtree_control"
+mkdir "$1/held"
+setsid sh -c '
+    echo $$ > "$1/held/cgroup.procs"
+    held=$(head -c 1000000 /dev/zero | tr "\\000" x)
+    while :; do sleep 600; done
+' sh "$1" </dev/null >/dev/null 2>&1 &
 echo $!
 """
+_LET_GO = """
+kill -9 "-$2" 2>/dev/null || true
+umount -l "$1"
+"""
+# The kernel says that it could not reclaim as much as it was asked for: that much is not there.
+_SWAP_OUT = 'echo 16M > "$1/held/memory.reclaim" || true'
 _PAGEMAP = """
 while read -r range mode rest; do
     case $mode in rw*) ;; *) continue;; esac
@@ -124,8 +137,8 @@ class SabotageDisturbance:
     def before(self, run: CellRun, target: WorkloadTarget) -> None:
         """Whatever the workload has to meet."""
         if self._sabotage is Sabotage.FLIP_SWAP_SLOT:
-            self._holder = target.sh(_HOLD_MEMORY).strip()
-            _undo(run, target.runner, ["sh", "-c", 'kill -9 -- "-$1"', "sh", self._holder])
+            self._holder = target.sh(_HOLD_MEMORY, _DIRECTORY).strip()
+            _undo(run, target.runner, ["sh", "-c", _LET_GO, "sh", _DIRECTORY, self._holder])
         elif self._sabotage is Sabotage.IDLE_WORKLOAD:
             _cover(run, target.runner, SWAPSTORM, _IDLE_STORM)
             run.context.log_event("sabotage: the swap storm gets 1 MiB of memory, whatever it is told")
@@ -253,7 +266,8 @@ def _one_of(extents: tuple[FileExtent, ...], chance: random.Random) -> int:
 
 def _used_swap_slot(target: WorkloadTarget, pid: str) -> int:
     """A slot that holds a page of process ``pid`` now, as the kernel's own map of the process says."""
+    target.sh(_SWAP_OUT, _DIRECTORY)
     slots = [slot for slot in swap_slots(target.sh(_PAGEMAP, pid)) if 0 < slot < target.own_blocks]
     if not slots:
-        raise InfrastructureError("no page of the process that does nothing was swapped out")
+        raise InfrastructureError("no page of the process that holds memory was swapped out")
     return slots[len(slots) // 2]
