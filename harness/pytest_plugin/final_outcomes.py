@@ -15,7 +15,7 @@ import pytest
 from _pytest.junitxml import xml_key
 
 from harness.judgement.controls import control_outcome
-from harness.model import Result, VerdictKind
+from harness.model import Result
 
 Play = tuple[str, int]
 
