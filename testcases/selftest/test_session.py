@@ -363,7 +363,7 @@ def test_rebuild_after_something_injected_that_could_not_be_ended(
         session.play(SWAP)
         session.play(OTHER)
     assert stage.closed == ["lab1", "lab2"], "the next cell does not stand on it"
-    assert stage.played == [*CONTROLS, SWAP.id, *CONTROLS, OTHER.id]
+    assert stage.played == [*CONTROLS, SWAP.id, *CONTROLS, OTHER.id, *CONTROLS]
 
 
 def test_play_sabotaged_cell_that_lost_its_node_is_not_played_again(stage: Stage) -> None:
@@ -379,7 +379,7 @@ def test_play_sabotaged_cell_that_lost_its_node_is_not_played_again(stage: Stage
     with stage.session as session:
         assert verdict(session.play(stopped)) is VerdictKind.INCONCLUSIVE
         assert verdict(session.play(OTHER)) is VerdictKind.CLEAN
-    assert stage.played == [*CONTROLS, stopped.id, *CONTROLS, OTHER.id] and stage.closed == ["lab1", "lab2"]
+    assert stage.played == [*CONTROLS, stopped.id, *CONTROLS, OTHER.id, *CONTROLS] and stage.closed == ["lab1", "lab2"]
 
 
 def test_rebuild_answer_in_between_allows_another(stage: Stage) -> None:
