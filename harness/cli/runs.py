@@ -15,7 +15,7 @@ from rich.text import Text
 from harness.cli.options import RunArgument, RunsOption, console, warn
 from harness.errors import HarnessError, NothingRanError, UsageError
 from harness.judgement.rejudge import conclusive
-from harness.model import Result, Verdict
+from harness.model import Result
 from harness.util import resources
 
 if TYPE_CHECKING:
