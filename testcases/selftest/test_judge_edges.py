@@ -15,6 +15,8 @@ from harness.model import (
     CacheMode,
     Cell,
     ClientKind,
+    Control,
+    ControlOutcome,
     Failure,
     MigrationOutcome,
     Ownership,
@@ -123,3 +125,40 @@ def test_judge_comparison_of_another_size_than_the_device_inconclusive(covered: 
 def test_judge_lost_kernel_messages_inconclusive(holes: int) -> None:
     assert f"{holes} kernel messages were lost" in judge(evidence(log_holes=holes), HELD).sentence
     assert kind(evidence(SWAP, log_holes=0)) is VerdictKind.CLEAN
+
+
+@pytest.mark.parametrize("found", [{"alarms": NOTICED}, oracles({1}, {1})])
+def test_judge_several_controls_failed_each_named_once_the_first_in_the_sentence(found: dict[str, Any]) -> None:
+    failed = [ControlOutcome(control, False, f"{control} did not hold") for control in (Control.IDLE, Control.STEADY)]
+    verdict = judge(evidence(**found), {**HELD, **{one.control: one for one in failed}})
+    assert verdict.kind is VerdictKind.INCONCLUSIVE
+    told = [f"the {one.control} control failed: {one.sentence}" for one in failed]
+    assert [verdict.sentence, verdict.reasons[0]] == told
+    assert sum(reason in told for reason in (verdict.sentence, *verdict.reasons)) == 2
+
+
+@pytest.mark.parametrize("drops", [1, 3])
+def test_judge_lost_connections_a_minute_are_no_whole_number(drops: int) -> None:
+    verdict = judge(evidence(alarms=replace(NOTICED, drops=drops, watched_seconds=120.0)), HELD)
+    assert f", {drops / 2} a minute" in verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "one_sided"),
+    [({1, 2}, {1}, 1), ({1}, {1, 2}, 1), ({1, 2}, {1, 3, 4}, 3), ({1}, set[int](), 1)],
+)
+def test_combine_logs_that_name_all_marked_blocks_but_not_on_both_nodes_dispute(
+    source: set[int], target: set[int], one_sided: int
+) -> None:
+    both = source | target
+    found = evidence(**oracles(both, both))
+    assert found.verify is not None
+    verify = replace(
+        found.verify,
+        source=replace(found.verify.source, extents=extents_of(source)),
+        target=replace(found.verify.target, extents=extents_of(target)),
+    )
+    dispute = f"{one_sided} blocks of the same verify stand in the log of one node only"
+    assert combine(replace(found, verify=verify)).dispute == dispute
+    more = replace(found, verify=verify, counter_kib=4 * len(both) + 4)
+    assert combine(more).dispute is None, "a log may name fewer blocks than are marked, and not the same"
