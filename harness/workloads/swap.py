@@ -52,6 +52,9 @@ class Pressure(Workload):
         after = _paged(target)
         paged = {name: float(after[name] - before[name]) for name in after.keys() & before.keys()}
         facts = {**numbers(done.stdout), **paged}
+        if "pages_swapped_out" in facts:
+            # What the storm put out for a move is no proof that it swaps.
+            facts["pages_swapped_out"] -= facts.get("pages_put_out", 0.0)
         notes = tuple(done.stderr.strip().splitlines())
         wrong = int(facts.get("pages_wrong", 0))
         return self.counted(Work(facts.get("seconds", done.seconds), facts, wrong, notes))

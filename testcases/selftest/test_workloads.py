@@ -389,6 +389,20 @@ def test_pressure_pages_swapped_counted_by_the_kernel(target: WorkloadTarget) ->
     assert "pages_swapped_out" not in facts, "what the kernel does not say is no zero"
 
 
+def test_pressure_pages_put_out_for_a_move_are_no_proof_that_it_swaps(target: WorkloadTarget) -> None:
+    counters = iter([100, 170])
+    storm = STORM.replace('"pages_wrong": 0', '"pages_wrong": 0, "pages_put_out": 70')
+
+    def answer(argv: tuple[str, ...]) -> tuple[int, str, str]:
+        if argv == ("cat", "/proc/vmstat"):
+            return 0, f"pswpout {next(counters)}\n", ""
+        return (0, storm, "") if argv[0].endswith("storm") else answers(argv)
+
+    work = made("pressure", SWAP).work(replace(target, runner=ScriptedRunner(answer)), 8)
+    assert work.facts["pages_swapped_out"] == 0.0
+    assert did_nothing("pressure", work) is not None
+
+
 def test_pressure_wrong_pages_are_wrong_reads_with_sentences(target: WorkloadTarget) -> None:
     sentence = "swapstorm: page 5, read from swap, is wrong: its checksum does not fit"
     storm = STORM.replace('"pages_wrong": 0', '"pages_wrong": 2')

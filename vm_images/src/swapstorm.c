@@ -26,7 +26,9 @@
  * swap device only, are pages_moved_checked when they are checked: written on one host and read on
  * the other. pages_out_before_moves counts those that were noted, and moves the moves that were
  * seen from before their start to their end. A move that is under way when the storm's time is
- * over is waited for, at most MOVE_SECONDS.
+ * over is waited for, at most MOVE_SECONDS. Where memory is not short enough, no page would be on
+ * the swap device only: one page in SET_ASIDE is filled, left alone by the storm, and put there at
+ * the 'b'; pages_put_out counts those.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -46,6 +48,8 @@
 enum { PAGE = 4096, LINE = 64, MAX_THREADS = 1024 };
 /* A change that comes at once may come before anybody read the page: a busy page is changed again and again. */
 enum { BUSY_CHANGES = 16, BUSY_PAUSE_US = 2000 };
+/* A prime, so that the pages set aside are spread over the threads; a page goes in the second of these rounds. */
+enum { SET_ASIDE = 31, PUT_OUT_ROUNDS = 40, PUT_OUT_PAUSE_US = 50000 };
 enum { MOVE_SECONDS = 120, MOVES_PAUSE_US = 20000, NOTED_AT_ONCE = 16384 };
 enum { WORDS = PAGE / 8, WORDS_IN_LINE = LINE / 8, MAX_REPORTS = 16 };
 
@@ -65,8 +69,8 @@ static uint32_t *out_sequences;
 static atomic_uint_fast64_t moved;
 static atomic_int under_way, watching = 1;
 static atomic_llong marks_read;
-static int moves_file;
-static uint64_t page_count, storm_id, moves, pages_out;
+static int moves_file, sets_aside;
+static uint64_t page_count, storm_id, moves, pages_out, pages_put_out;
 static double storm_end, sweep_end;
 static unsigned long reclaim_every, thread_count = 4;
 static atomic_uint_fast64_t pages_dirtied, pages_reclaimed, pages_checked, pages_swapped_in, pages_wrong;
@@ -161,6 +165,11 @@ static int only_in_swap(uint64_t number)
     return mincore(memory + number * WORDS, PAGE, &resident) == 0 && !(resident & 1);
 }
 
+static int set_aside(uint64_t number)
+{
+    return sets_aside && number % SET_ASIDE == 0;
+}
+
 static void report(uint64_t number, int swapped, uint64_t found)
 {
     const uint64_t *page = memory + number * WORDS;
@@ -230,6 +239,8 @@ static void *storm(void *argument)
     struct tally tally = { 0 };
     while (now() < storm_end) {
         uint64_t number = next_random(&state) % share * thread_count + own;
+        if (set_aside(number))
+            continue;
         meet(number, &tally);
         if (reclaim_every && ++picked % reclaim_every == 0 &&
             madvise(memory + number * WORDS, PAGE, MADV_PAGEOUT) == 0) {
@@ -252,6 +263,30 @@ static void *sweep(void *argument)
                 check(number, only_in_swap(number), &tally);
     add(&tally);
     return NULL;
+}
+
+/* Whether more was told of moves than was read. */
+static int more_told(void)
+{
+    struct stat status;
+    return fstat(moves_file, &status) == 0 && status.st_size > lseek(moves_file, 0, SEEK_CUR);
+}
+
+/* Bring what is set aside to the swap device: the first time it is written there, and it leaves memory the next time. */
+static void put_out(void)
+{
+    uint64_t first_left = 0, left = 1;
+    for (int round = 0; left && round < PUT_OUT_ROUNDS && !more_told(); round++, usleep(PUT_OUT_PAUSE_US)) {
+        left = 0;
+        for (uint64_t number = 0; number < page_count; number += SET_ASIDE)
+            if (sequences[number] && !only_in_swap(number)) {
+                madvise(memory + number * WORDS, PAGE, MADV_PAGEOUT);
+                left++;
+            }
+        if (round == 0)
+            first_left = left;
+    }
+    pages_put_out += first_left - left;
 }
 
 /* A move begins. What is expected of a page is copied before it is looked at: a page that is touched in between is
@@ -293,9 +328,9 @@ static void *watch_moves(void *argument)
                 under_way = 1;
                 atomic_store(&moved, 0);
                 begun++;
+                put_out();
                 note_what_is_out();
-                struct stat status;
-                noted = fstat(moves_file, &status) == 0 && status.st_size == lseek(moves_file, 0, SEEK_CUR);
+                noted = !more_told();
             } else {
                 if (told == 'e' && noted) {
                     moves++;
@@ -360,6 +395,7 @@ static void set_up(size_t bytes, int watches_moves)
         fprintf(stderr, "swapstorm: what is expected of each page cannot be locked in memory: %s\n", strerror(errno));
         exit(1);
     }
+    sets_aside = watches_moves;
     if (watches_moves) {
         out_sequences = mapped(page_count * sizeof *sequences);
         if (mlock(out_sequences, page_count * sizeof *sequences)) {
@@ -466,8 +502,9 @@ int main(int argc, char **argv)
            now() - sweep_start, (unsigned long long)pages_dirtied, (unsigned long long)pages_reclaimed,
            (unsigned long long)pages_checked, (unsigned long long)pages_swapped_in, (unsigned long long)pages_wrong);
     if (moves_name)
-        printf(", \"moves\": %llu, \"pages_out_before_moves\": %llu, \"pages_moved_checked\": %llu, "
-               "\"pages_moved_wrong\": %llu", (unsigned long long)moves, (unsigned long long)pages_out,
+        printf(", \"moves\": %llu, \"pages_put_out\": %llu, \"pages_out_before_moves\": %llu, "
+               "\"pages_moved_checked\": %llu, \"pages_moved_wrong\": %llu", (unsigned long long)moves,
+               (unsigned long long)pages_put_out, (unsigned long long)pages_out,
                (unsigned long long)pages_moved, (unsigned long long)pages_moved_wrong);
     puts("}");
     return fflush(stdout) == 0 ? 0 : 1;
