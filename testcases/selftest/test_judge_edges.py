@@ -12,6 +12,7 @@ from harness.judgement.judge import judge
 from harness.judgement.oracles import combine
 from harness.judgement.workload_proof import PROOFS
 from harness.model import (
+    Alarms,
     CacheMode,
     Cell,
     ClientKind,
@@ -162,3 +163,23 @@ def test_combine_logs_that_name_all_marked_blocks_but_not_on_both_nodes_dispute(
     assert combine(replace(found, verify=verify)).dispute == dispute
     more = replace(found, verify=verify, counter_kib=4 * len(both) + 4)
     assert combine(more).dispute is None, "a log may name fewer blocks than are marked, and not the same"
+
+
+@pytest.mark.parametrize(
+    "alarms", [replace(NOTICED, mismatches=(), failures=()), replace(NOTICED, drops=0), NOTICED], ids=str
+)
+def test_judge_marked_blocks_explained_by_lost_connection_or_by_digest_transient(alarms: Alarms) -> None:
+    assert kind(evidence(**oracles({1, 2}, set()), alarms=alarms)) is VerdictKind.TRANSIENT
+
+
+@pytest.mark.parametrize(
+    "owned",
+    [Ownership(allocated=n, metadata=m, journal=k) for n in (0, 1) for m in (0, 1) for k in (0, 1) if n + m + k],
+    ids=str,
+)
+def test_judge_readback_differs_any_block_in_use_corrupt(owned: Ownership) -> None:
+    differing = {5, 6, 7}
+    found = disturbed(
+        readback=Readback(BLOCKS, "nodea", "nodeb", extents_of(differing), owned), **oracles(differing, differing)
+    )
+    assert kind(found) is VerdictKind.CORRUPT
