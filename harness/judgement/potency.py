@@ -75,7 +75,9 @@ def _same_work(other: Cell, this: Cell) -> bool:
         (None if other.replication.plain else other.replication, this.replication),
     ]
     return (
-        what[0] == what[1]
+        # What was done to the instrument on purpose makes differences of its own.
+        other.sabotage is None
+        and what[0] == what[1]
         and other.delays.link_delay_ms <= this.delays.link_delay_ms
         and other.delays.disk_delay_ms <= this.delays.disk_delay_ms
         and all(not theirs or theirs == ours for theirs, ours in special)

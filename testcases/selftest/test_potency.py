@@ -31,6 +31,7 @@ from harness.model import (
     ReplicationProfile,
     Result,
     Run,
+    Sabotage,
     Verdict,
     VerdictKind,
     Witness,
@@ -159,6 +160,15 @@ def test_potency_delays_of_the_other_longer_weak_shorter_strong(delays: DelayPro
 )
 def test_potency_another_disturbance_than_here_shows_nothing(here: dict[str, Any], there: dict[str, Any]) -> None:
     assert potency(clean_of(replace(BACK, **here)), diverged(replace(NONE, **there)))[0] is Potency.WEAK
+
+
+@pytest.mark.parametrize("sabotage", Sabotage)
+def test_potency_cell_whose_instrument_was_sabotaged_shows_nothing(sabotage: Sabotage) -> None:
+    there = replace(NONE, sabotage=sabotage)
+    for here in (BACK, replace(BACK, sabotage=sabotage)):
+        assert potency(clean_of(here), diverged(there))[0] is Potency.WEAK
+        assert potency(clean_of(here), clean(there, SAW_CHANGES))[0] is Potency.WEAK
+        assert potency(clean_of(here), diverged())[0] is Potency.STRONG
 
 
 def test_potency_strong_of_a_cell_whose_evidence_is_not_at_hand_stays() -> None:
