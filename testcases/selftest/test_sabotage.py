@@ -269,7 +269,7 @@ def test_flip_swap_slot_is_one_in_use_and_before_swapoff(staged: Callable[[Sabot
     assert in_order(stage.steps, "work 1", "sync", f"plant_below on {B}", "quiesce")
     (swapped_out,), (let_go,) = ran(stage, "memory.reclaim", "guest"), ran(stage, "umount -l", "guest")
     assert ran(stage, "setsid", "guest")[0] < swapped_out < ran(stage, "pagemap", "guest")[0] < let_go
-    assert stage.guest.agent.ran[let_go][-1] == "4711", "the process that held the memory is ended"
+    assert "kill -9" in stage.guest.agent.ran[let_go][2], "the process that held the memory is ended"
 
 
 def test_flip_swap_slot_without_a_page_in_swap_is_a_failure(staged: Callable[[Sabotage], Stage]) -> None:
@@ -467,3 +467,22 @@ def test_samples_of_planted_blocks_come_before_the_limit(staged: Callable[[Sabot
     blocks = [one.block for one in found.samples]
     assert BLOCKS // 4 in blocks and blocks == sorted(blocks) and len(blocks) == 16
     assert Extent(BLOCKS // 4 * 8, 8) in found.comparison.differing if found.comparison else False
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "breaks", "where", "undone"),
+    [
+        (Sabotage.DELAY_LEFT_B, "netem delay", B, "tc qdisc del"),
+        (Sabotage.SILENT_VERIFY, "mount --bind", A, "umount -l"),
+        (Sabotage.SCATTER_GATHER_OFF_A, "sg off", A, "sg on"),
+    ],
+)
+def test_sabotage_that_fails_half_way_is_undone(
+    staged: Callable[[Sabotage], Stage], sabotage: Sabotage, breaks: str, where: str, undone: str
+) -> None:
+    stage = staged(sabotage)
+    node = stage.lab.a if where == A else stage.lab.b
+    node.answers = {breaks: (1, "", "it broke")}
+    found = stage.play()
+    assert found.failure and "it broke" in found.failure.message
+    assert ran(stage, undone, where) and stage.run.unreverted is None

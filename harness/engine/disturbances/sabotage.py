@@ -46,7 +46,11 @@ cat > "$2/script"
 chmod 755 "$2/script" "$2/${path##*/}"
 mount --bind "$2/script" "$path"
 """
-_UNCOVER = 'umount -l "$(readlink -f "$(command -v "$1")")"; rm -rf "$2"'
+_UNCOVER = """
+path=$(readlink -f "$(command -v "$1")")
+if mountpoint -q "$path"; then umount -l "$path"; fi
+rm -rf "$2"
+"""
 _SILENT_VERIFY = """#!/bin/sh
 for word in "$@"; do [ "$word" != verify ] || exit 0; done
 exec {directory}/drbdadm "$@"
@@ -99,8 +103,8 @@ setsid sh -c '
 echo $!
 """
 _LET_GO = """
-kill -9 "-$2" 2>/dev/null || true
-umount -l "$1"
+for process in $(cat "$1/held/cgroup.procs"); do kill -9 "$process" || true; done
+if mountpoint -q "$1"; then umount -l "$1"; fi
 """
 # The kernel says that it could not reclaim as much as it was asked for: that much is not there.
 _SWAP_OUT = 'echo 16M > "$1/held/memory.reclaim" || true'
@@ -137,8 +141,8 @@ class SabotageDisturbance:
     def before(self, run: CellRun, target: WorkloadTarget) -> None:
         """Whatever the workload has to meet."""
         if self._sabotage is Sabotage.FLIP_SWAP_SLOT:
+            _undo(run, target.runner, ["sh", "-c", _LET_GO, "sh", _DIRECTORY])
             self._holder = target.sh(_HOLD_MEMORY, _DIRECTORY).strip()
-            _undo(run, target.runner, ["sh", "-c", _LET_GO, "sh", _DIRECTORY, self._holder])
         elif self._sabotage is Sabotage.IDLE_WORKLOAD:
             _cover(run, target.runner, SWAPSTORM, _IDLE_STORM)
             run.context.log_event("sabotage: the swap storm gets 1 MiB of memory, whatever it is told")
@@ -193,9 +197,9 @@ class SabotageDisturbance:
 
 
 def _leave_delay(run: CellRun, node: Node) -> None:
-    node.runner.run(["tc", "qdisc", "replace", "dev", node.link, "root", "netem", "delay", f"{DELAY_MS}ms"])
     # It may have been taken off by the cell meanwhile, which is no error.
     _undo(run, node.runner, ["sh", "-c", 'tc qdisc del dev "$1" root 2>/dev/null || true', "sh", node.link])
+    node.runner.run(["tc", "qdisc", "replace", "dev", node.link, "root", "netem", "delay", f"{DELAY_MS}ms"])
     run.context.log_event(f"sabotage: a delay of {DELAY_MS} ms was left on the link of {node.name}")
 
 
@@ -207,12 +211,15 @@ def _switch_scatter_gather_off(run: CellRun, node: Node) -> None:
 
 def _cover(run: CellRun, runner: Runner, program: str, script: str, **values: int) -> None:
     text = script.format(directory=_DIRECTORY, **values)
-    runner.run(["sh", "-ec", _COVER, "sh", program, _DIRECTORY], stdin=text)
     _undo(run, runner, ["sh", "-ec", _UNCOVER, "sh", program, _DIRECTORY])
+    runner.run(["sh", "-ec", _COVER, "sh", program, _DIRECTORY], stdin=text)
 
 
 def _undo(run: CellRun, runner: Runner, argv: list[str]) -> None:
-    """Run ``argv`` when the cell is over, at the latest; a guest that was lost took with it what was done to it."""
+    """Run ``argv`` when the cell is over, at the latest; asked for before anything is done that it has to undo.
+
+    A guest that was lost took with it what was done to it.
+    """
 
     def undo() -> None:
         guest = run.guest_disk.guest
