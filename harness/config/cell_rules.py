@@ -18,6 +18,7 @@ _SABOTAGE_NEEDS = {
     Sabotage.FLIP_SWAP_SLOT: FilesystemKind.SWAP,
     Sabotage.SILENT_VERIFY: FilesystemKind.RAW,
     Sabotage.PARTIAL_VERIFY: FilesystemKind.RAW,
+    Sabotage.BLIND_VERIFY: FilesystemKind.RAW,
     Sabotage.IDLE_WORKLOAD: FilesystemKind.SWAP,
 }
 

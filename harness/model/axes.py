@@ -145,6 +145,7 @@ class Sabotage(StrEnum):
     FLIP_SWAP_SLOT = "flip-swap-slot"  # one byte of a swap slot that holds a page of a process just then
     SILENT_VERIFY = "silent-verify"  # drbdadm verify does nothing and ends well, while a block differs
     PARTIAL_VERIFY = "partial-verify"  # drbdadm verify leaves out the part of the device in which a block differs
+    BLIND_VERIFY = "blind-verify"  # drbdadm verify looks everywhere and does not report a block that differs
     IDLE_WORKLOAD = "idle-workload"  # the swap storm gets next to no memory, so that nothing is swapped
     STOPPED_NODE = "stopped-node"  # node b stops where it is in the middle of the work, and answers nothing
 

@@ -43,6 +43,7 @@ SABOTAGES: Mapping[Sabotage, str] = {
     Sabotage.FLIP_SWAP_SLOT: "one byte of a swap slot in use is inverted below DRBD",
     Sabotage.SILENT_VERIFY: "drbdadm verify does nothing while a block differs",
     Sabotage.PARTIAL_VERIFY: "drbdadm verify leaves out the part of the device in which a block differs",
+    Sabotage.BLIND_VERIFY: "drbdadm verify does not report a block that differs",
     Sabotage.IDLE_WORKLOAD: "the workload does nothing",
     Sabotage.STOPPED_NODE: "node b stops in mid-work",
 }

@@ -314,7 +314,7 @@ def test_swap_slots_only_of_pages_that_are_swapped_out() -> None:
 
 
 def covered(
-    tmp_path: Path, script: str, program: str, *arguments: str, **values: int
+    tmp_path: Path, script: str, program: str, *arguments: str, **values: int | str
 ) -> subprocess.CompletedProcess[str]:
     """Run ``script`` over a program that prints its arguments."""
     real = tmp_path / program
@@ -340,6 +340,33 @@ def test_partial_verify_begins_elsewhere_in_either_dialect(tmp_path: Path) -> No
     ):
         partial = covered(tmp_path, module._PARTIAL_VERIFY, "drbdadm", *given, sector=4096)
         assert (partial.returncode, partial.stdout) == (7, wanted)
+
+
+def test_blind_verify_changes_the_sector_behind_the_verify_and_only_then(tmp_path: Path) -> None:
+    lower = tmp_path / "lower"
+    lower.write_bytes(bytes(200 * 512))
+    places = {"sector": module.BLIND_SECTOR, "lower": str(lower)}
+    # Not every filesystem of a test's files takes O_DIRECT.
+    script = module._BLIND_VERIFY.replace(" oflag=direct", "")
+    # Where the program itself fails nothing is changed.
+    failed = covered(tmp_path, script, "drbdadm", "verify", "r0", **places)
+    assert (failed.returncode, failed.stdout) == (7, "verify|r0|")
+    (tmp_path / "drbdadm").write_text("#!/bin/sh\nexit 0\n")
+    wrapper = ["sh", str(tmp_path / "script")]
+    assert subprocess.run([*wrapper, "disconnect", "r0"], check=False).returncode == 0
+    assert lower.read_bytes() == bytes(200 * 512)
+    assert subprocess.run([*wrapper, "--", "--start=0", "verify", "r0/0"], check=False).returncode == 0
+    poll(lambda: any(lower.read_bytes()) or None, Deadline.after(60, "the change"), every=0.1)
+    at = module.BLIND_SECTOR * 512
+    changed = lower.read_bytes()
+    assert changed[:at] == bytes(at) and changed[at + 512 :] == bytes(len(changed) - at - 512)
+
+
+def test_blind_verify_is_covered_and_its_sector_planted(staged: Callable[[Sabotage], Stage]) -> None:
+    stage = staged(Sabotage.BLIND_VERIFY)
+    found = stage.play()
+    assert found.planted == (PlantedChange(module.BLIND_SECTOR, 1, A),)
+    assert len(ran(stage, "mount --bind", A)) == len(ran(stage, "umount -l", A)) == 1
 
 
 def test_idle_storm_gets_one_mebibyte(tmp_path: Path) -> None:

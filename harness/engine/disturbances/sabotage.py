@@ -35,6 +35,8 @@ from harness.workloads.swap import SWAPSTORM
 DELAY_MS = 20
 # Of the file that is written and removed again: large enough to have a run of blocks to itself.
 FREED_MIB = 4
+# Among the first that a verify looks at.
+BLIND_SECTOR = 128
 
 _DIRECTORY = "/tmp/drbd-harness-sabotage"
 # A program is covered by a script that runs the program itself from another place.
@@ -62,6 +64,19 @@ for word in "$@"; do
     set -- "$@" "$word"
 done
 exec {directory}/drbdadm "$@"
+"""
+# A sector that the verify has passed becomes another: to everybody else it had been so before.
+_BLIND_VERIFY = """#!/bin/sh
+{directory}/drbdadm "$@" || exit
+case " $* " in
+    *" verify "*) ;;
+    *) exit 0 ;;
+esac
+(
+    sleep 1
+    head -c 512 /dev/urandom |
+        dd of="{lower}" bs=512 seek={sector} oflag=direct conv=notrunc iflag=fullblock
+) </dev/null >/dev/null 2>&1 &
 """
 _IDLE_STORM = """#!/bin/sh
 before=
@@ -176,21 +191,11 @@ class SabotageDisturbance:
                 # In use now.  Nobody looks before swapoff, which reads each slot on the Primary and frees it.
                 _invert_byte(run, _used_swap_slot(target, self._holder), BlockOwner.FREE)
                 quiesce(run, workload)
-            case Sabotage.SILENT_VERIFY | Sabotage.PARTIAL_VERIFY:
+            case Sabotage.SILENT_VERIFY | Sabotage.PARTIAL_VERIFY | Sabotage.BLIND_VERIFY:
                 quiesce(run, workload)
-                self._deceive_by_verify(run)
+                _deceive_by_verify(run, self._sabotage)
             case _:
                 quiesce(run, workload)
-
-    def _deceive_by_verify(self, run: CellRun) -> None:
-        """A block of the first half differs, and ``drbdadm verify`` on a leaves it out."""
-        a, blocks = run.context.lab.a, run.context.resource.blocks
-        _invert_byte(run, blocks // 4, None)
-        silent = self._sabotage is Sabotage.SILENT_VERIFY
-        script = _SILENT_VERIFY if silent else _PARTIAL_VERIFY
-        _cover(run, a.runner, "drbdadm", script, sector=blocks // 2 * SECTORS_PER_BLOCK)
-        what = "does nothing and ends well" if silent else "begins in the middle of the device"
-        run.context.log_event(f"sabotage: drbdadm verify on {a.name} {what}")
 
 
 # ------------------------------------------------------------------------------------------ what is left behind
@@ -209,7 +214,27 @@ def _switch_scatter_gather_off(run: CellRun, node: Node) -> None:
     run.context.log_event(f"sabotage: scatter-gather was switched off on the link of {node.name}")
 
 
-def _cover(run: CellRun, runner: Runner, program: str, script: str, **values: int) -> None:
+def _deceive_by_verify(run: CellRun, sabotage: Sabotage) -> None:
+    """A block differs, and ``drbdadm verify`` on a says nothing of it."""
+    a, blocks = run.context.lab.a, run.context.resource.blocks
+    match sabotage:
+        case Sabotage.BLIND_VERIFY:
+            change = PlantedChange(BLIND_SECTOR, 1, a.name)
+            run.context.note(planted=(*run.evidence.planted, change))
+            _cover(run, a.runner, "drbdadm", _BLIND_VERIFY, sector=BLIND_SECTOR, lower=a.lower)
+            what = f"passes sector {BLIND_SECTOR} before that is changed below DRBD"
+        case Sabotage.PARTIAL_VERIFY:
+            _invert_byte(run, blocks // 4, None)
+            _cover(run, a.runner, "drbdadm", _PARTIAL_VERIFY, sector=blocks // 2 * SECTORS_PER_BLOCK)
+            what = "begins in the middle of the device"
+        case _:
+            _invert_byte(run, blocks // 4, None)
+            _cover(run, a.runner, "drbdadm", _SILENT_VERIFY)
+            what = "does nothing and ends well"
+    run.context.log_event(f"sabotage: drbdadm verify on {a.name} {what}")
+
+
+def _cover(run: CellRun, runner: Runner, program: str, script: str, **values: int | str) -> None:
     text = script.format(directory=_DIRECTORY, **values)
     _undo(run, runner, ["sh", "-ec", _UNCOVER, "sh", program, _DIRECTORY])
     runner.run(["sh", "-ec", _COVER, "sh", program, _DIRECTORY], stdin=text)
