@@ -15,6 +15,8 @@ from harness.model import Control, ControlOutcome, Controls, Evidence, Verdict, 
 
 # Before this schema a run played its controls once, and nothing was asked of when.
 _TIMED_SINCE = 3
+# The kind of a failure that is Ctrl-C, or a signal that is taken like it.
+_INTERRUPTED = "interrupted"
 # What stands only between controls that held.
 _NEED_CONTROLS = (VerdictKind.CLEAN, VerdictKind.TRANSIENT)
 
@@ -28,9 +30,15 @@ class PlayedControl:
     started_at: str
 
 
+def interrupted(evidence: Evidence) -> bool:
+    """Whether somebody stopped the attempt, which says nothing about its lab."""
+    return evidence.failure is not None and evidence.failure.kind == _INTERRUPTED
+
+
 def played_controls(attempts: Iterable[Evidence]) -> tuple[PlayedControl, ...]:
-    """The controls among ``attempts``, in the order in which they were played."""
-    found = (PlayedControl(control_outcome(one), one.lab, one.started_at) for one in attempts if one.cell.control)
+    """The controls among ``attempts``, in the order in which they were played; what was interrupted was not."""
+    controls = (one for one in attempts if one.cell.control is not None and not interrupted(one))
+    found = (PlayedControl(control_outcome(one), one.lab, one.started_at) for one in controls)
     return tuple(sorted(found, key=lambda one: one.started_at))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from harness.judgement.controls import control_outcome
-from harness.judgement.controls_around import judge_between, played_controls
+from harness.judgement.controls_around import interrupted, judge_between, played_controls
 from harness.judgement.potency import with_potency
 from harness.model import Evidence, Result, Run, VerdictKind
 
@@ -44,6 +44,8 @@ def rejudged(run: Run, attempts: Iterable[Evidence]) -> list[Result]:
 
 
 def _control_that_stands(plays: list[Result]) -> Result:
+    # One that was interrupted takes nothing back; where there is no other it is no answer.
+    plays = [one for one in plays if one.evidence and not interrupted(one.evidence)] or plays
     plays = sorted(plays, key=lambda one: one.evidence.started_at if one.evidence else "")
     newest = plays[-1].evidence
     here = [one for one in plays if one.evidence and newest and one.evidence.lab == newest.lab]

@@ -13,7 +13,18 @@ from test_judge import NOTICED, evidence, oracles
 from harness.config.controls import CONTROL_CELLS
 from harness.judgement.controls_around import PlayedControl, controls_around, judge_between, played_controls
 from harness.judgement.rejudge import conclusive, judged_attempts, rejudged
-from harness.model import Cell, ClientKind, Control, ControlOutcome, Evidence, Result, Run, Verdict, VerdictKind
+from harness.model import (
+    Cell,
+    ClientKind,
+    Control,
+    ControlOutcome,
+    Evidence,
+    Failure,
+    Result,
+    Run,
+    Verdict,
+    VerdictKind,
+)
 
 # A busy machine is no failure.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -165,6 +176,7 @@ def test_judge_between_older_schema_three_controls_of_any_time() -> None:
 
 # --------------------------------------------------------------------------- a whole run
 
+BROKEN = Failure("lost-node", "work", "nodea does not answer")
 STEADY = next(one for one in CONTROL_CELLS if one.control is Control.STEADY)
 PLANTED = Cell("planted", client=ClientKind.HOST, control=Control.PLANTED)
 
@@ -191,6 +203,15 @@ def test_rejudged_control_is_what_it_was_on_the_newest_lab() -> None:
     assert not conclusive(stands([steady(40, **broken), steady(0)])), "whatever the order of the folders"
     rebuilt = stands([steady(0, **broken), steady(40, "lab2")])
     assert conclusive(rebuilt) and rebuilt.verdict is not None and rebuilt.verdict.kind is VerdictKind.CLEAN
+
+
+def test_played_controls_interrupted_one_is_none() -> None:
+    stopped = steady(40, failure=Failure("interrupted", "work", "KeyboardInterrupt"))
+    assert [one.started_at for one in played_controls([steady(0), stopped])] == [at(0)]
+    assert [one.started_at for one in played_controls([steady(0), replace(stopped, failure=BROKEN)])] == [at(0), at(40)]
+    held = stands([steady(0), stopped])
+    assert conclusive(held) and held.evidence is not None and held.evidence.started_at == at(0)
+    assert not conclusive(stands([stopped])) and not conclusive(stands([steady(0), replace(stopped, failure=BROKEN)]))
 
 
 def test_judged_attempts_each_between_its_own_controls() -> None:

@@ -109,9 +109,14 @@ class World:
             wrong = later
         if isinstance(wrong.get("raises"), BaseException):
             raise wrong["raises"]
+        stopped = wrong.get("stops")
+        if isinstance(stopped, BaseException):
+            wrong = {"failure": Failure("interrupted", "work", "KeyboardInterrupt")}
         found = {"lab": run.context.lab.id, "observed": observed(cell), **good, **wrong}
         whole = replace(judged_evidence(cell, **found), started_at=datetime.now(UTC).isoformat())
         run.context.attempt.save(whole)
+        if isinstance(stopped, BaseException):
+            raise stopped
         return whole
 
 
@@ -591,6 +596,21 @@ def test_closing_controls_are_played_where_pytest_stops_at_a_finding(run: Runs, 
     kept = ran.store.verdict("none-swap-pressure")
     assert kept is not None and kept.kind is VerdictKind.INCONCLUSIVE and ran.status == 2
     assert ran.outcomes == {"passed": 4, "errors": 2}
+
+
+def test_closing_control_interrupted_takes_nothing_back(pytester: pytest.Pytester, matrix: Path, world: World) -> None:
+    world.finds_later["host-steady"] = {"stops": KeyboardInterrupt()}
+    asked = ("--drbd-matrix", str(matrix), "--junitxml", "junit.xml")
+    ended = pytester.inline_run("-p", "no:cacheprovider", *asked, no_reraise_ctrlc=True)
+    assert ended.ret == 2, "interrupted"
+    assert world.played == [*IDS, *CONTROLS[:2]], "and not all controls once more"
+    results = {one.cell.id: one for one in judged_results(Store.open(pytester.path / "runs", "latest"))}
+    clean = results["writeback-swap-pressure"].verdict
+    assert clean is not None and clean.kind is VerdictKind.CLEAN
+    assert any("no steady and no in-flight-guest control was played after it" in reason for reason in clean.reasons)
+    cases = etree.fromstring((pytester.path / "junit.xml").read_bytes()).iter("testcase")
+    # What pytest itself says of the teardown that was stopped is its own.
+    assert all(not len(case) for case in cases if case.get("name") == "test_cell[writeback-swap-pressure]")
 
 
 def test_closing_control_fails_own_test_that_passed_is_an_error(
