@@ -1,4 +1,4 @@
-"""Whether the three oracles agree: pure, and one place for the judge and the reports.
+"""Whether verify with its counter and the comparison agree: pure, and one place for the judge and the reports.
 
 The kernel log may name fewer blocks than the verify marked: DRBD keeps the extent it will print next in one place, and
 a differing block that does not follow it directly takes that place unprinted (``drbd_ov_out_of_sync_found`` in

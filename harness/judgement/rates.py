@@ -63,7 +63,7 @@ def rate_bound(evidence: Evidence, differing: int) -> float | None:
 
 def nothing_found(evidence: Evidence) -> str:
     """What it means that no block differs, as a sentence."""
-    nothing = "verify, counter and comparison found nothing"
+    nothing = "verify and comparison found nothing"
     if not evidence.exposed_blocks:
         return f"{nothing}; no block write was exposed"
     nothing = f"{nothing} in {evidence.exposed_blocks} {EXPOSED}"

@@ -83,7 +83,7 @@ def test_resynced_kib_the_most_that_anybody_knows_of(facts: dict[str, Any], kib:
 
 
 def test_nothing_found_known_evidence_says_what_it_means() -> None:
-    nothing = "verify, counter and comparison found nothing"
+    nothing = "verify and comparison found nothing"
     assert nothing_found(evidence(exposed_blocks=0)) == f"{nothing}; no block write was exposed"
     assert nothing_found(evidence()) == (
         f"{nothing} in 1000 exposed block writes: at most 0.30 % of them diverge (95 %)"

@@ -229,7 +229,7 @@ def test_rate_bound_opportunities_are_the_denominator_and_the_sentence_says_so()
     verdict = judge(reclaimed(526.0), HELD)
     assert verdict.rate_upper_95 == pytest.approx(1 - 0.05 ** (1 / 526))
     assert verdict.sentence == (
-        "verify, counter and comparison found nothing in 1000 exposed block writes: at most 0.57 % of the 526 "
+        "verify and comparison found nothing in 1000 exposed block writes: at most 0.57 % of the 526 "
         "reclaimed pages diverge (95 %)"
     )
     verdict = judge(reclaimed(309.0, **oracles({5}, {5})), HELD)
