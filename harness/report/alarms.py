@@ -9,6 +9,7 @@ from harness.model import Alarms, Evidence, ReplicationProfile, Result, SplitBra
 from harness.report.descriptions import replication_order, state_text
 from harness.report.formatting import blocks_size, count, percent, plural, seconds, size
 from harness.report.grid import Grid, Slot, counted, grid
+from harness.report.repetitions import play_name, unit
 from harness.report.table import SIGNS, differing_blocks, style_of
 
 Row = tuple[str, str]
@@ -21,17 +22,17 @@ ALARM_COLUMNS = (
 
 def alarm_grid(results: Sequence[Result], names: Sequence[str]) -> Grid | None:
     """One row for each cell in which DRBD could notice something, or lost its connection."""
-    by_id = {result.cell.id: number for number, result in enumerate(results)}
+    by_play = {result.cell.play: number for number, result in enumerate(results)}
     rows = []
     for result, name in zip(results, names, strict=True):
         alarms = alarms_of(result)
         if alarms is None:
             continue
-        other = by_id.get(_without_digest(result)) if result.cell.replication.integrity else None
+        other = by_play.get(_without_digest(result)) if result.cell.replication.integrity else None
         without_digest = Slot() if other is None else _ending(results[other], names[other])
         rows.append(
             (
-                Slot(result.cell.id, anchor=name),
+                Slot(play_name(result.cell), anchor=name),
                 Slot(alarms.algorithm or "none"),
                 Slot(result.cell.replication.protocol),
                 *_alarm_slots(alarms),
@@ -80,17 +81,18 @@ def alarm_sentence(results: Sequence[Result]) -> str:
     found = [alarms for alarms in map(alarms_of, results) if alarms is not None]
     if not found:
         return ""
+    noun = unit(result.cell for result in results if alarms_of(result) is not None)
     detecting = [one for one in found if one.detections]
     noticed = sum(one.detections for one in detecting)
     parts = ["DRBD noticed no write that changed in flight"]
     if detecting:
-        where = f"{count(len(detecting))} of {plural(len(found), 'cell')}"
+        where = f"{count(len(detecting))} of {plural(len(found), noun)}"
         parts = [f"DRBD noticed {plural(noticed, 'write')} that changed in flight in {where}"]
     if drops := sum(one.drops for one in found):
         down, watched = sum(one.down_seconds for one in found), sum(one.watched_seconds for one in found)
         parts.append(f"it lost its connection {_times(drops)} ({seconds(down)} of {seconds(watched)})")
     if split := sum(one.split_brain is not None for one in found):
-        parts.append(f"split brain in {plural(split, 'cell')}")
+        parts.append(f"split brain in {plural(split, noun)}")
     return f"{'; '.join(parts)}."
 
 
@@ -113,8 +115,9 @@ def alarm_rows(evidence: Evidence) -> list[Row]:
 # --------------------------------------------------------------------------- the places of the tables
 
 
-def _without_digest(result: Result) -> str:
-    return replace(result.cell, replication=replace(result.cell.replication, integrity="")).id
+def _without_digest(result: Result) -> tuple[str, int]:
+    """The same repetition of the same cell without the digest."""
+    return replace(result.cell, replication=replace(result.cell.replication, integrity="")).play
 
 
 def _alarm_slots(alarms: Alarms) -> tuple[Slot, ...]:
@@ -134,13 +137,17 @@ def _replication_slots(result: Result, name: str) -> tuple[Slot, ...]:
     verdict, evidence = result.verdict, result.evidence
     readback, canary = (evidence.readback, evidence.canary) if evidence else (None, None)
     return (
-        Slot(str(result.cell.replication), anchor=name),
+        Slot(f"{result.cell.replication}{_repetition(result)}", anchor=name),
         Slot(verdict.kind, style_of(verdict.kind), SIGNS[verdict.kind]) if verdict else Slot("not run", "soft"),
         Slot(count(differing_blocks(result)) if verdict else ""),
         Slot(count(verdict.exposed_blocks) if verdict else ""),
         counted(readback.differing_blocks, plural(readback.differing_blocks, "block")) if readback else Slot(),
         counted(canary.total_lost, count(canary.total_lost)) if canary else Slot(),
     )
+
+
+def _repetition(result: Result) -> str:
+    return f", repetition {result.cell.repetition}" if result.cell.repetition > 1 else ""
 
 
 def _ending(result: Result, name: str = "") -> Slot:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from harness.report.descriptions import CRASHES, FAULTS, filesystem_text, replic
 from harness.report.formatting import blocks_size, count, joined, owners, part_of, plural, row_name, seconds
 from harness.report.grid import Grid, Slot, counted, grid
 from harness.report.migrations import migrations_in_short
+from harness.report.repetitions import play_name, unit
 
 _WRITE_MODES = ("fsync", "dsync", "direct")
 
@@ -41,7 +43,7 @@ def durability_grid(results: Sequence[Result], names: Sequence[str]) -> Grid | N
         "Differing blocks at the crash",
     )
     rows = [
-        (Slot(result.cell.id, anchor=name), Slot(disturbance_text(result)), *_durability(evidence, write_modes))
+        (Slot(play_name(result.cell), anchor=name), Slot(disturbance_text(result)), *_durability(evidence, write_modes))
         for result, evidence, name in shown
     ]
     return grid("Durability in the guest", columns, rows)
@@ -49,11 +51,11 @@ def durability_grid(results: Sequence[Result], names: Sequence[str]) -> Grid | N
 
 def loss_grid(results: Sequence[Result], names: Sequence[str]) -> Grid | None:
     """What was acknowledged and lost in a crash: cache mode and replication down, what died across."""
-    crashed: dict[Cell, dict[str, Slot]] = {}
+    crashed: dict[Cell, dict[str, list[tuple[Canary, str]]]] = {}
     for result, name in zip(results, names, strict=True):
         cell, canary = result.cell, result.evidence.canary if result.evidence else None
         if cell.crash is not None and canary is not None:
-            crashed.setdefault(_without_crash(cell), {})[cell.crash.value] = _lost(canary, name)
+            crashed.setdefault(_without_crash(cell), {}).setdefault(cell.crash.value, []).append((canary, name))
     cells = sorted(crashed, key=_loss_order)
     labels = [f"{row_name(cell.row)}, {cell.replication}" for cell in cells]
     # The same cache mode and replication profile under two workloads need two names.
@@ -62,7 +64,7 @@ def loss_grid(results: Sequence[Result], names: Sequence[str]) -> Grid | None:
         for label, cell in zip(labels, cells, strict=True)
     ]
     rows = [
-        (Slot(label), *(crashed[cell].get(crash.value, Slot()) for crash in CRASHES))
+        (Slot(label), *(_lost(crashed[cell].get(crash.value, ())) for crash in CRASHES))
         for label, cell in zip(labels, cells, strict=True)
     ]
     columns = ("", *(f"{text[:1].upper()}{text[1:]}" for text in CRASHES.values()))
@@ -73,9 +75,10 @@ def durability_sentence(results: Sequence[Result]) -> str:
     """Whether the guest lost acknowledged records, and how its read-backs compare; empty where there is neither."""
     seen = [result.evidence for result in results if result.evidence is not None and _has_durability(result.evidence)]
     canaries = [evidence.canary for evidence in seen if evidence.canary is not None]
-    parts = [_records_sentence(canaries)] if canaries else []
+    noun = unit(evidence.cell for evidence in seen)
+    parts = [_records_sentence(canaries, noun)] if canaries else []
     if readback := [evidence.readback for evidence in seen if evidence.readback is not None]:
-        parts.append(_readback_sentence(readback))
+        parts.append(_readback_sentence(readback, noun))
     return " ".join(parts)
 
 
@@ -194,10 +197,19 @@ def _lost_of(canary: Canary, write_mode: str) -> str:
     return part_of(canary.lost.get(write_mode, 0), canary.acknowledged.get(write_mode, 0))
 
 
-def _lost(canary: Canary, name: str) -> Slot:
-    lost = joined(f"{count(number)} {write_mode}" for write_mode, number in _sorted(canary.lost) if number)
-    text = part_of(canary.total_lost, sum(canary.acknowledged.values()))
-    return Slot(f"{text}{f' ({lost})' if lost else ''}", "bad" if canary.total_lost else "good", anchor=name)
+def _lost(plays: Sequence[tuple[Canary, str]]) -> Slot:
+    """What all plays of a row lost; it leads to the first that lost something."""
+    if not plays:
+        return Slot()
+    lost: Counter[str] = Counter()
+    for canary, _ in plays:
+        lost.update(canary.lost)
+    modes = joined(f"{count(number)} {write_mode}" for write_mode, number in _sorted(lost) if number)
+    text = part_of(lost.total(), sum(sum(canary.acknowledged.values()) for canary, _ in plays))
+    losing = [name for canary, name in plays if canary.total_lost]
+    often = f", in {part_of(len(losing), len(plays))} plays" if len(plays) > 1 else ""
+    anchor = losing[0] if losing else plays[0][1]
+    return Slot(f"{text}{f' ({modes})' if modes else ''}{often}", "bad" if losing else "good", anchor=anchor)
 
 
 def _sorted(lost: Mapping[str, int]) -> list[tuple[str, int]]:
@@ -252,13 +264,13 @@ def _loss_order(cell: Cell) -> tuple[int, tuple[int, str], str]:
 # --------------------------------------------------------------------------- the sentence
 
 
-def _records_sentence(canaries: Sequence[Canary]) -> str:
+def _records_sentence(canaries: Sequence[Canary], noun: str) -> str:
     acknowledged = sum(sum(canary.acknowledged.values()) for canary in canaries)
     losing = [canary for canary in canaries if canary.total_lost]
     sentence = f"The guest kept every acknowledged record ({count(acknowledged)} of them)"
     if losing:
         lost = plural(sum(canary.total_lost for canary in losing), "acknowledged record")
-        sentence = f"The guest lost {lost} of {count(acknowledged)} in {plural(len(losing), 'cell')}"
+        sentence = f"The guest lost {lost} of {count(acknowledged)} in {plural(len(losing), noun)}"
     elif not acknowledged:
         sentence = "No record of the guest was acknowledged"
     corrupt, wrong = sum(one.corrupt for one in canaries), sum(one.memory_wrong for one in canaries)
@@ -267,10 +279,10 @@ def _records_sentence(canaries: Sequence[Canary]) -> str:
     return f"{sentence}{f'; {joined(more)}' if more else ''}."
 
 
-def _readback_sentence(readback: Sequence[Readback]) -> str:
+def _readback_sentence(readback: Sequence[Readback], noun: str) -> str:
     differing = [one for one in readback if one.differing]
     if not differing:
-        return f"Its two read-backs of the device were equal in {plural(len(readback), 'cell')}."
+        return f"Its two read-backs of the device were equal in {plural(len(readback), noun)}."
     blocks = plural(sum(one.differing_blocks for one in differing), "block")
-    where = f"{count(len(differing))} of {plural(len(readback), 'cell')}"
+    where = f"{count(len(differing))} of {plural(len(readback), noun)}"
     return f"Its two read-backs of the device differ in {where}: {blocks}."

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from harness.model import Migration, MigrationOutcome, Result
 from harness.report.formatting import count, milliseconds, plural, seconds
 from harness.report.grid import Grid, Slot, grid
+from harness.report.repetitions import play_name
 from harness.report.timeline import SIGNS, Timeline, description, direction, during_work, timeline
 
 TONES: Mapping[MigrationOutcome, str] = {
@@ -39,7 +40,7 @@ class CellTimeline:
 def migration_grid(results: Sequence[Result], names: Sequence[str]) -> Grid | None:
     """Every migration of every cell; ``names`` are the anchors of ``results``.  None: nothing was moved."""
     rows = [
-        (Slot(result.cell.id, anchor=name), *_row(migration))
+        (Slot(play_name(result.cell), anchor=name), *_row(migration))
         for result, name in zip(results, names, strict=True)
         for migration in _migrations(result)
     ]
@@ -64,7 +65,7 @@ def cell_timeline(result: Result, name: str = "") -> CellTimeline | None:
         return None
     drawn = during_work(moved)
     others = tuple(f"{description(one)} (during the {one.during})" for one in moved if one not in drawn)
-    return CellTimeline(result.cell.id, name, timeline(result.evidence), others)
+    return CellTimeline(play_name(result.cell), name, timeline(result.evidence), others)
 
 
 def migration_sentence(results: Sequence[Result]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.judgement.repetitions import CellAnswer, answers
@@ -52,6 +52,12 @@ def played_cells(results: Sequence[Result]) -> tuple[PlayedCell, ...]:
 def play_name(cell: Cell) -> str:
     """A cell's id, and from the second repetition on which one it is."""
     return cell.id if cell.repetition == 1 else f"{cell.id}, repetition {cell.repetition}"
+
+
+def unit(cells: Iterable[Cell]) -> str:
+    """What a sentence counts that is about ``cells``: cells, or repetitions where one of them comes more than once."""
+    names = [cell.id for cell in cells if cell.control is None]
+    return "cell" if len(set(names)) == len(names) else "repetition"
 
 
 def answer_potency(answer: CellAnswer) -> Potency | None:

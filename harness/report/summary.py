@@ -10,7 +10,7 @@ from harness.report.formatting import count, joined, part_of, plural
 from harness.report.formatting import sentence as full_stop
 from harness.report.headline import Headline, headline
 from harness.report.oracles import Agreement, oracles
-from harness.report.repetitions import PlayedCell, answer_label, played_cells, rate_text
+from harness.report.repetitions import PlayedCell, answer_label, played_cells, rate_text, unit
 from harness.report.table import HeatMap, figures, heat_map
 
 STACK_NAMES = {
@@ -135,8 +135,7 @@ def _oracles(results: Sequence[Result]) -> tuple[str, tuple[Line, ...]]:
         return "No cell got as far as the oracles.", ()
     agreements = [three.agreement for _, _, three in answers]
     agree, healed = agreements.count(Agreement.AGREE), agreements.count(Agreement.HEALED)
-    cells = {(cell_id, results[number].cell.control) for number, cell_id, _ in answers}
-    noun = "cell" if len(cells) == len(answers) else "repetition"
+    noun = unit(results[number].cell for number, _, _ in answers)
     sentence = f"Verify (with its counter) and the comparison agree in {part_of(agree, len(answers))} {noun}s"
     if healed:
         sentence += f"; in {count(healed)} more the difference is blocks that healed"

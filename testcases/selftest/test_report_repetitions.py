@@ -11,10 +11,14 @@ from hypothesis import strategies as st
 from test_report import nodes, run_of, terminal, text_of
 from test_report_worth import no_answer, persisted, recorded, strong, weak
 
-from harness.model import Result, VerdictKind
+from harness.model import ReplicationProfile, Result, VerdictKind
+from harness.report.alarms import alarm_grid
+from harness.report.cells import anchors
+from harness.report.durability import durability_grid, durability_sentence, loss_grid
 from harness.report.formatting import between
 from harness.report.headline import headline
 from harness.report.html import render_html
+from harness.report.migrations import migration_grid, timelines
 from harness.report.summary import findings, summarize
 from harness.report.table import heat_map
 
@@ -120,3 +124,50 @@ def test_between_any_interval_never_narrower(one: float, other: float) -> None:
     low, high = sorted((one, other))
     bottom, top = (float(part.removesuffix(" %")) / 100 for part in between(low, high).split(" to "))
     assert bottom <= low + 1e-6 and high - 1e-6 <= top
+
+
+# --------------------------------------------------------------------------- the tables of disturbances
+
+
+def of_disturbances(cell_id: str) -> Result:
+    return next(one for one in recorded("disturbances-drbd-8.4") if one.cell.id == cell_id)
+
+
+def test_loss_grid_repetitions_summed_none_hidden_by_a_later_one() -> None:
+    lost = of_disturbances("unsafe-ext4-buffered-link20ms-crash.node")
+    assert lost.evidence is not None and lost.evidence.canary is not None and lost.evidence.canary.total_lost
+    kept = replace(lost, evidence=replace(lost.evidence, canary=replace(lost.evidence.canary, lost={})))
+    plays = [play(kept, 1), play(lost, 2), play(kept, 3)]
+    made = loss_grid(plays, anchors(plays))
+    assert made is not None
+    (slot,) = made.rows[0][1:]
+    acknowledged = sum(lost.evidence.canary.acknowledged.values())
+    assert slot.text.startswith(f"{lost.evidence.canary.total_lost} of {3 * acknowledged:,} ".replace(",", " "))
+    assert slot.text.endswith("in 1 of 3 plays") and (slot.tone, slot.anchor) == ("bad", anchors(plays)[1])
+
+
+def test_durability_and_migrations_repetitions_named_and_counted() -> None:
+    moved = of_disturbances("none-swap-reclaim-link20ms-migrate2")
+    plays = [play(moved, 1), play(moved, 2)]
+    names = anchors(plays)
+    for made in (durability_grid(plays, names), migration_grid(plays, names)):
+        assert made is not None
+        assert list(dict.fromkeys(row[0].text for row in made.rows)) == [
+            moved.cell.id,
+            f"{moved.cell.id}, repetition 2",
+        ]
+    assert [one.cell_id for one in timelines(plays, names)][1].endswith(", repetition 2")
+    assert "differ in 2 of 2 repetitions" in durability_sentence(plays)
+    assert "differ in 1 of 1 cell:" in durability_sentence(plays[:1])
+
+
+def test_alarms_repetition_beside_the_same_one_without_digest() -> None:
+    results = recorded("alarms-drbd-9.3.3")
+    digest = next(one for one in results if one.cell.id == "none-inflight-modify-link20ms-digest.crc32c")
+    plain = replace(digest, cell=replace(digest.cell, replication=ReplicationProfile()))
+    plays = [play(digest, 1), play(digest, 2), play(plain, 1), replace(play(plain, 2), verdict=None)]
+    made = alarm_grid(plays, anchors(plays))
+    assert made is not None
+    first, second, *_ = made.rows
+    assert second[0].text == f"{digest.cell.id}, repetition 2"
+    assert (first[-1].text, second[-1].text) != (second[-1].text, first[-1].text) and second[-1].text == "not run"
