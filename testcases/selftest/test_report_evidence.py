@@ -11,6 +11,7 @@ from test_report import nodes, text_of
 from test_report_worth import recorded
 
 from harness.model import (
+    BlockOwner,
     Comparison,
     DelayProfile,
     DelayReading,
@@ -22,6 +23,7 @@ from harness.model import (
     RejoinComparison,
     ReplicationProfile,
     Result,
+    Sample,
     Written,
     extents_of,
 )
@@ -175,11 +177,36 @@ def test_planted_grid_how_where_and_who_found_it() -> None:
     byte = PlantedChange(8 * 31000, 1, "nodea", PlantedKind.BYTE, 77)
     one = replace(planted, planted=(*planted.planted, byte))
     missed = planted_grid(one)
-    assert table(missed)[-1] == [f"{8 * 31000}+1", "nodea", "byte 77 of the sector inverted", "no", "no"]
+    last = table(missed)[-1]
+    assert last[:3] == [f"{8 * 31000}+1", "nodea", "byte 77 of the sector inverted"] and last[-2:] == ["no", "no"]
     assert tones(missed)[-1][-2:] == ["bad", "bad"]
     assert "Planted below DRBD" in text_of(page(one, planted=one.planted))
     many = tuple(PlantedChange(8 * number, 8, "nodeb") for number in range(CHANGES_SHOWN + 3))
     assert table(planted_grid(replace(planted, planted=many)))[-1][0] == "3 more"
+
+
+def test_planted_grid_known_owner_beside_what_the_search_says() -> None:
+    planted = of_run("host-planted")
+    file = PlantedChange(8 * 100, 1, "nodeb", PlantedKind.BYTE, 5, BlockOwner.ALLOCATED, "/known")
+    free = PlantedChange(8 * 200, 1, "nodea", PlantedKind.BYTE, 5, BlockOwner.FREE)
+    samples = tuple(
+        Sample(block, 5, 1, "00", "ff", BlockOwner.ALLOCATED, detail)
+        for block, detail in ((100, "/known"), (200, "/other"))
+    )
+    made = planted_grid(
+        replace(
+            planted, planted=(file, free, replace(file, start=8 * 300), replace(file, start=8 * 200)), samples=samples
+        )
+    )
+    assert made is not None
+    at = made.columns.index("Whose it is")
+    assert [[slot.text for slot in row[at : at + 2]] for row in made.rows] == [
+        ["allocated: /known", "allocated: /known"],
+        ["free", "allocated: /other"],
+        ["allocated: /known", "not asked"],
+        ["allocated: /known", "allocated: /other"],
+    ]
+    assert [row[at + 1].tone for row in made.rows] == ["", "bad", "bad", "bad"]
 
 
 def test_page_of_recorded_evidence_without_these_facts_has_no_empty_tables() -> None:
