@@ -11,7 +11,7 @@ from datetime import datetime
 
 from harness.config.controls import REVIVAL_CONTROLS
 from harness.judgement.controls import control_outcome
-from harness.judgement.controls_around import controls_around, played_controls
+from harness.judgement.controls_around import controls_around, interrupted, played_controls
 from harness.model import Control, ControlOutcome, Crash, Evidence, Fault, Result
 from harness.report.formatting import count, joined, plural, seconds, sentence
 from harness.report.grid import Grid, Slot, grid
@@ -44,8 +44,9 @@ class ControlRound:
 
 
 def control_rounds(attempts: Iterable[Evidence]) -> tuple[ControlRound, ...]:
-    """The rounds among ``attempts`` in the order of time."""
-    in_time = sorted(attempts, key=lambda one: one.started_at)
+    """The rounds among ``attempts`` in the order of time; a control that somebody interrupted showed nothing."""
+    kept = (one for one in attempts if one.cell.control is None or not interrupted(one))
+    in_time = sorted(kept, key=lambda one: one.started_at)
     played = played_controls(in_time)
     labs: dict[str, list[_Round]] = {}
     for one in in_time:

@@ -9,7 +9,7 @@ from rich.console import Console
 from test_report import nodes, run_of, text_of
 from test_report_worth import recorded
 
-from harness.model import Cell, Control, Crash, Evidence, Result, extents_of
+from harness.model import Cell, Control, Crash, Evidence, Failure, Result, extents_of
 from harness.report.control_rounds import control_rounds, doubted_numbers, failures, round_grid, round_lines
 from harness.report.html import render_html
 from harness.report.terminal import print_report
@@ -78,6 +78,12 @@ def test_control_rounds_failed_one_doubts_the_cells_beside_it_only() -> None:
     assert [one.control for one in rounds[-1].failed] == [Control.PLANTED]
     from_the_start = control_rounds([*whole(0, missed()), at(CELL, 10), *whole(65), at(OTHER, 70)])
     assert [len(one.doubted) for one in from_the_start] == [1, 1], "nothing later is proven by that lab"
+
+
+def test_control_rounds_interrupted_control_is_none() -> None:
+    stopped = replace(PLANTED, failure=Failure("interrupted", "verify", "Ctrl-C"))
+    rounds = control_rounds([*whole(0), at(CELL, 10), at(stopped, 20)])
+    assert [(one.occasion, one.failed, len(one.doubted)) for one in rounds] == [("opening", (), 0)]
 
 
 def test_control_rounds_other_lab_counts_for_itself() -> None:
