@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -25,7 +24,6 @@ from harness.lab.nested import record as records
 from harness.lab.nested.accel import Accelerator
 from harness.lab.nested.domains import Parts, make_domains
 from harness.lab.nested.lab import NestedLab
-from harness.lab.nested.libvirt_daemon import Libvirt
 from harness.lab.nested.record import LabRecord
 from harness.lab.node import Node
 from harness.model import Stack
@@ -36,7 +34,6 @@ SPEC = LabSpec.from_table({
     "node_names": ["left", "right"], "device_mib": 32, "memory_mib": 900, "link": {"network": "10.9.8.0/29"},
 })  # fmt: skip
 STACK = StackSpec(suite="bookworm", guest_suite="trixie")
-DAEMON = Libvirt("test:///default")
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +120,6 @@ class Connection:
 
     running: list[str] = field(default_factory=list)
     flags: list[int] = field(default_factory=list)
-    closed: int = 0
     refuses: str = ""
 
     def createXML(self, xml: str, flags: int) -> Any:  # noqa: N802 - libvirt's name
@@ -136,9 +132,6 @@ class Connection:
 
     def listAllDomains(self) -> list[Any]:  # noqa: N802 - libvirt's name
         return [Domain(name, self) for name in self.running]
-
-    def close(self) -> None:
-        self.closed += 1
 
 
 @dataclass
@@ -176,12 +169,7 @@ def controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Controller:
         made.images.append((role, suite))
         return image(tmp_path, role)
 
-    @contextlib.contextmanager
-    def opened(daemon: Libvirt) -> Iterator[Connection]:
-        yield made.connection
-
     monkeypatch.setattr(provider, "ensure", ensure)
-    monkeypatch.setattr(provider, "opened", opened)
     monkeypatch.setattr(provider, "probe", lambda kernel, initrd, cache: Accelerator("tcg", True, "no KVM here", 0.0))
     monkeypatch.setattr(provider, "make_domains", fake_domains)
     monkeypatch.setattr(boot, "wait", made.wait)
@@ -193,13 +181,13 @@ def fake_domains(made: Parts) -> list[NodeDomain]:
     return [domains._domain(made, number, 2200 + number, (1, 2)) for number in (0, 1)]
 
 
-def bring_up(undo: contextlib.ExitStack, evidence: Path, *, keep: bool = False) -> LabRecord:
-    return provider.bring_up(DAEMON, SPEC, STACK, undo, evidence, keep=keep)
+def bring_up(made: Controller, undo: contextlib.ExitStack, evidence: Path, *, keep: bool = False) -> LabRecord:
+    return provider.bring_up("test:///default", cast(Any, made.connection), SPEC, STACK, undo, evidence, keep=keep)
 
 
 def test_bring_up_records_what_the_lab_was_made_of(controller: Controller, tmp_path: Path) -> None:
     with contextlib.ExitStack() as undo:
-        record = bring_up(undo, tmp_path / "consoles")
+        record = bring_up(controller, undo, tmp_path / "consoles")
         assert records.read(records.labs_dir() / record.id) == record
         assert (record.spec, record.stack, record.accelerator) == (SPEC, STACK, "tcg")
         assert record.provenance.images == {"node": "node-digest", "guest": "guest-digest"}
@@ -214,12 +202,11 @@ def test_bring_up_records_what_the_lab_was_made_of(controller: Controller, tmp_p
     assert {path.name for path in (tmp_path / "consoles").iterdir()} == {"console-a.log", "console-b.log"}
 
 
-def test_bring_up_of_a_lab_to_keep_leaves_nothing_to_undo(controller: Controller, tmp_path: Path) -> None:
+def test_bring_up_of_a_lab_to_keep_does_not_tie_it_to_the_connection(controller: Controller, tmp_path: Path) -> None:
     with contextlib.ExitStack() as undo:
-        record = bring_up(undo, tmp_path / "consoles", keep=True)
-    assert len(controller.connection.running) == 2 and controller.connection.flags == [0, 0]
-    assert controller.connection.closed == 1
-    assert records.directories() == [records.labs_dir() / record.id]
+        bring_up(controller, undo, tmp_path / "consoles", keep=True)
+        assert len(controller.connection.running) == 2 and controller.connection.flags == [0, 0]
+    assert controller.connection.running == [], "the caller keeps it, once somebody can use it"
 
 
 @pytest.mark.parametrize("keep", [False, True])
@@ -229,7 +216,7 @@ def test_bring_up_of_a_node_that_fails_to_boot_undoes_itself(
     controller.boots = False
     with contextlib.ExitStack() as undo:
         with pytest.raises(LostNodeError, match="a node failed to boot"):
-            bring_up(undo, tmp_path / "consoles", keep=keep)
+            bring_up(controller, undo, tmp_path / "consoles", keep=keep)
         assert controller.connection.running == [] and records.directories() == []
         assert (tmp_path / "consoles" / "console-a.log").read_text().endswith("boots\n"), "why is kept"
 
@@ -237,7 +224,7 @@ def test_bring_up_of_a_node_that_fails_to_boot_undoes_itself(
 def test_bring_up_where_libvirt_refuses_the_second_node_ends_the_first(controller: Controller, tmp_path: Path) -> None:
     controller.connection.refuses = "-b"
     with contextlib.ExitStack() as undo, pytest.raises(InfrastructureError, match=r"did not start .*-b: .*no memory"):
-        bring_up(undo, tmp_path / "consoles")
+        bring_up(controller, undo, tmp_path / "consoles")
     assert len(controller.connection.flags) == 1 and controller.connection.running == []
     assert records.directories() == []
 
@@ -248,16 +235,15 @@ def test_bring_up_where_libvirt_refuses_the_second_node_ends_the_first(controlle
 @pytest.fixture
 def kept(controller: Controller, tmp_path: Path) -> LabRecord:
     """A lab that 'lab up' left."""
-    with contextlib.ExitStack() as undo:
-        return bring_up(undo, tmp_path / "consoles", keep=True)
+    return bring_up(controller, contextlib.ExitStack(), tmp_path / "consoles", keep=True)
 
 
-def find(spec: LabSpec = SPEC, stack: StackSpec = STACK) -> LabRecord | None:
-    return provider.find(DAEMON, spec, stack)
+def find(made: Controller, spec: LabSpec = SPEC, stack: StackSpec = STACK) -> LabRecord | None:
+    return provider.find(cast(Any, made.connection), spec, stack)
 
 
-def test_find_of_a_lab_that_is_up_with_the_same_specs_is_its_record(kept: LabRecord) -> None:
-    assert find() == kept
+def test_find_of_a_lab_that_is_up_with_the_same_specs_is_its_record(kept: LabRecord, controller: Controller) -> None:
+    assert find(controller) == kept
 
 
 @pytest.mark.parametrize(
@@ -269,10 +255,10 @@ def test_find_of_a_lab_that_is_up_with_the_same_specs_is_its_record(kept: LabRec
     ],
 )
 def test_find_of_a_lab_that_is_up_with_another_spec_is_refused_naming_it(
-    kept: LabRecord, spec: LabSpec, stack: StackSpec, difference: str
+    kept: LabRecord, controller: Controller, spec: LabSpec, stack: StackSpec, difference: str
 ) -> None:
     with pytest.raises(InfrastructureError) as caught:
-        find(spec, stack)
+        find(controller, spec, stack)
     message = str(caught.value)
     assert message.startswith(f"the lab that is up is not the one that was asked for: {difference}")
     assert message.endswith("; take it down with 'drbd-harness lab down', or ask for the same")
@@ -280,13 +266,13 @@ def test_find_of_a_lab_that_is_up_with_another_spec_is_refused_naming_it(
 
 def test_find_of_a_lab_whose_node_ended_is_none(kept: LabRecord, controller: Controller) -> None:
     controller.connection.running.pop()
-    assert find() is None
+    assert find(controller) is None
 
 
 def test_find_of_a_lab_that_a_run_made_for_itself_is_none(controller: Controller, tmp_path: Path) -> None:
     with contextlib.ExitStack() as undo:
-        bring_up(undo, tmp_path / "consoles")
-        assert find() is None
+        bring_up(controller, undo, tmp_path / "consoles")
+        assert find(controller) is None
 
 
 # --------------------------------------------------------------------------- what it can do

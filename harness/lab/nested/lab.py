@@ -105,12 +105,14 @@ def attach(record: LabRecord, directory: Path, power: Power, *, fresh: bool = Fa
 
     :class:`~harness.errors.LostNodeError` when a node does not let anybody in within a minute.
     """
-    a, b = (_connect(record, node, directory) for node in record.nodes)
-    stack = read_stack(a, b, record.stack.suite, record.accelerator)
+    with contextlib.ExitStack() as undo:
+        a, b = (_connect(record, node, directory, undo) for node in record.nodes)
+        stack = read_stack(a, b, record.stack.suite, record.accelerator)
+        undo.pop_all()
     return NestedLab(record, directory, a, b, stack, power, fresh=fresh)
 
 
-def _connect(record: LabRecord, known: NodeRecord, directory: Path) -> Node:
+def _connect(record: LabRecord, known: NodeRecord, directory: Path, undo: contextlib.ExitStack) -> Node:
     key, pinned = directory / "user_key", directory / "known_hosts"
     node = Node(
         name=known.name,
@@ -121,6 +123,7 @@ def _connect(record: LabRecord, known: NodeRecord, directory: Path) -> Node:
         libvirt_uri=f"qemu+ssh://{known.name}/system?command={directory}/ssh&no_tty=1",
         image=backing_file(directory, known.side),
     )
+    undo.callback(node.close)
     _reconnect(node)
     return node
 

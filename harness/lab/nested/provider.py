@@ -49,24 +49,30 @@ def nested_lab(
     with contextlib.ExitStack() as undo:
         undo.enter_context(lease("a lab"))
         daemon = undo.enter_context(ensure_libvirt(keep=keep))
-        record = find(daemon, spec, stack)
-        fresh = record is None
-        if record is None:
-            with contextlib.ExitStack() as new_lab:
-                record = bring_up(daemon, spec, stack, new_lab, evidence, keep=keep)
-                undo.push(new_lab.pop_all())
         connection = undo.enter_context(opened(daemon))
-        directory = records.labs_dir() / record.id
-        power = Power(connection, directory, autodestroy=not record.keep)
-        yield undo.enter_context(contextlib.closing(attach(record, directory, power, fresh=fresh)))
+        record = find(connection, spec, stack)
+        fresh = record is None
+        # Until somebody can use it a new lab is not kept either.
+        with contextlib.ExitStack() as new_lab:
+            if record is None:
+                record = bring_up(daemon.uri, connection, spec, stack, new_lab, evidence, keep=keep)
+            directory = records.labs_dir() / record.id
+            power = Power(connection, directory, autodestroy=not record.keep)
+            lab = attach(record, directory, power, fresh=fresh)
+            made = new_lab.pop_all()
+        if not keep:
+            undo.push(made)
+        yield undo.enter_context(contextlib.closing(lab))
 
 
-def find(daemon: Libvirt, spec: LabSpec, stack: StackSpec) -> LabRecord | None:
+def find(connection: libvirt.virConnect, spec: LabSpec, stack: StackSpec) -> LabRecord | None:
     """The lab that is up already; :class:`~harness.errors.InfrastructureError` where it is not as ``spec`` and
-    ``stack`` say.
+    ``stack`` say, or libvirt does not answer.
     """
-    with opened(daemon) as connection:
+    try:
         active = {domain.name() for domain in connection.listAllDomains()}
+    except libvirt.libvirtError as error:
+        raise InfrastructureError(f"libvirt does not say which domains run: {_one_line(error)}") from None
     for directory in records.directories():
         record = records.read(directory)
         if record is None or not record.keep or not {node.domain for node in record.nodes} <= active:
@@ -82,7 +88,8 @@ def find(daemon: Libvirt, spec: LabSpec, stack: StackSpec) -> LabRecord | None:
 
 
 def bring_up(
-    daemon: Libvirt,
+    uri: str,
+    connection: libvirt.virConnect,
     spec: LabSpec,
     stack: StackSpec,
     undo: contextlib.ExitStack,
@@ -92,47 +99,52 @@ def bring_up(
 ) -> LabRecord:
     """Make the two nodes, wait until both answer and record the lab.
 
-    ``undo`` gets whatever has to be taken back, unless the lab is to be kept; what fails on the way takes itself back.
+    ``connection`` is one to ``uri``; what is not to be kept ends with it.  ``undo`` gets whatever has to be taken back;
+    what fails on the way takes itself back.  :class:`~harness.errors.InfrastructureError` also where there is no room
+    for its files.
     """
     cache = cache_dir()
     node_image = ensure("node", stack.suite, cache)
     guest_image = ensure("guest", stack.guest, cache)
     lab_id = secrets.token_hex(3)
     parts = Parts(lab_id, records.labs_dir() / lab_id, spec, node_image, guest_image, _hardware(guest_image))
-    make(parts.directory)
     with contextlib.ExitStack() as made:
         made.callback(records.forget, parts.directory)
         made.callback(collect_consoles, parts.directory, evidence or state_dir() / "last-failure")
-        domains = make_domains(parts)
-        connection = made.enter_context(opened(daemon))
-        for domain in domains:
-            # With AUTODESTROY libvirt ends the domain when our connection ends, even after a kill -9.
-            flags = 0 if keep else libvirt.VIR_DOMAIN_START_AUTODESTROY
-            made.callback(destroy, _create(connection, domain, flags), lab_id)
-        boot.wait(connection, {domain.name: domain.console for domain in domains})
-        record = _record(parts, stack, domains, daemon.uri, keep=keep)
-        records.write(record)
-        finished = made.pop_all()
-    if keep:
-        connection.close()
-    else:
-        undo.push(finished)
+        try:
+            make(parts.directory)
+            domains = make_domains(parts)
+            for domain in domains:
+                # With AUTODESTROY libvirt ends the domain when our connection ends, even after a kill -9.
+                flags = 0 if keep else libvirt.VIR_DOMAIN_START_AUTODESTROY
+                made.callback(destroy, _create(connection, domain, flags), lab_id)
+            boot.wait(connection, {domain.name: domain.console for domain in domains})
+            record = _record(parts, stack, domains, uri, keep=keep)
+            records.write(record)
+        except OSError as error:
+            raise InfrastructureError(
+                f"a lab could not be made in {parts.directory}: {error.strerror or error}"
+            ) from error
+        undo.push(made.pop_all())
     return record
 
 
 def collect_consoles(directory: Path, into: Path) -> None:
     """Copy the serial consoles of the lab in ``directory``."""
-    into.mkdir(parents=True, exist_ok=True)
     for console in directory.glob("console-*.log"):
+        # Where they cannot be kept the rest is taken back all the same.
         with contextlib.suppress(OSError):
+            into.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(console, into / console.name)
 
 
 @contextlib.contextmanager
 def opened(daemon: Libvirt) -> Iterator[libvirt.virConnect]:
-    """A connection to the controller's libvirt; domains made with AUTODESTROY end with it."""
-    with logs.timed("connection", logs.CONTROLLER, daemon.uri):
-        connection = libvirt.open(daemon.uri)
+    """A connection to the controller's libvirt; domains made with AUTODESTROY end with it.
+
+    :class:`~harness.errors.InfrastructureError` where it does not answer.
+    """
+    connection = daemon.open()
     try:
         yield connection
     finally:
@@ -163,7 +175,12 @@ def _create(connection: libvirt.virConnect, domain: NodeDomain, flags: int) -> l
         with logs.timed("libvirt", logs.CONTROLLER, f"createXML {domain.name}", domain.lab):
             return connection.createXML(node_xml(domain), flags)
     except libvirt.libvirtError as error:
-        raise InfrastructureError(f"libvirt did not start {domain.name}: {error}") from None
+        raise InfrastructureError(f"libvirt did not start {domain.name}: {_one_line(error)}") from None
+
+
+def _one_line(error: libvirt.libvirtError) -> str:
+    """libvirt adds what QEMU printed, line after line."""
+    return " ".join(str(error).split())
 
 
 def _record(parts: Parts, stack: StackSpec, domains: list[NodeDomain], uri: str, *, keep: bool) -> LabRecord:
