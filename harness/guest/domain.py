@@ -8,10 +8,11 @@ import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from typing import TypeVar
 
 import libvirt
 
-from harness.errors import HarnessError, InfrastructureError, LostGuestError, RefusedError
+from harness.errors import DeadlineError, HarnessError, InfrastructureError, LostGuestError, RefusedError
 from harness.guest.disk import AttachedDisk, observe_guest
 from harness.lab.base import GuestLab
 from harness.lab.node import Node
@@ -19,12 +20,17 @@ from harness.model import Cell, Fault, Observed
 from harness.remote.guest_agent import GuestAgent
 from harness.render.domain import GuestDomain, disk_xml, guest_xml
 from harness.util import logs
+from harness.util.background import BackgroundTask
 from harness.util.deadline import Deadline, poll
 
 AGENT_SECONDS = 120.0
 
 
 HOTPLUG_SECONDS = 30.0
+# How long libvirt may take for one call: it waits for QEMU as long as QEMU takes, and that may be for ever.
+CALL_SECONDS = 60.0
+
+T = TypeVar("T")
 
 
 class Guest:
@@ -36,6 +42,7 @@ class Guest:
         self.domain = domain
         self.agent = GuestAgent(lambda: self.domain, lab=lab.id)
         self.ended = False
+        self._hanging = False
         self._lab_id = lab.id
 
     @classmethod
@@ -161,10 +168,21 @@ class Guest:
         return True
 
     def destroy(self) -> None:
-        """End it, whatever it is doing."""
+        """End it, whatever it is doing; returns after at most 60 s, also where libvirt does not answer."""
         self.ended = True
-        with contextlib.suppress(libvirt.libvirtError), self._timed(f"destroy {self.spec.name}"):
-            self.domain.destroy()
+        with contextlib.suppress(libvirt.libvirtError, HarnessError):
+            # Over a connection on which a call hangs another one may hang too.
+            domain = self.monitor_domain() if self._hanging else self.domain
+            self._bounded(f"destroy {self.spec.name}", domain.destroy)
+
+    def _bounded(self, what: str, call: Callable[[], T]) -> T:
+        """``call`` of libvirt's and what it returned; :class:`~harness.errors.DeadlineError` after 60 s."""
+        task = BackgroundTask(call, f"libvirt's {what} on {self.node.name}")
+        with self._timed(what):
+            try:
+                return task.result(Deadline.after(CALL_SECONDS, what))
+            finally:
+                self._hanging = self._hanging or task.running
 
     def _timed(self, call: str) -> AbstractContextManager[logs.Outcome]:
         return logs.timed("libvirt", self.node.name, call, self._lab_id)
@@ -174,6 +192,8 @@ class Guest:
     def attach(self, device: str, cell: Cell) -> AttachedDisk:
         """Attach ``device`` with the cell's cache, aio and bus and wait up to 30 s until the guest sees it.
 
+        Where it does not, the disk is detached again; a guest that does not let go of it either is ended.  libvirt may
+        take 60 s more for each of both; a guest to which it cannot attach within them is ended too.
         :class:`RefusedError` with QEMU's or libvirt's message when they refuse the combination,
         :class:`LostGuestError`, :class:`~harness.errors.DeadlineError`.
         """
@@ -183,18 +203,27 @@ class Guest:
         stop = cell.fault is Fault.IO_ERROR
         xml = disk_xml(device, serial, cell.cache, cell.aio, cell.bus, stop_on_error=stop)
         try:
-            with self._timed(f"attachDeviceFlags {device} as {serial}, {cell.cache} {cell.aio} {cell.bus}"):
-                self.domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            self._bounded(
+                f"attachDeviceFlags {device} as {serial}, {cell.cache} {cell.aio} {cell.bus}",
+                lambda: self.domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE),
+            )
         except libvirt.libvirtError as error:
             if not self.alive():
                 raise LostGuestError(f"the guest was lost while its disk was attached: {error}") from None
             raise RefusedError("libvirt or QEMU", str(error)) from None
+        except DeadlineError:
+            # It may yet be attached.
+            self.destroy()
+            raise
         disk = AttachedDisk("", serial, xml, cell.cache, cell.aio, cell.bus)
         try:
             return self.located(disk)
         except HarnessError:
-            with contextlib.suppress(HarnessError):
+            try:
                 self.detach(disk)
+            except HarnessError:
+                # DRBD's device would be held open by a disk that nobody knows of any more.
+                self.destroy()
             raise
 
     def located(self, disk: AttachedDisk) -> AttachedDisk:
@@ -210,10 +239,16 @@ class Guest:
         return replace(disk, path=poll(look, deadline, every=0.1))
 
     def detach(self, disk: AttachedDisk) -> None:
-        """Detach and wait up to 30 s until QEMU released it; :class:`LostGuestError`, DeadlineError."""
+        """Detach and wait up to 30 s until QEMU released it, which it does when the guest has let go of it.
+
+        libvirt may take 60 s more.  :class:`LostGuestError`, :class:`~harness.errors.DeadlineError`: whoever gets one
+        ends the guest, for it has the disk still.
+        """
         try:
-            with self._timed(f"detachDeviceFlags {disk.serial}"):
-                self.domain.detachDeviceFlags(disk.xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            self._bounded(
+                f"detachDeviceFlags {disk.serial}",
+                lambda: self.domain.detachDeviceFlags(disk.xml, libvirt.VIR_DOMAIN_AFFECT_LIVE),
+            )
         except libvirt.libvirtError as error:
             raise LostGuestError(f"the disk was not detached: {error}") from None
         deadline = Deadline.after(HOTPLUG_SECONDS, "the disk's removal from the guest")

@@ -1,0 +1,205 @@
+"""The real guest over a scripted domain: its disk comes, is refused, is never seen, never goes; a call that hangs."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import libvirt
+import libvirt_qemu
+import pytest
+from fakes import FakeLab, LibvirtSaid
+from lxml import etree
+
+from harness.errors import DeadlineError, LostGuestError, RefusedError
+from harness.guest import domain as module
+from harness.guest.disk import AttachedDisk
+from harness.guest.domain import Guest
+from harness.lab.node import Node
+from harness.model import CacheMode, Cell, FilesystemKind
+
+CELL = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE)
+
+
+@dataclass
+class Domain:
+    """A domain into which one disk can be plugged.
+
+    ``refuses`` is what libvirt says to an attach; ``sees``: whether the guest's kernel finds the disk; ``lets_go``:
+    whether it ever answers to a request to unplug it; ``hangs`` names the calls that do not return before ``freed``.
+    """
+
+    refuses: str = ""
+    sees: bool = True
+    lets_go: bool = True
+    hangs: tuple[str, ...] = ()
+    dies_at: str = ""
+    running: bool = True
+    serial: str = ""
+    calls: list[str] = field(default_factory=list)
+    freed: threading.Event = field(default_factory=threading.Event)
+
+    def _called(self, what: str) -> None:
+        self.calls.append(what)
+        if what in self.hangs:
+            self.freed.wait(20)
+        if what == self.dies_at:
+            self.running = False
+        if not self.running:
+            raise LibvirtSaid("Domain not found: no domain with matching name 'guest'", libvirt.VIR_ERR_NO_DOMAIN)
+
+    def attachDeviceFlags(self, xml: str, flags: int) -> None:  # noqa: N802 - libvirt's name
+        self._called("attach")
+        assert flags == libvirt.VIR_DOMAIN_AFFECT_LIVE
+        if self.refuses:
+            raise LibvirtSaid(self.refuses, libvirt.VIR_ERR_CONFIG_UNSUPPORTED)
+        self.serial = str(etree.fromstring(xml.encode()).findtext("serial"))
+
+    def detachDeviceFlags(self, xml: str, flags: int) -> None:  # noqa: N802 - libvirt's name
+        self._called("detach")
+        if self.lets_go:
+            self.serial = ""
+
+    def XMLDesc(self, flags: int) -> str:  # noqa: N802 - libvirt's name
+        self._called("describe")
+        return f"<domain><devices><disk><serial>{self.serial}</serial></disk></devices></domain>"
+
+    def isActive(self) -> int:  # noqa: N802 - libvirt's name
+        return int(self.running)
+
+    def destroy(self) -> None:
+        self._called("destroy")
+        self.running, self.serial = False, ""
+
+    def answers(self, request: str) -> str:
+        """Its agent."""
+        if not self.running:
+            raise LibvirtSaid("Guest agent is not responding: QEMU guest agent is not connected")
+        command = json.loads(request)["execute"]
+        path = base64.b64encode(b"/dev/vdb\n" if self.sees and self.serial else b"").decode()
+        said: dict[str, Any] = {"guest-exec": {"pid": 7},
+                                "guest-exec-status": {"exited": True, "exitcode": 0, "out-data": path}}  # fmt: skip
+        return json.dumps({"return": said.get(command, {})})
+
+
+@dataclass
+class Connection:
+    domain: Domain
+    looked_up: int = 0
+
+    def lookupByName(self, name: str) -> Domain:  # noqa: N802 - libvirt's name
+        self.looked_up += 1
+        return self.domain
+
+
+class Stage:
+    def __init__(self) -> None:
+        lab = FakeLab()
+        self.domain = Domain()
+        self.monitor = Connection(self.domain)
+        node = cast(Any, lab.a)
+        node.monitor_connection = self.monitor
+        self.guest = Guest(cast(Any, lab), cast(Node, node), cast(libvirt.virDomain, self.domain))
+
+    def attach(self) -> AttachedDisk:
+        return self.guest.attach("/dev/drbd0", CELL)
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    monkeypatch.setattr(
+        libvirt_qemu, "qemuAgentCommand", lambda domain, request, timeout, flags: domain.answers(request)
+    )
+    monkeypatch.setattr(module, "HOTPLUG_SECONDS", 0.05)
+    monkeypatch.setattr(module, "CALL_SECONDS", 0.2)
+    made = Stage()
+    yield made
+    made.domain.freed.set()
+
+
+def test_attach_and_detach_of_a_disk_that_comes_and_goes(stage: Stage) -> None:
+    disk = stage.attach()
+    assert disk.path == "/dev/vdb" and disk.serial == stage.domain.serial
+    stage.guest.detach(disk)
+    assert stage.domain.serial == "" and stage.domain.running and not stage.guest.ended
+    assert stage.monitor.looked_up == 0
+
+
+def test_attach_that_is_refused_is_the_stacks_answer(stage: Stage) -> None:
+    stage.domain.refuses = "unsupported configuration: native I/O needs either no disk cache or directsync cache mode"
+    with pytest.raises(RefusedError) as caught:
+        stage.attach()
+    assert str(caught.value) == f"libvirt or QEMU refused: {stage.domain.refuses}"
+    assert stage.domain.running
+
+
+def test_attach_to_a_guest_that_ended_is_a_lost_guest(stage: Stage) -> None:
+    stage.domain.dies_at = "attach"
+    with pytest.raises(LostGuestError, match="the guest was lost while its disk was attached: Domain not found"):
+        stage.attach()
+
+
+def test_attach_of_a_disk_that_the_guest_never_sees_is_undone(stage: Stage) -> None:
+    stage.domain.sees = False
+    with pytest.raises(DeadlineError, match="the disk's appearance in the guest did not happen within 0 s"):
+        stage.attach()
+    assert stage.domain.serial == "" and stage.domain.running and not stage.guest.ended
+
+
+def test_attach_of_a_disk_that_is_never_seen_and_never_goes_ends_the_guest(stage: Stage) -> None:
+    stage.domain.sees = stage.domain.lets_go = False
+    with pytest.raises(DeadlineError, match="the disk's appearance in the guest did not happen within 0 s"):
+        stage.attach()
+    assert not stage.domain.running and stage.guest.ended, "it would hold DRBD's device open"
+
+
+def test_detach_that_never_ends_is_a_deadline_error(stage: Stage) -> None:
+    disk = stage.attach()
+    stage.domain.lets_go = False
+    began = time.monotonic()
+    with pytest.raises(DeadlineError) as caught:
+        stage.guest.detach(disk)
+    assert str(caught.value) == "the disk's removal from the guest did not happen within 0 s"
+    assert time.monotonic() - began < 10
+    stage.guest.destroy()
+    assert not stage.domain.running and stage.domain.serial == ""
+
+
+@pytest.mark.parametrize("step", ["detach", "describe"])
+def test_detach_from_a_guest_that_ends_meanwhile_is_a_lost_guest(stage: Stage, step: str) -> None:
+    disk = stage.attach()
+    stage.domain.dies_at = step
+    words = "the disk was not detached" if step == "detach" else "the guest was lost while its disk was detached"
+    with pytest.raises(LostGuestError, match=f"{words}: Domain not found"):
+        stage.guest.detach(disk)
+
+
+def test_detach_that_libvirt_never_answers_is_a_deadline_error_and_the_guest_can_be_ended(stage: Stage) -> None:
+    disk = stage.attach()
+    stage.domain.hangs = ("detach",)
+    began = time.monotonic()
+    with pytest.raises(DeadlineError) as caught:
+        stage.guest.detach(disk)
+    assert str(caught.value) == f"libvirt's detachDeviceFlags {disk.serial} on nodea did not end within 0 s"
+    stage.guest.destroy()
+    assert time.monotonic() - began < 10
+    assert not stage.domain.running and stage.monitor.looked_up == 1, "not over the connection that hangs"
+
+
+def test_attach_that_libvirt_never_answers_is_a_deadline_error_and_ends_the_guest(stage: Stage) -> None:
+    stage.domain.hangs = ("attach",)
+    with pytest.raises(DeadlineError, match=r"libvirt's attachDeviceFlags .* on nodea did not end within 0 s"):
+        stage.attach()
+    assert stage.guest.ended and not stage.domain.running, "the disk may yet be attached"
+
+
+def test_destroy_that_libvirt_never_answers_returns(stage: Stage) -> None:
+    stage.domain.hangs = ("destroy",)
+    began = time.monotonic()
+    stage.guest.destroy()
+    assert time.monotonic() - began < 10 and stage.guest.ended
