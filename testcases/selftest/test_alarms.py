@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -96,6 +97,24 @@ def test_link_history_time_without_offset_is_utc() -> None:
     (plain,) = link_history([*told(HEALTHY, None, "exists"), "2026-11-23T02:19:00 exists -"], "r0")
     (zulu,) = link_history([*told(HEALTHY, None, "exists"), "2026-11-23T02:19:00Z exists -"], "r0")
     assert plain.at == zulu.at == T0.timestamp()
+
+
+def test_link_history_time_is_that_of_its_offset_wherever_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    time.tzset()
+    try:
+        for moment in ("2026-11-23T02:19:00", "2026-11-23T04:19:00+02:00", "2026-11-22T21:19:00-05:00"):
+            (read,) = link_history([*told(HEALTHY, None, "exists"), f"{moment} exists -"], "r0")
+            assert read.at == T0.timestamp(), moment
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_link_history_with_empty_lines_is_the_same() -> None:
+    lines = [*START, *told(BROKEN, 1)]
+    spaced = [text for line in lines for text in ("", line)]
+    assert [entry.state for entry in link_history(spaced, "r0")] == [entry.state for entry in link_history(lines, "r0")]
 
 
 def test_link_history_while_resource_is_down_adds_nothing() -> None:
@@ -277,6 +296,19 @@ def test_alarms_of_events_before_the_watch_are_none() -> None:
     earlier = [*START, *told(BROKEN, -30), *told(HEALTHY, -20)]
     found = watch(earlier, len(earlier), 10, at(0))
     assert (found.drops, found.down_seconds) == (0, 0)
+
+
+def test_alarms_of_a_drop_just_before_the_watch_are_none() -> None:
+    # Told by one line, so that the state before it was Connected.
+    earlier = [*START, told(BROKEN, -30)[1]]
+    found = watch(earlier, len(earlier), 10, at(0))
+    assert found.drops == 0 and found.down_seconds == pytest.approx(10)
+
+
+def test_alarms_of_unknown_begin_are_counted_from_the_first_time_that_was_told() -> None:
+    untimed = ["", "change device name:r0 volume:0 minor:0 read:1"]
+    found = watch([*START, *untimed, *told(HEALTHY, 2), *told(ALONE, 5)], len(START), 10)
+    assert found.down_seconds == pytest.approx(7, abs=1e-4), "ten seconds from second 2 on, StandAlone since 5"
 
 
 def test_alarms_of_drop_in_first_event_count_it() -> None:
