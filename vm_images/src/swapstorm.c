@@ -22,13 +22,13 @@
  * FILE is there, and empty, once every page is filled, until the program ends. It tells of moves of
  * the machine to another host: whoever moves it appends a 'b' before the move, and afterwards an
  * 'e' where it moved, or an 'x' where it did not. Which pages are on the swap device only is noted
- * at the 'b'. Those of them that nobody touched until after the 'e', and that are still on the
- * swap device only, are pages_moved_checked when they are checked: written on one host and read on
- * the other. pages_out_before_moves counts those that were noted, and moves the moves that were
- * seen from before their start to their end. A move that is under way when the storm's time is
- * over is waited for, at most MOVE_SECONDS. Where memory is not short enough, no page would be on
- * the swap device only: one page in SET_ASIDE is filled, left alone by the storm, and put there at
- * the 'b'; pages_put_out counts those.
+ * at the 'b'. Those of them that are still there only at the 'e', and that nobody touched, are
+ * pages_moved_checked when they are checked: written on one host and read on the other.
+ * pages_out_before_moves counts those that were noted, and moves the moves that were seen from
+ * before their start to their end. A move that is under way when the storm's time is over is
+ * waited for, at most MOVE_SECONDS. Where memory is not short enough, no page would be on the swap
+ * device only: the first of SET_ASIDE parts of the memory is filled, left alone by the storm, and
+ * put there at the 'b'; pages_put_out counts those pages.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -41,15 +41,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 enum { PAGE = 4096, LINE = 64, MAX_THREADS = 1024 };
 /* A change that comes at once may come before anybody read the page: a busy page is changed again and again. */
 enum { BUSY_CHANGES = 16, BUSY_PAUSE_US = 2000 };
-/* A prime, so that the pages set aside are spread over the threads; a page goes in the second of these rounds. */
-enum { SET_ASIDE = 31, PUT_OUT_ROUNDS = 40, PUT_OUT_PAUSE_US = 50000 };
+enum { SET_ASIDE = 32, PUT_OUT_ROUNDS = 40, PUT_OUT_PAUSE_US = 50000 };
 enum { MOVE_SECONDS = 120, MOVES_PAUSE_US = 20000, NOTED_AT_ONCE = 16384 };
 enum { WORDS = PAGE / 8, WORDS_IN_LINE = LINE / 8, MAX_REPORTS = 16 };
 
@@ -69,7 +70,9 @@ static uint32_t *out_sequences;
 static atomic_uint_fast64_t moved;
 static atomic_int under_way, watching = 1;
 static atomic_llong marks_read;
-static int moves_file, sets_aside;
+static int moves_file;
+/* How many pages, the first ones, are left alone. */
+static uint64_t pages_aside;
 static uint64_t page_count, storm_id, moves, pages_out, pages_put_out;
 static double storm_end, sweep_end;
 static unsigned long reclaim_every, thread_count = 4;
@@ -165,11 +168,6 @@ static int only_in_swap(uint64_t number)
     return mincore(memory + number * WORDS, PAGE, &resident) == 0 && !(resident & 1);
 }
 
-static int set_aside(uint64_t number)
-{
-    return sets_aside && number % SET_ASIDE == 0;
-}
-
 static void report(uint64_t number, int swapped, uint64_t found)
 {
     const uint64_t *page = memory + number * WORDS;
@@ -181,7 +179,7 @@ static void report(uint64_t number, int swapped, uint64_t found)
             (unsigned long)sequences[number]);
 }
 
-/* Whether the page is as it was when the last move began, and was on the swap device only then. */
+/* Whether the page is as it was when the last move began, and was on the swap device only, from then until its end. */
 static int untouched_since_move(uint64_t number)
 {
     uint64_t move = atomic_load(&moved);
@@ -192,7 +190,7 @@ static int untouched_since_move(uint64_t number)
 static void check(uint64_t number, int swapped, struct tally *tally)
 {
     const uint64_t *page = memory + number * WORDS;
-    int across_move = swapped && untouched_since_move(number);
+    int across_move = untouched_since_move(number);
     uint64_t found = checksum(page);
     tally->checked++;
     tally->swapped_in += swapped ? 1 : 0;
@@ -239,7 +237,7 @@ static void *storm(void *argument)
     struct tally tally = { 0 };
     while (now() < storm_end) {
         uint64_t number = next_random(&state) % share * thread_count + own;
-        if (set_aside(number))
+        if (number < pages_aside)
             continue;
         meet(number, &tally);
         if (reclaim_every && ++picked % reclaim_every == 0 &&
@@ -272,39 +270,56 @@ static int more_told(void)
     return fstat(moves_file, &status) == 0 && status.st_size > lseek(moves_file, 0, SEEK_CUR);
 }
 
-/* Bring what is set aside to the swap device: the first time it is written there, and it leaves memory the next time. */
+/* How many pages that are set aside are in memory, if only in the swap cache. They are read: the kernel lets go only of
+ * what is mapped, and they are clean once they were written. */
+static uint64_t aside_in_memory(void)
+{
+    uint64_t count = 0;
+    for (uint64_t number = 0; number < pages_aside; number++)
+        if (sequences[number] && !only_in_swap(number)) {
+            (void)((volatile uint64_t *)memory)[number * WORDS];
+            count++;
+        }
+    return count;
+}
+
+/* Bring what is set aside to the swap device: it is written there at first, and leaves memory a round later. In one
+ * call, for the storm leaves little time for many. */
 static void put_out(void)
 {
-    uint64_t first_left = 0, left = 1;
-    for (int round = 0; left && round < PUT_OUT_ROUNDS && !more_told(); round++, usleep(PUT_OUT_PAUSE_US)) {
-        left = 0;
-        for (uint64_t number = 0; number < page_count; number += SET_ASIDE)
-            if (sequences[number] && !only_in_swap(number)) {
-                madvise(memory + number * WORDS, PAGE, MADV_PAGEOUT);
-                left++;
-            }
-        if (round == 0)
-            first_left = left;
+    uint64_t before = aside_in_memory(), left = before;
+    for (int round = 0; left && round < PUT_OUT_ROUNDS && !more_told(); round++) {
+        madvise(memory, pages_aside * PAGE, MADV_PAGEOUT);
+        usleep(PUT_OUT_PAUSE_US);
+        left = aside_in_memory();
     }
-    pages_put_out += first_left - left;
+    pages_put_out += before - left;
+}
+
+/* Of what was noted only what is on the swap device and nowhere in memory stays; returns how many pages that are. */
+static uint64_t forget_what_is_in(void)
+{
+    static unsigned char resident[NOTED_AT_ONCE];
+    uint64_t stay = 0;
+    for (uint64_t first = 0; first < page_count; first += NOTED_AT_ONCE) {
+        uint64_t count = page_count - first < NOTED_AT_ONCE ? page_count - first : NOTED_AT_ONCE;
+        if (mincore(memory + first * WORDS, count * PAGE, resident))
+            memset(resident, 1, count);
+        for (uint64_t i = 0; i < count; i++) {
+            if (resident[i] & 1)
+                out_sequences[first + i] = 0;
+            stay += out_sequences[first + i] ? 1 : 0;
+        }
+    }
+    return stay;
 }
 
 /* A move begins. What is expected of a page is copied before it is looked at: a page that is touched in between is
  * then in memory, or no longer as it was. */
 static void note_what_is_out(void)
 {
-    static unsigned char resident[NOTED_AT_ONCE];
     memcpy(out_sequences, sequences, page_count * sizeof *sequences);
-    for (uint64_t first = 0; first < page_count; first += NOTED_AT_ONCE) {
-        uint64_t count = page_count - first < NOTED_AT_ONCE ? page_count - first : NOTED_AT_ONCE;
-        if (mincore(memory + first * WORDS, count * PAGE, resident))
-            memset(resident, 1, count);
-        for (uint64_t i = 0; i < count; i++)
-            if (resident[i] & 1)
-                out_sequences[first + i] = 0;
-            else
-                pages_out += out_sequences[first + i] ? 1 : 0;
-    }
+    pages_out += forget_what_is_in();
 }
 
 /* Whether a move has begun and not ended, by what was read of the file and what is there. */
@@ -322,6 +337,8 @@ static void *watch_moves(void *argument)
     int noted = 0;
     uint64_t begun = 0;
     (void)argument;
+    /* Before the threads of the storm, if that may be: what is to be noted must be before the move is over. */
+    setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), -20);
     for (; watching; usleep(MOVES_PAUSE_US)) {
         for (; read(moves_file, &told, 1) == 1; marks_read++) {
             if (told == 'b') {
@@ -333,6 +350,8 @@ static void *watch_moves(void *argument)
                 noted = !more_told();
             } else {
                 if (told == 'e' && noted) {
+                    /* What the kernel read ahead since then was read before the move, or may have been. */
+                    forget_what_is_in();
                     moves++;
                     atomic_store(&moved, begun);
                 }
@@ -395,8 +414,8 @@ static void set_up(size_t bytes, int watches_moves)
         fprintf(stderr, "swapstorm: what is expected of each page cannot be locked in memory: %s\n", strerror(errno));
         exit(1);
     }
-    sets_aside = watches_moves;
     if (watches_moves) {
+        pages_aside = page_count / SET_ASIDE;
         out_sequences = mapped(page_count * sizeof *sequences);
         if (mlock(out_sequences, page_count * sizeof *sequences)) {
             fprintf(stderr, "swapstorm: what was swapped out cannot be locked in memory: %s\n", strerror(errno));
