@@ -130,16 +130,25 @@ def parse_check(text: str, blocks: int) -> tuple[Slot, ...]:
     """The output of ``canary check`` over a region of ``blocks``; :class:`ValueError` if it is something else."""
     found = []
     for line in text.splitlines():
+        slot = _slot(line)
+        if slot is None:
+            raise ValueError(f"no slot of a canary's region: '{line[:60]}'")
+        if not 0 <= slot.slot < blocks // len(WRITE_MODES):
+            raise ValueError(f"a canary's region of {blocks} blocks has no such slot: '{line[:60]}'")
+        found.append(slot)
+    return tuple(found)
+
+
+def _slot(line: str) -> Slot | None:
+    try:
         match line.split(" "):
             case [write_mode, slot, "ok" | "wrong" as state, number] if write_mode in WRITE_MODES:
-                found.append(Slot(write_mode, int(slot), state, int(number)))
+                return Slot(write_mode, int(slot), state, int(number))
             case [write_mode, slot, "foreign"] if write_mode in WRITE_MODES:
-                found.append(Slot(write_mode, int(slot), "foreign"))
-            case _:
-                raise ValueError(f"no slot of a canary's region: {line[:60]!r}")
-        if not 0 <= found[-1].slot < blocks // len(WRITE_MODES):
-            raise ValueError(f"a canary's region of {blocks} blocks has no such slot: {line[:60]!r}")
-    return tuple(found)
+                return Slot(write_mode, int(slot), "foreign")
+    except ValueError:
+        return None
+    return None
 
 
 # --------------------------------------------------------------------------- what it amounts to

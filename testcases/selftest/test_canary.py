@@ -128,11 +128,11 @@ def test_parse_check_output_slots() -> None:
 @pytest.mark.parametrize(
     "line",
     ["fsync 0 ok", "fsync 0 fine 1", "msync 0 ok 1", "fsync 10 ok 11", "fsync -1 ok 1", "fsync 0 foreign 3", "x",
-     "fsync a ok 1"],
+     "fsync a ok 1", "fsync 11 ok 12", "fsync 300 foreign", "fsync 1 wrong x"],
 )  # fmt: skip
 def test_parse_check_other_line_value_error(line: str) -> None:
-    with pytest.raises(ValueError, match=r"canary's region|invalid literal"):
-        parse_check(f"fsync 1 ok 2\n{line}\n", 30)
+    with pytest.raises(ValueError, match=r"^(?:no slot of a canary's region|a canary's region of 3\d blocks has no)"):
+        parse_check(f"fsync 1 ok 2\n{line}\n", 31 if "10" in line else 30)
 
 
 # --------------------------------------------------------------------------- what was lost
@@ -220,18 +220,63 @@ def test_report_slot_in_flight_not_judged(state: str) -> None:
         assert (late := judged(slots, acks("fsync", 17))).total_lost == late.corrupt == 0
 
 
+@pytest.mark.parametrize("newest", range(17, 25))
+def test_report_slot_beyond_what_was_in_flight_corrupt(newest: int) -> None:
+    """Each write mode is at most three records behind what is known of it: the fourth slot is nobody's excuse."""
+    for behind in range(1, SIZE):
+        place = (newest + behind - 1) % SIZE
+        slots = {**ring("fsync", newest), place: Slot("fsync", place, "wrong", newest + behind)}
+        assert judged(slots, acks("fsync", newest)).corrupt == (behind > 3), behind
+
+
+@pytest.mark.parametrize("place", range(SIZE))
+def test_report_nothing_known_first_records_in_flight(place: int) -> None:
+    found = judged({place: Slot("fsync", place, "wrong", place + 1)}, [])
+    assert found.corrupt == (place >= 3)
+    if found.corrupt:
+        assert found.examples == (
+            f"slot {place} of fsync was never acknowledged and holds a record with a wrong checksum",
+        )
+
+
+@pytest.mark.parametrize("place", range(SIZE))
+@pytest.mark.parametrize("other", WRITE_MODES)
+@pytest.mark.parametrize("write_mode", WRITE_MODES)
+def test_report_failure_of_another_write_mode_excuses_nothing(write_mode: str, other: str, place: int) -> None:
+    messages = [*acks(write_mode, 20), Received(8.0, Failed(other, 9, 5, "Input/output error"))]
+    messages.append(Received(9.0, Done(9, 0)))
+    slots = {**ring(write_mode, 20), place: Slot(write_mode, place, "wrong", 21)}
+    excused = write_mode == other and place in (20 % SIZE, 21 % SIZE, 22 % SIZE)
+    assert judged(slots, messages).corrupt == (not excused)
+
+
+def test_report_of_lines_and_output_as_they_were_read() -> None:
+    lines = [sealed(f"ack {mode} {number} {20 * number}", RUN) for mode in WRITE_MODES for number in range(1, 12)]
+    lines += [sealed("error direct 12 5 Input/output error", RUN), sealed("done 9 0", RUN)]
+    records = {(number - 1) % SIZE: number for number in range(1, 12)}
+    text = "".join(f"{mode} {place} ok {number}\n" for mode in WRITE_MODES for place, number in records.items())
+    assert "direct 4 ok 5\n" in text
+    text = text.replace("fsync 2 ok 11\n", "fsync 2 wrong 11\n").replace("dsync 2 ok 11\n", "dsync 2 foreign\n")
+    text = text.replace("direct 3 ok 4\n", "direct 3 wrong 12\n")
+    found = report(received([(0.0, line) for line in lines], RUN), parse_check(text, BLOCKS), BLOCKS)
+    assert found.acknowledged == dict.fromkeys(WRITE_MODES, 11)
+    assert (found.corrupt, found.lost) == (1, {"fsync": 0, "dsync": 1, "direct": 0})
+    assert found.survived and "direct record 12 could not be written: Input/output error" in found.examples
+
+
 def test_report_empty_slot_in_flight_lost() -> None:
     slots = ring("fsync", 20)
     del slots[(21 - 1) % SIZE]
     assert judged(slots, acks("fsync", 20)).examples == ("fsync record 13 was acknowledged; its slot is empty",)
 
 
-def test_report_wrong_checksum_not_in_flight_corrupt() -> None:
-    place = (20 - 1) % SIZE
-    slots = {**ring("fsync", 20), place: Slot("fsync", place, "wrong", 20)}
-    found = judged(slots, acks("fsync", 20))
+@pytest.mark.parametrize("newest", range(17, 25))
+def test_report_wrong_checksum_not_in_flight_corrupt(newest: int) -> None:
+    place = (newest - 1) % SIZE
+    slots = {**ring("fsync", newest), place: Slot("fsync", place, "wrong", newest)}
+    found = judged(slots, acks("fsync", newest))
     assert (found.corrupt, found.total_lost) == (1, 0)
-    assert found.examples == ("fsync record 20 was acknowledged; the record in its slot has a wrong checksum",)
+    assert found.examples == (f"fsync record {newest} was acknowledged; the record in its slot has a wrong checksum",)
 
 
 def test_report_stopped_in_order_nothing_in_flight() -> None:
@@ -370,6 +415,12 @@ def test_longest_gap_endless_stall_until_last_tick() -> None:
     failed = [Received(4.0, Failed(write_mode, 200, 5, "Input/output error")) for write_mode in WRITE_MODES]
     assert longest_gap([*ticks, *work, *failed]) == pytest.approx(0.2), "they are at their end, not in a gap"
     assert longest_gap([*ticks, *work, *failed[:2]]) == pytest.approx(10.0 - 3.98), "one of them hangs"
+
+
+def test_longest_gap_of_single_signs_is_never_negative() -> None:
+    tick, work = Received(1.0, Tick(1000, 0, 0)), Received(2.0, ack(2000))
+    assert longest_gap([tick, work]) == 0.0, "work that went on after the last tick is no stall"
+    assert longest_gap([work, Received(5.0, Tick(5000, 0, 0))]) == pytest.approx(3.0)
 
 
 def test_longest_gap_repeated_line_ignored() -> None:
