@@ -109,6 +109,7 @@ def test_parse_kmsg_escapes_round_trip(raw: bytes) -> None:
 def test_missing_counts_lost_records() -> None:
     kept = [KernelLine(number, 0, "") for number in (5, 6, 9, 10)]
     assert missing(kept) == 2
+    assert missing([kept[0], kept[3]]) == 4 and missing(kept[1:3]) == 2
     assert missing(kept[:2]) == missing([]) == missing([KernelLine(None, 0, "")]) == 0
 
 
@@ -119,11 +120,15 @@ def test_since_equal_markers_follows_the_last() -> None:
     log = logged("MARK a", "old", "MARK a", "new", "MARK b", "after")
     assert [line.text for line in since(log, "MARK a")] == ["new", "MARK b", "after"]
     assert since(log, "after") == ()
+    assert [line.text for line in since(log[:2], "MARK a")] == ["old"], "also behind the first line"
+    assert [line.text for line in since(log[1:4], "MARK a")] == ["new"], "and behind the second"
 
 
 def test_since_missing_marker_is_an_error() -> None:
     with pytest.raises(ValueError, match="marker"):
         since(logged("MARK a", "x", "MARK b"), "MARK x")
+    with pytest.raises(ValueError, match="^the marker 'MARK x' is not in the 0 lines of the kernel log$"):
+        since((), "MARK x")
 
 
 # --------------------------------------------------------------------------- online verify
@@ -171,6 +176,12 @@ def test_verify_of_lost_start_or_end_does_not_borrow_it(lost: int) -> None:
     found = verify_of((*whole, *(line for number, line in enumerate(whole) if number != lost)), "a", 0)
     assert (found.started, found.finished) == (lost != 0, lost != 3)
     assert len(found.extents) == 2
+
+
+def test_verify_of_which_only_the_end_is_left_does_not_borrow_the_start_before() -> None:
+    whole = verify("block drbd0: ", start="Starting Online Verify from sector 0", blocks="4 4k block")
+    found = verify_of((*whole, whole[3]), "a", 0)
+    assert (found.started, found.finished, found.extents) == (False, True, ())
 
 
 def test_verify_of_a_part_is_not_started() -> None:
@@ -228,6 +239,7 @@ def test_resync_kib_of_recordings_is_read() -> None:
     copied = lines((DRBD_9 / "repair-invalidate-remote-reset-bitmap-no.txt").read_text())
     empty = parse_dmesg((DRBD_9 / "repair-invalidate-remote.txt").read_text())
     assert resync_kib(copied) == 31680
+    assert resync_kib((*copied, *empty)) == 0, "the last one counts"
     assert resync_kib(empty) == 0
     assert resync_kib(copied, 1) is None
     assert resync_kib(copied[:1]) is None
