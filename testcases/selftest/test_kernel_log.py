@@ -127,7 +127,7 @@ def test_since_equal_markers_follows_the_last() -> None:
 def test_since_missing_marker_is_an_error() -> None:
     with pytest.raises(ValueError, match="marker"):
         since(logged("MARK a", "x", "MARK b"), "MARK x")
-    with pytest.raises(ValueError, match="^the marker 'MARK x' is not in the 0 lines of the kernel log$"):
+    with pytest.raises(ValueError, match=r"^the marker 'MARK x' is not in the 0 lines of the kernel log$"):
         since((), "MARK x")
 
 
