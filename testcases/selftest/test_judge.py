@@ -894,6 +894,12 @@ def test_control_outcome_steady_needs_clean_and_load() -> None:
         assert not outcome.held and outcome.sentence.endswith(doubt), "no load is no proof"
 
 
+def test_control_outcome_planted_split_brain_without_oracles_failed() -> None:
+    split = replace(NOTICED, split_brain=SPLIT)
+    outcome = control_outcome(evidence(PLANTED, alarms=split, verify=None, comparison=None))
+    assert not outcome.held and outcome.sentence.startswith("an oracle did not answer: split brain")
+
+
 def test_control_outcome_in_flight_guest_needs_diverged_and_the_cache_it_asks_for() -> None:
     found = evidence(IN_FLIGHT_GUEST, **oracles({3}, {3}))
     assert control_outcome(found).held and not control_outcome(evidence(IN_FLIGHT_GUEST)).held

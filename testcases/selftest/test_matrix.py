@@ -523,7 +523,7 @@ def test_load_other_bytes_other_digest(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------- controls
 
 
-CONTROLS = ["host-planted", "host-steady", "host-no-writes", "host-inflight-modify", "none-inflight-modify"]
+CONTROLS = ["host-planted", "host-steady", "host-no-writes", "host-inflight-modify", "directsync-inflight-modify"]
 IN_GUEST = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE)
 
 
@@ -560,10 +560,15 @@ def test_with_controls_cell_that_plays_a_control_stays_as_it_is() -> None:
 def test_with_controls_in_flight_of_a_guest_is_the_control_through_a_guest() -> None:
     own = Cell("inflight-modify", cache=CacheMode.NONE, control=Control.IN_FLIGHT, seconds=7)
     ready = with_controls((IN_GUEST, own))
-    assert ids(ready) == [*CONTROLS, IN_GUEST.id]
+    assert ids(ready) == [*CONTROLS[:4], own.id, IN_GUEST.id]
     assert [(cell.control, cell.seconds) for cell in ready[3:5]] == [
         (Control.IN_FLIGHT, 5), (Control.IN_FLIGHT_GUEST, 7)
     ]  # fmt: skip
+
+
+def test_with_controls_cell_of_cache_none_stays_a_cell() -> None:
+    own = Cell("inflight-modify", cache=CacheMode.NONE, seconds=7)
+    assert ids(with_controls((own,))) == [*CONTROLS, own.id] and with_controls((own,))[-1] is own
 
 
 @pytest.mark.parametrize("place", range(5))

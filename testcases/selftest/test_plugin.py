@@ -56,7 +56,7 @@ GOLDEN = Path(__file__).parent / "golden"
 ASKS = 'pytest_plugins = ["harness.fixtures"]'
 # Pages cost more than everything else here; the tests that look at one ask for the real ones.
 PAGES = {"evidence_html": evidence_html, "write_html": write_html}
-CONTROLS = ["host-planted", "host-steady", "host-no-writes", "host-inflight-modify", "none-inflight-modify"]
+CONTROLS = ["host-planted", "host-steady", "host-no-writes", "host-inflight-modify", "directsync-inflight-modify"]
 IDS = [
     *CONTROLS,
     "none-swap-pressure",

@@ -47,7 +47,7 @@ from harness.workloads.controls import Planted
 
 SWAP = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE)
 OTHER = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.WRITEBACK)
-CONTROLS = ["host-planted", "host-steady", "host-no-writes", "host-inflight-modify", "none-inflight-modify"]
+CONTROLS = ["host-planted", "host-steady", "host-no-writes", "host-inflight-modify", "directsync-inflight-modify"]
 REVIVAL = ["host-planted", "host-inflight-modify"]
 BLOCKS = 32768
 
