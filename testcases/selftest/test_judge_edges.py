@@ -6,8 +6,23 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from test_judge import BLOCKS, HELD, MOVED, NOTICED, SWAP, disturbed, evidence, kind, moved, oracles
+from test_judge import (
+    BLOCKS,
+    CANARY,
+    HELD,
+    MOVED,
+    NOTICED,
+    PLANTED,
+    SPLIT,
+    SWAP,
+    disturbed,
+    evidence,
+    kind,
+    moved,
+    oracles,
+)
 
+from harness.judgement.controls import control_outcome
 from harness.judgement.judge import judge
 from harness.judgement.oracles import combine
 from harness.judgement.workload_proof import PROOFS
@@ -183,3 +198,25 @@ def test_judge_readback_differs_any_block_in_use_corrupt(owned: Ownership) -> No
         readback=Readback(BLOCKS, "nodea", "nodeb", extents_of(differing), owned), **oracles(differing, differing)
     )
     assert kind(found) is VerdictKind.CORRUPT
+
+
+@pytest.mark.parametrize(("found", "told"), [(None, "; 0 blocks differed"), (0, "; 0 blocks"), (3, "; 3 blocks")])
+def test_judge_stand_alone_without_split_brain_says_how_many_blocks_differed(found: int | None, told: str) -> None:
+    split = replace(SPLIT, differing_blocks=found, confirmed=False)
+    verdict = judge(evidence(alarms=Alarms(split_brain=split)), HELD)
+    assert verdict.kind is VerdictKind.INCONCLUSIVE and told in verdict.sentence
+    confirmed = judge(evidence(alarms=Alarms(split_brain=replace(split, confirmed=True))), HELD)
+    assert (confirmed.kind, confirmed.differing_blocks) == (VerdictKind.DIVERGED, found or 0)
+
+
+def test_judge_canary_died_the_first_error_of_the_console_is_told() -> None:
+    found = disturbed(canary=replace(CANARY, survived=False), console_errors=("first", "second"))
+    assert judge(found, HELD).sentence.endswith("the canary died: first")
+    assert judge(replace(found, console_errors=()), HELD).sentence.endswith("the canary died")
+
+
+def test_control_outcome_planted_missed_eight_blocks_of_each_are_told() -> None:
+    many, others = {*range(0, 40, 2)}, {*range(1, 41, 2)}
+    found = evidence(PLANTED, **oracles(many, many), planted=extents_of(others))
+    told = f"found blocks {sorted(many)[:8]}, planted were {sorted(others)[:8]}"
+    assert control_outcome(found).sentence == f"verify on the source {told}"
