@@ -88,7 +88,7 @@ def _answer(evidence: Evidence) -> Verdict:
     failure = evidence.failure
     losses = data_loss_findings(evidence)
     if _worked(evidence) and (doubt := not_in_force(evidence)):
-        beside = (*losses, *_accompanying_findings(evidence))
+        beside = (*losses, *_failed(evidence), *_accompanying_findings(evidence))
         return _verdict(VerdictKind.INCONCLUSIVE, evidence, doubt, tuple(dict.fromkeys(beside)))
     if losses:
         differing = evidence.comparison.differing_blocks if evidence.comparison else 0

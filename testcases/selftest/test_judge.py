@@ -1098,6 +1098,14 @@ def test_judge_adding_a_failure_never_removes_an_agreed_difference_or_a_loss(
         assert after.kind is VerdictKind.INCONCLUSIVE
 
 
+def test_judge_not_in_force_names_the_failure_beside_it() -> None:
+    lost = Failure("lost-node", "detach", "the ssh connection to nodeb was lost")
+    seen = replace(observed(SWAP), link_delay_ms=5)
+    verdict = judge(evidence(observed=seen, failure=lost), HELD)
+    assert verdict.kind is VerdictKind.INCONCLUSIVE and "delay" in verdict.sentence
+    assert verdict.reasons[0] == "detach failed: the ssh connection to nodeb was lost", "why it could not be read"
+
+
 @settings(max_examples=150)
 @given(any_evidence(), OUTCOMES)
 def test_judge_not_in_force_as_asked_is_inconclusive_whatever_was_found(
