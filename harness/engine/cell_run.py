@@ -38,7 +38,7 @@ def play(run: CellRun, workload: Workload, guest: Callable[[], Guest]) -> Eviden
 def _work(run: CellRun, workload: Workload, guest: Callable[[], Guest]) -> None:
     disturbance = disturbance_of(run.cell)
     leave_behind(run)
-    target = run.take_guest(guest()) if run.cell.client is ClientKind.GUEST else run.take_host()
+    target = run.take_guest(guest) if run.cell.client is ClientKind.GUEST else run.take_host()
     with run.context.phase("prepare"):
         workload.prepare(target)
     run.exposure.prepared(target, run.context.lab.a)

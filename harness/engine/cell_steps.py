@@ -20,7 +20,7 @@ from harness.engine.exposure import Exposure
 from harness.engine.guest_disk import GuestDisk
 from harness.engine.reconcile import reconcile
 from harness.engine.witness_step import WitnessStep
-from harness.errors import HarnessError
+from harness.errors import CommandError, DeadlineError, HarnessError, LostGuestError
 from harness.filesystems.base import WorkloadTarget
 from harness.guest.canary import CanaryWatch
 from harness.guest.disk import observe_node
@@ -87,14 +87,26 @@ class CellRun:
             self._note_observed(observe_node(self.context.lab.a, self.context.resource.device))
             return oracle_run.primary_target(self.context)
 
-    def take_guest(self, guest: Guest) -> WorkloadTarget:
-        """The guest is the client: attach the disk and read back what was really opened."""
+    def take_guest(self, guest: Callable[[], Guest]) -> WorkloadTarget:
+        """The guest is the client: attach the disk and read back what was really opened.
+
+        Where the disk does not get into the guest, which may have been through a lot, that is tried once more in
+        another one; what QEMU or libvirt refuses is an answer at once.
+        """
+        taken, disk = guest(), self.guest_disk
         with self.context.phase("attach"):
             self.capture.follow_consoles()
-            self.guest_disk.attach(guest)
-            assert self.guest_disk.attached is not None
-            self._note_observed(guest.observe(self.guest_disk.attached, self.context.resource.device))
-            return self.guest_disk.target
+            try:
+                disk.attach(taken)
+            except (LostGuestError, DeadlineError, CommandError) as error:
+                self.context.log_event(f"the disk was not attached, which is tried once more on another guest: {error}")
+                disk.destroy_guest()
+                self.context.deadline.left()
+                taken = guest()
+                disk.attach(taken)
+            assert disk.attached is not None
+            self._note_observed(taken.observe(disk.attached, self.context.resource.device))
+            return disk.target
 
     def _note_observed(self, observed: Observed) -> None:
         context = self.context

@@ -16,6 +16,7 @@ from harness.drbd.resource import Resource
 from harness.engine.run_record import RunRecord
 from harness.errors import DeadlineError, HarnessError, InfrastructureError, LostNodeError
 from harness.guest.domain import Guest
+from harness.guest.leftovers import leftovers
 from harness.lab.base import FullLab
 from harness.util.logs import progress
 
@@ -125,6 +126,15 @@ class LabKeeper:
             self._record.guest_kernel(self._guest.agent.run(["uname", "-r"]).stdout.strip())
             self._record.took("guest", began)
         return self._guest
+
+    @property
+    def clean_guest(self) -> Guest:
+        """The same before it gets a disk: one in which an earlier cell or test left something on is replaced."""
+        if self._guest is not None and self._guest.alive() and (left := leftovers(self._guest.agent)) is not None:
+            progress(f"the guest is replaced: {left}")
+            self._record.note(f"the guest was replaced: {left}")
+            self._guest.destroy()
+        return self.guest
 
     def keep_guest(self, guest: Guest) -> None:
         """The warm guest is ``guest`` now: after a crash it is another one than the cell began with."""

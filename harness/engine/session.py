@@ -78,6 +78,11 @@ class Session:
         """A guest that answers: the warm one, or a new one when it does not."""
         return self._keeper.guest
 
+    @property
+    def clean_guest(self) -> Guest:
+        """The same for a cell that begins: with no disk yet, and nothing left on in it by whoever had it before."""
+        return self._keeper.clean_guest
+
     # ------------------------------------------------------------------------------------------ cells
 
     def play(self, cell: Cell) -> Result:
@@ -145,7 +150,7 @@ class Session:
             progress(f"{cell.id}: repetition {cell.repetition}")
         run = self.begin(cell)
         try:
-            evidence = play(run, workload_of(run.cell), lambda: self.guest)
+            evidence = play(run, workload_of(run.cell), lambda: self.clean_guest)
         except KeyboardInterrupt:
             self.interrupted = True
             raise

@@ -94,7 +94,7 @@ def own_cell(request: pytest.FixtureRequest, drbd_run: Session, cell: Cell) -> I
         try:
             own.run.begin()
             host = cell.client is ClientKind.HOST
-            target = own.run.take_host() if host else own.run.take_guest(drbd_run.guest)
+            target = own.run.take_host() if host else own.run.take_guest(lambda: drbd_run.clean_guest)
             own.run.exposure.prepared(target, own.run.context.lab.a)
             own.run.delays.apply()
             # What the test does is its own; it may move the guest too.

@@ -535,6 +535,8 @@ class FakeAgent(ScriptedRunner):
         self.story = story
         self.holding = 0
         self.kernel = ""
+        # The status of each program, where none gets to run.
+        self.dead = 0
         self.running: Callable[[], bool] = lambda: True
         self.answers: dict[str, str] = {}
         self.digest: Callable[[int], str] = lambda block: f"{block:016x}"
@@ -551,6 +553,8 @@ class FakeAgent(ScriptedRunner):
         return self.running()
 
     def _told(self, argv: tuple[str, ...]) -> Answer:
+        if self.dead:
+            return self.dead, "", ""
         program = argv[0].rpartition("/")[2]
         text = " ".join(argv)
         for piece, answer in self.answers.items():

@@ -515,7 +515,7 @@ def test_steps_own_work_in_the_middle_gives_evidence(staged: Callable[..., Stage
     stage = staged()
     run = stage.run
     run.begin()
-    target = run.take_guest(cast(Guest, stage.guest))
+    target = run.take_guest(lambda: cast(Guest, stage.guest))
     assert run.guest_disk.attached is not None and target.device == run.guest_disk.attached.path == "/dev/vdb"
     assert target.runner is stage.guest.agent
     run.delays.apply()
@@ -552,3 +552,31 @@ def test_attempt_second_keeps_its_number(staged: Callable[..., Stage]) -> None:
     attempt: Attempt = stage.store.begin(GUEST_CELL)
     again = CellRun(cast(Any, stage.lab), cast(Any, stage.resource), attempt)
     assert play(again, stage.workload, lambda: cast(Guest, FakeGuest(stage.lab.story, stage.lab.a))).attempt == 2
+
+
+@pytest.mark.parametrize("error", [DeadlineError("the disk's appearance"), LostGuestError("it was lost")])
+def test_attach_that_fails_is_tried_once_on_another_guest(staged: Callable[..., Stage], error: HarnessError) -> None:
+    stage = staged()
+    stage.lab.story.broken["attach"] = error
+    stage.lab.story.when["destroy"] = stage.lab.story.broken.clear
+    guests = [stage.guest, FakeGuest(stage.lab.story, stage.lab.a)]
+    handed = iter(guests)
+    found = play(stage.run, stage.workload, lambda: cast(Guest, next(handed)))
+    assert found.failure is None and stage.run.guest_disk.guest is cast(Any, guests[1])
+    assert guests[0].ended and not guests[1].ended and stage.steps.count("attach") == 2
+    assert any("tried once more on another guest" in event for event in found.event_log)
+
+
+def test_attach_that_fails_on_another_guest_too_fails_the_cell(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    stage.lab.story.broken["attach"] = DeadlineError("the disk's appearance in the guest")
+    found = stage.play()
+    assert found.failure is not None and (found.failure.kind, found.failure.phase) == ("deadline", "attach")
+    assert stage.steps.count("attach") == 2
+
+
+def test_attach_that_is_refused_is_not_tried_again(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    stage.lab.story.broken["attach"] = RefusedError("libvirt or QEMU", "io=native needs cache.direct=on")
+    stage.play()
+    assert stage.steps.count("attach") == 1

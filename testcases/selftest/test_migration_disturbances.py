@@ -653,7 +653,7 @@ def test_capture_consoles_of_both_nodes_are_one_file(staged: Callable[..., Stage
 def test_capture_console_kept_twice_stands_once(staged: Callable[..., Stage]) -> None:
     stage = staged(replace(MOVED, migrations=0))
     stage.run.begin()
-    stage.run.take_guest(cast(Any, stage.guest))
+    stage.run.take_guest(lambda: cast(Any, stage.guest))
     stage.run.capture.keep_console()
     stage.lab.a.console += "and then\n"
     for _ in range(2):
@@ -681,7 +681,7 @@ def test_migrate_once_moves_there_and_back(staged: Callable[..., Stage]) -> None
     stage = staged(replace(MOVED, migrations=0))
     run = stage.run
     run.begin()
-    run.take_guest(cast(Any, stage.guest))
+    run.take_guest(lambda: cast(Any, stage.guest))
     assert migrations.migrate_once(run).target == "nodeb" and migrations.migrate_once(run).target == "nodea"
     assert migrations.migrate_once(run).number == 3
     run.release()

@@ -586,3 +586,22 @@ def test_guest_start_refused_is_tried_again_for_the_next_cell(stage: Stage, monk
             with pytest.raises(LostNodeError):
                 assert session.guest
         assert session.guest is cast(Any, stage.guests[0])
+
+
+def test_guest_that_a_test_left_dirty_is_replaced_before_the_next_cell(stage: Stage) -> None:
+    with stage.session as session:
+        session.play(SWAP)
+        stage.guests[0].agent.answers["/proc/swaps"] = "left on: swap on /dev/vdb\n"
+        assert session.guest is cast(Any, stage.guests[0]), "a test that is under way keeps its guest"
+        assert verdict(session.play(OTHER)) is VerdictKind.CLEAN
+    assert len(stage.guests) == 2 and len(stage.labs) == 1 and stage.guests[0].ended
+    assert stage.store.run().notes == ("the guest was replaced: it has swap on /dev/vdb",)
+
+
+def test_guest_that_runs_no_program_any_more_is_replaced_before_the_next_cell(stage: Stage) -> None:
+    with stage.session as session:
+        session.play(SWAP)
+        stage.guests[0].agent.dead = 135
+        assert verdict(session.play(OTHER)) is VerdictKind.CLEAN
+    assert len(stage.guests) == 2 and stage.guests[0].ended
+    assert "the guest was replaced: it does not run a program: " in stage.store.run().notes[0]
