@@ -13,6 +13,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from harness.cli.options import RunArgument, RunsOption, console, warn
+from harness.config.shards import Shard
 from harness.errors import HarnessError, NothingRanError, UsageError
 from harness.judgement.rejudge import conclusive
 from harness.model import Result
@@ -39,16 +40,22 @@ def run(
     seed: Annotated[
         int | None, typer.Option(min=1, help="the seed of a run to repeat (default: a new one, which is recorded)")
     ] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="play only the I-th of N parts of the plays; 'merge' joins them")
+    ] = None,
 ) -> None:
     """Play a matrix on a lab of its own (or the one that is up), and print the heat map and the report's path."""
     from harness.store import Store, new_run_id
 
     if resume and (matrix or suite or device_mib):
         raise UsageError("--resume goes on with the matrix, the suite and the device the run has; leave them out")
-    if resume and (repeat or seed):
+    if resume and (repeat or seed or shard):
         raise UsageError(
-            "--resume plays the repetitions that the run lacks, with their seeds; leave --repeat and --seed out"
+            "--resume plays the repetitions that the run lacks, with their seeds, in its own part of the plays;"
+            " leave --repeat and --seed out, and --shard"
         )
+    if shard is not None:
+        Shard.parse(shard, "--shard")
     if resume:
         directory = Store.open(runs, resume).directory
         chosen = ["--drbd-resume", str(directory), "--drbd-runs", str(directory.parent)]
@@ -60,6 +67,7 @@ def run(
     lab += ["--drbd-device-mib", str(device_mib)] if device_mib else []
     lab += ["--drbd-repeat", str(repeat)] if repeat else []
     lab += ["--drbd-seed", str(seed)] if seed else []
+    lab += ["--drbd-shard", shard] if shard else []
     kept = [f"--junitxml={directory}/junit.xml", f"--html={directory}/pytest.html", "--self-contained-html"]
     # What stands around the installed package, a user's conftest or settings of pytest say, is no part of a run.
     here = resources.testcases()

@@ -51,7 +51,7 @@ from harness.model.observation import (
     Written,
 )
 from harness.model.observed import DelayReading, NodeSettings, Observed, ObservedAfterMove
-from harness.model.run import LabProvenance, Provenance, Run, Stack
+from harness.model.run import LabProvenance, MergedRun, Provenance, Run, Stack
 from harness.model.verdict import ControlOutcome, Controls, Opportunities, Result, Verdict
 
 __all__ = [
@@ -86,6 +86,7 @@ __all__ = [
     "Hazard",
     "LabProvenance",
     "Layout",
+    "MergedRun",
     "Migration",
     "MigrationOutcome",
     "NodeSettings",

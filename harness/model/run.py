@@ -62,6 +62,17 @@ class Provenance:
 
 
 @dataclass(frozen=True)
+class MergedRun:
+    """One of the runs that a run was merged from; fields as in :class:`Run`."""
+
+    id: str
+    started_at: str
+    finished_at: str = ""
+    shard: str = ""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class Run:
     """Many cells in one environment.
 
@@ -69,6 +80,10 @@ class Run:
     :class:`~harness.config.stack_spec.StackSpec`, so that a resumed run goes on with the same kind of lab.
     ``seed`` is what the seeds of its cells were made from, 0 where they have none.  ``given_up``: by id, the labs that
     failed without an answer in between until the run gave up on its lab, and why.
+    ``matrix_digest``: the SHA-256 of the matrix file, empty where that is not known.  ``shard``: which part of the
+    matrix' plays it was asked for, as ``2/3``; empty for all of them.  ``plan``: the ids of all cells of the matrix in
+    their order, also of those that are in other parts; empty where the run is no part.  ``merged``: the runs that it
+    was made of, oldest first.
     """
 
     id: str
@@ -84,4 +99,8 @@ class Run:
     notes: tuple[str, ...] = ()
     seed: int = 0
     given_up: Mapping[str, str] = field(default_factory=dict)
+    matrix_digest: str = ""
+    shard: str = ""
+    plan: tuple[str, ...] = ()
+    merged: tuple[MergedRun, ...] = ()
     schema: int = SCHEMA_VERSION

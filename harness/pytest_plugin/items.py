@@ -55,9 +55,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _item_ids(cells: Sequence[Cell]) -> list[str]:
-    """Each cell's id; with the repetition behind it where the cell is played more than once."""
+    """Each cell's id; the repetition behind it where the cell is played more than once, or not for the first time."""
     count = Counter(cell.id for cell in cells)
-    return [f"{cell.id}-rep{cell.repetition}" if count[cell.id] > 1 else cell.id for cell in cells]
+    return [
+        f"{cell.id}-rep{cell.repetition}" if count[cell.id] > 1 or cell.repetition > 1 else cell.id for cell in cells
+    ]
 
 
 def _own_cells(mark: pytest.Mark, function: pytest.Function) -> list[Cell]:

@@ -13,7 +13,7 @@ FIXTURES = "harness.fixtures"
 # What makes a lab what it is, by the names of fields in LabSpec and StackSpec; each is an option ``--drbd-...``.
 LAB_OPTIONS = ("suite", "guest_suite", "device_mib", "memory_mib")
 # What is played how often, and by which chance.
-CELL_OPTIONS = ("repeat", "seed")
+CELL_OPTIONS = ("repeat", "seed", "shard")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,6 +32,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--drbd-seed", metavar="N", type=int, help="what the seeds of all cells are made from (default: a new one)"
+    )
+    group.addoption(
+        "--drbd-shard", metavar="I/N", help="play the I-th of N parts of the plays (drbd-harness merge joins the runs)"
     )
     group.addoption("--drbd-suite", metavar="SUITE", help="Debian suite of the nodes (default: trixie)")
     group.addoption("--drbd-guest-suite", metavar="SUITE", help="Debian suite of the guest (default: as nodes)")

@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from harness.config.controls import with_controls
 from harness.config.matrix_entry import MOST_REPETITIONS, Workloads
 from harness.config.repetitions import new_seed, repeated
 from harness.config.run_specs import specs_from_options, specs_of
+from harness.config.shards import Shard, plan_of
 from harness.engine.session import Session
 from harness.errors import UsageError
 from harness.judgement.rejudge import conclusive
@@ -49,15 +51,29 @@ def _number(config: pytest.Config, name: str, most: int) -> int | None:
     return given
 
 
-class PytestRun:
-    """One pytest session's view of a run."""
+def _shard(config: pytest.Config) -> Shard | None:
+    text: str | None = config.getoption(flag("shard"))
+    return None if text is None else Shard.parse(text, flag("shard"))
 
-    def __init__(
-        self, config: pytest.Config, cells: Sequence[Cell], matrix: str, resumed: Store | None, seed: int = 0
-    ) -> None:
+
+def _part(run: Run, shard: Shard) -> Run:
+    """``run`` with the plays of its part only."""
+    plays = sum(cell.control is None for cell in run.cells)
+    cells = shard.of_cells(run.cells)
+    if plays and all(cell.control is not None for cell in cells):
+        raise UsageError(f"{flag('shard')} is {shard}, but there are only {plays} plays: this part has none of them")
+    return replace(run, cells=cells, plan=plan_of(run.cells))
+
+
+class PytestRun:
+    """One pytest session's view of a run, of which ``planned`` is what is known before it is played."""
+
+    def __init__(self, config: pytest.Config, planned: Run, resumed: Store | None = None) -> None:
         self.config = config
-        self.cells = list(cells)
-        self.matrix = matrix
+        self.cells = list(planned.cells)
+        self._planned = planned
+        # How many plays of tests of a user's own were dealt out among the parts.
+        self._dealt = 0
         self.results: dict[Play, Result] = {}
         self.outcomes = FinalOutcomes()
         self.store = resumed
@@ -68,7 +84,7 @@ class PytestRun:
         self._finished: dict[Play, Result] = {}
         self._session: Session | None = None
         self._final: list[Result] | None = None
-        self.seed = seed
+        self.seed = planned.seed
         if resumed is not None:
             self._finished = {result.cell.play: result for result in judged_results(resumed) if conclusive(result)}
 
@@ -81,7 +97,7 @@ class PytestRun:
                 raise UsageError(f"--drbd-resume goes on with what the run has; leave {flag(given[0])} out")
             store = Store.open(Path(config.getoption("--drbd-runs")), which)
             run = store.run()
-            resumed = cls(config, run.cells, run.matrix, store, run.seed)
+            resumed = cls(config, run, store)
             if any(resumed.finished(cell) is None for cell in run.cells):
                 # Said now, before a lab is asked for.
                 specs_of(run)
@@ -89,16 +105,26 @@ class PytestRun:
         specs_from_options(_asked(config))
         seed = _number(config, "seed", 2**63 - 1) or new_seed()
         repeat = _number(config, "repeat", MOST_REPETITIONS)
+        shard = _shard(config)
+        run = Run("", "", "", (), seed=seed, shard=str(shard) if shard else "")
         if name := config.getoption("--drbd-matrix"):
             matrix = matrices.load(name, workloads, search)
             for line in matrix.deprecated:
                 config.issue_config_time_warning(pytest.PytestDeprecationWarning(line), stacklevel=2)
-            return cls(config, with_controls(repeated(matrix.cells, repeat, seed)), matrix.name, None, seed)
-        return cls(config, (), "", None, seed)
+            cells = with_controls(repeated(matrix.cells, repeat, seed))
+            run = replace(run, matrix=matrix.name, matrix_digest=matrix.digest, cells=cells)
+            return cls(config, _part(run, shard) if shard else run)
+        return cls(config, run)
 
     def repeated(self, cells: Sequence[Cell]) -> tuple[Cell, ...]:
         """The cells of a user's own test, as often as its marker or the options ask."""
-        return repeated(cells, self.config.getoption(flag("repeat")), self.seed)
+        plays = repeated(cells, self.config.getoption(flag("repeat")), self.seed)
+        # Of the run, not of the options: a run that is resumed has its own.
+        if not self._planned.shard:
+            return plays
+        shard = Shard.parse(self._planned.shard, flag("shard"))
+        self._dealt += len(plays)
+        return shard.of_cells(plays, self._dealt - len(plays))
 
     def select(self, cells: Sequence[Cell]) -> None:
         """Keep the cells that pytest will really play."""
@@ -117,9 +143,9 @@ class PytestRun:
             run_id = self.config.getoption("--drbd-run-id") or new_run_id()
             now = datetime.now(UTC).isoformat(timespec="seconds")
             lab, stack = specs_from_options(_asked(self.config))
-            run = Run(
-                run_id, self.matrix, now, tuple(self.cells), lab_spec=lab.as_table(), stack_spec=stack.as_table(),
-                seed=self.seed,
+            run = replace(
+                self._planned, id=run_id, started_at=now, cells=tuple(self.cells), lab_spec=lab.as_table(),
+                stack_spec=stack.as_table(),
             )  # fmt: skip
             self.store = Store.create(Path(self.config.getoption("--drbd-runs")), run)
         _leave_out_of_reports(self.config)

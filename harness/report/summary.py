@@ -115,7 +115,8 @@ def stack_rows(stack: Stack) -> tuple[tuple[str, str], ...]:
 
 def title_of(run: Run) -> str:
     """What a report of ``run`` is called unless somebody names it."""
-    return f"DRBD divergence: {run.matrix}" if run.matrix else "DRBD divergence"
+    title = f"DRBD divergence: {run.matrix}" if run.matrix else "DRBD divergence"
+    return f"{title}, part {run.shard}" if run.shard else title
 
 
 def _bounds(cells: Sequence[PlayedCell]) -> list[Line]:

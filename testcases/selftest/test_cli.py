@@ -122,7 +122,11 @@ def stored(root: Path = Path("runs"), run_id: str = "run1", **other: dict[str, A
         (("run", "--resume", "run7"), "there is no run 'run7'"),
         (("run", "--resume", "run7", "--matrix", "quick"), "leave them out"),
         (("run", "--resume", "run7", "--repeat", "3"), "leave --repeat and --seed out"),
+        (("run", "--resume", "run7", "--shard", "1/2"), "and --shard"),
         (("run", "--repeat", "0"), "--repeat"),
+        (("run", "--shard", "0/3"), "--shard is '0/3'; it is one part of several"),
+        (("run", "--shard", "4/3"), "--shard is '4/3'; it is one part of several"),
+        (("run", "--shard", "x"), "--shard is 'x'; it is one part of several"),
         (("list", "--matrix", "quikc"), "did you mean 'quick'?"),
     ],
 )

@@ -723,6 +723,59 @@ def test_resume_own_test_has_the_seeds_of_its_run(run: Runs, pytester: pytest.Py
     assert len(plays) == 4 and all(cell.seed == planned[cell.play] for cell in plays)
 
 
+# --------------------------------------------------------------------------- parts of a matrix
+
+
+def test_shard_parts_play_every_play_once_with_its_seed(run: Runs, matrix: Path, world: World) -> None:
+    asked = ("--drbd-matrix", str(matrix), "--drbd-repeat", "2", "--drbd-seed", "7")
+    whole = run(*asked, "--drbd-run-id", "r0").store.run()
+    found = []
+    for number in ("1", "2"):
+        world.played.clear()
+        ran = run(*asked, "--drbd-run-id", f"r{number}", "--drbd-shard", f"{number}/2")
+        stored = ran.store.run()
+        assert (ran.status, stored.shard, stored.plan) == (0, f"{number}/2", (*CONTROLS, *SWAPS))
+        assert stored.matrix_digest == whole.matrix_digest != ""
+        assert world.played == [*CONTROLS, *(cell.id for cell in stored.cells[5:]), *CONTROLS]
+        found += [cell for cell in stored.cells if cell.control is None]
+    assert sorted(found, key=str) == sorted((cell for cell in whole.cells if cell.control is None), key=str)
+    assert (whole.shard, whole.plan) == ("", ())
+
+
+def test_shard_resume_keeps_the_part(run: Runs, matrix: Path, world: World) -> None:
+    world.finds["unsafe-swap-pressure"] = broken()
+    assert run("--drbd-matrix", str(matrix), "--drbd-shard", "1/2").status == 2
+    before = Store.open(Path("runs"), "latest").run()
+    world.finds.clear()
+    world.played.clear()
+    ran = run("--drbd-resume", "latest")
+    assert ran.status == 0 and world.played == [*CONTROLS, "unsafe-swap-pressure", *CONTROLS]
+    after = ran.store.run()
+    assert (after.cells, after.shard, after.plan) == (before.cells, "1/2", before.plan)
+    refused = run("--drbd-resume", "latest", "--drbd-shard", "1/2")
+    assert refused.status == 4 and "leave --drbd-shard out" in refused.err
+
+
+def test_shard_own_tests_are_dealt_out_also_when_resumed(run: Runs, pytester: pytest.Pytester, world: World) -> None:
+    pytester.makepyfile(test_own=OWN.format(keys='cache=["none", "writeback"], repeat=2'))
+    run("--drbd-shard", "2/4", "--drbd-run-id", "part")
+    planned = [cell.play for cell in Store.open(Path("runs"), "part").run().cells]
+    assert planned == [("none-my-own", 2)]
+    ran = run("--drbd-resume", "part")
+    assert [cell.play for cell in ran.store.run().cells] == planned
+    assert {one.cell.play for one in ran.store.every_attempt() if one.cell.control is None} == set(planned)
+
+
+@pytest.mark.parametrize(
+    ("shard", "words"),
+    [("0/3", "--drbd-shard is '0/3'; it is one part of several, written as i/n"),
+     ("4/4", "--drbd-shard is 4/4, but there are only 3 plays: this part has none of them")],
+)  # fmt: skip
+def test_shard_that_cannot_be_one_sentence(run: Runs, matrix: Path, world: World, shard: str, words: str) -> None:
+    ran = run("--drbd-matrix", str(matrix), "--drbd-shard", shard)
+    assert ran.status == 4 and words in ran.err and world.labs == []
+
+
 # --------------------------------------------------------------------------- going on with a run
 
 
