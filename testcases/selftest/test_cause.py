@@ -52,6 +52,7 @@ def test_cause_some_unexplained_says_how_many() -> None:
         {"block_writes": 900},
         {"not_watched": {"no_room": 1}},
         {"changed_blocks": 5},
+        {"changed_blocks": 0},
     ],
 )
 def test_cause_witness_incomplete_nobody_can_tell(other: dict[str, object]) -> None:

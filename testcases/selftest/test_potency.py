@@ -87,6 +87,12 @@ def test_potency_another_repetition_diverged_strong() -> None:
     )
 
 
+def test_potency_other_cell_is_named_whichever_comes_first_by_its_id() -> None:
+    for this, other in ((BACK, NONE), (NONE, BACK)):
+        assert potency(clean(this), diverged(other))[1].endswith(f" in {other.id}")
+        assert potency(clean(this), clean(other, SAW_CHANGES))[1].endswith(f" in {other.id}")
+
+
 def test_potency_same_work_changed_writes_in_another_cell_strong() -> None:
     other = clean(NONE, SAW_CHANGES)
     reason = f"the same work changed 7 block writes in flight in {NONE.id}"
