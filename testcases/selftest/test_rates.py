@@ -91,6 +91,7 @@ def test_nothing_found_known_evidence_says_what_it_means() -> None:
     assert nothing_found(evidence(exposed_blocks=1)) == (
         f"{nothing} in 1 exposed block writes: at most 95 % of them diverge (95 %)"
     )
+    assert nothing_found(evidence(**resynced(1024 * 1024))).endswith("equal after a resync of 1024.0 MiB")
     assert nothing_found(evidence(**resynced(1536))) == (
         f"{nothing} in 1000 exposed block writes: equal after a resync of 1.5 MiB"
     )
@@ -121,3 +122,10 @@ def test_exposed_text_known_evidence_as_the_end_of_a_sentence() -> None:
     assert exposed_text(evidence(exposed_blocks=0)) == ""
     assert exposed_text(evidence(exposed_blocks=1)) == " after 1 exposed block writes"
     assert exposed_text(reclaimed(3.0)) == " after 1000 exposed block writes and 3 pages"
+
+
+@pytest.mark.parametrize("what", ["aaa", "block writes that changed in flight", "exposed", "pages", "zzz"])
+def test_rates_opportunities_are_named_in_each_sentence(what: str) -> None:
+    found = evidence(SWAP, work=Work(1.0, opportunities=3.0, opportunity=what))
+    assert exposed_text(found) == f" after 1000 exposed block writes and 3 {what}"
+    assert nothing_found(found).endswith(f"at most 64 % of the 3 {what} diverge (95 %)")

@@ -126,3 +126,16 @@ def test_block_rate_nothing_to_rate_none() -> None:
     assert answers([result(INCONCLUSIVE), result(REFUSED, 2)])[0].block_rate is None, "no answer is no rate"
     (found,) = answers([resynced, result(DIVERGED, 2, differing_blocks=3), result(INCONCLUSIVE, 3)])
     assert found.block_rate is not None and (found.block_rate.differing, found.block_rate.trials) == (3, 1000)
+
+
+@pytest.mark.parametrize("what", ["aaa", "block writes that changed in flight", "zzz"])
+def test_block_rate_unit_exposed_or_opportunities(what: str) -> None:
+    (found,) = answers([result(DIVERGED, opportunities=Opportunities(40, what, "the workload"))])
+    assert found.block_rate is not None and found.block_rate.unit == "opportunities"
+    (found,) = answers([result(DIVERGED)])
+    assert found.block_rate is not None and found.block_rate.unit == "exposed"
+
+
+def test_answers_cell_is_that_of_the_first_play() -> None:
+    (found,) = answers([result(CLEAN, 1), result(CLEAN, 2), result(CLEAN, 3)])
+    assert found.cell.repetition == 1

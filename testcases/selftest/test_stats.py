@@ -83,6 +83,7 @@ def test_compare_known_counts_significant_or_not() -> None:
     assert apart and apart.larger == "a" and apart.significant() and apart.p_value < 1e-100
     near = compare(1, 40_000, 2, 40_000)
     assert near and near.larger == "b" and not near.significant() and near.p_value == pytest.approx(1)
+    assert not near.significant(near.p_value), "at the level is not below it"
     tea = compare(3, 4, 1, 4)
     assert tea and tea.p_value == pytest.approx(0.485714, abs=1e-6)
 
