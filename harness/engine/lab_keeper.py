@@ -7,6 +7,7 @@ up with that reason.
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -18,6 +19,7 @@ from harness.errors import DeadlineError, HarnessError, InfrastructureError, Los
 from harness.guest.domain import Guest
 from harness.guest.leftovers import leftovers
 from harness.lab.base import FullLab
+from harness.lab.node import Node
 from harness.util.logs import progress
 
 LabFactory = Callable[[], AbstractContextManager[FullLab]]
@@ -28,7 +30,7 @@ REBUILDS = 1
 class LabKeeper:
     """Brings up what is asked for and takes it down again.  ``forget`` is called with each lab that goes.
 
-    ``kept`` is the folder for what the guest printed.
+    ``kept`` is the folder for what guest, libvirt and QEMU printed, in one of its own for each lab.
     """
 
     def __init__(self, make_lab: LabFactory, record: RunRecord, kept: Path, forget: Callable[[], None]) -> None:
@@ -192,7 +194,7 @@ class LabKeeper:
         """
         if self._lab is not None:
             progress("taking down what was brought up")
-        self._keep_guest_console()
+        self._keep_logs()
         with contextlib.suppress(HarnessError):
             self._drop_guest()
         self._resource = None
@@ -205,12 +207,38 @@ class LabKeeper:
             self._guest.destroy()
             self._guest = None
 
-    def _keep_guest_console(self) -> None:
-        if self._guest is None:
+    def _keep_logs(self) -> None:
+        """Keep what the guest printed on its console, and libvirt and QEMU on the nodes, in a folder of the lab's."""
+        if self._lab is None:
             return
-        with contextlib.suppress(HarnessError, OSError):
-            self._kept.mkdir(exist_ok=True)
-            (self._kept / "console-guest.log").write_text(self._guest.console())
+        lab, guest = self._lab, self._guest
+        found: dict[str, Callable[[], str]] = {
+            f"libvirt-{node.name}.log": functools.partial(_libvirt_logs, node) for node in (lab.a, lab.b)
+        }
+        if guest is not None:
+            found["console-guest.log"] = guest.console
+        for name, read in found.items():
+            # A node that does not answer has none to give.
+            with contextlib.suppress(HarnessError, OSError):
+                if text := read():
+                    (self._kept / lab.id).mkdir(parents=True, exist_ok=True)
+                    (self._kept / lab.id / name).write_text(text)
+
+
+# At most 1 MiB of each; what there is none of is left out.
+_LIBVIRT_LOGS = """
+for log in /var/log/libvirt/qemu/*.log; do
+    [ -e "$log" ] && echo "== $log" && tail -c 1048576 "$log"
+done
+journalctl --boot --no-pager --unit libvirtd --unit virtqemud --unit virtlogd 2> /dev/null | tail -c 1048576
+true
+"""
+_LOGS_SECONDS = 20.0
+
+
+def _libvirt_logs(node: Node) -> str:
+    """What QEMU and libvirt's daemons printed on ``node`` since it booted; takes at most 35 s."""
+    return node.runner.run(["sh", "-c", _LIBVIRT_LOGS], timeout=_LOGS_SECONDS, ok=()).stdout
 
 
 def _created(lab: FullLab) -> Resource:

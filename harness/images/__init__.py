@@ -9,6 +9,7 @@ from harness.config.recipe import DEFAULT_SUITE, ROLES, ImageError
 from harness.images.cache import (
     Image,
     build,
+    current_digest,
     current_digests,
     ensure,
     ensure_all,
@@ -22,6 +23,7 @@ __all__ = [
     "Image",
     "ImageError",
     "build",
+    "current_digest",
     "current_digests",
     "ensure",
     "ensure_all",

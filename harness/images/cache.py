@@ -208,6 +208,12 @@ def current_digests(suites: Collection[str] | None = None) -> set[str]:
     }
 
 
+def current_digest(role: str, suite: str) -> str:
+    """The digest of today's recipe of ``role`` for ``suite``, whether its image is built or not."""
+    recipes = _recipe.recipes_directory()
+    return _recipe.digest(_recipe.load(role, suite, recipes), recipes)
+
+
 def _images(cache: Path) -> Path:
     return cache / "images"
 

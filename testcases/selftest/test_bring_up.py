@@ -48,6 +48,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedL
     monkeypatch.setenv(URI_OVERRIDE, URI)
     monkeypatch.setattr(libvirt, "open", made.open)
     monkeypatch.setattr(provider, "ensure", ensure)
+    monkeypatch.setattr(provider, "current_digest", lambda role, suite: f"{role}-digest")
     monkeypatch.setattr(provider, "probe", lambda kernel, initrd, cache: Accelerator("tcg", True, "no KVM here", 0.0))
     monkeypatch.setattr(boot, "BOOT_SECONDS", 0.3)
     monkeypatch.setattr(nodes, "CONNECT_SECONDS", 0.6)
@@ -71,7 +72,7 @@ def test_lab_that_comes_up_has_two_nodes_and_ends_with_its_context(world: Script
         assert (lab.stack.kernel, lab.stack.drbd, lab.stack.suite) == ("6.12.57", "8.4.11", "bookworm")
         assert len(world.running) == 2 and holder() == str(os.getpid())
     assert nothing_is_left(world)
-    assert {path.name for path in (tmp_path / "consoles").iterdir()} == {"console-a.log", "console-b.log"}
+    assert {path.name for path in (tmp_path / "consoles").glob("*/*")} == {"console-a.log", "console-b.log"}
 
 
 def test_lab_to_keep_stays_up_and_is_found(world: ScriptedLibvirt) -> None:
@@ -248,7 +249,7 @@ def test_bring_up_that_fails_keeps_the_consoles(
     STEPS[step][0](world, monkeypatch)
     with pytest.raises(LostNodeError), nested_lab(SPEC, STACK, tmp_path / "consoles"):
         pytest.fail("there is no lab")
-    assert {path.name for path in (tmp_path / "consoles").iterdir()} == {"console-a.log", "console-b.log"}
+    assert {path.name for path in (tmp_path / "consoles").glob("*/*")} == {"console-a.log", "console-b.log"}
 
 
 def test_bring_up_whose_consoles_cannot_be_kept_is_undone_all_the_same(world: ScriptedLibvirt, tmp_path: Path) -> None:
@@ -282,9 +283,32 @@ def test_bring_up_whose_port_was_taken_meanwhile_names_it_and_is_undone(
         with pytest.raises(InfrastructureError) as caught, nested_lab(SPEC, STACK):
             pytest.fail("there is no lab")
     message = str(caught.value)
-    assert message.startswith("libvirt did not start drbd-harness-") and f":{taken[0]}" in message
+    assert message.startswith("libvirt did not start drbd-harness-") and f":{taken[-1]}" in message
+    assert len(taken) == provider.PORT_TRIES
     assert ("Could not set up host forwarding rule" if kind == "tcp" else "Address already in use") in message
-    assert "\n" not in message and world.asked.count("create b") == number
+    assert "\n" not in message and world.asked.count("create b") == number * provider.PORT_TRIES
+    assert nothing_is_left(world)
+
+
+@pytest.mark.parametrize("side", ["a", "b"])
+def test_bring_up_whose_port_was_taken_once_comes_up_with_another(
+    world: ScriptedLibvirt, monkeypatch: pytest.MonkeyPatch, side: str
+) -> None:
+    choose, number = domains.free_ports, "ab".index(side)
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        taken = [int(holder.getsockname()[1])]
+
+        def chosen(of: socket.SocketKind) -> tuple[int, int]:
+            ports = list(choose(of))
+            if of is socket.SOCK_STREAM and taken:
+                ports[number] = taken.pop()
+            return ports[0], ports[1]
+
+        monkeypatch.setattr(domains, "free_ports", chosen)
+        with nested_lab(SPEC, STACK) as lab:
+            assert len(world.running) == 2 and records.directories() == [records.labs_dir() / lab.id]
     assert nothing_is_left(world)
 
 

@@ -170,6 +170,7 @@ def controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Controller:
         return image(tmp_path, role)
 
     monkeypatch.setattr(provider, "ensure", ensure)
+    monkeypatch.setattr(provider, "current_digest", lambda role, suite: f"{role}-digest")
     monkeypatch.setattr(provider, "probe", lambda kernel, initrd, cache: Accelerator("tcg", True, "no KVM here", 0.0))
     monkeypatch.setattr(provider, "make_domains", fake_domains)
     monkeypatch.setattr(boot, "wait", made.wait)
@@ -199,7 +200,7 @@ def test_bring_up_records_what_the_lab_was_made_of(controller: Controller, tmp_p
         assert controller.connection.flags == [libvirt.VIR_DOMAIN_START_AUTODESTROY] * 2
         assert len(controller.connection.running) == 2
     assert controller.connection.running == [] and records.directories() == []
-    assert {path.name for path in (tmp_path / "consoles").iterdir()} == {"console-a.log", "console-b.log"}
+    assert {path.name for path in (tmp_path / "consoles" / record.id).iterdir()} == {"console-a.log", "console-b.log"}
 
 
 def test_bring_up_of_a_lab_to_keep_does_not_tie_it_to_the_connection(controller: Controller, tmp_path: Path) -> None:
@@ -218,7 +219,8 @@ def test_bring_up_of_a_node_that_fails_to_boot_undoes_itself(
         with pytest.raises(LostNodeError, match="a node failed to boot"):
             bring_up(controller, undo, tmp_path / "consoles", keep=keep)
         assert controller.connection.running == [] and records.directories() == []
-        assert (tmp_path / "consoles" / "console-a.log").read_text().endswith("boots\n"), "why is kept"
+        (console,) = (tmp_path / "consoles").glob("*/console-a.log")
+        assert console.read_text().endswith("boots\n"), "why is kept"
 
 
 def test_bring_up_where_libvirt_refuses_the_second_node_ends_the_first(controller: Controller, tmp_path: Path) -> None:
@@ -227,6 +229,29 @@ def test_bring_up_where_libvirt_refuses_the_second_node_ends_the_first(controlle
         bring_up(controller, undo, tmp_path / "consoles")
     assert len(controller.connection.flags) == 1 and controller.connection.running == []
     assert records.directories() == []
+
+
+def test_bring_up_twice_in_one_run_keeps_the_consoles_of_both(controller: Controller, tmp_path: Path) -> None:
+    ids = []
+    for _ in range(2):
+        with contextlib.ExitStack() as undo:
+            ids.append(bring_up(controller, undo, tmp_path / "consoles").id)
+    assert sorted(path.name for path in (tmp_path / "consoles").iterdir()) == sorted(ids)
+
+
+def test_collect_logs_keeps_what_qemu_and_the_daemons_printed(
+    tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provider, "qemu_log_folders", lambda: (tmp_path / "none", tmp_path))
+    monkeypatch.setattr(provider, "_LOG_BYTES", 8)
+    paths.make(state)
+    (tmp_path / "lab-a.log").write_text("char device redirected")
+    (state / "libvirtd.log").write_text("long before; error")
+    (tmp_path / "console-a.log").write_text("all that it printed")
+    provider.collect_logs(tmp_path, ("lab-a", "lab-b"), tmp_path / "kept")
+    assert {path.name: path.read_text() for path in (tmp_path / "kept").iterdir()} == {
+        "console-a.log": "all that it printed", "qemu-lab-a.log": "directed", "libvirtd.log": "e; error",
+    }  # fmt: skip
 
 
 # --------------------------------------------------------------------------- being found
@@ -262,6 +287,19 @@ def test_find_of_a_lab_that_is_up_with_another_spec_is_refused_naming_it(
     message = str(caught.value)
     assert message.startswith(f"the lab that is up is not the one that was asked for: {difference}")
     assert message.endswith("; take it down with 'drbd-harness lab down', or ask for the same")
+
+
+@pytest.mark.parametrize("role", ["node", "guest"])
+def test_find_of_a_lab_of_older_images_is_refused_naming_them(
+    kept: LabRecord, controller: Controller, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    monkeypatch.setattr(provider, "current_digest", lambda of, suite: f"{of}-{'digest' if of != role else 'of today'}")
+    with pytest.raises(InfrastructureError) as caught:
+        find(controller)
+    assert str(caught.value) == (
+        f"the lab that is up was made before the recipe of its {role} image changed; "
+        "take it down with 'drbd-harness lab down'"
+    )
 
 
 def test_find_of_a_lab_whose_node_ended_is_none(kept: LabRecord, controller: Controller) -> None:

@@ -229,7 +229,25 @@ def test_session_ctrl_c_takes_everything_down(stage: Stage) -> None:
         session.play(SWAP)
         raise KeyboardInterrupt
     assert stage.closed == ["lab1"] and stage.store.run().finished_at
-    assert (stage.store.directory / "lab" / "console-guest.log").read_text() == "guest said\n"
+    assert (stage.store.directory / "lab" / "lab1" / "console-guest.log").read_text() == "guest said\n"
+
+
+def test_session_keeps_the_logs_of_each_lab_apart(stage: Stage) -> None:
+    def once(cell: Cell, turn: int) -> dict[str, Any]:
+        if cell != SWAP or turn > 1:
+            return {}
+        cast(Any, stage.labs[-1].b).alive = False
+        return failing()
+
+    stage.finds = once
+    with stage.session as session:
+        session.play(SWAP)
+    kept = stage.store.directory / "lab"
+    assert (kept / "lab1" / "libvirt-nodea.log").read_text() == "QEMU on nodea said\n"
+    assert {path.name for path in (kept / "lab1").iterdir()} == {"console-guest.log", "libvirt-nodea.log"}
+    assert {path.name for path in (kept / "lab2").iterdir()} == {
+        "console-guest.log", "libvirt-nodea.log", "libvirt-nodeb.log",
+    }  # fmt: skip
 
 
 # --------------------------------------------------------------------------- controls

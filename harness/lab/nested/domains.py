@@ -37,6 +37,11 @@ class Parts:
     hardware: bool
 
     @property
+    def domain_names(self) -> tuple[str, ...]:
+        """What libvirt knows the two nodes by."""
+        return tuple(f"drbd-harness-{self.lab_id}-{side}" for side in SIDES)
+
+    @property
     def vcpus(self) -> int:
         """How many each node gets."""
         return self.spec.vcpus or (2 if self.hardware and (os.cpu_count() or 1) >= 4 else 1)
@@ -106,7 +111,7 @@ def _domain(parts: Parts, number: int, ssh_port: int, link_ports: tuple[int, int
     spec, directory, side = parts.spec, parts.directory, SIDES[number]
     suffix = f"{parts.lab_id[:2]}:{number + 1:02x}"
     return NodeDomain(
-        name=f"drbd-harness-{parts.lab_id}-{side}",
+        name=parts.domain_names[number],
         lab=parts.lab_id,
         state=str(state_dir()),
         uuid=str(uuid.uuid4()),

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import libvirt
 from harness.config.lab_spec import LabSpec
 from harness.config.stack_spec import StackSpec
 from harness.errors import InfrastructureError
-from harness.images import Image, ensure
+from harness.images import Image, current_digest, ensure
 from harness.lab.nested import boot
 from harness.lab.nested import record as records
 from harness.lab.nested.accel import probe
@@ -32,6 +33,15 @@ from harness.model import LabProvenance
 from harness.render.domain import NodeDomain, node_xml
 from harness.util import logs
 from harness.util.paths import cache_dir, make, state_dir
+
+PORT_TRIES = 3
+# What QEMU prints where it cannot have a port for ssh or for the link.
+_PORT_TAKEN = re.compile(r"Could not set up host forwarding rule|Address already in use")
+_LOG_BYTES = 1024 * 1024
+
+
+class _PortTakenError(InfrastructureError):
+    """Somebody else bound a port between its choice and QEMU's start."""
 
 
 @contextlib.contextmanager
@@ -82,6 +92,12 @@ def find(connection: libvirt.virConnect, spec: LabSpec, stack: StackSpec) -> Lab
                 f"the lab that is up is not the one that was asked for: its {', its '.join(different)}; "
                 "take it down with 'drbd-harness lab down', or ask for the same"
             )
+        today = {"node": current_digest("node", stack.suite), "guest": current_digest("guest", stack.guest)}
+        if stale := [role for role, digest in today.items() if record.provenance.images.get(role) != digest]:
+            raise InfrastructureError(
+                f"the lab that is up was made before the recipe of its {' and its '.join(stale)} image changed; "
+                "take it down with 'drbd-harness lab down'"
+            )
         logs.progress(f"lab {record.id} is up already")
         return record
     return None
@@ -100,7 +116,8 @@ def bring_up(
     """Make the two nodes, wait until both answer and record the lab.
 
     ``connection`` is one to ``uri``; what is not to be kept ends with it.  ``undo`` gets whatever has to be taken back;
-    what fails on the way takes itself back.  :class:`~harness.errors.InfrastructureError` also where there is no room
+    what fails on the way takes itself back; where a port was taken by somebody else since it was chosen, it is tried
+    again with others.  :class:`~harness.errors.InfrastructureError` also where there is no room
     for its files.
     """
     cache = cache_dir()
@@ -108,16 +125,37 @@ def bring_up(
     guest_image = ensure("guest", stack.guest, cache)
     lab_id = secrets.token_hex(3)
     parts = Parts(lab_id, records.labs_dir() / lab_id, spec, node_image, guest_image, _hardware(guest_image))
+    for _ in range(PORT_TRIES - 1):
+        try:
+            return _bring_up(parts, stack, uri, connection, undo, evidence, keep=keep)
+        except _PortTakenError as taken:
+            logs.progress(f"trying again with other ports: {taken}")
+    return _bring_up(parts, stack, uri, connection, undo, evidence, keep=keep)
+
+
+def _bring_up(
+    parts: Parts,
+    stack: StackSpec,
+    uri: str,
+    connection: libvirt.virConnect,
+    undo: contextlib.ExitStack,
+    evidence: Path | None,
+    *,
+    keep: bool,
+) -> LabRecord:
+    """One try at :func:`bring_up`, with ports of its own."""
+    # Two labs of one run must not overwrite each other's.
+    kept = evidence / parts.lab_id if evidence is not None else state_dir() / "last-failure"
     with contextlib.ExitStack() as made:
         made.callback(records.forget, parts.directory)
-        made.callback(collect_consoles, parts.directory, evidence or state_dir() / "last-failure")
+        made.callback(collect_logs, parts.directory, parts.domain_names, kept)
         try:
             make(parts.directory)
             domains = make_domains(parts)
             for domain in domains:
                 # With AUTODESTROY libvirt ends the domain when our connection ends, even after a kill -9.
                 flags = 0 if keep else libvirt.VIR_DOMAIN_START_AUTODESTROY
-                made.callback(destroy, _create(connection, domain, flags), lab_id)
+                made.callback(destroy, _create(connection, domain, flags), parts.lab_id)
             boot.wait(connection, {domain.name: domain.console for domain in domains})
             record = _record(parts, stack, domains, uri, keep=keep)
             records.write(record)
@@ -129,13 +167,28 @@ def bring_up(
     return record
 
 
-def collect_consoles(directory: Path, into: Path) -> None:
-    """Copy the serial consoles of the lab in ``directory``."""
-    for console in directory.glob("console-*.log"):
+def collect_logs(directory: Path, domains: Iterable[str], into: Path) -> None:
+    """Copy the serial consoles of the lab in ``directory``, what QEMU printed for each of its ``domains``, and the end
+    of what daemons of libvirt printed that were started here.
+    """
+    found = {console.name: console for console in directory.glob("console-*.log")}
+    found |= {f"qemu-{name}.log": folder / f"{name}.log" for name in domains for folder in qemu_log_folders()}
+    found |= {f"{name}.log": state_dir() / f"{name}.log" for name in ("libvirtd", "virtqemud", "virtlogd")}
+    for name, log in found.items():
         # Where they cannot be kept the rest is taken back all the same.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), log.open("rb") as source:
             into.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(console, into / console.name)
+            if not name.startswith("console-"):
+                source.seek(max(0, log.stat().st_size - _LOG_BYTES))
+            with (into / name).open("wb") as target:
+                shutil.copyfileobj(source, target)
+
+
+def qemu_log_folders() -> tuple[Path, ...]:
+    """Where libvirt keeps what its QEMUs print: the system's for root, else the user's own."""
+    if os.geteuid() == 0:
+        return (Path("/var/log/libvirt/qemu"),)
+    return (Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "libvirt/qemu/log",)
 
 
 @contextlib.contextmanager
@@ -175,7 +228,9 @@ def _create(connection: libvirt.virConnect, domain: NodeDomain, flags: int) -> l
         with logs.timed("libvirt", logs.CONTROLLER, f"createXML {domain.name}", domain.lab):
             return connection.createXML(node_xml(domain), flags)
     except libvirt.libvirtError as error:
-        raise InfrastructureError(f"libvirt did not start {domain.name}: {_one_line(error)}") from None
+        why = _one_line(error)
+        kind = _PortTakenError if _PORT_TAKEN.search(why) else InfrastructureError
+        raise kind(f"libvirt did not start {domain.name}: {why}") from None
 
 
 def _one_line(error: libvirt.libvirtError) -> str:
