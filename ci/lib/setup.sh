@@ -9,6 +9,17 @@
 . "$ROOT/ci/lib/python.sh"
 # shellcheck source=ci/lib/packages.sh
 . "$ROOT/ci/lib/packages.sh"
+# shellcheck source=ci/lib/changes.sh
+. "$ROOT/ci/lib/changes.sh"
+
+# Says everything that would be changed, and changes nothing, not even what Python compiles.
+dry_run() {
+    LOG=/dev/null
+    export PYTHONDONTWRITEBYTECODE=1
+    announce dry
+    system_packages dry
+    say "nothing was changed"
+}
 
 setup() { # yes|no: may install packages of the system
     mkdir -p "$ROOT/build"
@@ -21,14 +32,18 @@ setup() { # yes|no: may install packages of the system
 }
 
 # Without udev nobody gives /dev/kvm to its group, and libvirt then takes a minute for each domain.  Only root, and only
-# where no udev would do it; see the doctor for the whole story.
+# where no udev would do it, and only after announce has said so; see the doctor for the whole story.
 mend_kvm_device() {
-    local command
-    ((EUID == 0)) && [[ ! -e /run/udev/control ]] || return 0
+    local command group mode
+    ((EUID == 0)) && [[ ! -e $UDEV_CONTROL ]] || return 0
     command=$("$VENV/bin/python" -c '
 from harness.doctor import kvm_access as kvm
 print(kvm.TRAP if kvm.look(kvm.qemu_account()).trapped else "")') || return 0
     [[ -n $command ]] || return 0
-    say "/dev/kvm was closed to libvirt's QEMU, and no udev is here to open it; did: $command"
+    read -r group mode < <(stat -c '%G %a' "$KVM_DEVICE")
+    open_record
+    record kvm "$group" "$mode" -
+    say "/dev/kvm (group $group, mode $mode) is closed to libvirt's QEMU, and no udev is here to open it; now: $command"
+    say "  to undo it: $(undo_kvm_device "$group" "$mode")"
     bash -c "$command" || say "that did not work; the doctor will say more"
 }

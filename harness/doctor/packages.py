@@ -25,7 +25,7 @@ class Family(StrEnum):
 
 
 _INSTALL = {
-    Family.APT: "apt-get install -y --no-install-recommends",
+    Family.APT: "apt-get install -y --no-remove --no-install-recommends",
     Family.DNF: "dnf install -y",
     Family.PACMAN: "pacman -S --needed --noconfirm",
     Family.ZYPPER: "zypper --non-interactive install",

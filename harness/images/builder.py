@@ -82,7 +82,8 @@ def check_tools(wanted: Recipe) -> None:
     if missing:
         packages = " ".join(_PACKAGES_OF_TOOLS[tool] for tool in missing)
         raise ImageError(
-            f"building the {wanted.role} image needs {', '.join(missing)}: install with 'apt-get install {packages}'"
+            f"building the {wanted.role} image needs {', '.join(missing)}: "
+            f"install with 'apt-get install --no-remove {packages}'"
         )
     if os.geteuid() and (reason := _no_user_namespace()):
         raise ImageError(f"an ordinary user cannot build images here: {reason}; or build them once as root")

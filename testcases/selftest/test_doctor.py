@@ -183,7 +183,7 @@ def test_family_of_os_release_knows_relatives(os_release: str, family: Family) -
 @pytest.mark.parametrize(
     ("family", "command"),
     [
-        (Family.APT, "apt-get install -y --no-install-recommends mmdebstrap qemu-utils"),
+        (Family.APT, "apt-get install -y --no-remove --no-install-recommends mmdebstrap qemu-utils"),
         (Family.DNF, "dnf install -y /usr/bin/mmdebstrap qemu-img"),
         (Family.PACMAN, "pacman -S --needed --noconfirm qemu-img"),
         (Family.ZYPPER, "zypper --non-interactive install /usr/bin/mmdebstrap /usr/bin/qemu-img"),

@@ -494,7 +494,9 @@ class TestPreconditions:
         self, guest: recipe.Recipe, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(shutil, "which", lambda tool, path: None if tool in ("gcc", "genext2fs") else tool)
-        with pytest.raises(ImageError, match=r"needs genext2fs, gcc: .*'apt-get install genext2fs gcc libc6-dev'$"):
+        with pytest.raises(
+            ImageError, match=r"needs genext2fs, gcc: .*'apt-get install --no-remove genext2fs gcc libc6-dev'$"
+        ):
             builder.check_tools(guest)
 
     def test_check_tools_for_a_bpf_program_names_clang(
@@ -503,14 +505,16 @@ class TestPreconditions:
         monkeypatch.setattr(shutil, "which", lambda tool, path: None if tool == "clang" else tool)
         monkeypatch.setattr(os, "geteuid", lambda: 0)
         builder.check_tools(guest)
-        with pytest.raises(ImageError, match=r"node image needs clang: .*'apt-get install clang libbpf-dev'$"):
+        with pytest.raises(
+            ImageError, match=r"node image needs clang: .*'apt-get install --no-remove clang libbpf-dev'$"
+        ):
             builder.check_tools(recipe.load("node", "trixie"))
 
     def test_check_tools_without_tune2fs_names_its_package(
         self, guest: recipe.Recipe, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(shutil, "which", lambda tool, path: None if tool == "tune2fs" else tool)
-        with pytest.raises(ImageError, match=r"needs tune2fs: .*'apt-get install e2fsprogs'$"):
+        with pytest.raises(ImageError, match=r"needs tune2fs: .*'apt-get install --no-remove e2fsprogs'$"):
             builder.check_tools(guest)
 
     def test_check_tools_without_subordinate_ids_names_the_command(

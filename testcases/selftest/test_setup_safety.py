@@ -1,0 +1,334 @@
+"""What ci/quickstart changes, says before and lets undo: its shell, with the real apt, on a made-up Debian."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from harness.util import paths
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+APT = shutil.which("apt-get")
+needs_apt = pytest.mark.skipif(APT is None or shutil.which("dpkg-query") is None, reason="there is no apt here")
+
+IN_NAME_ONLY = """#!/bin/sh
+case " $* " in
+    *" -s "*) exec {apt} "$@" ;;
+    *" install "*) cp {after} {status} ;;
+esac
+printf '%s\\n' "$*" >>{log}
+"""
+
+
+@dataclass
+class Machine:
+    """A checkout, a home and a Debian that nobody has, in one folder."""
+
+    root: Path
+
+    @property
+    def checkout(self) -> Path:
+        return self.root / "checkout"
+
+    @property
+    def status(self) -> Path:
+        return self.root / "dpkg" / "status"
+
+    @property
+    def apt_log(self) -> Path:
+        return self.root / "apt.log"
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "PATH": f"{self.root / 'bin'}:{os.environ['PATH']}",
+            "HOME": str(self.root / "home"),
+            "DRBD_HARNESS_STATE": str(self.root / "state" / "drbd-harness"),
+            "DRBD_HARNESS_CACHE": str(self.root / "cache" / "drbd-harness"),
+            "APT_CONFIG": str(self.root / "apt.conf"),
+            "DPKG_ADMINDIR": str(self.root / "dpkg"),
+            "TMPDIR": str(self.root / "tmp"),
+        }
+
+    def program(self, name: str, text: str) -> None:
+        path = self.root / "bin" / name
+        path.write_text(text)
+        path.chmod(0o755)
+
+    def shell(self, script: str) -> subprocess.CompletedProcess[str]:
+        prepared = f"set -euo pipefail; ROOT={self.checkout}; LOG={self.root}/log; . $ROOT/ci/lib/setup.sh\n"
+        prepared += "PROXMOX_VE_FILES=()\n"
+        return self.run("bash", "-c", prepared + script)
+
+    def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            argv, cwd=self.root, env=self.environment(), capture_output=True, text=True, timeout=60, check=False
+        )
+
+    @property
+    def record(self) -> Path:
+        return self.root / "state" / "drbd-harness" / "setup-changes.tsv"
+
+    def offer(self, *stanzas: str) -> None:
+        """The archive has these packages, and apt's lists know."""
+        archive = self.root / "archive"
+        archive.mkdir(exist_ok=True)
+        (archive / "Packages").write_text("".join(stanzas))
+        (self.root / "sources.list").write_text(f"deb [trusted=yes] file:{archive} ./\n")
+        if APT:
+            subprocess.run([APT, "-q", "update"], env=self.environment(), check=True, capture_output=True)
+        for cached in (self.root / "apt" / "cache").glob("*.bin"):
+            cached.unlink()  # so that apt would write it again when it is asked
+
+    def pretend_to_install(self) -> None:
+        """From now on, installing writes ``wanted`` 2.0 and ``library`` 1.5 into dpkg's list."""
+        after = self.root / "after"
+        after.write_text(installed("wanted", "2.0") + installed("library", "1.5"))
+        self.program("apt-get", IN_NAME_ONLY.format(apt=APT, after=after, status=self.status, log=self.apt_log))
+
+    def content(self) -> dict[str, tuple[int, int, bytes]]:
+        """Each file and folder with its mode, time of change and content."""
+        found = {}
+        for path in sorted(self.root.rglob("*")):
+            stat = path.lstat()
+            found[str(path)] = (stat.st_mode, stat.st_mtime_ns, path.read_bytes() if path.is_file() else b"")
+        return found
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    """One thing is missing: a program of the package ``wanted`` 2.0, which depends on ``library``."""
+    made = Machine(tmp_path)
+    for name in ("bin", "home", "tmp", "apt/lists/partial", "apt/cache/archives/partial", "dpkg/info", "dpkg/updates"):
+        (tmp_path / name).mkdir(parents=True)
+    shutil.copytree(CHECKOUT / "ci", made.checkout / "ci")
+    table = made.checkout / "harness" / "doctor" / "packages.txt"
+    table.parent.mkdir(parents=True)
+    table.write_text("made-up run command:no-such-program-anywhere wanted wanted wanted wanted\n")
+    (tmp_path / "apt.conf").write_text(
+        f'Dir::State "{tmp_path}/apt"; Dir::Cache "{tmp_path}/apt/cache"; Dir::State::status "{made.status}";\n'
+        f'Dir::State::extended_states "{tmp_path}/apt/extended";\n'
+        f'Dir::Etc::sourcelist "{tmp_path}/sources.list"; Dir::Etc::sourceparts "/dev/null";\n'
+        'Dir::Etc::preferencesparts "/dev/null"; APT::Architecture "amd64"; APT::Architectures { "amd64"; };\n'
+        'APT::Sandbox::User "root"; Acquire::Languages "none";\n'
+    )
+    made.program("sudo", '#!/bin/sh\nwhile [ "${1#-}" != "$1" ]; do shift; done\n[ $# = 0 ] || exec "$@"\n')
+    made.status.write_text(installed("library", "1.0"))
+    made.offer(available("wanted", "2.0", "Depends: library (>= 1.5)"), available("library", "1.5"))
+    return made
+
+
+def installed(name: str, version: str, *more: str) -> str:
+    return _stanza(name, version, "Status: install ok installed", *more)
+
+
+def available(name: str, version: str, *more: str) -> str:
+    return _stanza(name, version, f"Filename: ./{name}.deb", "Size: 1048576", f"SHA256: {'0' * 64}", *more)
+
+
+def _stanza(name: str, version: str, *more: str) -> str:
+    fields = [f"Package: {name}", f"Version: {version}", "Architecture: amd64", "Installed-Size: 2048", *more]
+    return "\n".join([*fields, "Maintainer: Nobody <nobody@example.invalid>", "Description: made up", "", ""])
+
+
+# --------------------------------------------------------------------------- --dry-run
+
+
+@needs_apt
+def test_dry_run_says_packages_versions_sizes_folders_and_changes_not_a_byte(machine: Machine) -> None:
+    before = machine.content()
+    done = machine.run(str(machine.checkout / "ci" / "quickstart"), "--dry-run")
+    assert (done.returncode, done.stderr) == (0, "")
+    for said in (
+        "new: wanted 2.0 (1.0 MiB)",
+        "upgrade: library 1.0 -> 1.5 (1.0 MiB)",
+        "1 new, 1 upgraded, 0 removed; 2.0 MiB to download, 4.0 MiB installed",
+        "by apt-get --no-remove, so that nothing is removed",
+        f"folder {machine.root}/state/drbd-harness",
+        f"folder {machine.root}/cache/drbd-harness",
+        "/dev/kvm: ",
+        "--undo",
+        "nothing was changed",
+    ):
+        assert said in done.stdout
+    assert machine.content() == before
+
+
+@needs_apt
+def test_dry_run_of_a_package_that_no_list_knows_says_so_and_changes_nothing(machine: Machine) -> None:
+    machine.offer(available("other", "1"))
+    before = machine.content()
+    done = machine.run(str(machine.checkout / "ci" / "test"), "--dry-run")
+    assert done.returncode == 0
+    assert "apt cannot say what it would do: E: Unable to locate package wanted" in done.stdout
+    assert machine.content() == before
+
+
+# --------------------------------------------------------------------------- nothing is removed
+
+
+@needs_apt
+def test_setup_where_a_package_would_have_to_go_installs_nothing_and_names_it(machine: Machine) -> None:
+    machine.status.write_text(installed("fence", "1") + installed("garden", "1", "Depends: fence"))
+    machine.offer(available("wanted", "2.0", "Conflicts: fence"))
+    machine.pretend_to_install()
+    done = machine.shell("system_packages yes")
+    assert done.returncode == 2
+    assert done.stderr.startswith("bash: nothing was installed: apt would have to remove garden, fence for it")
+    assert done.stderr.count("\n") == 1
+    assert not machine.apt_log.exists()
+
+
+@needs_apt
+def test_setup_where_a_package_is_held_back_says_what_apt_says_against_it(machine: Machine) -> None:
+    machine.status.write_text(installed("library", "1.0").replace("install ok", "hold ok"))
+    machine.pretend_to_install()
+    done = machine.shell("system_packages yes")
+    assert done.returncode == 2
+    assert "wanted : Depends: library (>= 1.5)" in done.stdout
+    assert "held broken packages" in done.stdout
+    assert "nothing was installed: apt can install none of wanted" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("family", "said", "would_go"),
+    [
+        (
+            "dnf",
+            "Installing:\n wanted x86_64 2-1 repo 1 k\n     replacing  fence.x86_64 1-1\n\nTransaction Summary",
+            "fence.x86_64",
+        ),
+        (
+            "dnf",
+            "Removing:\n fence x86_64 1-1 @repo 1 k\n garden x86_64 1-1 @repo 1 k\n\nOperation aborted.",
+            "fence, garden",
+        ),
+        ("dnf", "Installing:\n wanted x86_64 2-1 repo 1 k\n\nTransaction Summary\nOperation aborted.", ""),
+        (
+            "zypper",
+            "The following 2 packages are going to be REMOVED:\n  fence garden\n\n1 new, 2 to remove.",
+            "fence, garden",
+        ),
+        ("pacman", ":: wanted-2-1 and fence-1-1 are in conflict. Remove fence? [y/N]", "fence"),
+    ],
+)
+def test_removals_of_what_other_package_managers_say(machine: Machine, family: str, said: str, would_go: str) -> None:
+    done = machine.shell(f"FAMILY={family}\nremovals $'{said.encode('unicode_escape').decode()}' wanted || true")
+    assert done.stdout.strip() == would_go
+
+
+def test_plan_of_dnf_is_its_own_answer_and_its_no_is_no_failure(machine: Machine) -> None:
+    machine.program(
+        "dnf", "#!/bin/sh\nprintf 'Installing:\\n wanted x86_64 2-1 repo 1 k\\n'; echo 'Operation aborted.'; exit 1\n"
+    )
+    done = machine.shell("FAMILY=dnf\nmake_plan wanted && say_plan")
+    assert done.returncode == 0
+    assert "dnf without --allowerasing" in done.stdout
+    assert "     wanted x86_64 2-1 repo 1 k" in done.stdout
+
+
+# --------------------------------------------------------------------------- Proxmox VE
+
+
+@needs_apt
+@pytest.mark.parametrize("option", ["--dry-run", "--suite=trixie"])
+@pytest.mark.parametrize("package", ["proxmox-ve", "pve-manager"])
+def test_quickstart_on_a_proxmox_ve_node_refuses_in_a_sentence(machine: Machine, package: str, option: str) -> None:
+    machine.status.write_text(installed(package, "8.2"))
+    before = machine.content()
+    done = machine.run(str(machine.checkout / "ci" / "quickstart"), option)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"quickstart: this is a Proxmox VE node (package {package}) and nothing was changed")
+    assert "use a spare machine" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert machine.content() == before
+
+
+def test_refusal_on_proxmox_ve_goes_by_its_files_too_and_not_where_nothing_is_installed(machine: Machine) -> None:
+    mark = machine.root / "pveversion"
+    mark.touch()
+    done = machine.shell(f"PROXMOX_VE_FILES=({mark})\nrefuse_on_proxmox_ve yes")
+    assert done.returncode == 2
+    assert f"Proxmox VE node ({mark})" in done.stderr
+    assert machine.shell(f"PROXMOX_VE_FILES=({mark})\nrefuse_on_proxmox_ve no").returncode == 0
+    assert machine.shell("refuse_on_proxmox_ve yes").returncode == 0
+
+
+# --------------------------------------------------------------------------- on record, and undone
+
+
+@needs_apt
+def test_setup_installs_without_removing_and_undo_names_what_came(machine: Machine) -> None:
+    machine.pretend_to_install()
+    done = machine.shell("system_packages yes")
+    assert "still missing: made-up" in done.stderr  # it was installed in name only
+    (request, *_) = machine.apt_log.read_text().splitlines()
+    assert request == "-q install -y --no-remove --no-install-recommends wanted"
+    lines = [line.split("\t")[1:] for line in machine.record.read_text().splitlines()]
+    assert ["installed", "wanted", "-", "2.0"] in lines
+    assert ["upgraded", "library", "1.0", "1.5"] in lines
+
+    before = machine.content()
+    undo = machine.run(str(machine.checkout / "ci" / "quickstart"), "--undo")
+    assert (undo.returncode, undo.stderr) == (0, "")
+    assert "apt-get remove --no-auto-remove wanted\n" in undo.stdout
+    assert "# was upgraded, and stays so: library 1.0 -> 1.5" in undo.stdout
+    assert f"rm -r {machine.root}/state/drbd-harness\n" in undo.stdout
+    assert machine.content() == before
+
+
+@needs_apt
+def test_undo_leaves_out_what_is_gone_already(machine: Machine) -> None:
+    machine.shell("open_record\nrecord installed wanted - 2.0\nrecord installed library - 1.0")
+    undo = machine.shell("print_undo")
+    assert "remove --no-auto-remove library\n" in undo.stdout
+
+
+def test_undo_gives_no_command_for_a_folder_that_the_user_named(machine: Machine) -> None:
+    folder = machine.root / "my things"
+    folder.mkdir()
+    done = machine.shell(f"removal_of_folder {str(folder)!r}")
+    assert done.stdout == f"# look into it yourself: {folder}\n"
+
+
+@needs_apt
+def test_undo_of_the_kvm_device_goes_back_to_the_first_group_and_mode(machine: Machine) -> None:
+    machine.shell("open_record\nrecord kvm root 600 -\nrecord kvm kvm 660 -")
+    assert "chgrp root /dev/kvm && chmod 600 /dev/kvm\n" in machine.shell("print_undo").stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root changes /dev/kvm")
+@pytest.mark.parametrize(
+    ("mode", "may_install", "said"),
+    [
+        (0o600, "yes", "mode 600, and becomes group kvm, mode 660, if libvirt's QEMU cannot open it"),
+        (0o600, "no", "stays as it is (root:root, mode 600)"),
+        (0o666, "yes", "stays as it is (root:root, mode 666)"),
+    ],
+)
+def test_change_of_kvm_device_is_said_with_group_and_mode(
+    machine: Machine, mode: int, may_install: str, said: str
+) -> None:
+    device = machine.root / "kvm"
+    device.touch()
+    device.chmod(mode)
+    done = machine.shell(f"KVM_DEVICE={device} UDEV_CONTROL=/nowhere\nchange_of_kvm_device {may_install}")
+    assert said in done.stdout
+
+
+def test_places_of_the_shell_are_those_of_the_harness(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CACHE", "STATE"):
+        for variables in ({}, {f"DRBD_HARNESS_{name}": "~/a/../b c"}, {f"XDG_{name}_HOME": "/elsewhere"}):
+            for known in (f"DRBD_HARNESS_{name}", f"XDG_{name}_HOME"):
+                monkeypatch.delenv(known, raising=False)
+            for key, value in variables.items():
+                monkeypatch.setenv(key, value)
+            monkeypatch.setenv("HOME", str(machine.root / "home"))
+            exports = " ".join(f"{key}={value!r}" for key, value in variables.items())
+            done = machine.shell(f"unset DRBD_HARNESS_{name}; {exports}\nplace_of {name}")
+            place = paths.cache_dir() if name == "CACHE" else paths.state_dir()
+            assert Path(done.stdout.strip()) == Path(os.path.normpath(place))
