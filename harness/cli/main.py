@@ -10,7 +10,7 @@ import sys
 import typer
 
 from harness import __version__
-from harness.cli import doctor, images, lab, leftovers, runs
+from harness.cli import doctor, images, lab, leftovers, merge, runs
 from harness.errors import HarnessError, UsageError
 from harness.util import logs
 from harness.util.progress import Progress
@@ -67,6 +67,7 @@ app.command("list")(runs.list_runs)
 app.command()(runs.judge)
 app.command()(runs.report)
 app.command()(runs.compare)
+app.command()(merge.merge)
 app.command()(leftovers.status)
 app.command()(leftovers.clean)
 

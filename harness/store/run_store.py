@@ -56,7 +56,7 @@ class Attempt:
 
     def write_raw(self, name: str, content: str | bytes) -> Path:
         """Keep a machine's output unchanged as the file ``name``; its path."""
-        path = self.directory / _safe(name)
+        path = self.directory / safe_name(name)
         write_atomic(path, content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace"))
         return path
 
@@ -80,7 +80,7 @@ class Store:
     @classmethod
     def create(cls, root: Path, run: Run) -> Store:
         """A new run below ``root``."""
-        directory = root / _safe(run.id)
+        directory = root / safe_name(run.id)
         if (directory / "run.json").exists():
             raise UsageError(f"the run '{run.id}' is already in {root}")
         try:
@@ -183,6 +183,12 @@ class Store:
                 with suppress(_DamagedError, FileNotFoundError):
                     yield directory, _load(_EVIDENCE, directory / "evidence.json")
 
+    def attempt_folders(self) -> Iterator[tuple[str, Path]]:
+        """The cell's id and the folder of every attempt, also of those that are not whole, oldest first in a cell."""
+        for cell_id in self._cell_ids():
+            for number in self._numbers(cell_id):
+                yield cell_id, self._cell(cell_id) / str(number)
+
     def every_attempt(self) -> tuple[Evidence, ...]:
         """The evidence of every attempt that is whole, oldest first within a cell."""
         return tuple(evidence for _, evidence in self.attempts())
@@ -202,7 +208,7 @@ class Store:
 
     def _cell(self, cell_id: str) -> Path:
         """The cell's folder; in a run of an earlier schema it bears the name the cell had then."""
-        directory = self.directory / "cells" / _safe(cell_id)
+        directory = self.directory / "cells" / safe_name(cell_id)
         former = directory.with_name(former_id(cell_id))
         return former if former.is_dir() and not directory.is_dir() else directory
 
@@ -265,8 +271,8 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _safe(name: str) -> str:
-    """``name``, if it can only name something inside the directory it is put in."""
+def safe_name(name: str) -> str:
+    """``name``, if it can only name something inside the directory it is put in; else UsageError."""
     if not _SAFE.fullmatch(name):
         raise UsageError(f"'{name}' cannot be the name of a file: letters, digits, '.', '_', '+' and '-' can")
     return name

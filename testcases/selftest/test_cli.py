@@ -127,6 +127,8 @@ def stored(root: Path = Path("runs"), run_id: str = "run1", **other: dict[str, A
         (("run", "--shard", "0/3"), "--shard is '0/3'; it is one part of several"),
         (("run", "--shard", "4/3"), "--shard is '4/3'; it is one part of several"),
         (("run", "--shard", "x"), "--shard is 'x'; it is one part of several"),
+        (("merge",), "RUN"),
+        (("merge", "run7", "run8"), "there is no run 'run7' in runs"),
         (("list", "--matrix", "quikc"), "did you mean 'quick'?"),
     ],
 )
@@ -461,3 +463,24 @@ def test_images_build_that_fails_shows_progress_and_keeps_its_log(
     assert "-images-build-" in folder.name
     assert (folder / "commands.log").read_text().rstrip("\n").endswith("\tsh -c 'exit 3'")
     assert "\tnode image, trixie: unpacking\n" in (folder / "harness.log").read_text()
+
+
+# --------------------------------------------------------------------------- merge
+
+
+def test_merge_runs_one_run_that_every_command_reads(command: Any) -> None:
+    for number in (1, 2):
+        store = stored(run_id=f"run{number}")
+        for path in store.directory.rglob("evidence.json"):
+            path.write_text(path.read_text().replace('"lab": "lab"', f'"lab": "lab{number}"'))
+    code, out, err = command("merge", "run2", "run1", "--into", "both")
+    first, second = out.splitlines()
+    assert (code, first, err) == (0, "both: 2 runs, 4 of 4 plays with evidence", "")
+    assert Path(second).name == "report.html" and "none-swap-pressure" in Path(second).read_text()
+    assert command("judge", "both")[0] == 0
+    assert command("report", "both")[0] == 0
+    assert command("compare", "run1", "both")[0] == 0
+    assert "both" in command("list")[1]
+    code, out, err = command("merge", "run1")
+    assert (code, out, err) == (4, "", "drbd-harness: one run alone is merged already; name two or more\n")
+    assert command("merge", "run1", "run2", "--into", "both")[0] == 4

@@ -1,0 +1,33 @@
+"""The command that makes one run of several."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.options import RunsOption, warn
+
+
+def merge(
+    which: Annotated[list[str], typer.Argument(metavar="RUN...", help="the runs: ids, folders, or 'latest'")],
+    into: Annotated[str | None, typer.Option(metavar="ID", help="the new run's id (default: a new one)")] = None,
+    runs: RunsOption = Path("runs"),
+) -> None:
+    """Make one run of several, such as the parts that --shard made; they stay as they are.  Needs no lab."""
+    from harness.report.html import write_html
+    from harness.store import Store, judged_results, merge_runs, new_run_id
+
+    stores = [Store.open(runs, one) for one in which]
+    for store in stores:
+        for sentence in store.damaged():
+            warn(sentence)
+    merged = merge_runs(runs, stores, into or new_run_id())
+    path = merged.directory / "report.html"
+    results = judged_results(merged)
+    write_html(path, merged.run(), results, attempts=merged.every_attempt())
+    played = [result for result in results if result.cell.control is None]
+    answered = sum(result.evidence is not None for result in played)
+    print(f"{merged.directory.name}: {len(stores)} runs, {answered} of {len(played)} plays with evidence")
+    print(path.resolve())
