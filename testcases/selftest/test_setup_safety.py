@@ -19,7 +19,7 @@ needs_apt = pytest.mark.skipif(APT is None or shutil.which("dpkg-query") is None
 IN_NAME_ONLY = """#!/bin/sh
 case " $* " in
     *" -s "*) exec {apt} "$@" ;;
-    *" install "*) cp {after} {status} ;;
+    *" install "*) cp {after} {status}; {then} ;;
 esac
 printf '%s\\n' "$*" >>{log}
 """
@@ -84,11 +84,13 @@ class Machine:
         for cached in (self.root / "apt" / "cache").glob("*.bin"):
             cached.unlink()  # so that apt would write it again when it is asked
 
-    def pretend_to_install(self) -> None:
+    def pretend_to_install(self, then: str = ":") -> None:
         """From now on, installing writes ``wanted`` 2.0 and ``library`` 1.5 into dpkg's list."""
         after = self.root / "after"
         after.write_text(installed("wanted", "2.0") + installed("library", "1.5"))
-        self.program("apt-get", IN_NAME_ONLY.format(apt=APT, after=after, status=self.status, log=self.apt_log))
+        self.program(
+            "apt-get", IN_NAME_ONLY.format(apt=APT, after=after, status=self.status, log=self.apt_log, then=then)
+        )
 
     def content(self) -> dict[str, tuple[int, int, bytes]]:
         """Each file and folder with its mode, time of change and content."""
@@ -279,6 +281,45 @@ def test_setup_installs_without_removing_and_undo_names_what_came(machine: Machi
     assert "# was upgraded, and stays so: library 1.0 -> 1.5" in undo.stdout
     assert f"rm -r {machine.root}/state/drbd-harness\n" in undo.stdout
     assert machine.content() == before
+
+
+@needs_apt
+def test_setup_says_what_it_will_change_before_it_does(machine: Machine) -> None:
+    machine.pretend_to_install(then=f"cp {machine.root}/said {machine.root}/said-before")
+    machine.shell(f"{{ announce yes; system_packages yes; }} >{machine.root}/said")
+    said = (machine.root / "said-before").read_text()
+    assert "new: wanted 2.0" in said
+    assert "upgrade: library 1.0 -> 1.5" in said
+    assert f"folder {machine.root}/state/drbd-harness" in said
+    assert "/dev/kvm: " in said
+
+
+@needs_apt
+def test_setup_ended_in_mid_installation_records_what_came(machine: Machine) -> None:
+    machine.pretend_to_install(then="kill -TERM $(cat $TMPDIR/pid); sleep 0.5")
+    done = machine.shell("catch_signals; echo $$ >$TMPDIR/pid; system_packages yes")
+    assert done.returncode == 143
+    assert "installed\twanted\t-\t2.0\n" in machine.record.read_text()
+
+
+def test_setup_of_the_kvm_device_says_and_records_how_it_was_before(machine: Machine) -> None:
+    device = machine.root / "kvm"
+    device.touch()
+    device.chmod(0o600)
+    venv = machine.root / "venv" / "bin"
+    venv.mkdir(parents=True)
+    (venv / "python").write_text(f"#!/bin/sh\necho chmod 0660 {device}\n")
+    (venv / "python").chmod(0o755)
+    done = machine.shell(
+        f"VENV={venv.parent} KVM_DEVICE={device} UDEV_CONTROL=/nowhere\n((EUID == 0)) || exit 77\nmend_kvm_device"
+    )
+    if done.returncode == 77:
+        pytest.skip("only root changes /dev/kvm")
+    assert device.stat().st_mode & 0o777 == 0o660
+    group = device.group()
+    assert f"(group {group}, mode 600) is closed to libvirt's QEMU" in done.stdout
+    assert f"chgrp {group} {device} && chmod 600 {device}" in done.stdout
+    assert machine.record.read_text().split("\t")[1:] == ["kvm", group, "600", "-\n"]
 
 
 @needs_apt
