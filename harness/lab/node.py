@@ -11,7 +11,7 @@ from pathlib import Path
 import libvirt
 
 from harness.errors import LostNodeError
-from harness.parse.kernel_log import KernelLine, parse_kmsg
+from harness.parse.kernel_log import KernelLine, parse_kmsg, record_number
 from harness.remote.ssh import SshRunner
 from harness.remote.stream import LineStream
 from harness.util import logs
@@ -21,10 +21,33 @@ CONNECT_SECONDS = 60.0
 MARKER_SECONDS = 30.0
 
 
+# Who reads /dev/kmsg too slowly gets EPIPE, at which cat ends; then it is opened again, where it begins with the oldest
+# record that there still is.  A cat that was killed, by the end of its output too, is not started again.
+_FOLLOW = r"while cat /dev/kmsg 2> /dev/null; [ $? -lt 128 ]; do printf '\n' || exit; sleep 0.1; done"
+
+
+class _EachRecordOnce:
+    """Tells which lines of /dev/kmsg are new: a log that was opened again begins with records that came already."""
+
+    def __init__(self) -> None:
+        self._last = -1
+        self._new = True
+
+    def __call__(self, line: str) -> bool:
+        if not line:
+            return False
+        # The lines of a record's dictionary follow it and begin with a space.
+        if (number := record_number(line)) is not None:
+            self._new = number > self._last
+            self._last = max(self._last, number)
+        return self._new
+
+
 class KernelLog:
     """A node's kernel log from the moment it was opened, with markers of the harness's own in it.
 
-    The source is a ``cat /dev/kmsg`` on the node that goes on for as long as the connection.  Any thread may read it.
+    The source is ``/dev/kmsg`` on the node, followed for as long as the connection.  Records that the kernel overwrote
+    before they were read are missing in it, which their numbers show.  Any thread may read it.
     """
 
     def __init__(self, runner: SshRunner) -> None:
@@ -33,7 +56,7 @@ class KernelLog:
         # The log of a lab that stays up holds the markers of the runs before.
         self._reader = secrets.token_hex(3)
         # The first lines are the boot's, from wherever the kernel's ring buffer begins.
-        self.stream: LineStream = runner.stream(["cat", "/dev/kmsg"], "kernel log")
+        self.stream: LineStream = runner.stream(["sh", "-c", _FOLLOW], "kernel log", _EachRecordOnce())
 
     def mark(self, what: str) -> int:
         """Write a marker and wait until it came back; everything logged before it has then arrived.

@@ -38,6 +38,12 @@ def parse_kmsg(text: str) -> tuple[KernelLine, ...]:
     return tuple(KernelLine(int(m[1]), int(m[2]) / 1e6, _unescape(m[3])) for m in found if m)
 
 
+def record_number(line: str) -> int | None:
+    """The number of the record of ``/dev/kmsg`` that ``line`` is; None where it is none, or of a dictionary."""
+    found = _KMSG.fullmatch(line)
+    return int(found[1]) if found else None
+
+
 def parse_dmesg(text: str) -> tuple[KernelLine, ...]:
     """The lines of ``dmesg`` that carry a time; others are left out."""
     found = (_DMESG.fullmatch(line) for line in text.split("\n"))

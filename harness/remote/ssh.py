@@ -140,9 +140,12 @@ class SshRunner:
         """Make the file at ``path`` hold exactly ``text``."""
         self.run(["sh", "-c", 'cat > "$1"', "sh", path], stdin=text)
 
-    def stream(self, argv: Sequence[str], name: str) -> LineStream:
-        """Start ``argv`` and hand out its standard output as a growing stream; it ends with the connection."""
-        stream = LineStream(f"{name} on {self.host}")
+    def stream(self, argv: Sequence[str], name: str, wanted: Callable[[str], bool] | None = None) -> LineStream:
+        """Start ``argv`` and hand out its standard output as a growing stream; it ends with the connection.
+
+        ``wanted``: whether a line belongs to the stream; all do without it.
+        """
+        stream = LineStream(f"{name} on {self.host}", wanted)
         began = time.monotonic()
         with logs.command(self.host, argv, self.lab) as logged:
             channel = self._channel()

@@ -17,16 +17,22 @@ T = TypeVar("T")
 
 
 class LineStream:
-    """Lines that one thread appends; any number of threads may wait on it."""
+    """Lines that one thread appends; any number of threads may wait on it.
 
-    def __init__(self, name: str) -> None:
+    ``wanted`` is asked of each line, in order, whether it belongs to the stream; all do where there is none.
+    """
+
+    def __init__(self, name: str, wanted: Callable[[str], bool] | None = None) -> None:
         self.name = name
+        self._wanted = wanted
         self._lines: list[str] = []
         self._ended: str | None = None
         self._grown = threading.Condition()
 
     def append(self, line: str) -> None:
-        """Add one line (without its newline) and wake the readers."""
+        """Add one line (without its newline) and wake the readers; one that is not wanted is left out."""
+        if self._wanted is not None and not self._wanted(line):
+            return
         with self._grown:
             self._lines.append(line)
             self._grown.notify_all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -45,7 +46,8 @@ def run_fio(
     Wrong data read back is a result, not an error; anything else that makes fio fail is a
     :class:`~harness.errors.CommandError`.  ``timeout`` is in seconds.
     """
-    path = f"/tmp/drbd-harness-{name}.fio"
+    # On the controller others may write to /tmp too.
+    path = f"/tmp/drbd-harness-{secrets.token_hex(8)}-{name}.fio"
     runner.write(path, job_file(jobs, common))
     argv = ["fio", "--output-format=json", *arguments, path]
     done = runner.run(argv, timeout=timeout, ok=())

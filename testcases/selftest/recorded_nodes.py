@@ -108,9 +108,9 @@ class RecordedRunner(ScriptedRunner):
         self.given += [stdin] if stdin else []
         return super().run(argv, stdin=stdin, timeout=timeout, ok=ok)
 
-    def stream(self, argv: Sequence[str], name: str) -> LineStream:
+    def stream(self, argv: Sequence[str], name: str, wanted: Callable[[str], bool] | None = None) -> LineStream:
         """The kernel log; or events2, which begins with what was so before anybody followed it."""
-        if argv[0] == "cat":
+        if name == "kernel log":
             return self.kernel
         assert list(argv[:-1]) == ["drbdsetup", "events2", "--timestamps", "--statistics"]
         self.followed += 1

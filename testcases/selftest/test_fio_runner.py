@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,9 @@ def fio_says(status: int, stdout: str, stderr: str = "") -> ScriptedRunner:
 def test_run_fio_job_file_written_then_run() -> None:
     runner = fio_says(0, FIO_JSON)
     ran = run_fio(runner, (Job("one", {"rw": "write"}),), name="x", arguments=("--aux-path=/tmp",), timeout=5)
-    assert runner.ran == [("fio", "--output-format=json", "--aux-path=/tmp", "/tmp/drbd-harness-x.fio")]
-    assert runner.written == {"/tmp/drbd-harness-x.fio": "[one]\nrw=write\n"}
+    ((path, text),) = runner.written.items()
+    assert re.fullmatch(r"/tmp/drbd-harness-[0-9a-f]{16}-x\.fio", path) and text == "[one]\nrw=write\n"
+    assert runner.ran == [("fio", "--output-format=json", "--aux-path=/tmp", path)]
     assert ran.read_back_errors == 0 and ran.result.jobs[0].write.ios == 1024
 
 

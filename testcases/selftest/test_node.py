@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import libvirt
@@ -13,6 +17,7 @@ from fakes import LibvirtSaid
 from harness.errors import LostNodeError
 from harness.lab import node as module
 from harness.lab.node import Node
+from harness.parse.kernel_log import missing, parse_kmsg
 from harness.remote.stream import LineStream
 
 
@@ -74,8 +79,8 @@ class Runner:
         if self.error is not None:
             raise self.error
 
-    def stream(self, argv: list[str], name: str) -> LineStream:
-        self.calls.append(f"stream {' '.join(argv)}")
+    def stream(self, argv: list[str], name: str, wanted: Callable[[str], bool] | None = None) -> LineStream:
+        self.calls.append(f"stream the {name}")
         return LineStream(name)
 
     def close(self) -> None:
@@ -145,7 +150,7 @@ def test_reconnect_to_a_node_that_was_away_renews_every_connection(opened: Opene
     one.reconnect()
     after = (one.log, one.libvirt, one.monitor_connection)
     assert not any(old is new for old, new in zip(before, after, strict=True))
-    assert runner.calls == ["close", "connect within 60 s", "stream cat /dev/kmsg"] * 2
+    assert runner.calls == ["close", "connect within 60 s", "stream the kernel log"] * 2
     assert not any(connection.closed for connection in opened.connections), "a thread may be in a call over one"
 
 
@@ -157,3 +162,58 @@ def test_reconnect_to_a_node_that_does_not_answer_is_a_lost_node(opened: Opened)
     with pytest.raises(LostNodeError, match="no ssh to nodea"):
         one.reconnect()
     assert runner.calls[0] == "close", "nothing of the old connection is left"
+
+
+# --------------------------------------------------------------------------- a kernel log that was overrun
+
+
+def followed(tmp_path: Path, *cats: str) -> str:
+    """What is followed where ``cat`` does one of ``cats`` after the other."""
+    for number, what in enumerate(cats):
+        (tmp_path / f"{number}.sh").write_text(what)
+    fake = tmp_path / "cat"
+    fake.write_text(
+        f'#!/bin/sh\n[ "$1" = /dev/kmsg ] || exit 9\ncd {tmp_path}\nn=$(ls | grep -c done); touch $n.done\n. ./$n.sh\n'
+    )
+    fake.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    argv = ["sh", "-c", module._FOLLOW]
+    return subprocess.run(argv, capture_output=True, text=True, env={"PATH": path}, timeout=20, check=False).stdout
+
+
+RECORDS = [f"6,{number},{number}000,-;line {number}\n" for number in range(6)]
+OVERRUN = "echo 'cat: /dev/kmsg: Broken pipe' >&2; exit 1"
+
+
+def echoed(*lines: str) -> str:
+    return "printf '%s' '" + "".join(lines) + "'\n"
+
+
+def test_kernel_log_that_was_overrun_is_opened_again(tmp_path: Path) -> None:
+    text = followed(tmp_path, echoed(*RECORDS[:3]) + OVERRUN, echoed(*RECORDS[4:]) + "kill -PIPE $$")
+    assert text == "".join([*RECORDS[:3], "\n", *RECORDS[4:]])
+
+
+def test_kernel_log_whose_reader_is_gone_is_not_opened_again(tmp_path: Path) -> None:
+    assert followed(tmp_path, echoed(RECORDS[0]) + "kill -PIPE $$", echoed(RECORDS[1])) == RECORDS[0]
+
+
+def test_kernel_log_opened_again_has_each_record_once_and_shows_the_hole() -> None:
+    stream = LineStream("kernel log", module._EachRecordOnce())
+    dictionary = " SUBSYSTEM=block\n"
+    again = [
+        *RECORDS[:1],
+        dictionary,
+        *RECORDS[1:2],
+        "\n",
+        *RECORDS[:1],
+        dictionary,
+        *RECORDS[1:2],
+        RECORDS[4],
+        dictionary,
+    ]
+    for line in again:
+        stream.append(line.removesuffix("\n"))
+    lines = parse_kmsg("\n".join(stream.since(0)))
+    assert [line.seq for line in lines] == [0, 1, 4] and missing(lines) == 2
+    assert len(stream.since(0)) == 5, "a dictionary stays with its record"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import itertools
 import json
+import re
 import shutil
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
@@ -82,10 +83,18 @@ def target(runner: ScriptedRunner) -> WorkloadTarget:
     return WorkloadTarget(runner, "/dev/vdb", cast(Resource, Below(32768)))
 
 
+def job_name(path: str) -> str:
+    """What a job file is of; between its folder and this stands what nobody can know before."""
+    found = re.fullmatch(r"/tmp/drbd-harness-[0-9a-f]{16}-(.+)\.fio", path)
+    assert found is not None, path
+    return found[1]
+
+
 def jobs(runner: ScriptedRunner, name: str) -> dict[str, dict[str, str]]:
     """The sections of the job file that was written for the workload ``name``."""
     parsed = configparser.RawConfigParser(default_section="none")
-    parsed.read_string(runner.written[f"/tmp/drbd-harness-{name}.fio"])
+    (text,) = (text for path, text in runner.written.items() if job_name(path) == name)
+    parsed.read_string(text)
     return {section: dict(parsed[section]) for section in parsed.sections()}
 
 
@@ -145,7 +154,7 @@ class Worker(ScriptedRunner):
             self._swapped += 4000 if self._works else 0
             return 0, f"pswpin 5\npswpout {self._swapped}\n", ""
         if argv[0] == "fio":
-            return 0, self._fio(argv[-1].removeprefix("/tmp/drbd-harness-").removesuffix(".fio")), ""
+            return 0, self._fio(job_name(argv[-1])), ""
         if argv[0].endswith("storm") and not self._works:
             return 0, json.dumps(dict.fromkeys(json.loads(STORM), 0)), ""
         return answers(argv)
@@ -154,8 +163,8 @@ class Worker(ScriptedRunner):
         printed = json.loads(FIO_JSON)
         (job,) = printed["jobs"]
         write = job["write"] if self._works else {**job["write"], "io_bytes": 0, "total_ios": 0}
-        names = [job_name for job_name in jobs(self, name) if job_name != "global"]
-        printed["jobs"] = [{**job, "jobname": job_name, "write": write} for job_name in names]
+        names = [one for one in jobs(self, name) if one != "global"]
+        printed["jobs"] = [{**job, "jobname": one, "write": write} for one in names]
         return json.dumps(printed)
 
 
@@ -180,7 +189,7 @@ def test_workload_every_combination_touches_the_given_device_only(
     devices |= {
         options["filename"]
         for path in runner.written
-        for options in jobs(runner, path.removeprefix("/tmp/drbd-harness-").removesuffix(".fio")).values()
+        for options in jobs(runner, job_name(path)).values()
         if options.get("filename", "").startswith("/dev/vd")
     }
     assert devices <= {"/dev/vdb"}

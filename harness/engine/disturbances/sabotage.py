@@ -7,6 +7,7 @@ cell is over at the latest.
 from __future__ import annotations
 
 import random
+import secrets
 from collections.abc import Callable
 
 from harness.engine.cell_steps import CellRun
@@ -38,7 +39,7 @@ FREED_MIB = 4
 # Among the first that a verify looks at.
 BLIND_SECTOR = 128
 
-_DIRECTORY = "/tmp/drbd-harness-sabotage"
+_DIRECTORY = f"/tmp/drbd-harness-sabotage-{secrets.token_hex(8)}"
 # A program is covered by a script that runs the program itself from another place.
 _COVER = """
 path=$(readlink -f "$(command -v "$1")")
