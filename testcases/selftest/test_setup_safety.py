@@ -296,7 +296,8 @@ def test_setup_says_what_it_will_change_before_it_does(machine: Machine) -> None
 
 @needs_apt
 def test_setup_ended_in_mid_installation_records_what_came(machine: Machine) -> None:
-    machine.pretend_to_install(then="kill -TERM $(cat $TMPDIR/pid); sleep 0.5")
+    # As Ctrl-C at the terminal: it reaches the package manager, and who started it.
+    machine.pretend_to_install(then="kill -TERM $(cat $TMPDIR/pid); kill -INT $PPID; kill -INT $$")
     done = machine.shell("catch_signals; echo $$ >$TMPDIR/pid; system_packages yes")
     assert done.returncode == 143
     assert "installed\twanted\t-\t2.0\n" in machine.record.read_text()
