@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from harness.engine.cell_steps import CellRun
+from harness.engine.context import unreadable_is_failure
 from harness.engine.disturbances.choose import disturbance_of
 from harness.engine.disturbances.sabotage import leave_behind
 from harness.errors import HarnessError
@@ -21,9 +22,10 @@ def play(run: CellRun, workload: Workload, guest: Callable[[], Guest]) -> Eviden
     """
     try:
         try:
-            run.begin()
-            _work(run, workload, guest)
-            run.release()
+            with unreadable_is_failure():
+                run.begin()
+                _work(run, workload, guest)
+                run.release()
         except HarnessError as error:
             run.give_up(error)
         run.conclude(workload.owners, workload.filesystem.method)

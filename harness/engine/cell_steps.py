@@ -15,7 +15,7 @@ from harness.drbd.resource import Resource
 from harness.engine import oracle_run
 from harness.engine.capture import LogCapture
 from harness.engine.cell_delays import CellDelays
-from harness.engine.context import CellContext, now
+from harness.engine.context import CellContext, now, unreadable_is_failure
 from harness.engine.exposure import Exposure
 from harness.engine.guest_disk import GuestDisk
 from harness.engine.reconcile import reconcile
@@ -151,13 +151,15 @@ class CellRun:
         )
         for step in steps:
             try:
-                step()
+                with unreadable_is_failure():
+                    step()
             except HarnessError as error:
                 self.context.fail(error)
         # Where an oracle failed, the consoles and the kernel logs are what tells why.
         try:
-            self.capture.keep_console()
-            self.capture.close()
+            with unreadable_is_failure():
+                self.capture.keep_console()
+                self.capture.close()
         except HarnessError as error:
             self.context.fail(error)
             self.capture.keep_kernel_logs()
@@ -165,12 +167,14 @@ class CellRun:
     def finish(self) -> Evidence:
         """Complete the evidence and keep it; what was injected and is still on ends here."""
         try:
-            self.revert_faults()
+            with unreadable_is_failure():
+                self.revert_faults()
         except HarnessError as error:
             self.context.fail(error)
         if self.canary is not None:
             try:
-                self.keep_canary()
+                with unreadable_is_failure():
+                    self.keep_canary()
             except HarnessError as error:
                 self.context.fail(error)
             finally:
@@ -196,13 +200,13 @@ class CellRun:
     def rescue(self) -> None:
         """Nothing of the cell stays on; a guest that holds the disk is ended."""
         disk = self.guest_disk
-        with contextlib.suppress(HarnessError):
+        with contextlib.suppress(HarnessError), unreadable_is_failure():
             self.revert_faults()
         self.delays.rescue()
         self.witness.abandon()
         if disk.guest is not None and (disk.attached is not None or disk.guest.node is not self.context.lab.a):
             disk.destroy_guest()
-        with contextlib.suppress(HarnessError):
+        with contextlib.suppress(HarnessError), unreadable_is_failure():
             reconcile(self.context, self.capture)
 
     # ------------------------------------------------------------------------------------------ disturbances

@@ -10,7 +10,15 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from harness.drbd.resource import Resource
-from harness.errors import CommandError, DeadlineError, HarnessError, LostGuestError, LostNodeError, RefusedError
+from harness.errors import (
+    CommandError,
+    DeadlineError,
+    HarnessError,
+    InfrastructureError,
+    LostGuestError,
+    LostNodeError,
+    RefusedError,
+)
 from harness.guest.canary import Region
 from harness.judgement.judge import REFUSED
 from harness.lab.base import FullLab
@@ -123,6 +131,21 @@ class CellContext:
     def differing_blocks(self) -> int:
         """How many 4 KiB blocks of the two backing devices differ now, by a comparison outside DRBD."""
         return self.lab.compare(self.resource.blocks).differing_blocks
+
+
+@contextlib.contextmanager
+def unreadable_is_failure() -> Iterator[None]:
+    """Turns what a parser raises into an error that ends up in the evidence, as a sentence.
+
+    What a machine printed is no bug of ours where it prints something else than it did on those that were recorded;
+    where it is one, its place is in the log.  :class:`~harness.errors.InfrastructureError` for a :class:`ValueError`.
+    """
+    try:
+        yield
+    except ValueError as error:
+        logging.getLogger(__name__).error("something that a machine printed cannot be read", exc_info=error)
+        said = " ".join(str(error).split())
+        raise InfrastructureError(f"something that a machine printed cannot be read: {said}") from error
 
 
 def now() -> str:

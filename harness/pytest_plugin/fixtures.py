@@ -10,6 +10,7 @@ import pytest
 
 from harness.drbd.resource import Resource
 from harness.engine.cell_steps import CellRun
+from harness.engine.context import unreadable_is_failure
 from harness.engine.disturbances import migrations
 from harness.engine.session import Session, inconclusive
 from harness.errors import HarnessError
@@ -75,7 +76,8 @@ class OwnCell:
         if self.result is None:
             try:
                 try:
-                    self.run.release()
+                    with unreadable_is_failure():
+                        self.run.release()
                 except HarnessError as error:
                     self.run.give_up(error)
                 self.run.conclude(lambda _, blocks: unknown(blocks, "the test's own data"), "the test's own work")
@@ -92,15 +94,16 @@ def own_cell(request: pytest.FixtureRequest, drbd_run: Session, cell: Cell) -> I
         drbd_run.controls()
         own = OwnCell(drbd_run, drbd_run.begin(cell))
         try:
-            own.run.begin()
-            host = cell.client is ClientKind.HOST
-            target = own.run.take_host() if host else own.run.take_guest(lambda: drbd_run.clean_guest)
-            own.run.exposure.prepared(target, own.run.context.lab.a)
-            own.run.delays.apply()
-            # What the test does is its own; it may move the guest too.
-            own.run.witness.start(on_both=True)
-            own.run.exposure.begin()
-            own.run.context.note(work=Work(0.0, notes=("the test's own work",)))
+            with unreadable_is_failure():
+                own.run.begin()
+                host = cell.client is ClientKind.HOST
+                target = own.run.take_host() if host else own.run.take_guest(lambda: drbd_run.clean_guest)
+                own.run.exposure.prepared(target, own.run.context.lab.a)
+                own.run.delays.apply()
+                # What the test does is its own; it may move the guest too.
+                own.run.witness.start(on_both=True)
+                own.run.exposure.begin()
+                own.run.context.note(work=Work(0.0, notes=("the test's own work",)))
         except HarnessError as error:
             own.run.give_up(error)
             own.conclude()

@@ -580,3 +580,18 @@ def test_attach_that_is_refused_is_not_tried_again(staged: Callable[..., Stage])
     stage.lab.story.broken["attach"] = RefusedError("libvirt or QEMU", "io=native needs cache.direct=on")
     stage.play()
     assert stage.steps.count("attach") == 1
+
+
+@pytest.mark.parametrize("step", ["status", "observe", "work 10", "detach", "verify", "owners", "repair"])
+def test_play_what_cannot_be_read_is_a_sentence_in_the_evidence(staged: Callable[..., Stage], step: str) -> None:
+    stage = staged()
+    stage.workload.leaves = {4}
+    stage.lab.story.broken[step] = ValueError("tc printed no JSON\nbut 'Segmentation fault'")
+    found = stage.play()
+    assert found.failure is not None and found.failure.kind == "infrastructure"
+    assert found.failure.message == (
+        "something that a machine printed cannot be read: tc printed no JSON but 'Segmentation fault'"
+    )
+    assert "verify" in stage.steps and found.comparison is not None, "the oracles are asked all the same"
+    assert stage.resource.delayed == NARROW and not stage.guest.attached
+    assert judge(found).kind in (VerdictKind.INCONCLUSIVE, VerdictKind.DIVERGED)
