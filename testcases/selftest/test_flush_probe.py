@@ -41,7 +41,9 @@ def test_main_status_is_one_where_a_write_did_not_wait(
     qemu_io.chmod(0o755)
     assert flush_probe.main([str(qemu_io)]) == status
     printed = capsys.readouterr().out
-    assert printed.startswith("qemu-io version 10.0\non the file itself:\n  a write alone: ")
+    assert printed.startswith(
+        "qemu-io version 10.0, aio=threads\non the file itself:\n  the first write after opening: "
+    )
     assert printed.count("ACKNOWLEDGED BEFORE IT WAS FLUSHED") == 4 * status and len(printed.splitlines()) == 9
 
 
@@ -54,6 +56,14 @@ def test_unflushed_names_writes_faster_than_the_delay() -> None:
 def test_unflushed_with_more_time_never_names_more(took: list[float], delay: float) -> None:
     longer = [seconds + 1 for seconds in took]
     assert set(unflushed(longer, delay)) <= set(unflushed(took, delay))
+
+
+def test_probe_of_a_trace_with_another_way_of_flushing_cannot_tell() -> None:
+    _, bare, raw, ring = (RECORDINGS / "7.2-delay-exit.txt").read_text().split("\n== ")
+    assert flush_probe.other_way(bare) is None and flush_probe.other_way(raw) is None
+    assert "another way than" in (flush_probe.other_way(ring) or "")
+    assert "RWF_DSYNC" in (flush_probe.other_way("1 pwritev2(4, [{...}], 1, 0, RWF_DSYNC) = 4096") or "")
+    assert unflushed(durations(bare)) == (0, 2) and unflushed(durations(raw)) == ()
 
 
 def test_main_without_the_program_prints_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
