@@ -165,10 +165,14 @@ def compare(
     runs: RunsOption = Path("runs"),
 ) -> None:
     """Compare the verdicts of two runs, cell by cell over all repetitions; 1 when a verdict changed."""
+    from harness.judgement.claim_words import cell_words
     from harness.judgement.compare_runs import compare_runs
+    from harness.judgement.repetitions import answers
+    from harness.report.claims import claim_line
     from harness.store import Store, judged_results
 
-    before, after = (judged_results(Store.open(runs, which)) for which in (one, other))
+    stores = [Store.open(runs, which) for which in (one, other)]
+    before, after = (judged_results(store) for store in stores)
     compared = compare_runs(before, after)
     table = Table("cell", one, other, "repetitions that diverged (p)")
     for cell in compared:
@@ -176,6 +180,10 @@ def compare(
         figures = [Text(_figures(answer), style) for answer in (cell.before, cell.after)]
         table.add_row(cell.cell_id, *figures, _how_often(cell))
     console.print(table)
+    for store, results in zip(stores, (before, after), strict=True):
+        console.print(f"\nWhat may be said by {store.directory.name}", style="bold")
+        for words in cell_words(answers(results), store.run().stack):
+            console.print(f"  {claim_line(words)}")
     raise typer.Exit(1 if any(cell.verdict_changed for cell in compared) else 0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from pathlib import Path
 
 from harness.lab.node import Node
 from harness.model import Stack
@@ -33,7 +34,16 @@ def read_stack(a: Node, b: Node, suite: str, accelerator: str) -> Stack:
     on_a, on_b = _read(a), _read(b)
     both = {name: value if value == on_b[name] else f"{value} / {on_b[name]}" for name, value in on_a.items()}
     controller = f"{platform.system()} {platform.release()}"
-    return Stack(suite=suite, accelerator=accelerator, controller=controller, **both)
+    return Stack(suite=suite, accelerator=accelerator, controller=controller, cpu=_processor(), **both)
+
+
+def _processor() -> str:
+    """What the controller's kernel calls its first processor; empty where it does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
 def _read(node: Node) -> dict[str, str]:

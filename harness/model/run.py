@@ -14,8 +14,9 @@ from harness.model.evidence import SCHEMA_VERSION
 class Stack:
     """The versions under test, as the nodes and the controller report them.
 
-    ``kernel_build`` is ``uname -v``, ``drbd_srcversion`` what the loaded module calls the digest of its sources, and
-    ``drbd_git_hash`` what /proc/drbd names as its origin, where it does.
+    ``controller`` and ``cpu`` are the kernel and the processor of the controller.  ``kernel_build`` is ``uname -v``,
+    ``drbd_srcversion`` what the loaded module calls the digest of its sources, and ``drbd_git_hash`` what /proc/drbd
+    names as its origin, where it does.
     """
 
     suite: str = ""
@@ -30,6 +31,7 @@ class Stack:
     kernel_build: str = ""
     drbd_srcversion: str = ""
     drbd_git_hash: str = ""
+    cpu: str = ""
 
 
 @dataclass(frozen=True)

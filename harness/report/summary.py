@@ -26,6 +26,7 @@ STACK_NAMES = {
     "kernel_build": "Kernel build",
     "drbd_srcversion": "DRBD source version",
     "drbd_git_hash": "DRBD git hash",
+    "cpu": "Processor",
 }
 
 

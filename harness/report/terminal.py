@@ -9,8 +9,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from harness.judgement.claim_words import cell_words
+from harness.judgement.repetitions import answers
 from harness.model import Evidence, Result, Run, VerdictKind
 from harness.report.alarms import alarm_sentence
+from harness.report.claims import claim_line
 from harness.report.control_rounds import ControlRound, control_rounds, evidence_of, round_lines
 from harness.report.durability import durability_sentence
 from harness.report.formatting import clean
@@ -51,7 +54,12 @@ def report_parts(
     summary = summarize(results)
     rounds = control_rounds(attempts or evidence_of(results))
     title = Text(clean(f"{title_of(run)}, run {run.id}"), style="bold")
-    return (title, *heat_map_tables(summary.map, width), *_disturbances(results), *_summary(run, summary, rounds))
+    return (
+        title,
+        *heat_map_tables(summary.map, width),
+        *_disturbances(results),
+        *_summary(run, results, summary, rounds),
+    )
 
 
 def heat_map_tables(table: HeatMap, width: int = 80) -> tuple[Table, ...]:
@@ -110,13 +118,17 @@ def _disturbances(results: Sequence[Result]) -> Iterable[RenderableType]:
     yield from _section("Disturbances and alarms", [Text(clean(sentence)) for sentence in sentences if sentence])
 
 
-def _summary(run: Run, summary: Summary, rounds: Sequence[ControlRound]) -> Iterable[RenderableType]:
+def _summary(
+    run: Run, results: Sequence[Result], summary: Summary, rounds: Sequence[ControlRound]
+) -> Iterable[RenderableType]:
     yield from _section("Controls", _controls(summary.map))
     # One round that held says no more than the lines above.
     if len(rounds) > 1 or any(one.doubted for one in rounds):
         yield from _section("Rounds of controls", [Text(clean(line)) for line in round_lines(rounds)])
     yield from _section("Oracles", [Text(summary.oracles), *_lines_of(summary.disagreeing)])
     yield from _section("Nothing found", _lines_of(summary.bounds))
+    words = cell_words(answers(results), run.stack)
+    yield from _section("What may be said", [Text(clean(claim_line(one))) for one in words])
     yield from _section("Stack", [Text(clean(f"{name}: {value}")) for name, value in stack_rows(run.stack)])
     yield from _section("Notes", [Text(clean(note)) for note in run.notes])
     yield from _section("Not as expected", _lines_of(summary.findings))

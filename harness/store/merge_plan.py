@@ -15,6 +15,8 @@ from harness.errors import UsageError
 from harness.model import SCHEMA_VERSION, Cell, Evidence, MergedRun, Provenance, Run, Stack
 
 Play = tuple[str, int]
+# Facts of the machine that a run was played on, not of the versions under test: both stand in the merged run.
+_MACHINE = ("controller", "cpu")
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def _must_be_one(runs: Sequence[Run]) -> None:
     """One matrix file, the same versions, labs of one kind; what a run did not keep is not held against it."""
     _all_same(runs, "has the matrix file with the digest", {run.id: run.matrix_digest[:12] for run in runs})
     for field in fields(Stack):
-        if field.name != "controller":
+        if field.name not in _MACHINE:
             what = f"ran with {field.name.replace('_', ' ')}"
             _all_same(runs, what, {run.id: getattr(run.stack, field.name) for run in runs})
     for spec in ("lab_spec", "stack_spec"):

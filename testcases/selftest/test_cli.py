@@ -304,9 +304,12 @@ def test_compare_changed_verdict_exit_code_1(command: Any) -> None:
     stored(run_id="run2", writeback=oracles(set(range(50)), set(range(50))))
     code, out, _ = command("compare", "run1", "run2")
     assert code == 1
-    (line,) = [line for line in out.splitlines() if "writeback-swap-pressure" in line]
+    line, *words = [line for line in out.splitlines() if "writeback-swap-pressure" in line]
     assert "CLEAN (strong) 0/1000 exposed" in line and "DIVERGED 50/1000 exposed" in line
     assert "0/1 -> 1/1 (1)" in line, "one repetition each proves nothing, however many blocks differ"
+    assert [line.partition(": ")[2].split(";")[0] for line in words] == [
+        "not observed (0 of 1", "counterexample found (seen once)",
+    ]  # fmt: skip
 
 
 def test_compare_repetitions_how_many_diverged_and_opportunities(command: Any) -> None:
@@ -318,9 +321,10 @@ def test_compare_repetitions_how_many_diverged_and_opportunities(command: Any) -
             store.begin(cell).save(replace(found(cell), work=work, **oracles(differing, differing)))
     code, out, _ = command("compare", "run1", "run2")
     assert code == 1
-    (line,) = [line for line in out.splitlines() if "writeback-swap-pressure" in line]
+    line, *words = [line for line in out.splitlines() if "writeback-swap-pressure" in line]
     for part in ("5 CLEAN (strong) 0/1500 opportunities", "5 DIVERGED 250/1500 opportunities", "0/5 -> 5/5 (0.0079)"):
         assert part in line
+    assert "not observed (0 of 5; a rate of up to 52 %" in words[0] and "counterexample found (5 of 5)" in words[1]
 
 
 def test_compare_cell_of_one_run_only_no_change(command: Any) -> None:

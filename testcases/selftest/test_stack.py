@@ -70,3 +70,9 @@ def test_commands_of_the_stack_read_a_recorded_proc_drbd(recording: str, version
         return subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout.strip()
 
     assert (printed("drbd"), printed("drbd_git_hash")) == (version, git_hash)
+
+
+def test_read_stack_names_the_processor_of_the_controller() -> None:
+    printed = Path("/proc/cpuinfo").read_text()
+    cpu = read_stack(node("nodea", PRINTED), node("nodeb", PRINTED), "trixie", "tcg").cpu
+    assert cpu in printed and bool(cpu) == ("model name" in printed)
