@@ -109,6 +109,8 @@ def test_cell_words_delayed_and_undelayed_cells_counted_together() -> None:
     assert found == CellWords(SWAP.id, HAPPENS, "confirmed (9 of 10; on a processor, hardware KVM)")
     (found,) = cell_words(answers(results[1:]), NAMED)
     assert found.text == "observed (8 of 9)"
+    (found,) = cell_words(answers(plays(LATE, *[diverged] * 12)), NAMED)
+    assert found.text == "observed (12 of 12)", "none of them without a delay"
     (found,) = cell_words(answers(results), Stack(accelerator="kvm"))
     assert found.text == "observed (9 of 10)", "nobody knows the processor"
 
