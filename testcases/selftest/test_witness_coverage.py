@@ -302,6 +302,7 @@ def test_control_outcome_witness_that_saw_no_write_failed(cell: Cell) -> None:
     silent = control(cell, replace(WATCHED, writes=0, block_writes=0))
     assert not silent.held
     assert silent.sentence.endswith("but its witness saw no write, and 1000 block writes were exposed")
+    assert not control(cell, replace(WATCHED, writes=0, block_writes=0), exposed_blocks=1).held, "one write is a write"
     assert control(IDLE, replace(WATCHED, writes=0, block_writes=0)).held, "nothing was written"
 
 
