@@ -114,7 +114,10 @@ def cell_words(answers: Iterable[CellAnswer], stack: Stack) -> tuple[CellWords, 
     for cell_id, group in groups.items():
         claim = Claim.NEVER if any(_never(one.cell) for one in group) else Claim.HAPPENS
         seen = sum((_tally(one) for one in group), Tally())
-        found.append(CellWords(cell_id, claim, in_words(claim, seen, hardware)))
+        text = in_words(claim, seen, hardware)
+        if not seen.answered and any(one.kinds for one in group):
+            text = "asked, without an answer"
+        found.append(CellWords(cell_id, claim, text))
     return tuple(found)
 
 

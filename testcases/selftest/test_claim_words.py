@@ -129,6 +129,12 @@ def test_cell_words_claim_is_what_the_matrix_expects_controls_left_out() -> None
     assert claim_line(second).startswith("none-pressure, that blocks diverge or data is lost: not observed (0 of 1;")
 
 
+def test_cell_words_asked_without_an_answer_is_not_unasked() -> None:
+    refused = cell_words(answers(plays(SWAP, VerdictKind.REFUSED, VerdictKind.INCONCLUSIVE, None)), NAMED)
+    unplayed = cell_words(answers(plays(SWAP, None)), NAMED)
+    assert [one.text for one in (*refused, *unplayed)] == ["asked, without an answer", "not asked"]
+
+
 def test_hardware_of_emulated_nodes_says_what_that_means() -> None:
     assert hardware_of(NAMED) == "a processor, hardware KVM"
     emulated = hardware_of(replace(NAMED, accelerator="tcg"))
