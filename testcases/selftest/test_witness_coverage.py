@@ -286,6 +286,7 @@ def test_control_outcome_in_flight_needs_a_watching_witness_to_see_changes(cell:
     assert blind.sentence.endswith("but its witness saw none of 950 block writes change in flight")
     seen = control(cell, SAW_CHANGES)
     assert seen.held and seen.witnessed
+    assert control(cell, replace(SAW_CHANGES, changed_block_writes=1)).witnessed, "one is enough"
 
 
 @pytest.mark.parametrize("cell", [STEADY, IDLE])

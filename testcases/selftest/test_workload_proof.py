@@ -60,3 +60,12 @@ def test_unproven_work_missing_figures_matter_since_schema_3_without_crash() -> 
     assert unproven_work(crashed) is None
     idle = replace(silent, schema=2, work=Work(8.0, {"pages_reclaimed": 0.0}))
     assert "no page was reclaimed" in (unproven_work(idle) or ""), "what an older schema counted counts"
+
+
+@pytest.mark.parametrize(
+    ("workload", "fact"), [(workload, proof.fact) for workload, proofs in PROOFS.items() for proof in proofs]
+)
+def test_did_nothing_one_is_enough_and_none_is_not(workload: str, fact: str) -> None:
+    enough = {proof.fact: 1.0 for proof in PROOFS[workload]}
+    assert did_nothing(workload, Work(1.0, enough)) is None
+    assert did_nothing(workload, Work(1.0, {**enough, fact: 0.0})) is not None
