@@ -72,7 +72,7 @@ def test_rate_upper_no_rate_none() -> None:
         assert compare(hits, trials, 1, 2) is compare(1, 2, hits, trials) is None
 
 
-@pytest.mark.parametrize("wrong", [(-1, 3, 0.95), (0, -1, 0.95), (1, 3, 1.0), (1, 3, 0.0)])
+@pytest.mark.parametrize("wrong", [(-1, 3, 0.95), (0, -1, 0.95), (1, 3, 1.0), (1, 3, 0.0), (1, 3, -0.5), (1, 3, 1.5)])
 def test_rate_upper_impossible_counts_value_error(wrong: tuple[int, int, float]) -> None:
     with pytest.raises(ValueError):
         rate_upper(*wrong)
