@@ -540,6 +540,8 @@ class FakeAgent(ScriptedRunner):
         # The status of each program, where none gets to run.
         self.dead = 0
         self.running: Callable[[], bool] = lambda: True
+        # Whether a storm has filled its memory.
+        self.storms: Callable[[], bool] = lambda: True
         self.answers: dict[str, str] = {}
         self.digest: Callable[[int], str] = lambda block: f"{block:016x}"
 
@@ -567,7 +569,7 @@ class FakeAgent(ScriptedRunner):
         if MOVES_FILE in argv:
             # Silent where the storm is only asked whether it storms, which is asked until it does.
             if argv[-1] == MOVES_FILE:
-                return 0, "there\n", ""
+                return 0, "there\n" if self.storms() else "", ""
             self.story(f"storm told {argv[-1]}")
         if program == "blockdigest":
             first, count = int(argv[2]), int(argv[3])

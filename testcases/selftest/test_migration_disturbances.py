@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -127,6 +128,24 @@ def test_migrations_storm_is_told_of_each_move_and_the_disk_is_read_after_it(sta
     assert held == [0, 1, 1, 1], "the work speaks over the same connection"
     assert found.work is not None and found.work.took_seconds is not None
     assert found.migrations[0].began < found.work.took_seconds
+
+
+def test_migrations_storm_that_fills_its_memory_for_all_of_its_seconds_is_waited_for(
+    staged: Callable[..., Stage],
+) -> None:
+    stage = staged(replace(MOVED, migrations=1, seconds=1))
+    began: list[float] = []
+    told: list[bool] = []
+
+    def works() -> None:
+        began.append(time.monotonic())
+        time.sleep(2.0)
+
+    stage.lab.story.when["work 1"] = works
+    stage.guest.agent.storms = lambda: bool(began) and time.monotonic() > began[0] + 1.3
+    stage.lab.story.when["storm told b"] = lambda: told.append(stage.guest.agent.storms())
+    stage.play()
+    assert told == [True], "a move that nobody was there to be told of counts no page"
 
 
 def test_migrations_storm_is_told_that_its_guest_did_not_move(staged: Callable[..., Stage]) -> None:

@@ -26,6 +26,8 @@ from harness.workloads.swap import MOVE_BEGINS, MOVED, MOVES_FILE, NOT_MOVED, an
 # So little that a guest's memory never gets across.
 STALL_MIB = 1
 STORM_PAUSE_SECONDS = 0.5
+# A storm is started over a guest's agent and then fills its memory for as long as the cell's seconds at most.
+STORM_START_SECONDS = 30.0
 
 
 class MigrationDisturbance:
@@ -141,9 +143,12 @@ def _migrate(run: CellRun, number: int, began: float, fault: Fault | None, durin
 
 
 def _wait_for_storm(run: CellRun, task: BackgroundTask[Work]) -> None:
-    """Wait until the storm has filled its memory and storms, or for as long as the work lasts by itself."""
+    """Wait until the storm has filled its memory and storms, for as long as that may take at most, or until it ends.
+
+    A storm that is still told of a move when its time is over waits for the end of the move.
+    """
     script = '[ -e "$1" ] && echo there || true'
-    until = time.monotonic() + run.cell.seconds
+    until = time.monotonic() + run.cell.seconds + STORM_START_SECONDS
     agent = run.guest_disk.present_guest.agent
     while time.monotonic() < until and not task.ended(STORM_PAUSE_SECONDS):
         # A guest that is short of memory may need long to start a shell.
