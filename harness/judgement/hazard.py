@@ -7,13 +7,12 @@ from dataclasses import replace
 from harness.judgement.witness_coverage import changed_in_flight, unproven_witness, unwatched
 from harness.model import Controls, Evidence, Hazard, Verdict, VerdictKind
 
-_DIFFERENT = (VerdictKind.DIVERGED, VerdictKind.CORRUPT)
 _EQUAL = (VerdictKind.CLEAN, VerdictKind.TRANSIENT)
 
 
 def with_hazard(verdict: Verdict, evidence: Evidence, controls: Controls) -> Verdict:
     """``verdict`` with its hazard; where nobody can tell although somebody watched, a reason says why."""
-    if verdict.kind in _DIFFERENT:
+    if verdict.kind.finds_harm:
         return replace(verdict, hazard=Hazard.PERSISTED if verdict.differing_blocks else None)
     if verdict.kind not in _EQUAL:
         return replace(verdict, hazard=None)

@@ -75,7 +75,7 @@ def _with_failed_controls(answer: Verdict, evidence: Evidence, controls: Control
     TRANSIENT needs controls that held as CLEAN does, which :func:`_downgrade_unproven_clean` sees to.
     """
     failed = [f"the {one.control} control failed: {one.sentence}" for one in controls.values() if not one.held]
-    if not failed or answer.kind not in (VerdictKind.TRANSIENT, VerdictKind.DIVERGED, VerdictKind.CORRUPT):
+    if not failed or not (answer.kind is VerdictKind.TRANSIENT or answer.kind.finds_harm):
         return answer
     differs_by_itself = any(not one.held and one.control in _MUST_BE_CLEAN for one in controls.values())
     if differs_by_itself or answer.kind is VerdictKind.TRANSIENT:

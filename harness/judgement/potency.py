@@ -18,8 +18,6 @@ from dataclasses import replace
 from harness.judgement.witness_coverage import changed_in_flight
 from harness.model import Cell, Evidence, Potency, Result, Verdict, VerdictKind
 
-_DIFFERENT = (VerdictKind.DIVERGED, VerdictKind.CORRUPT)
-
 
 def own_potency(verdict: Verdict, evidence: Evidence) -> Verdict:
     """``verdict`` with the potency that the cell shows by itself; the rest of the run may show more."""
@@ -46,7 +44,7 @@ def _potency(result: Result, verdict: Verdict, results: list[Result]) -> Verdict
         return verdict
     others = [other for other in results if other is not result and _same_work(other.cell, result.cell)]
     for other in others:
-        if other.verdict is not None and other.verdict.kind in _DIFFERENT and other.verdict.differing_blocks:
+        if other.verdict is not None and other.verdict.kind.finds_harm and other.verdict.differing_blocks:
             reason = f"the same work ended as {other.verdict.kind} in {_name(other.cell, result.cell)}"
             return replace(verdict, potency=Potency.STRONG, potency_reason=reason)
     for other in others:

@@ -13,7 +13,7 @@ from harness.model import Cell, Result, Verdict, VerdictKind
 
 #: A repetition that ends as one of these is a trial; REFUSED and INCONCLUSIVE say nothing about the rate.
 TRIALS = (VerdictKind.CLEAN, VerdictKind.TRANSIENT, VerdictKind.DIVERGED, VerdictKind.CORRUPT)
-HITS = (VerdictKind.DIVERGED, VerdictKind.CORRUPT)
+HITS = tuple(kind for kind in VerdictKind if kind.finds_harm)
 
 
 @dataclass(frozen=True)

@@ -174,3 +174,8 @@ class VerdictKind(StrEnum):
     CORRUPT = "CORRUPT"
     REFUSED = "REFUSED"
     INCONCLUSIVE = "INCONCLUSIVE"
+
+    @property
+    def finds_harm(self) -> bool:
+        """Whether something was found that lasts: replicas that differ, or data that is wrong or lost."""
+        return self in (VerdictKind.DIVERGED, VerdictKind.CORRUPT)

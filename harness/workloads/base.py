@@ -18,9 +18,6 @@ from harness.model import PlantedChange, Work
 # What mount(8) ends with when the filesystem could not be mounted; its other statuses say that it was not tried.
 _MOUNT_FAILED = 32
 
-# What mount(8) ends with when the filesystem could not be mounted; its other statuses say that it was not tried.
-_MOUNT_FAILED = 32
-
 
 @dataclass(frozen=True)
 class Recovered:
