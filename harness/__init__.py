@@ -1,3 +1,3 @@
-"""DRBD divergence harness: do two replicas still hold the same data, and if not, why?"""
+"""DRBD divergence harness: do the two replicas of a lab still hold the same data, and if not, why?"""
 
 __version__ = "0.1.0"

@@ -17,7 +17,7 @@ from harness.util.progress import Progress
 from harness.util.signals import stop_like_ctrl_c
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-                  help="Do two DRBD replicas still hold the same data, and if not, why?")  # fmt: skip
+                  help="Do the two DRBD replicas of a lab still hold the same data, and if not, why?")  # fmt: skip
 app.add_typer(images.app, name="images")
 app.add_typer(lab.app, name="lab")
 

@@ -45,9 +45,12 @@ class Verdict:
         return self.kind is not VerdictKind.INCONCLUSIVE or (expected is not None and self.meets(expected))
 
     def meets(self, expected: Expectation | None) -> bool:
-        """Whether this is what was expected; without an expectation every conclusive verdict is."""
+        """Whether this is what was expected.
+
+        Without an expectation every answer is, but for CORRUPT: data that was lost or read wrong is a finding.
+        """
         if expected is None:
-            return self.kind is not VerdictKind.INCONCLUSIVE
+            return self.kind not in (VerdictKind.INCONCLUSIVE, VerdictKind.CORRUPT)
         return self.kind in expected.verdicts and expected.says in self.sentence
 
 

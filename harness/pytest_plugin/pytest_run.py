@@ -31,6 +31,7 @@ from harness.model import Cell, Result, Run
 from harness.pytest_plugin.final_outcomes import FinalOutcomes, Play
 from harness.pytest_plugin.options import CELL_OPTIONS, LAB_OPTIONS, flag
 from harness.report.html import evidence_html, heat_map_html, write_html
+from harness.report.summary import EXPECTED_NOTHING
 from harness.report.terminal import print_report
 from harness.store import Store, judged_results, keep_judged, new_run_id
 from harness.util import logs
@@ -282,7 +283,9 @@ def result_text(result: Result) -> str:
 def expectation_missed(result: Result) -> str:
     """The sentence that says what was seen instead of what was expected."""
     expected, verdict = result.cell.expected, result.verdict
-    assert expected is not None and verdict is not None
+    assert verdict is not None
+    if expected is None:
+        return f"{result.cell.id}: {EXPECTED_NOTHING}; seen: {verdict.kind}: {verdict.sentence}"
     wanted = " or ".join(expected.verdicts)
     says = f", with '{expected.says}' in its sentence," if expected.says else ""
     return (

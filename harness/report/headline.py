@@ -1,4 +1,4 @@
-"""The short answer to "do my replicas still hold the same data?", and what it rests on; pure.
+"""The short answer to "do the two replicas of the lab hold the same data?", and what it rests on; pure.
 
 It says no more than the evidence carries.  A difference needs no control to be believed; its absence does, and a cell
 without an answer is never an answer.
@@ -42,7 +42,7 @@ class Headline:
 
 
 def headline(results: Sequence[Result]) -> Headline:
-    """Do the replicas still hold the same data?"""
+    """Do the two replicas of the lab hold the same data?"""
     tested = [result for result in results if result.cell.control is None]
     cells = played_cells(tested)
     different = [result for result in tested if result.verdict and result.verdict.kind in HITS]
@@ -97,11 +97,18 @@ def _part_of_cells(some: Sequence[Result], of: Sequence[Result]) -> str:
 def _owners(different: Sequence[Result]) -> str:
     owned = [result.evidence.ownership for result in different if result.evidence]
     counted = {owner: sum(getattr(one, owner.value) for one in owned) for owner in BlockOwner}
-    named = [f"{count(number)} {owner}" for owner, number in counted.items() if number]
+    named = [f"{count(number)} {_owner_text(owner)}" for owner, number in counted.items() if number]
     rest = sum(differing_blocks(result) for result in different) - sum(counted.values())
-    if named and rest > 0:
+    if rest < 0:
+        # Of more blocks than differ: the parts would not be those of this sum.
+        return ""
+    if named and rest:
         named.append(f"{count(rest)} whose owner nobody looked up")
     return f": {', '.join(named)}" if named else ""
+
+
+def _owner_text(owner: BlockOwner) -> str:
+    return "whose owner could not be found" if owner is BlockOwner.UNKNOWN else owner.value
 
 
 def _no_difference(cells: Sequence[PlayedCell]) -> str:

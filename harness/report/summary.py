@@ -13,6 +13,9 @@ from harness.report.oracles import Agreement, oracles
 from harness.report.repetitions import PlayedCell, answer_label, played_cells, rate_text, unit
 from harness.report.table import HeatMap, figures, heat_map
 
+#: Why a cell without an expectation is a finding.
+EXPECTED_NOTHING = "nothing is expected of this cell, and lost or wrong data is a finding all the same"
+
 STACK_NAMES = {
     "suite": "Distribution",
     "kernel": "Kernel",
@@ -99,6 +102,8 @@ def findings(results: Sequence[Result]) -> tuple[Line, ...]:
         if number in controls:
             sentence = f"The control failed. {full_stop(controls[number].text)}"
         expectation = f" Expected {joined(expected.verdicts, 'or')}: {full_stop(expected.reason)}" if expected else ""
+        if expected is None and verdict.kind is VerdictKind.CORRUPT:
+            expectation = f" {EXPECTED_NOTHING.capitalize()}."
         more[cell_id] = more.get(cell_id, -1) + 1
         lines.setdefault(cell_id, Line(number, cell_id, f"{sentence}{expectation}"))
     return tuple(_with_more(line, more[line.cell_id]) for line in lines.values())

@@ -215,6 +215,17 @@ def test_judge_outcomes_of_a_run_exit_code(command: Any, other: dict[str, Any], 
     assert command("judge", "run1")[0] == code
 
 
+@pytest.mark.parametrize(("wrong_reads", "code"), [(0, 0), (3, 1)])
+def test_judge_corrupt_without_expectation_is_a_finding(command: Any, wrong_reads: int, code: int) -> None:
+    cell = replace(BACK, expected=None)
+    store = Store.create(Path("runs"), Run("run1", "quick", "now", (*CELLS[:-1], cell)))
+    for one in store.run().cells:
+        seen = found(one)
+        work = replace(seen.work or Work(10.0), read_back_errors=wrong_reads if one == cell else 0)
+        store.begin(one).save(replace(seen, work=work))
+    assert command("judge", "run1")[0] == code
+
+
 def test_judge_control_that_did_not_hold_exit_code_2(command: Any) -> None:
     store = stored(writeback=oracles({5}, {5}))
     steady = next(cell for cell in CELLS if cell.control is Control.STEADY)

@@ -24,7 +24,7 @@ from harness.drbd.resource import Resource
 from harness.engine import session
 from harness.errors import InfrastructureError, StoreError
 from harness.guest.domain import Guest
-from harness.model import Cell, Control, Failure, Observed, Stack, VerdictKind
+from harness.model import Cell, Control, Failure, Observed, Stack, VerdictKind, Work
 from harness.pytest_plugin import pytest_run
 from harness.report.html import evidence_html, write_html
 from harness.store import Store, judged_results, run_ids
@@ -185,6 +185,10 @@ def run(suite: None, pytester: pytest.Pytester) -> Runs:
 
 def diverged() -> dict[str, Any]:
     return oracles({5, 6}, {5, 6})
+
+
+def corrupt() -> dict[str, Any]:
+    return {"work": Work(10.0, {}, 3)}
 
 
 def broken() -> dict[str, Any]:
@@ -427,6 +431,18 @@ def test_run_finding_fails_with_a_sentence(run: Runs, matrix: Path, world: World
 def test_run_without_expectation_conclusive_passes(run: Runs, matrix: Path, world: World) -> None:
     world.finds["unsafe-swap-pressure"] = diverged()
     assert run("--drbd-matrix", str(matrix)).status == 0
+
+
+def test_run_without_expectation_corrupt_is_a_finding(run: Runs, matrix: Path, world: World, tmp_path: Path) -> None:
+    world.finds["unsafe-swap-pressure"] = corrupt()
+    junit = tmp_path / "junit.xml"
+    ran = run("--drbd-matrix", str(matrix), f"--junitxml={junit}")
+    assert (ran.status, ran.outcomes) == (1, {"passed": 7, "failed": 1})
+    said = (
+        "unsafe-swap-pressure: nothing is expected of this cell, and lost or wrong data is a finding all the same; seen"
+    )
+    assert said in ran.out and "Traceback" not in ran.out
+    assert f'<failure message="Failed: {said}: CORRUPT: ' in junit.read_text()
 
 
 def test_run_inconclusive_is_an_error(run: Runs, matrix: Path, world: World) -> None:

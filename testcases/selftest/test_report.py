@@ -58,11 +58,13 @@ from harness.report.oracles import Agreement, oracles
 from harness.report.phases import as_json, phase_shares, phase_table, print_phases
 from harness.report.requested_vs_observed import Match, requested_and_observed
 from harness.report.summary import findings
-from harness.report.table import figures
+from harness.report.table import differing_blocks, figures
 from harness.report.terminal import print_report, report_parts
 from harness.report.view import hex_rows, view
+from harness.store import Store, judged_results
 
 BLOCKS = 32768
+GOLDEN = Path(__file__).parent / "golden"
 HOSTILE = "<script>alert('x')</script> \x1b[31m & \"quoted\" [red]not markup[/red] \udcff"
 SWAPPED = [*range(2048, 2048 + 600), *range(9000, 9300), *range(20000, 20030)]
 HEALTHY = State("Connected", "Primary", "Secondary", "UpToDate", "UpToDate")
@@ -354,6 +356,24 @@ def test_headline_corrupt_counts_differing_blocks() -> None:
     assert "With cache=directsync the guest lost data or read back something else than it wrote, in 1 cell." in text
 
 
+@pytest.mark.parametrize("run", sorted(path.parent.name for path in GOLDEN.glob("*/run.json")))
+def test_headline_of_a_stored_run_its_figures_add_up(run: str) -> None:
+    text = headline(judged_results(Store.open(GOLDEN, run))).sentence
+    found = re.search(r"; ([\d ]+) differing blocks?(?:: ([^.]*))?\.", text)
+    assert found is not None or "the replicas differ" not in text
+    if found is not None and found[2]:
+        parts = [int(one.replace(" ", "")) for one in re.findall(r"\d[\d ]*(?= )", found[2])]
+        assert sum(parts) == int(found[1].replace(" ", "")), text
+
+
+def test_headline_more_owners_than_blocks_that_differ_names_none() -> None:
+    result = diverged()
+    assert result.evidence is not None
+    many = Ownership(allocated=differing_blocks(result) + 1)
+    text = headline([replace(result, evidence=replace(result.evidence, ownership=many))]).sentence
+    assert f"{differing_blocks(result)} differing blocks." in text
+
+
 @pytest.mark.parametrize("results", [[], [planted()], [not_run()], [refused()], [inconclusive()]])
 def test_headline_any_results_yes_only_with_answers(results: list[Result]) -> None:
     assert headline(results).answer is Answer.UNKNOWN
@@ -362,6 +382,15 @@ def test_headline_any_results_yes_only_with_answers(results: list[Result]) -> No
 def test_headline_unanswered_cells_counted() -> None:
     text = headline(everything()).sentence
     assert "No answer from 3 cells: 1 inconclusive, 1 refused by the stack and 1 not run." in text
+
+
+def test_findings_corrupt_without_expectation_is_one_and_says_so() -> None:
+    cell = replace(corrupt().cell, expected=None)
+    (line,) = findings(
+        [replace(corrupt(), cell=cell), replace(diverged(), cell=replace(diverged().cell, expected=None))]
+    )
+    assert line.cell_id == cell.id
+    assert "3 reads returned something else. Nothing is expected of this cell, and lost or wrong data" in line.sentence
 
 
 def test_findings_unexpected_results_only() -> None:
@@ -461,7 +490,7 @@ def test_page_hostile_text_escaped(page: str) -> None:
 
 def test_page_has_answer_and_evidence(page: str) -> None:
     text = text_of(page)
-    assert "Do my replicas still hold the same data? No." in text
+    assert "Do the two replicas of the lab hold the same data? No." in text
     for expected in (
         "930 of 12 400 exposed",
         "930 blocks (3.6 MiB)",
