@@ -11,7 +11,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from harness.doctor import kvm_access, packages
+from harness.doctor import cpu_weight, kvm_access, packages
 from harness.doctor.facts_model import Answer, Facts, Place
 from harness.errors import HarnessError, InfrastructureError
 from harness.images import DEFAULT_SUITE, ROLES, Image, current_digests, list_images
@@ -52,6 +52,8 @@ def gather(*, fresh: bool = False, suite: str = DEFAULT_SUITE) -> Facts:
         suite=suite,
         images=frozenset(images),
         images_wanted=frozenset(ROLES),
+        # A libvirt of one's own puts nothing into groups.
+        sessions_weigh_as_much=default_uri() == SYSTEM and cpu_weight.sessions_weigh_as_much(),
     )
 
 

@@ -33,6 +33,7 @@ class Facts:
     """Everything the rules need; GiB are 2**30 bytes.
 
     ``images`` and ``images_wanted`` are roles; ``keys`` are the Debian suites whose archive keys the keyring has.
+    ``sessions_weigh_as_much``: each session gets as much of the processors as the whole lab, even if it is nice.
     """
 
     python: tuple[int, int, int]
@@ -56,6 +57,7 @@ class Facts:
     suite: str
     images: frozenset[str]
     images_wanted: frozenset[str]
+    sessions_weigh_as_much: bool = False
 
     @property
     def must_build(self) -> bool:

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from harness.doctor import cpu_weight
 from harness.doctor.facts_model import Facts, Place
 from harness.doctor.kvm_access import TRAP
 from harness.doctor.packages import as_root, install_command
+from harness.lab.nested.accel import OVERRIDE
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -45,6 +47,7 @@ def judge(facts: Facts) -> list[Check]:
         _room("state", facts.state, STATE_GIB, facts),
         _memory(facts),
         _cpus(facts),
+        *_cpu_weight(facts),
         *_building(facts),
         _images(facts),
     ]
@@ -110,7 +113,9 @@ def _accelerator(facts: Facts) -> Check:
         return Check("accelerator", "fail", facts.accelerator_error)
     if found.kind == "kvm":
         return Check("accelerator", "ok", f"kvm: {found.why}")
-    return Check("accelerator", "warn", f"tcg (emulation; it works, and is slower): {found.why}")
+    # A module that is built in, or KVM inside of a container, has no parameter that could be set here.
+    remedy = _nesting(facts) if found.kvm_lacks_nesting and facts.kvm_vendor else None
+    return Check("accelerator", "warn", f"tcg (emulation; it works, and is slower): {found.why}", remedy)
 
 
 def _nested(facts: Facts) -> Check:
@@ -121,12 +126,17 @@ def _nested(facts: Facts) -> Check:
         how = "emulated SVM" if found.kind == "tcg" else "this machine's KVM module allows it"
         return Check("nested", "ok", how)
     if found.kind == "kvm" and facts.kvm_vendor:
-        module = f"kvm_{facts.kvm_vendor}"
-        remedy = as_root(f"modprobe -r {module} && modprobe {module} nested=1", root=facts.root)
-        return Check("nested", "fail", f"{module} does not let guests have KVM of their own", remedy)
+        return Check(
+            "nested", "fail", f"kvm_{facts.kvm_vendor} does not let guests have KVM of their own", _nesting(facts)
+        )
     if found.kind == "kvm":
-        return Check("nested", "fail", "KVM does not nest here", "export DRBD_HARNESS_ACCEL=tcg")
+        return Check("nested", "fail", f"KVM, which {OVERRIDE} asks for, does not nest", f"unset {OVERRIDE}")
     return Check("nested", "fail", "this QEMU does not emulate SVM")
+
+
+def _nesting(facts: Facts) -> str:
+    module = f"kvm_{facts.kvm_vendor}"
+    return as_root(f"modprobe -r {module} && modprobe {module} nested=1", root=facts.root)
 
 
 def _room(name: str, place: Place, needed: float, facts: Facts) -> Check:
@@ -152,6 +162,16 @@ def _cpus(facts: Facts) -> Check:
     if facts.cpus >= 2:
         return Check("cpus", "ok", str(facts.cpus))
     return Check("cpus", "warn", "one for two nodes: everything takes twice as long")
+
+
+def _cpu_weight(facts: Facts) -> Iterator[Check]:
+    """Said only where it is so; it does no harm on a machine that does nothing else."""
+    if facts.sessions_weigh_as_much:
+        detail = (
+            "beside other jobs the lab is many times slower: with the kernel's autogroup each session weighs as "
+            "much as both nodes together, even if it is nice"
+        )
+        yield Check("cpu weight", "warn", detail, as_root(cpu_weight.REMEDY, root=facts.root))
 
 
 def _building(facts: Facts) -> Iterator[Check]:

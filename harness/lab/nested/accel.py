@@ -1,8 +1,8 @@
 """Which accelerator really works here: found out by booting something, because ``/dev/kvm`` alone proves nothing.
 
 Two stages, each a QEMU that has to write a sentinel to its serial line: a boot sector of our own (a second,
-needs nothing) and an ordinary kernel (as soon as one is known).  Hardware KVM is used where both come through,
-emulation otherwise.
+needs nothing) and an ordinary kernel (as soon as one is known).  Hardware KVM is used where both come through and its
+module lets a node have KVM of its own, emulation otherwise.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -40,12 +40,16 @@ SLOW_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Accelerator:
-    """What QEMU can use here; ``nested`` says whether a node can itself run KVM guests with it."""
+    """What QEMU can use here; ``nested`` says whether a node can itself run KVM guests with it.
+
+    ``kvm_lacks_nesting``: KVM boots here, and emulation is used only because it does not nest.
+    """
 
     kind: Kind
     nested: bool
     why: str
     seconds: float
+    kvm_lacks_nesting: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,18 +147,21 @@ def _probe(qemu: Path, forced: Kind | None, subject: Subject | None, seconds: fl
     def answer(kind: Kind, nested: bool, why: str) -> Accelerator:
         return Accelerator(kind, nested, why, round(time.monotonic() - started, 1))
 
-    why_not = ""
+    why_not, lacks_nesting = "", False
     if forced != "tcg":
-        why_not = _why_not_kvm(qemu, subject, seconds)
-        if not why_not:
-            return answer("kvm", kvm_is_nested(), f"KVM booted {_named(subject)}{partial}")
+        why_not, nested = _why_not_kvm(qemu, subject, seconds), kvm_is_nested()
+        if not why_not and (nested or forced):
+            return answer("kvm", nested, f"KVM booted {_named(subject)}{partial}")
         if forced == "kvm":
-            return answer("kvm", kvm_is_nested(), f"forced by {OVERRIDE}, although {why_not}")
+            return answer("kvm", nested, f"forced by {OVERRIDE}, although {why_not}")
+        if not why_not:
+            why_not, lacks_nesting = f"KVM boots {_named(subject)}, but gives a node no KVM for its guests", True
     reason = f"forced by {OVERRIDE}" if forced else why_not
     for cpu, nested in (("max,svm=on", True), ("max", False)):
         boot = _boot_all(qemu, ["-accel", "tcg", "-cpu", cpu], subject, max(seconds, SLOW_SECONDS))
         if boot.came_up:
-            return answer("tcg", nested, f"{reason}; emulation booted {_named(subject)}{partial}")
+            found = answer("tcg", nested, f"{reason}; emulation booted {_named(subject)}{partial}")
+            return replace(found, kvm_lacks_nesting=lacks_nesting)
     raise InfrastructureError(f"QEMU boots nothing here, not even with emulation: {boot.last_output}")
 
 
@@ -277,6 +284,7 @@ def cache_key(qemu: Path, forced: Kind | None, subject: Subject | None) -> str:
         "user": os.geteuid(),
         "qemu": [str(qemu), qemu_version(qemu)],
         "kvm": _kvm_identity(),
+        "nested": kvm_is_nested(),
         "forced": forced,
         "kernel": _identity(subject.kernel) if subject else None,
         "initrd": _identity(subject.initrd) if subject and subject.initrd else None,
