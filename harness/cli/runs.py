@@ -43,6 +43,10 @@ def run(
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="play only the I-th of N parts of the plays; 'merge' joins them")
     ] = None,
+    controls_every: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="SECONDS", help="play all controls again after so many seconds (default: 3600)"),
+    ] = None,
 ) -> None:
     """Play a matrix on a lab of its own (or the one that is up), and print the heat map and the report's path."""
     from harness.store import Store, new_run_id
@@ -68,6 +72,7 @@ def run(
     lab += ["--drbd-repeat", str(repeat)] if repeat else []
     lab += ["--drbd-seed", str(seed)] if seed else []
     lab += ["--drbd-shard", shard] if shard else []
+    lab += ["--drbd-controls-every", str(controls_every)] if controls_every else []
     kept = [f"--junitxml={directory}/junit.xml", f"--html={directory}/pytest.html", "--self-contained-html"]
     # What stands around the installed package, a user's conftest or settings of pytest say, is no part of a run.
     here = resources.testcases()

@@ -1,8 +1,8 @@
 """When a session plays which controls on the lab that it has.  It plays nothing itself.
 
-All of them open a lab, follow an hour after the last time, and close it; where a node lost its power and came back,
-what a boot may have taken away is asked for before the next cell.  A repair and a change of the replication profile
-need none: the cell reads back what is in force.
+All of them open a lab, follow an hour after the last time (or sooner, where that is asked for), and close it; where a
+node lost its power and came back, what a boot may have taken away is asked for before the next cell.  A repair and a
+change of the replication profile need none: the cell reads back what is in force.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ CONTROLS_EVERY = 3600.0
 class ControlRounds:
     """The rounds of controls on one lab after the other; :meth:`forget` says that it is another one now."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, every: float = CONTROLS_EVERY) -> None:
         self._clock = clock
+        self._every = every
         self.forget()
 
     def forget(self) -> None:
@@ -50,8 +51,8 @@ class ControlRounds:
         if not self._waiting:
             if self._last_whole is None:
                 self._begin("opening", controls)
-            elif self._clock() - self._last_whole >= CONTROLS_EVERY:
-                self._begin("hourly", controls)
+            elif self._clock() - self._last_whole >= self._every:
+                self._begin("hourly" if self._every == CONTROLS_EVERY else f"every {self._every:g} s", controls)
             elif self._revived:
                 self._begin("after a node came back", controls, whole=False)
         return self._waiting[0] if self._waiting else None

@@ -15,7 +15,7 @@ from harness.config.repetitions import cell_seed, new_seed
 from harness.drbd.resource import Resource
 from harness.engine.cell_run import play
 from harness.engine.cell_steps import CellRun
-from harness.engine.control_rounds import ControlRounds
+from harness.engine.control_rounds import CONTROLS_EVERY, ControlRounds
 from harness.engine.lab_keeper import LabFactory, LabKeeper
 from harness.engine.run_record import RunRecord
 from harness.errors import HarnessError, StoreError
@@ -35,12 +35,15 @@ LOST = ("lost-node", "lost-guest")
 
 
 class Session:
-    """Plays cells one after the other; a context manager that takes down what it brought up."""
+    """Plays cells one after the other; a context manager that takes down what it brought up.
 
-    def __init__(self, store: Store, make_lab: LabFactory) -> None:
+    ``controls_every``: seconds after which the lab has to show again what it can see, between two cells.
+    """
+
+    def __init__(self, store: Store, make_lab: LabFactory, controls_every: float = CONTROLS_EVERY) -> None:
         self.store = store
         self._record = RunRecord(store)
-        self._rounds = ControlRounds()
+        self._rounds = ControlRounds(every=controls_every)
         self._keeper = LabKeeper(make_lab, self._record, store.directory / "lab", self._rounds.forget)
         self._control_results: dict[str, Result] = {}
         self._failed_controls: set[Control] = set()

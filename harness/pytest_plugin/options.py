@@ -36,6 +36,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--drbd-shard", metavar="I/N", help="play the I-th of N parts of the plays (drbd-harness merge joins the runs)"
     )
+    group.addoption(
+        "--drbd-controls-every",
+        metavar="SECONDS",
+        type=int,
+        help="play all controls again after so many seconds, between two cells (default: 3600)",
+    )
     group.addoption("--drbd-suite", metavar="SUITE", help="Debian suite of the nodes (default: trixie)")
     group.addoption("--drbd-guest-suite", metavar="SUITE", help="Debian suite of the guest (default: as nodes)")
     group.addoption("--drbd-device-mib", metavar="N", type=int, help="size of the DRBD device (default: 128)")
@@ -52,7 +58,7 @@ def pytest_collection_modifyitems(config: pytest.Config) -> None:
     """An option of ours without the fixtures would do nothing: that is said instead."""
     given = [
         name
-        for name in ("matrix", "resume", "run_id", *CELL_OPTIONS, *LAB_OPTIONS)
+        for name in ("matrix", "resume", "run_id", "controls_every", *CELL_OPTIONS, *LAB_OPTIONS)
         if config.getoption(flag(name)) is not None
     ]
     if given and not config.pluginmanager.has_plugin(FIXTURES):

@@ -22,6 +22,7 @@ from harness.config.matrix_entry import MOST_REPETITIONS, Workloads
 from harness.config.repetitions import new_seed, repeated
 from harness.config.run_specs import specs_from_options, specs_of
 from harness.config.shards import Shard, plan_of
+from harness.engine.control_rounds import CONTROLS_EVERY
 from harness.engine.session import Session
 from harness.errors import UsageError
 from harness.judgement.rejudge import conclusive
@@ -37,6 +38,9 @@ from harness.store import Store, judged_results, keep_judged, new_run_id
 from harness.util import logs
 from harness.util.progress import Progress
 from harness.util.signals import stop_like_ctrl_c
+
+# More than any run takes.
+MOST_SECONDS = 10**9
 
 
 def _asked(config: pytest.Config) -> dict[str, str | int]:
@@ -86,6 +90,8 @@ class PytestRun:
         self._session: Session | None = None
         self._final: list[Result] | None = None
         self.seed = planned.seed
+        # Asked of a session, not of its run: one that is resumed may be asked for something else.
+        self._controls_every = _number(config, "controls_every", MOST_SECONDS) or CONTROLS_EVERY
         if resumed is not None:
             self._finished = {result.cell.play: result for result in judged_results(resumed) if conclusive(result)}
 
@@ -154,7 +160,7 @@ class PytestRun:
             self.store.lock(),
             logs.kept(self.store.directory),
             logs.with_handler(logs.PROGRESS, _progress(self.config)),
-            Session(self.store, self._lab) as session,
+            Session(self.store, self._lab, self._controls_every) as session,
         ):
             if self.seed:
                 logs.progress(f"the seed of this run is {self.seed}")

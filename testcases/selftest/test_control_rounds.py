@@ -73,6 +73,17 @@ def test_rounds_open_a_lab_and_follow_an_hour_after_the_last() -> None:
     assert played(rounds) == [], "an hour counts from when they were played"
 
 
+def test_rounds_sooner_where_that_is_asked_for() -> None:
+    clock = Clock()
+    rounds = ControlRounds(clock, every=90.0)
+    played(rounds)
+    rounds.played(evidence(SWAP))
+    clock.now += 89
+    assert played(rounds) == []
+    clock.now += 1
+    assert played(rounds) == CONTROLS and rounds.occasion == "every 90 s"
+
+
 @pytest.mark.parametrize("cell", [CRASHED, KILLED])
 def test_rounds_revived_node_has_planted_and_in_flight(cell: Cell) -> None:
     rounds = ControlRounds(Clock())

@@ -723,6 +723,13 @@ def test_repeat_and_seed_out_of_range_one_sentence(
     assert ran.status == 4 and words in ran.err and world.labs == []
 
 
+def test_controls_every_is_for_the_session_and_a_number_of_seconds(run: Runs, matrix: Path, world: World) -> None:
+    refused = run("--drbd-matrix", str(matrix), "--drbd-controls-every", "0")
+    assert refused.status == 4 and "--drbd-controls-every is 0; it is a number from 1 to" in refused.err
+    assert world.labs == []
+    assert run("--drbd-matrix", str(matrix), "--drbd-controls-every", "7200").status == 0
+
+
 def test_repeat_own_test_is_repeated_too(run: Runs, pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_own=OWN.format(keys='cache="none", repeat=2'))
     assert re.findall(r"\[(.+)\]", run("--collect-only", "-q").out) == ["none-my-own-rep1", "none-my-own-rep2"]
