@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from harness.config.sentences import hint
-from harness.model import CacheMode, Cell, ClientKind, FilesystemKind, Sabotage
+from harness.model import CacheMode, Cell, ClientKind, Crash, FilesystemKind, Sabotage
 
 #: The keys that only a guest has: with ``client = "host"`` there is no QEMU.
 GUEST_ONLY = (
@@ -20,6 +20,10 @@ _SABOTAGE_NEEDS = {
     Sabotage.PARTIAL_VERIFY: FilesystemKind.RAW,
     Sabotage.BLIND_VERIFY: FilesystemKind.RAW,
     Sabotage.IDLE_WORKLOAD: FilesystemKind.SWAP,
+    Sabotage.DAMAGE_SUPERBLOCK: FilesystemKind.EXT4,
+    Sabotage.DAMAGE_DIRECTORY: FilesystemKind.EXT4,
+    Sabotage.SWAP_LEFT_ON: FilesystemKind.SWAP,
+    Sabotage.MOUNT_LEFT: FilesystemKind.EXT4,
 }
 
 
@@ -68,5 +72,8 @@ def _broken_by_sabotage(cell: Cell, sabotage: Sabotage) -> Iterator[str]:
         cell.replication.scatter_gather
     ):
         yield f"'sabotage' is '{sabotage}', which does not go with scatter_gather = false"
-    if cell.migrations or cell.crash is not None or cell.fault is not None or cell.control is not None:
+    if sabotage.after_crash and cell.crash is not Crash.QEMU:
+        yield f"'sabotage' is '{sabotage}', which needs crash = \"{Crash.QEMU}\": it damages what that left"
+    crash = cell.crash is not None and not sabotage.after_crash
+    if cell.migrations or crash or cell.fault is not None or cell.control is not None:
         yield "'sabotage' goes with none of 'migrations', 'crash', 'fault' and 'control'"

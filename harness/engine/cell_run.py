@@ -7,7 +7,7 @@ from collections.abc import Callable
 from harness.engine.cell_steps import CellRun
 from harness.engine.context import unreadable_is_failure
 from harness.engine.disturbances.choose import disturbance_of
-from harness.engine.disturbances.sabotage import leave_behind
+from harness.engine.disturbances.sabotage.left_behind import leave_behind
 from harness.errors import HarnessError
 from harness.guest.domain import Guest
 from harness.model import ClientKind, Evidence

@@ -62,6 +62,13 @@ class PowerControl(Protocol):
         """
         ...
 
+    def kill_libvirt(self) -> bool:
+        """Kill the libvirt daemon that the machines of the nodes were started by; the machines go on.
+
+        Only where this process started it and it has no other machines; whether it did.
+        """
+        ...
+
 
 class ReplicaComparison(Protocol):
     """A lab that can read both lower devices outside DRBD and outside the nodes' kernels."""

@@ -134,7 +134,10 @@ class Fault(StrEnum):
 
 
 class Sabotage(StrEnum):
-    """What is done to the instrument itself, behind the back of what it guards; such a cell is never CLEAN."""
+    """What is done to the instrument itself, behind the back of what it guards.
+
+    Such a cell is never CLEAN, but for those that are about the next cell (:attr:`spares_the_cell`).
+    """
 
     DELAY_LEFT_A = "delay-left-a"  # a delay on the link of node a that nobody asked for
     DELAY_LEFT_B = "delay-left-b"  # the same on node b
@@ -148,6 +151,26 @@ class Sabotage(StrEnum):
     BLIND_VERIFY = "blind-verify"  # drbdadm verify looks everywhere and does not report a block that differs
     IDLE_WORKLOAD = "idle-workload"  # the swap storm gets next to no memory, so that nothing is swapped
     STOPPED_NODE = "stopped-node"  # node b stops where it is in the middle of the work, and answers nothing
+    STOPPED_GUEST = "stopped-guest"  # the same of the guest's QEMU
+    STOPPED_LIBVIRTD = "stopped-libvirtd"  # libvirtd on node a is stopped in the middle of the work
+    KILLED_LIBVIRTD = "killed-libvirtd"  # the controller's libvirtd is killed in the middle of the work
+    FULL_DISK = "full-disk"  # the disk that node a boots from is full when the guest has to be started
+    LOST_EVENTS = "lost-events"  # whoever reads DRBD's events on node a is killed in the middle of the work
+    LOST_KERNEL_MESSAGES = "lost-kernel-messages"  # node a's kernel log overwrites what nobody has read yet
+    DAMAGE_SUPERBLOCK = "damage-superblock"  # after the crash, before the mount: it fails
+    DAMAGE_DIRECTORY = "damage-directory"  # after the crash, before fsck: it finds errors
+    SWAP_LEFT_ON = "swap-left-on"  # the disk is detached from a guest that swaps to it
+    MOUNT_LEFT = "mount-left"  # the disk is detached from a guest that has it mounted
+
+    @property
+    def after_crash(self) -> bool:
+        """Whether it is done to what a crash left behind."""
+        return self in (Sabotage.DAMAGE_SUPERBLOCK, Sabotage.DAMAGE_DIRECTORY)
+
+    @property
+    def spares_the_cell(self) -> bool:
+        """Whether the cell itself may well have its answer: what is asked is that the next one is played."""
+        return self in (Sabotage.SWAP_LEFT_ON, Sabotage.MOUNT_LEFT, Sabotage.KILLED_LIBVIRTD)
 
 
 class Hazard(StrEnum):

@@ -46,6 +46,16 @@ SABOTAGES: Mapping[Sabotage, str] = {
     Sabotage.BLIND_VERIFY: "drbdadm verify does not report a block that differs",
     Sabotage.IDLE_WORKLOAD: "the workload does nothing",
     Sabotage.STOPPED_NODE: "node b stops in mid-work",
+    Sabotage.STOPPED_GUEST: "the guest's QEMU stops in mid-work",
+    Sabotage.STOPPED_LIBVIRTD: "libvirtd on node a is stopped in mid-work",
+    Sabotage.KILLED_LIBVIRTD: "the controller's libvirtd is killed in mid-work",
+    Sabotage.FULL_DISK: "the disk of node a is full",
+    Sabotage.LOST_EVENTS: "whoever reads DRBD's events is killed in mid-work",
+    Sabotage.LOST_KERNEL_MESSAGES: "the kernel log of node a loses messages",
+    Sabotage.DAMAGE_SUPERBLOCK: "the superblock is damaged before the filesystem is mounted again",
+    Sabotage.DAMAGE_DIRECTORY: "a directory is damaged before the filesystem is mounted again",
+    Sabotage.SWAP_LEFT_ON: "the guest still swaps to the disk when it is detached",
+    Sabotage.MOUNT_LEFT: "the guest still has the disk mounted when it is detached",
 }
 
 

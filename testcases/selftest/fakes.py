@@ -296,6 +296,10 @@ class FakeLab:
         node.alive = False
         self.story(f"stop {node.name}")
 
+    def kill_libvirt(self) -> bool:
+        self.story("kill libvirt")
+        return True
+
     def power_on(self, node: FakeNode) -> None:
         self.story(f"revive {node.name}")
         node.alive = True
@@ -640,6 +644,7 @@ class FakeGuest:
 
     def __init__(self, story: Story, node: Any = None, said: str = "guest") -> None:
         self.story = story
+        self.spec = GuestSpec()
         self.node: Any = node or FakeNode(story, "nodea")
         self.name = said
         self.agent = FakeAgent(story)

@@ -17,7 +17,17 @@ from harness.engine.disturbances import canary_steps, crash
 from harness.errors import DeadlineError, HarnessError, LostGuestError, LostNodeError, RefusedError
 from harness.guest.domain import Guest
 from harness.judgement.judge import judge
-from harness.model import CacheMode, Canary, Cell, Crash, DelayProfile, FilesystemKind, ReplicationProfile, VerdictKind
+from harness.model import (
+    CacheMode,
+    Canary,
+    Cell,
+    Crash,
+    DelayProfile,
+    FilesystemKind,
+    ReplicationProfile,
+    Sabotage,
+    VerdictKind,
+)
 from harness.util.deadline import poll
 from harness.workloads.base import CheckResult, Recovered
 
@@ -125,6 +135,28 @@ def test_crash_qemu_starts_another_guest_on_the_same_node(staged: Callable[..., 
     assert found.crash_recovery.promoted_seconds is None and found.crash_recovery.guest_seconds is not None
     assert stage.rests() and not stage.started[0].attached
     assert judge(found, HELD).kind is VerdictKind.CLEAN, judge(found, HELD)
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "what"),
+    [(Sabotage.DAMAGE_SUPERBLOCK, "seek=1 "), (Sabotage.DAMAGE_DIRECTORY, "blocks <11>")],
+)
+def test_crash_damage_is_through_drbd_and_before_anybody_recovers(
+    staged: Callable[..., Crashing], sabotage: Sabotage, what: str
+) -> None:
+    stage = staged(replace(QEMU, sabotage=sabotage))
+    when: dict[str, int] = {}
+
+    def damages() -> list[tuple[str, ...]]:
+        return [argv for argv in stage.lab.a.runner.ran if what in " ".join(argv)]
+
+    for step in ("compare", "start on nodea"):
+        stage.lab.story.when[step] = lambda step=step: when.update({step: len(damages())})  # type: ignore[misc]
+    found = stage.play()
+    assert found.failure is None and when["start on nodea"] == 1, found.failure
+    assert damages()[0][-1] == "/dev/drbd0" and len(damages()) == 1
+    assert in_order(stage.steps, "kill the guest", "compare", "sync", "start on nodea", "recover /dev/vdb1")
+    assert any("was overwritten with zeros" in event for event in found.event_log)
 
 
 def test_crash_reset_rediscovers_the_disk(staged: Callable[..., Crashing]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,18 +18,22 @@ from fakes import BLOCKS, Stage, in_order
 from test_judge import HELD, evidence, oracles
 
 from harness.config.matrix import load
-from harness.engine.disturbances import sabotage as module
 from harness.engine.disturbances.choose import disturbance_of
-from harness.engine.disturbances.sabotage import SabotageDisturbance
+from harness.engine.disturbances.sabotage import after_crash, left_behind, losses, programs
+from harness.engine.disturbances.sabotage.after_crash import DamagedAfterCrash
+from harness.engine.disturbances.sabotage.disturbance import SabotageDisturbance
+from harness.engine.disturbances.sabotage.undo import DIRECTORY
 from harness.engine.session import _lost
 from harness.errors import CommandError, InfrastructureError, LostGuestError, UsageError
 from harness.judgement.judge import judge
 from harness.judgement.planted_owner import misattributed
+from harness.lab.nested.libvirt_daemon import MAIN_DAEMONS, Libvirt, Started
 from harness.lab.nested.power import Power
 from harness.model import (
     BlockOwner,
     CacheMode,
     Cell,
+    Crash,
     Evidence,
     Expectation,
     Extent,
@@ -55,7 +60,7 @@ A, B = "nodea", "nodeb"
 
 
 def cell(sabotage: Sabotage) -> Cell:
-    return replace(CELL, sabotage=sabotage)
+    return replace(CELL, sabotage=sabotage, crash=Crash.QEMU if sabotage.after_crash else None)
 
 
 @pytest.fixture
@@ -86,13 +91,17 @@ def ran(stage: Stage, what: str, where: str) -> list[int]:
 
 @pytest.mark.parametrize("sabotage", Sabotage)
 def test_sabotage_names_the_cell_and_chooses_its_disturbance(sabotage: Sabotage) -> None:
-    assert cell(sabotage).id == f"none-swap-pressure-sabotage.{sabotage}" and not cell(sabotage).has_canary
-    assert isinstance(disturbance_of(cell(sabotage)), SabotageDisturbance)
+    crash = "-crash.qemu" if sabotage.after_crash else ""
+    assert cell(sabotage).id == f"none-swap-pressure{crash}-sabotage.{sabotage}"
+    kind = DamagedAfterCrash if sabotage.after_crash else SabotageDisturbance
+    assert type(disturbance_of(cell(sabotage))) is kind and cell(sabotage).has_canary is sabotage.after_crash
 
 
 NEEDED = {
     Sabotage.FLIP_FILE: ("ext4", "buffered"), Sabotage.FLIP_FREE: ("ext4", "buffered"),
     Sabotage.FLIP_SWAP_SLOT: ("swap", "pressure"), Sabotage.IDLE_WORKLOAD: ("swap", "pressure"),
+    Sabotage.SWAP_LEFT_ON: ("swap", "pressure"), Sabotage.MOUNT_LEFT: ("ext4", "steady"),
+    Sabotage.DAMAGE_SUPERBLOCK: ("ext4", "mmap"), Sabotage.DAMAGE_DIRECTORY: ("ext4", "mmap"),
 }  # fmt: skip
 
 
@@ -106,6 +115,7 @@ def written(tmp_path: Path, text: str) -> tuple[Cell, ...]:
 def test_matrix_every_sabotage_can_be_asked(tmp_path: Path, sabotage: Sabotage) -> None:
     filesystem, workload = NEEDED.get(sabotage, ("raw", "steady"))
     keys = f'filesystem = "{filesystem}"\nworkload = "{workload}"\nsabotage = "{sabotage}"\n'
+    keys += 'crash = "qemu"\n' if sabotage.after_crash else ""
     (found,) = written(tmp_path, keys)
     assert found.sabotage is sabotage and found.expected is None
 
@@ -124,6 +134,11 @@ def test_matrix_every_sabotage_can_be_asked(tmp_path: Path, sabotage: Sabotage) 
             'workload = "steady"\nscatter_gather = false\nsabotage = "scatter-gather-off-b"\n',
             "does not go with scatter_gather = false",
         ),
+        (
+            'filesystem = "ext4"\nworkload = "mmap"\nsabotage = "damage-superblock"\n',
+            "'sabotage' is 'damage-superblock', which needs crash = \"qemu\": it damages what that left",
+        ),
+        ('workload = "steady"\ncrash = "qemu"\nsabotage = "stopped-guest"\n', "goes with none of 'migrations'"),
         ('workload = "steady"\nmigrations = 1\nsabotage = "stopped-node"\n', "goes with none of 'migrations'"),
         ('workload = "steady"\ncontrol = "steady"\nsabotage = "stopped-node"\n', "goes with none of 'migrations'"),
         ('workload = "steady"\nsabotage = "flip-files"\n', "did you mean 'flip-file'"),
@@ -145,15 +160,19 @@ def test_matrix_sabotage_on_the_node_itself_is_refused(tmp_path: Path) -> None:
         load(str(path), WORKLOADS, tmp_path)
 
 
-def test_meta_matrix_has_every_sabotage_and_none_of_them_may_be_clean() -> None:
+def test_meta_matrix_has_every_sabotage_and_none_is_clean_but_those_about_the_next_cell() -> None:
     cells = load("meta", WORKLOADS, SHIPPED).cells
     assert sorted(one.sabotage for one in cells if one.sabotage) == sorted(Sabotage)
-    for one in cells:
+    for one, following in zip(cells, (*cells[1:], None), strict=True):
         assert one.expected is not None, one.id
         if one.sabotage is None:
-            assert one.expected.verdicts == (VerdictKind.CLEAN,) and one is cells[-1]
+            assert one.expected.verdicts == (VerdictKind.CLEAN,)
         elif "flip" in one.sabotage:
             assert one.expected.verdicts == (VerdictKind.DIVERGED,)
+        elif one.sabotage.after_crash:
+            assert one.expected.verdicts == (VerdictKind.CORRUPT,) and one.expected.says
+        elif one.sabotage.spares_the_cell:
+            assert following is not None and following.sabotage in (None, Sabotage.STOPPED_NODE)
         else:
             assert one.expected.verdicts == (VerdictKind.INCONCLUSIVE,) and one.expected.says
 
@@ -174,8 +193,8 @@ def test_verdict_meets_only_the_sentence_that_is_expected() -> None:
 @pytest.mark.parametrize(
     ("sabotage", "node", "done", "undone"),
     [
-        (Sabotage.DELAY_LEFT_A, A, f"netem delay {module.DELAY_MS}ms", "tc qdisc del"),
-        (Sabotage.DELAY_LEFT_B, B, f"netem delay {module.DELAY_MS}ms", "tc qdisc del"),
+        (Sabotage.DELAY_LEFT_A, A, f"netem delay {left_behind.DELAY_MS}ms", "tc qdisc del"),
+        (Sabotage.DELAY_LEFT_B, B, f"netem delay {left_behind.DELAY_MS}ms", "tc qdisc del"),
         (Sabotage.SCATTER_GATHER_OFF_A, A, "ethtool -K repl0 sg off", "ethtool -K repl0 sg on"),
         (Sabotage.SCATTER_GATHER_OFF_B, B, "ethtool -K repl0 sg off", "ethtool -K repl0 sg on"),
     ],
@@ -326,9 +345,9 @@ def covered(
 
 
 def test_silent_verify_leaves_out_the_verify_and_nothing_else(tmp_path: Path) -> None:
-    silent = covered(tmp_path, module._SILENT_VERIFY, "drbdadm", "--", "--start=0", "verify", "r0/0")
+    silent = covered(tmp_path, programs.SILENT_VERIFY, "drbdadm", "--", "--start=0", "verify", "r0/0")
     assert (silent.returncode, silent.stdout) == (0, "")
-    other = covered(tmp_path, module._SILENT_VERIFY, "drbdadm", "net-options", "--x=a b", "r0")
+    other = covered(tmp_path, programs.SILENT_VERIFY, "drbdadm", "net-options", "--x=a b", "r0")
     assert (other.returncode, other.stdout) == (7, "net-options|--x=a b|r0|")
 
 
@@ -338,16 +357,16 @@ def test_partial_verify_begins_elsewhere_in_either_dialect(tmp_path: Path) -> No
         (("verify", "--start=0", "r0/0"), "verify|--start=4096s|r0/0|"),
         (("disconnect", "r0"), "disconnect|r0|"),
     ):
-        partial = covered(tmp_path, module._PARTIAL_VERIFY, "drbdadm", *given, sector=4096)
+        partial = covered(tmp_path, programs.PARTIAL_VERIFY, "drbdadm", *given, sector=4096)
         assert (partial.returncode, partial.stdout) == (7, wanted)
 
 
 def test_blind_verify_changes_the_sector_behind_the_verify_and_only_then(tmp_path: Path) -> None:
     lower = tmp_path / "lower"
     lower.write_bytes(bytes(200 * 512))
-    places = {"sector": module.BLIND_SECTOR, "lower": str(lower)}
+    places = {"sector": programs.BLIND_SECTOR, "lower": str(lower)}
     # Not every filesystem of a test's files takes O_DIRECT.
-    script = module._BLIND_VERIFY.replace(" oflag=direct", "")
+    script = programs.BLIND_VERIFY.replace(" oflag=direct", "")
     # Where the program itself fails nothing is changed.
     failed = covered(tmp_path, script, "drbdadm", "verify", "r0", **places)
     assert (failed.returncode, failed.stdout) == (7, "verify|r0|")
@@ -357,7 +376,7 @@ def test_blind_verify_changes_the_sector_behind_the_verify_and_only_then(tmp_pat
     assert lower.read_bytes() == bytes(200 * 512)
     assert subprocess.run([*wrapper, "--", "--start=0", "verify", "r0/0"], check=False).returncode == 0
     poll(lambda: any(lower.read_bytes()) or None, Deadline.after(60, "the change"), every=0.1)
-    at = module.BLIND_SECTOR * 512
+    at = programs.BLIND_SECTOR * 512
     changed = lower.read_bytes()
     assert changed[:at] == bytes(at) and changed[at + 512 :] == bytes(len(changed) - at - 512)
 
@@ -365,12 +384,12 @@ def test_blind_verify_changes_the_sector_behind_the_verify_and_only_then(tmp_pat
 def test_blind_verify_is_covered_and_its_sector_planted(staged: Callable[[Sabotage], Stage]) -> None:
     stage = staged(Sabotage.BLIND_VERIFY)
     found = stage.play()
-    assert found.planted == (PlantedChange(module.BLIND_SECTOR, 1, A),)
+    assert found.planted == (PlantedChange(programs.BLIND_SECTOR, 1, A),)
     assert len(ran(stage, "mount --bind", A)) == len(ran(stage, "umount -l", A)) == 1
 
 
 def test_idle_storm_gets_one_mebibyte(tmp_path: Path) -> None:
-    idle = covered(tmp_path, module._IDLE_STORM, "swapstorm", "--mebibytes", "512", "--threads", "8", "--seconds", "4")
+    idle = covered(tmp_path, programs.IDLE_STORM, "swapstorm", "--mebibytes", "512", "--threads", "8", "--seconds", "4")
     assert idle.stdout == "--mebibytes|1|--threads|8|--seconds|4|"
 
 
@@ -390,7 +409,7 @@ def test_stopped_node_stops_in_the_middle_of_the_work(staged: Callable[[Sabotage
 def test_stopped_node_work_that_is_over_before_is_a_failure(staged: Callable[[Sabotage], Stage]) -> None:
     stage = staged(Sabotage.STOPPED_NODE)
     found = stage.play()
-    assert found.failure and "over before the node was stopped" in found.failure.message
+    assert found.failure and "over before the sabotage 'stopped-node'" in found.failure.message
     assert f"stop {B}" not in stage.steps
 
 
@@ -400,6 +419,109 @@ def test_lost_node_of_a_sabotaged_cell_is_its_answer_and_is_not_played_again() -
     assert _lost(CELL, Result(CELL, verdict, failed))
     asked = cell(Sabotage.STOPPED_NODE)
     assert not _lost(asked, Result(asked, verdict, replace(failed, cell=asked)))
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "step", "says"),
+    [
+        (Sabotage.STOPPED_GUEST, "kill -STOP", "the guest's QEMU on nodea was stopped"),
+        (Sabotage.STOPPED_LIBVIRTD, "systemctl stop", "libvirtd on nodea was stopped"),
+        (Sabotage.LOST_EVENTS, "kill -9", "whoever reads DRBD's events on nodea was killed"),
+        (Sabotage.LOST_KERNEL_MESSAGES, "/dev/kmsg", "the kernel of nodea printed more than it keeps"),
+    ],
+)
+def test_loss_is_in_the_middle_of_the_work_and_nothing_undoes_it(
+    staged: Callable[[Sabotage], Stage], sabotage: Sabotage, step: str, says: str
+) -> None:
+    stage = staged(sabotage)
+    stage.workload.ends = threading.Event()
+    node = stage.lab.a
+    done: list[bool] = []
+
+    answer, ends = node.runner._answer, stage.workload.ends
+
+    def answered(argv: tuple[str, ...]) -> Any:
+        if step in " ".join(argv):
+            done.append(ends.is_set())
+            ends.set()
+        return answer(argv)
+
+    node.runner._answer = answered
+    found = stage.play()
+    assert done == [False] and stage.run.unreverted is None
+    assert any(event.startswith(f"sabotage: {says}") for event in found.event_log)
+
+
+def test_killed_libvirt_is_the_labs_business(staged: Callable[[Sabotage], Stage]) -> None:
+    stage = staged(Sabotage.KILLED_LIBVIRTD)
+    stage.workload.ends = threading.Event()
+    stage.lab.story.when["kill libvirt"] = stage.workload.ends.set
+    found = stage.play()
+    assert found.failure is None and found.event_log == ("sabotage: the controller's libvirt was killed",)
+    assert in_order(stage.steps, "work 1", "kill libvirt", "quiesce", "verify")
+
+
+@pytest.mark.parametrize("sabotage", [Sabotage.SWAP_LEFT_ON, Sabotage.MOUNT_LEFT])
+def test_left_in_the_guest_is_detached_without_quiesce(staged: Callable[[Sabotage], Stage], sabotage: Sabotage) -> None:
+    stage = staged(sabotage)
+    found = stage.play()
+    assert "quiesce" not in stage.steps and in_order(stage.steps, "work 1", "detach", "verify")
+    assert found.failure is None and "in the guest whose disk is detached" in found.event_log[0]
+
+
+def test_full_disk_is_filled_before_the_guest_is_taken_and_emptied_at_the_end(
+    staged: Callable[[Sabotage], Stage],
+) -> None:
+    stage = staged(Sabotage.FULL_DISK)
+    when: list[int] = []
+    stage.lab.story.when["observe"] = lambda: when.append(len(ran(stage, "fallocate", A)))
+    stage.play()
+    assert when == [1] and ran(stage, "fallocate", A)[0] < ran(stage, f"rm -rf {DIRECTORY}", A)[-1]
+
+
+def script(text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["sh", "-ec", text, "sh", *arguments], capture_output=True, text=True, check=False)
+
+
+def test_kill_ends_whoever_was_started_like_that_and_nobody_else(tmp_path: Path) -> None:
+    program = tmp_path / "reader"
+    program.write_text("#!/bin/sh\nread -r never\n")
+    program.chmod(0o755)
+    argv = [str(program), "events"]
+    with (
+        subprocess.Popen([*argv, "r0"], stdin=subprocess.PIPE) as reader,
+        subprocess.Popen([str(program), "status"], stdin=subprocess.PIPE) as other,
+    ):
+        asked = f"/bin/sh {' '.join(argv)}"
+        poll(lambda: str(program) in Path(f"/proc/{reader.pid}/cmdline").read_text() or None,
+             Deadline.after(60, "its arguments"), every=0.01)  # fmt: skip
+        assert script(losses._KILL, asked).returncode == 0
+        assert reader.wait(60) == -9 and other.poll() is None
+        nobody = script(losses._KILL, asked)
+        assert nobody.returncode == 1 and nobody.stderr.endswith(f"nobody runs {asked}\n")
+        other.kill()
+
+
+def test_damage_of_a_filesystem_is_seen_by_mount_or_by_fsck(tmp_path: Path) -> None:
+    image = tmp_path / "ext4"
+
+    def made() -> None:
+        with image.open("wb") as file:
+            file.truncate(64 * 1024 * 1024)
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-b", "4096", str(image)], check=True)
+
+    def checked() -> int:
+        return subprocess.run(["e2fsck", "-fn", str(image)], capture_output=True, check=False).returncode
+
+    made()
+    assert checked() == 0
+    directory = script(after_crash._DIRECTORY_BLOCK, str(image))
+    assert directory.stdout.endswith(", of the directory lost+found,\n") and checked() & 4, "errors are left"
+    magic = subprocess.run(["dumpe2fs", "-h", str(image)], capture_output=True, check=False)
+    assert magic.returncode == 0, "it is still an ext4 that can be mounted"
+    made()
+    assert script(after_crash._SUPERBLOCK, str(image)).stdout == "the superblock\n" and checked() != 0
+    assert subprocess.run(["dumpe2fs", "-h", str(image)], capture_output=True, check=False).returncode != 0
 
 
 @contextmanager
@@ -434,6 +556,30 @@ def test_power_stop_is_of_that_domain_only_until_it_goes_on(tmp_path: Path) -> N
         one.kill()
         one.wait()
         power.go_on()
+
+
+class Domains:
+    """A connection that knows the names of some domains."""
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+
+    def listAllDomains(self) -> list[SimpleNamespace]:  # noqa: N802 - libvirt's name
+        return [SimpleNamespace(name=lambda name=name: name) for name in self._names]
+
+
+@pytest.mark.parametrize(
+    ("ours", "others", "killed"), [(True, (), True), (True, ("somebody's",), False), (False, (), False)]
+)
+def test_power_kills_libvirt_only_where_it_is_ours_alone(
+    tmp_path: Path, ours: bool, others: tuple[str, ...], killed: bool
+) -> None:
+    with process("daemon") as daemon:
+        started = Started(MAIN_DAEMONS[0], daemon, tmp_path / "log", ("libvirtd",), 0.0)
+        libvirt = Libvirt("test:///default", (started,) if ours else ())
+        power = Power(Domains("one-a", "one-b", *others), tmp_path, autodestroy=True, daemon=libvirt)
+        assert power.kill_libvirt({"one-a", "one-b"}) is killed
+        assert (daemon.poll() == -9) is killed
 
 
 def test_power_stop_of_no_domain_is_infrastructure_error(tmp_path: Path) -> None:

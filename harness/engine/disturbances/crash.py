@@ -79,11 +79,15 @@ class CrashDisturbance:
         run.context.resource.sync()
         run.exposure.end()
         _found(run, differing_blocks=run.context.differing_blocks())
+        self.before_recovery(run)
         if self._crash is Crash.QEMU:
             run.guest_disk.attach(Guest.start(run.context.lab, run.context.lab.a))
         else:
             run.guest_disk.rediscover()
         self._check_guest_data(run, workload)
+
+    def before_recovery(self, run: CellRun) -> None:
+        """Nothing: the guest finds what the crash left."""
 
     def _fail_over(self, run: CellRun, workload: Workload) -> None:
         """The peer notices, is promoted and runs the guest; then the failed node comes back and is resynced."""

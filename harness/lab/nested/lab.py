@@ -87,6 +87,10 @@ class NestedLab:
         """Stop the process of its QEMU with SIGSTOP, until :meth:`close`."""
         self._power.stop(self._domains[node.name])
 
+    def kill_libvirt(self) -> bool:
+        """Kill the controller's libvirtd, where it is ours alone; whether it was."""
+        return self._power.kill_libvirt({*self._domains.values()})
+
     def close(self) -> None:
         """End the connections to the nodes; the nodes go on, those too that were stopped."""
         self._power.go_on()

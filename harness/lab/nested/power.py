@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -13,17 +14,24 @@ from lxml import etree
 
 from harness.errors import InfrastructureError
 from harness.lab.nested import boot
+from harness.lab.nested.libvirt_daemon import MAIN_DAEMONS, Libvirt
 from harness.util import logs
+
+KILL_SECONDS = 10.0
 
 
 class Power:
     """Switches domains by name.  ``directory`` is the lab's.
 
-    ``autodestroy``: what is switched on ends with the connection, however this process ends.
+    ``autodestroy``: what is switched on ends with the connection, however this process ends.  ``daemon``: the libvirt
+    behind ``connection``.
     """
 
-    def __init__(self, connection: libvirt.virConnect, directory: Path, *, autodestroy: bool) -> None:
+    def __init__(
+        self, connection: libvirt.virConnect, directory: Path, *, autodestroy: bool, daemon: Libvirt | None = None
+    ) -> None:
         self._connection = connection
+        self._daemon = daemon
         self._directory = directory
         self._flags = libvirt.VIR_DOMAIN_START_AUTODESTROY if autodestroy else 0
         self._descriptions: dict[str, str] = {}
@@ -79,6 +87,25 @@ class Power:
                 if _qemu_of(name) == pid:
                     os.kill(pid, signal.SIGCONT)
         self._stopped.clear()
+
+    def kill_libvirt(self, mine: Collection[str]) -> bool:
+        """Kill libvirt's main daemon, where this process started it and it has no domains but ``mine``; whether it did.
+
+        With it go its connections; the domains go on.
+        """
+        started = () if self._daemon is None else self._daemon.started
+        daemons = [one for one in started if one.daemon in MAIN_DAEMONS]
+        try:
+            others = {domain.name() for domain in self._connection.listAllDomains()} - {*mine} if daemons else set()
+        except libvirt.libvirtError as error:
+            raise InfrastructureError(f"libvirt does not say which domains run: {error}") from None
+        if not daemons or others:
+            return False
+        for one in daemons:
+            with logs.timed("command", logs.CONTROLLER, f"SIGKILL to {one.daemon.name}", self._directory.name):
+                one.process.kill()
+                one.process.wait(KILL_SECONDS)
+        return True
 
     def _timed(self, call: str) -> AbstractContextManager[logs.Outcome]:
         # The folder of a lab is named by its id.

@@ -67,7 +67,7 @@ def nested_lab(
             if record is None:
                 record = bring_up(daemon.uri, connection, spec, stack, new_lab, evidence, keep=keep)
             directory = records.labs_dir() / record.id
-            power = Power(connection, directory, autodestroy=not record.keep)
+            power = Power(connection, directory, autodestroy=not record.keep, daemon=daemon)
             lab = attach(record, directory, power, fresh=fresh)
             made = new_lab.pop_all()
         if not keep:
