@@ -4,6 +4,7 @@ from harness.store.merge import merge_runs
 from harness.store.provenance import keep_provenance
 from harness.store.results import judged_results, keep_judged
 from harness.store.run_store import Attempt, Store, new_run_id, run_ids
+from harness.store.small_form import keep_small
 
 __all__ = [
     "Attempt",
@@ -11,6 +12,7 @@ __all__ = [
     "judged_results",
     "keep_judged",
     "keep_provenance",
+    "keep_small",
     "merge_runs",
     "new_run_id",
     "run_ids",

@@ -20,7 +20,7 @@ from harness.errors import StoreError, UsageError
 from harness.store.merge_plan import MergePlan, Part, in_order, merge_plan
 from harness.store.provenance import PACKAGES
 from harness.store.results import keep_judged
-from harness.store.run_store import Store, safe_name
+from harness.store.run_store import PACKED, Store, read_packed, safe_name
 from harness.util.atomic_file import make_directory, sync_directory, write_atomic
 
 #: Below a merged run, by the id of each run: what that has beside its cells.
@@ -125,7 +125,7 @@ def _take_over(source: _Source, plan: MergePlan, folder: Path) -> None:
 def _renumber(path: Path, run_id: str, number: int, plan: MergePlan) -> None:
     """Give the evidence in ``path`` its new numbers, and leave all else as it is; damaged evidence stays damaged."""
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(read_packed(path))
     except (FileNotFoundError, ValueError, RecursionError):
         return
     if not isinstance(found, dict) or not isinstance(found.get("cell"), dict):
@@ -140,6 +140,7 @@ def _renumber(path: Path, run_id: str, number: int, plan: MergePlan) -> None:
     found["attempt"] = number
     # A link is to the other run's file; this makes a file of its own.
     write_atomic(path, (json.dumps(found, indent=1, ensure_ascii=False) + "\n").encode())
+    path.with_name(f"{path.name}{PACKED}").unlink(missing_ok=True)
 
 
 def _copy_tree(source: Path, target: Path, *, link: bool = False) -> None:

@@ -2,15 +2,18 @@
 
 ``<root>/<run id>/run.json`` and ``cells/<cell id>/<attempt>/``: ``evidence.json``, ``verdict.json``, raw files.
 Each file is written under a temporary name, synced, renamed, and its directory synced: it is whole or it is not there.
-An attempt without ``evidence.json`` was interrupted.
+An attempt without ``evidence.json`` was interrupted.  In a run that was made small (:mod:`harness.store.small_form`)
+it is ``evidence.json.gz`` instead.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import re
 import secrets
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -29,6 +32,9 @@ from harness.store.upgrade import upgraded
 from harness.util.atomic_file import make_directory, sync_directory, write_atomic
 
 T = TypeVar("T")
+
+#: Behind the name of a file whose content is packed with gzip.
+PACKED = ".gz"
 
 _RUN = TypeAdapter(Run)
 _EVIDENCE = TypeAdapter(Evidence)
@@ -231,7 +237,7 @@ class _DamagedError(Exception):
 def _load(adapter: TypeAdapter[T], path: Path) -> T:
     """What is in ``path``; :class:`_DamagedError`, ``FileNotFoundError``, or UsageError for a newer schema."""
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(read_packed(path))
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -250,6 +256,17 @@ def _load(adapter: TypeAdapter[T], path: Path) -> T:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole"
         raise _DamagedError(f"{path} is damaged: {where}: {first['msg']}") from error
+
+
+def read_packed(path: Path) -> bytes:
+    """What is in ``path``, or packed beside it; ``ValueError`` where what is packed is damaged."""
+    packed = path.with_name(f"{path.name}{PACKED}")
+    if path.exists() or not packed.exists():
+        return path.read_bytes()
+    try:
+        return gzip.decompress(packed.read_bytes())
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(str(error)) from error
 
 
 def _dump(value: Any) -> bytes:

@@ -1,0 +1,367 @@
+"""What a table of figures says of a group of plays: each measure is one text; pure.
+
+The unit is the play of a cell.  Blocks and records are described by how they ranged from play to play.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.judgement.repetitions import HITS, TRIALS
+from harness.judgement.stats import rate_interval
+from harness.model import (
+    BlockOwner,
+    Evidence,
+    MigrationOutcome,
+    Ownership,
+    Potency,
+    Result,
+    Stack,
+    Verdict,
+    VerdictKind,
+)
+from harness.report.formatting import between, count, joined, milliseconds, part_of, seconds
+from harness.report.table import differing_blocks
+from harness.report.worth import weighed
+
+
+@dataclass(frozen=True)
+class Play:
+    """One play of a cell, the name of the run that it is in, and the versions it was played with."""
+
+    result: Result
+    run: str
+    stack: Stack
+
+    @property
+    def kind(self) -> VerdictKind | None:
+        """Its verdict; None where it was not played."""
+        return self.result.verdict.kind if self.result.verdict else None
+
+
+Group = Sequence[Play]
+_ENDED = tuple(kind for kind in VerdictKind if kind is not VerdictKind.INCONCLUSIVE)
+
+
+def answered(plays: Group) -> list[Play]:
+    """The plays that a rate is made of."""
+    return [play for play in plays if play.kind in TRIALS]
+
+
+def _facts(plays: Group) -> list[tuple[Verdict, Evidence]]:
+    results = [play.result for play in answered(plays)]
+    return [(one.verdict, one.evidence) for one in results if one.verdict is not None and one.evidence is not None]
+
+
+# --------------------------------------------------------------------------- numbers
+
+
+def spread(values: Iterable[float], text: Callable[[float], str] | None = None) -> str:
+    """``304``; ``288 to 628``; of three or more ``288 to 628, median 432``; empty for none."""
+    found = sorted(values)
+    shown = text or (lambda value: count(round(value)))
+    if not found:
+        return ""
+    if found[0] == found[-1]:
+        return shown(found[0])
+    middle = f", median {shown(statistics.median(found))}" if len(found) > 2 else ""
+    return f"{shown(found[0])} to {shown(found[-1])}{middle}"
+
+
+def _share(hits: int, total: int) -> str:
+    return part_of(hits, total) if total else ""
+
+
+def _interval(hits: int, total: int) -> str:
+    found = rate_interval(hits, total)
+    return between(found.low, found.high) if found else ""
+
+
+def _whose(ownerships: Iterable[Ownership], blocks: int) -> str:
+    """``all free``, or how many belong to whom; empty where nobody looked one up, or more than there are."""
+    owned = list(ownerships)
+    sums = {owner: sum(getattr(one, owner.value) for one in owned) for owner in BlockOwner}
+    rest = blocks - sum(sums.values())
+    if rest < 0 or rest == blocks:
+        return ""
+    named = [
+        (number, "owner unknown" if owner is BlockOwner.UNKNOWN else owner.value) for owner, number in sums.items()
+    ]
+    named = [(number, name) for number, name in [*named, (rest, "not looked up")] if number]
+    return f"all {named[0][1]}" if len(named) == 1 else joined(f"{count(number)} {name}" for number, name in named)
+
+
+# --------------------------------------------------------------------------- measures of any cell
+
+
+def n(plays: Group) -> str:
+    """How many plays have an answer, and how many have none."""
+    missing = sum(play.kind is VerdictKind.INCONCLUSIVE for play in plays)
+    there = sum(play.kind in _ENDED for play in plays)
+    return f"{count(there)}, and {count(missing)} without an answer" if missing else count(there)
+
+
+def verdicts(plays: Group) -> str:
+    """``CLEAN 1 of 5, **DIVERGED** 4 of 5``; a CLEAN that is weak says so."""
+    named = [(list(VerdictKind).index(play.kind), _label(play)) for play in plays if play.kind in _ENDED]
+    parts = []
+    for order, label in sorted(set(named)):
+        shown = f"**{label}**" if list(VerdictKind)[order] in HITS else label
+        parts.append(f"{shown} {part_of(named.count((order, label)), len(named))}")
+    missing = sum(play.kind is VerdictKind.INCONCLUSIVE for play in plays)
+    return ", ".join([*parts, f"{count(missing)} without an answer"] if missing else parts)
+
+
+def _label(play: Play) -> str:
+    weak = weighed(play.result) is Potency.WEAK
+    return f"{play.kind} (weak)" if weak else str(play.kind)
+
+
+def interval(plays: Group) -> str:
+    """The exact interval of the rate at which plays find harm."""
+    trials = answered(plays)
+    return _interval(sum(play.kind in HITS for play in trials), len(trials))
+
+
+def sure(plays: Group) -> str:
+    """The verdicts, and the exact interval of the rate at which plays find harm."""
+    found = interval(plays)
+    return f"{verdicts(plays)} ({found})" if found else verdicts(plays)
+
+
+def differing(plays: Group) -> str:
+    """How many blocks differed, and whose they are."""
+    trials = answered(plays)
+    blocks = [differing_blocks(play.result) for play in trials]
+    owners = [play.result.evidence.ownership for play in trials if play.result.evidence]
+    whose = _whose(owners, sum(blocks))
+    return f"{spread(blocks)}; {whose}" if whose else spread(blocks)
+
+
+def exposed(plays: Group) -> str:
+    """How many block writes were exposed."""
+    return spread(verdict.exposed_blocks for verdict, _ in _facts(plays))
+
+
+def blocks(plays: Group) -> str:
+    """``304 of 12 371 blocks, all free``; of several plays how both ranged."""
+    trials = answered(plays)
+    if not trials:
+        return ""
+    numbers = [differing_blocks(play.result) for play in trials]
+    owners = [play.result.evidence.ownership for play in trials if play.result.evidence]
+    whose = _whose(owners, sum(numbers))
+    return f"{_short(numbers)} of {_short(v.exposed_blocks for v, _ in _facts(plays))}{f', {whose}' if whose else ''}"
+
+
+def _short(values: Iterable[int]) -> str:
+    found = sorted(values)
+    ends = dict.fromkeys((found[0], found[-1])) if found else ()
+    return "\u2013".join(count(value) for value in ends)
+
+
+def opportunities(plays: Group) -> str:
+    """How many chances to diverge were counted, and what they are."""
+    counted = [verdict.opportunities for verdict, _ in _facts(plays) if verdict.opportunities is not None]
+    what = joined(dict.fromkeys(one.what for one in counted if one.count), "or")
+    return f"{spread(one.count for one in counted)} {what}" if what else ""
+
+
+def reclaimed(plays: Group) -> str:
+    """How many pages ``reclaim`` saw swapped out while they were being modified."""
+    worked = [one.work for _, one in _facts(plays) if one.work is not None]
+    return spread(one.facts["pages_reclaimed"] for one in worked if "pages_reclaimed" in one.facts)
+
+
+def changed_in_flight(plays: Group) -> str:
+    """Of how many block writes that the witness saw how many changed in flight."""
+    seen = [one.witness for _, one in _facts(plays) if one.witness is not None and one.witness.watched]
+    return part_of(sum(one.changed_block_writes for one in seen), sum(one.block_writes for one in seen)) if seen else ""
+
+
+def message(plays: Group) -> str:
+    """The sentence of a verdict that is REFUSED."""
+    said = (play.result.verdict.sentence for play in plays if play.result.verdict and play.kind is VerdictKind.REFUSED)
+    return "; ".join(dict.fromkeys(said))
+
+
+# --------------------------------------------------------------------------- canary, read-back, migrations
+
+
+def _canaries(plays: Group) -> list[tuple[int, int]]:
+    found = [one.canary for _, one in _facts(plays) if one.canary is not None]
+    return [(one.total_lost, sum(one.acknowledged.values())) for one in found]
+
+
+def losing(plays: Group) -> str:
+    """How many plays lost a record that had been acknowledged."""
+    return _share(sum(lost > 0 for lost, _ in _canaries(plays)), len(_canaries(plays)))
+
+
+def losing_interval(plays: Group) -> str:
+    """The exact interval of the rate at which plays lose one."""
+    return _interval(sum(lost > 0 for lost, _ in _canaries(plays)), len(_canaries(plays)))
+
+
+def records(plays: Group) -> str:
+    """How many acknowledged records were kept, of how many."""
+    lost, acknowledged = (sum(column) for column in zip((0, 0), *_canaries(plays), strict=True))
+    return _share(acknowledged - lost, acknowledged)
+
+
+def memory(plays: Group) -> str:
+    """How many checks of records in the guest's memory found a wrong one."""
+    found = [one.canary for _, one in _facts(plays) if one.canary is not None and one.canary.memory_checked]
+    return spread(one.memory_wrong for one in found)
+
+
+def reread(plays: Group) -> str:
+    """How many blocks the guest read differently after its last move, and whose they are."""
+    found = [one.readback for _, one in _facts(plays) if one.readback is not None]
+    numbers = [one.differing_blocks for one in found]
+    whose = _whose((one.ownership for one in found), sum(numbers))
+    return f"{spread(numbers)}; {whose}" if whose else spread(numbers)
+
+
+def moves(plays: Group) -> str:
+    """How many migrations were completed, of how many."""
+    moved = [move for _, one in _facts(plays) for move in one.migrations]
+    return _share(sum(one.outcome is MigrationOutcome.COMPLETED for one in moved), len(moved))
+
+
+def downtime(plays: Group) -> str:
+    """How long the guest was paused by a migration that was completed."""
+    moved = [move for _, one in _facts(plays) for move in one.migrations]
+    done = (one.downtime_ms for one in moved if one.outcome is MigrationOutcome.COMPLETED)
+    return spread((one for one in done if one is not None), milliseconds)
+
+
+# --------------------------------------------------------------------------- crash, alarms
+
+
+def promoted(plays: Group) -> str:
+    """How long after the crash the peer was promoted."""
+    found = [one.crash_recovery.promoted_seconds for _, one in _facts(plays) if one.crash_recovery]
+    return spread((one for one in found if one is not None), seconds)
+
+
+def answering(plays: Group) -> str:
+    """How long after the crash the guest answered again."""
+    found = [one.crash_recovery.guest_seconds for _, one in _facts(plays) if one.crash_recovery]
+    return spread((one for one in found if one is not None), seconds)
+
+
+def noticed(plays: Group) -> str:
+    """How many writes DRBD's digest noticed."""
+    return spread(one.alarms.detections for _, one in _facts(plays) if one.alarms is not None)
+
+
+def drops(plays: Group) -> str:
+    """How often the connection was lost."""
+    return spread(one.alarms.drops for _, one in _facts(plays) if one.alarms is not None)
+
+
+def split_brain(plays: Group) -> str:
+    """In how many plays the brain was split, and how long after the first failure of the digest."""
+    found = [one.alarms.split_brain for _, one in _facts(plays) if one.alarms is not None]
+    split = [one for one in found if one is not None and one.confirmed]
+    after = spread((one.after_seconds for one in split if one.after_seconds is not None), seconds)
+    return f"{_share(len(split), len(found))}{f', after {after}' if after else ''}"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The heading of its column, and its text for a group of plays."""
+
+    heading: str
+    text: Callable[[Group], str]
+
+
+MEASURES: Mapping[str, Measure] = {
+    "n": Measure("n", n),
+    "verdicts": Measure("verdict, in plays", verdicts),
+    "interval": Measure("share of plays with harm, 95 %", interval),
+    "sure": Measure("verdict, in plays (share with harm, 95 %)", sure),
+    "blocks": Measure("blocks, of exposed", blocks),
+    "differing": Measure("blocks that differ", differing),
+    "exposed": Measure("exposed block writes", exposed),
+    "opportunities": Measure("chances to diverge", opportunities),
+    "reclaimed": Measure("pages swapped out while being modified", reclaimed),
+    "changed": Measure("changed in flight, of block writes watched", changed_in_flight),
+    "message": Measure("message", message),
+    "losing": Measure("plays that lost an acknowledged write", losing),
+    "losing_interval": Measure("their share, 95 %", losing_interval),
+    "records": Measure("acknowledged records kept", records),
+    "memory": Measure("wrong records in memory", memory),
+    "reread": Measure("blocks read differently after the move", reread),
+    "moves": Measure("migrations completed", moves),
+    "downtime": Measure("downtime", downtime),
+    "promoted": Measure("peer promoted after", promoted),
+    "answering": Measure("guest answers after", answering),
+    "noticed": Measure("writes that the digest noticed", noticed),
+    "drops": Measure("connections lost", drops),
+    "split": Measure("split brain", split_brain),
+}
+
+
+# --------------------------------------------------------------------------- what shows a claim
+
+
+def _differs(play: Play) -> bool | None:
+    return play.kind in HITS and differing_blocks(play.result) > 0
+
+
+def _lost(play: Play) -> bool | None:
+    canary = play.result.evidence.canary if play.result.evidence else None
+    return None if canary is None else canary.total_lost > 0
+
+
+def _reread(play: Play) -> bool | None:
+    readback = play.result.evidence.readback if play.result.evidence else None
+    return None if readback is None else readback.differing_blocks > 0
+
+
+def _reread_allocated(play: Play) -> bool | None:
+    readback = play.result.evidence.readback if play.result.evidence else None
+    return None if readback is None else readback.ownership.allocated > 0
+
+
+def _split(play: Play) -> bool | None:
+    alarms = play.result.evidence.alarms if play.result.evidence else None
+    return None if alarms is None else alarms.split_brain is not None and alarms.split_brain.confirmed
+
+
+def _silent(play: Play) -> bool | None:
+    """Of a play whose blocks differ: DRBD called both UpToDate."""
+    evidence = play.result.evidence
+    if not _differs(play) or evidence is None or evidence.after is None:
+        return None
+    return evidence.after.local_disk == evidence.after.peer_disk == "UpToDate"
+
+
+def _repaired_by(method: str) -> Callable[[Play], bool | None]:
+    """Whether this alone made all equal, by the comparison; None where another way was begun with."""
+
+    def event(play: Play) -> bool | None:
+        repair = play.result.evidence.repair if play.result.evidence else None
+        if repair is None or not repair.method.startswith(method):
+            return None
+        return repair.method == method and repair.differing_after == 0
+
+    return event
+
+
+#: Whether a play with an answer shows it; None where it was not asked there.
+EVENTS: Mapping[str, Callable[[Play], bool | None]] = {
+    "differs": _differs,
+    "harm": lambda play: play.kind in HITS,
+    "lost": _lost,
+    "reread": _reread,
+    "reread-allocated": _reread_allocated,
+    "split": _split,
+    "silent": _silent,
+    "repaired-by-reconnect": _repaired_by("disconnect + connect"),
+    "repaired-by-invalidate": _repaired_by("invalidate-remote --reset-bitmap=no"),
+}

@@ -1,0 +1,154 @@
+"""What a table of figures shows: which runs and cells it is made from, and what of them; pure.
+
+``docs/figures.toml`` has one table of TOML for each that README and docs have between markers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from harness.config.sentences import NoChoiceError, WrittenModel, array, hint, one_or_more
+from harness.judgement.claim_words import Claim
+from harness.model import CacheMode, Cell, FilesystemKind
+from harness.report.descriptions import CRASHES, FAULTS, replication_order
+from harness.report.figure_measures import EVENTS, MEASURES
+
+
+@dataclass(frozen=True)
+class Key:
+    """A property of a cell by which plays are chosen and grouped: as a word, and as a table shows it."""
+
+    heading: str
+    word: Callable[[Cell], str]
+    shown: Callable[[Cell], str]
+
+
+def _work(cell: Cell) -> str:
+    on = "" if cell.filesystem is FilesystemKind.RAW else f" on {cell.filesystem}"
+    return f"`{cell.workload}`{on}"
+
+
+def _delays(cell: Cell) -> str:
+    return cell.delays.suffix().removeprefix("-") or "none"
+
+
+KEYS: Mapping[str, Key] = {
+    "cell": Key("cell", lambda cell: cell.id, lambda cell: f"`{cell.id}`"),
+    "cache": Key("cache", lambda cell: cell.row, lambda cell: cell.row),
+    "work": Key("work", lambda cell: _work(cell).replace("`", ""), _work),
+    "workload": Key("workload", lambda cell: cell.workload, lambda cell: f"`{cell.workload}`"),
+    "filesystem": Key("filesystem", lambda cell: cell.filesystem.value, lambda cell: cell.filesystem.value),
+    "aio": Key("aio", lambda cell: cell.aio.value, lambda cell: cell.aio.value),
+    "delays": Key("delays", _delays, _delays),
+    "replication": Key("replication", lambda cell: str(cell.replication), lambda cell: str(cell.replication)),
+    "protocol": Key("protocol", lambda cell: cell.replication.protocol.value, lambda cell: cell.replication.protocol),
+    "digest": Key(
+        "digest", lambda cell: cell.replication.integrity or "none", lambda cell: cell.replication.integrity or "none"
+    ),
+    "primaries": Key(
+        "Primaries",
+        lambda cell: "2" if cell.replication.two_primaries else "1",
+        lambda cell: "2" if cell.replication.two_primaries else "1",
+    ),
+    "migrations": Key("migrations", lambda cell: str(cell.migrations), lambda cell: str(cell.migrations)),
+    "crash": Key(
+        "crash",
+        lambda cell: cell.crash.value if cell.crash else "none",
+        lambda cell: CRASHES[cell.crash] if cell.crash else "none",
+    ),
+    "fault": Key(
+        "fault",
+        lambda cell: cell.fault.value if cell.fault else "none",
+        lambda cell: FAULTS[cell.fault] if cell.fault else "none",
+    ),
+}
+
+
+def in_order(key: str, cell: Cell) -> tuple[object, ...]:
+    """Where a row of ``key`` stands among the others; empty where that is the order in which they come."""
+    if key == "cache":
+        modes = [mode.value for mode in CacheMode]
+        return (modes.index(cell.row) if cell.row in modes else len(modes),)
+    return tuple(replication_order(cell.replication)) if key == "replication" else ()
+
+
+def _known(allowed: Mapping[str, object]) -> AfterValidator:
+    def check(names: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(name in allowed for name in names):
+            raise NoChoiceError(allowed)
+        return names
+
+    return AfterValidator(check)
+
+
+def _known_keys(where: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    if wrong := next((key for key in where if key not in KEYS), None):
+        raise ValueError(f"'{wrong}' is no property of a cell{hint(wrong, KEYS)}")
+    return where
+
+
+Names = Annotated[tuple[str, ...], array()]
+Words = Annotated[dict[str, Annotated[tuple[str, ...], one_or_more()]], AfterValidator(_known_keys)]
+
+
+class Selection(WrittenModel):
+    """Which plays.  ``runs`` are names of kept runs, with ``*`` for any part of one; ``drbd`` begins their version.
+
+    ``where``: the cells with one of the values in each of these properties; controls and sabotage are in none.
+    """
+
+    runs: Names = ()
+    drbd: str = ""
+    where: Words = Field(default_factory=dict)
+
+
+class Ask(Selection):
+    """One question behind a claim: ``of`` what it is asked, and which ``event`` shows it."""
+
+    of: str = ""
+    event: Annotated[str, AfterValidator(lambda value: _one(value, EVENTS))] = "differs"
+
+
+class ClaimRow(WrittenModel):
+    """One claim: whether it ``says`` that something happens or that it never does; ``note`` follows the counts."""
+
+    claim: str
+    says: Literal["happens", "never"] = "happens"
+    ask: Annotated[tuple[Ask, ...], array()] = ()
+    note: str = ""
+
+    @property
+    def kind(self) -> Claim:
+        """What is claimed."""
+        return Claim.HAPPENS if self.says == "happens" else Claim.NEVER
+
+
+class FigureTable(Selection):
+    """One table: a row for each value of ``rows``, a column for each of ``show``; or all of it for each ``across``.
+
+    ``names`` are other headings, and other texts for values.  With ``claims`` it is a table of these instead, and with
+    ``bounds`` one of what still may be after so many plays without a hit.
+    """
+
+    rows: Annotated[Names, _known(KEYS)] = ()
+    across: Annotated[str, AfterValidator(lambda value: value and _one(value, KEYS))] = ""
+    show: Annotated[Names, _known(MEASURES)] = ()
+    names: dict[str, str] = Field(default_factory=dict)
+    claims: Annotated[tuple[ClaimRow, ...], array()] = ()
+    bounds: Annotated[tuple[int, ...], array()] = ()
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> FigureTable:
+        if bool(self.claims) + bool(self.bounds) + bool(self.rows and self.show and self.runs) != 1:
+            raise ValueError("a table has 'runs', 'rows' and 'show', or 'claims', or 'bounds'")
+        return self
+
+
+def _one(value: str, allowed: Mapping[str, object]) -> str:
+    if value not in allowed:
+        raise NoChoiceError(allowed)
+    return value

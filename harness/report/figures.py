@@ -1,0 +1,297 @@
+"""The tables of figures in README and docs, made from the runs that are kept beside them; run by ``ci/figures``.
+
+A page has ``<!-- figures: NAME -->`` and ``<!-- /figures -->`` around each table; ``docs/figures.toml`` says what it
+shows.  Runs are kept in ``docs/evidence``; the golden corpus of the selftests is looked through too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import re
+import sys
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+from harness.config.sentences import validated
+from harness.errors import HarnessError, UsageError
+from harness.judgement.claim_words import ENOUGH, Tally, hardware_of, in_words
+from harness.judgement.stats import rate_interval
+from harness.report.figure_measures import EVENTS, MEASURES, Play, answered
+from harness.report.figure_spec import KEYS, Ask, ClaimRow, FigureTable, Selection, in_order
+from harness.report.formatting import count, joined
+from harness.store import Store, judged_results, keep_small, run_ids
+from harness.util.atomic_file import write_atomic
+
+SPEC = Path("docs/figures.toml")
+EVIDENCE = Path("docs/evidence")
+#: Where a table may take its runs from, below the checkout.
+ROOTS = (EVIDENCE, Path("testcases/selftest/golden"))
+_MARKED = re.compile(r"(<!-- figures: ([\w-]+) -->\n)(.*?)(<!-- /figures -->)", re.DOTALL)
+_ANY_MARKER = re.compile(r"<!-- /?figures\b")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0, 1 where a table is not what the evidence gives (--check), or 4 with a sentence."""
+    parser = argparse.ArgumentParser(prog="ci/figures", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("run", nargs="*", help="a stored run (id or folder) to be kept in docs/evidence first")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where stored runs are (default: runs)")
+    parser.add_argument("--check", action="store_true", help="write nothing: say which table is not what it should be")
+    parser.add_argument("--checkout", type=Path, default=Path(), help="the checkout with README.md and docs")
+    try:
+        asked = parser.parse_args(arguments)
+    except SystemExit as ended:
+        return UsageError.exit_code if ended.code else 0
+    try:
+        if asked.check and asked.run:
+            raise UsageError("--check keeps no run")
+        for run in asked.run:
+            print(keep(asked.checkout, Store.open(asked.runs, run)))
+        wrong = list(differences(asked.checkout)) if asked.check else write(asked.checkout)
+    except HarnessError as error:
+        print(f"ci/figures: {error}", file=sys.stderr)
+        return error.exit_code
+    for sentence in wrong:
+        print(sentence)
+    return 1 if asked.check and wrong else 0
+
+
+def keep(checkout: Path, store: Store) -> str:
+    """Keep a run as ``MATRIX-ID``, and say where and how large."""
+    run = store.run()
+    small = keep_small(store, checkout / EVIDENCE, f"{Path(run.matrix).stem or 'own'}-{run.id}")
+    size = sum(path.stat().st_size for path in small.directory.rglob("*") if path.is_file())
+    return f"{small.directory}: {size / 1024:.0f} KiB"
+
+
+# --------------------------------------------------------------------------- pages
+
+
+def pages(checkout: Path) -> tuple[Path, ...]:
+    """What may have tables of figures."""
+    return (checkout / "README.md", *sorted((checkout / "docs").glob("*.md")))
+
+
+def write(checkout: Path) -> list[str]:
+    """Write every table again; a sentence for each page that changed."""
+    changed = []
+    for page, before, after in _written(checkout):
+        if before != after:
+            write_atomic(page, after.encode())
+            changed.append(f"{page.relative_to(checkout)}: written")
+    return changed
+
+
+def differences(checkout: Path) -> Iterator[str]:
+    """A sentence for each table that is not what the evidence gives."""
+    for page, before, after in _written(checkout):
+        for there, wanted in zip(_MARKED.finditer(before), _MARKED.finditer(after), strict=True):
+            if there[0] != wanted[0]:
+                name = page.relative_to(checkout)
+                yield f"{name}: the table '{there[2]}' is not what its runs give; ./ci/figures writes it again"
+
+
+def _written(checkout: Path) -> Iterator[tuple[Path, str, str]]:
+    tables, kept, used = read_spec(checkout), KeptRuns(checkout), set()
+    for page in pages(checkout):
+        text = page.read_text()
+        if len(_ANY_MARKER.findall(text)) != 2 * len(_MARKED.findall(text)):
+            raise UsageError(f"{page.relative_to(checkout)}: a marker of a table is alone, or is not written like one")
+
+        def table(match: re.Match[str]) -> str:
+            if match[2] not in tables:
+                raise UsageError(f"{SPEC} has no table '{match[2]}', which {page.relative_to(checkout)} shows")  # noqa: B023
+            used.add(match[2])
+            return f"{match[1]}{markdown(match[2], tables[match[2]], kept)}{match[4]}"
+
+        yield page, text, _MARKED.sub(table, text)
+    if unused := sorted(set(tables) - used):
+        raise UsageError(f"{SPEC}: no page shows the table '{unused[0]}'")
+
+
+def read_spec(checkout: Path) -> Mapping[str, FigureTable]:
+    """The tables by name; :class:`~harness.errors.UsageError` with one sentence for what is wrong."""
+    try:
+        written = tomllib.loads((checkout / SPEC).read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{SPEC} cannot be read: {error}") from error
+    return {name: validated(FigureTable, table, source=str(SPEC), place=f"[{name}]") for name, table in written.items()}
+
+
+# --------------------------------------------------------------------------- runs
+
+
+class KeptRuns:
+    """The runs that tables may be made from."""
+
+    def __init__(self, checkout: Path) -> None:
+        self.where = {name: checkout / root for root in reversed(ROOTS) for name in run_ids(checkout / root)}
+        self._checkout = checkout
+        self._plays = cache(self._read)
+
+    def plays(self, selection: Selection, table: str) -> list[Play]:
+        """What ``table`` shows, oldest run first; :class:`~harness.errors.UsageError` where a run is not there."""
+        names: dict[str, None] = {}
+        for pattern in selection.runs:
+            found = fnmatch.filter(self.where, pattern)
+            if not found and ((pattern == selection.runs[-1] and not names) or "*" not in pattern):
+                there = joined((str(root) for root in ROOTS), "or")
+                raise UsageError(f"{SPEC}: the table '{table}' is made from '{pattern}', and no such run is in {there}")
+            names |= dict.fromkeys(found)
+        every = [play for name in names for play in self._plays(name)]
+        chosen = [play for play in every if play.stack.drbd.startswith(selection.drbd) and _chosen(play, selection)]
+        if len(versions := {(play.stack.drbd, play.stack.accelerator) for play in chosen}) > 1:
+            unlike = joined(sorted(" on ".join(one) for one in versions))
+            raise UsageError(f"{SPEC}: the table '{table}' throws together what was played with DRBD {unlike}")
+        return chosen
+
+    def root(self, name: str) -> Path:
+        """In which of the places a run is."""
+        return self.where[name].relative_to(self._checkout)
+
+    def _read(self, name: str) -> tuple[Play, ...]:
+        store = Store.open(self.where[name], name)
+        if damaged := store.damaged():
+            raise UsageError(damaged[0])
+        stack = store.run().stack
+        return tuple(Play(result, name, stack) for result in judged_results(store))
+
+
+def _chosen(play: Play, selection: Selection) -> bool:
+    cell = play.result.cell
+    if cell.control is not None or cell.sabotage is not None or play.kind is None:
+        return False
+    return all(KEYS[key].word(cell) in words for key, words in selection.where.items())
+
+
+# --------------------------------------------------------------------------- tables
+
+
+def markdown(name: str, table: FigureTable, kept: KeptRuns) -> str:
+    """The table as it stands between its markers, and what it was made from below it."""
+    if table.bounds:
+        return _table(["plays without a hit", "the rate may still be"], [_bound_row(most) for most in table.bounds])
+    if table.claims:
+        rows, plays = [], []
+        for claim in table.claims:
+            asked = [(ask, kept.plays(ask, name)) for ask in claim.ask]
+            rows.append([claim.claim, _so_far(claim, asked)])
+            plays += [play for _, some in asked for play in some]
+        return f"{_table(['claim', 'so far'], rows)}\n*{_stacks(plays)} {_sources(plays, kept)}*\n"
+    plays = kept.plays(table, name)
+    if not plays:
+        raise UsageError(f"{SPEC}: no play of its runs is one that the table '{name}' asks for")
+    return f"{_plays_table(name, table, plays)}\n*{_times(plays)} {_stacks(plays)} {_sources(plays, kept)}*\n"
+
+
+def _plays_table(name: str, table: FigureTable, plays: Sequence[Play]) -> str:
+    groups: dict[tuple[str, ...], list[Play]] = {}
+    for play in sorted(plays, key=lambda one: [in_order(key, one.result.cell) for key in table.rows]):
+        groups.setdefault(tuple(KEYS[key].shown(play.result.cell) for key in table.rows), []).append(play)
+    named = table.names
+
+    def shown(text: str) -> str:
+        return named.get(text, text)
+
+    head = [shown(KEYS[key].heading) for key in table.rows]
+    if not table.across:
+        head += [shown(MEASURES[one].heading) for one in table.show]
+        for some in groups.values():
+            _one_cell(name, some)
+        rows = [[*map(shown, key), *(MEASURES[one].text(some) for one in table.show)] for key, some in groups.items()]
+        return _table(head, rows)
+    across = KEYS[table.across].shown
+    columns = dict.fromkeys(across(play.result.cell) for play in plays)
+    rows = []
+    for key, some in groups.items():
+        places = [[play for play in some if across(play.result.cell) == column] for column in columns]
+        rows.append([*map(shown, key), *(_place(name, table, place) for place in places)])
+    return _table([*head, *map(shown, columns)], rows)
+
+
+def _one_cell(name: str, plays: Sequence[Play]) -> None:
+    """Repetitions are plays of one cell: :class:`~harness.errors.UsageError` where these are of several."""
+    if len(cells := sorted({play.result.cell.id for play in plays})) > 1:
+        raise UsageError(
+            f"{SPEC}: the table '{name}' throws together plays of {joined(cells)};"
+            " 'rows' or 'across' have to name what tells them apart, or 'where' what is meant"
+        )
+
+
+def _place(name: str, table: FigureTable, plays: Sequence[Play]) -> str:
+    _one_cell(name, plays)
+    return "; ".join(text for one in table.show if (text := MEASURES[one].text(plays)))
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+
+def _bound_row(plays: int) -> list[str]:
+    found = rate_interval(0, plays)
+    assert found is not None
+    return [f"0 of {count(plays)}", f"up to {found.high * 100:.2g} %"]
+
+
+def _so_far(claim: ClaimRow, asked: Sequence[tuple[Ask, Sequence[Play]]]) -> str:
+    parts = []
+    for ask, plays in asked:
+        shows = [(EVENTS[ask.event](play), play) for play in answered(plays)]
+        seen = [(bool(hit), play) for hit, play in shows if hit is not None]
+        hits = [play for hit, play in seen if hit]
+        undelayed = sum(play.result.cell.delays.undelayed for play in hits)
+        hardware = {hardware_of(play.stack) for _, play in seen}
+        words = in_words(
+            claim.kind, Tally(len(hits), len(seen), undelayed), hardware.pop() if len(hardware) == 1 else ""
+        )
+        parts.append(f"{ask.of}: {words}" if ask.of else words)
+    return "; ".join([*parts, *filter(None, [claim.note])]) or "not asked"
+
+
+def _sources(plays: Sequence[Play], kept: KeptRuns) -> str:
+    """The commands that print the verdicts of the runs again."""
+    names = sorted({play.run for play in plays})
+    parts = []
+    for root in ROOTS:
+        here = [name for name in names if kept.root(name) == root]
+        if here:
+            which = here[0] if len(here) == 1 else "RUN"
+            listed = f" with {joined((f'`{name}`' for name in here), 'or')}" if len(here) > 1 else ""
+            parts.append(f"`drbd-harness judge {which} --runs {root}`{listed}")
+    return f"From: {'; '.join(parts)}."
+
+
+def _times(plays: Sequence[Play]) -> str:
+    numbers: dict[tuple[str, str], int] = {}
+    for play in answered(plays):
+        where = (play.result.cell.id, play.stack.drbd)
+        numbers[where] = numbers.get(where, 0) + 1
+    if not numbers:
+        return "No play has an answer."
+    least, most = min(numbers.values()), max(numbers.values())
+    if most == 1:
+        return "Each cell was played once (n = 1)."
+    spread = f"{least} times" if least == most else f"{least} to {most} times"
+    return f"Each cell was played {spread}{'' if least >= ENOUGH else ' (n in the table)'}."
+
+
+def _stacks(plays: Sequence[Play]) -> str:
+    """What they were played with, as a sentence."""
+    stacks = list(dict.fromkeys(play.stack for play in plays))
+
+    def each(name: str) -> str:
+        found = dict.fromkeys(str(getattr(stack, name)) for stack in stacks if getattr(stack, name))
+        return joined(found)
+
+    kernels = joined(dict.fromkeys(stack.kernel.partition("+")[0] for stack in stacks if stack.kernel))
+    nodes = "on hardware KVM"
+    if any(stack.accelerator != "kvm" for stack in stacks):
+        nodes = "nodes under QEMU's TCG with emulated SVM, not representative in timing"
+    return f"Linux {kernels}, DRBD {each('drbd')}, QEMU {each('qemu')}; {nodes}."
+
+
+if __name__ == "__main__":
+    sys.exit(main())

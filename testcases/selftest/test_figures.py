@@ -1,0 +1,310 @@
+"""The tables of figures in README and docs: what the kept evidence gives, and how ci/figures makes them."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_judge import evidence, oracles
+
+from harness.errors import UsageError
+from harness.model import (
+    AioMode,
+    CacheMode,
+    Canary,
+    Cell,
+    Crash,
+    DelayProfile,
+    Evidence,
+    FilesystemKind,
+    Ownership,
+    Readback,
+    Result,
+    Run,
+    Stack,
+    Verdict,
+    VerdictKind,
+    extents_of,
+)
+from harness.report import figures
+from harness.report.figure_measures import EVENTS, MEASURES, Play, spread
+from harness.store import Store, judged_results, keep_small, merge_runs
+
+CHECKOUT = Path(__file__).parents[2]
+GOLDEN = CHECKOUT / "testcases" / "selftest" / "golden"
+SWAP = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE)
+STACK = Stack(drbd="8.4.11", kernel="6.12.1+x", qemu="10.0", accelerator="tcg")
+SPEC = """
+[one]
+runs = ["quick-drbd-8.4"]
+where = { work = "reclaim on swap" }
+rows = ["cache"]
+show = ["n", "sure", "differing"]
+"""
+PAGE = "before\n\n<!-- figures: one -->\n<!-- /figures -->\n\nafter\n"
+TABLE = """| cache | n | verdict, in plays (share with harm, 95 %) | blocks that differ |
+| --- | --- | --- | --- |
+| none | 1 | **DIVERGED** 1 of 1 (2 % to 100 %) | 304; all free |
+| directsync | 1 | **DIVERGED** 1 of 1 (2 % to 100 %) | 432; all free |
+| writethrough | 1 | CLEAN 1 of 1 (0 % to 98 %) | 0 |
+| writeback | 1 | CLEAN 1 of 1 (0 % to 98 %) | 0 |
+
+*Each cell was played once (n = 1). Linux 6.12.118, DRBD 8.4.11, QEMU 10.0.13; nodes under QEMU's TCG with emulated SVM, \
+not representative in timing. From: `drbd-harness judge quick-drbd-8.4 --runs testcases/selftest/golden`.*
+"""
+
+
+def test_figures_of_readme_and_docs_are_what_the_kept_runs_give() -> None:
+    assert list(figures.differences(CHECKOUT)) == []
+
+
+def test_kept_runs_are_small_and_whole() -> None:
+    for run in (CHECKOUT / "docs" / "evidence").glob("*/run.json"):
+        store = Store.open(run.parent.parent, run.parent.name)
+        assert not store.damaged() and store.every_attempt(), run
+        assert {path.name for path in run.parent.rglob("*") if path.is_file()} == {"run.json", "evidence.json.gz"}
+        assert sum(path.stat().st_size for path in run.parent.rglob("*") if path.is_file()) < 600 * 1024, run
+
+
+# --------------------------------------------------------------------------- a checkout of its own
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A page with one table, made from one run."""
+    (tmp_path / "docs" / "evidence").mkdir(parents=True)
+    shutil.copytree(GOLDEN / "quick-drbd-8.4", tmp_path / figures.ROOTS[1] / "quick-drbd-8.4")
+    (tmp_path / figures.SPEC).write_text(SPEC)
+    (tmp_path / "README.md").write_text(PAGE)
+    return tmp_path
+
+
+Run_ = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def ci_figures(checkout: Path, capsys: pytest.CaptureFixture[str]) -> Run_:
+    """The script in that checkout: its exit code, what it printed, and its errors."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = figures.main(["--checkout", str(checkout), *map(str, arguments)])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+def test_write_fills_the_table_and_leaves_the_rest(checkout: Path, ci_figures: Run_) -> None:
+    assert ci_figures() == (0, "README.md: written\n", "")
+    assert (checkout / "README.md").read_text() == PAGE.replace("one -->\n", f"one -->\n{TABLE}")
+    assert ci_figures() == (0, "", ""), "written already"
+    assert ci_figures("--check") == (0, "", "")
+
+
+def test_check_table_edited_by_hand_one_sentence(checkout: Path, ci_figures: Run_) -> None:
+    ci_figures()
+    page = checkout / "README.md"
+    page.write_text(edited := page.read_text().replace("304", "305"))
+    sentence = "README.md: the table 'one' is not what its runs give; ./ci/figures writes it again\n"
+    assert ci_figures("--check") == (1, sentence, "")
+    assert page.read_text() == edited, "a check writes nothing"
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "sentence"),
+    [
+        (figures.SPEC, "quick-drbd-8.4", "quick-9", "the table 'one' is made from 'quick-9', and no such run is in docs/"),
+        (figures.SPEC, "quick-drbd-8.4", "nine-*", "the table 'one' is made from 'nine-*', and no such run is in docs/"),
+        (figures.SPEC, "reclaim on swap", "nothing", "no play of its runs is one that the table 'one' asks for"),
+        (figures.SPEC, "[one]", "[two]", "docs/figures.toml has no table 'one', which README.md shows"),
+        (figures.SPEC, SPEC, f"{SPEC}[two]\nbounds = [1]\n", "docs/figures.toml: no page shows the table 'two'"),
+        (figures.SPEC, '"n", ', '"m", ', "docs/figures.toml, [one]: "),
+        (figures.SPEC, "work =", "wrk =", "'wrk' is no property of a cell; did you mean 'work'?"),
+        (figures.SPEC, "show =", "shows =", "[one]: 'shows' is no key; did you mean 'show'?"),
+        (figures.SPEC, "[one]", "[one", "docs/figures.toml cannot be read: "),
+        (figures.SPEC, 'where = { work = "reclaim on swap" }\n', "", "throws together plays of none-ext4-truncate-link20ms, "),
+        ("README.md", "<!-- /figures -->", "<!-- figures -->", "README.md: a marker of a table is alone, or is not "),
+        ("README.md", "one -->", "one--> ", "README.md: a marker of a table is alone, or is not written like one"),
+    ],
+)  # fmt: skip
+def test_check_what_is_wrong_one_sentence(
+    checkout: Path, ci_figures: Run_, file: Path | str, before: str, after: str, sentence: str
+) -> None:
+    text = (checkout / file).read_text()
+    assert before in text
+    (checkout / file).write_text(text.replace(before, after))
+    code, out, err = ci_figures("--check")
+    assert (code, out) == (4, "") and err.startswith("ci/figures: ") and sentence in err and err.count("\n") == 1
+
+
+def test_damaged_evidence_is_no_table(checkout: Path, ci_figures: Run_) -> None:
+    next((checkout / figures.ROOTS[1]).rglob("evidence.json")).write_text("{")
+    code, _, err = ci_figures()
+    assert code == 4 and "is damaged: it is not whole JSON" in err
+
+
+def test_run_is_kept_small_and_in_the_tables_at_once(checkout: Path, ci_figures: Run_) -> None:
+    text = (checkout / figures.SPEC).read_text().replace('["quick-drbd-8.4"]', '["quick-*"]')
+    (checkout / figures.SPEC).write_text(text)
+    code, out, err = ci_figures(GOLDEN / "quick-drbd-8.4")
+    name = "quick-20261124T131339Z-8e15"
+    assert (code, err) == (0, "") and out.startswith(str(checkout / "docs" / "evidence" / name))
+    page = (checkout / "README.md").read_text()
+    assert "| none | 2 | **DIVERGED** 2 of 2 (15 % to 100 %) | 304; all free |" in page
+    assert "Each cell was played 2 times (n in the table)." in page
+    assert f"From: `drbd-harness judge {name} --runs docs/evidence`; `drbd-harness judge quick-drbd-8.4" in page
+    code, _, err = ci_figures(GOLDEN / "quick-drbd-8.4")
+    assert code == 4 and f"there is something called '{name}'" in err
+
+
+def test_runs_of_two_versions_of_drbd_are_not_thrown_together(checkout: Path, ci_figures: Run_) -> None:
+    shutil.copytree(GOLDEN / "smoke-drbd-9.3.3", checkout / figures.EVIDENCE / "smoke-9")
+    both = SPEC.replace('["quick-drbd-8.4"]', '["quick-drbd-8.4", "smoke-9"]')
+    (checkout / figures.SPEC).write_text(both)
+    assert "throws together what was played with DRBD 8.4.11 on tcg and 9.3.3 on tcg" in ci_figures()[2]
+    (checkout / figures.SPEC).write_text(both.replace("rows", 'drbd = "9.3"\nrows'))
+    assert ci_figures()[0] == 0 and "| none | 1 | **DIVERGED** 1 of 1" in (checkout / "README.md").read_text()
+
+
+def test_claims_words_by_their_counts(checkout: Path, ci_figures: Run_) -> None:
+    ask = 'runs = ["quick-drbd-8.4"], where = { work = "reclaim on swap", cache = "%s" }'
+    (checkout / figures.SPEC).write_text(f"""
+[[one.claims]]
+claim = "it differs"
+ask = [{{ of = "none", {ask % "none"} }}, {{ {ask % "writeback"} }}]
+[[one.claims]]
+claim = "it never does"
+says = "never"
+ask = [{{ {ask % "none"} }}]
+note = "and more"
+[[one.claims]]
+claim = "nobody asked"
+""")
+    assert ci_figures()[0] == 0
+    page = (checkout / "README.md").read_text()
+    assert (
+        "| it differs | none: seen once; not observed (0 of 1; a rate of up to 98 % is not ruled out, 95 %) |" in page
+    )
+    assert "| it never does | counterexample found (seen once); and more |" in page
+    assert "| nobody asked | not asked |" in page
+
+
+def test_bounds_are_the_exact_ones() -> None:
+    table = figures.FigureTable(bounds=(5, 20))
+    text = figures.markdown("bounds", table, figures.KeptRuns(CHECKOUT))
+    assert "| 0 of 5 | up to 52 % |\n| 0 of 20 | up to 17 % |\n" in text
+
+
+# --------------------------------------------------------------------------- the small form
+
+
+@pytest.mark.parametrize("run", sorted(path.parent.name for path in GOLDEN.glob("*/run.json")))
+def test_small_form_is_judged_like_the_run(run: str, tmp_path: Path) -> None:
+    whole = Store.open(GOLDEN, run)
+    small = keep_small(whole, tmp_path, "small")
+    assert judged_results(small) == judged_results(whole)
+    assert not list(tmp_path.rglob("evidence.json"))
+    again = keep_small(small, tmp_path, "again")
+    for path in small.directory.rglob("*.gz"):
+        assert (again.directory / path.relative_to(small.directory)).read_bytes() == path.read_bytes()
+
+
+def test_small_form_damaged_is_said_and_missing(tmp_path: Path) -> None:
+    small = keep_small(Store.open(GOLDEN, "quick-drbd-8.4"), tmp_path, "small")
+    for path, content in zip(sorted(small.directory.rglob("*.gz")), (b"{}", gzip.compress(b"{")[:-9]), strict=False):
+        path.write_bytes(content)
+    assert len(small.damaged()) == 2 and len(small.every_attempt()) == 9
+    assert all("is damaged: it is not whole JSON" in sentence for sentence in small.damaged())
+
+
+def test_small_form_can_be_merged(tmp_path: Path) -> None:
+    kept = [keep_small(Store.open(GOLDEN, run), tmp_path, run) for run in ("quick-drbd-8.4", "hung-node-drbd-8.4")]
+    merged = merge_runs(tmp_path, kept, "both")
+    assert len(merged.every_attempt()) == sum(len(store.every_attempt()) for store in kept)
+    assert not list(merged.directory.rglob("evidence.json.gz"))
+
+
+# --------------------------------------------------------------------------- measures
+
+
+def play(
+    kind: VerdictKind, differing: int = 0, cell: Cell = SWAP, found: Evidence | None = None, **verdict: Any
+) -> Play:
+    seen = found or evidence(cell, **oracles(set(range(differing)), set(range(differing))))
+    said = Verdict(kind, "It is so.", differing_blocks=differing, exposed_blocks=1000, **verdict)
+    return Play(Result(cell, said, seen), "a-run", STACK)
+
+
+def with_canary(lost: int, kind: VerdictKind = VerdictKind.CLEAN) -> Play:
+    cell = replace(SWAP, crash=Crash.NODE, aio=AioMode.IO_URING, delays=DelayProfile(20))
+    canary = Canary(acknowledged={"fsync": 60, "dsync": 40}, lost={"fsync": lost})
+    return play(kind, cell=cell, found=evidence(cell, canary=canary))
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [([], ""), ([7], "7"), ([7, 7, 7], "7"), ([9, 7], "7 to 9"), ([1200, 7, 8], "7 to 1 200, median 8")],
+)
+def test_spread_ends_and_middle(values: list[float], text: str) -> None:
+    assert spread(values) == text
+
+
+def test_verdicts_counts_of_those_with_an_answer() -> None:
+    plays = [play(VerdictKind.CLEAN), *[play(VerdictKind.DIVERGED, 5)] * 3, play(VerdictKind.INCONCLUSIVE)]
+    assert MEASURES["verdicts"].text(plays) == "CLEAN 1 of 4, **DIVERGED** 3 of 4, 1 without an answer"
+    assert MEASURES["n"].text(plays) == "4, and 1 without an answer"
+    assert MEASURES["interval"].text(plays) == "19 % to 100 %"
+    assert MEASURES["differing"].text(plays) == "0 to 5, median 5"
+    assert MEASURES["blocks"].text(plays) == "0\u20135 of 1 000"
+
+
+def test_differing_owners_add_up() -> None:
+    def owned(blocks: int, **owners: int) -> str:
+        one = play(VerdictKind.DIVERGED, blocks)
+        assert one.result.evidence is not None
+        found = replace(one.result.evidence, ownership=Ownership(**owners))
+        return MEASURES["differing"].text([replace(one, result=replace(one.result, evidence=found))])
+
+    assert owned(5, free=5) == "5; all free"
+    assert owned(5, free=2, unknown=1) == "5; 2 free, 1 owner unknown and 2 not looked up"
+    assert owned(5) == owned(5, free=6) == "5", "nobody looked one up; more owners than blocks"
+
+
+def test_power_cuts_count_cuts_and_records() -> None:
+    cuts = [with_canary(0), with_canary(3, VerdictKind.CORRUPT), with_canary(9, VerdictKind.INCONCLUSIVE)]
+    assert MEASURES["losing"].text(cuts) == "1 of 2", "no answer is no cut"
+    assert MEASURES["losing_interval"].text(cuts) == "1 % to 99 %"
+    assert MEASURES["records"].text(cuts) == "197 of 200"
+    assert [EVENTS["lost"](one) for one in cuts[:2]] == [False, True]
+    assert EVENTS["lost"](play(VerdictKind.CLEAN)) is None
+
+
+def test_reread_blocks_and_whose() -> None:
+    moved = Readback(100, "a", "b", extents_of([3, 4]), Ownership(allocated=1, free=1))
+    one = play(VerdictKind.CORRUPT, found=evidence(SWAP, readback=moved))
+    assert MEASURES["reread"].text([one]) == "2; 1 allocated and 1 free"
+    assert EVENTS["reread"](one) and EVENTS["reread-allocated"](one)
+    assert EVENTS["differs"](one) is False, "the replicas are equal"
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_measures_of_nothing_are_empty(name: str) -> None:
+    assert MEASURES[name].text([]) in ("", "0")
+    MEASURES[name].text([play(VerdictKind.INCONCLUSIVE), play(VerdictKind.REFUSED)])
+
+
+def test_selection_leaves_out_controls_sabotage_and_what_was_not_played(tmp_path: Path) -> None:
+    (tmp_path / figures.EVIDENCE).mkdir(parents=True)
+    keep_small(Store.open(GOLDEN, "quick-drbd-8.4"), tmp_path / figures.EVIDENCE, "quick")
+    kept = figures.KeptRuns(tmp_path)
+    plays = kept.plays(figures.Selection(runs=("*",)), "one")
+    assert len(plays) == 8 and not any(one.result.cell.control for one in plays)
+    Store.create(tmp_path / figures.EVIDENCE, Run("empty", "quick", "now", (SWAP,), STACK))
+    assert len(figures.KeptRuns(tmp_path).plays(figures.Selection(runs=("*",)), "one")) == 8
+    with pytest.raises(UsageError, match="made from 'none'"):
+        kept.plays(figures.Selection(runs=("none", "*")), "one")
