@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from test_judge import evidence, oracles
@@ -54,8 +53,8 @@ TABLE = """| cache | n | verdict, in plays (share with harm, 95 %) | blocks that
 | writethrough | 1 | CLEAN 1 of 1 (0 % to 98 %) | 0 |
 | writeback | 1 | CLEAN 1 of 1 (0 % to 98 %) | 0 |
 
-*Each cell was played once (n = 1). Linux 6.12.118, DRBD 8.4.11, QEMU 10.0.13; nodes under QEMU's TCG with emulated SVM, \
-not representative in timing. From: `drbd-harness judge quick-drbd-8.4 --runs testcases/selftest/golden`.*
+*Each cell was played once (n = 1). Linux 6.12.118, DRBD 8.4.11, QEMU 10.0.13; nodes under QEMU's TCG with \
+emulated SVM, not representative in timing. From: `drbd-harness judge quick-drbd-8.4 --runs testcases/selftest/golden`.*
 """
 
 
@@ -118,8 +117,8 @@ def test_check_table_edited_by_hand_one_sentence(checkout: Path, ci_figures: Run
 @pytest.mark.parametrize(
     ("file", "before", "after", "sentence"),
     [
-        (figures.SPEC, "quick-drbd-8.4", "quick-9", "the table 'one' is made from 'quick-9', and no such run is in docs/"),
-        (figures.SPEC, "quick-drbd-8.4", "nine-*", "the table 'one' is made from 'nine-*', and no such run is in docs/"),
+        (figures.SPEC, "quick-drbd-8.4", "quick-9", "'one' is made from 'quick-9', and no such run is in docs"),
+        (figures.SPEC, "quick-drbd-8.4", "nine-*", "'one' is made from 'nine-*', and no such run is in docs"),
         (figures.SPEC, "reclaim on swap", "nothing", "no play of its runs is one that the table 'one' asks for"),
         (figures.SPEC, "[one]", "[two]", "docs/figures.toml has no table 'one', which README.md shows"),
         (figures.SPEC, SPEC, f"{SPEC}[two]\nbounds = [1]\n", "docs/figures.toml: no page shows the table 'two'"),
@@ -127,7 +126,7 @@ def test_check_table_edited_by_hand_one_sentence(checkout: Path, ci_figures: Run
         (figures.SPEC, "work =", "wrk =", "'wrk' is no property of a cell; did you mean 'work'?"),
         (figures.SPEC, "show =", "shows =", "[one]: 'shows' is no key; did you mean 'show'?"),
         (figures.SPEC, "[one]", "[one", "docs/figures.toml cannot be read: "),
-        (figures.SPEC, 'where = { work = "reclaim on swap" }\n', "", "throws together plays of none-ext4-truncate-link20ms, "),
+        (figures.SPEC, 'where = { work = "reclaim on swap" }\n', "", "'one' throws together plays of "),
         ("README.md", "<!-- /figures -->", "<!-- figures -->", "README.md: a marker of a table is alone, or is not "),
         ("README.md", "one -->", "one--> ", "README.md: a marker of a table is alone, or is not written like one"),
     ],
@@ -232,11 +231,9 @@ def test_small_form_can_be_merged(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------- measures
 
 
-def play(
-    kind: VerdictKind, differing: int = 0, cell: Cell = SWAP, found: Evidence | None = None, **verdict: Any
-) -> Play:
+def play(kind: VerdictKind, differing: int = 0, cell: Cell = SWAP, found: Evidence | None = None) -> Play:
     seen = found or evidence(cell, **oracles(set(range(differing)), set(range(differing))))
-    said = Verdict(kind, "It is so.", differing_blocks=differing, exposed_blocks=1000, **verdict)
+    said = Verdict(kind, "It is so.", differing_blocks=differing, exposed_blocks=1000)
     return Play(Result(cell, said, seen), "a-run", STACK)
 
 
