@@ -30,6 +30,11 @@ BUILDER_FORMAT = 1
 
 RECIPE_SCHEMA = 1
 ROLES = ("node", "guest")
+"""What a lab is made of."""
+
+OTHER_ROLES = ("controller",)
+"""What no lab needs: a machine to try the harness in."""
+
 DEFAULT_SUITE = "trixie"
 COMMON_FILES = "common"
 _INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
@@ -154,8 +159,8 @@ def recipes_directory() -> Path:
 def load(role: str, suite: str, directory: Path | None = None) -> Recipe:
     """The recipe of ``role`` for ``suite``; raises :class:`ImageError` where there is none or it is malformed."""
     directory = directory or recipes_directory()
-    if role not in ROLES:
-        raise ImageError(f"unknown image role '{role}': it is one of {', '.join(ROLES)}")
+    if role not in ROLES + OTHER_ROLES:
+        raise ImageError(f"unknown image role '{role}': it is one of {', '.join(ROLES + OTHER_ROLES)}")
     path = directory / f"{role}.toml"
     written = _read(path)
     if suite not in written.suites:

@@ -29,8 +29,8 @@ MANIFEST_SCHEMA = 1
 MIRROR_VARIABLE = "DRBD_HARNESS_MIRROR"
 
 # Measured once with room to spare, in MiB: the installed system while it is made, and tar plus image.
-_SCRATCH_MIB = {"node": 2200, "guest": 1100}
-_CACHE_MIB = {"node": 1800, "guest": 900}
+_SCRATCH_MIB = {"node": 2200, "guest": 1100, "controller": 4400}
+_CACHE_MIB = {"node": 1800, "guest": 900, "controller": 4000}
 
 _PACKAGES_OF_TOOLS = {
     "mmdebstrap": "mmdebstrap",
@@ -91,7 +91,7 @@ def check_tools(wanted: Recipe) -> None:
 
 def check_space(cache: Path, role: str) -> None:
     """Raises :class:`ImageError` if the cache or the temporary directory has too little room for a ``role`` image."""
-    scratch = cache if os.geteuid() == 0 else Path(os.environ.get("TMPDIR", "/tmp"))
+    scratch = scratch_directory(cache)
     needs: dict[int, tuple[Path, int]] = {}
     for place, mib in ((cache, _CACHE_MIB[role]), (scratch, _SCRATCH_MIB[role])):
         device = place.stat().st_dev
@@ -100,6 +100,15 @@ def check_space(cache: Path, role: str) -> None:
         free = shutil.disk_usage(place).free >> 20
         if free < mib:
             raise ImageError(f"building the {role} image needs {mib} MiB free in {place}, and only {free} MiB are")
+
+
+def scratch_directory(own: Path) -> Path:
+    """Where mmdebstrap unpacks the system: root's below ``own``; an ordinary user's where ``TMPDIR`` says.
+
+    His namespace's users have to reach it, which they could not below a home; and /tmp is often memory, of which two
+    systems would fill gigabytes.
+    """
+    return own if os.geteuid() == 0 else Path(os.environ.get("TMPDIR") or "/var/tmp")
 
 
 def make_filesystem(image: Path, tar: Path, contents: Contents, wanted: Recipe, log: Path, step: Step) -> None:
@@ -128,8 +137,7 @@ def _make(work: Path, wanted: Recipe, digest: str, directory: Path, log: Path, s
     archive.pack(overlay, recipe.entries(wanted, directory), programs)
 
     argv = mmdebstrap_argv(wanted, overlay, parts, tar, os.environ.get(MIRROR_VARIABLE))
-    # An ordinary user's mmdebstrap needs a directory that its namespace's users can reach: not below a home.
-    run(argv, log, step, "starting mmdebstrap", scratch=parts if os.geteuid() == 0 else None)
+    run(argv, log, step, "starting mmdebstrap", scratch=scratch_directory(parts))
 
     step.report("reading what was installed")
     version, kernel = archive.find_kernel(parts / "boot")

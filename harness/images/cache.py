@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from harness.config import recipe as _recipe
-from harness.config.recipe import ROLES, ImageError, Recipe
+from harness.config.recipe import OTHER_ROLES, ROLES, ImageError, Recipe
 from harness.images import builder
 from harness.images.builder import remove_image
 from harness.images.process import Step, StoppedError
@@ -199,11 +199,11 @@ def prune(cache: Path, keep: Collection[str], dry_run: bool) -> list[Image]:
 
 
 def current_digests(suites: Collection[str] | None = None) -> set[str]:
-    """The digests of today's recipes of both roles (for all suites, or ``suites``): what pruning usually keeps."""
+    """The digests of today's recipes of a lab's roles for ``suites``; without, of all there are: what pruning keeps."""
     recipes = _recipe.recipes_directory()
     return {
         _recipe.digest(_recipe.load(role, suite, recipes), recipes)
-        for role in ROLES
+        for role in (ROLES if suites else ROLES + OTHER_ROLES)
         for suite in suites or _recipe.suites(role, recipes)
     }
 

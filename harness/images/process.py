@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Event
 
 from harness.config.recipe import ImageError
+from harness.remote.local import ENGLISH
 from harness.util import logs, paths
 
 PROGRESS_SECONDS = 1.0
@@ -56,17 +57,17 @@ def run(argv: Sequence[str], log: Path, step: Step, phase: str, scratch: Path | 
     """Run ``argv`` with its output appended to ``log``, until it ends or ``step`` is stopped.
 
     ``phase`` is what ``step`` reports every second, until the program writes an ``I:`` line of its own.  With
-    ``scratch`` the program keeps its temporary files there, and, for root, mounts only in a namespace of its
-    own, so that none of it outlives a harness that was killed.  Raises :class:`ImageError` with the end of the log.
+    ``scratch`` the program keeps its temporary files there, and root's mounts only in a namespace of its own, so that
+    none of it outlives a harness that was killed.  Raises :class:`ImageError` with the end of the log.
     """
     # INITRD=No: the kernel packages' hook makes no initrd, this project makes its own.
     environment = os.environ | {
-        "PATH": paths.programs(), "INITRD": "No", "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"
+        "PATH": paths.programs(), "INITRD": "No", "DEBIAN_FRONTEND": "noninteractive", **ENGLISH
     }  # fmt: skip
     wrapped = ["setpriv", "--pdeathsig", "TERM"]
     if scratch is not None:
         environment["TMPDIR"] = str(scratch)
-        wrapped += ["unshare", "--mount"]
+        wrapped += ["unshare", "--mount"] if os.geteuid() == 0 else []
     start = log.stat().st_size if log.exists() else 0
     with logs.command(logs.CONTROLLER, argv) as logged:
         status = _run([*wrapped, "sh", "-c", _GROUP, "sh", *argv], environment, log, start, step, phase)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Collection, Sequence
@@ -10,6 +11,10 @@ from pathlib import Path
 from harness.errors import CommandError, DeadlineError
 from harness.remote.base import Completed
 from harness.util import logs
+
+#: What a program prints is read by parsers and quoted in English sentences, whatever language the user speaks.  glibc
+#: heeds LANGUAGE in any locale but "C".
+ENGLISH = {"LC_ALL": "C.UTF-8", "LANGUAGE": ""}
 
 
 class LocalRunner:
@@ -36,8 +41,9 @@ class LocalRunner:
         began = time.monotonic()
         try:
             done = subprocess.run(
-                argv, input=stdin or "", capture_output=True, text=True, errors="replace", timeout=timeout, check=False
-            )
+                argv, input=stdin or "", capture_output=True, encoding="utf-8", errors="replace", timeout=timeout,
+                check=False, env=os.environ | ENGLISH,
+            )  # fmt: skip
         except FileNotFoundError as missing:
             raise CommandError(self.host, argv, 127, "", f"{argv[0]} is not installed") from missing
         except OSError as error:

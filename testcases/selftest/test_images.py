@@ -64,6 +64,11 @@ def put_image(store: Path, role: str, suite: str, digest: str, age: timedelta = 
 
 
 class TestRecipes:
+    def test_controller_has_what_quickstart_would_install_but_one(self) -> None:
+        table = (recipe.recipes_directory().parent / "harness" / "doctor" / "packages.txt").read_text()
+        rows = [line.split() for line in table.splitlines() if line and not line.startswith("#")]
+        assert {row[3] for row in rows} - set(recipe.load("controller", "trixie").packages) == {"genext2fs"}
+
     @pytest.mark.parametrize(("role", "suite"), ROLES_AND_SUITES)
     def test_load_of_every_recipe_can_be_digested(self, role: str, suite: str) -> None:
         wanted = recipe.load(role, suite)
@@ -86,7 +91,7 @@ class TestRecipes:
     @pytest.mark.parametrize(
         ("role", "suite", "sentence"),
         [
-            ("router", "trixie", "unknown image role 'router': it is one of node, guest"),
+            ("router", "trixie", "unknown image role 'router': it is one of node, guest, controller"),
             ("node", "potato", "unknown suite 'potato' for a node image: it is one of bookworm, trixie"),
         ],
     )
@@ -343,7 +348,8 @@ class TestCache:
 
     def test_current_digests_are_those_of_the_recipes(self, recipes: Path) -> None:
         assert images.current_digests(["trixie"]) == {digest_of(recipes, role) for role in images.ROLES}
-        assert len(images.current_digests()) == len(ROLES_AND_SUITES)
+        others = [(role, suite) for role in recipe.OTHER_ROLES for suite in recipe.suites(role)]
+        assert len(images.current_digests()) == len(ROLES_AND_SUITES + others), "of all, or pruning would take them"
 
     def test_cache_dir_follows_environment_and_user(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv("DRBD_HARNESS_CACHE", str(tmp_path))
@@ -489,6 +495,16 @@ class TestPreconditions:
         usage = shutil._ntuple_diskusage(10 << 30, 0, 10 << 30)
         monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
         builder.check_space(tmp_path, "node")
+
+    @pytest.mark.parametrize(
+        ("user", "named", "wanted"), [(0, "/here", "/cache"), (1000, "/here", "/here"), (1000, "", "/var/tmp")]
+    )
+    def test_scratch_directory_of_an_ordinary_user_is_no_memory(
+        self, user: int, named: str, wanted: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("os.geteuid", lambda: user)
+        monkeypatch.setenv("TMPDIR", named)
+        assert builder.scratch_directory(Path("/cache")) == Path(wanted)
 
     def test_check_tools_with_missing_ones_names_their_packages(
         self, guest: recipe.Recipe, monkeypatch: pytest.MonkeyPatch

@@ -38,6 +38,12 @@ def test_local_run_binary_output_decoded() -> None:
     assert LocalRunner().run(["printf", r"a\377b"]).stdout == "a\ufffdb"
 
 
+def test_local_run_of_a_user_with_another_language_is_english(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("LANG", "de_DE.UTF-8"), ("LC_ALL", "de_DE.UTF-8"), ("LANGUAGE", "de_DE:de")):
+        monkeypatch.setenv(name, value)
+    assert LocalRunner().run(["sh", "-c", 'echo "$LC_ALL|$LANGUAGE|ü"']).stdout == "C.UTF-8||ü\n"
+
+
 def test_local_run_status_not_ok_command_error() -> None:
     fails = ["sh", "-c", "echo out; echo first >&2; echo last words >&2; exit 3"]
     with pytest.raises(CommandError) as caught:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness.config.lab_spec import LabSpec
 from harness.images import Image
-from harness.lab.nested.keys import SshPort, known_hosts, new_key_pair, ssh_config, write_private
+from harness.lab.nested.keys import SshPort, known_hosts, new_key_pair, ssh_config, ssh_wrapper, write_private
 from harness.lab.nested.seed import Seed, make_seed
 from harness.remote.local import LocalRunner
 from harness.render.domain import NodeDomain
@@ -60,7 +60,7 @@ def make_domains(parts: Parts) -> list[NodeDomain]:
     (directory / "known_hosts").write_text(pinned)
     (directory / "ssh_config").write_text(ssh_config(directory, ports))
     wrapper = directory / "ssh"
-    wrapper.write_text(f'#!/bin/sh\nexec ssh -F "{directory}/ssh_config" "$@"\n')
+    wrapper.write_text(ssh_wrapper(directory))
     wrapper.chmod(0o755)
     domains = []
     for number, name in enumerate(spec.node_names):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
@@ -65,8 +67,20 @@ Host {name}
 
 def ssh_config(directory: Path, ports: Sequence[SshPort]) -> str:
     """An ssh_config for the nodes of the lab in ``directory``."""
-    every = _EVERY_NODE.format(directory=directory, names=" ".join(one.name for one in ports))
+    # In quotes a blank is no end, but a percent sign still begins a token.
+    quoted = str(directory).replace("%", "%%")
+    every = _EVERY_NODE.format(directory=quoted, names=" ".join(one.name for one in ports))
     return every + "".join(_ONE_NODE.format(name=one.name, port=one.port) for one in ports)
+
+
+def ssh_wrapper(directory: Path) -> str:
+    """The script that is ``ssh`` with the configuration of the lab in ``directory``."""
+    return f'#!/bin/sh\nexec ssh -F {shlex.quote(f"{directory}/ssh_config")} "$@"\n'
+
+
+def libvirt_uri(name: str, wrapper: Path) -> str:
+    """The libvirt of the node ``name`` by way of ssh, which the script ``wrapper`` is."""
+    return f"qemu+ssh://{name}/system?command={quote(str(wrapper))}&no_tty=1"
 
 
 def known_hosts(keys: Mapping[SshPort, str]) -> str:

@@ -11,6 +11,7 @@ from harness.errors import HarnessError
 from harness.lab import backing_compare
 from harness.lab.base import GuestImage
 from harness.lab.nested.domains import backing_file
+from harness.lab.nested.keys import libvirt_uri
 from harness.lab.nested.power import Power
 from harness.lab.nested.record import LabRecord, NodeRecord
 from harness.lab.nested.seed import GUEST_INITRD, GUEST_KERNEL
@@ -124,7 +125,7 @@ def _connect(record: LabRecord, known: NodeRecord, directory: Path, undo: contex
         link=record.spec.link.nic,
         address=known.address,
         lower=record.spec.lower_device,
-        libvirt_uri=f"qemu+ssh://{known.name}/system?command={directory}/ssh&no_tty=1",
+        libvirt_uri=libvirt_uri(known.name, directory / "ssh"),
         image=backing_file(directory, known.side),
     )
     undo.callback(node.close)
