@@ -48,6 +48,7 @@ SCRIPTS = {
     "bench": ("harness/report/bench.py",),
     "bench-witness": ("ci/lib/bench_witness.py",),
     "figures": ("harness/report/figures.py",),
+    "controller-machine": ("ci/controller-machine",),
     "probe-flush": ("harness/doctor/flush_probe.py",),
 }
 # Options of pytest and of its plugins that the docs name.

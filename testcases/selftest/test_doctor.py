@@ -7,7 +7,6 @@ import logging
 import os
 import socket
 import subprocess
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -345,6 +344,8 @@ case "$*" in
 esac
 case $mode in
     boots) case "$*" in *-kernel*) echo "[    1.0] Run /init as init process" ;; *) echo "@SENTINEL@" ;; esac ;;
+    slowly) for line in 1 2 3 4 5 6 7 8; do echo $line && sleep 0.5; done; echo "[    1.0] Run /init as init process" ;;
+    endlessly) while sleep 0.1; do echo more; done ;;
     refuses) echo "qemu: no such thing" && exit 1 ;;
 esac
 exec sleep 600
@@ -413,13 +414,15 @@ def test_probe_of_kvm_that_hangs_uses_emulation_and_leaves_no_process(
     read = accel._read_until
     booted: list[str] = []
 
-    def read_from_one_that_runs(process: subprocess.Popen[bytes], sentinel: bytes, at: float) -> tuple[bytes, bool]:
+    def read_from_one_that_runs(
+        process: subprocess.Popen[bytes], sentinel: bytes, quiet: float, at: float
+    ) -> tuple[bytes, bool]:
         # On a busy machine it may take seconds until QEMU begins: only one that runs can hang, and only that one may
         # be short of time.
         poll(lambda: calls(place) > len(booted) or None, Deadline.after(240, "the start of QEMU"), every=0.01)
         booted.append((place / "qemu-system-x86_64.calls").read_text().splitlines()[-1])
         hangs = "-accel kvm" in booted[-1] and "-kernel" in booted[-1]
-        return read(process, sentinel, time.monotonic() + (0.2 if hangs else 240))
+        return read(process, sentinel, 0.2 if hangs else quiet, at)
 
     monkeypatch.setattr(accel, "_read_until", read_from_one_that_runs)
     found = accel.probe(place / "vmlinuz", None, place, deadline_seconds=240)
@@ -437,6 +440,22 @@ def is_running(pid: str) -> bool:
         return not is_zombie(pid)
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def test_probe_of_kvm_that_is_slow_waits_while_its_kernel_prints(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = machine(kvm_kernel="slowly")
+    monkeypatch.setattr(accel, "SLOW_SECONDS", 120.0)
+    assert accel.probe(place / "vmlinuz", None, place, deadline_seconds=3).kind == "kvm"
+
+
+def test_probe_of_kvm_that_prints_for_ever_uses_emulation(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = machine(kvm_kernel="endlessly")
+    monkeypatch.setattr(accel, "SLOW_SECONDS", 5.0)
+    found = accel.probe(place / "vmlinuz", None, place, deadline_seconds=5)
+    assert found.kind == "tcg"
+    assert "KVM does not boot: not done in 5 s, last output: 'more'" in found.why
 
 
 def is_zombie(pid: str) -> bool:

@@ -7,6 +7,7 @@ module lets a node have KVM of its own, emulation otherwise.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -35,7 +36,8 @@ OVERRIDE = "DRBD_HARNESS_ACCEL"
 DEV_KVM = Path("/dev/kvm")
 SECTOR_SECONDS = 15.0
 SLOW_SECONDS = 120.0
-"""Emulation on a busy machine is slow, not broken: it gets at least this long to reach the kernel's sentinel."""
+"""What is slow is not broken: emulation on a busy machine gets at least this long to reach the kernel's sentinel, and
+KVM on a virtual machine, too, as long as the kernel goes on printing."""
 
 
 @dataclass(frozen=True)
@@ -202,13 +204,14 @@ def _boot_all(qemu: Path, accelerator: Sequence[str], subject: Subject | None, s
 
 
 def _boot(argv: Sequence[str], sentinel: bytes, seconds: float) -> Boot:
-    """Run QEMU until the sentinel, its end or the deadline; it has ended when this returns.
+    """Run QEMU until the sentinel, its end or ``seconds`` without a word from it; it has ended when this returns.
 
-    ``timeout`` ends it also where this process is killed before it can.
+    What goes on printing has :data:`SLOW_SECONDS`.  ``timeout`` ends it even if this process is killed before it can.
     """
+    most = max(seconds, SLOW_SECONDS)
     common = ["-machine", "q35", "-m", "512", "-nodefaults", "-no-user-config"]
     common += ["-no-reboot", "-nographic", "-serial", "stdio"]
-    guard = ["timeout", "--signal=KILL", f"{seconds + 5:.0f}"]
+    guard = ["timeout", "--signal=KILL", f"{most + 5:.0f}"]
     command = [*guard, argv[0], *common, *argv[1:]]
     started = time.monotonic()
     with logs.command(logs.CONTROLLER, command) as logged:
@@ -224,7 +227,7 @@ def _boot(argv: Sequence[str], sentinel: bytes, seconds: float) -> Boot:
             logged.status = logs.error_name(error)
             return Boot(False, 0.0, str(error))
         try:
-            seen, ended = _read_until(process, sentinel, started + seconds)
+            seen, ended = _read_until(process, sentinel, seconds, started + most)
         finally:
             _end(process)
             if process.stdout:
@@ -234,27 +237,33 @@ def _boot(argv: Sequence[str], sentinel: bytes, seconds: float) -> Boot:
     if sentinel in seen:
         return Boot(True, took, "")
     silence = "QEMU ended" if ended else f"nothing more within {seconds:.0f} s"
+    if not ended and took >= most:
+        silence = f"not done in {most:.0f} s"
     return Boot(False, took, f"{silence}, last output: {last_message(seen)}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End QEMU and its guard: politely, so that the guard can bury it, then by force."""
     process.terminate()
-    try:
+    with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(3)
-    except subprocess.TimeoutExpired:
+    # The guard leaves QEMU alone where it is told to end right after it has started it.
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    process.wait()
 
 
-def _read_until(process: subprocess.Popen[bytes], sentinel: bytes, at: float) -> tuple[bytes, bool]:
-    """What QEMU and its guest wrote until the sentinel came or time was up, and whether QEMU ended by itself."""
+def _read_until(process: subprocess.Popen[bytes], sentinel: bytes, quiet: float, at: float) -> tuple[bytes, bool]:
+    """What QEMU and its guest wrote, and whether QEMU ended by itself.
+
+    Until the sentinel came, nothing came for ``quiet`` s, or it was time (``at``).
+    """
     assert process.stdout is not None
     seen = b""
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
         while sentinel not in seen and (left := at - time.monotonic()) > 0:
-            if not selector.select(left):
+            if not selector.select(min(left, quiet)):
                 break
             piece = os.read(process.stdout.fileno(), 65536)
             if not piece:
