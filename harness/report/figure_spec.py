@@ -130,7 +130,8 @@ class ClaimRow(WrittenModel):
 class FigureTable(Selection):
     """One table: a row for each value of ``rows``, a column for each of ``show``; or all of it for each ``across``.
 
-    ``names`` are other headings, and other texts for values.  With ``claims`` it is a table of these instead, and with
+    ``names`` are other headings, and other texts for values.  With ``command``, which asks for such plays, there may be
+    none yet; the page says so then.  With ``claims`` it is a table of these instead, and with
     ``bounds`` one of what still may be after so many plays without a hit.
     """
 
@@ -138,6 +139,7 @@ class FigureTable(Selection):
     across: Annotated[str, AfterValidator(lambda value: value and _one(value, KEYS))] = ""
     show: Annotated[Names, _known(MEASURES)] = ()
     names: dict[str, str] = Field(default_factory=dict)
+    command: str = ""
     claims: Annotated[tuple[ClaimRow, ...], array()] = ()
     bounds: Annotated[tuple[int, ...], array()] = ()
 

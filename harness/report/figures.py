@@ -136,7 +136,7 @@ class KeptRuns:
         names: dict[str, None] = {}
         for pattern in selection.runs:
             found = fnmatch.filter(self.where, pattern)
-            if not found and ((pattern == selection.runs[-1] and not names) or "*" not in pattern):
+            if not found and "*" not in pattern:
                 there = joined((str(root) for root in ROOTS), "or")
                 raise UsageError(f"{SPEC}: the table '{table}' is made from '{pattern}', and no such run is in {there}")
             names |= dict.fromkeys(found)
@@ -181,6 +181,8 @@ def markdown(name: str, table: FigureTable, kept: KeptRuns) -> str:
             plays += [play for _, some in asked for play in some]
         return f"{_table(['claim', 'so far'], rows)}\n*{_stacks(plays)} {_sources(plays, kept)}*\n"
     plays = kept.plays(table, name)
+    if not plays and table.command:
+        return f"*Not asked yet by a run whose evidence is kept: `{table.command}`.*\n"
     if not plays:
         raise UsageError(f"{SPEC}: no play of its runs is one that the table '{name}' asks for")
     return f"{_plays_table(name, table, plays)}\n*{_times(plays)} {_stacks(plays)} {_sources(plays, kept)}*\n"
@@ -287,9 +289,11 @@ def _stacks(plays: Sequence[Play]) -> str:
         return joined(found)
 
     kernels = joined(dict.fromkeys(stack.kernel.partition("+")[0] for stack in stacks if stack.kernel))
-    nodes = "on hardware KVM"
+    known = each("cpu")
+    on = f" on {known}" if known else ""
+    nodes = f"nodes with hardware KVM{on}"
     if any(stack.accelerator != "kvm" for stack in stacks):
-        nodes = "nodes under QEMU's TCG with emulated SVM, not representative in timing"
+        nodes = f"nodes under QEMU's TCG with emulated SVM{on}, not representative in timing"
     return f"Linux {kernels}, DRBD {each('drbd')}, QEMU {each('qemu')}; {nodes}."
 
 

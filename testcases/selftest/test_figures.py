@@ -118,7 +118,7 @@ def test_check_table_edited_by_hand_one_sentence(checkout: Path, ci_figures: Run
     ("file", "before", "after", "sentence"),
     [
         (figures.SPEC, "quick-drbd-8.4", "quick-9", "'one' is made from 'quick-9', and no such run is in docs"),
-        (figures.SPEC, "quick-drbd-8.4", "nine-*", "'one' is made from 'nine-*', and no such run is in docs"),
+        (figures.SPEC, "quick-drbd-8.4", "nine-*", "no play of its runs is one that the table 'one' asks for"),
         (figures.SPEC, "reclaim on swap", "nothing", "no play of its runs is one that the table 'one' asks for"),
         (figures.SPEC, "[one]", "[two]", "docs/figures.toml has no table 'one', which README.md shows"),
         (figures.SPEC, SPEC, f"{SPEC}[two]\nbounds = [1]\n", "docs/figures.toml: no page shows the table 'two'"),
@@ -139,6 +139,15 @@ def test_check_what_is_wrong_one_sentence(
     (checkout / file).write_text(text.replace(before, after))
     code, out, err = ci_figures("--check")
     assert (code, out) == (4, "") and err.startswith("ci/figures: ") and sentence in err and err.count("\n") == 1
+
+
+def test_table_of_what_nobody_asked_yet_says_how_to_ask(checkout: Path, ci_figures: Run_) -> None:
+    command = "drbd-harness run --matrix nine"
+    text = SPEC.replace("quick-drbd-8.4", "nine-*").replace("rows", f'command = "{command}"\nrows')
+    (checkout / figures.SPEC).write_text(text)
+    assert ci_figures()[0] == 0
+    page = (checkout / "README.md").read_text()
+    assert f"-->\n*Not asked yet by a run whose evidence is kept: `{command}`.*\n<!-- /" in page
 
 
 def test_damaged_evidence_is_no_table(checkout: Path, ci_figures: Run_) -> None:
