@@ -8,6 +8,7 @@ from harness.model import (
     Cell,
     ClientKind,
     Crash,
+    DelayProfile,
     Fault,
     FilesystemKind,
     Layout,
@@ -61,18 +62,13 @@ SABOTAGES: Mapping[Sabotage, str] = {
 
 def describe(cell: Cell) -> str:
     """A cell as one sentence: workload, filesystem, client, duration, delays, replication profile, disturbances."""
-    delays = [
-        f"{name} {delay} ms"
-        for name, delay in (("link", cell.delays.link_delay_ms), ("disk", cell.delays.disk_delay_ms))
-        if delay
-    ]
     client = "on the node itself"
     if cell.client is ClientKind.GUEST:
         client = f"in a guest, cache={cell.cache}, aio={cell.aio}, bus={cell.bus}"
     parts = [
         f"{cell.workload} {filesystem_text(cell)} {client}",
         f"{cell.seconds} s of work",
-        f"delays: {joined(delays)}" if delays else "no delays",
+        delays_text(cell.delays),
         "" if cell.replication.plain else str(cell.replication),
         _migrations(cell),
         CRASHES[cell.crash] if cell.crash else "",
@@ -80,6 +76,13 @@ def describe(cell: Cell) -> str:
         SABOTAGES[cell.sabotage] if cell.sabotage else "",
     ]
     return ", ".join(part for part in parts if part)
+
+
+def delays_text(delays: DelayProfile) -> str:
+    """``delays: link 20 ms and disk 5 ms``, or ``no delays``."""
+    named = (("link", delays.link_delay_ms), ("disk", delays.disk_delay_ms))
+    on = [f"{name} {delay} ms" for name, delay in named if delay]
+    return f"delays: {joined(on)}" if on else "no delays"
 
 
 def filesystem_text(cell: Cell) -> str:

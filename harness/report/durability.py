@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from harness.model import CacheMode, Canary, Cell, CrashRecovery, Evidence, FilesystemCheck, Readback, Result
 from harness.parse.fsck import fsck_meaning
-from harness.report.descriptions import CRASHES, FAULTS, filesystem_text, replication_order
+from harness.report.descriptions import CRASHES, FAULTS, delays_text, filesystem_text, replication_order
 from harness.report.formatting import blocks_size, count, joined, owners, part_of, plural, row_name, seconds
 from harness.report.grid import Grid, Slot, counted, grid
 from harness.report.migrations import migrations_in_short
@@ -50,19 +50,16 @@ def durability_grid(results: Sequence[Result], names: Sequence[str]) -> Grid | N
 
 
 def loss_grid(results: Sequence[Result], names: Sequence[str]) -> Grid | None:
-    """What was acknowledged and lost in a crash: cache mode and replication down, what died across."""
+    """What was acknowledged and lost in a crash: cache mode, aio mode and replication down, what died across."""
     crashed: dict[Cell, dict[str, list[tuple[Canary, str]]]] = {}
     for result, name in zip(results, names, strict=True):
         cell, canary = result.cell, result.evidence.canary if result.evidence else None
         if cell.crash is not None and canary is not None:
             crashed.setdefault(_without_crash(cell), {}).setdefault(cell.crash.value, []).append((canary, name))
     cells = sorted(crashed, key=_loss_order)
-    labels = [f"{row_name(cell.row)}, {cell.replication}" for cell in cells]
-    # The same cache mode and replication profile under two workloads need two names.
-    labels = [
-        f"{label}, {cell.workload} {filesystem_text(cell)}" if labels.count(label) > 1 else label
-        for label, cell in zip(labels, cells, strict=True)
-    ]
+    labels = [f"{row_name(cell.row)}, aio={cell.aio}, {cell.replication}" for cell in cells]
+    labels = _told_apart(labels, [f"{cell.workload} {filesystem_text(cell)}" for cell in cells])
+    labels = _told_apart(labels, [delays_text(cell.delays) for cell in cells])
     rows = [
         (Slot(label), *(_lost(crashed[cell].get(crash.value, ())) for crash in CRASHES))
         for label, cell in zip(labels, cells, strict=True)
@@ -254,6 +251,14 @@ def _without_crash(cell: Cell) -> Cell:
         Cell(cell.workload), client=cell.client, filesystem=cell.filesystem, layout=cell.layout, cache=cell.cache,
         aio=cell.aio, bus=cell.bus, delays=cell.delays, replication=cell.replication,
     )  # fmt: skip
+
+
+def _told_apart(labels: Sequence[str], names: Sequence[str]) -> list[str]:
+    """``labels``, with its name behind each one that stands for several names."""
+    meant: dict[str, set[str]] = {}
+    for label, name in zip(labels, names, strict=True):
+        meant.setdefault(label, set()).add(name)
+    return [f"{label}, {name}" if len(meant[label]) > 1 else label for label, name in zip(labels, names, strict=True)]
 
 
 def _loss_order(cell: Cell) -> tuple[int, tuple[int, str], str]:

@@ -23,6 +23,7 @@ from test_report import (
 )
 
 from harness.model import (
+    AioMode,
     Alarms,
     CacheMode,
     Canary,
@@ -291,9 +292,9 @@ def test_loss_grid_rows_by_cache_mode_and_protocol() -> None:
     table = loss_grid(results, anchors(results))
     assert table and table.columns == ("", "The Primary loses its power", "QEMU is killed", "The guest is reset")
     assert [[slot.text for slot in row] for row in table.rows] == [
-        ["cache=none, protocol C", "0 of 2 104", "0 of 2 104", ""],
-        ["cache=none, protocol A", "13 of 2 104 (12 fsync and 1 direct)", "", ""],
-        ["cache=writeback, protocol C", "", "", "0 of 2 104"],
+        ["cache=none, aio=threads, protocol C", "0 of 2 104", "0 of 2 104", ""],
+        ["cache=none, aio=threads, protocol A", "13 of 2 104 (12 fsync and 1 direct)", "", ""],
+        ["cache=writeback, aio=threads, protocol C", "", "", "0 of 2 104"],
     ]
     assert (table.rows[0][1].tone, table.rows[1][1].tone) == ("good", "bad")
     assert table.rows[1][1].anchor == anchors(results)[1]
@@ -304,7 +305,22 @@ def test_loss_grid_two_workloads_two_rows() -> None:
     results = [crashed(Crash.NODE, CacheMode.NONE, Protocol.C, {}, name) for name in ("swap", "ext4")]
     table = loss_grid(results, anchors(results))
     assert table and {row[0].text for row in table.rows} == {
-        "cache=none, protocol C, swap on the raw device", "cache=none, protocol C, ext4 on the raw device"}  # fmt: skip
+        "cache=none, aio=threads, protocol C, swap on the raw device",
+        "cache=none, aio=threads, protocol C, ext4 on the raw device",
+    }
+
+
+def test_loss_grid_aio_modes_and_delays_are_rows_of_their_own() -> None:
+    threads = crashed(Crash.NODE, CacheMode.WRITETHROUGH, Protocol.C, {"fsync": 2})
+    ring = replace(threads, cell=replace(threads.cell, aio=AioMode.IO_URING))
+    slow = replace(ring, cell=replace(ring.cell, delays=DelayProfile(link_delay_ms=200)))
+    results = [threads, ring, slow]
+    table = loss_grid(results, anchors(results))
+    assert table and {row[0].text for row in table.rows} == {
+        "cache=writethrough, aio=threads, protocol C",
+        "cache=writethrough, aio=io_uring, protocol C, no delays",
+        "cache=writethrough, aio=io_uring, protocol C, delays: link 200 ms",
+    }
 
 
 def test_durability_sentence_records_and_readbacks() -> None:
