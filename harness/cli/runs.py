@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 def run(
     matrix: Annotated[
         str | None,
-        typer.Option(help="smoke, quick, natural, full, migration, failover, alarms, faults, meta, or a TOML file"),
+        typer.Option(
+            help="smoke, quick, natural, full, migration, failover, alarms, faults, cuts, figures, meta, or a TOML file"
+        ),
     ] = None,
     resume: Annotated[str | None, typer.Option(help="go on with a run: its id, its folder, or 'latest'")] = None,
     suite: Annotated[str | None, typer.Option(help="Debian suite of the nodes: trixie or bookworm")] = None,

@@ -13,6 +13,7 @@ import pytest
 import typer
 
 from harness.cli.main import app
+from harness.config.matrix import load
 from harness.config.matrix import names as matrix_names
 from harness.config.matrix_entry import INTEGRITY, Axes, CellsEntry, ExpectEntry, MatrixFile
 from harness.errors import HarnessError, NothingRanError, UsageError
@@ -50,6 +51,7 @@ SCRIPTS = {
     "figures": ("harness/report/figures.py",),
     "controller-machine": ("ci/controller-machine",),
     "probe-flush": ("harness/doctor/flush_probe.py",),
+    "probe-migration": ("harness/doctor/migration_probe.py",),
 }
 # Options of pytest and of its plugins that the docs name.
 OF_PYTEST = {"--collect-only", "--junitxml", "--html"}
@@ -212,6 +214,14 @@ def test_example_in_readme_and_write_tests_is_the_one_that_runs() -> None:
     example = (CHECKOUT / "testcases" / "examples" / "test_own.py").read_text().partition("import pytest")
     for page in (README, CHECKOUT / "docs" / "write-tests.md"):
         assert "".join(example[1:]).strip() in page.read_text(), page.name
+
+
+def test_matrix_reference_has_every_matrix_with_its_plays() -> None:
+    rows = {ticked(row[0])[0]: row[2] for row in cell_texts(CHECKOUT / "docs" / "matrix-reference.md", "matrix")}
+    assert set(rows) == set(matrix_names(resources.matrices()))
+    for name, plays in rows.items():
+        cells = load(name, WORKLOADS, resources.matrices()).cells
+        assert plays.partition(";")[0] in ("", str(sum(cell.control is None for cell in cells))), name
 
 
 def test_matrix_reference_has_every_key_and_no_other() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import fields, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from harness.config.controls import CONTROL_CELLS, with_controls
 from harness.config.matrix import cells_from, expand, load, names
 from harness.config.matrix_entry import INTEGRITY, Axes
 from harness.config.repetitions import cell_seed, new_seed, repeated
+from harness.config.shards import Shard
 from harness.errors import UsageError
 from harness.model import (
     AioMode,
@@ -61,7 +63,8 @@ def ids(cells: tuple[Cell, ...]) -> list[str]:
 
 
 def test_load_shipped_matrices_have_cells_and_a_description() -> None:
-    assert names(SHIPPED) == ("alarms", "failover", "faults", "full", "meta", "migration", "natural", "quick", "smoke")
+    others = ["alarms", "cuts", "failover", "faults", "figures", "full", "meta", "migration", "natural"]
+    assert list(names(SHIPPED)) == [*others, "quick", "smoke"]
     for name in names(SHIPPED):
         matrix = load(name, WORKLOADS, SHIPPED)
         assert (matrix.name, len(matrix.digest)) == (name, 64)
@@ -143,6 +146,30 @@ def test_faults_matrix_has_every_fault_once_and_expects_an_answer_of_each() -> N
     assert all(bool(cell.migrations) is bool(cell.fault and cell.fault.needs_migration) for cell in cells)
     hopeless = {VerdictKind.INCONCLUSIVE, VerdictKind.CORRUPT, VerdictKind.REFUSED}
     assert not any(hopeless & set(cell.expected.verdicts) for cell in cells if cell.expected)
+
+
+def test_cuts_matrix_sixty_power_cuts_interleaved_and_dealt_out() -> None:
+    cells = [cell for cell in repeated(load("cuts", WORKLOADS, SHIPPED).cells, None, 1) if cell.control is None]
+    assert all(cell.crash is Crash.NODE and cell.replication.protocol is Protocol.C for cell in cells)
+    assert Counter((str(cell.cache), str(cell.aio)) for cell in cells) == {
+        ("writethrough", "threads"): 20,
+        ("writethrough", "io_uring"): 20,
+        ("none", "threads"): 10,
+        ("writeback", "threads"): 10,
+    }
+    assert [cell.id for cell in cells[:4]] == list(dict.fromkeys(cell.id for cell in cells)), "interleaved"
+    parts = [Counter(cell.id for cell in Shard(number, 4).of_cells(cells)) for number in range(1, 5)]
+    assert all(part.total() == 15 for part in parts)
+    # Only with threads may it lose something.
+    lossy = {cell.id for cell in cells if cell.expected and VerdictKind.CORRUPT in cell.expected.verdicts}
+    assert lossy == {"writethrough-ext4-buffered-link20ms-crash.node"}
+
+
+def test_figures_matrix_each_cell_five_times_and_expected() -> None:
+    cells = [cell for cell in load("figures", WORKLOADS, SHIPPED).cells if cell.control is None]
+    assert set(Counter(cell.id for cell in cells).values()) == {5} and all(cell.expected for cell in cells)
+    cut = {str(cell.replication.protocol): cell for cell in cells if cell.crash}
+    assert set(cut) == {"A", "C"} and {cell.delays.link_delay_ms for cell in cut.values()} == {200}
 
 
 def test_quick_cells_and_expectations_as_designed() -> None:
