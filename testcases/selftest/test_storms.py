@@ -15,6 +15,7 @@ import pytest
 
 from harness.images.programs import compile_program
 
+PAGE, PAGES = 4096, 256
 SOURCES = Path(__file__).parents[2] / "vm_images" / "src"
 
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
@@ -30,26 +31,42 @@ def run(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([program, *arguments], capture_output=True, text=True, timeout=60, check=False)
 
 
+def storm(program: Path, file: Path, enough: Callable[[dict[str, float]], bool], *arguments: str) -> dict[str, float]:
+    """A mapstorm of 1 MiB that had enough of a processor; how much a second holds is for a busy machine to say."""
+    facts: dict[str, float] = {}
+    for seconds in ("1", "4", "16", "64"):
+        argv = (program, "--file", str(file), "--mebibytes", "1", "--seconds", seconds, *arguments)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60 + 4 * int(seconds), check=True)
+        facts = json.loads(done.stdout)
+        if enough(facts):
+            break
+    return facts
+
+
 def test_mmap_storm_file_size_kept_all_blocks_changed(programs: dict[str, Path], tmp_path: Path) -> None:
     file = tmp_path / "mapped"
-    done = run(programs["mapstorm"], "--file", str(file), "--mebibytes", "1", "--threads", "2", "--seconds", "1")
-    facts = json.loads(done.stdout)
+    untouched = b"\xa5" * PAGE
+
+    def changed() -> int:
+        content = file.read_bytes()
+        assert len(content) == PAGES * PAGE
+        return sum(content[at : at + PAGE] != untouched for at in range(0, len(content), PAGE))
+
+    enough = lambda facts: changed() > 200 and facts["rounds"] > 1  # noqa: E731
+    facts = storm(programs["mapstorm"], file, enough, "--threads", "2")
     assert facts["pages_dirtied"] > 0 and facts["rounds"] > 1 and facts["cuts"] == facts["pages_truncated"] == 0
-    content = file.read_bytes()
-    assert len(content) == 1 << 20
-    untouched = b"\xa5" * 4096
-    changed = sum(content[at : at + 4096] != untouched for at in range(0, len(content), 4096))
-    assert changed > 200, "of 256 pages, picked at random"
+    assert changed() > 200, "of 256 pages, picked at random"
 
 
 def test_truncate_storm_file_removed(programs: dict[str, Path], tmp_path: Path) -> None:
-    file = tmp_path / "mapped"
-    done = run(
-        programs["mapstorm"], "--file", str(file), "--mebibytes", "1", "--seconds", "1", "--cut-every", "200"
-    )  # fmt: skip
-    facts = json.loads(done.stdout)
-    assert facts["cuts"] > 1 and 0 < facts["pages_truncated"] <= facts["cuts"] * 256
-    assert list(tmp_path.iterdir()) == [], "else its blocks were not free and could not be dead"
+    def enough(facts: dict[str, float]) -> bool:
+        assert list(tmp_path.iterdir()) == [], "else its blocks were not free and could not be dead"
+        assert facts["pages_truncated"] <= facts["cuts"] * PAGES
+        # A file that is laid out again takes some of the time, and its threads have to get a turn in 200 ms.
+        return facts["cuts"] > 1 and facts["pages_truncated"] > PAGES
+
+    facts = storm(programs["mapstorm"], tmp_path / "mapped", enough, "--cut-every", "200")
+    assert enough(facts), f"also a second file is cut with changed pages: {facts}"
 
 
 def test_pressure_storm_reclaims_only_when_requested(programs: dict[str, Path]) -> None:
@@ -62,8 +79,6 @@ def test_pressure_storm_reclaims_only_when_requested(programs: dict[str, Path]) 
 
 
 # --------------------------------------------------------------------------- a page that is not what was written
-
-PAGE, PAGES = 4096, 256
 
 
 class Storm:
