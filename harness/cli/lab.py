@@ -11,7 +11,7 @@ import typer
 from harness.cli.options import SuiteOption
 from harness.errors import NothingRanError, UsageError
 from harness.util import logs
-from harness.util.paths import log_dir
+from harness.util.paths import log_dir, own_command
 
 app = typer.Typer(no_args_is_help=True, help="The nested lab: two virtual nodes on this machine.")
 
@@ -29,7 +29,7 @@ def lab_up(
     with logs.kept_below(log_dir(), "lab-up"), nested_lab(spec, stack_spec, keep=True) as lab:
         stack = lab.stack
         print(f"lab {lab.id} is up: kernel {stack.kernel}, DRBD {stack.drbd}, QEMU {stack.qemu}, {stack.accelerator}")
-    print("drbd-harness lab ssh a | lab console a | lab down")
+    print(f"{own_command()} lab ssh a | lab console a | lab down")
 
 
 @app.command("down")

@@ -19,6 +19,7 @@ from harness.lab.nested import accel
 from harness.lab.nested.accel import Accelerator
 from harness.lab.nested.libvirt_daemon import SYSTEM, DaemonDownError, default_uri, ensure_libvirt
 from harness.remote.local import LocalRunner
+from harness.util import subids
 from harness.util.paths import cache_dir, state_dir
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -138,11 +139,8 @@ def _namespaces() -> Answer:
     """Whether an ordinary user may build images: a range of ids, and a kernel that lets him use it."""
     if os.geteuid() == 0:
         return Answer("root needs none", True)
-    names = {_user(), str(os.getuid())}
-    for file in (Path("/etc/subuid"), Path("/etc/subgid")):
-        lines = file.read_text().splitlines() if file.is_file() else []
-        if not any(line.split(":")[0] in names for line in lines):
-            return Answer(f"{file} gives {_user()} no range of ids", False)
+    if lacking := subids.without_range({_user(), str(os.getuid())}):
+        return Answer(f"{lacking} gives {_user()} no range of ids", False, subids.command_for_range(_user()))
     try:
         argv = ["unshare", "--user", "--map-root-user", "true"]
         tried = LocalRunner().run(argv, timeout=20, ok=())

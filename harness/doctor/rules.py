@@ -11,6 +11,7 @@ from harness.doctor.facts_model import Facts, Place
 from harness.doctor.kvm_access import TRAP
 from harness.doctor.packages import as_root, install_command
 from harness.lab.nested.accel import OVERRIDE
+from harness.util.paths import own_command
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -95,7 +96,7 @@ def _kvm_device(facts: Facts) -> Check:
         return Check("kvm device", "fail", detail, as_root(TRAP, root=facts.root))
     if not kvm.me:
         remedy = as_root(f"usermod -aG kvm {facts.user}", root=facts.root)
-        return Check("kvm device", "warn", f"{facts.user} may not open it (log in again after that)", remedy)
+        return Check("kvm device", "warn", f"{facts.user} may not open it; log in again after the remedy", remedy)
     return Check("kvm device", "ok", f"open to {kvm.account or facts.user}")
 
 
@@ -192,14 +193,12 @@ def _building(facts: Facts) -> Iterator[Check]:
 
 
 def _remedy_for_namespaces(facts: Facts) -> str:
-    if "range of ids" in facts.namespaces.message:
-        ranges = "--add-subuids 100000-165535 --add-subgids 100000-165535"
-        return as_root(f"usermod {ranges} {facts.user}", root=False)
-    return as_root("sysctl -w kernel.apparmor_restrict_unprivileged_userns=0", root=False)
+    command = facts.namespaces.remedy or "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
+    return as_root(command, root=False)
 
 
 def _images(facts: Facts) -> Check:
     if facts.must_build:
         lacking = ", ".join(sorted(facts.images_wanted - facts.images))
-        return Check("images", "warn", f"not built yet for {facts.suite}: {lacking}", "drbd-harness images build")
+        return Check("images", "warn", f"not built yet for {facts.suite}: {lacking}", f"{own_command()} images build")
     return Check("images", "ok", f"{', '.join(sorted(facts.images))} for {facts.suite}")

@@ -23,7 +23,7 @@ from harness.images.archive import Contents
 from harness.images.process import Step, run
 from harness.images.programs import compile_program
 from harness.remote.local import LocalRunner
-from harness.util import paths
+from harness.util import paths, subids
 
 MANIFEST_SCHEMA = 1
 MIRROR_VARIABLE = "DRBD_HARNESS_MIRROR"
@@ -86,7 +86,10 @@ def check_tools(wanted: Recipe) -> None:
             f"install with 'apt-get install --no-remove {packages}'"
         )
     if os.geteuid() and (reason := _no_user_namespace()):
-        raise ImageError(f"an ordinary user cannot build images here: {reason}; or build them once as root")
+        raise ImageError(
+            f"an ordinary user cannot build images here: {reason}; or build them once as root and export "
+            f"DRBD_HARNESS_CACHE={paths.SYSTEM_CACHE}, where root's are"
+        )
 
 
 def check_space(cache: Path, role: str) -> None:
@@ -211,14 +214,8 @@ def _in_chroot(command: str) -> str:
 def _no_user_namespace() -> str | None:
     """Why mmdebstrap could not unshare, with what to do about it; None if it can."""
     user = _user_name()
-    for name in ("/etc/subuid", "/etc/subgid"):
-        try:
-            known = any(line.split(":")[0] in (user, str(os.getuid())) for line in Path(name).read_text().splitlines())
-        except OSError:
-            known = False
-        if not known:
-            cure = f"usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}"
-            return f"{name} gives {user} no range of ids (as root: {cure})"
+    if lacking := subids.without_range({user, str(os.getuid())}):
+        return f"{lacking} gives {user} no range of ids (as root: {subids.command_for_range(user)})"
     argv = ["unshare", "--user", "--map-auto", "--map-root-user", "true"]
     probe = LocalRunner().run(argv, ok=())
     if probe.status:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from pathlib import Path
 
 NAME = "drbd-harness"
+#: Where root's images are, for others to read.
+SYSTEM_CACHE = Path("/var/cache") / NAME
 _PROGRAMS = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/usr/libexec")
 
 
 def cache_dir() -> Path:
     """Images and probe results: ``DRBD_HARNESS_CACHE``, else the place the system has for caches."""
-    return _place("DRBD_HARNESS_CACHE", Path("/var/cache"), "XDG_CACHE_HOME", Path(".cache"))
+    return _place("DRBD_HARNESS_CACHE", SYSTEM_CACHE.parent, "XDG_CACHE_HOME", Path(".cache"))
 
 
 def state_dir() -> Path:
@@ -27,6 +31,12 @@ def log_dir() -> Path:
 def programs() -> str:
     """The search path for programs, with what an ordinary user's leaves out: e2fsprogs, say, is in an sbin."""
     return os.pathsep.join((os.environ.get("PATH", os.defpath), *_PROGRAMS))
+
+
+def own_command() -> str:
+    """How this user starts the program again: its name where the search path has it, else as it was started."""
+    started = Path(sys.argv[0])
+    return str(started) if started.name == NAME and not shutil.which(NAME) else NAME
 
 
 def make(directory: Path) -> Path:

@@ -7,6 +7,8 @@ import logging
 import os
 import socket
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -24,7 +26,7 @@ from harness.doctor.rules import Check, judge
 from harness.errors import HarnessError, InfrastructureError, UsageError
 from harness.lab.nested import accel, boot_probe_images, libvirt_daemon
 from harness.lab.nested.accel import Accelerator
-from harness.util import paths
+from harness.util import paths, subids
 from harness.util.deadline import Deadline, poll
 
 GOOD = Facts(
@@ -97,12 +99,45 @@ def test_judge_of_one_defect_reports_that_one(machine: Facts, expected: dict[str
 
 
 def test_judge_of_closed_namespaces_fails_for_an_ordinary_user_only() -> None:
-    closed = Answer("/etc/subuid gives ann no range of ids", False)
+    command = "usermod --add-subuids 100000-165535 --add-subgids 100000-165535 ann"
+    closed = Answer("/etc/subuid gives ann no range of ids", False, command)
     assert not_ok(replace(GOOD, namespaces=closed)) == {}
     ann = replace(GOOD, root=False, user="ann", namespaces=closed, images=frozenset())
     check = only(ann, "user namespaces")
-    assert check.status == "fail"
-    assert check.remedy == "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 ann"
+    assert (check.status, check.remedy) == ("fail", f"sudo {command}")
+    refused = replace(ann, namespaces=Answer("unshare: Operation not permitted", False))
+    remedy = "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
+    assert only(refused, "user namespaces").remedy == remedy
+
+
+@pytest.mark.parametrize(
+    ("uids", "gids", "lacking", "ids"),
+    [
+        (None, None, "uid", "100000-165535"),
+        ("", "", "uid", "100000-165535"),
+        ("bob:100000:65536\n", "bob:100000:65536\n", "uid", "165536-231071"),
+        ("bob:100000:65536\nann:1:5\n", "bob:300000:10\ntorn:line\n# a:b:c\n", "gid", "300010-365545"),
+        ("1000:100000:65536\n", "ann:100000:65536\n", None, "165536-231071"),
+        ("lxc:1000:10\n", "lxc:1000:10\n", "uid", "100000-165535"),
+    ],
+)
+def test_subids_command_gives_a_range_that_nobody_has(
+    tmp_path: Path, uids: str | None, gids: str | None, lacking: str | None, ids: str
+) -> None:
+    files = (tmp_path / "uid", tmp_path / "gid")
+    for file, text in zip(files, (uids, gids), strict=True):
+        if text is not None:
+            file.write_text(text)
+    found = subids.without_range({"ann", "1000"}, files)
+    assert (found and found.name) == lacking
+    assert subids.command_for_range("ann", files) == f"usermod --add-subuids {ids} --add-subgids {ids} ann"
+
+
+def test_own_command_outside_of_the_search_path_is_as_it_was_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    for started, typed in ((".venv/bin/drbd-harness", ".venv/bin/drbd-harness"), ("/usr/bin/pytest", "drbd-harness")):
+        monkeypatch.setattr(sys, "argv", [started, "doctor"])
+        assert paths.own_command() == typed
 
 
 V1 = "4:memory:/\n3:cpuset:/\n1:{names}:{path}\n0::/\n"
