@@ -131,7 +131,11 @@ print_undo() {
     fi
 
     say "# Nothing is done here. These commands undo what ci/quickstart and ci/test did; read them, then run them."
-    [[ ! -x $ROOT/.venv/bin/drbd-harness ]] || say "$(printf '%q' "$ROOT/.venv/bin/drbd-harness") clean"
+    if [[ -x $ROOT/.venv/bin/drbd-harness ]]; then
+        say "$(printf '%q' "$ROOT/.venv/bin/drbd-harness") clean"
+    elif compgen -G "$state/labs/*" >/dev/null; then
+        say "# labs may be up, and this checkout has no .venv: first run 'drbd-harness clean' in the one that made them"
+    fi
     if ((${#installed[@]})); then
         say "# packages that were installed here; it lists what else would go with them, and asks:"
         say "$as$(removal_command) ${installed[*]}"

@@ -16,7 +16,8 @@ die() { # status sentence...
 
 open_log() { # name
     local directory="$ROOT/build/ci"
-    mkdir -p "$directory" 2>/dev/null || directory=$(mktemp -d "${TMPDIR:-/tmp}/drbd-harness-ci.XXXXXX")
+    # A build folder of somebody else's is there, and not for this user.
+    { mkdir -p "$directory" && [[ -w $directory ]]; } 2>/dev/null || directory=$(mktemp -d "${TMPDIR:-/tmp}/drbd-harness-ci.XXXXXX")
     LOG="$directory/$1-$(date -u +%Y%m%dT%H%M%SZ)-$$.log"
     : >"$LOG"
 }

@@ -22,6 +22,11 @@ dry_run() {
 }
 
 setup() { # yes|no: may install packages of the system
+    local place
+    for place in "$ROOT" "$ROOT/build" "$ROOT/.venv"; do
+        [[ ! -e $place || -w $place ]] ||
+            die 2 "$(id -un) may not write in $place: clone the project into a folder of your own"
+    done
     mkdir -p "$ROOT/build"
     exec 9>"$ROOT/build/setup.lock"
     if command -v flock >/dev/null; then flock 9; fi

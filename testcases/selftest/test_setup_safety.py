@@ -337,6 +337,22 @@ def test_undo_gives_no_command_for_a_folder_that_the_user_named(machine: Machine
     assert done.stdout == f"# look into it yourself: {folder}\n"
 
 
+@pytest.mark.parametrize(("labs", "made"), [([], False), (["1a2b3c"], False), (["1a2b3c"], True)])
+def test_undo_says_that_labs_go_first(machine: Machine, labs: list[str], made: bool) -> None:
+    for lab in labs:
+        (machine.record.parent / "labs" / lab).mkdir(parents=True)
+    program = machine.checkout / ".venv" / "bin" / "drbd-harness"
+    if made:
+        program.parent.mkdir(parents=True)
+        program.touch(0o755)
+    said = machine.shell("print_undo").stdout
+    assert (f"{program} clean\n" in said) is made
+    # Another checkout's: without its folder nobody could find them any more.
+    assert ("# labs may be up, and this checkout has no .venv" in said) is (bool(labs) and not made)
+    before = said.index("labs may be up" if labs and not made else "# folders")
+    assert before <= said.index("# folders")
+
+
 @needs_apt
 def test_undo_of_the_kvm_device_goes_back_to_the_first_group_and_mode(machine: Machine) -> None:
     machine.shell("open_record\nrecord kvm root 600 -\nrecord kvm kvm 660 -")
