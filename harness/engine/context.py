@@ -126,7 +126,8 @@ class CellContext:
         if kind == REFUSED and self._phase not in _MAY_BE_REFUSED:
             # DRBD also refuses steps of ours: that is no answer about the cell.
             kind = "command"
-        self.note(failure=Failure(kind, self._phase, str(error) or type(error).__name__))
+        said = "the run was interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
+        self.note(failure=Failure(kind, self._phase, said or "an error without a message"))
 
     def differing_blocks(self) -> int:
         """How many 4 KiB blocks of the two backing devices differ now, by a comparison outside DRBD."""

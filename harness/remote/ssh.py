@@ -204,7 +204,7 @@ def _pump(channel: paramiko.Channel, stream: LineStream) -> str:
             for line in lines:
                 stream.append(line.decode(errors="replace"))
     except _ERRORS as error:
-        ended = str(error) or type(error).__name__
+        ended = str(error) or "the connection broke"
     if rest:
         stream.append(rest.decode(errors="replace"))
     return ended
