@@ -276,7 +276,8 @@ def _times(plays: Sequence[Play]) -> str:
     least, most = min(numbers.values()), max(numbers.values())
     if most == 1:
         return "Each cell was played once (n = 1)."
-    spread = f"{least} times" if least == most else f"{least} to {most} times"
+    to = "or" if most - least == 1 else "to"
+    spread = f"{least} times" if least == most else f"{least} {to} {most} times"
     return f"Each cell was played {spread}{'' if least >= ENOUGH else ' (n in the table)'}."
 
 
