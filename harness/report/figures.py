@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import re
+import shutil
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -59,9 +60,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def keep(checkout: Path, store: Store) -> str:
-    """Keep a run as ``MATRIX-ID``, and say where and how large."""
+    """Keep a run as ``MATRIX-ID``, and say where and how large; one that went on since it was kept replaces that.
+
+    :class:`~harness.errors.UsageError` where what is kept has evidence that the run has not.
+    """
     run = store.run()
-    small = keep_small(store, checkout / EVIDENCE, f"{Path(run.matrix).stem or 'own'}-{run.id}")
+    name = f"{Path(run.matrix).stem or 'own'}-{run.id}"
+    if name in run_ids(checkout / EVIDENCE):
+        before = Store.open(checkout / EVIDENCE, name)
+        there = {str(where.relative_to(store.directory)): one for where, one in store.attempts()}
+        if any(there.get(str(where.relative_to(before.directory))) != one for where, one in before.attempts()):
+            raise UsageError(f"{before.directory} has evidence that {store.directory} has not")
+        shutil.rmtree(before.directory)
+    small = keep_small(store, checkout / EVIDENCE, name)
     size = sum(path.stat().st_size for path in small.directory.rglob("*") if path.is_file())
     return f"{small.directory}: {size / 1024:.0f} KiB"
 

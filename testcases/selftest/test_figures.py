@@ -166,8 +166,21 @@ def test_run_is_kept_small_and_in_the_tables_at_once(checkout: Path, ci_figures:
     assert "| none | 2 | **DIVERGED** 2 of 2 (15 % to 100 %) | 304; all free |" in page
     assert "Each cell was played 2 times (n in the table)." in page
     assert f"From: `drbd-harness judge {name} --runs docs/evidence`; `drbd-harness judge quick-drbd-8.4" in page
-    code, _, err = ci_figures(GOLDEN / "quick-drbd-8.4")
-    assert code == 4 and f"there is something called '{name}'" in err
+
+
+def test_run_that_went_on_replaces_what_was_kept_of_it(checkout: Path, ci_figures: Run_, tmp_path: Path) -> None:
+    (checkout / figures.SPEC).write_text(SPEC)
+    run = tmp_path / "run"
+    shutil.copytree(GOLDEN / "quick-drbd-8.4", run)
+    cell = run / "cells" / "none-swap-reclaim-link20ms"
+    shutil.move(cell, tmp_path / "later")
+    kept = checkout / figures.EVIDENCE / "quick-20261124T131339Z-8e15"
+    assert ci_figures(run)[0] == 0 and len(Store.open(kept.parent, kept.name).every_attempt()) == 10
+    shutil.move(tmp_path / "later", cell)
+    assert ci_figures(run)[0] == 0 and len(Store.open(kept.parent, kept.name).every_attempt()) == 11
+    shutil.rmtree(cell)
+    code, _, err = ci_figures(run)
+    assert code == 4 and f"{kept} has evidence that {run} has not" in err and kept.is_dir()
 
 
 def test_runs_of_two_versions_of_drbd_are_not_thrown_together(checkout: Path, ci_figures: Run_) -> None:
