@@ -304,6 +304,17 @@ class Resource:
         delays.break_disk(node, self.spec)
 
 
+def follow_again(resource: Resource) -> tuple[str, ...]:
+    """Follow the events anew of each node whose stream has ended; the names of those nodes.
+
+    Not in the middle of a cell, whose cursors are of the stream that was.
+    """
+    ended = [node for node in (resource.a, resource.b) if resource.events(node).stream.ended is not None]
+    for node in ended:
+        resource._follow(node)
+    return tuple(node.name for node in ended)
+
+
 def _load(node: Node) -> str:
     """Load DRBD's module on ``node``, and its version."""
     text = node.runner.run(["sh", "-c", "modprobe drbd; cat /proc/drbd"]).stdout

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from harness.drbd.resource import Resource
+from harness.drbd.resource import Resource, follow_again
 from harness.engine.run_record import RunRecord
 from harness.errors import DeadlineError, HarnessError, InfrastructureError, LostNodeError
 from harness.guest.domain import Guest
@@ -154,6 +154,7 @@ class LabKeeper:
         try:
             for node in (self.lab.a, self.lab.b):
                 node.runner.run(["true"], timeout=20)
+            _listen_again(self.lab, self.resource)
             state, counters = self.resource.status()
             if not state.healthy or counters.out_of_sync_kib:
                 progress("the resource is not healthy; setting it up again")
@@ -223,6 +224,15 @@ class LabKeeper:
                 if text := read():
                     (self._kept / lab.id).mkdir(parents=True, exist_ok=True)
                     (self._kept / lab.id / name).write_text(text)
+
+
+def _listen_again(lab: FullLab, resource: Resource) -> None:
+    """Begin anew with what told of the lab and has ended: each later cell would wait for it in vain."""
+    for node in (lab.a, lab.b):
+        if node.listen_again():
+            progress(f"the kernel log of {node.name} had ended, and is read anew")
+    for name in follow_again(resource):
+        progress(f"the events of {name} had ended, and are followed anew")
 
 
 # At most 1 MiB of each; what there is none of is left out.

@@ -27,6 +27,7 @@ AGENT_SECONDS = 120.0
 
 
 HOTPLUG_SECONDS = 30.0
+KILL_SECONDS = 20.0
 # How long libvirt may take for one call: it waits for QEMU as long as QEMU takes, and that may be for ever.
 CALL_SECONDS = 60.0
 
@@ -131,7 +132,7 @@ class Guest:
     def kill(self) -> None:
         """Kill its QEMU with SIGKILL: nothing in it gets to finish.  :class:`~harness.errors.CommandError`."""
         script = 'pid=$(cat "/run/libvirt/qemu/$1.pid") && kill -9 "$pid"'
-        self.node.runner.run(["sh", "-ec", script, "sh", self.spec.name])
+        self.node.runner.run(["sh", "-ec", script, "sh", self.spec.name], timeout=KILL_SECONDS)
 
     def reset(self) -> None:
         """Reset it as its button would, and wait up to 120 s for the agent of the new boot.

@@ -108,6 +108,16 @@ class Node:
             self._log = KernelLog(self.runner)
         return self._log
 
+    def listen_again(self) -> bool:
+        """Let the next use of its kernel log read it anew where whoever read it has ended; whether that was so.
+
+        Not in the middle of a cell, whose cursors are of the log that was.
+        """
+        if self._log is None or self._log.stream.ended is None:
+            return False
+        self._log = None
+        return True
+
     @property
     def monitor_connection(self) -> libvirt.virConnect:
         """A second connection, for a thread that watches while another one's long call is under way over the first.

@@ -200,6 +200,7 @@ class FakeNode:
         self.address = "192.0.2.1" if name == "nodea" else "192.0.2.2"
         self.log = FakeLog(story, name)
         self.alive = True
+        self.log_ended = False
         # All that its guests ever said; what is there already is no cell's.
         self.console = "said before\n"
         self.net: dict[str, str] = {}
@@ -208,6 +209,10 @@ class FakeNode:
         self.answers: dict[str, Answer] = {}
         self.runner = FakeNodeRunner(self._answer, name)
         self.libvirt = FakeLibvirt(name, story)
+
+    def listen_again(self) -> bool:
+        ended, self.log_ended = self.log_ended, False
+        return ended
 
     def _answer(self, argv: tuple[str, ...]) -> Answer:
         if not self.alive:
@@ -391,6 +396,9 @@ class FakeResource:
 
     def require_own_files(self) -> None:
         pass
+
+    def _follow(self, node: FakeNode) -> None:
+        self._events[node.name] = FakeEvents(self, node)
 
     def write_configuration(self, node: FakeNode) -> None:
         self.lab.story(f"configure {node.name}: {dict(self.spec.net)}")

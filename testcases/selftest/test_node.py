@@ -6,7 +6,7 @@ import logging
 import os
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ import libvirt
 import pytest
 from fakes import LibvirtSaid
 
+from harness.drbd.resource import Resource, follow_again
 from harness.errors import LostNodeError
 from harness.lab import node as module
 from harness.lab.node import Node
@@ -152,6 +153,31 @@ def test_reconnect_to_a_node_that_was_away_renews_every_connection(opened: Opene
     assert not any(old is new for old, new in zip(before, after, strict=True))
     assert runner.calls == ["close", "connect within 60 s", "stream the kernel log"] * 2
     assert not any(connection.closed for connection in opened.connections), "a thread may be in a call over one"
+
+
+def test_listen_again_reads_a_log_anew_only_where_its_reader_has_ended(opened: Opened) -> None:
+    runner = Runner()
+    one = node(runner)
+    assert not one.listen_again(), "nobody has asked for it yet"
+    first = one.log
+    assert not one.listen_again() and one.log is first
+    first.stream.end("the command ended")
+    assert one.listen_again() and one.log is not first and one.log.stream.ended is None
+    assert runner.calls == ["stream the kernel log"] * 2
+
+
+def test_follow_again_is_of_the_node_whose_events_have_ended(opened: Opened) -> None:
+    runner = Runner()
+    a = node(runner)
+    b = replace(a, name="nodeb")
+    resource = Resource.for_nodes(a, b)
+    resource._follow(a)
+    resource._follow(b)
+    kept = resource.events(a)
+    assert follow_again(resource) == ()
+    resource.events(b).stream.end("the command ended")
+    assert follow_again(resource) == ("nodeb",) and resource.events(b).stream.ended is None
+    assert resource.events(a) is kept and runner.calls == ["stream the events2"] * 3
 
 
 def test_reconnect_to_a_node_that_does_not_answer_is_a_lost_node(opened: Opened) -> None:

@@ -311,6 +311,26 @@ def test_recover_unhealthy_resource_sets_it_up_again(stage: Stage) -> None:
     assert (len(stage.labs), len(stage.guests)) == (1, 2)
 
 
+def test_recover_listens_again_where_a_stream_has_ended(stage: Stage) -> None:
+    def deaf(cell: Cell, turn: int) -> dict[str, Any]:
+        if cell != SWAP:
+            return {}
+        resource = stage.resources[0]
+        resource.events(resource.a).stream.end("the command ended")
+        cast(Any, stage.labs[-1].b).log_ended = True
+        return failing("command")
+
+    stage.finds = deaf
+    with stage.session as session:
+        session.play(SWAP)
+        resource = stage.resources[0]
+        assert resource.events(resource.a).stream.ended is None and not cast(Any, stage.labs[-1].b).log_ended
+        assert verdict(session.play(OTHER)) is VerdictKind.CLEAN
+    assert len(stage.labs) == 1
+    assert "the events of nodea had ended, and are followed anew" in stage.reported
+    assert "the kernel log of nodeb had ended, and is read anew" in stage.reported
+
+
 def test_recover_failed_repair_sets_the_resource_up_again(stage: Stage) -> None:
     def stuck(cell: Cell, turn: int) -> dict[str, Any]:
         if cell != SWAP:
