@@ -11,25 +11,29 @@ from rich.text import Text
 
 from harness.doctor.facts import gather
 from harness.doctor.rules import Check, Status, judge
+from harness.images import DEFAULT_SUITE
 
 __all__ = ["Check", "Status", "checks", "run_doctor"]
 
 _MARKS: dict[Status, str] = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[bold red]FAIL[/]"}
 
 
-def checks(*, fresh: bool = False) -> list[Check]:
-    """Look at this machine, which takes seconds; ``fresh`` probes the accelerator again even if nothing changed."""
-    return judge(gather(fresh=fresh))
+def checks(*, fresh: bool = False, suite: str = DEFAULT_SUITE) -> list[Check]:
+    """Look at this machine, which takes seconds, as the place of a lab with ``suite`` on its nodes.
+
+    ``fresh`` probes the accelerator again even if nothing changed.
+    """
+    return judge(gather(fresh=fresh, suite=suite))
 
 
-def run_doctor(*, json_output: bool = False, fresh: bool = False) -> int:
+def run_doctor(*, json_output: bool = False, fresh: bool = False, suite: str = DEFAULT_SUITE) -> int:
     """Print what was found, for people or as JSON; the exit code: 0 if a lab can come up here, else 2.
 
     The JSON has ``schema``, ``ok`` and ``checks``, each with ``name``, ``status``, ``detail`` and ``remedy`` (a
     command, or null).  Takes seconds, and at the first time up to minutes: a kernel is booted to probe the accelerator.
     """
     with Console(stderr=True).status("looking at this machine, the first time by booting a kernel ..."):
-        found = checks(fresh=fresh)
+        found = checks(fresh=fresh, suite=suite)
     healthy = all(check.status != "fail" for check in found)
     if json_output:
         print(json.dumps({"schema": 2, "ok": healthy, "checks": [asdict(check) for check in found]}, indent=2))

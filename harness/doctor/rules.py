@@ -10,6 +10,7 @@ from harness.doctor import cpu_weight
 from harness.doctor.facts_model import Facts, Place
 from harness.doctor.kvm_access import TRAP
 from harness.doctor.packages import as_root, install_command
+from harness.images import DEFAULT_SUITE
 from harness.lab.nested.accel import OVERRIDE
 from harness.util.paths import own_command
 
@@ -200,5 +201,8 @@ def _remedy_for_namespaces(facts: Facts) -> str:
 def _images(facts: Facts) -> Check:
     if facts.must_build:
         lacking = ", ".join(sorted(facts.images_wanted - facts.images))
-        return Check("images", "warn", f"not built yet for {facts.suite}: {lacking}", f"{own_command()} images build")
+        suite = "" if facts.suite == DEFAULT_SUITE else f" --suite {facts.suite}"
+        return Check(
+            "images", "warn", f"not built yet for {facts.suite}: {lacking}", f"{own_command()} images build{suite}"
+        )
     return Check("images", "ok", f"{', '.join(sorted(facts.images))} for {facts.suite}")

@@ -139,6 +139,12 @@ def test_own_command_outside_of_the_search_path_is_as_it_was_started(monkeypatch
         assert paths.own_command() == typed
 
 
+def test_judge_of_missing_images_names_the_suite_unless_it_is_the_usual_one() -> None:
+    for suite, command in (("trixie", "drbd-harness images build"),
+                           ("bookworm", "drbd-harness images build --suite bookworm")):  # fmt: skip
+        assert only(replace(GOOD, images=frozenset(), suite=suite), "images").remedy == command
+
+
 V1 = "4:memory:/\n3:cpuset:/\n1:{names}:{path}\n0::/\n"
 
 
@@ -335,7 +341,7 @@ def test_memory_gib_in_a_control_group_is_what_it_leaves(tmp_path: Path) -> None
 def test_run_doctor_json_has_status_and_checks(
     facts: Facts, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(doctor, "gather", lambda fresh: facts)
+    monkeypatch.setattr(doctor, "gather", lambda fresh, suite: facts)
     assert doctor.run_doctor(json_output=True) == status
     printed = json.loads(capsys.readouterr().out)
     assert printed["ok"] is (status == 0)
@@ -348,7 +354,7 @@ def test_run_doctor_for_people_keeps_commands_on_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     missing = tuple(packages.needs())
-    monkeypatch.setattr(doctor, "gather", lambda fresh: replace(GOOD, missing=missing))
+    monkeypatch.setattr(doctor, "gather", lambda fresh, suite: replace(GOOD, missing=missing))
     assert doctor.run_doctor() == 2
     printed = capsys.readouterr().out
     assert str(packages.install_command(Family.APT, missing, root=True)) in printed
@@ -358,7 +364,7 @@ def test_run_doctor_for_people_keeps_commands_on_one_line(
 def test_run_doctor_with_brackets_in_a_detail_prints_them(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "gather", lambda fresh: replace(GOOD, qemu=Answer("it said [/nonsense]", False)))
+    monkeypatch.setattr(doctor, "gather", lambda fresh, suite: replace(GOOD, qemu=Answer("it said [/nonsense]", False)))
     assert doctor.run_doctor() == 2
     assert "it said [/nonsense]" in capsys.readouterr().out
 
