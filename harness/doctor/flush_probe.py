@@ -26,6 +26,7 @@ from harness.doctor.other_root import Root, private_mounts, root_of
 from harness.doctor.slow_flush import slow_disk
 from harness.errors import HarnessError, UsageError
 from harness.remote.local import LocalRunner
+from harness.util.signals import stop_like_ctrl_c
 
 #: How long each flush takes, in seconds.
 DELAY_SECONDS = 0.8
@@ -194,6 +195,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return UsageError.exit_code if ended.code else 0
     try:
         return _asked(wanted)
+    except KeyboardInterrupt:
+        print("ci/probe-flush: interrupted", file=sys.stderr)
+        return 2
     except (HarnessError, OSError) as error:
         print(f"ci/probe-flush: {error}", file=sys.stderr)
         return error.exit_code if isinstance(error, HarnessError) else 2
@@ -235,4 +239,5 @@ def _asked(wanted: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    stop_like_ctrl_c()
     sys.exit(main())

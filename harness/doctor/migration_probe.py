@@ -26,6 +26,7 @@ from harness.errors import HarnessError, UsageError
 from harness.model import CacheMode
 from harness.remote.local import LocalRunner
 from harness.util.deadline import Deadline, poll
+from harness.util.signals import stop_like_ctrl_c
 
 SIZE = 1 << 20
 _OLD, _NEW = 0x11, 0x22
@@ -186,6 +187,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return UsageError.exit_code if ended.code else 0
     try:
         return _asked(wanted.qemu, root_of(wanted.root), wanted.repeat)
+    except KeyboardInterrupt:
+        print("ci/probe-migration: interrupted", file=sys.stderr)
+        return 2
     except (HarnessError, OSError) as error:
         print(f"ci/probe-migration: {error}", file=sys.stderr)
         return error.exit_code if isinstance(error, HarnessError) else 2
@@ -222,4 +226,5 @@ def _asked(path: str, root: Root, repeat: int) -> int:
 
 
 if __name__ == "__main__":
+    stop_like_ctrl_c()
     sys.exit(main())
