@@ -47,6 +47,16 @@ class LostGuestError(InfrastructureError):
     """The guest no longer answers; it has to be replaced."""
 
 
+class HungCallError(DeadlineError):
+    """A call of libvirt's did not return in the time that it has; its connection was ended, and the next use opens
+    another.
+    """
+
+
+class LostLibvirtError(LostNodeError):
+    """The libvirt of a node, or of the controller, went away under a call, or answers nothing any more."""
+
+
 class RefusedError(HarnessError):
     """QEMU, libvirt or DRBD refused a configuration; ``message`` is theirs."""
 

@@ -154,6 +154,7 @@ class LabKeeper:
         try:
             for node in (self.lab.a, self.lab.b):
                 node.runner.run(["true"], timeout=20)
+                node.require_libvirt()
             _listen_again(self.lab, self.resource)
             state, counters = self.resource.status()
             if not state.healthy or counters.out_of_sync_kib:

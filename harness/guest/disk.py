@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-import libvirt
-import libvirt_qemu
 from lxml import etree
 
 from harness.lab.node import Node
 from harness.model import AioMode, CacheMode, DiskBus, Observed
 from harness.parse.system import o_direct, o_sync, offloads, open_flags, qmp_block
 from harness.remote.guest_agent import GuestAgent
+from harness.remote.libvirt_calls import Bounded
 from harness.util import logs
 
 
@@ -70,9 +69,7 @@ def _aio_in_force(xml: str, serial: str) -> str | None:
     return None
 
 
-def observe_guest(
-    node: Node, domain: libvirt.virDomain, agent: GuestAgent, disk: AttachedDisk, device: str
-) -> Observed:
+def observe_guest(node: Node, domain: Bounded, agent: GuestAgent, disk: AttachedDisk, device: str) -> Observed:
     """What is in force of ``disk``: QEMU's descriptors on ``device`` and its block layer, and what the guest was told.
 
     ``libvirt.libvirtError`` when QEMU does not answer, :class:`ValueError` when its answer cannot be read.
@@ -81,7 +78,7 @@ def observe_guest(
     node_side = _sections(node.runner.run(["sh", "-c", _OBSERVE, "sh", device, minor, node.link]).stdout)
     flags = [open_flags(text) for name, text in node_side if name.startswith("fdinfo")]
     with logs.timed("libvirt", node.name, "qemuMonitorCommand query-block", agent.lab):
-        block = libvirt_qemu.qemuMonitorCommand(domain, json.dumps({"execute": "query-block"}), 0)
+        block = domain.qemuMonitorCommand(json.dumps({"execute": "query-block"}), 0)
     cache, _ = qmp_block(block, device)
     name = disk.path.rsplit("/", 1)[-1]
     queue = f"/sys/block/{name}/queue"

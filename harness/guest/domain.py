@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import TypeVar
 
 import libvirt
 
@@ -18,32 +17,30 @@ from harness.lab.base import GuestLab
 from harness.lab.node import Node
 from harness.model import Cell, Fault, Observed
 from harness.remote.guest_agent import GuestAgent
+from harness.remote.libvirt_calls import Bounded, LibvirtConnection
 from harness.render.domain import GuestDomain, disk_xml, guest_xml
 from harness.util import logs
-from harness.util.background import BackgroundTask
 from harness.util.deadline import Deadline, poll
 
 AGENT_SECONDS = 120.0
-
-
 HOTPLUG_SECONDS = 30.0
 KILL_SECONDS = 20.0
-# How long libvirt may take for one call: it waits for QEMU as long as QEMU takes, and that may be for ever.
-CALL_SECONDS = 60.0
-
-T = TypeVar("T")
 
 
 class Guest:
-    """A guest that is up and whose agent answers; ``ended`` when it was ended from here."""
+    """A guest that is up and whose agent answers; ``ended`` when it was ended from here.
 
-    def __init__(self, lab: GuestLab, node: Node, domain: libvirt.virDomain) -> None:
+    Each call of libvirt's takes a minute at most (see :mod:`harness.remote.libvirt_calls`).  Where no other error is
+    named, :class:`~harness.errors.LostNodeError` when libvirt is lost on the way, and
+    :class:`~harness.errors.HungCallError` when a call does not return.
+    """
+
+    def __init__(self, lab: GuestLab, node: Node, domain: Bounded) -> None:
         self.spec = lab.guest_spec
         self.node = node
         self.domain = domain
         self.agent = GuestAgent(lambda: self.domain, lab=lab.id)
         self.ended = False
-        self._hanging = False
         self._lab_id = lab.id
 
     @classmethod
@@ -84,12 +81,12 @@ class Guest:
             raise LostGuestError(f"{error}; the last line of the guest's console: {last}") from None
         return guest
 
-    def moved(self, node: Node, domain: libvirt.virDomain) -> None:
+    def moved(self, node: Node, domain: Bounded) -> None:
         """It runs on ``node`` now, as ``domain`` of that node's libvirt."""
         self.node = node
         self.domain = domain
 
-    def monitor_domain(self) -> libvirt.virDomain:
+    def monitor_domain(self) -> Bounded:
         """The same domain over a connection of its own: to look on while another thread's long call goes on."""
         return self._looked_up(lambda: self.node.monitor_connection)
 
@@ -97,9 +94,10 @@ class Guest:
         """Look the domain up again, after its node's libvirtd was restarted."""
         self.domain = self._looked_up(lambda: self.node.libvirt)
 
-    def _looked_up(self, connection: Callable[[], libvirt.virConnect]) -> libvirt.virDomain:
+    def _looked_up(self, connection: Callable[[], LibvirtConnection]) -> Bounded:
         try:
-            return connection().lookupByName(self.spec.name)
+            found: Bounded = connection().lookupByName(self.spec.name)
+            return found
         except libvirt.libvirtError as error:
             raise LostGuestError(f"the guest is not known to libvirt on {self.node.name} any more: {error}") from None
 
@@ -159,31 +157,23 @@ class Guest:
         return self.node.runner.run(["cat", self.spec.console], ok=()).stdout
 
     def alive(self) -> bool:
-        """Whether the domain runs and its agent answers within 10 s."""
-        if not self.agent.active():
-            return False
+        """Whether the domain runs and its agent answers within 10 s; not where libvirt does not."""
         try:
+            if not self.agent.active():
+                return False
             self.agent.call("guest-ping", timeout=10)
         except HarnessError:
             return False
         return True
 
     def destroy(self) -> None:
-        """End it, whatever it is doing; returns after at most 60 s, also where libvirt does not answer."""
+        """End it, whatever it is doing; returns after at most two minutes, also where libvirt does not answer."""
         self.ended = True
         with contextlib.suppress(libvirt.libvirtError, HarnessError):
-            # Over a connection on which a call hangs another one may hang too.
-            domain = self.monitor_domain() if self._hanging else self.domain
-            self._bounded(f"destroy {self.spec.name}", domain.destroy)
-
-    def _bounded(self, what: str, call: Callable[[], T]) -> T:
-        """``call`` of libvirt's and what it returned; :class:`~harness.errors.DeadlineError` after 60 s."""
-        task = BackgroundTask(call, f"libvirt's {what} on {self.node.name}")
-        with self._timed(what):
-            try:
-                return task.result(Deadline.after(CALL_SECONDS, what))
-            finally:
-                self._hanging = self._hanging or task.running
+            # Over the guest's own connection a call of somebody else's may be under way.
+            domain = self.monitor_domain()
+            with self._timed(f"destroy {self.spec.name}"):
+                domain.destroy()
 
     def _timed(self, call: str) -> AbstractContextManager[logs.Outcome]:
         return logs.timed("libvirt", self.node.name, call, self._lab_id)
@@ -193,8 +183,8 @@ class Guest:
     def attach(self, device: str, cell: Cell) -> AttachedDisk:
         """Attach ``device`` with the cell's cache, aio and bus and wait up to 30 s until the guest sees it.
 
-        Where it does not, the disk is detached again; a guest that does not let go of it either is ended.  libvirt may
-        take 60 s more for each of both; a guest to which it cannot attach within them is ended too.
+        Where it does not, the disk is detached again; a guest that does not let go of it either is ended, and so is one
+        to which libvirt does not attach it in the time that a call has.
         :class:`RefusedError` with QEMU's or libvirt's message when they refuse the combination,
         :class:`LostGuestError`, :class:`~harness.errors.DeadlineError`.
         """
@@ -204,10 +194,8 @@ class Guest:
         stop = cell.fault is Fault.IO_ERROR
         xml = disk_xml(device, serial, cell.cache, cell.aio, cell.bus, stop_on_error=stop)
         try:
-            self._bounded(
-                f"attachDeviceFlags {device} as {serial}, {cell.cache} {cell.aio} {cell.bus}",
-                lambda: self.domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE),
-            )
+            with self._timed(f"attachDeviceFlags {device} as {serial}, {cell.cache} {cell.aio} {cell.bus}"):
+                self.domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
         except libvirt.libvirtError as error:
             if not self.alive():
                 raise LostGuestError(f"the guest was lost while its disk was attached: {error}") from None
@@ -242,14 +230,12 @@ class Guest:
     def detach(self, disk: AttachedDisk) -> None:
         """Detach and wait up to 30 s until QEMU released it, which it does when the guest has let go of it.
 
-        libvirt may take 60 s more.  :class:`LostGuestError`, :class:`~harness.errors.DeadlineError`: whoever gets one
+        :class:`LostGuestError`, :class:`~harness.errors.DeadlineError`: whoever gets one
         ends the guest, for it has the disk still.
         """
         try:
-            self._bounded(
-                f"detachDeviceFlags {disk.serial}",
-                lambda: self.domain.detachDeviceFlags(disk.xml, libvirt.VIR_DOMAIN_AFFECT_LIVE),
-            )
+            with self._timed(f"detachDeviceFlags {disk.serial}"):
+                self.domain.detachDeviceFlags(disk.xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
         except libvirt.libvirtError as error:
             raise LostGuestError(f"the disk was not detached: {error}") from None
         deadline = Deadline.after(HOTPLUG_SECONDS, "the disk's removal from the guest")

@@ -19,6 +19,7 @@ from harness.guest.domain import Guest
 from harness.lab.node import Node
 from harness.model import Migration, MigrationOutcome
 from harness.parse.migration import figures
+from harness.remote.libvirt_calls import Bounded, LibvirtConnection
 from harness.util import logs
 from harness.util.background import BackgroundTask
 from harness.util.deadline import Deadline
@@ -126,7 +127,7 @@ def _move(
     where = guest.node
     began = time.monotonic()
     with guest.agent.held():
-        call: BackgroundTask[libvirt.virDomain] = BackgroundTask(
+        call: BackgroundTask[Bounded] = BackgroundTask(
             lambda: _migrate3(source, destination, parameters, flags, where), f"the migration to {target.name}"
         )
         try:
@@ -160,8 +161,8 @@ def _move(
 
 
 def _watch(
-    call: BackgroundTask[libvirt.virDomain],
-    seen: libvirt.virDomain,
+    call: BackgroundTask[Bounded],
+    seen: Bounded,
     source: Node,
     until: float,
     on_precopy: Callable[[], None] | None,
@@ -188,15 +189,16 @@ def _watch(
 
 
 def _migrate3(
-    domain: libvirt.virDomain, to: libvirt.virConnect, parameters: Mapping[str, object], flags: int, source: Node
-) -> libvirt.virDomain:
+    domain: Bounded, to: LibvirtConnection, parameters: Mapping[str, object], flags: int, source: Node
+) -> Bounded:
     options = " ".join(f"{name}={value}" for name, value in parameters.items())
     unsafe = " unsafe" if flags & libvirt.VIR_MIGRATE_UNSAFE else ""
     with logs.timed("libvirt", source.name, f"migrate3 {options}{unsafe}", source.runner.lab):
-        return domain.migrate3(to, parameters, flags)
+        moved: Bounded = domain.migrate3(to, parameters, flags)
+        return moved
 
 
-def _abort(domain: libvirt.virDomain, source: Node) -> None:
+def _abort(domain: Bounded, source: Node) -> None:
     with logs.timed("libvirt", source.name, "abortJob", source.runner.lab):
         domain.abortJob()
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import libvirt
 
-from harness.errors import LostNodeError
+from harness.errors import DeadlineError, HarnessError, LostNodeError
 from harness.parse.kernel_log import KernelLine, parse_kmsg, record_number
+from harness.remote.libvirt_calls import LibvirtConnection
 from harness.remote.ssh import SshRunner
 from harness.remote.stream import LineStream
-from harness.util import logs
 from harness.util.deadline import Deadline
 
 CONNECT_SECONDS = 60.0
@@ -98,8 +98,8 @@ class Node:
     libvirt_uri: str
     image: Path | None = None
     _log: KernelLog | None = field(default=None, repr=False)
-    _libvirt: libvirt.virConnect | None = field(default=None, repr=False)
-    _monitor_connection: libvirt.virConnect | None = field(default=None, repr=False)
+    _libvirt: LibvirtConnection | None = field(default=None, repr=False)
+    _monitor_connection: LibvirtConnection | None = field(default=None, repr=False)
 
     @property
     def log(self) -> KernelLog:
@@ -119,35 +119,38 @@ class Node:
         return True
 
     @property
-    def monitor_connection(self) -> libvirt.virConnect:
+    def monitor_connection(self) -> LibvirtConnection:
         """A second connection, for a thread that watches while another one's long call is under way over the first.
 
-        Two threads over one connection may wait for ever: with libvirt 9 the later one's call was never sent (seen once
-        in some ten thousand calls; it wakes the earlier one, which is not asleep yet and misses it).
-        :class:`~harness.errors.LostNodeError` when its libvirt does not answer.
+        Two threads over one connection may wait for each other for some seconds: with libvirt 9 the later one's call
+        was not always sent (seen once in some ten thousand calls; it wakes the earlier one, which is not asleep yet and
+        misses it).  :class:`~harness.errors.LostNodeError` when its libvirt does not answer.
         """
         if self._monitor_connection is not None:
             # Used so seldom that its end may not have been noticed: it is tried, as isAlive() would not tell.
-            with contextlib.suppress(libvirt.libvirtError):
+            with contextlib.suppress(libvirt.libvirtError, HarnessError):
                 self._monitor_connection.getLibVersion()
                 return self._monitor_connection
         self._monitor_connection = self._connect()
         return self._monitor_connection
 
-    def _connect(self) -> libvirt.virConnect:
+    def require_libvirt(self) -> None:
+        """:class:`~harness.errors.LostNodeError` where its libvirt does not answer; within two minutes, if it hangs."""
+        self.monitor_connection  # noqa: B018 - which is tried
+
+    def _connect(self) -> LibvirtConnection:
         try:
-            with logs.timed("connection", self.name, self.libvirt_uri, self.runner.lab):
-                return libvirt.open(self.libvirt_uri)
-        except libvirt.libvirtError as error:
+            return LibvirtConnection.open(self.libvirt_uri, self.name, self.runner.lab, lost=lambda: self.runner.silent)
+        except (libvirt.libvirtError, DeadlineError) as error:
             raise LostNodeError(f"no libvirt on {self.name}: {error}") from None
 
     @property
-    def libvirt(self) -> libvirt.virConnect:
+    def libvirt(self) -> LibvirtConnection:
         """A connection to its own libvirt, opened again where its end was noticed.
 
         :class:`~harness.errors.LostNodeError` when its libvirt does not answer.
         """
-        if self._libvirt is None or not self._libvirt.isAlive():
+        if self._libvirt is None or not self._libvirt.alive:
             self._libvirt = self._connect()
         return self._libvirt
 
@@ -163,15 +166,20 @@ class Node:
     def forget(self) -> None:
         """Let go of every connection to a node that is away; whoever still uses one gets an error from it.
 
-        Returns at once.  Those to libvirt are not closed: another thread may be in the middle of a call over one, and
-        libvirt would crash.
+        Returns at once.  Those to libvirt are not closed: another thread may be in the middle of a call over one, which
+        returns with an error by itself.
         """
+        for connection in (self._libvirt, self._monitor_connection):
+            if connection is not None:
+                connection.end()
         self._libvirt = self._monitor_connection = None
         self._log = None
         self.runner.close()
 
     def close(self) -> None:
-        """End every connection to the node; no other thread may be using one."""
+        """End every connection to the node, within at most 40 s; what another thread is waiting for ends with an
+        error.
+        """
         for connection in (self._libvirt, self._monitor_connection):
             if connection is not None:
                 with contextlib.suppress(libvirt.libvirtError):

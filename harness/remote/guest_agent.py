@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import libvirt
-import libvirt_qemu
 
 from harness.errors import DeadlineError, LostGuestError
 from harness.remote.base import Completed
@@ -26,13 +25,14 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class GuestAgent:
-    """A :class:`~harness.remote.base.Runner` in the guest of ``domain``.
+    """A :class:`~harness.remote.base.Runner` in the guest of ``domain``, a domain of
+    :class:`~harness.remote.libvirt_calls.LibvirtConnection`.
 
     ``domain`` is asked anew for each command, since a live migration moves it to another connection.
     ``lab`` is for the log.
     """
 
-    def __init__(self, domain: Callable[[], libvirt.virDomain], host: str = "guest", lab: str = "") -> None:
+    def __init__(self, domain: Callable[[], Any], host: str = "guest", lab: str = "") -> None:
         self.host = host
         self.lab = lab
         self._domain = domain
@@ -59,7 +59,7 @@ class GuestAgent:
         while True:
             try:
                 with self._turn:
-                    answer = libvirt_qemu.qemuAgentCommand(self._domain(), json.dumps(request), timeout, 0)
+                    answer = self._domain().qemuAgentCommand(json.dumps(request), timeout, 0)
                 return json.loads(answer)["return"]
             except libvirt.libvirtError as error:
                 # libvirt waits 5 s for an agent to find its feet before it sends the command: a guest in a storm, or
@@ -83,7 +83,10 @@ class GuestAgent:
                     time.sleep(min(0.3, deadline.left()))
 
     def active(self) -> bool:
-        """Whether its domain runs; asked in turn, since the work may be speaking over the same connection."""
+        """Whether its domain runs; asked in turn, since the work may be speaking over the same connection.
+
+        :class:`~harness.errors.LostNodeError` where libvirt itself is lost, :class:`~harness.errors.HungCallError`.
+        """
         try:
             with self._turn:
                 return bool(self._domain().isActive())

@@ -16,10 +16,14 @@ from harness.errors import DeadlineError, LostNodeError
 from harness.remote.base import Completed
 from harness.remote.stream import LineStream
 from harness.util import logs
+from harness.util.background import BackgroundTask
 
 # On top of the bound the command itself has, for a slow node to deliver the output.
 GRACE_SECONDS = 15.0
-KEEPALIVE_SECONDS = 5
+# A node is asked for a sign of life that often, and lost when none comes for so long: an emulated one that is as busy
+# as one gets was never silent for more than a few seconds, and half a minute leaves as much to find it within a minute.
+KEEPALIVE_SECONDS = 5.0
+SILENT_SECONDS = 30.0
 _ERRORS = (paramiko.SSHException, OSError, EOFError)
 
 
@@ -28,7 +32,8 @@ class SshRunner:
 
     The node's host key is known before its first boot; any other key is rejected.  ``lab`` is for the log.  A node that
     once gave no answer in all the time that a command has is not asked again over that connection: each command would
-    wait as long.
+    wait as long.  Whether it answers at all is watched in a thread of its own: everything that waits for one that has
+    been silent for half a minute ends with :class:`~harness.errors.LostNodeError`.
     """
 
     def __init__(
@@ -43,6 +48,8 @@ class SshRunner:
         self._client: paramiko.SSHClient | None = None
         self._connecting = threading.Lock()
         self._streams: list[paramiko.Channel] = []
+        #: Why the node is lost, where it answered nothing for too long; None while it is not, and once connected again.
+        self.silent: str | None = None
 
     def connect(self, patience: float) -> None:
         """Connect, trying again for ``patience`` seconds while the node refuses or resets."""
@@ -66,10 +73,23 @@ class SshRunner:
         except _ERRORS as error:
             client.close()
             raise LostNodeError(f"no ssh to {self.host} at {self._address[0]}:{self._address[1]}: {error}") from None
+        self._client, self.silent = client, None
         transport = client.get_transport()
         if transport is not None:
-            transport.set_keepalive(KEEPALIVE_SECONDS)
-        self._client = client
+            threading.Thread(
+                target=self._watch, args=(transport,), name=f"the watch on {self.host}", daemon=True
+            ).start()
+
+    def _watch(self, transport: paramiko.Transport) -> None:
+        """Ask for a sign of life until the connection ends, and end it where none comes."""
+        while transport.is_active():
+            # sshd answers, if only that it does not know of such a request.
+            asked = BackgroundTask(lambda: transport.global_request("keepalive@openssh.com"), "a sign of life")
+            if not asked.ended(SILENT_SECONDS) and transport.is_active():
+                self.silent = f"{self.host} has answered nothing for {SILENT_SECONDS:.0f} s"
+                transport.close()
+                return
+            time.sleep(KEEPALIVE_SECONDS)
 
     def close(self) -> None:
         """End all streams and the connection."""
@@ -86,7 +106,7 @@ class SshRunner:
                 raise LostNodeError(f"{self.host} is not connected")
             transport = self._client.get_transport()
             if transport is None or not transport.is_active():
-                raise LostNodeError(f"the ssh connection to {self.host} was lost")
+                raise LostNodeError(self.silent or f"the ssh connection to {self.host} was lost")
             try:
                 return transport.open_session(timeout=30)
             except _ERRORS as error:
@@ -123,7 +143,9 @@ class SshRunner:
             channel.get_transport().close()
             raise LostNodeError(f"'{argv[0]}' on {self.host} was not answered: {error or 'nothing came'}") from None
         except _ERRORS as error:
-            raise LostNodeError(f"'{argv[0]}' on {self.host} was cut off: {error or 'no answer'}") from None
+            raise LostNodeError(
+                f"'{argv[0]}' on {self.host} was cut off: {self.silent or error or 'no answer'}"
+            ) from None
         finally:
             with contextlib.suppress(*_ERRORS):
                 channel.close()
@@ -131,7 +153,8 @@ class SshRunner:
         if status in (124, 137) and seconds >= timeout:
             raise DeadlineError(f"'{' '.join(argv)}' on {self.host} did not end within {timeout:.0f} s")
         if status == -1:
-            raise LostNodeError(f"the connection to {self.host} was lost during '{argv[0]}'")
+            why = f": {self.silent}" if self.silent else ""
+            raise LostNodeError(f"the connection to {self.host} was lost during '{argv[0]}'{why}")
         return Completed(
             self.host, tuple(argv), status, out.decode(errors="replace"), err.decode(errors="replace"), seconds
         )
@@ -156,7 +179,7 @@ class SshRunner:
             logged.status = "started"
 
         def follow() -> None:
-            error = _pump(channel, stream)
+            error = _pump(channel, stream) or self.silent or ""
             seconds = time.monotonic() - began
             logs.record("command", self.host, logs.quoted(argv), "ended", seconds, self.lab, error)
             stream.end(error or "the command ended")

@@ -160,7 +160,7 @@ class FakeLibvirt:
 class FakeNodeRunner(ScriptedRunner):
     """Also starts the witness: ``witness`` is the line that it begins with, ``report`` the one that it ends with.
 
-    Without a report it is still starting, or does not stop.
+    Without a report it is still starting, or does not stop.  ``silent``: why the node is lost.
     """
 
     def __init__(self, answer: Callable[[tuple[str, ...]], Answer], host: str) -> None:
@@ -168,6 +168,7 @@ class FakeNodeRunner(ScriptedRunner):
         self.witness = "unwatched there is none on this node"
         self.report = ""
         self.streams: list[LineStream] = []
+        self.silent: str | None = None
 
     def stream(self, argv: Sequence[str], name: str) -> LineStream:
         self.run(argv)
@@ -209,6 +210,11 @@ class FakeNode:
         self.answers: dict[str, Answer] = {}
         self.runner = FakeNodeRunner(self._answer, name)
         self.libvirt = FakeLibvirt(name, story)
+        self.libvirt_lost = False
+
+    def require_libvirt(self) -> None:
+        if self.libvirt_lost:
+            raise LostNodeError(f"no libvirt on {self.name}: it hangs")
 
     def listen_again(self) -> bool:
         ended, self.log_ended = self.log_ended, False

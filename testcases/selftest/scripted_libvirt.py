@@ -21,6 +21,7 @@ from sshd import ScriptedSshd
 
 from harness.lab.nested.boot import READY
 from harness.lab.nested.keys import KeyPair, new_key_pair
+from harness.remote.libvirt_calls import Bounded, LibvirtConnection
 from harness.remote.scripted import Answer
 from harness.util import paths
 
@@ -76,10 +77,119 @@ class ScriptedLibvirt:
 
 
 @dataclass
+class HangingLibvirt:
+    """A libvirt whose calls may hang: they wait for an answer at the socket of their connection, as libvirt does, and
+    return with an error at its end.
+
+    ``hangs`` names the calls that get no answer; nobody ever takes the connections from the listening socket at
+    ``path``, as with a daemon that was stopped.  ``crashed``: a connection was closed under a running call.
+    """
+
+    path: Path
+    hangs: set[str] = field(default_factory=set)
+    domain: Any = None
+    crashed: bool = False
+    opened: list[HangingConnection] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.listening = socket.socket(socket.AF_UNIX)
+        self.listening.bind(str(self.path))
+        self.listening.listen(20)
+
+    def open(self, uri: str) -> HangingConnection:
+        """In the place of ``libvirt.open``."""
+        self.opened.append(HangingConnection(self))
+        self.opened[-1].called("open")
+        return self.opened[-1]
+
+    def stop(self) -> None:
+        """End every connection."""
+        self.listening.close()
+        for one in self.opened:
+            one.wire.close()
+
+
+class HangingConnection:
+    def __init__(self, world: HangingLibvirt) -> None:
+        self.world = world
+        self.wire = socket.socket(socket.AF_UNIX)
+        self.wire.connect(str(world.path))
+        self.ended = self.closed = False
+        self.waiting = 0
+        self.calls: list[str] = []
+
+    def called(self, name: str) -> None:
+        self.calls.append(name)
+        if name in self.world.hangs:
+            self.waiting += 1
+            self.ended = self.wire.recv(1) == b""
+            self.waiting -= 1
+        if self.ended or self.closed:
+            raise LibvirtSaid("End of file while reading data: Input/output error", libvirt.VIR_ERR_SYSTEM_ERROR)
+
+    def isAlive(self) -> int:  # noqa: N802 - libvirt's name
+        return int(not self.ended)
+
+    def setKeepAlive(self, interval: int, count: int) -> int:  # noqa: N802 - libvirt's name
+        self.keepalive = (interval, count)
+        return 0
+
+    def getLibVersion(self) -> int:  # noqa: N802 - libvirt's name
+        self.called("getLibVersion")
+        return 11_003_000
+
+    def lookupByName(self, name: str) -> HangingDomain:  # noqa: N802 - libvirt's name
+        self.called("lookupByName")
+        return HangingDomain(self)
+
+    def close(self) -> int:
+        if self.waiting:
+            self.world.crashed = True
+        self.closed = True
+        self.called("close") if "close" in self.world.hangs else None
+        return 0
+
+
+class HangingDomain:
+    """What the domain of the script does, where the call gets through."""
+
+    def __init__(self, over: HangingConnection) -> None:
+        self._over = over
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+
+        def call(*arguments: Any) -> Any:
+            self._over.called(name)
+            return getattr(self._over.world.domain, name)(*arguments)
+
+        return call
+
+
+class Alive:
+    """A connection over which nothing is asked."""
+
+    def isAlive(self) -> int:  # noqa: N802 - libvirt's name
+        return 1
+
+
+def bounded(domain: object) -> Bounded:
+    """A scripted domain as the harness has it."""
+    return Bounded(domain, LibvirtConnection(Alive(), (), "nodea"))
+
+
+@dataclass
 class ScriptedConnection:
     world: ScriptedLibvirt
     tied: list[ScriptedDomain] = field(default_factory=list)
     closed: bool = False
+
+    def isAlive(self) -> int:  # noqa: N802 - libvirt's name
+        return int(not self.closed)
+
+    def setKeepAlive(self, interval: int, count: int) -> int:  # noqa: N802 - libvirt's name
+        return 0
 
     def createXML(self, xml: str, flags: int) -> ScriptedDomain:  # noqa: N802 - libvirt's name
         domain = ScriptedDomain(self.world, etree.fromstring(xml.encode()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import shlex
 import socket
@@ -28,6 +29,11 @@ class SshdTransport(paramiko.Transport):
     def __init__(self, connection: socket.socket) -> None:
         super().__init__(connection)
         self.accepted: list[threading.Thread] = []
+        self.is_silent: Callable[[], bool] = lambda: False
+
+    def _send_message(self, data: paramiko.Message) -> None:
+        if not self.is_silent():
+            super()._send_message(data)
 
     def _send_user_message(self, data: paramiko.Message) -> None:
         super()._send_user_message(data)
@@ -45,6 +51,8 @@ class Sshd(paramiko.ServerInterface):
     wanted_port: int = 0
     commands: list[str] = field(default_factory=list)
     connections: int = 0
+    #: The connections over which nothing is answered any more.
+    silent: list[SshdTransport] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", self.wanted_port))
@@ -62,6 +70,7 @@ class Sshd(paramiko.ServerInterface):
             self.connections += 1
             transport = SshdTransport(connection)
             transport.add_server_key(key)
+            transport.is_silent = functools.partial(self.silent.__contains__, transport)
             self.transports.append(transport)
             try:
                 transport.start_server(server=self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from fakes import BLOCKS, HEALTHY, NARROW, FakeGuest, Stage, in_order
 from harness.engine import cell_steps
 from harness.engine.cell_run import play
 from harness.engine.cell_steps import CellRun
+from harness.engine.disturbances import base
 from harness.engine.oracle_run import MAX_SAMPLES
 from harness.errors import (
     CommandError,
@@ -34,6 +36,7 @@ from harness.model import (
     ClientKind,
     Control,
     DelayProfile,
+    Failure,
     FilesystemKind,
     Observed,
     Ownership,
@@ -351,6 +354,21 @@ PHASES = {
     "digest nodea": "exposure",
     "verify": "verify",
 }
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_fail_node_lost_in_the_work_ends_it_at_once(
+    staged: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(base, "LOOK_SECONDS", 0.01)
+    stage = staged()
+    stage.workload.ends = threading.Event()
+    node = getattr(stage.lab, name)
+    stage.lab.story.when["work 10"] = lambda: setattr(node.runner, "silent", "it has answered nothing for 30 s")
+    found = stage.play()
+    stage.workload.ends.set()
+    assert found.failure == Failure("lost-node", "work", "it has answered nothing for 30 s")
+    assert found == stage.kept() and found.finished_at
 
 
 @pytest.mark.parametrize(("step", "phase"), PHASES.items())

@@ -10,6 +10,7 @@ import libvirt
 import libvirt_qemu
 import pytest
 from fakes import FakeLab, LibvirtSaid
+from scripted_libvirt import bounded
 
 from harness.config.lab_spec import GuestSpec, LabSpec
 from harness.errors import LostGuestError
@@ -61,7 +62,7 @@ class Stage:
         lab = FakeLab(spec=SPEC)
         node = cast(Any, lab.a)
         node.libvirt, node.monitor_connection = Connection(self.working), Connection(self.looking_on)
-        self.guest = Guest(cast(Any, lab), cast(Node, node), cast(libvirt.virDomain, self.working))
+        self.guest = Guest(cast(Any, lab), cast(Node, node), bounded(self.working))
 
 
 @pytest.fixture

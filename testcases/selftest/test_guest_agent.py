@@ -14,6 +14,7 @@ from typing import Any
 import libvirt_qemu
 import pytest
 from fakes import LibvirtSaid
+from scripted_libvirt import bounded
 
 from harness.errors import CommandError, DeadlineError, LostGuestError
 from harness.remote import guest_agent as module
@@ -95,7 +96,7 @@ def domain(monkeypatch: pytest.MonkeyPatch) -> Domain:
 
 @pytest.fixture
 def agent(domain: Domain) -> GuestAgent:
-    return GuestAgent(lambda: domain)
+    return GuestAgent(lambda: bounded(domain))
 
 
 def encoded(text: bytes) -> str:
@@ -213,7 +214,7 @@ def test_agent_write_error_file_closed(agent: GuestAgent, domain: Domain) -> Non
 def test_agent_call_after_migration_new_domain(domain: Domain) -> None:
     other = Domain()
     at = [domain]
-    agent = GuestAgent(lambda: at[0])
+    agent = GuestAgent(lambda: bounded(at[0]))
     agent.run(["true"])
     at[0] = other
     agent.run(["true"])
@@ -325,7 +326,7 @@ def test_agent_logs_each_command_with_its_status_and_no_input(
     domain.status = {"exited": True, "exitcode": 3}
     with pytest.raises(CommandError):
         agent.run(["false", "a b"])
-    GuestAgent(lambda: domain, "guest2", "lab1").write("/etc/x", "nobody's business")
+    GuestAgent(lambda: bounded(domain), "guest2", "lab1").write("/etc/x", "nobody's business")
     assert [line[:3] + line[4:] for line in (message.split("\t") for message in caplog.messages)] == [
         ["-", "guest", "0", "cat"], ["-", "guest", "3", "false 'a b'"],
         ["lab1", "guest2", "0", "guest-file-write /etc/x"],

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import libvirt
-import libvirt_qemu
 import pytest
 from fakes import FakeLab, LibvirtSaid
 from lxml import etree
+from scripted_libvirt import HangingLibvirt, bounded
 
-from harness.errors import DeadlineError, LostGuestError, RefusedError
+from harness.errors import DeadlineError, HungCallError, LostGuestError, RefusedError
 from harness.guest import domain as module
 from harness.guest.disk import AttachedDisk
 from harness.guest.domain import Guest
 from harness.lab.node import Node
 from harness.model import CacheMode, Cell, FilesystemKind
+from harness.remote import libvirt_calls
 
 CELL = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE)
 
@@ -31,23 +33,19 @@ class Domain:
     """A domain into which one disk can be plugged.
 
     ``refuses`` is what libvirt says to an attach; ``sees``: whether the guest's kernel finds the disk; ``lets_go``:
-    whether it ever answers to a request to unplug it; ``hangs`` names the calls that do not return before ``freed``.
+    whether it ever answers to a request to unplug it.
     """
 
     refuses: str = ""
     sees: bool = True
     lets_go: bool = True
-    hangs: tuple[str, ...] = ()
     dies_at: str = ""
     running: bool = True
     serial: str = ""
     calls: list[str] = field(default_factory=list)
-    freed: threading.Event = field(default_factory=threading.Event)
 
     def _called(self, what: str) -> None:
         self.calls.append(what)
-        if what in self.hangs:
-            self.freed.wait(20)
         if what == self.dies_at:
             self.running = False
         if not self.running:
@@ -76,7 +74,7 @@ class Domain:
         self._called("destroy")
         self.running, self.serial = False, ""
 
-    def answers(self, request: str) -> str:
+    def qemuAgentCommand(self, request: str, timeout: int, flags: int) -> str:  # noqa: N802 - libvirt's name
         """Its agent."""
         if not self.running:
             raise LibvirtSaid("Guest agent is not responding: QEMU guest agent is not connected")
@@ -98,28 +96,40 @@ class Connection:
 
 
 class Stage:
-    def __init__(self) -> None:
+    """A guest on a node; with ``libvirt`` the node has real connections to that, else the calls go straight through."""
+
+    def __init__(self, libvirt: HangingLibvirt | None = None) -> None:
         lab = FakeLab()
         self.domain = Domain()
-        self.monitor = Connection(self.domain)
         node = cast(Any, lab.a)
-        node.monitor_connection = self.monitor
-        self.guest = Guest(cast(Any, lab), cast(Node, node), cast(libvirt.virDomain, self.domain))
+        handle = bounded(self.domain)
+        if libvirt is not None:
+            self.libvirt, libvirt.domain = libvirt, self.domain
+            runner = SimpleNamespace(lab="lab1", silent=None)
+            node = Node("nodea", cast(Any, runner), "repl0", "192.0.2.1", "/dev/vdb", "qemu+ssh://nodea/system")
+            handle = node.libvirt.lookupByName("guest")
+        else:
+            node.monitor_connection = Connection(self.domain)
+        self.guest = Guest(cast(Any, lab), node, handle)
 
     def attach(self) -> AttachedDisk:
         return self.guest.attach("/dev/drbd0", CELL)
 
 
 @pytest.fixture
-def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    monkeypatch.setattr(
-        libvirt_qemu, "qemuAgentCommand", lambda domain, request, timeout, flags: domain.answers(request)
-    )
+def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
     monkeypatch.setattr(module, "HOTPLUG_SECONDS", 0.05)
-    monkeypatch.setattr(module, "CALL_SECONDS", 0.2)
-    made = Stage()
-    yield made
-    made.domain.freed.set()
+    return Stage()
+
+
+@pytest.fixture
+def hanging(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    """The same where libvirt's calls may hang."""
+    world = HangingLibvirt(tmp_path / "sock")
+    monkeypatch.setattr(libvirt_calls, "_seconds", lambda name, arguments: 0.2 if name in world.hangs else 60.0)
+    monkeypatch.setattr(libvirt, "open", world.open)
+    yield Stage(world)
+    world.stop()
 
 
 def test_attach_and_detach_of_a_disk_that_comes_and_goes(stage: Stage) -> None:
@@ -127,7 +137,6 @@ def test_attach_and_detach_of_a_disk_that_comes_and_goes(stage: Stage) -> None:
     assert disk.path == "/dev/vdb" and disk.serial == stage.domain.serial
     stage.guest.detach(disk)
     assert stage.domain.serial == "" and stage.domain.running and not stage.guest.ended
-    assert stage.monitor.looked_up == 0
 
 
 def test_attach_that_is_refused_is_the_stacks_answer(stage: Stage) -> None:
@@ -179,27 +188,37 @@ def test_detach_from_a_guest_that_ends_meanwhile_is_a_lost_guest(stage: Stage, s
         stage.guest.detach(disk)
 
 
-def test_detach_that_libvirt_never_answers_is_a_deadline_error_and_the_guest_can_be_ended(stage: Stage) -> None:
-    disk = stage.attach()
-    stage.domain.hangs = ("detach",)
+def test_detach_that_libvirt_never_answers_is_a_deadline_error_and_the_guest_can_be_ended(hanging: Stage) -> None:
+    disk = hanging.attach()
+    hanging.libvirt.hangs = {"detachDeviceFlags"}
     began = time.monotonic()
-    with pytest.raises(DeadlineError) as caught:
-        stage.guest.detach(disk)
-    assert str(caught.value) == f"libvirt's detachDeviceFlags {disk.serial} on nodea did not end within 0 s"
-    stage.guest.destroy()
+    with pytest.raises(HungCallError) as caught:
+        hanging.guest.detach(disk)
+    assert str(caught.value) == "libvirt on nodea did not answer detachDeviceFlags within 0 s"
+    hanging.guest.destroy()
     assert time.monotonic() - began < 10
-    assert not stage.domain.running and stage.monitor.looked_up == 1, "not over the connection that hangs"
+    assert not hanging.domain.running, "over another connection than the one that hung"
+    assert not hanging.libvirt.crashed
 
 
-def test_attach_that_libvirt_never_answers_is_a_deadline_error_and_ends_the_guest(stage: Stage) -> None:
-    stage.domain.hangs = ("attach",)
-    with pytest.raises(DeadlineError, match=r"libvirt's attachDeviceFlags .* on nodea did not end within 0 s"):
-        stage.attach()
-    assert stage.guest.ended and not stage.domain.running, "the disk may yet be attached"
+def test_attach_that_libvirt_never_answers_is_a_deadline_error_and_ends_the_guest(hanging: Stage) -> None:
+    hanging.libvirt.hangs = {"attachDeviceFlags"}
+    with pytest.raises(HungCallError, match=r"libvirt on nodea did not answer attachDeviceFlags within 0 s"):
+        hanging.attach()
+    assert hanging.guest.ended and not hanging.domain.running, "the disk may yet be attached"
 
 
-def test_destroy_that_libvirt_never_answers_returns(stage: Stage) -> None:
-    stage.domain.hangs = ("destroy",)
+def test_destroy_that_libvirt_never_answers_returns(hanging: Stage) -> None:
+    hanging.libvirt.hangs = {"destroy"}
     began = time.monotonic()
-    stage.guest.destroy()
-    assert time.monotonic() - began < 10 and stage.guest.ended
+    hanging.guest.destroy()
+    assert time.monotonic() - began < 10 and hanging.guest.ended
+
+
+@pytest.mark.parametrize("call", ["qemuAgentCommand", "isActive", "lookupByName", "getLibVersion"])
+def test_guest_whose_libvirt_never_answers_is_not_alive_and_can_be_ended(hanging: Stage, call: str) -> None:
+    hanging.libvirt.hangs = {call}
+    began = time.monotonic()
+    assert hanging.guest.alive() is (call in ("lookupByName", "getLibVersion"))
+    hanging.guest.destroy()
+    assert time.monotonic() - began < 10 and hanging.guest.ended

@@ -130,6 +130,11 @@ class Connection:
         self.flags.append(flags)
         return Domain(name, self)
 
+    def lookupByName(self, name: str) -> Any:  # noqa: N802 - libvirt's name
+        if name not in self.running:
+            raise LibvirtSaid("Domain not found", libvirt.VIR_ERR_NO_DOMAIN)
+        return Domain(name, self)
+
     def listAllDomains(self) -> list[Any]:  # noqa: N802 - libvirt's name
         return [Domain(name, self) for name in self.running]
 
@@ -183,7 +188,9 @@ def fake_domains(made: Parts) -> list[NodeDomain]:
 
 
 def bring_up(made: Controller, undo: contextlib.ExitStack, evidence: Path, *, keep: bool = False) -> LabRecord:
-    return provider.bring_up("test:///default", cast(Any, made.connection), SPEC, STACK, undo, evidence, keep=keep)
+    return provider.bring_up(
+        "test:///default", lambda: cast(Any, made.connection), SPEC, STACK, undo, evidence, keep=keep
+    )
 
 
 def test_bring_up_records_what_the_lab_was_made_of(controller: Controller, tmp_path: Path) -> None:
@@ -330,6 +337,8 @@ class PowerSwitch:
 
 
 class Runner:
+    silent = None
+
     def __init__(self, calls: list[str]) -> None:
         self.calls = calls
 

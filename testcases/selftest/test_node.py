@@ -38,6 +38,9 @@ class Connection:
             raise LibvirtSaid("Cannot write data: Broken pipe")
         return 11_003_000
 
+    def setKeepAlive(self, interval: int, count: int) -> int:  # noqa: N802 - libvirt's name
+        return 0
+
     def close(self) -> int:
         self.closed = True
         return 0
@@ -70,6 +73,7 @@ class Runner:
 
     host = "nodea"
     lab = "lab1"
+    silent = None
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -101,15 +105,15 @@ def test_connections_of_a_node_are_opened_once_and_are_two(opened: Opened) -> No
 
 def test_libvirt_connection_whose_end_is_known_is_opened_again(opened: Opened) -> None:
     one = node()
-    cast(Any, one.libvirt).gone = True
-    assert not cast(Any, one.libvirt).gone and len(opened.connections) == 2
+    one.libvirt.raw.gone = True
+    assert not one.libvirt.raw.gone and len(opened.connections) == 2
 
 
 def test_monitor_connection_whose_end_went_unnoticed_is_opened_again(opened: Opened) -> None:
     one = node()
-    seen = cast(Any, one.monitor_connection)
+    seen = one.monitor_connection.raw
     seen.gone, seen.known = True, False
-    assert not cast(Any, one.monitor_connection).gone and len(opened.connections) == 2
+    assert not one.monitor_connection.raw.gone and len(opened.connections) == 2
 
 
 def test_connections_to_no_libvirt_are_a_lost_node(opened: Opened) -> None:
@@ -119,11 +123,12 @@ def test_connections_to_no_libvirt_are_a_lost_node(opened: Opened) -> None:
             getattr(node(), name)
 
 
-def test_forget_leaves_connections_open_and_close_ends_them(opened: Opened) -> None:
+def test_forget_ends_connections_without_closing_them_and_close_closes_them(opened: Opened) -> None:
     one = node()
-    assert one.libvirt and one.monitor_connection
+    before = (one.libvirt, one.monitor_connection)
     one.forget()
     assert not any(connection.closed for connection in opened.connections)
+    assert not any(connection.alive for connection in before), "a call over one returns with an error"
     assert one.libvirt and one.monitor_connection
     one.close()
     assert [connection.closed for connection in opened.connections] == [False, False, True, True]

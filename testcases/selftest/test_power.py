@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import libvirt
 import pytest
@@ -75,7 +76,7 @@ Switch = Callable[..., Power]
 
 @pytest.fixture
 def switch(connection: Connection, tmp_path: Path) -> Switch:
-    return lambda autodestroy=True: Power(connection, tmp_path, autodestroy=autodestroy)
+    return lambda autodestroy=True: Power(lambda: cast(Any, connection), tmp_path, autodestroy=autodestroy)
 
 
 def test_off_ends_the_domain_at_once_and_remembers_it(connection: Connection, switch: Switch) -> None:
@@ -160,11 +161,11 @@ def test_on_without_a_kept_console_is_an_infrastructure_error(connection: Connec
 
 def test_wait_is_for_every_domain(connection: Connection, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "harness.progress")
-    boot.wait(connection, {NAME: connection.console})
+    boot.wait(cast(Any, connection), {NAME: connection.console})
     assert len(caplog.messages) == 1 and caplog.messages[0].startswith(f"{NAME} is up after")
     connection.running.clear()
     with pytest.raises(LostNodeError, match="ended while it was booting: its console is empty"):
-        boot.wait(connection, {NAME: connection.console, "other": tmp_path / "none.log"})
+        boot.wait(cast(Any, connection), {NAME: connection.console, "other": tmp_path / "none.log"})
 
 
 def test_power_logs_each_switch_with_the_lab_and_what_libvirt_reported(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -220,6 +221,33 @@ def test_ssh_connection_lost_command_and_streams_end(place: Place) -> None:
         stream.wait(lambda line: None, 1, Deadline.after(10, "more"))
     with pytest.raises(LostNodeError):
         runner.run(["true"])
+    runner.close()
+
+
+def test_ssh_node_that_gives_no_sign_of_life_ends_command_and_streams(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The connections of the tests before are watched too.
+    monkeypatch.setattr(ssh, "KEEPALIVE_SECONDS", 0.05)
+    runner = place.runner()
+    runner.connect(10)
+    stream = runner.stream(["sh", "-c", ": streaming; echo up; exec sleep 20"], "log")
+    stream.wait(lambda line: line or None, 0, Deadline.after(10, "the first line"))
+    monkeypatch.setattr(ssh, "SILENT_SECONDS", 0.5)
+    threading.Timer(0.3, place.sshd.silent.append, [place.sshd.transports[-1]]).start()
+    began = time.monotonic()
+    with pytest.raises(LostNodeError, match="nodea has answered nothing for 0 s"):
+        runner.run(["sleep", "20"])
+    assert time.monotonic() - began < 10 and runner.silent == "nodea has answered nothing for 0 s"
+    with pytest.raises(LostNodeError, match="nodea has answered nothing for 0 s"):
+        stream.wait(lambda line: None, 1, Deadline.after(10, "more"))
+    with pytest.raises(LostNodeError, match="nodea has answered nothing for 0 s"):
+        runner.run(["true"])
+    place.sshd.silent.clear()
+    runner.close()
+    monkeypatch.setattr(ssh, "SILENT_SECONDS", 30.0)
+    runner.connect(10)
+    assert runner.silent is None and runner.run(["echo", "back"]).stdout == "back\n"
     runner.close()
 
 

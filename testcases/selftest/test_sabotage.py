@@ -49,6 +49,7 @@ from harness.model import (
 )
 from harness.parse.filefrag import FileExtent, file_extents
 from harness.parse.pagemap import swap_slots
+from harness.remote.libvirt_calls import LibvirtConnection
 from harness.util.deadline import Deadline, poll
 from harness.workloads import WORKLOADS
 
@@ -542,8 +543,13 @@ def stopped(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
+def nobody() -> LibvirtConnection:
+    """libvirt is not told."""
+    raise AssertionError("asked libvirt")
+
+
 def test_power_stop_is_of_that_domain_only_until_it_goes_on(tmp_path: Path) -> None:
-    power = Power(None, tmp_path, autodestroy=True)
+    power = Power(nobody, tmp_path, autodestroy=True)
     name = f"drbd-harness-test-{os.getpid()}"
     with process(f"{name}-ab") as other, process(f"{name}-a") as one:
         power.stop(f"{name}-a")
@@ -576,15 +582,15 @@ def test_power_kills_libvirt_only_where_it_is_ours_alone(
 ) -> None:
     with process("daemon") as daemon:
         started = Started(MAIN_DAEMONS[0], daemon, tmp_path / "log", ("libvirtd",), 0.0)
-        libvirt = Libvirt("test:///default", (started,) if ours else ())
-        power = Power(Domains("one-a", "one-b", *others), tmp_path, autodestroy=True, daemon=libvirt)
+        libvirt = Libvirt("test:///default", [started] if ours else [])
+        power = Power(lambda: Domains("one-a", "one-b", *others), tmp_path, autodestroy=True, daemon=libvirt)
         assert power.kill_libvirt({"one-a", "one-b"}) is killed
         assert (daemon.poll() == -9) is killed
 
 
 def test_power_stop_of_no_domain_is_infrastructure_error(tmp_path: Path) -> None:
     with pytest.raises(InfrastructureError, match="there is no QEMU of drbd-harness-nowhere"):
-        Power(None, tmp_path, autodestroy=True).stop("drbd-harness-nowhere")
+        Power(nobody, tmp_path, autodestroy=True).stop("drbd-harness-nowhere")
 
 
 # --------------------------------------------------------------------------- the right owner

@@ -295,6 +295,21 @@ def test_recover_healthy_lab_keeps_it(stage: Stage) -> None:
     assert len(stage.labs) == 1 and stage.resources[0].ups == [True]
 
 
+def test_recover_libvirt_that_hangs_on_a_node_rebuilds_the_lab(stage: Stage) -> None:
+    def hangs(cell: Cell, turn: int) -> dict[str, Any]:
+        if cell != SWAP or turn > 1:
+            return {}
+        cast(Any, stage.labs[-1].b).libvirt_lost = True
+        return failing("deadline")
+
+    stage.finds = hangs
+    with stage.session as session:
+        assert verdict(session.play(SWAP)) is VerdictKind.INCONCLUSIVE
+        assert verdict(session.play(OTHER)) is VerdictKind.CLEAN
+    assert stage.closed == ["lab1", "lab2"]
+    assert stage.store.run().notes == ("the lab was rebuilt: no libvirt on nodeb: it hangs",)
+
+
 def test_recover_unhealthy_resource_sets_it_up_again(stage: Stage) -> None:
     def ill(cell: Cell, turn: int) -> dict[str, Any]:
         if cell != SWAP:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from harness.engine.cell_steps import CellRun
+from harness.errors import LostNodeError
 from harness.filesystems.base import MARGIN_SECONDS, WorkloadTarget
 from harness.model import Work
 from harness.util.background import BackgroundTask
@@ -38,7 +39,7 @@ class Undisturbed:
 
     def during(self, run: CellRun, work: Callable[[], Work]) -> Work:
         """The work alone."""
-        return work()
+        return finished(run, BackgroundTask(work, "the workload"), None)
 
     def after(self, run: CellRun, workload: Workload) -> None:
         """Leave everything written."""
@@ -54,7 +55,22 @@ def quiesce(run: CellRun, workload: Workload) -> None:
         run.context.note(work=replace(work, read_back_errors=work.read_back_errors + wrong))
 
 
-def finished(run: CellRun, task: BackgroundTask[Work]) -> Work:
-    """What the work did; waits for its end, which a disturbance may have put off."""
+# How often a look is taken whether both nodes are there.
+LOOK_SECONDS = 1.0
+
+
+def finished(run: CellRun, task: BackgroundTask[Work], margin: float | None = 2 * MARGIN_SECONDS) -> Work:
+    """What the work did; waits for its end, which a disturbance may have put off.
+
+    ``margin`` is what it may take beyond the cell's seconds, None where the work has a time of its own.
+    :class:`~harness.errors.LostNodeError` as soon as a node is lost, whichever of them the work is on.
+    """
     # A fault, or a guest that moved slowly, may have kept the work from its answer.
-    return task.result(Deadline.after(run.cell.seconds + 2 * MARGIN_SECONDS, "the end of the work"))
+    deadline = Deadline.after(run.cell.seconds + (margin or 0.0), "the end of the work")
+    while not task.ended(LOOK_SECONDS):
+        for node in run.context.nodes:
+            if node.runner.silent is not None:
+                raise LostNodeError(node.runner.silent)
+        if margin is not None:
+            deadline.left()
+    return task.result(Deadline.after(LOOK_SECONDS, "the end of the work"))

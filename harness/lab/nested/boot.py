@@ -9,6 +9,7 @@ from pathlib import Path
 import libvirt
 
 from harness.errors import DeadlineError, LostNodeError
+from harness.remote.libvirt_calls import LibvirtConnection
 from harness.util.deadline import Deadline, poll
 from harness.util.logs import progress
 
@@ -18,10 +19,11 @@ FAILED = (b"Kernel panic - not syncing", b"DRBD-HARNESS-NODE-FAILED")
 BOOT_SECONDS = 300.0
 
 
-def wait(connection: libvirt.virConnect, consoles: Mapping[str, Path]) -> None:
+def wait(connection: LibvirtConnection, consoles: Mapping[str, Path]) -> None:
     """Wait until every domain of ``consoles`` (its name to its console's file) prints that it is ready, at most 300 s.
 
-    :class:`LostNodeError` with the last line of its console when one ends or fails to boot; :class:`DeadlineError`.
+    :class:`LostNodeError` with the last line of its console when one ends or fails to boot, and when the controller's
+    libvirt goes away; :class:`DeadlineError`.
     """
     began = time.monotonic()
     deadline = Deadline.after(BOOT_SECONDS, "the boot of the nodes")
@@ -58,7 +60,7 @@ def last_message(console: bytes) -> str:
     return (reasons or lines or ["its console is empty"])[0 if reasons else -1].strip()
 
 
-def is_running(connection: libvirt.virConnect, name: str) -> bool:
+def is_running(connection: LibvirtConnection, name: str) -> bool:
     """Whether a domain of that name runs."""
     try:
         return bool(connection.lookupByName(name).isActive())

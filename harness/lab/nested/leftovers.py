@@ -13,6 +13,7 @@ from harness.lab.nested import record as records
 from harness.lab.nested.lease import holder, lease
 from harness.lab.nested.libvirt_daemon import connect, default_uri, ensure_libvirt
 from harness.lab.nested.record import LabRecord
+from harness.remote.libvirt_calls import Bounded, LibvirtConnection
 from harness.render.domain import lab_of
 from harness.util import logs
 from harness.util.paths import state_dir
@@ -94,7 +95,7 @@ def the_lab() -> tuple[Path, LabRecord]:
     raise NothingRanError("no lab is up; 'drbd-harness lab up' brings one up")
 
 
-def _labelled(connection: libvirt.virConnect) -> list[tuple[libvirt.virDomain, str]]:
+def _labelled(connection: LibvirtConnection) -> list[tuple[Bounded, str]]:
     found = []
     for domain in connection.listAllDomains():
         with contextlib.suppress(libvirt.libvirtError):

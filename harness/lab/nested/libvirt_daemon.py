@@ -18,14 +18,15 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import libvirt
 from filelock import FileLock
 
-from harness.errors import HarnessError, InfrastructureError
+from harness.errors import HarnessError, HungCallError, InfrastructureError
+from harness.remote.libvirt_calls import LibvirtConnection
 from harness.util import logs
 from harness.util.deadline import Deadline, poll
 from harness.util.paths import make, state_dir
@@ -68,16 +69,52 @@ class Started:
     began: float
 
 
-@dataclass(frozen=True)
+@dataclass
 class Libvirt:
-    """The libvirt to use; ``started`` are the daemons that had to be started for it."""
+    """The libvirt to use; ``started`` are the daemons that had to be started for it, by now."""
 
     uri: str
-    started: tuple[Started, ...] = ()
+    started: list[Started] = field(default_factory=list)
+    _connection: LibvirtConnection | None = None
 
-    def open(self) -> Any:
-        """A connection of the caller's own (a ``virConnect``)."""
+    def open(self) -> LibvirtConnection:
+        """A connection of the caller's own.  Where the daemon went away meanwhile, it is started again as at first; so
+        is one that was started from here and hangs.
+        """
+        try:
+            return connect(self.uri)
+        except HungCallError:
+            if not self._end_hanging():
+                raise
+        except InfrastructureError as error:
+            logs.progress(f"libvirt is started again: {error}")
+        with FileLock(state_dir() / "libvirt.lock", timeout=START_SECONDS):
+            self.started += _make_it_answer(self.uri)
         return connect(self.uri)
+
+    def connection(self) -> LibvirtConnection:
+        """One connection for as long as it lasts, opened anew (:meth:`open`) where its end was noticed.
+
+        Domains that were started with AUTODESTROY end with the one over which they were started.
+        """
+        if self._connection is None or not self._connection.alive:
+            self._connection = self.open()
+        return self._connection
+
+    def close(self) -> None:
+        """Close the connection that :meth:`connection` opened."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _end_hanging(self) -> bool:
+        """End the main daemon if it was started from here; the domains go on.  Whether it was."""
+        ours = [one for one in self.started if one.daemon in MAIN_DAEMONS and one.process.poll() is None]
+        for one in ours:
+            logs.progress(f"{one.daemon.name} does not answer any more, and is ended")
+            one.process.kill()
+            one.process.wait()
+        return bool(ours)
 
 
 LOG_DAEMON = Daemon("virtlogd", _SOCKETS / "virtlogd-sock")
@@ -99,12 +136,13 @@ def ensure_libvirt(*, keep: bool = False) -> Iterator[Libvirt]:
         users = undo.enter_context(_one_more_user())
         with FileLock(make(state_dir()) / "libvirt.lock", timeout=START_SECONDS):
             started = _make_it_answer(uri)
+        found = Libvirt(uri, started)
         if not keep:
-            undo.callback(_end, uri, started, users)
+            undo.callback(_end, uri, found.started, users)
         with ExitStack() as held:
             held.enter_context(closing(connect(uri)))
             held.enter_context(_log_daemons_client())
-            yield Libvirt(uri, started)
+            yield found
 
 
 def default_uri() -> str:
@@ -112,12 +150,14 @@ def default_uri() -> str:
     return os.environ.get(URI_OVERRIDE) or (SYSTEM if os.geteuid() == 0 else SESSION)
 
 
-def connect(uri: str) -> Any:
-    """Open ``uri``, or say in one sentence why not; libvirt's own printing of errors is switched off."""
+def connect(uri: str) -> LibvirtConnection:
+    """Open ``uri``, or say in one sentence why not; libvirt's own printing of errors is switched off.
+
+    :class:`~harness.errors.HungCallError` when it answers nothing, after a minute.
+    """
     libvirt.registerErrorHandler(lambda _context, _error: None, None)
     try:
-        with logs.timed("connection", logs.CONTROLLER, uri):
-            return libvirt.open(uri)
+        return LibvirtConnection.open(uri, logs.CONTROLLER)
     except libvirt.libvirtError as error:
         raise InfrastructureError(f"libvirt does not answer at {uri}: {error}") from error
 
@@ -142,7 +182,7 @@ def start_command() -> str:
 # --------------------------------------------------------------------------- starting
 
 
-def _make_it_answer(uri: str) -> tuple[Started, ...]:
+def _make_it_answer(uri: str) -> list[Started]:
     """Start what has to be started for ``uri`` to answer; nothing at all where that is someone else's business."""
     ours = uri == SYSTEM and os.geteuid() == 0 and not has_systemd()
     if not ours or os.environ.get(URI_OVERRIDE):
@@ -152,7 +192,7 @@ def _make_it_answer(uri: str) -> tuple[Started, ...]:
             if uri == SYSTEM and has_systemd():
                 raise DaemonDownError(error, start_command()) from error
             raise
-        return ()
+        return []
     deadline = Deadline.after(START_SECONDS, "an answer of libvirt's daemon")
     with ExitStack() as undo:
         started: list[Started] = []
@@ -165,7 +205,7 @@ def _make_it_answer(uri: str) -> tuple[Started, ...]:
             _wait_for(started[-1], deadline)
         with closing(connect(uri)):
             undo.pop_all()
-        return tuple(started)
+        return started
 
 
 def _installed_daemon() -> Daemon:
@@ -237,7 +277,7 @@ def _one_more_user() -> Iterator[IO[bytes]]:
         yield users
 
 
-def _end(uri: str, started: tuple[Started, ...], users: IO[bytes]) -> None:
+def _end(uri: str, started: list[Started], users: IO[bytes]) -> None:
     """End what was started, the log daemon last, if nobody else needs it."""
     if not started:
         return

@@ -5,30 +5,36 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import libvirt
 from lxml import etree
 
-from harness.errors import InfrastructureError
+from harness.errors import HarnessError, InfrastructureError
 from harness.lab.nested import boot
 from harness.lab.nested.libvirt_daemon import MAIN_DAEMONS, Libvirt
+from harness.remote.libvirt_calls import LibvirtConnection
 from harness.util import logs
 
 KILL_SECONDS = 10.0
 
 
 class Power:
-    """Switches domains by name.  ``directory`` is the lab's.
+    """Switches domains by name.  ``connection`` says over which one, each time; ``directory`` is the lab's.
 
     ``autodestroy``: what is switched on ends with the connection, however this process ends.  ``daemon``: the libvirt
     behind ``connection``.
     """
 
     def __init__(
-        self, connection: libvirt.virConnect, directory: Path, *, autodestroy: bool, daemon: Libvirt | None = None
+        self,
+        connection: Callable[[], LibvirtConnection],
+        directory: Path,
+        *,
+        autodestroy: bool,
+        daemon: Libvirt | None = None,
     ) -> None:
         self._connection = connection
         self._daemon = daemon
@@ -44,7 +50,7 @@ class Power:
         :class:`~harness.errors.InfrastructureError` when libvirt does not, or it is off already.
         """
         try:
-            domain = self._connection.lookupByName(name)
+            domain = self._connection().lookupByName(name)
             self._descriptions[name] = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE)
             with self._timed(f"destroy {name}"):
                 domain.destroy()
@@ -61,10 +67,10 @@ class Power:
             console.rename(console.with_name(f"{console.stem}.{before + 1}{console.suffix}"))
         try:
             with self._timed(f"createXML {name}"):
-                self._connection.createXML(description, self._flags)
+                self._connection().createXML(description, self._flags)
         except libvirt.libvirtError as error:
             raise InfrastructureError(f"{name} was not switched on again: {error}") from None
-        boot.wait(self._connection, {name: console})
+        boot.wait(self._connection(), {name: console})
 
     def stop(self, name: str) -> None:
         """Stop the domain's QEMU with SIGSTOP, which neither it nor libvirt is told of.
@@ -96,7 +102,7 @@ class Power:
         started = () if self._daemon is None else self._daemon.started
         daemons = [one for one in started if one.daemon in MAIN_DAEMONS]
         try:
-            others = {domain.name() for domain in self._connection.listAllDomains()} - {*mine} if daemons else set()
+            others = {domain.name() for domain in self._connection().listAllDomains()} - {*mine} if daemons else set()
         except libvirt.libvirtError as error:
             raise InfrastructureError(f"libvirt does not say which domains run: {error}") from None
         if not daemons or others:
@@ -110,6 +116,19 @@ class Power:
     def _timed(self, call: str) -> AbstractContextManager[logs.Outcome]:
         # The folder of a lab is named by its id.
         return logs.timed("libvirt", logs.CONTROLLER, call, self._directory.name)
+
+
+def destroy(connection: Callable[[], LibvirtConnection], name: str, lab: str) -> None:
+    """End a domain of ``lab`` that may have ended by itself, or never began; where libvirt is lost, by its process."""
+    try:
+        with logs.timed("libvirt", logs.CONTROLLER, f"destroy {name}", lab):
+            connection().lookupByName(name).destroy()
+    except libvirt.libvirtError:
+        return
+    except HarnessError as error:
+        logs.progress(f"the QEMU of {name} is killed: {error}")
+        with contextlib.suppress(OSError, InfrastructureError):
+            os.kill(_qemu_of(name), signal.SIGKILL)
 
 
 def _qemu_of(name: str) -> int:

@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,10 +26,11 @@ from harness.lab.nested.accel import probe
 from harness.lab.nested.domains import SIDES, Parts, kernel_args, make_domains
 from harness.lab.nested.lab import NestedLab, attach
 from harness.lab.nested.lease import lease
-from harness.lab.nested.libvirt_daemon import Libvirt, ensure_libvirt
-from harness.lab.nested.power import Power
+from harness.lab.nested.libvirt_daemon import ensure_libvirt
+from harness.lab.nested.power import Power, destroy
 from harness.lab.nested.record import LabRecord, NodeRecord
 from harness.model import LabProvenance
+from harness.remote.libvirt_calls import LibvirtConnection
 from harness.render.domain import NodeDomain, node_xml
 from harness.util import logs
 from harness.util.paths import cache_dir, make, state_dir
@@ -59,15 +60,15 @@ def nested_lab(
     with contextlib.ExitStack() as undo:
         undo.enter_context(lease("a lab"))
         daemon = undo.enter_context(ensure_libvirt(keep=keep))
-        connection = undo.enter_context(opened(daemon))
-        record = find(connection, spec, stack)
+        undo.callback(daemon.close)
+        record = find(daemon.connection(), spec, stack)
         fresh = record is None
         # Until somebody can use it a new lab is not kept either.
         with contextlib.ExitStack() as new_lab:
             if record is None:
-                record = bring_up(daemon.uri, connection, spec, stack, new_lab, evidence, keep=keep)
+                record = bring_up(daemon.uri, daemon.connection, spec, stack, new_lab, evidence, keep=keep)
             directory = records.labs_dir() / record.id
-            power = Power(connection, directory, autodestroy=not record.keep, daemon=daemon)
+            power = Power(daemon.connection, directory, autodestroy=not record.keep, daemon=daemon)
             lab = attach(record, directory, power, fresh=fresh)
             made = new_lab.pop_all()
         if not keep:
@@ -75,7 +76,7 @@ def nested_lab(
         yield undo.enter_context(contextlib.closing(lab))
 
 
-def find(connection: libvirt.virConnect, spec: LabSpec, stack: StackSpec) -> LabRecord | None:
+def find(connection: LibvirtConnection, spec: LabSpec, stack: StackSpec) -> LabRecord | None:
     """The lab that is up already; :class:`~harness.errors.InfrastructureError` where it is not as ``spec`` and
     ``stack`` say, or libvirt does not answer.
     """
@@ -105,7 +106,7 @@ def find(connection: libvirt.virConnect, spec: LabSpec, stack: StackSpec) -> Lab
 
 def bring_up(
     uri: str,
-    connection: libvirt.virConnect,
+    connection: Callable[[], LibvirtConnection],
     spec: LabSpec,
     stack: StackSpec,
     undo: contextlib.ExitStack,
@@ -115,10 +116,10 @@ def bring_up(
 ) -> LabRecord:
     """Make the two nodes, wait until both answer and record the lab.
 
-    ``connection`` is one to ``uri``; what is not to be kept ends with it.  ``undo`` gets whatever has to be taken back;
-    what fails on the way takes itself back; where a port was taken by somebody else since it was chosen, it is tried
-    again with others.  :class:`~harness.errors.InfrastructureError` also where there is no room
-    for its files.
+    ``connection`` opens one to ``uri``, or has one; what is not to be kept ends with it.  ``undo`` gets whatever has to
+    be taken back; what fails on the way takes itself back; where a port was taken by somebody else since it was chosen,
+    it is tried again with others.  :class:`~harness.errors.InfrastructureError` also where there is no room for its
+    files.
     """
     cache = cache_dir()
     node_image = ensure("node", stack.suite, cache)
@@ -137,7 +138,7 @@ def _bring_up(
     parts: Parts,
     stack: StackSpec,
     uri: str,
-    connection: libvirt.virConnect,
+    connection: Callable[[], LibvirtConnection],
     undo: contextlib.ExitStack,
     evidence: Path | None,
     *,
@@ -155,8 +156,10 @@ def _bring_up(
             for domain in domains:
                 # With AUTODESTROY libvirt ends the domain when our connection ends, even after a kill -9.
                 flags = 0 if keep else libvirt.VIR_DOMAIN_START_AUTODESTROY
-                made.callback(destroy, _create(connection, domain, flags), parts.lab_id)
-            boot.wait(connection, {domain.name: domain.console for domain in domains})
+                # A start that got no answer may have begun.
+                made.callback(destroy, connection, domain.name, parts.lab_id)
+                _create(connection(), domain, flags)
+            boot.wait(connection(), {domain.name: domain.console for domain in domains})
             record = _record(parts, stack, domains, uri, keep=keep)
             records.write(record)
         except OSError as error:
@@ -191,29 +194,6 @@ def qemu_log_folders() -> tuple[Path, ...]:
     return (Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "libvirt/qemu/log",)
 
 
-@contextlib.contextmanager
-def opened(daemon: Libvirt) -> Iterator[libvirt.virConnect]:
-    """A connection to the controller's libvirt; domains made with AUTODESTROY end with it.
-
-    :class:`~harness.errors.InfrastructureError` where it does not answer.
-    """
-    connection = daemon.open()
-    try:
-        yield connection
-    finally:
-        with contextlib.suppress(libvirt.libvirtError):
-            connection.close()
-
-
-def destroy(domain: libvirt.virDomain, lab: str) -> None:
-    """End a domain of ``lab`` that may have ended by itself."""
-    with (
-        contextlib.suppress(libvirt.libvirtError),
-        logs.timed("libvirt", logs.CONTROLLER, f"destroy {domain.name()}", lab),
-    ):
-        domain.destroy()
-
-
 def _hardware(guest: Image) -> bool:
     """Whether the nodes get hardware KVM: only where their guests can then have KVM too."""
     accelerator = probe(guest.kernel, guest.initrd, cache_dir())
@@ -223,10 +203,10 @@ def _hardware(guest: Image) -> bool:
     return accelerator.kind == "kvm" and accelerator.nested
 
 
-def _create(connection: libvirt.virConnect, domain: NodeDomain, flags: int) -> libvirt.virDomain:
+def _create(connection: LibvirtConnection, domain: NodeDomain, flags: int) -> None:
     try:
         with logs.timed("libvirt", logs.CONTROLLER, f"createXML {domain.name}", domain.lab):
-            return connection.createXML(node_xml(domain), flags)
+            connection.createXML(node_xml(domain), flags)
     except libvirt.libvirtError as error:
         why = _one_line(error)
         kind = _PortTakenError if _PORT_TAKEN.search(why) else InfrastructureError
