@@ -11,13 +11,13 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from harness.doctor import cpu_weight, kvm_access, packages
+from harness.doctor import cpu_weight, kvm_access, packages, session
 from harness.doctor.facts_model import Answer, Facts, Place
 from harness.errors import HarnessError, InfrastructureError
 from harness.images import DEFAULT_SUITE, ROLES, Image, current_digests, list_images
 from harness.lab.nested import accel
 from harness.lab.nested.accel import Accelerator
-from harness.lab.nested.libvirt_daemon import SYSTEM, DaemonDownError, default_uri, ensure_libvirt
+from harness.lab.nested.libvirt_daemon import SESSION, SYSTEM, DaemonDownError, default_uri, ensure_libvirt
 from harness.remote.local import LocalRunner
 from harness.util import subids
 from harness.util.paths import cache_dir, state_dir
@@ -91,6 +91,8 @@ def _qemu() -> Answer:
 
 
 def _libvirt() -> Answer:
+    if default_uri() == SESSION and (why := session.why_too_long(session.monitor_socket())):
+        return Answer(why, False, session.remedy(_user()))
     try:
         with ensure_libvirt() as libvirt, closing(libvirt.open()) as connection:
             number = connection.getLibVersion()

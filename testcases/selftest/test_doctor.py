@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from harness import doctor
-from harness.doctor import cpu_weight, kvm_access, packages
+from harness.doctor import cpu_weight, kvm_access, packages, session
 from harness.doctor import facts as looking
 from harness.doctor.facts_model import Answer, Facts, Place
 from harness.doctor.kvm_access import KvmAccess
@@ -714,3 +714,31 @@ def test_make_as_root_lets_others_enter(monkeypatch: pytest.MonkeyPatch, tmp_pat
         assert paths.make(tmp_path / "c").stat().st_mode & 0o777 == 0o700
     finally:
         os.umask(before)
+
+
+# --------------------------------------------------------------------------- an ordinary user's own libvirt
+
+
+@pytest.mark.parametrize(
+    ("environment", "fits"),
+    [
+        ({"HOME": "/home/Jürgen Müller"}, True),
+        ({"HOME": "/home/EXAMPLE.ORG/firstname.lastname-of-somebody"}, False),
+        ({"HOME": "/home/EXAMPLE.ORG/firstname.lastname-of-somebody", "XDG_CONFIG_HOME": "/var/tmp/x"}, True),
+        ({"HOME": "/" + "ü" * 18}, True),
+        ({"HOME": "/" + "ü" * 19}, False),
+    ],
+)
+def test_monitor_socket_fits_into_a_socket_address_or_says_so(environment: dict[str, str], fits: bool) -> None:
+    socket_path = session.monitor_socket(environment)
+    with socket.socket(socket.AF_UNIX) as one:
+        try:
+            one.connect(str(socket_path))
+        except FileNotFoundError:
+            can_be = True
+        except OSError:
+            can_be = False
+    why = session.why_too_long(socket_path)
+    assert (why is None, can_be) == (fits, fits)
+    if why:
+        assert f"paths of {len(os.fsencode(socket_path))} bytes, and {session.LONGEST_SOCKET} are the most" in why
