@@ -1,6 +1,9 @@
 # shellcheck shell=bash
 # Talking to whoever started this: messages, progress, the log, the time each stage took, and signals.
 
+# What programs print is read here, and printed in English sentences, whatever language the user speaks.
+export LC_ALL=C.UTF-8 LANGUAGE=
+
 CHILD=""       # what runs at the moment, and gets the signals
 INTERRUPTED="" # the signal that ended it, if one did
 STAGES=()      # "seconds name" of what is done
@@ -36,7 +39,8 @@ quietly() { # what it does, command...
             spoken=$SECONDS
             printf '  %s ... %d s\n' "$text" $((SECONDS - started))
         fi
-        sleep 0.1
+        # Beside something long on a slow machine each look costs it a hundredth of its processor.
+        if ((SECONDS - started > 2)); then sleep 1; else sleep 0.1; fi
     done
     wait "$CHILD" || status=$?
     CHILD=""
