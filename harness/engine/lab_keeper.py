@@ -25,6 +25,7 @@ from harness.util.logs import progress
 LabFactory = Callable[[], AbstractContextManager[FullLab]]
 
 REBUILDS = 1
+LIBVIRTD_SECONDS = 90.0
 
 
 class LabKeeper:
@@ -154,7 +155,7 @@ class LabKeeper:
         try:
             for node in (self.lab.a, self.lab.b):
                 node.runner.run(["true"], timeout=20)
-                node.require_libvirt()
+                _require_libvirt(node)
             _listen_again(self.lab, self.resource)
             state, counters = self.resource.status()
             if not state.healthy or counters.out_of_sync_kib:
@@ -225,6 +226,16 @@ class LabKeeper:
                 if text := read():
                     (self._kept / lab.id).mkdir(parents=True, exist_ok=True)
                     (self._kept / lab.id / name).write_text(text)
+
+
+def _require_libvirt(node: Node) -> None:
+    """Libvirt on ``node`` answers, if need be after a new start; :class:`HarnessError` where that is no help."""
+    try:
+        node.require_libvirt()
+    except LostNodeError as error:
+        progress(f"libvirtd on {node.name} is started anew: {error}")
+        node.runner.run(["systemctl", "restart", "libvirtd"], timeout=LIBVIRTD_SECONDS)
+        node.require_libvirt()
 
 
 def _listen_again(lab: FullLab, resource: Resource) -> None:

@@ -167,13 +167,19 @@ class Guest:
         return True
 
     def destroy(self) -> None:
-        """End it, whatever it is doing; returns after at most two minutes, also where libvirt does not answer."""
+        """End it, whatever it is doing; returns after some two minutes at most.
+
+        Where libvirt does not end it, its QEMU is killed: it would hold the disk and write on, unseen.
+        """
         self.ended = True
-        with contextlib.suppress(libvirt.libvirtError, HarnessError):
+        try:
             # Over the guest's own connection a call of somebody else's may be under way.
             domain = self.monitor_domain()
             with self._timed(f"destroy {self.spec.name}"):
                 domain.destroy()
+        except (libvirt.libvirtError, HarnessError):
+            with contextlib.suppress(HarnessError):
+                self.kill()
 
     def _timed(self, call: str) -> AbstractContextManager[logs.Outcome]:
         return logs.timed("libvirt", self.node.name, call, self._lab_id)

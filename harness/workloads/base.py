@@ -74,7 +74,7 @@ class Workload:
         except CommandError as error:
             if error.status != _MOUNT_FAILED:
                 raise
-            return Recovered(False, error.stderr.strip(), self.filesystem.check(target))
+            return Recovered(False, " ".join(error.stderr.split()), self.filesystem.check(target))
         wrong = self.read_back(target)
         self.filesystem.unmount(target)
         return Recovered(True, "", self.filesystem.check(target), wrong)

@@ -211,6 +211,8 @@ class FakeNode:
         self.runner = FakeNodeRunner(self._answer, name)
         self.libvirt = FakeLibvirt(name, story)
         self.libvirt_lost = False
+        # Whether a new start of its daemon helps.
+        self.libvirt_starts = False
 
     def require_libvirt(self) -> None:
         if self.libvirt_lost:
@@ -242,6 +244,7 @@ class FakeNode:
         if "netem loss" in text or "tc qdisc del" in text:
             self.story(f"link of {self.name} {'cut' if 'netem loss' in text else 'joined'}")
         if "systemctl restart" in text:
+            self.libvirt_lost = self.libvirt_lost and not self.libvirt_starts
             self.story(f"{argv[-1]} restarted on {self.name}")
         if "/usr/lib/drbd-harness/witness" in argv:
             self.story(f"witness on {self.name}")

@@ -101,11 +101,13 @@ class Stage:
     def __init__(self, libvirt: HangingLibvirt | None = None) -> None:
         lab = FakeLab()
         self.domain = Domain()
+        # On the node, over ssh.
+        self.ran: list[list[str]] = []
         node = cast(Any, lab.a)
         handle = bounded(self.domain)
         if libvirt is not None:
             self.libvirt, libvirt.domain = libvirt, self.domain
-            runner = SimpleNamespace(lab="lab1", silent=None)
+            runner = SimpleNamespace(lab="lab1", silent=None, run=lambda argv, **_: self.ran.append(argv))
             node = Node("nodea", cast(Any, runner), "repl0", "192.0.2.1", "/dev/vdb", "qemu+ssh://nodea/system")
             handle = node.libvirt.lookupByName("guest")
         else:
@@ -213,6 +215,8 @@ def test_destroy_that_libvirt_never_answers_returns(hanging: Stage) -> None:
     began = time.monotonic()
     hanging.guest.destroy()
     assert time.monotonic() - began < 10 and hanging.guest.ended
+    (killed,) = hanging.ran
+    assert "kill -9" in killed[2] and killed[-1] == hanging.guest.spec.name
 
 
 @pytest.mark.parametrize("call", ["qemuAgentCommand", "isActive", "lookupByName", "getLibVersion"])

@@ -346,6 +346,21 @@ def test_recover_listens_again_where_a_stream_has_ended(stage: Stage) -> None:
     assert "the kernel log of nodeb had ended, and is read anew" in stage.reported
 
 
+def test_recover_starts_a_libvirtd_anew_that_was_stopped(stage: Stage) -> None:
+    def stopped(cell: Cell, turn: int) -> dict[str, Any]:
+        if cell == SWAP:
+            node = cast(Any, stage.labs[-1].a)
+            node.libvirt_lost = node.libvirt_starts = True
+        return failing("lost-guest") if cell == SWAP else {}
+
+    stage.finds = stopped
+    with stage.session as session:
+        session.play(SWAP)
+        assert verdict(session.play(OTHER)) is VerdictKind.CLEAN
+        assert len(stage.labs) == 1 and "libvirtd restarted on nodea" in stage.labs[0].story.steps
+    assert "libvirtd on nodea is started anew: no libvirt on nodea: it hangs" in stage.reported
+
+
 def test_recover_failed_repair_sets_the_resource_up_again(stage: Stage) -> None:
     def stuck(cell: Cell, turn: int) -> dict[str, Any]:
         if cell != SWAP:

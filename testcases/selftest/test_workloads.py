@@ -485,9 +485,10 @@ def test_recover_fsck_errors_status_and_message() -> None:
 
 
 def test_recover_mount_fails_reported_nothing_read() -> None:
-    runner = crashed((32, "", "mount: wrong fs type\n"), (8, "bad superblock\n", ""), (0, FIO_JSON, ""))
+    said = "mount: wrong fs type\n       dmesg(1) may have more\n"
+    runner = crashed((32, "", said), (8, "bad superblock\n", ""), (0, FIO_JSON, ""))
     found = made("buffered", EXT4).recover(WorkloadTarget(runner, "/dev/vdb1", cast(Resource, Below(9))))
-    assert found == Recovered(False, "mount: wrong fs type", CheckResult(8, "bad superblock"), 0)
+    assert found == Recovered(False, "mount: wrong fs type dmesg(1) may have more", CheckResult(8, "bad superblock"), 0)
     assert "fio" not in {argv[0] for argv in runner.ran}
 
 

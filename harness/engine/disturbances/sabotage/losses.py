@@ -20,18 +20,19 @@ done
 [ -n "$found" ] || { echo "nobody runs $1" >&2; exit 1; }
 """
 _KILL = f"{_PROCESSES}\nkill -9 $found"
-# More than a kernel keeps, while its reader does not read.  Else it takes ten messages of a program's in five seconds.
+# More than a kernel keeps, a message with each write, while its reader does not read.  Otherwise it takes ten messages
+# of a program's in five seconds.
 _FLOOD = f"""{_PROCESSES}
 limit=/proc/sys/kernel/printk_devkmsg
 before=$(cat "$limit")
 echo on > "$limit"
 kill -STOP $found
-line=$(head -c 900 /dev/zero | tr '\\0' x)
-for number in $(seq "$2"); do echo "$number $line" > /dev/kmsg; done
+head -c "$2" /dev/zero | tr '\\0' x | dd of=/dev/kmsg bs=900 iflag=fullblock conv=notrunc status=none
 kill -CONT $found
 echo "$before" > "$limit"
 """
-FLOOD_LINES = 1500
+# The nodes are made with a log of 16 MiB.
+FLOOD_BYTES = 20 * 1024 * 1024
 
 
 def lose(run: CellRun, sabotage: Sabotage) -> None:
@@ -56,6 +57,6 @@ def lose(run: CellRun, sabotage: Sabotage) -> None:
             a.run(["sh", "-ec", _KILL, "sh", "drbdsetup events2"])
             done = f"whoever reads DRBD's events on {lab.a.name} was killed"
         case _:
-            a.run(["sh", "-ec", _FLOOD, "sh", "cat /dev/kmsg", str(FLOOD_LINES)], timeout=120)
+            a.run(["sh", "-ec", _FLOOD, "sh", "cat /dev/kmsg", str(FLOOD_BYTES)], timeout=120)
             done = f"the kernel of {lab.a.name} printed more than it keeps, while nobody read it"
     run.context.log_event(f"sabotage: {done}")
