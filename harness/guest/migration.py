@@ -14,12 +14,13 @@ import libvirt
 
 from harness.drbd import roles
 from harness.drbd.resource import Resource
-from harness.errors import HarnessError, RefusedError
+from harness.errors import HarnessError, InfrastructureError, RefusedError
+from harness.guest import both_ends
 from harness.guest.domain import Guest
 from harness.lab.node import Node
 from harness.model import Migration, MigrationOutcome
 from harness.parse.migration import figures
-from harness.remote.libvirt_calls import Bounded, LibvirtConnection
+from harness.remote.libvirt_calls import RETURN_SECONDS, Bounded, LibvirtConnection
 from harness.util import logs
 from harness.util.background import BackgroundTask
 from harness.util.deadline import Deadline
@@ -65,8 +66,11 @@ def migrate(
     ``began`` is the moment (:func:`time.monotonic`) that the evidence counts from.  ``on_precopy`` is called once, when
     memory is under way.  Afterwards the guest's node is the only Primary, if both nodes still answer.
 
-    Blocks until the migration has ended: at most ``request.seconds``, and twice 30 s for its abort.  Commands that
-    other threads run in the guest wait.  What ``on_precopy`` raises ends the migration and is raised here.
+    Blocks until the migration has ended: at most ``request.seconds``, and twice 30 s for its abort; where libvirt hangs
+    then, some two minutes more, in which both ends are looked at and ended but for the one on which the guest goes on.
+    :class:`~harness.errors.LostGuestError` when it does so on none, :class:`~harness.errors.LostNodeError` when a node
+    could not be told.  Commands that other threads run in the guest wait.  What ``on_precopy`` raises ends the
+    migration and is raised here.
     """
     source = guest.node
     opened = time.monotonic()
@@ -130,57 +134,108 @@ def _move(
         call: BackgroundTask[Bounded] = BackgroundTask(
             lambda: _migrate3(source, destination, parameters, flags, where), f"the migration to {target.name}"
         )
+        ends = _Ends(guest, where, target, call, (source.connection, destination))
         try:
-            samples, timed_out = _watch(call, seen, where, began + request.seconds, on_precopy)
+            samples, timed_out = _watch(call, seen, where, target, began + request.seconds, on_precopy)
         except BaseException:
             # It must not go on behind our back.
-            with contextlib.suppress(libvirt.libvirtError):
+            with contextlib.suppress(libvirt.libvirtError, HarnessError):
                 _abort(seen, where)
             with contextlib.suppress(libvirt.libvirtError, HarnessError):
                 # It may have been over before it could be told.
-                guest.moved(target, call.result(Deadline.after(ABORT_SECONDS, "the end of the migration")))
+                ends.arrived(ends.result())
             raise
         seconds = time.monotonic() - began
+        outcome, message = MigrationOutcome.COMPLETED, ""
         try:
-            domain = call.result(Deadline.after(ABORT_SECONDS, "the end of the migration"))
+            ends.arrived(ends.result())
         except libvirt.libvirtError as error:
             # Before anybody speaks with the agent again: the source's libvirtd may have been restarted.
             with contextlib.suppress(HarnessError):
                 guest.found_again()
-            return _MigrationResult(
-                _outcome(error, samples, timed_out), str(error), began, seconds, None, tuple(samples)
-            )
-        except HarnessError as error:
-            return _MigrationResult(MigrationOutcome.FAILED, str(error), began, seconds, None, tuple(samples))
-        guest.moved(target, domain)
+            outcome, message = _outcome(error, samples, timed_out), str(error)
+        except _GivenUpError as given_up:
+            message = str(given_up)
+            if guest.node is where:
+                outcome = MigrationOutcome.FAILED
+        if outcome is not MigrationOutcome.COMPLETED:
+            return _MigrationResult(outcome, message, began, seconds, None, tuple(samples))
     # The source forgets a transient domain that left; the target keeps the figures.
     completed: Mapping[str, object] | None = None
-    with contextlib.suppress(libvirt.libvirtError):
-        completed = domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)
-    return _MigrationResult(MigrationOutcome.COMPLETED, "", began, seconds, completed, tuple(samples))
+    with contextlib.suppress(libvirt.libvirtError, HarnessError):
+        completed = guest.domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)
+    return _MigrationResult(MigrationOutcome.COMPLETED, message, began, seconds, completed, tuple(samples))
+
+
+class _GivenUpError(InfrastructureError):
+    """Nobody told how the migration ended; both ends were looked at, and the guest's node is right."""
+
+
+@dataclass(frozen=True)
+class _Ends:
+    """A migration under way, and both of its ends."""
+
+    guest: Guest
+    source: Node
+    target: Node
+    call: BackgroundTask[Bounded]
+    connections: tuple[LibvirtConnection, LibvirtConnection]
+
+    def result(self) -> Bounded:
+        """The domain on the target; waits up to 30 s.
+
+        Where libvirt says that it failed, its error.  Where nobody says so, since the call does not return or the
+        connection went away under it, both ends are ended but for the one on which the guest goes on:
+        :class:`_GivenUpError` then, :class:`~harness.errors.LostGuestError` when it does so on none, and
+        :class:`~harness.errors.LostNodeError` when a node could not be told.
+        """
+        try:
+            return self.call.result(Deadline.after(ABORT_SECONDS, "the end of the migration"))
+        except libvirt.libvirtError as error:
+            if self.connections[1].alive:
+                raise
+            why: Exception = error
+        except HarnessError as error:
+            why = error
+        for connection in self.connections:
+            # What still goes on over them returns, and nobody is there any more to let the guest go on at an end.
+            connection.end()
+        returned = self.call.ended(RETURN_SECONDS)
+        found = both_ends.settle(self.guest, self.source, self.target, returned=returned)
+        raise _GivenUpError(f"{why}; {found}") from None
+
+    def arrived(self, domain: Bounded) -> None:
+        """The guest is on the target; what the source may still have of it is ended, for it holds DRBD's device."""
+        self.guest.moved(self.target, domain)
+        left = both_ends.look(self.source, self.guest.spec.name)
+        if left is both_ends.End.WAITS:
+            both_ends.end(self.source, self.guest.spec.name, left)
 
 
 def _watch(
     call: BackgroundTask[Bounded],
     seen: Bounded,
     source: Node,
+    target: Node,
     until: float,
     on_precopy: Callable[[], None] | None,
 ) -> tuple[list[Mapping[str, object]], bool]:
-    """Look at it until it ends; tell it to end when its time is over."""
+    """Look at it until it ends; tell it to end when its time is over, or the target is lost."""
     samples: list[Mapping[str, object]] = []
     timed_out = False
     while not call.ended(SAMPLE_SECONDS):
-        with contextlib.suppress(libvirt.libvirtError):
+        with contextlib.suppress(libvirt.libvirtError, HarnessError):
             stats = seen.jobStats()
             if stats.get("type"):
                 samples.append(stats)
         if on_precopy is not None and samples and samples[-1].get("memory_iteration"):
             on_precopy()
             on_precopy = None
+        if target.runner.silent is not None:
+            until = min(until, time.monotonic() - SAMPLE_SECONDS)
         if time.monotonic() > until and not timed_out:
             # One that libvirt does not know of yet cannot be told: it is told at the next look.
-            with contextlib.suppress(libvirt.libvirtError):
+            with contextlib.suppress(libvirt.libvirtError, HarnessError):
                 _abort(seen, source)
                 timed_out = True
         if time.monotonic() > until + ABORT_SECONDS:

@@ -97,6 +97,8 @@ class Node:
     lower: str
     libvirt_uri: str
     image: Path | None = None
+    #: Whether it has no power, as far as was done from here.
+    away: bool = False
     _log: KernelLog | None = field(default=None, repr=False)
     _libvirt: LibvirtConnection | None = field(default=None, repr=False)
     _monitor_connection: LibvirtConnection | None = field(default=None, repr=False)
@@ -162,6 +164,7 @@ class Node:
         """
         self.forget()
         self.runner.connect(CONNECT_SECONDS)
+        self.away = False
 
     def forget(self) -> None:
         """Let go of every connection to a node that is away; whoever still uses one gets an error from it.
@@ -172,6 +175,7 @@ class Node:
         for connection in (self._libvirt, self._monitor_connection):
             if connection is not None:
                 connection.end()
+        self.away = True
         self._libvirt = self._monitor_connection = None
         self._log = None
         self.runner.close()

@@ -145,13 +145,20 @@ class LibvirtSaid(libvirt.libvirtError):  # type: ignore[misc]
 
 @dataclass
 class FakeLibvirt:
-    """The libvirt of one node."""
+    """The libvirt of one node; with ``error`` that is what it raises instead of finding a domain."""
 
     name: str
     story: Story
     domains: dict[str, object] = field(default_factory=dict)
+    alive: bool = True
+    error: BaseException | None = None
+
+    def end(self) -> None:
+        self.story(f"connection to {self.name} ended")
 
     def lookupByName(self, name: str) -> object:  # noqa: N802 - libvirt's name
+        if self.error is not None:
+            raise self.error
         if name not in self.domains:
             raise LibvirtSaid(f"Domain not found: {name}", libvirt.VIR_ERR_NO_DOMAIN)
         return self.domains[name]
@@ -213,6 +220,14 @@ class FakeNode:
         self.libvirt_lost = False
         # Whether a new start of its daemon helps.
         self.libvirt_starts = False
+
+    @property
+    def monitor_connection(self) -> FakeLibvirt:
+        return self.libvirt
+
+    @property
+    def away(self) -> bool:
+        return not self.alive
 
     def require_libvirt(self) -> None:
         if self.libvirt_lost:
@@ -620,6 +635,16 @@ class FakeDomain:
         self.abort_ends = True
         self.running = True
         self.under_way = False
+        self.connection = node.libvirt
+        self.said_state: tuple[int, int] = (libvirt.VIR_DOMAIN_RUNNING, 0)
+
+    def state(self) -> tuple[int, int]:
+        return self.said_state
+
+    def destroy(self) -> None:
+        self.story(f"destroy on {self.node.name}")
+        for name in [name for name, domain in self.node.libvirt.domains.items() if domain is self]:
+            del self.node.libvirt.domains[name]
 
     def migrate3(self, destination: FakeLibvirt, parameters: dict[str, object], flags: int) -> FakeDomain:
         self.story(f"migrate {self.node.name} to {destination.name}")
@@ -741,13 +766,26 @@ class FakeGuest:
 
 
 class Traveller(FakeGuest):
-    """A guest between both nodes of a lab: each migration takes its domain to the other one."""
+    """A guest between both nodes of a lab: each migration takes its domain to the other one.
+
+    Each libvirt knows what is on its node: nothing on the second before the guest has arrived there.
+    """
 
     def __init__(self, lab: FakeLab) -> None:
         super().__init__(lab.story, lab.a)
         there = FakeDomain(lab.story, lab.b, self.agent)
         self.domain.becomes, there.becomes = there, self.domain
         self.here, self.there = self.domain, there
+        self.on(lab.a, self.here)
+
+    def on(self, node: FakeNode, domain: FakeDomain) -> None:
+        node.libvirt.domains[self.spec.name] = domain
+
+    def moved(self, node: Any, domain: Any) -> None:
+        if node is not self.node:
+            self.node.libvirt.domains.pop(self.spec.name, None)
+        self.on(node, domain)
+        super().moved(node, domain)
 
 
 # --------------------------------------------------------------------------- the canary
