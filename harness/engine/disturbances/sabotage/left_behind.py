@@ -14,7 +14,7 @@ _FILL_DISK = """
 virsh destroy "$2" >/dev/null 2>&1 || true
 mkdir -p "$1"
 sync
-at=0 size=$(stat -f -c '%f * %S' "$1"); size=$((size))
+at=0 size=$(($(stat -f -c '%f * %S' "$1")))
 while [ "$size" -ge 4096 ]; do
     if fallocate -o "$at" -l "$size" "$1/full" 2>/dev/null; then at=$((at + size)); else size=$((size / 2)); fi
 done
