@@ -1,5 +1,6 @@
-"""Controls that really fail, on a lab: what a run does then.  Before a release; 15 minutes on an emulated lab.
+"""Controls that really fail, on a lab: what a run does then.  Before a release; 12 minutes on an emulated lab.
 
+Each of these has labs of its own, so they come before the tests of one session with one lab (test_dirty_guest.py).
 ``drbdadm verify`` does nothing on node a and ends well, so that the planted control finds nothing of what it planted.
 """
 
