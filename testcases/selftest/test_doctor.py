@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -305,7 +306,7 @@ def test_needs_read_by_the_shell_are_those_of_the_doctor() -> None:
     root = Path(__file__).parents[2]
     script = f"""
         set -euo pipefail
-        ROOT={root}; FAMILY=apt
+        ROOT={shlex.quote(str(root))}; FAMILY=apt
         . "$ROOT/ci/lib/packages.sh"
         python_to_build_with() {{ :; }}
         look_for_missing
@@ -578,7 +579,7 @@ def test_cache_key_covers_device_kernel_and_choice(machine: Machine) -> None:
     qemu, subject = place / "qemu-system-x86_64", accel.Subject(place / "vmlinuz")
     keys = {accel.cache_key(qemu, None, subject), accel.cache_key(qemu, "tcg", subject)}
     keys.add(accel.cache_key(qemu, None, None))
-    (place / "kvm").chmod(0o600)
+    (place / "kvm").chmod(0o640)
     keys.add(accel.cache_key(qemu, None, subject))
     (place / "kvm").unlink()
     keys.add(accel.cache_key(qemu, None, subject))

@@ -24,7 +24,9 @@ from harness.lab.nested.libvirt_daemon import Daemon, ensure_libvirt
 from harness.lab.nested.provider import nested_lab
 from harness.util.deadline import Deadline, poll
 
-LISTENS = """#!{python}
+# Not by a '#!' of its own: the path of a Python in a checkout may have blanks.
+LISTENS = """#!/bin/sh
+exec '{python}' -c "$(sed 1,2d "$0")"
 import os, socket, time
 open("{folder}/{name}.pid", "w").write(str(os.getpid()))
 one = socket.socket(socket.AF_UNIX)

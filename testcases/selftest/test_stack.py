@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any, cast
@@ -66,7 +67,7 @@ def test_read_stack_of_a_node_that_reports_something_else_ignores_it() -> None:
 )
 def test_commands_of_the_stack_read_a_recorded_proc_drbd(recording: str, version: str, git_hash: str) -> None:
     def printed(name: str) -> str:
-        command = module._COMMANDS[name].replace("/proc/drbd", str(RECORDINGS / recording))
+        command = module._COMMANDS[name].replace("/proc/drbd", shlex.quote(str(RECORDINGS / recording)))
         return subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout.strip()
 
     assert (printed("drbd"), printed("drbd_git_hash")) == (version, git_hash)
