@@ -13,6 +13,7 @@ from pathlib import Path
 
 from harness.config.recipe import ImageError
 from harness.errors import HarnessError
+from harness.images import libelf
 from harness.remote.local import LocalRunner
 
 COMPILE_SECONDS = 300.0
@@ -25,7 +26,7 @@ _BPF = ("clang", "-g", "-O2", "-Wall", "-target", "bpf", "-mcpu=v3")
 def compile_program(source: Path, directory: Path, bpf: Path | None = None) -> Path:
     """Build the C ``source`` as a static program in ``directory``, with the BPF program ``bpf`` embedded if given.
 
-    Raises :class:`ImageError` with the last line that the compiler printed.  Takes about a second.
+    Raises :class:`ImageError` with the line of the compiler or linker that says why.  Takes about a second.
     """
     binary = directory / source.stem
     argv = [*_STATIC, "-o", str(binary), str(source)]
@@ -33,7 +34,15 @@ def compile_program(source: Path, directory: Path, bpf: Path | None = None) -> P
     if bpf is not None:
         argv += [f'-DBPF_OBJECT="{_compile_bpf(bpf, directory)}"', *_libbpf()]
         needs = "libc6-dev, libbpf-dev, libelf-dev and zlib1g-dev are needed"
-    _compile(argv, f"gcc could not build {source.name} as a static program ({needs})")
+    failed = f"gcc could not build {source.name} as a static program ({needs})"
+    errors = _errors(argv, failed)
+    if libelf.MARK in errors:
+        missing = directory / "libelf-missing.c"
+        missing.write_text(libelf.SOURCE, encoding="utf-8")
+        # Behind what needs it, and before libc.
+        errors = _errors([*argv, str(missing)], failed)
+    if errors:
+        raise ImageError(f"{failed}: {_telling(errors)}")
     return binary
 
 
@@ -55,12 +64,24 @@ def _libbpf() -> list[str]:
 
 
 def _compile(argv: Sequence[str], failed: str) -> None:
+    if errors := _errors(argv, failed):
+        raise ImageError(f"{failed}: {_telling(errors)}")
+
+
+def _errors(argv: Sequence[str], failed: str) -> str:
+    """What a compiler printed that did not make it; empty where it did."""
     try:
         result = LocalRunner().run(argv, timeout=COMPILE_SECONDS, ok=())
     except HarnessError as error:
         raise ImageError(f"{failed}: {error}") from error
-    if result.status:
-        raise ImageError(f"{failed}: {(result.stderr.strip().splitlines() or ['no output'])[-1]}")
+    return (result.stderr.strip() or "no output") if result.status else ""
+
+
+def _telling(errors: str) -> str:
+    """The line that says what is wrong: the linker's own last one only counts its errors."""
+    lines = errors.splitlines()
+    named = [line for line in lines if "error: " in line or "undefined reference" in line or "cannot find" in line]
+    return next((line for line in named if not line.startswith("collect2: ")), lines[-1])
 
 
 def _output(argv: Sequence[str]) -> str:

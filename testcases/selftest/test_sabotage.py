@@ -50,6 +50,7 @@ from harness.model import (
 from harness.parse.filefrag import FileExtent, file_extents
 from harness.parse.pagemap import swap_slots
 from harness.remote.libvirt_calls import LibvirtConnection
+from harness.util import paths
 from harness.util.deadline import Deadline, poll
 from harness.workloads import WORKLOADS
 
@@ -503,7 +504,9 @@ def test_kill_ends_whoever_was_started_like_that_and_nobody_else(tmp_path: Path)
         other.kill()
 
 
-def test_damage_of_a_filesystem_is_seen_by_mount_or_by_fsck(tmp_path: Path) -> None:
+def test_damage_of_a_filesystem_is_seen_by_mount_or_by_fsck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # An ordinary user's search path has no sbin.
+    monkeypatch.setenv("PATH", paths.programs())
     image = tmp_path / "ext4"
 
     def made() -> None:
