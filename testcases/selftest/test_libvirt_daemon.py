@@ -17,11 +17,12 @@ from fakes import LibvirtSaid
 from scripted_libvirt import ScriptedLibvirt
 from test_nested_lab import SPEC, STACK
 
-from harness.errors import DeadlineError, HarnessError, InfrastructureError
+from harness.errors import DeadlineError, HarnessError, HungCallError, InfrastructureError
 from harness.lab.nested import libvirt_daemon
 from harness.lab.nested.lease import holder
 from harness.lab.nested.libvirt_daemon import Daemon, ensure_libvirt
 from harness.lab.nested.provider import nested_lab
+from harness.remote.libvirt_calls import LibvirtConnection
 from harness.util.deadline import Deadline, poll
 
 # Not by a '#!' of its own: the path of a Python in a checkout may have blanks.
@@ -30,6 +31,8 @@ exec '{python}' -c "$(sed 1,2d "$0")"
 import os, socket, time
 open("{folder}/{name}.pid", "w").write(str(os.getpid()))
 one = socket.socket(socket.AF_UNIX)
+if os.path.exists("{folder}/{name}"):
+    os.unlink("{folder}/{name}")
 one.bind("{folder}/{name}")
 one.listen()
 time.sleep(60)
@@ -133,3 +136,64 @@ def test_lab_whose_libvirt_refuses_the_connection_ends_what_it_started(machine: 
     machine.world.opens = refuse
     message = fails(machine, InfrastructureError)
     assert message == "libvirt does not answer at qemu:///system: authentication failed: access denied"
+
+
+# --------------------------------------------------------------------------- it goes away while a lab is up
+
+
+def kills(machine: Machine, name: str) -> str:
+    """Kill that daemon, as its connections notice, and nothing answers before it was started again."""
+    pid = (machine.folder / f"{name}.pid").read_text()
+    os.kill(int(pid), 9)
+
+    def refuse_without() -> None:
+        if name not in machine.running() or (machine.folder / f"{name}.pid").read_text() == pid:
+            raise LibvirtSaid("Failed to connect socket: Connection refused")
+
+    machine.world.opens = refuse_without
+    return pid
+
+
+def test_connection_of_a_daemon_that_was_killed_is_opened_anew_and_the_daemon_started(machine: Machine) -> None:
+    with ensure_libvirt() as found:
+        first = found.connection()
+        assert found.connection() is first
+        pid = kills(machine, "libvirtd")
+        found.started[-1].process.wait()
+        first.raw.closed = True
+        again = found.connection()
+        assert again is not first and again.alive and again.numOfDomains() == 0
+        assert [one.daemon.name for one in found.started] == ["virtlogd", "libvirtd", "libvirtd"]
+        assert (machine.folder / "libvirtd.pid").read_text() != pid
+        found.close()
+    assert machine.running() == set(), "the second one too"
+
+
+def test_daemon_of_ours_that_hangs_is_killed_and_started_again(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ensure_libvirt() as found:
+        hung, opened = found.started[-1].process, LibvirtConnection.open
+
+        def never(uri: str, host: str) -> LibvirtConnection:
+            if hung.poll() is None:
+                raise HungCallError("libvirt on controller did not answer the opening of a connection within 60 s")
+            return opened(uri, host)
+
+        monkeypatch.setattr(LibvirtConnection, "open", never)
+        assert found.connection().alive and hung.poll() == -9
+        assert machine.running() == {"virtlogd", "libvirtd"}
+        found.close()
+
+
+def test_daemon_of_somebody_elses_that_hangs_is_left_alone(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(uri: str, host: str) -> LibvirtConnection:
+        raise HungCallError("libvirt on controller did not answer the opening of a connection within 60 s")
+
+    with ensure_libvirt() as found:
+        ours, found.started[:] = list(found.started), []
+        with monkeypatch.context() as patch, pytest.raises(HungCallError):
+            patch.setattr(LibvirtConnection, "open", never)
+            found.connection()
+        assert machine.running() == {"virtlogd", "libvirtd"}
+        found.started[:] = ours

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -10,11 +12,19 @@ from typing import Any, cast
 import libvirt
 import pytest
 from fakes import LibvirtSaid
+from test_sabotage import process
 
-from harness.errors import DeadlineError, InfrastructureError, LostNodeError
+from harness.errors import (
+    DeadlineError,
+    HarnessError,
+    HungCallError,
+    InfrastructureError,
+    LostLibvirtError,
+    LostNodeError,
+)
 from harness.lab.nested import boot
 from harness.lab.nested.boot import READY
-from harness.lab.nested.power import Power
+from harness.lab.nested.power import Power, destroy
 
 NAME = "drbd-harness-1a2b3c-a"
 
@@ -185,3 +195,22 @@ def test_power_logs_each_switch_with_the_lab_and_what_libvirt_reported(
         [tmp_path.name, "controller", f"destroy {NAME}", "no such thing"],
     ]
     assert [column[2] == "ok" for column in columns] == [True, True, False]
+
+
+@pytest.mark.parametrize("error", [LostLibvirtError("libvirt is lost"), HungCallError("libvirt hangs")])
+def test_destroy_where_libvirt_is_lost_ends_the_process_and_that_of_no_other(error: HarnessError) -> None:
+    def lost() -> Any:
+        raise error
+
+    name = f"drbd-harness-test-{os.getpid()}"
+    with process(f"{name}-ab") as other, process(f"{name}-a") as one:
+        os.kill(one.pid, signal.SIGSTOP)
+        destroy(lost, f"{name}-a", "1a2b3c")
+        assert one.wait(20) == -signal.SIGKILL and other.poll() is None
+
+
+def test_destroy_of_a_domain_that_is_not_there_is_none_of_anybody(connection: Connection) -> None:
+    destroy(lambda: cast(Any, connection), "drbd-harness-1a2b3c-b", "1a2b3c")
+    assert connection.running == {NAME}
+    destroy(lambda: cast(Any, connection), NAME, "1a2b3c")
+    assert connection.running == set()
