@@ -39,7 +39,9 @@ class Guest:
         self.spec = lab.guest_spec
         self.node = node
         self.domain = domain
-        self.agent = GuestAgent(lambda: self.domain, lab=lab.id)
+        self.agent = GuestAgent(
+            lambda: self.domain, lab=lab.id, lost=lambda: lab.a.runner.silent or lab.b.runner.silent
+        )
         self.ended = False
         self._lab_id = lab.id
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import libvirt
 
-from harness.errors import DeadlineError, LostGuestError
+from harness.errors import DeadlineError, LostGuestError, LostNodeError
 from harness.remote.base import Completed
 from harness.util import logs
 from harness.util.deadline import Deadline
@@ -29,12 +29,20 @@ class GuestAgent:
     :class:`~harness.remote.libvirt_calls.LibvirtConnection`.
 
     ``domain`` is asked anew for each command, since a live migration moves it to another connection.
-    ``lab`` is for the log.
+    ``lab`` is for the log.  ``lost`` says why the lab is lost, None while it is not: then nobody waits for the guest
+    any more, also where the other node is the one that is lost.
     """
 
-    def __init__(self, domain: Callable[[], Any], host: str = "guest", lab: str = "") -> None:
+    def __init__(
+        self,
+        domain: Callable[[], Any],
+        host: str = "guest",
+        lab: str = "",
+        lost: Callable[[], str | None] = lambda: None,
+    ) -> None:
         self.host = host
         self.lab = lab
+        self._lost = lost
         self._domain = domain
         self._turn = threading.RLock()
         self._held_seconds = 0.0
@@ -57,6 +65,8 @@ class GuestAgent:
         request = {"execute": command, **({"arguments": arguments} if arguments else {})}
         patience = time.monotonic() + timeout
         while True:
+            if (why := self._lost()) is not None:
+                raise LostNodeError(f"{self.host} is not waited for any longer: {why}")
             try:
                 with self._turn:
                     answer = self._domain().qemuAgentCommand(json.dumps(request), timeout, 0)

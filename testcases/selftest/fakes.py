@@ -217,13 +217,10 @@ class FakeNode:
         self.answers: dict[str, Answer] = {}
         self.runner = FakeNodeRunner(self._answer, name)
         self.libvirt = FakeLibvirt(name, story)
+        self.monitor_connection = self.libvirt
         self.libvirt_lost = False
         # Whether a new start of its daemon helps.
         self.libvirt_starts = False
-
-    @property
-    def monitor_connection(self) -> FakeLibvirt:
-        return self.libvirt
 
     @property
     def away(self) -> bool:

@@ -16,7 +16,7 @@ import pytest
 from fakes import LibvirtSaid
 from scripted_libvirt import bounded
 
-from harness.errors import CommandError, DeadlineError, LostGuestError
+from harness.errors import CommandError, DeadlineError, LostGuestError, LostNodeError
 from harness.remote import guest_agent as module
 from harness.remote.guest_agent import GuestAgent
 from harness.util.background import BackgroundTask
@@ -266,6 +266,17 @@ def test_agent_run_held_time_extends_deadline(
     release.set()
     assert holding.ended(20)
     assert running.result(Deadline.after(20, "the command")).status == 0
+
+
+def test_agent_run_lab_that_is_lost_is_not_waited_for(domain: Domain) -> None:
+    domain.pending = 1_000_000
+    silent: list[str] = []
+    agent = GuestAgent(lambda: bounded(domain), lost=lambda: silent[0] if silent else None)
+    threading.Timer(0.3, lambda: silent.append("nodeb has answered nothing for 30 s")).start()
+    began = time.monotonic()
+    with pytest.raises(LostNodeError, match="guest is not waited for any longer: nodeb has answered nothing for 30 s"):
+        agent.run(["sleep", "600"], timeout=600)
+    assert time.monotonic() - began < 20
 
 
 def test_agent_held_error_released(agent: GuestAgent) -> None:
