@@ -128,7 +128,7 @@ def interval(plays: Group) -> str:
 def sure(plays: Group) -> str:
     """The verdicts, and the exact interval of the rate at which plays find harm."""
     found = interval(plays)
-    return f"{verdicts(plays)} ({found})" if found else verdicts(plays)
+    return f"{verdicts(plays)} (harmed: {found})" if found else verdicts(plays)
 
 
 def differing(plays: Group) -> str:

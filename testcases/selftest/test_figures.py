@@ -48,10 +48,10 @@ show = ["n", "sure", "differing"]
 PAGE = "before\n\n<!-- figures: one -->\n<!-- /figures -->\n\nafter\n"
 TABLE = """| cache | n | verdict, in plays (share with harm, 95 %) | blocks that differ |
 | --- | --- | --- | --- |
-| none | 1 | **DIVERGED** 1 of 1 (2 % to 100 %) | 304; all free |
-| directsync | 1 | **DIVERGED** 1 of 1 (2 % to 100 %) | 432; all free |
-| writethrough | 1 | CLEAN 1 of 1 (0 % to 98 %) | 0 |
-| writeback | 1 | CLEAN 1 of 1 (0 % to 98 %) | 0 |
+| none | 1 | **DIVERGED** 1 of 1 (harmed: 2 % to 100 %) | 304; all free |
+| directsync | 1 | **DIVERGED** 1 of 1 (harmed: 2 % to 100 %) | 432; all free |
+| writethrough | 1 | CLEAN 1 of 1 (harmed: 0 % to 98 %) | 0 |
+| writeback | 1 | CLEAN 1 of 1 (harmed: 0 % to 98 %) | 0 |
 
 *Each cell was played once (n = 1). Linux 6.12.118, DRBD 8.4.11, QEMU 10.0.13; nodes under QEMU's TCG with \
 emulated SVM, not representative in timing. From: `drbd-harness judge quick-drbd-8.4 --runs testcases/selftest/golden`.*
@@ -163,7 +163,7 @@ def test_run_is_kept_small_and_in_the_tables_at_once(checkout: Path, ci_figures:
     name = "quick-20261124T131339Z-8e15"
     assert (code, err) == (0, "") and out.startswith(str(checkout / "docs" / "evidence" / name))
     page = (checkout / "README.md").read_text()
-    assert "| none | 2 | **DIVERGED** 2 of 2 (15 % to 100 %) | 304; all free |" in page
+    assert "| none | 2 | **DIVERGED** 2 of 2 (harmed: 15 % to 100 %) | 304; all free |" in page
     assert "Each cell was played 2 times (n in the table)." in page
     assert f"From: `drbd-harness judge {name} --runs docs/evidence`; `drbd-harness judge quick-drbd-8.4" in page
 
