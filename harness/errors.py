@@ -6,6 +6,7 @@ Every message is one sentence a user can act on.  ``exit_code`` is what ``drbd-h
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 
@@ -74,7 +75,9 @@ class CommandError(InfrastructureError):
 
     def __init__(self, host: str, argv: Sequence[str], status: int, stdout: str, stderr: str) -> None:
         message = (stderr.strip() or stdout.strip() or "no output").splitlines()[-1]
-        super().__init__(f"on {host}, '{' '.join(argv)}' ended with status {status}: {message}")
+        # A script in one line, and no more of it than shows which it is; the log of commands has all of it.
+        command = textwrap.shorten(" ".join(argv), 160, placeholder=" ...")
+        super().__init__(f"on {host}, '{command}' ended with status {status}: {message}")
         self.host = host
         self.argv = tuple(argv)
         self.status = status

@@ -59,6 +59,14 @@ def test_local_run_status_not_ok_command_error() -> None:
         LocalRunner().run(["true"], ok=(1,))
 
 
+def test_command_error_of_a_long_script_is_one_line_that_shows_which_it_is() -> None:
+    script = "\nset -e\n" + "step && other step\n" * 100
+    error = CommandError("nodea", ["sh", "-ec", script, "sh", "x"], 2, "", "sh: 5: Illegal number\n")
+    text = str(error)
+    assert text.startswith("on nodea, 'sh -ec set -e step && other step ") and "\n" not in text and len(text) < 240
+    assert text.endswith(" ...' ended with status 2: sh: 5: Illegal number") and error.argv[2] == script
+
+
 def test_local_run_missing_program_status_127() -> None:
     with pytest.raises(CommandError, match="status 127: no-such-program is not installed"):
         LocalRunner().run(["no-such-program", "x"])

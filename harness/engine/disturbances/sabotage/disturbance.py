@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from harness.engine.cell_steps import CellRun
-from harness.engine.disturbances.base import finished, quiesce
+from harness.engine.disturbances.base import Undisturbed, finished, quiesce
 from harness.engine.disturbances.sabotage.left_behind import leave_in_guest
 from harness.engine.disturbances.sabotage.losses import lose
 from harness.engine.disturbances.sabotage.one_byte import (
@@ -51,7 +51,7 @@ class SabotageDisturbance:
     def during(self, run: CellRun, work: Callable[[], Work]) -> Work:
         """The work; something is lost in its middle where that is asked."""
         if self._sabotage not in _IN_MID_WORK:
-            return work()
+            return Undisturbed().during(run, work)
         task = BackgroundTask(work, "the workload")
         if task.ended(run.cell.seconds / 2):
             task.result(Deadline.after(1, "the work"))
