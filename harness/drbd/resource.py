@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +31,7 @@ from harness.model import (
     Verify,
 )
 from harness.parse.drbd_status import parse_version
-from harness.render.drbd_conf import ResourceNode, ResourceSpec, profile_options
+from harness.render.drbd_conf import SECRET_CHARACTERS, ResourceNode, ResourceSpec, profile_options
 from harness.util.deadline import Deadline
 
 T = TypeVar("T")
@@ -48,7 +49,12 @@ if [ -n "$mapping" ]; then
     udevadm settle 2>/dev/null || true
 fi
 set -e
-[ -z "$path" ] || cat > "$path"
+[ -z "$path" ] || write "$path"
+"""
+# The shared secret is in it, so that root alone may read it, also where an earlier file was open to all; and it is
+# never half written.  DRBD includes only what ends with .res.
+_WRITE = """
+write() { rm -f "$1.new"; (umask 077; cat > "$1.new") && mv "$1.new" "$1"; }
 """
 
 # What a verify or resync is given for each MiB of a device: a quarter of what an emulated node does.
@@ -83,18 +89,19 @@ class Resource:
 
     @classmethod
     def for_nodes(cls, a: Node, b: Node, spec: ResourceSpec | None = None) -> Resource:
-        """The resource that ``spec`` (the harness's defaults) describes over two nodes; nothing is done yet."""
+        """What ``spec`` (or the defaults) describes, with a random secret if it has none; nothing is done yet."""
         spec = spec or ResourceSpec()
+        secret = spec.secret or secrets.token_hex(SECRET_CHARACTERS // 2)
         nodes = tuple(ResourceNode(node.name, node.address, spec.mapped or node.lower) for node in (a, b))
-        return cls(a, b, replace(spec, nodes=nodes))
+        return cls(a, b, replace(spec, nodes=nodes, secret=secret))
 
     @classmethod
     def adopt(cls, a: Node, b: Node, name: str = "r0", *, spec: ResourceSpec | None = None) -> Resource:
         """Take over the resource ``name`` that runs on both nodes already; nothing on them is changed.
 
-        Minor, port, net options, replication profile and state are read; ``spec`` is asked for the rest.  A resource
-        file without the harness's signature is never written: then only the profile that was found can be used.  A
-        lower device that is not the mapping of ``spec`` can be neither delayed nor broken.  Roles stay as they are.
+        Minor, port, net options, secret, replication profile and state are read; ``spec`` is asked for the rest.  A
+        resource file without the harness's signature is never written: then only the profile that was found can be
+        used.  A lower device that is not the mapping of ``spec`` can be neither delayed nor broken.  Roles stay.
 
         Blocks for some seconds.  Raises :class:`~harness.errors.InfrastructureError` where the resource is not there,
         is not Connected, is none that the harness can work with, or where the nodes disagree about it.
@@ -177,7 +184,7 @@ class Resource:
     def _prepare(self, node: Node) -> None:
         """Away with an old resource; the mapping and the resource file of this one."""
         conf, path = (self.dialect.resource_file(self.spec), self.spec.path) if self.owns_files else (None, "")
-        argv = ["sh", "-c", _PREPARE, "sh", self.spec.name, node.lower, self.spec.mapping, path]
+        argv = ["sh", "-c", f"{_WRITE}{_PREPARE}", "sh", self.spec.name, node.lower, self.spec.mapping, path]
         node.runner.run(argv, stdin=conf, timeout=self.spec.connect_seconds)
 
     def _drbdadm(self, node: Node, *args: str) -> None:
@@ -197,7 +204,8 @@ class Resource:
         Raises :class:`InfrastructureError`, and writes nothing, where the file is not the harness's own.
         """
         self.require_own_files()
-        node.runner.write(self.spec.path, self.dialect.resource_file(self.spec))
+        argv = ["sh", "-c", f'{_WRITE}write "$1"', "sh", self.spec.path]
+        node.runner.run(argv, stdin=self.dialect.resource_file(self.spec))
 
     def require_own_files(self) -> None:
         """Raise :class:`InfrastructureError` unless the harness may write the resource files."""

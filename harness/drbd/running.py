@@ -168,7 +168,11 @@ def adopted_spec(spec: ResourceSpec, a: RunningResource, b: RunningResource) -> 
     """
     nodes = tuple(ResourceNode(one.node.name, one.connection.local.host, one.disk) for one in (a, b))
     mapped = all(one.disk == spec.mapped for one in (a, b))
+    # Apart from the options, which are printed here and there.  An algorithm without a secret authenticates nobody.
+    secret = dict(a.connection.net).get("shared-secret", "")
+    apart = {"shared-secret"} if secret else {"shared-secret", "cram-hmac-alg"}
+    net = tuple((name, value) for name, value in lasting_net(a.connection.net) if name not in apart)
     return replace(
-        spec, minor=a.minor, port=a.connection.local.port, nodes=nodes, net=lasting_net(a.connection.net),
+        spec, minor=a.minor, port=a.connection.local.port, nodes=nodes, net=net, secret=secret,
         mapping=spec.mapping if mapped else "",
     )  # fmt: skip

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from harness.model import Protocol, ReplicationProfile
+from harness.util.redact import redacted
 
 _TOKEN = re.compile(r'#[^\n]*|"((?:[^"\\]|\\.)*)"|([{};])|([^\s{};"#]+)', re.DOTALL)
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
@@ -190,7 +191,7 @@ def profile_of(show: str, disable_sendpage: str, scatter_gather: bool | None) ->
     defaults, or if a value is none that DRBD prints.
     """
     if not re.search(r"^\s*resource\s", show, re.MULTILINE):
-        raise ValueError(f"drbdsetup shows no resource: '{show.strip()}'")
+        raise ValueError(f"drbdsetup shows no resource: '{redacted(show.strip())}'")
     options = net_options(show)
     return ReplicationProfile(
         protocol=Protocol(options.get("protocol", "C")),

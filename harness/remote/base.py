@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from harness.errors import CommandError
+from harness.util.redact import redacted
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,16 @@ class Completed:
 
     @property
     def message(self) -> str:
-        """What it reported, on one line: its standard error, else its standard output, else its status."""
-        return " ".join((self.stderr.strip() or self.stdout.strip() or f"status {self.status}").split())
+        """What it reported, on one line: its standard error, else its standard output, else its status.
+
+        Without DRBD's shared secret, which drbdadm prints with a command of its own that failed.
+        """
+        return " ".join(redacted(self.stderr.strip() or self.stdout.strip() or f"status {self.status}").split())
 
     def expect(self, ok: Collection[int]) -> Completed:
-        """Itself, or :class:`CommandError` when the status is not one of ``ok``."""
+        """Itself, or :class:`CommandError` (without DRBD's shared secret) when the status is not one of ``ok``."""
         if self.status not in ok:
-            raise CommandError(self.host, self.argv, self.status, self.stdout, self.stderr)
+            raise CommandError(self.host, self.argv, self.status, redacted(self.stdout), redacted(self.stderr))
         return self
 
 

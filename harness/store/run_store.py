@@ -30,6 +30,7 @@ from harness.model import SCHEMA_VERSION, Cell, Evidence, Run, Verdict
 from harness.model.aliases import former_id, present_id
 from harness.store.upgrade import upgraded
 from harness.util.atomic_file import make_directory, sync_directory, write_atomic
+from harness.util.redact import redacted
 
 T = TypeVar("T")
 
@@ -61,9 +62,10 @@ class Attempt:
     directory: Path
 
     def write_raw(self, name: str, content: str | bytes) -> Path:
-        """Keep a machine's output unchanged as the file ``name``; its path."""
+        """Keep a machine's output as the file ``name``, unchanged but for DRBD's shared secret in a text; its path."""
         path = self.directory / safe_name(name)
-        write_atomic(path, content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace"))
+        raw = content if isinstance(content, bytes) else redacted(content).encode("utf-8", "backslashreplace")
+        write_atomic(path, raw)
         return path
 
     def save(self, evidence: Evidence) -> None:

@@ -8,7 +8,8 @@ made: they go to ``commands.log``.  ``harness.progress`` has the lines for peopl
 A line of ``commands.log`` has these columns, with a tab between them; it is written when the command has ended:
 time (ISO 8601, UTC), kind (``command``, ``libvirt``, ``connection``), lab (``-`` for none), host (``controller``, a
 node, ``guest``), status (a number, ``ok``, or the error: ``deadline``, ``lost-node``, ``lost-guest``), seconds, the
-command as a shell would take it, and for an error its message.  Standard input is never in it.
+command as a shell would take it, and for an error its message.  Standard input is never in it, nor is DRBD's shared
+secret.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from pathlib import Path
 
 from harness.errors import CommandError
 from harness.util.paths import make
+from harness.util.redact import redacted
 
 ROOT = "harness"
 PROGRESS = "harness.progress"
@@ -93,9 +95,9 @@ def record(
     kind: str, host: str, text: str, status: int | str, seconds: float, lab: str = "", message: str = ""
 ) -> None:
     """Log one thing that was done to ``host``: the columns of ``commands.log`` but for its time."""
-    columns = [lab or "-", host, str(status), f"{seconds:.3f}", _cut(one_line(text), COMMAND_CHARACTERS)]
+    columns = [lab or "-", host, str(status), f"{seconds:.3f}", _cut(one_line(redacted(text)), COMMAND_CHARACTERS)]
     if message:
-        columns.append(_cut(one_line(message), MESSAGE_CHARACTERS))
+        columns.append(_cut(one_line(redacted(message)), MESSAGE_CHARACTERS))
     logging.getLogger(f"{ROOT}.{kind}").info("%s", "\t".join(columns))
 
 
