@@ -10,7 +10,11 @@ import sys
 import typer
 
 from harness import __version__
-from harness.cli import doctor, images, lab, leftovers, merge, runs
+from harness.cli.processor import known_processor
+
+with known_processor():
+    from harness.cli import doctor, images, lab, leftovers, merge, runs
+
 from harness.errors import HarnessError, UsageError
 from harness.util import logs
 from harness.util.progress import Progress

@@ -499,3 +499,13 @@ def test_merge_runs_one_run_that_every_command_reads(command: Any) -> None:
     code, out, err = command("merge", "run1")
     assert (code, out, err) == (4, "", "drbd-harness: one run alone is merged already; name two or more\n")
     assert command("merge", "run1", "run2", "--into", "both")[0] == 4
+
+
+def test_command_on_a_processor_without_what_numpy_needs_is_one_sentence(tmp_path: Path) -> None:
+    said = "NumPy was built with baseline optimizations: \n(X86_V2) but your machine doesn't support: \n(X86_V2)."
+    (tmp_path / "numpy.py").write_text(f"raise RuntimeError({said!r})\n")
+    argv = [sys.executable, "-c", "from harness.cli.main import main; main()", "--help"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "x86-64-v2" in done.stderr
