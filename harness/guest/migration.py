@@ -14,7 +14,7 @@ import libvirt
 
 from harness.drbd import roles
 from harness.drbd.resource import Resource
-from harness.errors import HarnessError, InfrastructureError, RefusedError
+from harness.errors import DeadlineError, HarnessError, InfrastructureError, RefusedError
 from harness.guest import both_ends
 from harness.guest.domain import Guest
 from harness.lab.node import Node
@@ -66,8 +66,8 @@ def migrate(
     ``began`` is the moment (:func:`time.monotonic`) that the evidence counts from.  ``on_precopy`` is called once, when
     memory is under way.  Afterwards the guest's node is the only Primary, if both nodes still answer.
 
-    Blocks until the migration has ended: at most ``request.seconds``, and twice 30 s for its abort; where libvirt hangs
-    then, some two minutes more, in which both ends are looked at and ended but for the one on which the guest goes on.
+    Blocks until the migration has ended: at most ``request.seconds``, and 30 s for its abort; where libvirt hangs then,
+    some two minutes more, in which both ends are looked at and ended but for the one on which the guest goes on.
     :class:`~harness.errors.LostGuestError` when it does so on none, :class:`~harness.errors.LostNodeError` when a node
     could not be told.  Commands that other threads run in the guest wait.  What ``on_precopy`` raises ends the
     migration and is raised here.
@@ -143,12 +143,13 @@ def _move(
                 _abort(seen, where)
             with contextlib.suppress(libvirt.libvirtError, HarnessError):
                 # It may have been over before it could be told.
-                ends.arrived(ends.result())
+                ends.arrived(ends.result(ABORT_SECONDS))
             raise
         seconds = time.monotonic() - began
         outcome, message = MigrationOutcome.COMPLETED, ""
         try:
-            ends.arrived(ends.result())
+            # It has ended, or had its time to do so.
+            ends.arrived(ends.result(SAMPLE_SECONDS))
         except libvirt.libvirtError as error:
             # Before anybody speaks with the agent again: the source's libvirtd may have been restarted.
             with contextlib.suppress(HarnessError):
@@ -181,8 +182,8 @@ class _Ends:
     call: BackgroundTask[Bounded]
     connections: tuple[LibvirtConnection, LibvirtConnection]
 
-    def result(self) -> Bounded:
-        """The domain on the target; waits up to 30 s.
+    def result(self, seconds: float) -> Bounded:
+        """The domain on the target; waits for so long that the call returns.
 
         Where libvirt says that it failed, its error.  Where nobody says so, since the call does not return or the
         connection went away under it, both ends are ended but for the one on which the guest goes on:
@@ -190,11 +191,13 @@ class _Ends:
         :class:`~harness.errors.LostNodeError` when a node could not be told.
         """
         try:
-            return self.call.result(Deadline.after(ABORT_SECONDS, "the end of the migration"))
+            return self.call.result(Deadline.after(seconds, "the end of the migration"))
         except libvirt.libvirtError as error:
             if self.connections[1].alive:
                 raise
             why: Exception = error
+        except DeadlineError:
+            why = DeadlineError(f"the migration to {self.target.name} was told to end and did not")
         except HarnessError as error:
             why = error
         for connection in self.connections:

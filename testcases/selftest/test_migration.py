@@ -351,7 +351,7 @@ def test_migrate_abort_ignored_both_ends_are_ended(stage: Stage) -> None:
     stage.lab.story.when["connection to nodea ended"] = ends.set
     went = stage.go(seconds=0.03)
     assert went.outcome is MigrationOutcome.FAILED
-    assert "did not end within" in went.message and "the guest goes on on nodea" in went.message
+    assert "was told to end and did not" in went.message and "the guest goes on on nodea" in went.message
     assert destroyed(stage) == {"nodeb"} and stage.rests_on("nodea")
 
 
