@@ -30,7 +30,7 @@ import libvirt_qemu
 from harness.errors import HungCallError, LostLibvirtError, LostNodeError
 from harness.util import logs
 from harness.util.background import BackgroundTask
-from harness.util.deadline import Deadline
+from harness.util.deadline import Deadline, patience
 
 # A daemon that is silent for 25 s (five times 5 s) is gone.  It answers from its main loop whatever its calls wait for;
 # an emulated node that was as busy as one gets was seen to answer within 7 s.
@@ -124,7 +124,7 @@ class LibvirtConnection(Bounded):
             made = cls(raw, _sockets() - before, host, lost)
             # A driver without a daemon has nobody to ask.
             with contextlib.suppress(libvirt.libvirtError):
-                made.setKeepAlive(KEEPALIVE_SECONDS, KEEPALIVE_COUNT)
+                made.setKeepAlive(KEEPALIVE_SECONDS, round(KEEPALIVE_COUNT * patience()))
             return made
 
     @property
@@ -196,6 +196,8 @@ def _wait(
 ) -> None:
     """Wait until ``task`` has ended; where it takes too long, ``end`` is called, whereupon it returns by itself."""
     began = time.monotonic()
+    if seconds is not None:
+        seconds *= patience()
     while not task.ended(LOOK_SECONDS if seconds is None else min(LOOK_SECONDS, seconds)):
         why = lost()
         if why is None and (seconds is None or time.monotonic() - began < seconds):

@@ -17,6 +17,7 @@ from harness.remote.base import Completed
 from harness.remote.stream import LineStream
 from harness.util import logs
 from harness.util.background import BackgroundTask
+from harness.util.deadline import patience
 
 # On top of the bound the command itself has, for a slow node to deliver the output.
 GRACE_SECONDS = 15.0
@@ -85,8 +86,9 @@ class SshRunner:
         while transport.is_active():
             # sshd answers, if only that it does not know of such a request.
             asked = BackgroundTask(lambda: transport.global_request("keepalive@openssh.com"), "a sign of life")
-            if not asked.ended(SILENT_SECONDS) and transport.is_active():
-                self.silent = f"{self.host} has answered nothing for {SILENT_SECONDS:.0f} s"
+            silent = SILENT_SECONDS * patience()
+            if not asked.ended(silent) and transport.is_active():
+                self.silent = f"{self.host} has answered nothing for {silent:.0f} s"
                 transport.close()
                 return
             time.sleep(KEEPALIVE_SECONDS)
@@ -118,6 +120,7 @@ class SshRunner:
         self, argv: Sequence[str], *, stdin: str | None = None, timeout: float = 60, ok: Collection[int] = (0,)
     ) -> Completed:
         """Run ``argv`` on the node; this is the one place where it is quoted for a shell."""
+        timeout *= patience()
         with logs.command(self.host, argv, self.lab) as logged:
             result = self._run(argv, stdin, timeout)
             logged.status = result.status

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from harness.errors import DeadlineError
+from harness.errors import DeadlineError, UsageError
 
 T = TypeVar("T")
+
+PATIENCE = "DRBD_HARNESS_PATIENCE"
+"""For a machine on which everything is slow, emulation within emulation say: the factor of every deadline."""
+
+
+def patience() -> float:
+    """How many times as long as usual everything may take: 1, or what the environment says.
+
+    :class:`UsageError` where that is no number from 1 to 100.
+    """
+    named = os.environ.get(PATIENCE) or "1"
+    try:
+        factor = float(named)
+    except ValueError:
+        factor = 0.0
+    if not 1 <= factor <= 100:
+        raise UsageError(f"{PATIENCE} is a number from 1 to 100, not '{named}'")
+    return factor
 
 
 @dataclass(frozen=True)
@@ -25,7 +44,8 @@ class Deadline:
 
     @classmethod
     def after(cls, seconds: float, what: str) -> Deadline:
-        """The deadline ``seconds`` from now."""
+        """The deadline ``seconds`` from now, times the :func:`patience`."""
+        seconds *= patience()
         return cls(what, time.monotonic() + seconds, seconds)
 
     def left(self) -> float:
@@ -36,7 +56,8 @@ class Deadline:
         return left
 
     def sooner(self, seconds: float, what: str) -> Deadline:
-        """A deadline for one step: ``seconds`` from now, or this one if that is earlier."""
+        """A deadline for one step: ``seconds`` from now, times the :func:`patience`, or this one if that is earlier."""
+        seconds *= patience()
         at = min(self.at, time.monotonic() + seconds)
         return Deadline(what, at, seconds)
 

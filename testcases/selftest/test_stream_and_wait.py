@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from harness.errors import DeadlineError, LostNodeError
+from harness.errors import DeadlineError, LostNodeError, UsageError
 from harness.remote.stream import LineStream
 from harness.util.deadline import Deadline, poll
 
@@ -170,3 +170,21 @@ def test_line_stream_match_error_raised() -> None:
         stream.wait(broken, 0, soon())
     stream.append("y")
     assert stream.wait(is_line("y"), 0, soon()) == ("y", 2), "and the stream lives on"
+
+
+# --------------------------------------------------------------------------- patience
+
+
+def test_deadline_on_a_slow_machine_is_as_many_times_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRBD_HARNESS_PATIENCE", "3.5")
+    deadline = Deadline.after(100, "the end")
+    assert deadline.seconds == 350 and 340 < deadline.left() <= 350
+    assert deadline.sooner(10, "a step").seconds == 35
+    assert deadline.sooner(1000, "a step").at == deadline.at
+
+
+@pytest.mark.parametrize("named", ["0.5", "soon", "101", "nan", "-1"])
+def test_deadline_with_a_patience_that_is_none_is_a_usage_error(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRBD_HARNESS_PATIENCE", named)
+    with pytest.raises(UsageError, match=f"DRBD_HARNESS_PATIENCE is a number from 1 to 100, not '{named}'"):
+        Deadline.after(1, "the end")
