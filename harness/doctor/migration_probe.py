@@ -135,8 +135,10 @@ def loops(file: Path, number: int) -> Iterator[list[str]]:
         yield made
 
 
-def play(program: Program, source: str, target: str, cache: CacheMode) -> bool:
-    """Whether the target of one migration from the device ``source`` to ``target`` reads what the source wrote."""
+def play(program: Program, source: str, target: str, cache: CacheMode) -> tuple[bool, bool]:
+    """One migration from the device ``source`` to ``target``: whether the target reads old data in place of what the
+    source wrote, and whether it still does when the source's QEMU has ended, which writes its page cache back.
+    """
     for device, pattern in ((source, bytes([_OLD]) * SIZE), (target, None)):
         descriptor = os.open(device, os.O_RDWR)
         try:
@@ -152,7 +154,8 @@ def play(program: Program, source: str, target: str, cache: CacheMode) -> bool:
         there = Qemu(program, "target", target, cache, incoming=True)
         undo.callback(there.close)
         here = Qemu(program, "source", source, cache, incoming=False)
-        undo.callback(here.close)
+        end_of_source = undo.enter_context(contextlib.ExitStack())
+        end_of_source.callback(here.close)
         if said := here.qemu_io(f"write -q -P {_NEW} 0 {SIZE}"):
             raise HarnessError(f"the source could not write: {said}")
         here.ask("migrate", uri=f"unix:{program.named('migration')}")
@@ -160,14 +163,20 @@ def play(program: Program, source: str, target: str, cache: CacheMode) -> bool:
         if status != "completed":
             raise HarnessError(f"the migration ended as '{status}'")
         poll(lambda: there.ask("query-status")["running"] or None, Deadline.after(_SECONDS, "the target"), every=0.05)
-        said = there.qemu_io(f"read -q -P {_NEW} 0 {SIZE}")
-        if not said:
-            return True
-        if "Pattern verification failed" not in said:
-            raise HarnessError(f"the target could not read: {said}")
-        if there.qemu_io(f"read -q -P {_OLD} 0 {SIZE}"):
-            raise HarnessError("the target reads neither what was written nor what was there before")
+        at_once = _reads_old(there)
+        end_of_source.close()
+        return at_once, _reads_old(there)
+
+
+def _reads_old(target: Qemu) -> bool:
+    said = target.qemu_io(f"read -q -P {_NEW} 0 {SIZE}")
+    if not said:
         return False
+    if "Pattern verification failed" not in said:
+        raise HarnessError(f"the target could not read: {said}")
+    if target.qemu_io(f"read -q -P {_OLD} 0 {SIZE}"):
+        raise HarnessError("the target reads neither what was written nor what was there before")
+    return True
 
 
 def _ended(source: Qemu) -> str | None:
@@ -216,13 +225,20 @@ def _asked(path: str, root: Root, repeat: int) -> int:
                 print("one page cache for both (control):" if shared else "a page cache for each:")
                 for cache in CacheMode:
                     program, target = Program(path, root, folder), one if shared else other
-                    stale = [play(program, one, target, cache) for _ in range(repeat)].count(False)
-                    found[shared] += stale
-                    outcome = "READ WHAT HAD BEEN WRITTEN OVER" if stale else "read what was written"
-                    print(f"  cache={cache}: {outcome} ({stale or repeat} of {repeat})", flush=True)
+                    plays = [play(program, one, target, cache) for _ in range(repeat)]
+                    print(f"  cache={cache}: {_outcome(plays)}", flush=True)
+                    found[shared] += sum(at_once or later for at_once, later in plays)
     if found[True]:
         raise HarnessError("the control does not hold: with one page cache for both nothing old may be read")
     return int(found[False] > 0)
+
+
+def _outcome(plays: Sequence[tuple[bool, bool]]) -> str:
+    at_once, later = (sum(old) for old in zip(*plays, strict=True))
+    if not at_once and not later:
+        return f"read what was written ({len(plays)} of {len(plays)})"
+    of = f"of {len(plays)}"
+    return f"READ WHAT HAD BEEN WRITTEN OVER ({at_once} {of}, and {later} {of} when the source had ended)"
 
 
 if __name__ == "__main__":
