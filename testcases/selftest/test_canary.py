@@ -867,10 +867,12 @@ def test_canary_check_flipped_bit_wrong(bird: Bird, offset: int) -> None:
     bird.wait(lambda _: bird.newest() >= 3)
     bird.end(signal.SIGKILL)
     assert all(slot.state == "ok" for slot in bird.found())
+    # The newest that was acknowledged: where the ring goes round next, a record may have been under way.
+    newest = {write_mode: (number - 1) % PIECE for write_mode, number in bird.judged().acknowledged.items()}
     for write_mode in WRITE_MODES:
-        bird.flip(write_mode, 1, offset)
+        bird.flip(write_mode, newest[write_mode], offset)
     assert [(slot.write_mode, slot.slot) for slot in bird.found() if slot.state == "wrong"] == [
-        (write_mode, 1) for write_mode in WRITE_MODES
+        (write_mode, newest[write_mode]) for write_mode in WRITE_MODES
     ]
     assert bird.judged().corrupt == 3
 
@@ -884,7 +886,10 @@ def test_canary_check_misplaced_record_wrong_other_run_foreign(bird: Bird) -> No
     data[two : two + BLOCK_BYTES] = data[one : one + BLOCK_BYTES]
     bird.disk.write_bytes(data)
     slots = bird.found()
-    assert slots[:2] == (Slot("fsync", 0, "ok", 1), Slot("fsync", 1, "wrong", 1))
+    # On a busy machine the ring may have gone round.
+    number = slots[0].number
+    assert number % PIECE == 1
+    assert slots[:2] == (Slot("fsync", 0, "ok", number), Slot("fsync", 1, "wrong", number))
     assert {slot.state for slot in bird.found(RUN + 1)} == {"foreign"}
     assert len(bird.found(RUN + 1)) == len(slots)
 
