@@ -170,7 +170,7 @@ class Sabotage(StrEnum):
     @property
     def spares_the_cell(self) -> bool:
         """Whether the cell itself may well have its answer: what is asked is that the next one is played."""
-        return self in (Sabotage.SWAP_LEFT_ON, Sabotage.MOUNT_LEFT, Sabotage.KILLED_LIBVIRTD)
+        return self in (Sabotage.SWAP_LEFT_ON, Sabotage.MOUNT_LEFT, Sabotage.FULL_DISK, Sabotage.KILLED_LIBVIRTD)
 
 
 class Hazard(StrEnum):
