@@ -22,7 +22,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo
 
 from harness.config.sentences import WrittenModel, hint, sentence, shown
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.util import resources
 
 BUILDER_FORMAT = 1
@@ -42,6 +42,10 @@ _INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 
 class ImageError(HarnessError):
     """An image is unknown, or could not be built; the message says what to do."""
+
+
+class UnknownImageError(ImageError, UsageError):
+    """There is no recipe of that role or for that suite; the message names those that there are."""
 
 
 def _checked_list(value: object, info: ValidationInfo) -> tuple[str, ...]:
@@ -160,11 +164,11 @@ def load(role: str, suite: str, directory: Path | None = None) -> Recipe:
     """The recipe of ``role`` for ``suite``; raises :class:`ImageError` where there is none or it is malformed."""
     directory = directory or recipes_directory()
     if role not in ROLES + OTHER_ROLES:
-        raise ImageError(f"unknown image role '{role}': it is one of {', '.join(ROLES + OTHER_ROLES)}")
+        raise UnknownImageError(f"unknown image role '{role}': it is one of {', '.join(ROLES + OTHER_ROLES)}")
     path = directory / f"{role}.toml"
     written = _read(path)
     if suite not in written.suites:
-        raise ImageError(f"unknown suite '{suite}' for a {role} image: it is one of {', '.join(written.suites)}")
+        raise UnknownImageError(f"unknown suite '{suite}' for a {role} image: it is one of {', '.join(written.suites)}")
     if written.version != RECIPE_SCHEMA or written.role != role:
         raise ImageError(f"{path} must say schema = {RECIPE_SCHEMA} and role = '{role}'")
     extra = written.suite.get(suite, RecipeLists())

@@ -124,7 +124,7 @@ class TestRecipes:
         with pytest.raises(ImageError) as caught:
             recipe.load(role, suite)
         assert str(caught.value) == sentence
-        assert caught.value.exit_code == 2
+        assert caught.value.exit_code == 4
 
     @pytest.mark.parametrize(
         ("old", "new", "sentence"),
