@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.doctor.other_root import Root, private_mounts, root_of
+from harness.doctor.probe_main import exit_code
 from harness.doctor.slow_flush import slow_disk
 from harness.errors import HarnessError, UsageError
 from harness.remote.local import LocalRunner
@@ -189,18 +190,7 @@ class Probe:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0: each write waited for its flush; 1: one did not; 2: it could not be found out; 4: usage."""
-    try:
-        wanted = _parser().parse_args(arguments)
-    except SystemExit as ended:
-        return UsageError.exit_code if ended.code else 0
-    try:
-        return _asked(wanted)
-    except KeyboardInterrupt:
-        print("ci/probe-flush: interrupted", file=sys.stderr)
-        return 2
-    except (HarnessError, OSError) as error:
-        print(f"ci/probe-flush: {error}", file=sys.stderr)
-        return error.exit_code if isinstance(error, HarnessError) else 2
+    return exit_code(_parser(), arguments, _asked)
 
 
 def _parser() -> argparse.ArgumentParser:

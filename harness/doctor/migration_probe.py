@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.doctor.other_root import Root, private_mounts, root_of
+from harness.doctor.probe_main import exit_code
 from harness.errors import HarnessError, UsageError
 from harness.model import CacheMode
 from harness.remote.local import LocalRunner
@@ -190,18 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("qemu", nargs="?", default="qemu-system-x86_64", help="the QEMU to ask (default: that in PATH)")
     parser.add_argument("--root", type=Path, help="the root of the file system that it is in")
     parser.add_argument("--repeat", type=int, default=5, metavar="N", help="migrate N times with each (default: 5)")
-    try:
-        wanted = parser.parse_args(arguments)
-    except SystemExit as ended:
-        return UsageError.exit_code if ended.code else 0
-    try:
-        return _asked(wanted.qemu, root_of(wanted.root), wanted.repeat)
-    except KeyboardInterrupt:
-        print("ci/probe-migration: interrupted", file=sys.stderr)
-        return 2
-    except (HarnessError, OSError) as error:
-        print(f"ci/probe-migration: {error}", file=sys.stderr)
-        return error.exit_code if isinstance(error, HarnessError) else 2
+    return exit_code(parser, arguments, lambda wanted: _asked(wanted.qemu, root_of(wanted.root), wanted.repeat))
 
 
 def _asked(path: str, root: Root, repeat: int) -> int:

@@ -232,7 +232,9 @@ def test_session_ctrl_c_takes_everything_down(stage: Stage) -> None:
     assert (stage.store.directory / "lab" / "lab1" / "console-guest.log").read_text() == "guest said\n"
 
 
-def test_session_keeps_the_logs_of_each_lab_apart(stage: Stage) -> None:
+def _loses_its_peer_once(stage: Stage) -> None:
+    """Node b is lost in the first play of SWAP."""
+
     def once(cell: Cell, turn: int) -> dict[str, Any]:
         if cell != SWAP or turn > 1:
             return {}
@@ -240,6 +242,10 @@ def test_session_keeps_the_logs_of_each_lab_apart(stage: Stage) -> None:
         return failing()
 
     stage.finds = once
+
+
+def test_session_keeps_the_logs_of_each_lab_apart(stage: Stage) -> None:
+    _loses_its_peer_once(stage)
     with stage.session as session:
         session.play(SWAP)
     kept = stage.store.directory / "lab"
@@ -387,13 +393,7 @@ def dies(stage: Stage, *which: Cell) -> None:
 
 
 def test_rebuild_lost_node_plays_controls_on_the_new_lab(stage: Stage) -> None:
-    def once(cell: Cell, turn: int) -> dict[str, Any]:
-        if cell != SWAP or turn > 1:
-            return {}
-        cast(Any, stage.labs[-1].b).alive = False
-        return failing()
-
-    stage.finds = once
+    _loses_its_peer_once(stage)
     with stage.session as session:
         assert verdict(session.play(SWAP)) is VerdictKind.CLEAN, "played once more, on what replaced the lost node"
         assert verdict(session.play(OTHER)) is VerdictKind.CLEAN

@@ -1,0 +1,27 @@
+"""How a program ends that asks one question of this machine: an exit code, and a sentence where it has no answer."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from harness.errors import HarnessError, UsageError
+
+
+def exit_code(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None, asked: Callable[[argparse.Namespace], int]
+) -> int:
+    """What ``asked`` says of the ``arguments``; 2 with a sentence where it could not be found out, 4 for usage."""
+    try:
+        wanted = parser.parse_args(arguments)
+    except SystemExit as ended:
+        return UsageError.exit_code if ended.code else 0
+    try:
+        return asked(wanted)
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: interrupted", file=sys.stderr)
+        return 2
+    except (HarnessError, OSError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return error.exit_code if isinstance(error, HarnessError) else 2
