@@ -11,10 +11,9 @@ import libvirt
 
 from harness.errors import HarnessError, LostGuestError, LostNodeError
 from harness.guest.domain import Guest
+from harness.guest.ending import end
 from harness.lab.node import Node
 from harness.util import logs
-
-END_SECONDS = 20.0
 
 
 class End(StrEnum):
@@ -32,12 +31,6 @@ _OF_THE_MIGRATION = (
     libvirt.VIR_DOMAIN_PAUSED_MIGRATION,
     libvirt.VIR_DOMAIN_PAUSED_STARTING_UP,
 )
-# By its process, where libvirt does not do it: one that was stopped ends too.
-_KILL = r"""
-pid=$(cat "/run/libvirt/qemu/$1.pid" 2>/dev/null) || exit 0
-kill -9 "$pid" 2>/dev/null
-while kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
-"""
 
 
 def settle(guest: Guest, source: Node, target: Node, *, returned: bool) -> str:
@@ -53,7 +46,11 @@ def settle(guest: Guest, source: Node, target: Node, *, returned: bool) -> str:
     keep = _kept(ends[source.name], ends[target.name]) if returned else None
     lost = []
     for node, which in ((target, "target"), (source, "source")):
-        if which != keep and ends[node.name] is not End.GONE and not end(node, name, ends[node.name]):
+        seen = ends[node.name]
+        if which == keep or seen is End.GONE:
+            continue
+        # Libvirt is not asked again where it did not answer.
+        if not end(node, name, by_libvirt=seen is not End.UNKNOWN):
             lost.append(node.name)
     if lost:
         raise LostNodeError(f"a migration was given up, and {' and '.join(lost)} could not be told to end the guest")
@@ -92,25 +89,3 @@ def look(node: Node, name: str) -> End:
     if state == libvirt.VIR_DOMAIN_PAUSED and reason in _OF_THE_MIGRATION:
         return End.WAITS
     return End.RUNS if state in (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_PAUSED) else End.WAITS
-
-
-def end(node: Node, name: str, seen: End) -> bool:
-    """End the guest on ``node``, by libvirt or else by its process; whether it has ended.
-
-    ``seen`` is what was found there: libvirt is not asked again where it did not answer.
-    """
-    if seen is not End.UNKNOWN:
-        try:
-            with logs.timed("libvirt", node.name, f"destroy {name}", node.runner.lab):
-                node.monitor_connection.lookupByName(name).destroy()
-            return True
-        except libvirt.libvirtError as error:
-            if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
-                return True
-        except HarnessError:
-            pass
-    try:
-        node.runner.run(["sh", "-c", _KILL, "sh", name], timeout=END_SECONDS)
-    except HarnessError:
-        return False
-    return True

@@ -12,6 +12,7 @@ from dataclasses import replace
 import libvirt
 
 from harness.errors import DeadlineError, HarnessError, InfrastructureError, LostGuestError, RefusedError
+from harness.guest import ending
 from harness.guest.disk import AttachedDisk, observe_guest
 from harness.lab.base import GuestLab
 from harness.lab.node import Node
@@ -24,7 +25,6 @@ from harness.util.deadline import Deadline, poll
 
 AGENT_SECONDS = 120.0
 HOTPLUG_SECONDS = 30.0
-KILL_SECONDS = 20.0
 
 
 class Guest:
@@ -53,10 +53,7 @@ class Guest:
         does not start it or its agent does not answer; :class:`~harness.errors.LostNodeError`.
         """
         spec, image = lab.guest_spec, lab.guest_image
-        with contextlib.suppress(libvirt.libvirtError):
-            old = node.libvirt.lookupByName(spec.name)
-            with logs.timed("libvirt", node.name, f"destroy {spec.name}", lab.id):
-                old.destroy()
+        ending.end(node, spec.name)
         description = GuestDomain(
             name=spec.name,
             uuid=str(uuid.uuid4()),
@@ -130,9 +127,8 @@ class Guest:
             raise LostGuestError(f"the paused guest did not go on: {error}") from None
 
     def kill(self) -> None:
-        """Kill its QEMU with SIGKILL: nothing in it gets to finish.  :class:`~harness.errors.CommandError`."""
-        script = 'pid=$(cat "/run/libvirt/qemu/$1.pid") && kill -9 "$pid"'
-        self.node.runner.run(["sh", "-ec", script, "sh", self.spec.name], timeout=KILL_SECONDS)
+        """Kill its QEMU; see :func:`harness.guest.ending.kill`."""
+        ending.kill(self.node, self.spec.name)
 
     def reset(self) -> None:
         """Reset it as its button would, and wait up to 120 s for the agent of the new boot.
@@ -171,17 +167,10 @@ class Guest:
     def destroy(self) -> None:
         """End it, whatever it is doing; returns after some two minutes at most.
 
-        Where libvirt does not end it, its QEMU is killed: it would hold the disk and write on, unseen.
+        Where libvirt does not end it, its QEMU is killed.
         """
         self.ended = True
-        try:
-            # Over the guest's own connection a call of somebody else's may be under way.
-            domain = self.monitor_domain()
-            with self._timed(f"destroy {self.spec.name}"):
-                domain.destroy()
-        except (libvirt.libvirtError, HarnessError):
-            with contextlib.suppress(HarnessError):
-                self.kill()
+        ending.end(self.node, self.spec.name)
 
     def _timed(self, call: str) -> AbstractContextManager[logs.Outcome]:
         return logs.timed("libvirt", self.node.name, call, self._lab_id)

@@ -17,6 +17,7 @@ from harness.drbd.resource import Resource
 from harness.errors import DeadlineError, HarnessError, InfrastructureError, RefusedError
 from harness.guest import both_ends
 from harness.guest.domain import Guest
+from harness.guest.ending import end
 from harness.lab.node import Node
 from harness.model import Migration, MigrationOutcome
 from harness.parse.migration import figures
@@ -212,7 +213,7 @@ class _Ends:
         self.guest.moved(self.target, domain)
         left = both_ends.look(self.source, self.guest.spec.name)
         if left is both_ends.End.WAITS:
-            both_ends.end(self.source, self.guest.spec.name, left)
+            end(self.source, self.guest.spec.name)
 
 
 def _watch(

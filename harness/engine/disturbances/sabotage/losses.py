@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.engine.cell_steps import CellRun
+from harness.guest.ending import PID_FILE
 from harness.model import Sabotage
 
 # Libvirt listens by sockets of systemd's, which would start it again.
@@ -10,7 +11,7 @@ _STOP_LIBVIRTD = """
 units=$(systemctl list-units --plain --no-legend --all 'libvirtd*.socket' | awk '{ print $1 }')
 systemctl stop $units libvirtd.service
 """
-_STOP_GUEST = 'pid=$(cat "/run/libvirt/qemu/$1.pid") && kill -STOP "$pid"'
+_STOP_GUEST = f'pid=$(cat "{PID_FILE}") && kill -STOP "$pid"'
 # Who runs $1, by the beginning of what it was started with.
 _PROCESSES = """
 found=
