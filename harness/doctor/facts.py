@@ -148,4 +148,7 @@ def _namespaces() -> Answer:
         tried = LocalRunner().run(argv, timeout=20, ok=())
     except InfrastructureError as error:
         return Answer(str(error), False)
-    return Answer(tried.stderr.strip() or "the kernel allows them", tried.status == 0)
+    if tried.status:
+        said = tried.stderr.strip() or f"unshare ended with status {tried.status}"
+        return Answer(f"the kernel refuses them: {said}", False, subids.command_for_kernel())
+    return Answer("the kernel allows them", True)

@@ -219,8 +219,9 @@ def _no_user_namespace() -> str | None:
     argv = ["unshare", "--user", "--map-auto", "--map-root-user", "true"]
     probe = LocalRunner().run(argv, ok=())
     if probe.status:
-        settings = "user.max_user_namespaces, kernel.*unprivileged_userns*"
-        return f"the kernel refuses user namespaces ({probe.stderr.strip()}; look at sysctl {settings})"
+        remedy = subids.command_for_kernel()
+        what_to_do = f"as root: {remedy}" if remedy else "no sysctl does; is this a container that may not?"
+        return f"the kernel refuses user namespaces ({probe.stderr.strip()}; {what_to_do})"
     return None
 
 

@@ -1,4 +1,4 @@
-"""The ranges of user and group ids that an ordinary user may use in a namespace of his own: subuid(5), subgid(5)."""
+"""User namespaces of an ordinary user: his ranges of ids (subuid(5), subgid(5)), and the kernel's say in it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from pathlib import Path
 FILES = (Path("/etc/subuid"), Path("/etc/subgid"))
 #: What useradd gives each user, from this id on.
 FIRST, COUNT = 100_000, 65_536
+#: Where the kernel's settings are.
+SYSCTLS = Path("/proc/sys")
+# A setting, the value with which it refuses, and one with which it does not: Debian's of old, Ubuntu's, everybody's.
+_REFUSING = (
+    ("kernel/unprivileged_userns_clone", "0", "1"),
+    ("kernel/apparmor_restrict_unprivileged_userns", "1", "0"),
+    ("user/max_user_namespaces", "0", "15000"),
+)
 
 
 def without_range(names: Collection[str], files: Sequence[Path] = FILES) -> Path | None:
@@ -20,6 +28,18 @@ def command_for_range(user: str, files: Sequence[Path] = FILES) -> str:
     first = max((begin + count for file in files for _, begin, count in _ranges(file)), default=FIRST)
     ids = f"{max(first, FIRST)}-{max(first, FIRST) + COUNT - 1}"
     return f"usermod --add-subuids {ids} --add-subgids {ids} {user}"
+
+
+def command_for_kernel(settings: Path = SYSCTLS) -> str | None:
+    """What root has to run so that the kernel lets ordinary users have namespaces; None where no setting refuses."""
+    for name, refuses, allows in _REFUSING:
+        try:
+            found = (settings / name).read_text().strip()
+        except OSError:
+            continue
+        if found == refuses:
+            return f"sysctl -w {name.replace('/', '.')}={allows}"
+    return None
 
 
 def _ranges(file: Path) -> list[tuple[str, int, int]]:

@@ -106,8 +106,32 @@ def test_judge_of_closed_namespaces_fails_for_an_ordinary_user_only() -> None:
     check = only(ann, "user namespaces")
     assert (check.status, check.remedy) == ("fail", f"sudo {command}")
     refused = replace(ann, namespaces=Answer("unshare: Operation not permitted", False))
-    remedy = "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
-    assert only(refused, "user namespaces").remedy == remedy
+    assert only(refused, "user namespaces").remedy is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "command"),
+    [
+        ({}, None),
+        ({"user/max_user_namespaces": "95000"}, None),
+        ({"user/max_user_namespaces": "0"}, "sysctl -w user.max_user_namespaces=15000"),
+        (
+            {"kernel/apparmor_restrict_unprivileged_userns": "1", "user/max_user_namespaces": "95000"},
+            "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+        ),
+        (
+            {"kernel/unprivileged_userns_clone": "0", "kernel/apparmor_restrict_unprivileged_userns": "0"},
+            "sysctl -w kernel.unprivileged_userns_clone=1",
+        ),
+    ],
+)
+def test_subids_command_for_kernel_names_the_setting_that_refuses(
+    tmp_path: Path, settings: dict[str, str], command: str | None
+) -> None:
+    for name, value in settings.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"{value}\n")
+    assert subids.command_for_kernel(tmp_path) == command
 
 
 @pytest.mark.parametrize(
