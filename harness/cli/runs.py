@@ -131,9 +131,15 @@ def _list_stored(runs: Path) -> None:
     console.print(table)
 
 
-def judge(which: RunArgument, runs: RunsOption = Path("runs")) -> None:
+def judge(
+    which: RunArgument,
+    runs: RunsOption = Path("runs"),
+    samples: Annotated[
+        int, typer.Option(min=0, max=16, help="also print so many differing blocks of each cell in hex")
+    ] = 0,
+) -> None:
     """Judge a stored run again from its evidence; needs no lab."""
-    from harness.report.terminal import print_report
+    from harness.report.terminal import print_report, print_samples
     from harness.store import Store, judged_results
 
     store = Store.open(runs, which)
@@ -141,6 +147,7 @@ def judge(which: RunArgument, runs: RunsOption = Path("runs")) -> None:
         warn(sentence)
     results = judged_results(store)
     print_report(store.run(), results, console, store.every_attempt())
+    print_samples(results, samples, console)
     if not any(result.verdict for result in results):
         raise NothingRanError(f"no cell of {store.directory} has evidence")
     raise typer.Exit(_exit_code(results))

@@ -14,9 +14,13 @@ from pathlib import Path
 
 from harness.errors import InfrastructureError
 from harness.model import BLOCK_BYTES, BlockOwner, Comparison, Extent, Sample, extents_of
+from harness.parse.content import looks_like
 
 _CHUNK_BLOCKS = 1024
-_SAMPLE_BYTES = 32
+# A piece of a block as a sample keeps it, and how much of it stands before the first byte that differs, at least.
+_SAMPLE_BYTES = 256
+_BEFORE_BYTES = 16
+_LINE_BYTES = 64
 DIGEST_BYTES = 8
 _ZEROS = bytes(_CHUNK_BLOCKS * BLOCK_BYTES)
 
@@ -96,7 +100,7 @@ def changed_blocks(before: bytes, after: bytes) -> tuple[Extent, ...]:
 
 
 def sample_files(a: Path, b: Path, blocks: Iterable[int]) -> tuple[Sample, ...]:
-    """A piece of both sides of each of ``blocks``, from the first differing byte on."""
+    """A piece of both sides of each of ``blocks``, with what is around the first byte that differs."""
     samples = []
     with a.open("rb") as left, b.open("rb") as right:
         for block in blocks:
@@ -110,8 +114,15 @@ def sample(block: int, a: bytes, b: bytes) -> Sample:
     """What differs in one block whose two sides are ``a`` and ``b``."""
     places = [at for at, (x, y) in enumerate(zip(a, b, strict=True)) if x != y]
     first = places[0] if places else 0
-    piece = slice(first, first + _SAMPLE_BYTES)
-    return Sample(block, first, len(places), a[piece].hex(), b[piece].hex())
+    start = max(0, (first - _BEFORE_BYTES) // _BEFORE_BYTES * _BEFORE_BYTES)
+    start = min(start, max(0, len(a) - _SAMPLE_BYTES))
+    piece = slice(start, start + _SAMPLE_BYTES)
+    differing = {at // _LINE_BYTES for at in places}
+    lines = "".join("1" if line in differing else "0" for line in range(BLOCK_BYTES // _LINE_BYTES))
+    return Sample(
+        block, first, len(places), a[piece].hex(), b[piece].hex(), start=start, looks_a=looks_like(a),
+        looks_b=looks_like(b), lines=f"{int(lines, 2):0{len(lines) // 4}x}",
+    )  # fmt: skip
 
 
 def owned(sample: Sample, owner: BlockOwner, detail: str) -> Sample:

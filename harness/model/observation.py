@@ -154,8 +154,11 @@ class Written:
 class Sample:
     """A differing block, a piece of both sides, and whose it is.
 
-    ``offset`` is the byte in the block at which the two sides first differ; ``a`` and ``b`` are up to
-    32 bytes from there on as hex.
+    ``offset`` is the byte in the block at which the two sides first differ.  ``a`` and ``b`` are pieces of both sides
+    as hex that begin at the byte ``start`` of the block; None, in older evidence: at ``offset``.
+    ``looks_a`` and ``looks_b`` say what the whole block looks like on either side ("text"), empty where that is not
+    known.  ``lines`` has one bit for each 64 bytes of the block, the first one highest, as 16 hex digits: 1 where the
+    sides differ there; empty where that is not known.
     """
 
     block: int
@@ -165,6 +168,10 @@ class Sample:
     b: str
     owner: BlockOwner = BlockOwner.UNKNOWN
     detail: str = ""
+    start: int | None = None
+    looks_a: str = ""
+    looks_b: str = ""
+    lines: str = ""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from harness.report.durability import durability_sentence
 from harness.report.formatting import clean
 from harness.report.headline import Answer, Headline
 from harness.report.migrations import migration_sentence
+from harness.report.repetitions import play_name
+from harness.report.samples import sample_lines
 from harness.report.summary import Line, Summary, stack_rows, summarize, title_of
 from harness.report.table import Entry, HeatMap
 
@@ -45,6 +47,15 @@ def print_report(
     console = console or Console(highlight=False)
     for part in report_parts(run, results, console.width, attempts):
         console.print(part, highlight=False)
+
+
+def print_samples(results: Sequence[Result], most: int, console: Console) -> None:
+    """Print the first ``most`` differing blocks of each result in hex, the bytes that differ marked."""
+    for result in results:
+        for sample in result.evidence.samples[:most] if result.evidence else ():
+            console.print(Text(clean(f"\n{play_name(result.cell)}"), style="bold"))
+            for line in sample_lines(sample):
+                console.print(Text(clean(line)), soft_wrap=True)
 
 
 def report_parts(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from urllib.parse import quote
 
-from harness.model import BLOCK_BYTES, BlockOwner, Evidence, Extent, Potency, Result, Sample
+from harness.model import BLOCK_BYTES, Evidence, Extent, Potency, Result
 from harness.report import formatting
 from harness.report.alarms import alarm_rows
 from harness.report.block_map import BlockMap, block_map, shown_extents
@@ -20,6 +19,7 @@ from harness.report.planted import planted_grid
 from harness.report.read_back import ReadBack, lost_rows, moved_page_rows, read_back
 from harness.report.repetitions import play_name
 from harness.report.requested_vs_observed import Property, requested_and_observed
+from harness.report.samples import SampleView, sample_view
 from harness.report.table import SIGNS, control_expectation, differing_blocks, figures, heat_map, style_of
 from harness.report.witness import witness_rows
 from harness.report.worth import label, weighed, worth_rows
@@ -29,29 +29,8 @@ EXTENTS_SHOWN = 50
 SAMPLES_SHOWN = 16
 NAMES_SHOWN = 50
 MISMATCHES_SHOWN = 20
-_BYTES_A_ROW = 16
 
 Row = tuple[str, str]
-Piece = tuple[str, bool]
-
-
-@dataclass(frozen=True)
-class HexRow:
-    """Up to 16 bytes of both sides, cut into pieces that agree and pieces that differ."""
-
-    offset: int
-    a: tuple[Piece, ...]
-    b: tuple[Piece, ...]
-
-
-@dataclass(frozen=True)
-class SampleView:
-    """A differing block: where it is, its owner, and both sides."""
-
-    title: str
-    owner: BlockOwner
-    detail: str
-    rows: tuple[HexRow, ...]
 
 
 @dataclass(frozen=True)
@@ -208,7 +187,7 @@ def evidence_view(evidence: Evidence, result: Result) -> EvidenceView:
         names_more=max(0, len(names) - NAMES_SHOWN),
         extents=extents[:EXTENTS_SHOWN],
         extents_more=max(0, len(extents) - EXTENTS_SHOWN),
-        samples=tuple(_sample(sample) for sample in evidence.samples[:SAMPLES_SHOWN]),
+        samples=tuple(sample_view(sample) for sample in evidence.samples[:SAMPLES_SHOWN]),
         samples_more=max(0, len(evidence.samples) - SAMPLES_SHOWN),
         work=_rows(_work(evidence)),
         repair=_rows(_repair(evidence)),
@@ -229,33 +208,6 @@ def evidence_view(evidence: Evidence, result: Result) -> EvidenceView:
         mismatches=mismatches[:MISMATCHES_SHOWN],
         mismatches_more=max(0, len(mismatches) - MISMATCHES_SHOWN),
     )
-
-
-def hex_rows(sample: Sample) -> tuple[HexRow, ...]:
-    """Both sides of ``sample`` in rows of 16 bytes, the differing bytes told apart."""
-    a, b = _pairs(sample.a), _pairs(sample.b)
-    rows = []
-    for start in range(0, max(len(a), len(b)), _BYTES_A_ROW):
-        part_a, part_b = a[start : start + _BYTES_A_ROW], b[start : start + _BYTES_A_ROW]
-        rows.append(HexRow(sample.offset + start, _pieces(part_a, part_b), _pieces(part_b, part_a)))
-    return tuple(rows)
-
-
-def _pairs(text: str) -> list[str]:
-    return [text[at : at + 2] for at in range(0, len(text), 2)]
-
-
-def _pieces(side: Sequence[str], other: Sequence[str]) -> tuple[Piece, ...]:
-    marked = [(pair, at >= len(other) or pair != other[at]) for at, pair in enumerate(side)]
-    return tuple(
-        (" ".join(pair for pair, _ in run), differs) for differs, run in groupby(marked, key=lambda piece: piece[1])
-    )
-
-
-def _sample(sample: Sample) -> SampleView:
-    differ = formatting.plural(sample.differing_bytes, "byte")
-    title = f"Block {formatting.count(sample.block)}: {differ} differ, the first at offset {sample.offset}"
-    return SampleView(title, sample.owner, sample.detail, hex_rows(sample))
 
 
 def _rows(rows: Sequence[Row]) -> tuple[Row, ...]:

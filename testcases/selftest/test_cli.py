@@ -146,6 +146,15 @@ def test_judge_unknown_run_nearest_name_offered(command: Any) -> None:
     assert "did you mean 'run1'?" in command("judge", "run")[2]
 
 
+def test_judge_samples_differing_blocks_in_hex(command: Any) -> None:
+    golden = Path(__file__).parent / "golden"
+    plain = command("judge", "quick-drbd-8.4", "--runs", str(golden))[1]
+    code, out, _ = command("judge", "quick-drbd-8.4", "--runs", str(golden), "--samples", "1")
+    assert code in (0, 1) and out.startswith(plain)
+    assert out.count("^^\n") >= out.count("block owner: ") > 2, "below a row or more of each"
+    assert "block owner: " not in plain
+
+
 def test_list_without_runs_exit_code_3(command: Any) -> None:
     code, _, err = command("list")
     assert code == 3 and err == "drbd-harness: there is no run in runs\n"

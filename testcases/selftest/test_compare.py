@@ -88,23 +88,29 @@ def test_compare_files_missing_file_infrastructure_error(pair: tuple[Path, Path]
         compare_files(*pair, BLOCKS)
 
 
-def test_sample_begins_at_the_first_differing_byte() -> None:
+def test_sample_has_what_stands_around_the_first_differing_byte() -> None:
     one = bytes(BLOCK_BYTES)
     two = bytearray(one)
     two[100], two[131], two[4000] = 0xAB, 0xCD, 0xEF
     found = sample(7, one, bytes(two))
     assert (found.block, found.offset, found.differing_bytes) == (7, 100, 3)
-    assert found.a == "00" * 32
-    assert found.b == "ab" + "00" * 30 + "cd"
+    assert found.start == 80, "what stands before it is kept too, from a whole row on"
+    assert found.a == "00" * 256
+    assert found.b[: 2 * 52] == "00" * 20 + "ab" + "00" * 30 + "cd"
+    assert found.lines == "6000000000000002", "of 64 lines the second, the third and the last but one"
+    assert (found.looks_a, found.looks_b) == ("zeros", "")
 
 
 def test_sample_at_the_end_of_a_block_stays_in_it() -> None:
     found = sample(0, bytes(BLOCK_BYTES), bytes(BLOCK_BYTES - 2) + b"\x01\x02")
-    assert (found.offset, found.differing_bytes, found.a, found.b) == (BLOCK_BYTES - 2, 2, "0000", "0102")
+    assert (found.offset, found.differing_bytes, found.start) == (BLOCK_BYTES - 2, 2, BLOCK_BYTES - 256)
+    assert (found.a, found.b) == ("00" * 256, "00" * 254 + "0102")
 
 
 def test_sample_equal_blocks_no_differing_bytes() -> None:
-    assert sample(3, b"same" * 1024, b"same" * 1024) == Sample(3, 0, 0, "73616d65" * 8, "73616d65" * 8)
+    same = "73616d65" * 64
+    equal = Sample(3, 0, 0, same, same, start=0, looks_a="text", looks_b="text", lines="0" * 16)
+    assert sample(3, b"same" * 1024, b"same" * 1024) == equal
 
 
 def test_sample_files_each_block_its_own_sample(pair: tuple[Path, Path]) -> None:
@@ -113,7 +119,8 @@ def test_sample_files_each_block_its_own_sample(pair: tuple[Path, Path]) -> None
         poke(pair[1], block * BLOCK_BYTES + block, b"B")
     found = sample_files(*pair, [2099, 3])
     assert [(one.block, one.offset, one.differing_bytes) for one in found] == [(2099, 2099, 1), (3, 3, 1)]
-    assert all(one.a.startswith("41") and one.b.startswith("42") for one in found)
+    assert all(bytes.fromhex(one.a)[one.offset - (one.start or 0)] == ord("A") for one in found)
+    assert all(bytes.fromhex(one.b)[one.offset - (one.start or 0)] == ord("B") for one in found)
     assert owned(found[0], BlockOwner.FREE, "free").detail == "free" and found[0].owner is BlockOwner.UNKNOWN
 
 

@@ -60,7 +60,7 @@ from harness.report.requested_vs_observed import Match, requested_and_observed
 from harness.report.summary import findings
 from harness.report.table import differing_blocks, figures
 from harness.report.terminal import print_report, report_parts
-from harness.report.view import hex_rows, view
+from harness.report.view import view
 from harness.store import Store, judged_results
 
 BLOCKS = 32768
@@ -452,14 +452,6 @@ def test_block_map_bars_where_blocks_are() -> None:
     assert block_map(replace(found, comparison=None, verify=None)) is None
     full = block_map(evidence(SWAP_NONE, [0, 1, 2], [0, 1, 2], device_blocks=3))
     assert full and [(bar.x, bar.width, bar.weight) for bar in full.lanes[0].bars] == [(0, 3, 1.0)]
-
-
-def test_hex_rows_differing_bytes_marked() -> None:
-    (row,) = hex_rows(Sample(1, 40, 2, "00112233", "00ff22"))
-    assert row.offset == 40
-    assert row.a == (("00", False), ("11", True), ("22", False), ("33", True))
-    assert row.b == (("00", False), ("ff", True), ("22", False))
-    assert [row.offset for row in hex_rows(Sample(1, 0, 0, "00" * 32, "00" * 32))] == [0, 16]
 
 
 # --------------------------------------------------------------------------- the page
