@@ -59,7 +59,7 @@ class LostLibvirtError(LostNodeError):
 
 
 class RefusedError(HarnessError):
-    """QEMU, libvirt or DRBD refused a configuration; ``message`` is theirs."""
+    """QEMU, libvirt, DRBD or a client's kernel refused a configuration; ``message`` is theirs."""
 
     def __init__(self, who: str, message: str) -> None:
         super().__init__(f"{who} refused: {message}")

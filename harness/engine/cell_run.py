@@ -28,7 +28,7 @@ def play(run: CellRun, workload: Workload, guest: Callable[[], Guest]) -> Eviden
                 run.release()
         except HarnessError as error:
             run.give_up(error)
-        run.conclude(workload.owners, workload.filesystem.method)
+        run.conclude(workload.owners, workload.filesystem.method, reads_replica=workload.reads_replica)
     except BaseException as error:
         run.abandon(error)
         raise

@@ -19,8 +19,9 @@ from harness.engine.context import CellContext, now, unreadable_is_failure
 from harness.engine.exposure import Exposure
 from harness.engine.guest_disk import GuestDisk
 from harness.engine.reconcile import reconcile
+from harness.engine.replica_copy import BlockOwners
 from harness.engine.witness_step import WitnessStep
-from harness.errors import CommandError, DeadlineError, HarnessError, LostGuestError
+from harness.errors import CommandError, DeadlineError, HarnessError, LostGuestError, RefusedError
 from harness.filesystems.base import WorkloadTarget
 from harness.guest.canary import CanaryWatch
 from harness.guest.disk import observe_node
@@ -135,18 +136,18 @@ class CellRun:
             reconcile(context, self.capture)
             context.resource.sync()
 
-    def conclude(self, owners: oracle_run.BlockOwners, method: str) -> None:
+    def conclude(self, owners: BlockOwners, method: str, *, reads_replica: bool = True) -> None:
         """The oracles, whose the differing blocks are, the repair and the kernel logs, after everything was written.
 
         They are asked after a failure too, where that is possible: what a lost guest left behind is worth knowing, and
-        the next cell needs equal replicas.
+        the next cell needs equal replicas.  ``reads_replica``: whether ``owners`` reads the copy that it is given.
         """
         self.context.begin_oracles()
         steps: tuple[Callable[[], None], ...] = (
             lambda: oracle_run.run_verify(self.context),
             # Needs nothing of DRBD: it is made also where the verify failed.
             lambda: oracle_run.run_comparison(self.context),
-            lambda: oracle_run.classify_differences(self.context, owners, method),
+            lambda: oracle_run.classify_differences(self.context, owners, method, reads_replica=reads_replica),
             lambda: oracle_run.repair(self.context),
         )
         for step in steps:
@@ -189,6 +190,10 @@ class CellRun:
         """The work or a step before it failed: the reason is kept, nothing of the cell stays on."""
         self.context.fail(error)
         self.context.begin_oracles()
+        if isinstance(error, RefusedError):
+            # Nothing is wrong with the guest, which need not be started anew.
+            with contextlib.suppress(HarnessError):
+                self.guest_disk.detach()
         self.rescue()
 
     def abandon(self, error: BaseException) -> None:

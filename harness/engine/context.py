@@ -33,8 +33,8 @@ from harness.util.logs import progress
 ORACLE_SECONDS = 420.0
 ORACLE_MIB_PER_SECOND = 5.0
 
-# Where a no is an answer: DRBD to the cell's replication profile, QEMU to its disk.
-_MAY_BE_REFUSED = ("replication", "attach")
+# Where a no is an answer: DRBD to the cell's replication profile, QEMU to its disk, a client to its filesystem.
+_MAY_BE_REFUSED = ("replication", "attach", "prepare")
 BUG = "bug"
 _KINDS: tuple[tuple[type[BaseException], str], ...] = (
     (RefusedError, REFUSED),

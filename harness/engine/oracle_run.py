@@ -6,14 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from harness.engine.context import CellContext
+from harness.engine.replica_copy import BlockOwners, owners_in_copy
 from harness.filesystems.base import OwnedBlock, WorkloadTarget, summary
 from harness.lab.backing_compare import owned
 from harness.model import BlockOwner, blocks_of
 
 MAX_SAMPLES = 16
 
-#: Says who owns each of the given 4 KiB blocks, asked on the Primary.
-BlockOwners = Callable[[WorkloadTarget, list[int]], Mapping[int, OwnedBlock]]
+#: Says whose each of the given 4 KiB blocks of the device is.
+_Ask = Callable[[list[int]], Mapping[int, OwnedBlock]]
 
 
 def run_verify(context: CellContext) -> None:
@@ -36,25 +37,37 @@ def run_comparison(context: CellContext) -> None:
         context.note(comparison=context.lab.compare(context.resource.blocks))
 
 
-def classify_differences(context: CellContext, owners: BlockOwners, method: str) -> None:
+def classify_differences(context: CellContext, owners: BlockOwners, method: str, *, reads_replica: bool = True) -> None:
     """Samples and owners of what differs, and owners of what the guest read differently.
 
-    ``method`` says by what reasoning ``owners`` knows.
+    ``owners`` is asked on one read-only copy of node a's replica, for which nothing is copied where it does not read
+    (``reads_replica`` False); ``method`` says by what reasoning it knows.
     """
-    comparison, readback = context.evidence.comparison, context.evidence.readback
-    if comparison is not None and comparison.differing:
-        with context.phase("explain"):
-            blocks = sorted(blocks_of(comparison.differing))
-            owner_of = _owners(context, owners, blocks)
-            planted = sorted(blocks_of(context.evidence.planted) & {*blocks})
-            shown = sorted(dict.fromkeys((*planted, *blocks)).keys(), key=lambda block: block not in planted)
-            found = context.lab.sample(sorted(shown[:MAX_SAMPLES]))
-            samples = (owned(one, owner_of[one.block].owner, owner_of[one.block].detail) for one in found)
-            context.note(samples=tuple(samples), ownership=summary(owner_of, method))
-    if readback is not None and readback.differing:
-        with context.phase("explain"):
-            owner_of = _owners(context, owners, sorted(blocks_of(readback.differing)))
+    differing = context.evidence.comparison.differing if context.evidence.comparison else ()
+    reread = context.evidence.readback.differing if context.evidence.readback else ()
+    if not differing and not reread:
+        return
+    own_blocks = primary_target(context).own_blocks
+    with (
+        context.phase("explain"),
+        owners_in_copy(context, owners, own_blocks, reads_replica=reads_replica) as ask,
+    ):
+        if differing:
+            _classify(context, ask, sorted(blocks_of(differing)), method)
+        if (readback := context.evidence.readback) is not None and reread:
+            owner_of = _owners(context, ask, sorted(blocks_of(reread)))
             context.note(readback=replace(readback, ownership=summary(owner_of, method)))
+
+
+def _classify(context: CellContext, ask: _Ask, blocks: list[int], method: str) -> None:
+    owner_of = _owners(context, ask, blocks)
+    planted = sorted(blocks_of(context.evidence.planted) & {*blocks})
+    shown = sorted(dict.fromkeys((*planted, *blocks)).keys(), key=lambda block: block not in planted)
+    samples = []
+    for one in context.lab.sample(sorted(shown[:MAX_SAMPLES])):
+        whose = owner_of[one.block]
+        samples.append(owned(one, whose.owner, whose.detail, whose.path, whose.offset))
+    context.note(samples=tuple(samples), ownership=summary(owner_of, method))
 
 
 def primary_target(context: CellContext) -> WorkloadTarget:
@@ -78,9 +91,9 @@ def repair(context: CellContext) -> None:
         context.note(repair=context.resource.repair(context.differing_blocks))
 
 
-def _owners(context: CellContext, owners: BlockOwners, blocks: list[int]) -> Mapping[int, OwnedBlock]:
+def _owners(context: CellContext, ask: _Ask, blocks: list[int]) -> Mapping[int, OwnedBlock]:
     """The workload knows who owns its blocks; those behind them are the canary's."""
-    target = primary_target(context)
-    mine = [block for block in blocks if block < target.own_blocks]
+    own_blocks = primary_target(context).own_blocks
+    mine = [block for block in blocks if block < own_blocks]
     canary = OwnedBlock(BlockOwner.ALLOCATED, "a record of the canary")
-    return {**owners(target, mine), **{block: canary for block in blocks if block >= target.own_blocks}}
+    return {**(ask(mine) if mine else {}), **{block: canary for block in blocks if block >= own_blocks}}

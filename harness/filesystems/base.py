@@ -5,14 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import ClassVar
 
 from harness.drbd.resource import Resource
-from harness.model import BlockOwner, FilesystemCheck, FilesystemKind, Ownership
+from harness.errors import RefusedError
+from harness.filesystems.owned import OwnedBlock, summary, unknown
+from harness.filesystems.view import ReplicaView
+from harness.model import BLOCK_BYTES, FilesystemCheck, FilesystemKind
 from harness.parse.fsck import fsck_meaning
 from harness.remote.base import Runner
 
 # Start-up and tear-down of a program on an emulated machine, in seconds, on top of the time it works.
 MARGIN_SECONDS = 90.0
+
+# A kernel that has a filesystem, built in or as a module that was loaded, lists it; loading one is tried.
+_MISSING = """
+for module in $1; do
+    awk '{ print $NF }' /proc/filesystems | grep -qx "$module" && continue
+    [ -d "/sys/module/$(echo "$module" | tr - _)" ] || modprobe -q "$module" || echo "module $module"
+done
+for program in $2; do
+    command -v "$program" >/dev/null || echo "program $program"
+done
+"""
 
 
 @dataclass(frozen=True)
@@ -38,14 +53,6 @@ class WorkloadTarget:
         Blocks for at most ``timeout`` seconds; :class:`~harness.errors.CommandError` when its status is not 0.
         """
         return self.runner.run(["sh", "-ec", script, "sh", *arguments], timeout=timeout).stdout
-
-
-@dataclass(frozen=True)
-class OwnedBlock:
-    """One block's owner, and what it is called there."""
-
-    owner: BlockOwner
-    detail: str
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,35 @@ class Filesystem:
     offers: Offers
     #: By what reasoning :meth:`owners` knows; it stands beside the counts in the evidence.
     method: str
+    #: Whether :meth:`owners` reads the replica; else it knows without one, and none is copied.
+    reads_replica: ClassVar[bool] = True
+    #: The smallest device that it can be made on; 0 where any does.
+    needs_mib: ClassVar[int] = 0
+    #: Kernel modules, or names of filesystems built in, and programs that the client has to have.
+    modules: ClassVar[tuple[str, ...]] = ()
+    programs: ClassVar[tuple[str, ...]] = ()
+
+    def require_room(self, target: WorkloadTarget) -> None:
+        """:class:`~harness.errors.RefusedError` where the device is too small for it; asks no machine."""
+        if not self.needs_mib:
+            return
+        mebibytes = target.own_blocks * BLOCK_BYTES // 2**20
+        if mebibytes < self.needs_mib:
+            message = f"it needs a device of {self.needs_mib} MiB, and there are {mebibytes} MiB"
+            raise RefusedError(f"the filesystem {self.kind}", message)
+
+    def require(self, target: WorkloadTarget) -> None:
+        """:class:`~harness.errors.RefusedError` where the client's kernel or image lacks what it needs.
+
+        One round trip.  Asked where a step failed: what can be made and mounted lacks nothing.
+        """
+        if not self.modules and not self.programs:
+            return
+        missing = target.sh(_MISSING, " ".join(self.modules), " ".join(self.programs)).splitlines()
+        if missing:
+            kind, _, name = missing[0].partition(" ")
+            what = f"its kernel has no {name}" if kind == "module" else f"it has no program '{name}'"
+            raise RefusedError(target.runner.host, f"{what}, which the filesystem {self.kind} needs")
 
     def make(self, target: WorkloadTarget) -> None:
         """Make it on the device."""
@@ -97,18 +133,22 @@ class Filesystem:
         """Where a workload's data file ``name`` is: on a raw device that is the device itself."""
         return target.device
 
-    def owners(self, target: WorkloadTarget, blocks: Iterable[int]) -> Mapping[int, OwnedBlock]:
-        """Who each of ``blocks`` (4 KiB block numbers) belongs to; ``target`` is the Primary, all is written."""
+    def owners(self, view: ReplicaView, blocks: Iterable[int]) -> Mapping[int, OwnedBlock]:
+        """Who each of ``blocks`` (4 KiB block numbers) belongs to; ``view`` holds all that was written.
+
+        A :class:`~harness.errors.HarnessError`, :class:`OSError` or :class:`ValueError` makes all of them unknown.
+        """
         raise NotImplementedError
 
 
-def unknown(blocks: Iterable[int], why: str) -> Mapping[int, OwnedBlock]:
-    """Nobody can say."""
-    return {block: OwnedBlock(BlockOwner.UNKNOWN, why) for block in blocks}
-
-
-def summary(owned: Mapping[int, OwnedBlock], method: str) -> Ownership:
-    """``owned`` counted, with at most 50 of the distinct names of what is hit."""
-    count = {owner.value: sum(1 for one in owned.values() if one.owner is owner) for owner in BlockOwner}
-    names = tuple(sorted({one.detail for one in owned.values()}))[:50]
-    return Ownership(**count, method=method, names=names)
+__all__ = [
+    "MARGIN_SECONDS",
+    "CheckResult",
+    "Filesystem",
+    "Offers",
+    "OwnedBlock",
+    "ReplicaView",
+    "WorkloadTarget",
+    "summary",
+    "unknown",
+]

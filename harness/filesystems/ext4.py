@@ -14,6 +14,7 @@ from harness.filesystems.base import (
     Filesystem,
     Offers,
     OwnedBlock,
+    ReplicaView,
     WorkloadTarget,
     unknown,
 )
@@ -41,6 +42,9 @@ class Ext4(Filesystem):
 
     kind = FilesystemKind.EXT4
     offers = Offers.FILES
+    needs_mib = 8
+    modules = ("ext4",)
+    programs = ("mkfs.ext4", "e2fsck")
     method = "the filesystem's own maps, by dumpe2fs and debugfs"
 
     def make(self, target: WorkloadTarget) -> None:
@@ -75,8 +79,8 @@ class Ext4(Filesystem):
         """Below its mount point."""
         return f"{MOUNT_POINT}/{name}"
 
-    def owners(self, target: WorkloadTarget, blocks: Iterable[int]) -> Mapping[int, OwnedBlock]:
-        """What the maps of the filesystem say of each block; it has to be unmounted.
+    def owners(self, view: ReplicaView, blocks: Iterable[int]) -> Mapping[int, OwnedBlock]:
+        """What the maps of the filesystem say of each block; it was unmounted.
 
         One pass over the maps whatever the number of blocks: free space and the filesystem's own structures by
         dumpe2fs, files, directories and the journal by debugfs, the names last.  What no map tells is unknown.
@@ -84,7 +88,7 @@ class Ext4(Filesystem):
         wanted = sorted(set(blocks))
         if not wanted:
             return {}
-        runner, device = target.runner, target.device
+        runner, device = view.runner, view.path
         try:
             printed = runner.run(["env", "LC_ALL=C", "dumpe2fs", device], timeout=TOOL_SECONDS).stdout
             return _by_maps(ext4_map(printed), wanted, lambda commands: _debugfs(runner, device, commands))
@@ -132,13 +136,13 @@ def _owned_by(
     if inode.number == orphan_file or (inode.number < FIRST_INODE and inode.number != ROOT_INODE):
         system = OwnedBlock(BlockOwner.METADATA, f"the filesystem's own inode {inode.number}")
         return system, system, system
-    name = name or f"inode {inode.number}"
+    path, name = name or "", name or f"inode {inode.number}"
     structure = OwnedBlock(BlockOwner.METADATA, f"block map or attributes of {name}")
     if inode.kind == "directory":
         directory = OwnedBlock(BlockOwner.METADATA, f"directory {name}")
         return directory, directory, structure
     unwritten = OwnedBlock(BlockOwner.FREE, f"preallocated for {name} and never written: it reads as zeros")
-    return OwnedBlock(BlockOwner.ALLOCATED, name), unwritten, structure
+    return OwnedBlock(BlockOwner.ALLOCATED, name, path), unwritten, structure
 
 
 def _among(wanted: Sequence[int], run: range) -> Sequence[int]:

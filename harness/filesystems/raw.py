@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from harness.filesystems.base import Filesystem, Offers, OwnedBlock, WorkloadTarget
+from harness.filesystems.base import Filesystem, Offers, OwnedBlock, ReplicaView
 from harness.model import BlockOwner, FilesystemKind
 
 
@@ -13,8 +13,9 @@ class Raw(Filesystem):
 
     kind = FilesystemKind.RAW
     offers = Offers.DEVICE
+    reads_replica = False
     method = "a raw device holds its application's data, block by block"
 
-    def owners(self, target: WorkloadTarget, blocks: Iterable[int]) -> Mapping[int, OwnedBlock]:
+    def owners(self, view: ReplicaView, blocks: Iterable[int]) -> Mapping[int, OwnedBlock]:
         """All of it is the application's."""
         return {block: OwnedBlock(BlockOwner.ALLOCATED, "the application's data on the raw device") for block in blocks}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from harness.filesystems.base import MARGIN_SECONDS, Filesystem, Offers, OwnedBlock, WorkloadTarget
+from harness.filesystems.base import MARGIN_SECONDS, Filesystem, Offers, OwnedBlock, ReplicaView, WorkloadTarget
 from harness.model import BlockOwner, FilesystemKind
 
 
@@ -13,6 +13,8 @@ class Swap(Filesystem):
 
     kind = FilesystemKind.SWAP
     offers = Offers.SWAP
+    programs = ("mkswap", "swapon")
+    reads_replica = False
     method = "after swapoff every slot is free"
 
     def make(self, target: WorkloadTarget) -> None:
@@ -27,7 +29,7 @@ class Swap(Filesystem):
         """Free every slot."""
         target.sh('swapoff "$1"; sync', target.device, timeout=MARGIN_SECONDS)
 
-    def owners(self, target: WorkloadTarget, blocks: Iterable[int]) -> Mapping[int, OwnedBlock]:
+    def owners(self, view: ReplicaView, blocks: Iterable[int]) -> Mapping[int, OwnedBlock]:
         """After swapoff only the header (block 0) is in use."""
         slot, header = OwnedBlock(BlockOwner.FREE, "free swap slot"), OwnedBlock(BlockOwner.METADATA, "swap header")
         return {block: slot if block else header for block in blocks}

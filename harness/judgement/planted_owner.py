@@ -6,7 +6,7 @@ its owner.  Any other answer, and be it a difference on which all oracles agree,
 
 from __future__ import annotations
 
-from harness.model import Evidence, PlantedChange, blocks_of
+from harness.model import BLOCK_BYTES, Evidence, PlantedChange, blocks_of
 
 
 def misattributed(evidence: Evidence) -> str | None:
@@ -25,9 +25,19 @@ def _wrong(evidence: Evidence, change: PlantedChange) -> str | None:
             return f"{place}, was not found"
         if block not in found:
             return f"nobody looked for the owner of {place}"
-        owner, detail = found[block].owner, found[block].detail
+        sample = found[block]
+        owner, detail = sample.owner, sample.detail
         if owner is not change.owner:
             return f"{place}, is {change.owner} ({change.owner_detail}) and was taken for {owner} ({detail})"
-        if change.owner_detail and detail != change.owner_detail:
+        if change.owner_detail and change.owner_detail not in (detail, sample.path):
             return f"{place}, is of {change.owner_detail} and was taken for {detail}"
+        if (offset := _offset(change, block)) is not None and sample.file_offset != offset:
+            return f"{place}, begins at byte {offset} of {change.owner_detail} and was taken for {detail}"
     return None
+
+
+def _offset(change: PlantedChange, block: int) -> int | None:
+    """The byte of its file that ``block`` begins with, where that is known."""
+    if change.owner_offset is None:
+        return None
+    return change.owner_offset + (block - change.blocks()[0]) * BLOCK_BYTES

@@ -125,6 +125,6 @@ def sample(block: int, a: bytes, b: bytes) -> Sample:
     )  # fmt: skip
 
 
-def owned(sample: Sample, owner: BlockOwner, detail: str) -> Sample:
-    """The sample with its owner."""
-    return replace(sample, owner=owner, detail=detail)
+def owned(sample: Sample, owner: BlockOwner, detail: str, path: str = "", file_offset: int | None = None) -> Sample:
+    """The sample with its owner; with the file and the offset in it where those are known."""
+    return replace(sample, owner=owner, detail=detail, path=path, file_offset=file_offset)

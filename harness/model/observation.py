@@ -40,8 +40,9 @@ class PlantedChange(Extent):
 
     ``byte`` is the offset of the byte that was inverted in its sector, None where whole sectors were overwritten.
     Evidence of schema 1 does not know the node: it was the Secondary.  ``owner`` is whose that place is, known
-    otherwise than by the harness's own search, and ``owner_detail`` what the search has to call it; None and empty
-    where that is not known.
+    otherwise than by the harness's own search, and ``owner_detail`` what the search has to call it (a file by its
+    path); None and empty where that is not known.  ``owner_offset``: the byte of that file that the first block begins
+    with, or None.
     """
 
     node: str = ""
@@ -49,6 +50,7 @@ class PlantedChange(Extent):
     byte: int | None = None
     owner: BlockOwner | None = None
     owner_detail: str = ""
+    owner_offset: int | None = None
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,8 @@ class Sample:
     ``looks_a`` and ``looks_b`` say what the whole block looks like on either side ("text"), empty where that is not
     known.  ``lines`` has one bit for each 64 bytes of the block, the first one highest, as 16 hex digits: 1 where the
     sides differ there; empty where that is not known.
+    ``path`` is the file that the block belongs to, from the root of its filesystem, and ``file_offset`` the byte in it
+    that the block begins with; empty and None where it is no file's or not known.
     """
 
     block: int
@@ -172,11 +176,27 @@ class Sample:
     looks_a: str = ""
     looks_b: str = ""
     lines: str = ""
+    path: str = ""
+    file_offset: int | None = None
+
+
+@dataclass(frozen=True)
+class FileBlocks:
+    """How many differing blocks belong to one file, as whose, and the first byte offsets that they begin at in it."""
+
+    path: str
+    owner: BlockOwner
+    blocks: int
+    offsets: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Ownership:
-    """Who the differing blocks belong to, counted, and by what reasoning."""
+    """Who the differing blocks belong to, counted, and by what reasoning.
+
+    ``names`` are the distinct names of what is hit, ``files`` those of them that are files, the most hit first; neither
+    holds more than 50.  Evidence of before there was ``files`` has none.
+    """
 
     allocated: int = 0
     free: int = 0
@@ -185,6 +205,7 @@ class Ownership:
     unknown: int = 0
     method: str = ""
     names: tuple[str, ...] = ()
+    files: tuple[FileBlocks, ...] = ()
 
 
 @dataclass(frozen=True)

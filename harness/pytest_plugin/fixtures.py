@@ -80,7 +80,9 @@ class OwnCell:
                         self.run.release()
                 except HarnessError as error:
                     self.run.give_up(error)
-                self.run.conclude(lambda _, blocks: unknown(blocks, "the test's own data"), "the test's own work")
+                self.run.conclude(
+                    lambda _, blocks: unknown(blocks, "the test's own data"), "the test's own work", reads_replica=False
+                )
             finally:
                 evidence = self.run.finish()
             self.result = self.session.judged(self.run, evidence)

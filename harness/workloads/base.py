@@ -12,7 +12,15 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from harness.errors import CommandError
-from harness.filesystems.base import MARGIN_SECONDS, CheckResult, Filesystem, Offers, OwnedBlock, WorkloadTarget
+from harness.filesystems.base import (
+    MARGIN_SECONDS,
+    CheckResult,
+    Filesystem,
+    Offers,
+    OwnedBlock,
+    ReplicaView,
+    WorkloadTarget,
+)
 from harness.model import PlantedChange, Work
 
 # What mount(8) ends with when the filesystem could not be mounted; its other statuses say that it was not tried.
@@ -48,9 +56,17 @@ class Workload:
         self.planted: tuple[PlantedChange, ...] = ()
 
     def prepare(self, target: WorkloadTarget) -> None:
-        """Make and mount the filesystem, and lay out what the work needs."""
-        self.filesystem.make(target)
-        self.filesystem.mount(target)
+        """Make and mount the filesystem, and lay out what the work needs.
+
+        :class:`~harness.errors.RefusedError` where the client lacks something that the filesystem needs.
+        """
+        self.filesystem.require_room(target)
+        try:
+            self.filesystem.make(target)
+            self.filesystem.mount(target)
+        except CommandError:
+            self.filesystem.require(target)
+            raise
 
     def work(self, target: WorkloadTarget, seconds: int) -> Work:
         """Work for ``seconds`` and say what was done; blocks for that long and at most ``MARGIN_SECONDS`` more."""
@@ -83,9 +99,14 @@ class Workload:
         """How much of the mounted filesystem's checksummed data is wrong; 0 where the workload keeps no checksums."""
         return 0
 
-    def owners(self, target: WorkloadTarget, blocks: Iterable[int]) -> Mapping[int, OwnedBlock]:
-        """Who each of ``blocks`` belongs to now; ``target`` is the Primary after everything was written."""
-        return self.filesystem.owners(target, blocks)
+    @property
+    def reads_replica(self) -> bool:
+        """Whether :meth:`owners` reads the replica."""
+        return self.filesystem.reads_replica
+
+    def owners(self, view: ReplicaView, blocks: Iterable[int]) -> Mapping[int, OwnedBlock]:
+        """Who each of ``blocks`` belongs to now; ``view`` is of the replica after everything was written."""
+        return self.filesystem.owners(view, blocks)
 
 
 def numbers(text: str) -> dict[str, float]:

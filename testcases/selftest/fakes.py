@@ -28,7 +28,7 @@ from harness.errors import (
     RefusedError,
 )
 from harness.filesystems import FILESYSTEMS
-from harness.filesystems.base import Offers, OwnedBlock
+from harness.filesystems.base import Offers, OwnedBlock, ReplicaView
 from harness.guest.disk import AttachedDisk
 from harness.guest.domain import Guest
 from harness.lab.backing_compare import DIGEST_BYTES
@@ -865,9 +865,9 @@ class Script(Workload):
         self.lab.story(f"recover {target.device}")
         return self.recovers
 
-    def owners(self, target: WorkloadTarget, blocks: Iterable[int]) -> Mapping[int, OwnedBlock]:
+    def owners(self, view: ReplicaView, blocks: Iterable[int]) -> Mapping[int, OwnedBlock]:
         self.lab.story("owners")
-        assert target.device == "/dev/drbd0", "asked on the Primary, when the guest has let go of it"
+        assert not view.path.startswith("/dev/drbd"), "asked on node a's replica, not on what is compared"
         return {block: OwnedBlock(BlockOwner.FREE, "free swap slot") for block in blocks}
 
 

@@ -7,14 +7,12 @@ import subprocess
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import cast
 
 import pytest
 
-from harness.drbd.resource import Resource
 from harness.errors import DeadlineError
 from harness.filesystems import FILESYSTEMS
-from harness.filesystems.base import OwnedBlock, WorkloadTarget, summary, unknown
+from harness.filesystems.base import OwnedBlock, ReplicaView, summary, unknown
 from harness.model import BlockOwner, FilesystemKind, Ownership
 from harness.remote.base import Completed
 from harness.remote.local import LocalRunner
@@ -56,8 +54,7 @@ class Tools(ScriptedRunner):
 
 def owners(runner: ScriptedRunner | LocalRunner, blocks: Iterable[int], device: str = "/dev/drbd0",
            ) -> Mapping[int, OwnedBlock]:  # fmt: skip
-    target = WorkloadTarget(runner, device, cast(Resource, None))
-    return FILESYSTEMS[FilesystemKind.EXT4].owners(target, blocks)
+    return FILESYSTEMS[FilesystemKind.EXT4].owners(ReplicaView(runner, device, 8192), blocks)
 
 
 def owner(block: int, runner: ScriptedRunner) -> BlockOwner:
@@ -73,7 +70,7 @@ def test_ext4_owners_blocks_of_every_kind_are_told_apart() -> None:
         590: OwnedBlock(BlockOwner.METADATA, "the filesystem's own inode 7"),
         592: OwnedBlock(BlockOwner.METADATA, "the filesystem's own inode 12"),  # the orphan file
         623: OwnedBlock(BlockOwner.METADATA, "block map or attributes of /big"),
-        650: OwnedBlock(BlockOwner.ALLOCATED, "/big"),
+        650: OwnedBlock(BlockOwner.ALLOCATED, "/big", "/big"),
         703: OwnedBlock(BlockOwner.METADATA, "block map or attributes of /sub/two words"),
         750: OwnedBlock(BlockOwner.FREE, "preallocated for /pre and never written: it reads as zeros"),
         2000: OwnedBlock(BlockOwner.FREE, "free space"),
@@ -142,7 +139,7 @@ def test_ext4_owners_names_swallowed_by_hard_links_are_asked_for_again() -> None
     found = owners(Tools(debugfs=first_only), [650, 700])
     assert [found[block].detail for block in (650, 700)] == ["/big", "/sub/two words"]
     nameless = owners(Tools(debugfs=lambda stdin: STAT if stdin.startswith("stat") else ""), [650])
-    assert nameless[650] == OwnedBlock(BlockOwner.ALLOCATED, "inode 13")
+    assert nameless[650] == OwnedBlock(BlockOwner.ALLOCATED, "inode 13", "")
 
 
 # --------------------------------------------------------------------------- the real tools
@@ -211,8 +208,8 @@ def test_ext4_owners_of_no_filesystem_unknown(tmp_path: Path) -> None:
 
 
 def test_swap_owners_all_free_but_the_header() -> None:
-    target = WorkloadTarget(ScriptedRunner(lambda _: (0, "", "")), "/dev/drbd0", cast(Resource, None))
-    found = FILESYSTEMS[FilesystemKind.SWAP].owners(target, [0, 7])
+    view = ReplicaView(ScriptedRunner(lambda _: (0, "", "")), "/dev/drbd0", 8192)
+    found = FILESYSTEMS[FilesystemKind.SWAP].owners(view, [0, 7])
     assert (found[0].owner, found[7].owner) == (BlockOwner.METADATA, BlockOwner.FREE)
 
 
@@ -221,6 +218,6 @@ def test_summary_owners_are_counted_and_named_once() -> None:
     found = summary({1: allocated, 2: allocated, 3: free, 4: OwnedBlock(BlockOwner.UNKNOWN, "")}, "asking")
     assert found == Ownership(allocated=2, free=1, unknown=1, method="asking", names=("", "a", "free"))
     assert summary({}, "asking") == Ownership(method="asking")
-    target = WorkloadTarget(ScriptedRunner(lambda _: (0, "", "")), "/dev/drbd0", cast(Resource, None))
-    assert FILESYSTEMS[FilesystemKind.RAW].owners(target, [4])[4].owner is BlockOwner.ALLOCATED
+    view = ReplicaView(ScriptedRunner(lambda _: (0, "", "")), "/dev/drbd0", 8192)
+    assert FILESYSTEMS[FilesystemKind.RAW].owners(view, [4])[4].owner is BlockOwner.ALLOCATED
     assert unknown([4], "why") == {4: OwnedBlock(BlockOwner.UNKNOWN, "why")}

@@ -30,6 +30,7 @@ from harness.model import (
     Expectation,
     Extent,
     Failure,
+    FileBlocks,
     FilesystemKind,
     NodeVerify,
     Observed,
@@ -81,7 +82,9 @@ FULL = Evidence(
     comparison=Comparison(32768, (Extent(16, 8),), 0.5, "controller"),
     planted=(PlantedChange(8, 8, "nodeb"), PlantedChange(80, 1, "nodea", PlantedKind.BYTE, 511)),
     samples=(Sample(2, 17, 9, "00ff", "ff00", BlockOwner.FREE, "free swap slot"),),
-    ownership=Ownership(free=4, method="swap map", names=("slot 7",)),
+    ownership=Ownership(
+        free=4, method="swap map", names=("slot 7",), files=(FileBlocks("/f", BlockOwner.FREE, 2, (0, 4096)),)
+    ),
     repair=Repair("invalidate-remote", 2.5, 0),
     kernel_errors=("BUG: x",),
     failure=Failure("deadline", "verify", "it took too long"),

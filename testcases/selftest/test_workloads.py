@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from harness.drbd.resource import Resource
 from harness.errors import CommandError, InfrastructureError
 from harness.filesystems import FILESYSTEMS, ext4
-from harness.filesystems.base import CheckResult, OwnedBlock
+from harness.filesystems.base import CheckResult, OwnedBlock, ReplicaView
 from harness.judgement.workload_proof import did_nothing
 from harness.model import BlockOwner, Cell, FilesystemCheck, FilesystemKind, PlantedChange, PlantedKind, Work, blocks_of
 from harness.remote.base import Completed
@@ -275,7 +275,7 @@ def test_inflight_modify_job_changes_its_buffer(target: WorkloadTarget, runner: 
     created, removed = runner.ran[0], runner.ran[-1]
     assert int(created[-1]) >= kib * 1024 and scribbler["filename"] in created and scribbler["filename"] in removed
     assert work.facts["writer_write_bytes"] == 4 << 20 and work.seconds > 0
-    assert made("inflight-modify").owners(target, [1])[1].owner is BlockOwner.ALLOCATED
+    assert made("inflight-modify").owners(cast(ReplicaView, None), [1])[1].owner is BlockOwner.ALLOCATED
 
 
 @pytest.mark.parametrize(("scribbles", "opportunities"), [(300, 300.0), (10**6, 1024.0), (0, 0.0)])
@@ -302,7 +302,7 @@ def test_fio_verify_job_direct_continues_after_error(target: WorkloadTarget, run
     assert (job["continue_on_error"], job["time_based"], job["runtime"]) == ("verify", "1", "7")
     assert "mem" not in job, "nobody scribbles"
     assert work.notes == ()
-    assert work.seconds > 0 and made("fio-verify").owners(target, [1])[1].owner is BlockOwner.ALLOCATED
+    assert work.seconds > 0 and made("fio-verify").owners(cast(ReplicaView, None), [1])[1].owner is BlockOwner.ALLOCATED
 
 
 def test_fio_verify_errors_counted_with_messages(target: WorkloadTarget) -> None:
@@ -339,7 +339,7 @@ def test_pressure_size_beyond_memory_within_swap(target: WorkloadTarget, runner:
     assert (work.opportunities, work.read_back_errors, work.notes) == (None, 0, ())
     workload.quiesce(target)
     assert "swapoff" in script(runner.ran[-1])
-    found = workload.owners(target, [0, 9])
+    found = workload.owners(cast(ReplicaView, None), [0, 9])
     assert found == {
         0: OwnedBlock(BlockOwner.METADATA, "swap header"),
         9: OwnedBlock(BlockOwner.FREE, "free swap slot"),
