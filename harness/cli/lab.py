@@ -19,7 +19,7 @@ app = typer.Typer(no_args_is_help=True, help="The nested lab: two virtual nodes 
 @app.command("up")
 def lab_up(
     suite: SuiteOption = "trixie",
-    device_mib: Annotated[int, typer.Option(help="size of the DRBD device in MiB")] = 128,
+    device_mib: Annotated[int, typer.Option(help="least size of the DRBD device, in MiB")] = 128,
 ) -> None:
     """Bring a lab up and leave it up; a lab that is up is found."""
     from harness.config.run_specs import specs_from_options

@@ -35,7 +35,7 @@ def run(
     suite: Annotated[str | None, typer.Option(help="Debian suite of the nodes: trixie or bookworm")] = None,
     runs: RunsOption = Path("runs"),
     select: Annotated[str, typer.Option("-k", help="only cells whose id matches, as pytest's -k")] = "",
-    device_mib: Annotated[int | None, typer.Option(help="size of the DRBD device in MiB (default: 128)")] = None,
+    device_mib: Annotated[int | None, typer.Option(help="least size of the DRBD device in MiB (128)")] = None,
     repeat: Annotated[
         int | None, typer.Option(min=1, help="play each cell N times, all once before one is played again")
     ] = None,

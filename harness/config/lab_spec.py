@@ -52,6 +52,9 @@ Serial = Annotated[str, _matching(r"[A-Za-z0-9_-]{1,20}", "up to 20 letters, dig
 Path = Annotated[str, _matching(r"(/[A-Za-z0-9_.-]+)+", "an absolute path of letters, digits, '_', '.' and '-'")]
 # What a resource is like where nothing else is asked for.
 _RESOURCE = ResourceSpec()
+# The least that the lower device has, in MiB: what the most demanding filesystem and layout need.  The file is sparse,
+# and what a cell does not need DRBD does not see of it.
+LOWER_MIB = 1024
 # Serial numbers of the disks that each node has anyway.
 _OTHER_SERIALS = ("root", "seed")
 
@@ -129,8 +132,9 @@ class GuestSpec(Spec):
 class LabSpec(Spec):
     """A nested lab: two virtual nodes on this machine.
 
-    ``name`` is that of its folder in a run, another for each lab of a run.  Sizes in MiB, of each node: its memory and
-    the lower device.  ``vcpus`` of a node, 0 for what is best: more than one each on two cores made emulated nodes
+    ``name`` is that of its folder in a run, another for each lab of a run.  Sizes in MiB: ``memory_mib`` of each node;
+    ``device_mib`` is the least of the DRBD device, and what it has in each cell whose filesystem needs no more.
+    ``vcpus`` of a node, 0 for what is best: more than one each on two cores made emulated nodes
     slower.  ``backing_serial`` is the serial number of the disk below DRBD.  ``management`` is a node's address in the
     private network of QEMU's that its ssh port is forwarded into; 10.0.2.15 is where QEMU forwards to by default.
     """
@@ -162,14 +166,19 @@ class LabSpec(Spec):
         return self
 
     @property
+    def lower_mib(self) -> int:
+        """The size of a node's disk below DRBD: no cell's device is larger."""
+        return max(self.device_mib, LOWER_MIB)
+
+    @property
     def lower_device(self) -> str:
         """The path of a node's disk below DRBD."""
         return by_serial(self.backing_serial)
 
     @property
     def resource(self) -> ResourceSpec:
-        """The DRBD resource over the two nodes."""
-        spec = ResourceSpec(**self.drbd.as_table())
+        """The DRBD resource over the two nodes, as large as cells have it that need no more."""
+        spec = ResourceSpec(**self.drbd.as_table(), size_mib=self.device_mib)
         nodes = zip(self.node_names, self.link.addresses, strict=True)
         return replace(spec, nodes=tuple(ResourceNode(name, address, spec.mapped) for name, address in nodes))
 

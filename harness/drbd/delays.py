@@ -27,7 +27,7 @@ if [ "$link_ms" -gt 0 ]; then
     done
 fi
 [ -n "$mapping" ] || exit 0
-lower=$(readlink -f "$lower"); sectors=$(blockdev --getsz "$lower")
+lower=$(readlink -f "$lower"); sectors=$(blockdev --getsz "/dev/mapper/$mapping")
 case "$(dmsetup table "$mapping")" in *" linear "*) plain=1;; *) plain=0;; esac
 if [ "$disk_ms" -gt 0 ]; then table="0 $sectors delay $lower 0 0 $lower 0 $disk_ms"
 elif [ "$plain" = 0 ]; then table="0 $sectors linear $lower 0"
@@ -39,10 +39,10 @@ dmsetup resume "$mapping"
 _OBSERVE = 'tc -j qdisc show dev "$1"; echo ==; [ -z "$2" ] || dmsetup table "$2"'
 _BREAK = """
 set -e
-sectors=$(blockdev --getsz "$(readlink -f "$1")")
-dmsetup load "$2" --table "0 $sectors error"
-dmsetup suspend --noflush --nolockfs "$2"
-dmsetup resume "$2"
+sectors=$(blockdev --getsz "/dev/mapper/$1")
+dmsetup load "$1" --table "0 $sectors error"
+dmsetup suspend --noflush --nolockfs "$1"
+dmsetup resume "$1"
 """
 
 
@@ -70,7 +70,7 @@ def observed(node: Node, spec: ResourceSpec) -> tuple[int, int]:
 def break_disk(node: Node, spec: ResourceSpec) -> None:
     """Let every request to the lower device of ``node`` fail from now on; :func:`apply` ends it."""
     _needs_mapping(node, spec)
-    node.runner.run(["sh", "-c", _BREAK, "sh", node.lower, spec.mapping])
+    node.runner.run(["sh", "-c", _BREAK, "sh", spec.mapping])
 
 
 def _needs_mapping(node: Node, spec: ResourceSpec) -> None:

@@ -38,14 +38,19 @@ T = TypeVar("T")
 
 # The lower device is always a linear device-mapper table, so that a delay can go on and off under a running resource.
 _PREPARE = """
-name=$1 lower=$2 mapping=$3 path=$4
+name=$1 lower=$2 mapping=$3 path=$4 mebibytes=$5
 modprobe drbd; modprobe dm-delay
 drbdsetup down "$name" >/dev/null 2>&1
 if [ -n "$mapping" ]; then
-    dmsetup remove "$mapping" >/dev/null 2>&1
+    dmsetup remove --retry "$mapping" >/dev/null 2>&1
     set -e
-    lower=$(readlink -f "$lower")
-    dmsetup create "$mapping" --table "0 $(blockdev --getsz "$lower") linear $lower 0"
+    lower=$(readlink -f "$lower") sectors=$(blockdev --getsz "$(readlink -f "$lower")")
+    if [ "$((mebibytes * 2048))" -gt "$sectors" ]; then
+        echo "$lower has $((sectors / 2048)) MiB, fewer than the $mebibytes MiB that are asked of it" >&2
+        exit 1
+    fi
+    [ "$mebibytes" = 0 ] || sectors=$((mebibytes * 2048))
+    dmsetup create "$mapping" --table "0 $sectors linear $lower 0"
     udevadm settle 2>/dev/null || true
 fi
 set -e
@@ -174,7 +179,8 @@ class Resource:
             self.a.runner.run(dialect.skip_initial_sync(self.spec))
         else:
             self._drbdadm(self.a, "primary", "--force")
-            deadline = Deadline.after(self.spec.resync_seconds, "the first sync of the resource")
+            seconds = _for_the_device(self.spec.resync_seconds, self.spec.size_mib * 2**20 // BLOCK_BYTES)
+            deadline = Deadline.after(seconds, "the first sync of the resource")
         for node in (self.a, self.b):
             self.events(node).wait(lambda state: state.healthy, f"UpToDate/UpToDate on {node.name}", deadline)
         if skip_initial_sync:
@@ -185,7 +191,7 @@ class Resource:
         """Away with an old resource; the mapping and the resource file of this one."""
         conf, path = (self.dialect.resource_file(self.spec), self.spec.path) if self.owns_files else (None, "")
         argv = ["sh", "-c", f"{_WRITE}{_PREPARE}", "sh", self.spec.name, node.lower, self.spec.mapping, path]
-        node.runner.run(argv, stdin=conf, timeout=self.spec.connect_seconds)
+        node.runner.run([*argv, str(self.spec.size_mib)], stdin=conf, timeout=self.spec.connect_seconds)
 
     def _drbdadm(self, node: Node, *args: str) -> None:
         node.runner.run(["drbdadm", *args, self.spec.name], timeout=self.spec.connect_seconds)

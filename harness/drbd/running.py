@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from harness.drbd.dialect import DrbdDialect, dialect_of
 from harness.errors import InfrastructureError
 from harness.lab.node import Node
-from harness.model import NodeSettings, ReplicationProfile, State
-from harness.parse.delays import dm_origin
+from harness.model import SECTOR_BYTES, NodeSettings, ReplicationProfile, State
+from harness.parse.delays import dm_origin, dm_sectors
 from harness.parse.drbd_show import Address, ShownConnection, ShownResource, lasting_net, profile_of, shown_resource
 from harness.parse.drbd_status import parse_version
 from harness.parse.system import offloads
@@ -37,7 +37,11 @@ if [ "$disk" = "$lower" ]; then echo same; else dmsetup table "${1#/dev/mapper/}
 
 @dataclass(frozen=True)
 class RunningResource:
-    """A resource as one node runs it; ``signed``: its resource file begins with the harness's signature."""
+    """A resource as one node runs it.
+
+    ``signed``: its resource file begins with the harness's signature.  ``mapped_mib``: how much of the lower device is
+    DRBD's, by the table between them; 0 without one.
+    """
 
     node: Node
     version: str
@@ -48,6 +52,7 @@ class RunningResource:
     replication: ReplicationProfile
     state: State
     signed: bool
+    mapped_mib: int
 
 
 def read_settings(node: Node, name: str, minor: int) -> NodeSettings:
@@ -94,11 +99,12 @@ def read_running(node: Node, spec: ResourceSpec) -> RunningResource:
         )
     if volume.disk is None:
         raise InfrastructureError(f"{name} on {node.name} has no lower device: attach it first")
-    _require_lower(node, name, volume.disk)
+    mapped_mib = _require_lower(node, name, volume.disk)
     replication = read_settings(node, name, volume.minor).replication
     return RunningResource(
-        node, version, dialect, volume.minor, volume.disk, connection, replication, state, first_line == SIGNATURE
-    )
+        node, version, dialect, volume.minor, volume.disk, connection, replication, state, first_line == SIGNATURE,
+        mapped_mib,
+    )  # fmt: skip
 
 
 def _read_configured(node: Node, spec: ResourceSpec) -> tuple[str, ShownResource, str]:
@@ -121,13 +127,17 @@ def _read_state(node: Node, dialect: DrbdDialect, spec: ResourceSpec) -> State:
         raise InfrastructureError(f"the status of {spec.name} on {node.name} cannot be read: {error}") from error
 
 
-def _require_lower(node: Node, name: str, disk: str) -> None:
-    """The lab compares ``node.lower`` and a control overwrites it: DRBD has to write to it, block for block."""
+def _require_lower(node: Node, name: str, disk: str) -> int:
+    """The lab compares ``node.lower`` and a control overwrites it: DRBD has to write to it, block for block.
+
+    How many MiB of it DRBD has, by the table between them; 0 without one.
+    """
     number, _, below = node.runner.run(["sh", "-c", _LOWER, "sh", disk, node.lower], ok=()).stdout.partition("\n")
     if not number or (below.strip() != "same" and dm_origin(below) != number.strip()):
         raise InfrastructureError(
             f"{name} on {node.name} keeps its data on {disk}, which is not {node.lower}, the device that is compared"
         )
+    return 0 if below.strip() == "same" else dm_sectors(below) * SECTOR_BYTES // 2**20
 
 
 def require_agreement(name: str, a: RunningResource, b: RunningResource) -> None:
@@ -174,5 +184,5 @@ def adopted_spec(spec: ResourceSpec, a: RunningResource, b: RunningResource) -> 
     net = tuple((name, value) for name, value in lasting_net(a.connection.net) if name not in apart)
     return replace(
         spec, minor=a.minor, port=a.connection.local.port, nodes=nodes, net=net, secret=secret,
-        mapping=spec.mapping if mapped else "",
+        mapping=spec.mapping if mapped else "", size_mib=a.mapped_mib if a.mapped_mib == b.mapped_mib else 0,
     )  # fmt: skip

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from harness.drbd.resource import Resource, follow_again
+from harness.drbd.size import resize, size_mib
 from harness.engine.run_record import RunRecord
 from harness.errors import DeadlineError, HarnessError, InfrastructureError, LostNodeError
 from harness.guest.domain import Guest
@@ -86,6 +87,26 @@ class LabKeeper:
                 raise
             self._record.took("resource", began)
         return self._resource
+
+    def resource_of(self, mebibytes: int) -> Resource:
+        """The resource with a device of that size, made anew where it has another one; no guest may have it open.
+
+        Blocks for some seconds where the size changes, and longer where the replicas are not alike then.
+        """
+        resource = self.resource
+        if (now := size_mib(resource)) != mebibytes:
+            began = time.monotonic()
+            progress(f"the device of {now} MiB is made anew with {mebibytes} MiB")
+            lab = self.lab
+            try:
+                alike = resize(resource, mebibytes, lambda blocks: lab.compare(blocks).differing_blocks == 0)
+            except HarnessError as error:
+                self.rebuild(str(error))
+                raise
+            if not alike:
+                progress("the two lower devices were not alike: all of the first was copied")
+            self._record.took("resize", began)
+        return resource
 
     @property
     def up(self) -> bool:

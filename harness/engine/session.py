@@ -13,6 +13,8 @@ from types import TracebackType
 from harness.config.controls import with_controls
 from harness.config.repetitions import cell_seed, new_seed
 from harness.drbd.resource import Resource
+from harness.drbd.size import size_mib
+from harness.engine import device_size
 from harness.engine.cell_run import play
 from harness.engine.cell_steps import CellRun
 from harness.engine.control_rounds import CONTROLS_EVERY, ControlRounds
@@ -108,7 +110,7 @@ class Session:
 
     def _after_controls(self, cell: Cell) -> Result:
         if cell.control is None:
-            self.controls()
+            self.controls(cell)
             return self._play(cell)
         while not self._rounds.was_played(cell) and self._keeper.gave_up is None:
             self._play(self._rounds.due(self._control_cells()) or cell)
@@ -116,13 +118,24 @@ class Session:
             self._keeper.must_not_have_given_up()
         return self._control_results[cell.id]
 
-    def controls(self) -> None:
-        """Play the controls that are due before the next cell, if any are; a lab that is rebuilt has all of them due.
+    def controls(self, cell: Cell) -> None:
+        """Play the controls that are due before ``cell``, if any are, on a device as large as it needs; a lab that is
+        rebuilt has all of them due.
 
         Blocks for about a minute and a half where it plays all of them on an emulated lab.
         """
-        while self._keeper.gave_up is None and (due := self._rounds.due(self._control_cells())):
+        while self._keeper.gave_up is None and (
+            due := self._rounds.due(self._control_cells(), self._resource_of(cell).blocks)
+        ):
             self._play(due)
+
+    def _resource_of(self, cell: Cell) -> Resource:
+        """The resource, its device as large as ``cell`` needs; a control takes any that is large enough."""
+        lab = self.lab
+        wanted = device_size.device_mib(cell, lab.resource_spec.size_mib, lab.guest_spec.canary_blocks)
+        if cell.control is not None:
+            wanted = max(wanted, size_mib(self.resource))
+        return self._keeper.resource_of(wanted)
 
     def close(self) -> None:
         """Play the closing controls, once, where cells were played since the last time and the lab is up.
@@ -163,7 +176,7 @@ class Session:
 
     def begin(self, cell: Cell) -> CellRun:
         """A new attempt at ``cell``, nothing done yet; each of a control has a seed of its own."""
-        resource = self.resource
+        resource = self._resource_of(cell)
         attempt = self.store.begin(cell)
         if cell.control is not None:
             seed = self._record.seed

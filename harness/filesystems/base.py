@@ -84,6 +84,8 @@ class Filesystem:
 
     kind: FilesystemKind
     offers: Offers
+    #: The smallest device that it can be made on with room for the workloads, in MiB.
+    needs_mib: ClassVar[int] = 64
     #: By what reasoning :meth:`owners` knows; it stands beside the counts in the evidence.
     method: str
     #: Whether :meth:`owners` reads the replica; else it knows without one, and none is copied.

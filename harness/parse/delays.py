@@ -56,3 +56,10 @@ def dm_origin(table: str) -> str | None:
         return None
     start, _, target, device, offset, *_ = lines[0]
     return device if (start, offset) == ("0", "0") and target in ("linear", "delay") else None
+
+
+def dm_sectors(table: str) -> int:
+    """The size of a mapped device in 512-byte sectors, from the output of ``dmsetup table X``; 0 without a table."""
+    lines = [line.split() for line in table.splitlines() if line.strip()]
+    sizes = [int(fields[1]) for fields in lines if len(fields) > 2 and fields[1].isascii() and fields[1].isdigit()]
+    return sum(sizes) if len(sizes) == len(lines) else 0

@@ -93,7 +93,7 @@ class OwnCell:
 def own_cell(request: pytest.FixtureRequest, drbd_run: Session, cell: Cell) -> Iterator[OwnCell]:
     """One attempt at the test's own cell; whatever the test does, the replicas are compared and repaired after it."""
     with _machinery_errors():
-        drbd_run.controls()
+        drbd_run.controls(cell)
         own = OwnCell(drbd_run, drbd_run.begin(cell))
         try:
             with unreadable_is_failure():

@@ -93,9 +93,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if without:
         config.hook.pytest_deselected(items=without)
         items[:] = [item for item in items if item not in without]
+    _by_device_size(config.stash[RUN], items)
     for item in items:
         if "cell" in getattr(item, "fixturenames", ()) or "lab" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.lab)
+
+
+def _by_device_size(run: PytestRun, items: list[pytest.Item]) -> None:
+    """Within each repetition cells whose device has one size stand together, for each change of it costs seconds.
+
+    The smallest come first and last by turns, so that two repetitions meet at one size.  Controls stay in front, and
+    what has no cell stays in its place.
+    """
+
+    def rank(cell: Cell) -> tuple[int, int]:
+        size = run.device_mib(cell)
+        return (0, 0) if cell.control else (cell.repetition, size if cell.repetition % 2 else -size)
+
+    places = [(number, cell) for number, item in enumerate(items) if (cell := _cell_of(item)) is not None]
+    moved = [items[number] for number, _ in sorted(places, key=lambda place: rank(place[1]))]
+    for (number, _), item in zip(places, moved, strict=True):
+        items[number] = item
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -45,7 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--drbd-suite", metavar="SUITE", help="Debian suite of the nodes (default: trixie)")
     group.addoption("--drbd-guest-suite", metavar="SUITE", help="Debian suite of the guest (default: as nodes)")
-    group.addoption("--drbd-device-mib", metavar="N", type=int, help="size of the DRBD device (default: 128)")
+    group.addoption("--drbd-device-mib", metavar="N", type=int, help="least size of the DRBD device in MiB (128)")
     group.addoption("--drbd-memory-mib", metavar="N", type=int, help="memory of a node (default: 2560)")
 
 

@@ -23,6 +23,7 @@ from harness.config.repetitions import new_seed, repeated
 from harness.config.run_specs import specs_from_options, specs_of
 from harness.config.shards import Shard, plan_of
 from harness.engine.control_rounds import CONTROLS_EVERY
+from harness.engine.device_size import device_mib
 from harness.engine.session import Session
 from harness.errors import UsageError
 from harness.judgement.rejudge import conclusive
@@ -132,6 +133,11 @@ class PytestRun:
         shard = Shard.parse(self._planned.shard, flag("shard"))
         self._dealt += len(plays)
         return shard.of_cells(plays, self._dealt - len(plays))
+
+    def device_mib(self, cell: Cell) -> int:
+        """The size of the device that ``cell`` gets, in MiB."""
+        lab, _ = specs_from_options(_asked(self.config)) if self.store is None else specs_of(self.store.run())
+        return device_mib(cell, lab.device_mib, lab.guest.canary_blocks)
 
     def select(self, cells: Sequence[Cell]) -> None:
         """Keep the cells that pytest will really play."""

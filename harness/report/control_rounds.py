@@ -160,8 +160,15 @@ def _occasion(rounds: Sequence[_Round], number: int) -> str:
         return "closing"
     if rounds[number - 1].revived and all(one.cell.control in REVIVAL_CONTROLS for one in this.controls):
         return "after a node came back"
+    sizes = {one.device_blocks for before in rounds[:number] for one in before.controls if _is_planted(one)}
+    if all(_is_planted(one) and one.device_blocks not in sizes for one in this.controls):
+        return "on a device of another size"
     since = _between(rounds[number - 1].controls[0].started_at, this.controls[0].started_at)
     return "hourly" if since is not None and since >= _HOURLY else "in between"
+
+
+def _is_planted(one: Evidence) -> bool:
+    return one.cell.control is Control.PLANTED
 
 
 def _between(began: str, ended: str) -> float | None:

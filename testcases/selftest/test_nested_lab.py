@@ -14,7 +14,7 @@ import pytest
 from fakes import LibvirtSaid
 from lxml import etree
 
-from harness.config.lab_spec import GuestSpec, LabSpec
+from harness.config.lab_spec import LOWER_MIB, GuestSpec, LabSpec
 from harness.config.stack_spec import StackSpec
 from harness.errors import InfrastructureError, LostNodeError
 from harness.images import Image
@@ -78,7 +78,8 @@ def test_make_domains_of_a_spec_use_its_sizes_names_and_addresses(tmp_path: Path
     a, b = make_domains(made)
     assert (a.name, b.name) == ("drbd-harness-1a2b3c-a", "drbd-harness-1a2b3c-b")
     assert (a.memory_mib, a.vcpus, a.kernel_args) == (900, 1, "root=/dev/vda node-argument")
-    assert a.backing.stat().st_size == b.backing.stat().st_size == 32 << 20
+    assert a.backing.stat().st_size == b.backing.stat().st_size == LOWER_MIB << 20
+    assert a.backing.stat().st_blocks == 0, "what no cell needs takes no room"
     assert a.repl_ports == (b.repl_ports[1], b.repl_ports[0]) and a.ssh_port != b.ssh_port
     assert len({a.mgmt_mac, a.repl_mac, b.mgmt_mac, b.repl_mac}) == 4
     for domain, name, address in ((a, "left", "10.9.8.1"), (b, "right", "10.9.8.2")):

@@ -204,6 +204,18 @@ def test_items_matrix_cells_have_the_controls_in_front(run: Runs, matrix: Path, 
     assert ran.status == 0 and world.labs == [] and not (ran.folder / "runs").exists()
 
 
+def test_items_stand_together_by_the_size_of_their_device(
+    run: Runs, matrix: Path, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = "none-swap-pressure"
+    monkeypatch.setattr(pytest_run, "device_mib", lambda cell, least, canary: 320 if cell.id == large else least)
+    ran = run("--collect-only", "-q", "--drbd-matrix", str(matrix), "--drbd-repeat", "3")
+    others = ["writeback-swap-pressure", "unsafe-swap-pressure"]
+    order = [*others, large], [large, *others], [*others, large]
+    wanted = [f"{cell}-rep{number}" for number, cells in enumerate(order, 1) for cell in cells]
+    assert re.findall(r"test_cells\.py::test_cell\[(.+)\]", ran.out) == [*CONTROLS, *wanted]
+
+
 @pytest.mark.parametrize(
     ("words", "ids"),
     [

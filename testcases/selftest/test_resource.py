@@ -335,7 +335,7 @@ def test_create_prepares_both_nodes_with_the_spec(generation: str) -> None:
     resource.create(skip_initial_sync=True)
     given = [*on_a.given, *on_b.given]
     (prepared,) = [argv for argv in on_a.ran if "dmsetup create" in " ".join(argv)]
-    assert prepared[4:] == ("r0", "/dev/vdb", "slow", "/etc/drbd/r0.res")
+    assert prepared[4:] == ("r0", "/dev/vdb", "slow", "/etc/drbd/r0.res", "0")
     assert len(given) == 2 and given[0] == given[1] and given[0].startswith(SIGNATURE)
     assert "address 192.168.77.1:7800;" in given[0] and "disk /dev/mapper/slow;" in given[0]
     assert ("node-id 0;" in given[0]) is (generation == "9")
@@ -374,7 +374,7 @@ def test_create_after_another_profile_goes_back_to_the_lasting_options() -> None
 def test_rejoin_sets_up_what_a_boot_took_away(generation: str) -> None:
     resource, on_a, on_b = adopted(generation)
     resource.rejoin(resource.b)
-    assert on_b.ran[0][4:] == ("r0", "/dev/vdb", "drbd-lower", "/etc/drbd.d/r0.res")
+    assert on_b.ran[0][4:] == ("r0", "/dev/vdb", "drbd-lower", "/etc/drbd.d/r0.res", "128")
     assert on_b.drbd() == ["drbdadm up r0"] and on_a.ran == []
     assert on_b.followed == 2, "the events of before the boot have ended"
 
@@ -453,7 +453,7 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def prepared(tools: Path, spec: ResourceSpec, *, owns_files: bool = True) -> list[str]:
     """What a rejoin calls on a node whose commands really run, without what only reads."""
     resource, _, _ = adopted("8.4")
-    resource.spec = replace(resource.spec, mapping=spec.mapping, directory=spec.directory)
+    resource.spec = replace(resource.spec, mapping=spec.mapping, directory=spec.directory, size_mib=spec.size_mib)
     resource.owns_files = owns_files
     runner = LocalRunner()
     b = Node("nodeb", cast(SshRunner, runner), "repl0", "192.168.77.2", str(tools / "vdb"), "test:///default")
@@ -465,10 +465,22 @@ def prepared(tools: Path, spec: ResourceSpec, *, owns_files: bool = True) -> lis
 def test_prepare_script_makes_the_mapping_and_the_file(tools: Path) -> None:
     calls = prepared(tools, ResourceSpec(mapping="slow", directory=str(tools)))
     assert calls == [
-        "modprobe drbd", "modprobe dm-delay", "drbdsetup down r0", "dmsetup remove slow",
+        "modprobe drbd", "modprobe dm-delay", "drbdsetup down r0", "dmsetup remove --retry slow",
         f"dmsetup create slow --table 0 2048 linear {tools / 'vdb'} 0", "udevadm settle", "drbdadm up r0",
     ]  # fmt: skip
     assert (tools / "r0.res").read_text().startswith(SIGNATURE)
+
+
+def test_prepare_script_shows_no_more_of_the_lower_device_than_the_spec_says(tools: Path) -> None:
+    (tools / "bin" / "blockdev").write_text("#!/bin/sh\necho 10240\n")
+    spec = ResourceSpec(mapping="slow", directory=str(tools), size_mib=2)
+    assert f"dmsetup create slow --table 0 4096 linear {tools / 'vdb'} 0" in prepared(tools, spec)
+
+
+def test_prepare_script_of_more_than_the_lower_device_has_is_command_error(tools: Path) -> None:
+    with pytest.raises(CommandError, match="vdb has 1 MiB, fewer than the 2 MiB that are asked of it"):
+        prepared(tools, ResourceSpec(directory=str(tools), size_mib=2))
+    assert "dmsetup create" not in (tools / "calls").read_text()
 
 
 def test_prepare_script_leaves_a_foreign_file_and_an_unmapped_disk(tools: Path) -> None:

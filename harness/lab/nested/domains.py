@@ -75,7 +75,7 @@ def make_domains(parts: Parts) -> list[NodeDomain]:
             host_key=host_keys[number],
             user_public_key=user.public,
         )
-        _make_disks(domain, parts.node, spec.device_mib)
+        _make_disks(domain, parts.node, spec.lower_mib)
         make_seed(domain.seed, seed, parts.guest, parts.lab_id)
         domains.append(domain)
     return domains
@@ -135,8 +135,8 @@ def _domain(parts: Parts, number: int, ssh_port: int, link_ports: tuple[int, int
     )
 
 
-def _make_disks(domain: NodeDomain, image: Image, device_mib: int) -> None:
+def _make_disks(domain: NodeDomain, image: Image, lower_mib: int) -> None:
     argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(image.root), str(domain.root)]
     LocalRunner(domain.lab).run(argv)
     with domain.backing.open("wb") as backing:
-        backing.truncate(device_mib * _MIB)
+        backing.truncate(lower_mib * _MIB)
