@@ -84,13 +84,11 @@ class Filesystem:
 
     kind: FilesystemKind
     offers: Offers
-    #: The smallest device that it can be made on with room for the workloads, in MiB.
-    needs_mib: ClassVar[int] = 64
     #: By what reasoning :meth:`owners` knows; it stands beside the counts in the evidence.
     method: str
     #: Whether :meth:`owners` reads the replica; else it knows without one, and none is copied.
     reads_replica: ClassVar[bool] = True
-    #: The smallest device that it can be made on; 0 where any does.
+    #: The smallest device that it can be made on with room for the workloads, in MiB; 0 where any does.
     needs_mib: ClassVar[int] = 0
     #: Kernel modules, or names of filesystems built in, and programs that the client has to have.
     modules: ClassVar[tuple[str, ...]] = ()

@@ -57,12 +57,12 @@ def roomy(monkeypatch: pytest.MonkeyPatch) -> Cell:
 
 def test_device_mib_of_a_modest_filesystem_is_the_least(roomy: Cell) -> None:
     modest = replace(roomy, filesystem=FilesystemKind.SWAP)
-    assert [device_mib(modest, least, 1536) for least in (128, 96, 65)] == [128, 96, 65]
-    assert device_mib(modest, 64, 1536) == 128, "DRBD's metadata has to find room too"
+    assert [device_mib(modest, least, 1536) for least in (128, 96, 16)] == [128, 96, 16]
 
 
 def test_device_mib_of_a_demanding_filesystem_is_one_of_few_sizes(roomy: Cell) -> None:
     assert device_mib(roomy, 128, 1536) == 320
+    assert device_mib(roomy, 300, 1536) == 320, "DRBD's metadata has to find room too"
     assert device_mib(roomy, 400, 1536) == 400, "what the user asked for is enough"
     canary = replace(roomy, client=ClientKind.GUEST, migrations=2)
     assert canary.has_canary and device_mib(canary, 128, 1536) == 320
