@@ -11,19 +11,17 @@ from harness.errors import CommandError, DeadlineError
 from harness.filesystems.base import (
     MARGIN_SECONDS,
     CheckResult,
-    Filesystem,
-    Offers,
     OwnedBlock,
     ReplicaView,
     WorkloadTarget,
     unknown,
 )
+from harness.filesystems.mounted import Mounted
 from harness.model import BLOCK_BYTES, BlockOwner, FilesystemCheck, FilesystemKind
 from harness.parse.debugfs import InodeBlocks, inode_blocks, paths
 from harness.parse.dumpe2fs import Ext4Map, ext4_map
 from harness.remote.base import Runner
 
-MOUNT_POINT = "/mnt/drbd-harness"
 # So many inodes are looked at: some seconds' worth; blocks of a filesystem with more files may stay unknown.
 MAX_INODES = 100_000
 # As many numbers as one command line of debugfs is asked; more are asked in turns.
@@ -37,11 +35,11 @@ _BEHIND = OwnedBlock(BlockOwner.FREE, "behind the end of the filesystem")
 _JOURNAL = OwnedBlock(BlockOwner.JOURNAL, "the journal")
 
 
-class Ext4(Filesystem):
+class Ext4(Mounted):
     """ext4 with its defaults, everything initialized when it is made."""
 
     kind = FilesystemKind.EXT4
-    offers = Offers.FILES
+    mount_type = "ext4"
     needs_mib = 8
     modules = ("ext4",)
     programs = ("mkfs.ext4", "e2fsck")
@@ -52,20 +50,6 @@ class Ext4(Filesystem):
         options = "-E lazy_itable_init=0,lazy_journal_init=0"
         target.sh(f'mkfs.ext4 -q -F -b {BLOCK_BYTES} {options} "$1"', target.device, timeout=MARGIN_SECONDS)
 
-    def mount(self, target: WorkloadTarget) -> None:
-        """Mount it, which replays the journal."""
-        # To mount(8) a device that is not there is no other failure than a filesystem that is broken.
-        script = """
-        test -b "$1" || { echo "there is no block device $1" >&2; exit 2; }
-        mkdir -p "$2"
-        mount -t ext4 "$1" "$2"
-        """
-        target.sh(script, target.device, MOUNT_POINT, timeout=MARGIN_SECONDS)
-
-    def unmount(self, target: WorkloadTarget) -> None:
-        """Unmount; whatever was dirty is written."""
-        target.sh('sync; umount "$1"; sync', MOUNT_POINT, timeout=MARGIN_SECONDS)
-
     def check(self, target: WorkloadTarget) -> CheckResult:
         """e2fsck without a change."""
         checked = target.runner.run(["e2fsck", "-fn", target.device], timeout=MARGIN_SECONDS, ok=())
@@ -74,10 +58,6 @@ class Ext4(Filesystem):
         if printed.found is FilesystemCheck.UNCHECKED:
             return replace(printed, message=_last_line(checked.stderr) or printed.message)
         return printed
-
-    def file(self, target: WorkloadTarget, name: str) -> str:
-        """Below its mount point."""
-        return f"{MOUNT_POINT}/{name}"
 
     def owners(self, view: ReplicaView, blocks: Iterable[int]) -> Mapping[int, OwnedBlock]:
         """What the maps of the filesystem say of each block; it was unmounted.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.filesystems.base import MARGIN_SECONDS, Offers, WorkloadTarget
-from harness.filesystems.ext4 import MOUNT_POINT
+from harness.filesystems.mounted import MOUNT_POINT
 from harness.model import Work
 from harness.render.fio_job import Job, Option
 from harness.workloads.base import Workload

@@ -8,7 +8,7 @@ from harness.engine.cell_steps import CellRun
 from harness.engine.disturbances.sabotage.undo import DIRECTORY, undo
 from harness.errors import InfrastructureError
 from harness.filesystems.base import WorkloadTarget
-from harness.filesystems.ext4 import MOUNT_POINT
+from harness.filesystems.mounted import MOUNT_POINT
 from harness.model import SECTOR_BYTES, SECTORS_PER_BLOCK, BlockOwner, PlantedChange, PlantedKind
 from harness.parse.filefrag import FileExtent, file_extents
 from harness.parse.pagemap import swap_slots
