@@ -19,7 +19,7 @@ setup(
     package_data={
         "harness": ["py.typed"],
         "harness.doctor": ["*.txt"],
-        "harness.report": ["*.j2"],
+        "harness.report": ["*.j2", "costs.json"],
         "harness.testcases.matrices": ["*.toml"],
         "harness.vm_images": ["**/*"],
     },

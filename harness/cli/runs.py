@@ -16,7 +16,7 @@ from harness.cli.options import RunArgument, RunsOption, console, warn
 from harness.config.shards import Shard
 from harness.errors import HarnessError, NothingRanError, UsageError
 from harness.judgement.rejudge import conclusive
-from harness.model import Result
+from harness.model import Cell, Result
 from harness.util import resources
 
 if TYPE_CHECKING:
@@ -90,24 +90,41 @@ def list_runs(
     matrix: Annotated[str | None, typer.Option(help="list the cells of this matrix instead of the runs")] = None,
     runs: RunsOption = Path("runs"),
 ) -> None:
-    """The runs there are and how they ended, or the cells of a matrix."""
+    """The runs there are and how they ended, or the cells of a matrix and how long they will take."""
     if matrix:
-        _list_cells(matrix)
+        _list_cells(matrix, runs)
     else:
         _list_stored(runs)
 
 
-def _list_cells(matrix: str) -> None:
+def _list_cells(matrix: str, runs: Path) -> None:
     from harness.config.controls import with_controls
+    from harness.config.lab_spec import LabSpec
     from harness.config.matrix import load
+    from harness.engine.control_rounds import CONTROLS_EVERY
+    from harness.engine.device_size import device_mib, play_order
+    from harness.lab.nested.accel import likely
+    from harness.report.estimate import Schedule, costs_here, estimate, estimate_lines
+    from harness.util.paths import cache_dir
     from harness.workloads import WORKLOADS
 
     loaded = load(matrix, WORKLOADS, resources.matrices())
     for line in loaded.deprecated:
         warn(line)
-    for cell in with_controls(loaded.cells):
+    cells = with_controls(loaded.cells)
+    for cell in cells:
         if cell.repetition == 1:
             print(cell.id)
+    # Not among the ids, which a script may read.
+    lab = LabSpec()
+
+    def size(cell: Cell) -> int:
+        return device_mib(cell, lab.device_mib, lab.guest.canary_blocks)
+
+    schedule = Schedule.of(sorted(cells, key=lambda cell: play_order(cell, size(cell))), CONTROLS_EVERY, size)
+    made = estimate(schedule, costs_here(runs, likely(cache_dir())))
+    for line in estimate_lines(made) if made else ():
+        print(line, file=sys.stderr)
 
 
 def _list_stored(runs: Path) -> None:

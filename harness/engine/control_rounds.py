@@ -14,7 +14,8 @@ from collections.abc import Callable, Collection, Sequence
 
 from harness.config.controls import REVIVAL_CONTROLS
 from harness.judgement.controls_around import PlayedControl, played_controls
-from harness.model import Cell, Control, Crash, Evidence, Fault
+from harness.model import BLOCK_BYTES, Cell, Control, Crash, Evidence, Fault
+from harness.report.estimate import RoundsState
 
 # Seconds after which a lab has to show again what it can see, between two cells.
 CONTROLS_EVERY = 3600.0
@@ -43,6 +44,13 @@ class ControlRounds:
     def outcomes(self) -> tuple[PlayedControl, ...]:
         """What the controls of this lab showed, in the order in which they were played."""
         return played_controls(self._attempts)
+
+    @property
+    def state(self) -> RoundsState:
+        """Where they stand on this lab."""
+        since = None if self._last_whole is None else self._clock() - self._last_whole
+        sizes = {-(-blocks * BLOCK_BYTES // 2**20) for blocks in self._planted_on()}
+        return RoundsState(tuple(self._waiting), since, self._cells_since, self._revived, frozenset(sizes))
 
     def was_played(self, cell: Cell) -> bool:
         """Whether the control ``cell`` was played on this lab."""

@@ -19,3 +19,9 @@ def device_mib(cell: Cell, least_mib: int, canary_blocks: int) -> int:
     canary_mib = -(-canary_blocks * BLOCK_BYTES // 2**20) if cell.has_canary else 0
     needed = FILESYSTEMS[cell.filesystem].needs_mib + canary_mib + _METADATA_MIB
     return least_mib if needed <= least_mib else -(-needed // _STEP_MIB) * _STEP_MIB
+
+
+def play_order(cell: Cell, mebibytes: int) -> tuple[int, int]:
+    """What cells are sorted by before they are played, each with its size of the device: controls in front, and within
+    a repetition the smallest first and last by turns, so that two repetitions meet at one size."""
+    return (0, 0) if cell.control else (cell.repetition, mebibytes if cell.repetition % 2 else -mebibytes)

@@ -19,6 +19,7 @@ from harness.engine.cell_run import play
 from harness.engine.cell_steps import CellRun
 from harness.engine.control_rounds import CONTROLS_EVERY, ControlRounds
 from harness.engine.lab_keeper import LabFactory, LabKeeper
+from harness.engine.pace import Pace
 from harness.engine.run_record import RunRecord
 from harness.errors import HarnessError, StoreError
 from harness.guest.domain import Guest
@@ -39,11 +40,15 @@ LOST = ("lost-node", "lost-guest")
 class Session:
     """Plays cells one after the other; a context manager that takes down what it brought up.
 
-    ``controls_every``: seconds after which the lab has to show again what it can see, between two cells.
+    ``controls_every``: seconds after which the lab has to show again what it can see, between two cells.  ``pace`` says
+    how long the rest will take, where somebody wants to know.
     """
 
-    def __init__(self, store: Store, make_lab: LabFactory, controls_every: float = CONTROLS_EVERY) -> None:
+    def __init__(
+        self, store: Store, make_lab: LabFactory, controls_every: float = CONTROLS_EVERY, pace: Pace | None = None
+    ) -> None:
         self.store = store
+        self._pace = pace
         self._record = RunRecord(store)
         self._rounds = ControlRounds(every=controls_every)
         self._keeper = LabKeeper(make_lab, self._record, store.directory / "lab", self._rounds.forget)
@@ -177,6 +182,8 @@ class Session:
     def begin(self, cell: Cell) -> CellRun:
         """A new attempt at ``cell``, nothing done yet; each of a control has a seed of its own."""
         resource = self._resource_of(cell)
+        if self._pace is not None:
+            self._pace.begins()
         attempt = self.store.begin(cell)
         if cell.control is not None:
             seed = self._record.seed
@@ -202,6 +209,8 @@ class Session:
             self._keeper.recover()
         if cell.control is not None and not control_held(result):
             self._control_failed(evidence)
+        if self._pace is not None and self._keeper.gave_up is None and not self._closed:
+            progress(self._pace.played(evidence.cell, self._rounds.state))
         return result
 
     def _control_failed(self, evidence: Evidence) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from harness.config.matrix import cells_from
+from harness.engine.device_size import play_order
 from harness.errors import HarnessError, UsageError
 from harness.model import Cell
 from harness.model.aliases import former_id
@@ -105,13 +106,10 @@ def _by_device_size(run: PytestRun, items: list[pytest.Item]) -> None:
     The smallest come first and last by turns, so that two repetitions meet at one size.  Controls stay in front, and
     what has no cell stays in its place.
     """
-
-    def rank(cell: Cell) -> tuple[int, int]:
-        size = run.device_mib(cell)
-        return (0, 0) if cell.control else (cell.repetition, size if cell.repetition % 2 else -size)
-
     places = [(number, cell) for number, item in enumerate(items) if (cell := _cell_of(item)) is not None]
-    moved = [items[number] for number, _ in sorted(places, key=lambda place: rank(place[1]))]
+    moved = [
+        items[number] for number, _ in sorted(places, key=lambda place: play_order(place[1], run.device_mib(place[1])))
+    ]
     for (number, _), item in zip(places, moved, strict=True):
         items[number] = item
 
@@ -120,6 +118,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """The cells that were selected are the run."""
     cells = [cell for item in session.items if (cell := _cell_of(item)) is not None]
     session.config.stash[RUN].select(cells)
+
+
+def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> list[str]:
+    """How long the run will take, before it begins."""
+    if config.getoption("verbose") < 0:
+        return []
+    return config.stash[RUN].estimate_lines(cell for item in items if (cell := _cell_of(item)) is not None)
 
 
 def _cell_of(item: pytest.Item) -> Cell | None:

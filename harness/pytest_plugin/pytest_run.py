@@ -6,7 +6,7 @@ import contextlib
 import html
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -24,19 +24,24 @@ from harness.config.run_specs import specs_from_options, specs_of
 from harness.config.shards import Shard, plan_of
 from harness.engine.control_rounds import CONTROLS_EVERY
 from harness.engine.device_size import device_mib
+from harness.engine.pace import Pace
 from harness.engine.session import Session
 from harness.errors import UsageError
 from harness.judgement.rejudge import conclusive
 from harness.lab.base import FullLab
+from harness.lab.nested.accel import likely
 from harness.lab.nested.provider import nested_lab
 from harness.model import Cell, Result, Run
 from harness.pytest_plugin.final_outcomes import FinalOutcomes, Play
 from harness.pytest_plugin.options import CELL_OPTIONS, LAB_OPTIONS, flag
+from harness.report.costs import keep_costs
+from harness.report.estimate import Costs, Schedule, costs_here, estimate, estimate_lines
 from harness.report.html import evidence_html, heat_map_html, write_html
 from harness.report.summary import EXPECTED_NOTHING
 from harness.report.terminal import print_report
 from harness.store import Store, judged_results, keep_judged, new_run_id
 from harness.util import logs
+from harness.util.paths import cache_dir
 from harness.util.progress import Progress
 from harness.util.signals import stop_like_ctrl_c
 
@@ -166,7 +171,7 @@ class PytestRun:
             self.store.lock(),
             logs.kept(self.store.directory),
             logs.with_handler(logs.PROGRESS, _progress(self.config)),
-            Session(self.store, self._lab, self._controls_every) as session,
+            Session(self.store, self._lab, self._controls_every, self._pace()) as session,
         ):
             if self.seed:
                 logs.progress(f"the seed of this run is {self.seed}")
@@ -176,6 +181,23 @@ class PytestRun:
             finally:
                 # Also where pytest did not say that it stops: nothing but Ctrl-C ends a session in between.
                 self._session = None
+
+    def estimate_lines(self, cells: Iterable[Cell]) -> list[str]:
+        """How long those of ``cells`` will take that have no answer yet, for people; empty where there are none."""
+        left = [cell for cell in dict.fromkeys(cells) if self.finished(cell) is None]
+        made = estimate(self._schedule(left), self._costs()) if left else None
+        return estimate_lines(made) if made else []
+
+    def _pace(self) -> Pace:
+        left = [cell for cell in self.cells if self.finished(cell) is None]
+        return Pace(self._schedule(left), self._costs())
+
+    def _costs(self) -> Costs:
+        accelerator = self._planned.stack.accelerator or likely(cache_dir())
+        return costs_here(Path(self.config.getoption("--drbd-runs")), accelerator)
+
+    def _schedule(self, cells: Sequence[Cell]) -> Schedule:
+        return Schedule.of(cells, self._controls_every, self.device_mib)
 
     def _lab(self) -> AbstractContextManager[FullLab]:
         assert self.store is not None
@@ -213,8 +235,10 @@ class PytestRun:
         """``report.html`` in the run's folder."""
         if self.store is not None:
             report = self.store.directory / "report.html"
-            write_html(report, self.store.run(), self.all_results(), attempts=self.store.every_attempt())
+            run, attempts = self.store.run(), self.store.every_attempt()
+            write_html(report, run, self.all_results(), attempts=attempts)
             self._report = report
+            keep_costs(self.store.directory, run, attempts)
 
     def heat_map(self) -> list[str]:
         """The heat map for pytest-html's page, and which of its rows did not last to the end."""

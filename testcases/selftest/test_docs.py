@@ -49,6 +49,7 @@ SCRIPTS = {
     "bench": ("harness/report/bench.py",),
     "bench-witness": ("ci/lib/bench_witness.py",),
     "figures": ("harness/report/figures.py",),
+    "costs": ("harness/report/costs.py",),
     "controller-machine": ("ci/controller-machine",),
     "probe-flush": ("harness/doctor/flush_probe.py",),
     "probe-migration": ("harness/doctor/migration_probe.py",),

@@ -423,6 +423,22 @@ def test_session_told_to_be_quiet_shows_no_progress_and_keeps_it(run: Runs, matr
 # --------------------------------------------------------------------------- how a session ends
 
 
+def test_run_says_how_long_it_will_take_before_it_begins_and_what_is_left(
+    run: Runs, matrix: Path, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DRBD_HARNESS_ACCEL", "tcg")
+    only = run("--collect-only", "--drbd-matrix", str(matrix))
+    assert re.search(r"estimate: about 7 min for 3 plays, by the phases of", only.out)
+    assert re.search(r" 10 x controls\n", only.out) and world.labs == []
+    ran = run("--drbd-matrix", str(matrix), "-s")
+    estimated, lab = ran.out.index("estimate: about"), ran.out.index("the seed of this run is")
+    assert estimated < lab
+    left = re.findall(r"(\d) of 3 played, about \d+ (?:s|min) left", ran.out)
+    assert left[-3:] == ["1", "2", "3"] and {*left[:-3]} == {"0"}, "not after the closing controls"
+    (kept,) = (ran.folder / "runs").glob("*/costs.json")
+    assert kept.stat().st_size > 0
+
+
 def test_run_as_expected_exit_code_0(run: Runs, matrix: Path, world: World) -> None:
     ran = run("--drbd-matrix", str(matrix))
     assert (ran.status, ran.outcomes) == (0, {"passed": 8})

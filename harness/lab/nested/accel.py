@@ -95,6 +95,17 @@ def probe(
     return found
 
 
+def likely(cache: Path) -> Kind:
+    """What :func:`probe` will likely find, without booting: what was asked for or found last, or by /dev/kvm."""
+    if forced := forced_kind():
+        return forced
+    try:
+        known = json.loads((cache / "probe.json").read_text())["accelerator"]["kind"]
+        return "kvm" if known == "kvm" else "tcg"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "kvm" if os.access(DEV_KVM, os.R_OK | os.W_OK) else "tcg"
+
+
 def find_qemu() -> Path:
     """QEMU's system emulator for x86-64, under the names and in the places that distributions give it."""
     path = os.environ.get("PATH", "") + ":/usr/bin:/usr/local/bin:/usr/libexec"
