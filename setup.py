@@ -20,6 +20,7 @@ setup(
         "harness": ["py.typed"],
         "harness.doctor": ["*.txt"],
         "harness.report": ["*.j2", "costs.json"],
+        "harness.workloads": ["guest_programs/*.py", "jobs/*.fio"],
         "harness.testcases.matrices": ["*.toml"],
         "harness.vm_images": ["**/*"],
     },

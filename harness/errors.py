@@ -1,7 +1,7 @@
 """The two kinds of error: what the caller asked for is wrong, or the machinery is.
 
 Every message is one sentence a user can act on.  ``exit_code`` is what ``drbd-harness`` ends with:
-2 for inconclusive or infrastructure, 3 for nothing ran, 4 for usage.
+1 for a workload that failed, 2 for inconclusive or infrastructure, 3 for nothing ran, 4 for usage.
 """
 
 from __future__ import annotations
@@ -26,6 +26,15 @@ class NothingRanError(HarnessError):
     """The request was well formed and selected nothing."""
 
     exit_code = 3
+
+
+class WorkloadFailedError(HarnessError):
+    """What was to be done on the device could not be: a user's own job or script failed, or the disk was full.
+
+    The lab is well, and playing the cell again would end the same.
+    """
+
+    exit_code = 1
 
 
 class InfrastructureError(HarnessError):

@@ -148,6 +148,11 @@ class LogCapture:
             self._context.attempt.write_raw("guest-console.txt", everything)
             self._context.note(console_errors=console_errors(everything))
 
+    @property
+    def console_kept(self) -> str:
+        """What of the guest's console was kept so far."""
+        return "".join(self._console_text)
+
 
 def _printed(node: Node, spec: GuestSpec, begins: int) -> str:
     try:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from harness.engine.cell_steps import CellRun
 from harness.engine.context import unreadable_is_failure
+from harness.engine.disturbances.base import Disturbance
 from harness.engine.disturbances.choose import disturbance_of
 from harness.engine.disturbances.sabotage.left_behind import leave_behind
-from harness.errors import HarnessError
+from harness.errors import CommandError, HarnessError, RefusedError, WorkloadFailedError
+from harness.filesystems.base import WorkloadTarget
 from harness.guest.domain import Guest
 from harness.model import ClientKind, Evidence
 from harness.workloads.base import Workload
@@ -41,6 +44,21 @@ def _work(run: CellRun, workload: Workload, guest: Callable[[], Guest]) -> None:
     disturbance = disturbance_of(run.cell)
     leave_behind(run)
     target = run.take_guest(guest) if run.cell.client is ClientKind.GUEST else run.take_host()
+    try:
+        _work_on(run, workload, disturbance, target)
+    except (WorkloadFailedError, RefusedError, CommandError):
+        _clean_up(run, workload)
+        raise
+
+
+def _clean_up(run: CellRun, workload: Workload) -> None:
+    """The client is well but for its work: nothing stays mounted, and a guest gives the disk back and lives on."""
+    with contextlib.suppress(HarnessError):
+        workload.clean_up(run.target())
+        run.guest_disk.detach()
+
+
+def _work_on(run: CellRun, workload: Workload, disturbance: Disturbance, target: WorkloadTarget) -> None:
     with run.context.phase("prepare"):
         workload.prepare(target)
     run.exposure.prepared(target, run.context.lab.a)

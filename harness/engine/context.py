@@ -18,9 +18,10 @@ from harness.errors import (
     LostGuestError,
     LostNodeError,
     RefusedError,
+    WorkloadFailedError,
 )
 from harness.guest.canary import Region
-from harness.judgement.judge import REFUSED
+from harness.judgement.judge import REFUSED, WORKLOAD_FAILED
 from harness.lab.base import FullLab
 from harness.lab.node import Node
 from harness.model import BLOCK_BYTES, Cell, Evidence, Failure, SplitBrain
@@ -42,6 +43,7 @@ _KINDS: tuple[tuple[type[BaseException], str], ...] = (
     (LostGuestError, "lost-guest"),
     (DeadlineError, "deadline"),
     (CommandError, "command"),
+    (WorkloadFailedError, WORKLOAD_FAILED),
     (KeyboardInterrupt, "interrupted"),
     (HarnessError, "infrastructure"),
 )

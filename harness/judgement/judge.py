@@ -36,7 +36,9 @@ from harness.model import (
     VerdictKind,
 )
 
+#: Kinds of failure: somebody said no, and what was to be done on the device could not be.
 REFUSED = "refused"
+WORKLOAD_FAILED = "workload"
 
 
 # A lab in which one of these differs makes differences by itself.

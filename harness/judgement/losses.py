@@ -5,6 +5,9 @@ from __future__ import annotations
 from harness.model import BlockOwner, CrashRecovery, Evidence, FilesystemCheck, Ownership, blocks_of
 from harness.parse.fsck import fsck_meaning
 
+# So many of a workload's sentences about what was wrong go into the answer; the evidence has more.
+_MOST_SAID = 3
+
 
 def data_loss_findings(evidence: Evidence) -> tuple[str, ...]:
     """What a user of the guest lost, one sentence each: by what was read back, kept, or read on either node."""
@@ -14,8 +17,9 @@ def data_loss_findings(evidence: Evidence) -> tuple[str, ...]:
         found.append(f"the client read back something else than it wrote, {wrong} time(s)")
     crashed, canary, readback = evidence.crash_recovery, evidence.canary, evidence.readback
     if crashed is not None and crashed.wrong_reads:
+        what = f": {'; '.join(crashed.findings[:_MOST_SAID])}" if crashed.findings else ""
         found.append(
-            f"after the crash the client read back something else than it wrote, {crashed.wrong_reads} time(s)"
+            f"after the crash the client read back something else than it wrote, {crashed.wrong_reads} time(s){what}"
         )
     if crashed is not None and crashed.mounted is False:
         found.append(f"after the crash the filesystem could not be mounted: {crashed.mount_message}")

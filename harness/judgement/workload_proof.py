@@ -26,6 +26,8 @@ class Proof:
 
 _SWAPPED = Proof("pages_swapped_out", 1, "no page was written to swap")
 _WRITTEN = Proof("writer_write_bytes", 1, "its writer wrote nothing")
+_SYNCED = Proof("syncer_write_bytes", 1, "nothing had the file written back meanwhile")
+_COMMITTED = Proof("transactions", 1, "no transaction was committed")
 
 #: What each of the harness's own workloads must have done; ``no-writes`` is made to do nothing.
 PROOFS: Mapping[str, tuple[Proof, ...]] = {
@@ -42,6 +44,21 @@ PROOFS: Mapping[str, tuple[Proof, ...]] = {
         Proof("pages_dirtied", 1, "no page of the file was changed"),
         Proof("cuts", 1, "the file was never truncated"),
     ),
+    "fio-buffered": (_WRITTEN, _SYNCED),
+    "fio-mmap": (_WRITTEN, _SYNCED),
+    "fio-direct": (_WRITTEN,),
+    "append-delete": (
+        Proof("appended_bytes", 1, "it appended nothing"),
+        Proof("truncations", 1, "no file was truncated"),
+        Proof("files_deleted", 1, "no file was deleted"),
+    ),
+    "small-files": (
+        Proof("files_made", 1, "no file was made"),
+        Proof("files_rewritten", 1, "no file was rewritten"),
+        Proof("files_deleted", 1, "no file was deleted"),
+    ),
+    "sqlite-wal": (_COMMITTED,),
+    "sqlite-journal": (_COMMITTED,),
 }
 
 

@@ -105,7 +105,8 @@ class CrashRecovery:
     right after the crash, before anything was resynced.  ``mounted``: whether the filesystem could be mounted, which
     replays its journal; None where there is none, or where it is not known.  ``mount_message`` is the reason of mount
     where it could not.  ``fsck_status`` is fsck's exit status after that (:mod:`harness.parse.fsck`), None where there
-    is no filesystem.
+    is no filesystem.  ``wrong_reads`` counts what the workload read back wrongly, ``findings`` say what it was, and
+    ``looked_at`` is what it looked for, where it can say.
     """
 
     crash: Crash
@@ -120,6 +121,8 @@ class CrashRecovery:
     wrong_reads: int = 0
     mounted: bool | None = None
     mount_message: str = ""
+    findings: tuple[str, ...] = ()
+    looked_at: str = ""
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def durability_grid(results: Sequence[Result], names: Sequence[str]) -> Grid | N
         "Records in memory",
         "Longest gap",
         "fsck",
-        "fio's wrong reads",
+        "Wrong reads",
         "Promoted after",
         "Guest answers after",
         "Rejoined after",
@@ -139,7 +139,9 @@ def crash_recovery_rows(evidence: Evidence) -> list[Row]:
         ("Mount", "" if after.mounted is not False else f"it could not be mounted: {after.mount_message}"),
         ("fsck", _fsck(after.fsck_status)),
         ("fsck's message", after.fsck_message),
-        ("fio's wrong reads", count(after.wrong_reads)),
+        ("Read back by the workload", after.looked_at),
+        ("Wrong reads", count(after.wrong_reads)),
+        ("What was wrong", "; ".join(after.findings)),
     ]
 
 

@@ -7,12 +7,16 @@ from harness.filesystems import FILESYSTEMS
 from harness.model import Cell, FilesystemKind
 from harness.workloads.base import Workload
 from harness.workloads.controls import InflightModify, NoWrites, Planted, Steady
+from harness.workloads.database import SqliteJournal, SqliteWal
+from harness.workloads.files import AppendDelete, SmallFiles
 from harness.workloads.fio import Buffered, FioVerify
+from harness.workloads.job_files import FioBuffered, FioDirect, FioMmap
 from harness.workloads.mapped import Mmap, Truncate
 from harness.workloads.swap import Pressure, Reclaim
 
 _ALL: tuple[type[Workload], ...] = (
     NoWrites, Planted, Steady, InflightModify, FioVerify, Pressure, Reclaim, Buffered, Mmap, Truncate,
+    FioBuffered, FioMmap, FioDirect, AppendDelete, SmallFiles, SqliteWal, SqliteJournal,
 )  # fmt: skip
 _BY_NAME: Mapping[str, type[Workload]] = {one.name: one for one in _ALL}
 #: Each workload's name and the filesystems it can use.
@@ -25,7 +29,7 @@ def workload_of(cell: Cell) -> Workload:
     """The workload of ``cell`` over its filesystem; a matrix has checked both before."""
     if cell.workload not in _BY_NAME:
         raise InfrastructureError(f"there is no workload '{cell.workload}'")
-    return _BY_NAME[cell.workload](FILESYSTEMS[cell.filesystem], cell.seed)
+    return _BY_NAME[cell.workload].of(FILESYSTEMS[cell.filesystem], cell)
 
 
 __all__ = ["WORKLOADS", "Workload", "workload_of"]

@@ -21,7 +21,7 @@ from harness.filesystems.base import (
     ReplicaView,
     WorkloadTarget,
 )
-from harness.model import PlantedChange, Work
+from harness.model import Cell, PlantedChange, Work
 
 # What mount(8) ends with when the filesystem could not be mounted; its other statuses say that it was not tried.
 _MOUNT_FAILED = 32
@@ -32,13 +32,16 @@ class Recovered:
     """What a workload finds when its device comes back after a crash.
 
     ``mounted``: whether the filesystem could be mounted, None where there is none; ``mount_message``: why not.
-    ``check``: fsck's result, once mounting replayed the journal.  ``wrong_reads`` counts wrong data that was read back.
+    ``check``: fsck's result, once mounting replayed the journal.  ``wrong_reads`` counts wrong data that was read back,
+    ``findings`` say what it was.  ``looked_at``: what was looked for, where the workload can say.
     """
 
     mounted: bool | None = None
     mount_message: str = ""
     check: CheckResult = field(default_factory=CheckResult)
     wrong_reads: int = 0
+    findings: tuple[str, ...] = ()
+    looked_at: str = ""
 
 
 class Workload:
@@ -54,6 +57,15 @@ class Workload:
         self.seed = seed
         #: What it changed below DRBD on purpose.
         self.planted: tuple[PlantedChange, ...] = ()
+        #: What was wrong with what it read back when the work was over, one sentence each.
+        self.findings: list[str] = []
+        #: What it looked for when it read back, where it can say.
+        self.looked_at = ""
+
+    @classmethod
+    def of(cls, filesystem: Filesystem, cell: Cell) -> Workload:
+        """That of ``cell``, over its filesystem."""
+        return cls(filesystem, cell.seed)
 
     def prepare(self, target: WorkloadTarget) -> None:
         """Make and mount the filesystem, and lay out what the work needs.
@@ -93,7 +105,15 @@ class Workload:
             return Recovered(False, " ".join(error.stderr.split()), self.filesystem.check(target))
         wrong = self.read_back(target)
         self.filesystem.unmount(target)
-        return Recovered(True, "", self.filesystem.check(target), wrong)
+        check = self.filesystem.check(target)
+        return Recovered(True, "", check, wrong, tuple(self.findings), self.looked_at)
+
+    def hear_console(self, printed: str) -> None:
+        """What the guest's console printed in this cell until the crash; asked before :meth:`recover`."""
+
+    def clean_up(self, target: WorkloadTarget) -> None:
+        """After a failure: take the filesystem out of use; :class:`~harness.errors.HarnessError` where that fails."""
+        self.filesystem.unmount(target)
 
     def read_back(self, target: WorkloadTarget) -> int:
         """How much of the mounted filesystem's checksummed data is wrong; 0 where the workload keeps no checksums."""

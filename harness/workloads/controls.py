@@ -12,7 +12,7 @@ from harness.filesystems.base import MARGIN_SECONDS, Offers, WorkloadTarget
 from harness.model import BLOCK_BYTES, SECTOR_BYTES, SECTORS_PER_BLOCK, PlantedChange, PlantedKind, Work
 from harness.render.fio_job import Job, Option
 from harness.workloads.base import Workload
-from harness.workloads.fio_runner import fio_seed, run_fio, worked
+from harness.workloads.fio_runner import fio_seed, need_direct_io, run_fio, worked
 
 BUFFER = "/dev/shm/drbd-harness-buffer"
 
@@ -87,6 +87,11 @@ class Steady(Workload):
     needs = frozenset({Offers.DEVICE, Offers.FILES})
     depth: ClassVar[int] = 8
     block_kib: ClassVar[int] = 64
+
+    def prepare(self, target: WorkloadTarget) -> None:
+        """The filesystem; :class:`~harness.errors.RefusedError` where it cannot do without the page cache."""
+        super().prepare(target)
+        need_direct_io(self.filesystem, target)
 
     def work(self, target: WorkloadTarget, seconds: int) -> Work:
         """Write."""

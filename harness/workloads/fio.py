@@ -7,7 +7,7 @@ from harness.filesystems.mounted import MOUNT_POINT
 from harness.model import Work
 from harness.render.fio_job import Job, Option
 from harness.workloads.base import Workload
-from harness.workloads.fio_runner import fio_seed, run_fio, worked
+from harness.workloads.fio_runner import fio_seed, need_direct_io, run_fio, worked
 
 
 class FioVerify(Workload):
@@ -18,6 +18,11 @@ class FioVerify(Workload):
 
     name = "fio-verify"
     needs = frozenset({Offers.DEVICE, Offers.FILES})
+
+    def prepare(self, target: WorkloadTarget) -> None:
+        """The filesystem; :class:`~harness.errors.RefusedError` where it cannot do without the page cache."""
+        super().prepare(target)
+        need_direct_io(self.filesystem, target)
 
     def work(self, target: WorkloadTarget, seconds: int) -> Work:
         """Write and read back; fio goes on after it read something wrong, and counts it."""

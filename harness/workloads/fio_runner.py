@@ -1,4 +1,4 @@
-"""The one way fio is run: render the job file, put it there, run it, read its JSON."""
+"""The one way fio is run: put the job file there, run it, read its JSON."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.errors import CommandError, InfrastructureError
+from harness.errors import CommandError, InfrastructureError, RefusedError, WorkloadFailedError
+from harness.filesystems.base import MARGIN_SECONDS, Filesystem, Offers, WorkloadTarget
 from harness.model import Work
 from harness.parse.fio import FioResult, parse_fio, verify_failures
 from harness.remote.base import Runner
@@ -14,10 +15,20 @@ from harness.render.fio_job import Job, Option, job_file
 
 # fio ends with this after a verify found something else than was written (EILSEQ).
 _WRONG_DATA = 84
+_NO_SPACE = 28
 
 
 # So many of fio's sentences about wrong data are kept: enough to see where it begins and what it is.
 MAX_FAILURES = 64
+
+
+# What open(2) says is what the shell's redirection or dd prints: EINVAL where the filesystem has no direct I/O.
+_TRY_DIRECT = """
+said=$(LC_ALL=C dd if=/dev/zero of="$1" bs=4096 count=1 oflag=direct conv=notrunc 2>&1) || {
+    echo "$said" | tail -n 1
+}
+rm -f "$1"
+"""
 
 
 @dataclass(frozen=True)
@@ -41,15 +52,30 @@ def run_fio(
     arguments: tuple[str, ...] = (),
     timeout: float = 120,
 ) -> FioRun:
-    """Run ``jobs`` on ``runner`` (guest, node or controller) and return the typed result.
+    """Run ``jobs`` on ``runner`` (guest, node or controller) and return the typed result; as :func:`run_job_file`."""
+    return run_job_file(runner, job_file(jobs, common), name=name, arguments=arguments, timeout=timeout)
 
-    Wrong data read back is a result, not an error; anything else that makes fio fail is a
+
+def run_job_file(
+    runner: Runner,
+    text: str,
+    *,
+    name: str = "job",
+    environment: Mapping[str, str] | None = None,
+    arguments: tuple[str, ...] = (),
+    timeout: float = 120,
+) -> FioRun:
+    """Run the job file ``text``, in which fio puts the variables of ``environment`` in for its ``${...}``.
+
+    Wrong data read back is a result, not an error; a disk that is full is a
+    :class:`~harness.errors.WorkloadFailedError`, anything else that makes fio fail a
     :class:`~harness.errors.CommandError`.  ``timeout`` is in seconds.
     """
     # On the controller others may write to /tmp too.
     path = f"/tmp/drbd-harness-{secrets.token_hex(8)}-{name}.fio"
-    runner.write(path, job_file(jobs, common))
-    argv = ["fio", "--output-format=json", *arguments, path]
+    runner.write(path, text)
+    variables = [f"{key}={value}" for key, value in (environment or {}).items()]
+    argv = [*(["env", *variables] if variables else []), "fio", "--output-format=json", *arguments, path]
     done = runner.run(argv, timeout=timeout, ok=())
     failures = verify_failures(done.stderr)
     try:
@@ -58,10 +84,27 @@ def run_fio(
         if done.status:
             raise CommandError(done.host, argv, done.status, done.stdout, done.stderr) from unreadable
         raise InfrastructureError(f"fio on {done.host} printed no JSON: {unreadable}") from unreadable
+    full = [job.name for job in result.jobs if job.error == _NO_SPACE]
+    if full or (done.status and no_space(done.stderr)):
+        raise WorkloadFailedError(f"the disk is full: fio's job '{(full or [name])[0]}' found no space left")
     wrong = max(len(failures), sum(1 for job in result.jobs if job.error == _WRONG_DATA))
     if done.status and not wrong:
         raise CommandError(done.host, argv, done.status, done.stdout, done.stderr)
     return FioRun(result, wrong, done.seconds, done.stdout, done.stderr, failures)
+
+
+def need_direct_io(filesystem: Filesystem, target: WorkloadTarget) -> None:
+    """:class:`~harness.errors.RefusedError` where a file of the mounted ``filesystem`` cannot be written O_DIRECT."""
+    if filesystem.offers is not Offers.FILES:
+        return
+    said = target.sh(_TRY_DIRECT, filesystem.file(target, "direct"), timeout=MARGIN_SECONDS).strip()
+    if said:
+        raise RefusedError(f"the filesystem {filesystem.kind}", f"no file of it can be written with O_DIRECT: {said}")
+
+
+def no_space(text: str) -> bool:
+    """Whether a program reported that the disk is full (ENOSPC)."""
+    return "No space left on device" in text
 
 
 def fio_seed(seed: int) -> dict[str, Option]:

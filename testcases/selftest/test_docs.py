@@ -17,6 +17,8 @@ from harness.config.matrix import load
 from harness.config.matrix import names as matrix_names
 from harness.config.matrix_entry import INTEGRITY, Axes, CellsEntry, ExpectEntry, MatrixFile
 from harness.errors import HarnessError, NothingRanError, UsageError
+from harness.filesystems import FILESYSTEMS
+from harness.filesystems.base import Offers
 from harness.fixtures import __doc__ as named_fixtures
 from harness.model import (
     AioMode,
@@ -245,13 +247,17 @@ def test_matrix_reference_has_every_value() -> None:
     assert all(kind.value in page.read_text() for kind in VerdictKind)
 
 
+#: What the page calls the filesystems that a workload goes with.
+WORDS_FOR_FILESYSTEMS = {"`raw`": Offers.DEVICE, "swap": Offers.SWAP, "files": Offers.FILES}
+
+
 def test_matrix_reference_has_every_workload_with_its_filesystems() -> None:
     page = CHECKOUT / "docs" / "matrix-reference.md"
     rows = {ticked(row[0])[0]: row for row in cell_texts(page, "`workload`")}
     assert set(rows) == set(WORKLOADS)
     for name, row in rows.items():
-        kinds = set(FilesystemKind) if row[1] == "any" else {FilesystemKind(kind) for kind in ticked(row[1])}
-        assert kinds == set(WORKLOADS[name]), name
+        offered = {*Offers} if row[1] == "any" else {WORDS_FOR_FILESYSTEMS[word] for word in row[1].split(", ")}
+        assert {kind for kind, one in FILESYSTEMS.items() if one.offers in offered} == set(WORKLOADS[name]), name
     assert {old for row in rows.values() for old in ticked(row[3])} == set(aliases.WORKLOADS)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import CommandError, InfrastructureError
+from harness.errors import CommandError, InfrastructureError, WorkloadFailedError
 from harness.remote.scripted import ScriptedRunner
 from harness.render.fio_job import Job
 from harness.workloads.fio_runner import run_fio
@@ -39,7 +39,7 @@ def test_run_fio_verify_error_is_a_result() -> None:
 @pytest.mark.parametrize(
     ("runner", "error"),
     [
-        (fio_says(1, FIO_JSON, "fio: io_u error: No space left on device"), CommandError),
+        (fio_says(1, FIO_JSON, "fio: io_u error: No space left on device"), WorkloadFailedError),
         (fio_says(1, "", "fio: unrecognized option"), CommandError),
         (fio_says(127, "", "fio: not found"), CommandError),
         (fio_says(0, "", ""), InfrastructureError),

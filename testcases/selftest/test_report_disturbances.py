@@ -248,7 +248,7 @@ def test_durability_grid_losses_beside_disturbance() -> None:
     assert crash["Disturbance"] == "the Primary loses its power" and crash["fsck"] == "clean"
     assert (crash["Promoted after"], crash["Guest answers after"], crash["Rejoined after"]) == (
         "1.25 s", "23.4 s", "31.5 s")  # fmt: skip
-    assert crash["Differing blocks at the crash"] == "17" and crash["fio's wrong reads"] == "0"
+    assert crash["Differing blocks at the crash"] == "17" and crash["Wrong reads"] == "0"
     assert shown(table, 4)["Promoted after"] == ""
 
 
@@ -270,8 +270,8 @@ def test_durability_grid_fsck_errors_marked() -> None:
     assert result.evidence and result.evidence.crash_recovery
     after = replace(result.evidence.crash_recovery, fsck_status=4, wrong_reads=2)
     table = durability_grid([replace(result, evidence=replace(result.evidence, crash_recovery=after))], ["x"])
-    assert shown(table)["fsck"] == "damaged (status 4)" and shown(table)["fio's wrong reads"] == "2"
-    assert tones(table)["fsck"] == tones(table)["fio's wrong reads"] == "bad"
+    assert shown(table)["fsck"] == "damaged (status 4)" and shown(table)["Wrong reads"] == "2"
+    assert tones(table)["fsck"] == tones(table)["Wrong reads"] == "bad"
 
 
 def test_disturbance_text_fault_ended_all_migrations() -> None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from harness.drbd.resource import Resource
 from harness.errors import CommandError, InfrastructureError
 from harness.filesystems import FILESYSTEMS, ext4
-from harness.filesystems.base import CheckResult, OwnedBlock, ReplicaView
+from harness.filesystems.base import CheckResult, Offers, OwnedBlock, ReplicaView
 from harness.judgement.workload_proof import did_nothing
 from harness.model import BlockOwner, Cell, FilesystemCheck, FilesystemKind, PlantedChange, PlantedKind, Work, blocks_of
 from harness.remote.base import Completed
@@ -48,8 +48,18 @@ STORM = """{"seconds": 8.25, "threads": 8, "pages_dirtied": 123456, "pages_recla
  "pages_truncated": 6100, "pages_checked": 130000, "pages_swapped_in_checked": 4000, "pages_wrong": 0, "note": "x"}\n"""
 
 
+PROGRAM = {"files_found": 0, "files_left": 0, "files_made": 9, "files_rewritten": 8, "files_deleted": 7,
+           "appended_bytes": 900, "truncations": 3, "transactions": 44, "wrong": 0, "seconds": 2.0}  # fmt: skip
+
+
+def is_fio(argv: tuple[str, ...]) -> bool:
+    return "fio" in argv[:5]
+
+
 def answers(argv: tuple[str, ...]) -> tuple[int, str, str]:
-    if argv[0] == "fio":
+    if argv[0] == "python3":
+        return 0, json.dumps(PROGRAM), ""
+    if is_fio(argv):
         return 0, FIO_JSON, ""
     if argv[0] == "cat":
         return 0, MEMINFO if argv[1] == "/proc/meminfo" else VMSTAT, ""
@@ -93,7 +103,7 @@ def job_name(path: str) -> str:
 def jobs(runner: ScriptedRunner, name: str) -> dict[str, dict[str, str]]:
     """The sections of the job file that was written for the workload ``name``."""
     parsed = configparser.RawConfigParser(default_section="none")
-    (text,) = (text for path, text in runner.written.items() if job_name(path) == name)
+    (text,) = {text for path, text in runner.written.items() if path.endswith(".fio") and job_name(path) == name}
     parsed.read_string(text)
     return {section: dict(parsed[section]) for section in parsed.sections()}
 
@@ -108,7 +118,14 @@ def storms(runner: ScriptedRunner) -> list[tuple[str, ...]]:
 
 
 COMBINATIONS = [(name, kind) for name, kinds in WORKLOADS.items() for kind in kinds]
+DIRECT = ("steady", "inflight-modify", "fio-verify", "fio-direct")
+CACHED = ("buffered", "fio-buffered", "mmap", "fio-mmap", "truncate", "append-delete", "small-files",
+          "sqlite-wal", "sqlite-journal")  # fmt: skip
 EXT4, SWAP = FilesystemKind.EXT4, FilesystemKind.SWAP
+ON_FILES, ON_SWAP = (
+    {kind for kind, filesystem in FILESYSTEMS.items() if filesystem.offers is offers}
+    for offers in (Offers.FILES, Offers.SWAP)
+)
 
 
 def script(argv: tuple[str, ...]) -> str:
@@ -123,14 +140,9 @@ def test_workload_of_known_names_over_their_filesystems() -> None:
     assert {name: set(kinds) for name, kinds in WORKLOADS.items()} == {
         "no-writes": set(FilesystemKind),
         "planted": {FilesystemKind.RAW},
-        "steady": {FilesystemKind.RAW, EXT4},
-        "inflight-modify": {FilesystemKind.RAW, EXT4},
-        "fio-verify": {FilesystemKind.RAW, EXT4},
-        "pressure": {SWAP},
-        "reclaim": {SWAP},
-        "buffered": {EXT4},
-        "mmap": {EXT4},
-        "truncate": {EXT4},
+        **{name: {FilesystemKind.RAW, *ON_FILES} for name in DIRECT},
+        **dict.fromkeys(("pressure", "reclaim"), ON_SWAP),
+        **dict.fromkeys(CACHED, ON_FILES),
     }
     for name, kind in COMBINATIONS:
         assert (made(name, kind).name, made(name, kind).filesystem) == (name, FILESYSTEMS[kind])
@@ -153,8 +165,10 @@ class Worker(ScriptedRunner):
         if argv[-1] == "/proc/vmstat":
             self._swapped += 4000 if self._works else 0
             return 0, f"pswpin 5\npswpout {self._swapped}\n", ""
-        if argv[0] == "fio":
+        if is_fio(argv):
             return 0, self._fio(job_name(argv[-1])), ""
+        if argv[0] == "python3" and not self._works:
+            return 0, json.dumps(dict.fromkeys(PROGRAM, 0)), ""
         if argv[0].endswith("storm") and not self._works:
             return 0, json.dumps(dict.fromkeys(json.loads(STORM), 0)), ""
         return answers(argv)
@@ -189,12 +203,15 @@ def test_workload_every_combination_touches_the_given_device_only(
     devices |= {
         options["filename"]
         for path in runner.written
+        if path.endswith(".fio")
         for options in jobs(runner, job_name(path)).values()
         if options.get("filename", "").startswith("/dev/vd")
     }
     assert devices <= {"/dev/vdb"}
     assert all("/dev/" not in script(argv).replace("/dev/null", "").replace("/dev/zero", "")
                for argv in runner.ran if argv[0] == "sh")  # fmt: skip
+    variables = [word.partition("=")[2] for argv in runner.ran for word in argv if word.startswith("DRBD_FILE=")]
+    assert {*variables} <= {"/dev/vdb" if kind is FilesystemKind.RAW else "/mnt/drbd-harness/fio-data"}
 
 
 def test_script_error_stops_arguments_separate(target: WorkloadTarget, runner: ScriptedRunner) -> None:

@@ -52,7 +52,8 @@ def quiesce(run: CellRun, workload: Workload) -> None:
         wrong = workload.quiesce(run.target())
         work = run.evidence.work
         assert work is not None
-        run.context.note(work=replace(work, read_back_errors=work.read_back_errors + wrong))
+        notes = (*work.notes, *workload.findings)
+        run.context.note(work=replace(work, read_back_errors=work.read_back_errors + wrong, notes=notes))
 
 
 # How often a look is taken whether both nodes are there.

@@ -48,6 +48,7 @@ class CrashDisturbance:
         run.exposure.pause(drops=1)
         self._inject_crash(run)
         worked = self._at - began
+        run.capture.keep_console()
         run.context.log_fault(f"crash '{self._crash}' {worked:.1f} s into the work")
         run.context.note(crash_recovery=CrashRecovery(self._crash, worked))
         if not task.ended(NOTICE_SECONDS):
@@ -111,12 +112,13 @@ class CrashDisturbance:
     def _check_guest_data(self, run: CellRun, workload: Workload) -> None:
         """What the guest finds on its disk."""
         _found(run, guest_seconds=self._since_crash())
+        workload.hear_console(run.capture.console_kept)
         try:
             recovered = workload.recover(run.guest_disk.target)
             _found(
                 run, mounted=recovered.mounted, mount_message=recovered.mount_message,
                 fsck_status=recovered.check.status, fsck_message=recovered.check.message,
-                wrong_reads=recovered.wrong_reads,
+                wrong_reads=recovered.wrong_reads, findings=recovered.findings, looked_at=recovered.looked_at,
             )  # fmt: skip
         finally:
             collect_canary(run, survived=False)
