@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from harness.model import BLOCK_BYTES, BlockOwner, FileBlocks, Ownership
+from harness.model import BLOCK_BYTES, BlockOwner, FileBlocks, Ownership, extents_of
 
 #: So many of the distinct names of what is hit are kept, and so many files.
 MAX_NAMES = 50
@@ -144,7 +144,12 @@ def summary(owned: Mapping[int, OwnedBlock], method: str) -> Ownership:
     """``owned`` counted, with at most ``MAX_NAMES`` of the distinct names of what is hit, and of the files."""
     count = {owner.value: sum(1 for one in owned.values() if one.owner is owner) for owner in BlockOwner}
     names = tuple(sorted({one.path or one.detail for one in owned.values()}))[:MAX_NAMES]
-    return Ownership(**count, method=method, names=names, files=_files(owned.values()))
+    extents = {
+        owner: extents_of(block for block, one in owned.items() if one.owner is owner)
+        for owner in BlockOwner
+        if count[owner.value]
+    }
+    return Ownership(**count, method=method, names=names, files=_files(owned.values()), extents=extents)
 
 
 def _files(owned: Iterable[OwnedBlock]) -> tuple[FileBlocks, ...]:

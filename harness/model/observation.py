@@ -195,7 +195,8 @@ class Ownership:
     """Who the differing blocks belong to, counted, and by what reasoning.
 
     ``names`` are the distinct names of what is hit, ``files`` those of them that are files, the most hit first; neither
-    holds more than 50.  Evidence of before there was ``files`` has none.
+    holds more than 50.  ``extents``: which blocks are of which class.  Evidence of before there were ``files`` and
+    ``extents`` has none.
     """
 
     allocated: int = 0
@@ -206,6 +207,7 @@ class Ownership:
     method: str = ""
     names: tuple[str, ...] = ()
     files: tuple[FileBlocks, ...] = ()
+    extents: Mapping[BlockOwner, tuple[Extent, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
-"""Where on the device the differing blocks are: lanes of bars, as plain figures for an SVG; pure."""
+"""The whole device as a picture: what was written, what differs, whose it is; lanes of bars for an SVG; pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from harness.model import BLOCK_BYTES, Evidence, Extent, blocks_of
+from harness.model import BLOCK_BYTES, BlockOwner, Evidence, Extent, blocks_of
 from harness.report.formatting import count, plural, size
 
 BINS = 320
@@ -23,9 +23,13 @@ class Bar:
 
 @dataclass(frozen=True)
 class Lane:
-    """The blocks of one oracle (or the planted ones) on the device."""
+    """The blocks that were written, that one oracle found, that were planted, or that are of one class of owners.
+
+    ``style`` is the name of its colour in the style sheet.
+    """
 
     name: str
+    style: str
     blocks: int
     bars: tuple[Bar, ...]
 
@@ -51,7 +55,12 @@ def block_map(evidence: Evidence) -> BlockMap | None:
     if not total or not everything:
         return None
     bins = min(BINS, total)
-    drawn = tuple(Lane(name, len(blocks), _bars(blocks, total, bins)) for name, blocks in lanes if blocks)
+    written = blocks_of(evidence.written.changed) if evidence.written else frozenset()
+    owned = ((owner, blocks_of(evidence.ownership.extents.get(owner, ()))) for owner in BlockOwner)
+    lanes = [("written", written), *lanes, *((f"{owner} blocks", blocks) for owner, blocks in owned)]
+    drawn = tuple(
+        Lane(name, name.partition(" ")[0], len(blocks), _bars(blocks, total, bins)) for name, blocks in lanes if blocks
+    )
     sentence = (
         f"{plural(len(everything), 'block')} between block {count(min(everything))} and block {count(max(everything))} "
         f"of {count(total)}"

@@ -64,7 +64,7 @@ def anchors(results: Sequence[Result]) -> tuple[str, ...]:
 
 def entry_anchor(entry: Entry, names: Sequence[str]) -> str:
     """Where an entry of the heat map leads: to its result, or to the cell with all of its repetitions."""
-    return _cell_anchor(names[entry.numbers[0]]) if len(entry.numbers) > 1 else names[entry.number]
+    return cell_anchor(names[entry.numbers[0]]) if len(entry.numbers) > 1 else names[entry.number]
 
 
 def cell_views(results: Sequence[Result]) -> tuple[CellView, ...]:
@@ -77,7 +77,7 @@ def _cell_view(cell: PlayedCell, results: Sequence[Result], names: Sequence[str]
     answer, stands = cell.answer, results[cell.stands]
     kind = stands.verdict.kind if stands.verdict else None
     return CellView(
-        anchor=_cell_anchor(names[cell.numbers[0]]),
+        anchor=cell_anchor(names[cell.numbers[0]]),
         cell_id=stands.cell.id,
         kind=answer_label(answer),
         style=style_of(kind),
@@ -109,7 +109,8 @@ def _overview(cell: PlayedCell, results: Sequence[Result], names: Sequence[str])
     return grid(f"Repetitions of {cell.answer.cell_id}", ("Repetition", "Verdict", "Figures", "Seed", "Seen"), rows)
 
 
-def _cell_anchor(name: str) -> str:
+def cell_anchor(name: str) -> str:
+    """Where the link to a cell with all of its repetitions leads, the first of which has the anchor ``name``."""
     return f"all-of-{name}"
 
 

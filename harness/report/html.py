@@ -15,6 +15,7 @@ from harness.judgement.repetitions import answers
 from harness.model import Evidence, Result, Run, VerdictKind
 from harness.report import formatting
 from harness.report.alarms import alarm_grid, alarm_sentence, replication_grid
+from harness.report.by_filesystem import by_filesystem, hit_grid
 from harness.report.cells import anchors, cell_views, entry_anchor
 from harness.report.claims import CLAIMS
 from harness.report.control_rounds import control_rounds, doubted_numbers, evidence_of, failures, round_grid
@@ -95,6 +96,8 @@ def render_html(run: Run, results: Sequence[Result], title: str = "", attempts: 
             summary=summary,
             tone=_tone(summary.headline),
             map=_map_view(summary.map, names),
+            filesystems=by_filesystem(results, names),
+            hits=hit_grid(results, names),
             migrations=migration_grid(results, names),
             migration_sentence=migration_sentence(results),
             timelines=timelines(results, names),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from rich.box import SIMPLE
 from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -13,6 +14,8 @@ from harness.judgement.claim_words import cell_words
 from harness.judgement.repetitions import answers
 from harness.model import Evidence, Result, Run, VerdictKind
 from harness.report.alarms import alarm_sentence
+from harness.report.by_filesystem import by_filesystem, in_short
+from harness.report.cells import anchors
 from harness.report.claims import claim_line
 from harness.report.control_rounds import ControlRound, control_rounds, evidence_of, round_lines
 from harness.report.durability import durability_sentence
@@ -68,6 +71,7 @@ def report_parts(
     return (
         title,
         *heat_map_tables(summary.map, width),
+        *_filesystems(results),
         *_disturbances(results),
         *_summary(run, results, summary, rounds),
     )
@@ -122,6 +126,24 @@ def _fitting(table: HeatMap, width: int) -> Iterable[tuple[str, ...]]:
         group, used = (*group, column), used + needed
     if group:
         yield group
+
+
+def _filesystems(results: Sequence[Result]) -> Iterable[RenderableType]:
+    table = by_filesystem(results, anchors(results))
+    # One row says no more than the heat map.
+    if table is None or len(table.rows) < 2:
+        return
+    drawn = Table("filesystem", *table.columns, box=SIMPLE)
+    for row in table.rows:
+        places = [in_short(lines) for lines in row.places]
+        drawn.add_row(
+            Text(clean(row.name)),
+            *(Text(f"{one.letter} {one.often}", style=STYLES[one.kind]) if one else Text("") for one in places),
+        )
+    sentence = Text(clean(f"How many plays diverged, over all workloads. {table.sentence}"))
+    yield Text("\nBy filesystem and layout", style="bold")
+    yield drawn
+    yield Padding(sentence, (0, 0, 0, 2))
 
 
 def _disturbances(results: Sequence[Result]) -> Iterable[RenderableType]:

@@ -13,6 +13,7 @@ from harness.report.block_map import BlockMap, block_map, shown_extents
 from harness.report.descriptions import describe, state_text
 from harness.report.durability import canary_rows, crash_recovery_rows, readback_rows
 from harness.report.grid import Grid
+from harness.report.hit_files import file_grid
 from harness.report.migrations import CellTimeline, cell_timeline, migrations_of
 from harness.report.oracles import Oracles, oracles
 from harness.report.planted import planted_grid
@@ -72,6 +73,7 @@ class EvidenceView:
     oracles: Oracles
     block_map: BlockMap | None
     ownership: tuple[Row, ...]
+    files: Grid | None
     names: tuple[str, ...]
     names_more: int
     extents: tuple[Extent, ...]
@@ -183,6 +185,7 @@ def evidence_view(evidence: Evidence, result: Result) -> EvidenceView:
         ownership=_rows(
             [("Differing blocks", formatting.owners(evidence.ownership)), ("Found by", evidence.ownership.method)]
         ),
+        files=file_grid(evidence.ownership),
         names=names[:NAMES_SHOWN],
         names_more=max(0, len(names) - NAMES_SHOWN),
         extents=extents[:EXTENTS_SHOWN],

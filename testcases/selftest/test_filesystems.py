@@ -13,7 +13,7 @@ import pytest
 from harness.errors import DeadlineError
 from harness.filesystems import FILESYSTEMS
 from harness.filesystems.base import OwnedBlock, ReplicaView, summary, unknown
-from harness.model import BlockOwner, FilesystemKind, Ownership
+from harness.model import BlockOwner, FilesystemKind, Ownership, extents_of
 from harness.remote.base import Completed
 from harness.remote.local import LocalRunner
 from harness.remote.scripted import ScriptedRunner
@@ -216,7 +216,9 @@ def test_swap_owners_all_free_but_the_header() -> None:
 def test_summary_owners_are_counted_and_named_once() -> None:
     allocated, free = OwnedBlock(BlockOwner.ALLOCATED, "a"), OwnedBlock(BlockOwner.FREE, "free")
     found = summary({1: allocated, 2: allocated, 3: free, 4: OwnedBlock(BlockOwner.UNKNOWN, "")}, "asking")
-    assert found == Ownership(allocated=2, free=1, unknown=1, method="asking", names=("", "a", "free"))
+    extents = {allocated.owner: extents_of([1, 2]), free.owner: extents_of([3]), BlockOwner.UNKNOWN: extents_of([4])}
+    counted = Ownership(allocated=2, free=1, unknown=1, method="asking", names=("", "a", "free"), extents=extents)
+    assert found == counted
     assert summary({}, "asking") == Ownership(method="asking")
     view = ReplicaView(ScriptedRunner(lambda _: (0, "", "")), "/dev/drbd0", 8192)
     assert FILESYSTEMS[FilesystemKind.RAW].owners(view, [4])[4].owner is BlockOwner.ALLOCATED
