@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from harness.config.sentences import hint
-from harness.model import CacheMode, Cell, ClientKind, Crash, FilesystemKind, Sabotage
+from harness.model import CacheMode, Cell, ClientKind, Crash, FilesystemKind, Layout, Sabotage
 
 #: The keys that only a guest has: with ``client = "host"`` there is no QEMU.
 GUEST_ONLY = (
@@ -56,10 +56,32 @@ def _broken(cell: Cell, given: Collection[str], usable: Collection[FilesystemKin
         yield "'two_primaries' goes with none of 'migrations', 'crash' and 'fault'"
     if cell.crash is not None and (cell.migrations or cell.fault is not None):
         yield "'crash' goes with neither 'migrations' nor 'fault': one thing at a time"
+    if cell.layout is not Layout.RAW:
+        yield from _broken_by_layout(cell)
     if cell.sabotage is not None:
         yield from _broken_by_sabotage(cell, cell.sabotage)
     if cell.deadline <= cell.seconds:
         yield f"'deadline' is {cell.deadline}, which leaves no time behind 'seconds' = {cell.seconds}"
+
+
+def _broken_by_layout(cell: Cell) -> Iterator[str]:
+    layout = f"'layout' is '{cell.layout}'"
+    if cell.client is ClientKind.HOST and cell.layout is Layout.CRYPT_NODE:
+        yield f'{layout}, which lies below QEMU; with client = "host" write layout = "{Layout.CRYPT}"'
+    elif cell.client is ClientKind.HOST and cell.layout.on_node:
+        yield f'{layout}, a file that QEMU opens; with client = "host" there is no QEMU'
+    elif cell.has_canary and cell.layout.on_node:
+        # One node has it in use; the other would see a device that changes under it, and the canary is at DRBD's end.
+        yield f"{layout}, which one node has in use; it goes with none of 'migrations', 'crash' and 'fault'"
+    elif cell.has_canary and cell.layout is Layout.PARTITIONED:
+        yield (
+            f"{layout}, and with 'migrations', 'crash' or 'fault' the workload's part of the disk is a partition "
+            "already, which the kernel does not look into for others"
+        )
+    if cell.replication.two_primaries and cell.layout.on_node:
+        yield f"{layout}, which one node has in use; it does not go with 'two_primaries'"
+    if cell.sabotage is not None:
+        yield f"'sabotage' goes with layout = \"{Layout.RAW}\" only, and {layout}"
 
 
 def _broken_by_sabotage(cell: Cell, sabotage: Sabotage) -> Iterator[str]:

@@ -31,7 +31,11 @@ def play(run: CellRun, workload: Workload, guest: Callable[[], Guest]) -> Eviden
                 run.release()
         except HarnessError as error:
             run.give_up(error)
-        run.conclude(workload.owners, workload.filesystem.method, reads_replica=workload.reads_replica)
+        run.conclude(
+            run.layout.owners(workload.owners),
+            f"{run.layout.method}{workload.filesystem.method}",
+            reads_replica=run.layout.sees_through or workload.reads_replica,
+        )
     except BaseException as error:
         run.abandon(error)
         raise

@@ -15,6 +15,7 @@ from harness.drbd.resource import Resource
 from harness.engine import oracle_run
 from harness.engine.capture import LogCapture
 from harness.engine.cell_delays import CellDelays
+from harness.engine.cell_layout import CellLayout
 from harness.engine.context import CellContext, now, unreadable_is_failure
 from harness.engine.exposure import Exposure
 from harness.engine.guest_disk import GuestDisk
@@ -38,7 +39,8 @@ class CellRun:
     def __init__(self, lab: FullLab, resource: Resource, attempt: Attempt) -> None:
         self.context = CellContext(lab, resource, attempt)
         self.capture = LogCapture(self.context)
-        self.guest_disk = GuestDisk(self.context, self.capture)
+        self.layout = CellLayout(self.context)
+        self.guest_disk = GuestDisk(self.context, self.capture, self.layout)
         self.delays = CellDelays(self.context, self.guest_disk)
         self.exposure = Exposure(self.context, self.capture)
         self.witness = WitnessStep(self.context)
@@ -86,7 +88,8 @@ class CellRun:
         """The node itself is the client."""
         with self.context.phase("attach"):
             self._note_observed(observe_node(self.context.lab.a, self.context.resource.device))
-            return oracle_run.primary_target(self.context)
+        with self.context.phase("prepare"):
+            return self.layout.enter(oracle_run.primary_target(self.context))
 
     def take_guest(self, guest: Callable[[], Guest]) -> WorkloadTarget:
         """The guest is the client: attach the disk and read back what was really opened.
@@ -95,6 +98,9 @@ class CellRun:
         another one; what QEMU or libvirt refuses is an answer at once.
         """
         taken, disk = guest(), self.guest_disk
+        if self.layout.on_node:
+            with self.context.phase("prepare"):
+                self.layout.enter(oracle_run.primary_target(self.context))
         with self.context.phase("attach"):
             self.capture.follow_consoles()
             try:
@@ -107,7 +113,10 @@ class CellRun:
                 disk.attach(taken)
             assert disk.attached is not None
             self._note_observed(taken.observe(disk.attached, self.context.resource.device))
-            return disk.target
+        if not self.layout.on_node:
+            with self.context.phase("prepare"):
+                self.layout.enter(disk.part)
+        return disk.target
 
     def _note_observed(self, observed: Observed) -> None:
         context = self.context
@@ -117,7 +126,9 @@ class CellRun:
 
     def target(self) -> WorkloadTarget:
         """The workload's part of the device where the client has it now."""
-        return self.guest_disk.target if self.guest_disk.guest else oracle_run.primary_target(self.context)
+        if self.guest_disk.guest:
+            return self.guest_disk.target
+        return self.layout.seen(oracle_run.primary_target(self.context))
 
     def release(self) -> None:
         """Delays off, what the work exposed counted, disk detached, everything flushed, one Primary."""
@@ -125,6 +136,11 @@ class CellRun:
         with context.phase("detach"):
             self.delays.clear()
         writer = disk.guest.node if disk.guest is not None else context.lab.a
+        if disk.guest is None or self.layout.on_node:
+            # What is closed on the node writes its last then, which counts.
+            with context.phase("detach"):
+                disk.detach()
+                self.layout.close()
         self.witness.read(writer)
         with context.phase("exposure"):
             self.exposure.end(writer)
@@ -211,6 +227,7 @@ class CellRun:
         self.witness.abandon()
         if disk.guest is not None and (disk.attached is not None or disk.guest.node is not self.context.lab.a):
             disk.destroy_guest()
+        self.unreverted = self.layout.rescue() or self.unreverted
         with contextlib.suppress(HarnessError), unreadable_is_failure():
             reconcile(self.context, self.capture)
 

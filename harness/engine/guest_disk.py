@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 
 from harness.engine.capture import LogCapture
+from harness.engine.cell_layout import CellLayout
 from harness.engine.context import CellContext
+from harness.engine.oracle_run import primary_target
 from harness.errors import HarnessError, InfrastructureError
 from harness.filesystems.base import WorkloadTarget
 from harness.guest.disk import AttachedDisk
@@ -13,14 +15,17 @@ from harness.guest.domain import Guest
 from harness.model import SECTORS_PER_BLOCK, ObservedAfterMove
 
 ADD_PARTITIONS = "/usr/lib/drbd-harness/divide"
+# An earlier cell may have left a table of partitions on the disk, from which the kernel made some when it was attached.
+_FORGET_PARTITIONS = 'partx --delete "$1" 2> /dev/null || true'
 
 
 class GuestDisk:
     """Which guest the cell has, and whether that guest has the disk; neither for a cell whose client is the node."""
 
-    def __init__(self, context: CellContext, capture: LogCapture) -> None:
+    def __init__(self, context: CellContext, capture: LogCapture, layout: CellLayout) -> None:
         self._context = context
         self._capture = capture
+        self._layout = layout
         self.guest: Guest | None = None
         self.attached: AttachedDisk | None = None
 
@@ -30,7 +35,10 @@ class GuestDisk:
         :class:`~harness.errors.RefusedError` with QEMU's or libvirt's message when they refuse the combination.
         """
         self.guest, self.attached = guest, None
-        self.attached = guest.attach(self._context.resource.device, self._context.cell)
+        if not self._layout.on_node:
+            # What was open of it was so in another guest.
+            self._layout.gone()
+        self.attached = guest.attach(self._layout.disk(primary_target(self._context)), self._context.cell)
         self._add_partitions()
 
     def rediscover(self) -> None:
@@ -50,6 +58,7 @@ class GuestDisk:
         assert self.guest is not None
         region = self._context.region
         first, rest = (blocks * SECTORS_PER_BLOCK for blocks in (region.first_block, region.blocks))
+        self.guest.agent.run(["sh", "-c", _FORGET_PARTITIONS, "sh", self._disk.path])
         self.guest.agent.run([ADD_PARTITIONS, self._disk.path, str(first), str(rest)])
 
     def observe_after_move(self, migration: int) -> None:
@@ -68,8 +77,10 @@ class GuestDisk:
         context.note(observed_after_moves=(*context.evidence.observed_after_moves, seen))
 
     def detach(self) -> None:
-        """Detach the disk from the guest, if it has it."""
+        """Detach the disk from the guest, if it has it; nothing in there uses it any more."""
         if self.guest is not None and self.attached is not None:
+            if not self._layout.on_node:
+                self._layout.close()
             self.guest.detach(self.attached)
             self.attached = None
 
@@ -85,6 +96,8 @@ class GuestDisk:
     def guest_is_gone(self) -> None:
         """The guest is gone with what it ran on; so is its hold on the disk."""
         self.guest, self.attached = None, None
+        if not self._layout.on_node:
+            self._layout.gone()
 
     # ------------------------------------------------------------------------------------------ where things are
 
@@ -107,7 +120,12 @@ class GuestDisk:
 
     @property
     def target(self) -> WorkloadTarget:
-        """The workload's part of the disk in the guest."""
+        """What the workload's filesystem sees in the guest."""
+        return self._layout.seen(self.part)
+
+    @property
+    def part(self) -> WorkloadTarget:
+        """The workload's part of the disk in the guest, all of it but the canary's."""
         guest, context = self.present_guest, self._context
         if not context.cell.has_canary:
             return WorkloadTarget(guest.agent, self._disk.path, context.resource)

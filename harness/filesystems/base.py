@@ -71,6 +71,21 @@ class CheckResult:
         return None if self.status is None else fsck_meaning(self.status)[0]
 
 
+def require_tools(target: WorkloadTarget, modules: Iterable[str], programs: Iterable[str], whose: str) -> None:
+    """:class:`~harness.errors.RefusedError` where the kernel or the image of ``target`` lacks what ``whose`` needs.
+
+    One round trip, none where nothing is needed.
+    """
+    modules, programs = " ".join(modules), " ".join(programs)
+    if not modules and not programs:
+        return
+    missing = target.sh(_MISSING, modules, programs).splitlines()
+    if missing:
+        kind, _, name = missing[0].partition(" ")
+        what = f"its kernel has no {name}" if kind == "module" else f"it has no program '{name}'"
+        raise RefusedError(target.runner.host, f"{what}, which {whose} needs")
+
+
 class Offers(StrEnum):
     """What a workload finds once the filesystem is there."""
 
@@ -108,13 +123,7 @@ class Filesystem:
 
         One round trip.  Asked where a step failed: what can be made and mounted lacks nothing.
         """
-        if not self.modules and not self.programs:
-            return
-        missing = target.sh(_MISSING, " ".join(self.modules), " ".join(self.programs)).splitlines()
-        if missing:
-            kind, _, name = missing[0].partition(" ")
-            what = f"its kernel has no {name}" if kind == "module" else f"it has no program '{name}'"
-            raise RefusedError(target.runner.host, f"{what}, which the filesystem {self.kind} needs")
+        require_tools(target, self.modules, self.programs, f"the filesystem {self.kind}")
 
     def make(self, target: WorkloadTarget) -> None:
         """Make it on the device."""
@@ -149,6 +158,7 @@ __all__ = [
     "OwnedBlock",
     "ReplicaView",
     "WorkloadTarget",
+    "require_tools",
     "summary",
     "unknown",
 ]

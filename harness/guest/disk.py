@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lxml import etree
 
 from harness.lab.node import Node
-from harness.model import AioMode, CacheMode, DiskBus, Observed
+from harness.model import AioMode, CacheMode, DiskBus, DiskSource, Observed
 from harness.parse.system import o_direct, o_sync, offloads, open_flags, qmp_block
 from harness.remote.guest_agent import GuestAgent
 from harness.remote.libvirt_calls import Bounded
@@ -17,7 +17,7 @@ from harness.util import logs
 
 @dataclass(frozen=True)
 class AttachedDisk:
-    """The DRBD device in the guest: ``path`` is where the guest sees it."""
+    """The disk under test in the guest, which sees it at ``path``; ``source`` is what QEMU opened for it."""
 
     path: str
     serial: str
@@ -25,6 +25,7 @@ class AttachedDisk:
     cache: CacheMode
     aio: AioMode
     bus: DiskBus
+    source: DiskSource
 
 
 def observe_node(node: Node, device: str) -> Observed:
@@ -37,9 +38,11 @@ def observe_node(node: Node, device: str) -> Observed:
     )
 
 
-# One round trip for everything the node knows: the descriptors of its QEMU on the device, the flag, the link.
+# One round trip for everything the node knows: the descriptors of its QEMU on the device, or on the file on it, the
+# flag, the link.  A descriptor has the path behind a symbolic link, as /dev/mapper is full of.
 _OBSERVE = """
-for fd in $(ls -l /proc/[0-9]*/fd/* 2>/dev/null | awk -v d="$1" '$NF == d { print $(NF - 2) }'); do
+opened=$(readlink -f "$1")
+for fd in $(ls -l /proc/[0-9]*/fd/* 2>/dev/null | awk -v d="$opened" '$NF == d { print $(NF - 2) }'); do
     process=${fd%/fd/*}
     grep -q qemu "$process/comm" || continue
     echo "== fdinfo $fd"; cat "$process/fdinfo/${fd##*/}"
@@ -70,16 +73,19 @@ def _aio_in_force(xml: str, serial: str) -> str | None:
 
 
 def observe_guest(node: Node, domain: Bounded, agent: GuestAgent, disk: AttachedDisk, device: str) -> Observed:
-    """What is in force of ``disk``: QEMU's descriptors on ``device`` and its block layer, and what the guest was told.
+    """What is in force of ``disk``: QEMU's descriptors on it and its block layer, and what the guest was told.
+
+    ``device`` is DRBD's, on which the disk lies.
 
     ``libvirt.libvirtError`` when QEMU does not answer, :class:`ValueError` when its answer cannot be read.
     """
     minor = device.rsplit("/", 1)[-1]
-    node_side = _sections(node.runner.run(["sh", "-c", _OBSERVE, "sh", device, minor, node.link]).stdout)
+    observe = ["sh", "-c", _OBSERVE, "sh", disk.source.path, minor, node.link]
+    node_side = _sections(node.runner.run(observe).stdout)
     flags = [open_flags(text) for name, text in node_side if name.startswith("fdinfo")]
     with logs.timed("libvirt", node.name, "qemuMonitorCommand query-block", agent.lab):
         block = domain.qemuMonitorCommand(json.dumps({"execute": "query-block"}), 0)
-    cache, _ = qmp_block(block, device)
+    cache, _ = qmp_block(block, disk.source.path)
     name = disk.path.rsplit("/", 1)[-1]
     queue = f"/sys/block/{name}/queue"
     lines = agent.run(["cat", f"{queue}/write_cache", f"{queue}/stable_writes"], ok=()).stdout.splitlines()

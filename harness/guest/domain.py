@@ -16,7 +16,7 @@ from harness.guest import ending
 from harness.guest.disk import AttachedDisk, observe_guest
 from harness.lab.base import GuestLab
 from harness.lab.node import Node
-from harness.model import Cell, Fault, Observed
+from harness.model import Cell, DiskSource, Fault, Observed
 from harness.remote.guest_agent import GuestAgent
 from harness.remote.libvirt_calls import Bounded, LibvirtConnection
 from harness.render.domain import GuestDomain, disk_xml, guest_xml
@@ -177,8 +177,8 @@ class Guest:
 
     # ------------------------------------------------------------------------------------------ the disk under test
 
-    def attach(self, device: str, cell: Cell) -> AttachedDisk:
-        """Attach ``device`` with the cell's cache, aio and bus and wait up to 30 s until the guest sees it.
+    def attach(self, source: DiskSource, cell: Cell) -> AttachedDisk:
+        """Attach ``source`` with the cell's cache, aio and bus and wait up to 30 s until the guest sees it.
 
         Where it does not, the disk is detached again; a guest that does not let go of it either is ended, and so is one
         to which libvirt does not attach it in the time that a call has.
@@ -189,9 +189,9 @@ class Guest:
         serial = f"cell-{time.monotonic_ns() % 10**9}"
         # Only where the cell is about it does an error stop the guest; QEMU's default tells the guest of it.
         stop = cell.fault is Fault.IO_ERROR
-        xml = disk_xml(device, serial, cell.cache, cell.aio, cell.bus, stop_on_error=stop)
+        xml = disk_xml(source, serial, cell.cache, cell.aio, cell.bus, stop_on_error=stop)
         try:
-            with self._timed(f"attachDeviceFlags {device} as {serial}, {cell.cache} {cell.aio} {cell.bus}"):
+            with self._timed(f"attachDeviceFlags {source.path} as {serial}, {cell.cache} {cell.aio} {cell.bus}"):
                 self.domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
         except libvirt.libvirtError as error:
             if not self.alive():
@@ -201,7 +201,7 @@ class Guest:
             # It may yet be attached.
             self.destroy()
             raise
-        disk = AttachedDisk("", serial, xml, cell.cache, cell.aio, cell.bus)
+        disk = AttachedDisk("", serial, xml, cell.cache, cell.aio, cell.bus, source)
         try:
             return self.located(disk)
         except HarnessError:
@@ -246,7 +246,7 @@ class Guest:
         poll(gone, deadline, every=0.1)
 
     def observe(self, disk: AttachedDisk, device: str) -> Observed:
-        """What is in force: QEMU's descriptors and block layer, and what the guest was told.
+        """What is in force: QEMU's descriptors and block layer, and what the guest was told; ``device`` is DRBD's.
 
         :class:`LostGuestError` when QEMU does not answer, :class:`InfrastructureError` when its answer cannot be read.
         """

@@ -1,4 +1,4 @@
-"""What an earlier cell or a test left on in a guest that answers: swap, a mount, a disk that was never let go of."""
+"""What an earlier cell or a test left on in a guest that answers: swap, a mount, a device of device-mapper, a disk."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from harness.remote.base import Runner
 _SECONDS = 20.0
 _LEFT = "left on: "
 
-# Between two cells a guest has no swap, no disk of a cell's and no mount of a device that is gone; it says so by a
-# program that it has to start, which one whose memory is on a swap device that is gone cannot.  $1 is "" in a guest.
+# Between two cells a guest has no swap, no disk of a cell's, no device of device-mapper (its own root is none) and no
+# mount of a device that is gone.  It says so by a program that it has to start, which one whose memory is on a swap
+# device that is gone cannot.  $1 is "" in a guest.
 _LOOK = r"""
 { read -r heading; while read -r file rest; do printf 'left on: swap on %s\n' "$file"; done; } < "$1/proc/swaps"
 for disk in "$1"/sys/block/*; do
     serial=$(cat "$disk/serial" "$disk/device/vpd_pg80" 2> /dev/null | tr -cd a-z0-9-)
     case $serial in *cell-*) echo "left on: the disk ${disk##*/} of an earlier cell";; esac
+done
+for name in "$1"/sys/block/dm-*/dm/name; do
+    [ ! -e "$name" ] || printf 'left on: the device-mapper device %s\n' "$(cat "$name")"
 done
 while read -r source point rest; do
     case $source in /dev/root) ;; /dev/mapper/* | /dev/[a-z]*)

@@ -20,7 +20,15 @@ from harness.model.axes import (
     VerdictKind,
 )
 from harness.model.cell import Cell, DelayProfile, Expectation, ReplicationProfile
-from harness.model.device import BLOCK_BYTES, SECTOR_BYTES, SECTORS_PER_BLOCK, Extent, blocks_of, extents_of
+from harness.model.device import (
+    BLOCK_BYTES,
+    SECTOR_BYTES,
+    SECTORS_PER_BLOCK,
+    DiskSource,
+    Extent,
+    blocks_of,
+    extents_of,
+)
 from harness.model.disturbance_facts import (
     Alarms,
     Canary,
@@ -77,6 +85,7 @@ __all__ = [
     "DelayProfile",
     "DelayReading",
     "DiskBus",
+    "DiskSource",
     "Evidence",
     "Expectation",
     "Extent",

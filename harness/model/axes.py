@@ -62,6 +62,15 @@ class Layout(StrEnum):
     """What lies between the device and its filesystem."""
 
     RAW = "raw"  # the filesystem is made on the device itself
+    PARTITIONED = "partitioned"  # a GPT: the filesystem on partition 1, swap on partition 2
+    LVM = "lvm"  # a logical volume, in the client
+    CRYPT = "crypt"  # dm-crypt in the client
+    CRYPT_NODE = "crypt-node"  # dm-crypt above DRBD on the node
+
+    @property
+    def on_node(self) -> bool:
+        """Whether it lies between DRBD and QEMU on the node; else it is in the client."""
+        return self is Layout.CRYPT_NODE
 
     @property
     def prefix(self) -> str:

@@ -35,6 +35,18 @@ class Extent:
         return range(self.start // SECTORS_PER_BLOCK, -(-self.end // SECTORS_PER_BLOCK))
 
 
+@dataclass(frozen=True)
+class DiskSource:
+    """What QEMU is given as the disk under test: ``path`` on the node, a block device or a ``file``.
+
+    ``format`` is QEMU's: ``raw``, or ``qcow2`` for an image that keeps a table of what it holds.
+    """
+
+    path: str
+    file: bool = False
+    format: str = "raw"
+
+
 def blocks_of(extents: Iterable[Extent]) -> frozenset[int]:
     """The set of 4 KiB block numbers that ``extents`` touch."""
     return frozenset(block for extent in extents for block in extent.blocks())

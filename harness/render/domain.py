@@ -8,7 +8,7 @@ from pathlib import Path
 from lxml import etree
 from lxml.builder import ElementMaker
 
-from harness.model import AioMode, CacheMode, DiskBus
+from harness.model import AioMode, CacheMode, DiskBus, DiskSource
 
 LABEL_NAMESPACE = "urn:drbd-divergence-harness:lab"
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
@@ -204,20 +204,20 @@ def guest_xml(guest: GuestDomain) -> str:
 
 
 def disk_xml(
-    source: str, serial: str, cache: CacheMode, aio: AioMode, bus: DiskBus, *, stop_on_error: bool = False
+    source: DiskSource, serial: str, cache: CacheMode, aio: AioMode, bus: DiskBus, *, stop_on_error: bool = False
 ) -> str:
-    """The disk under test: the DRBD device with the cell's cache and aio mode on the cell's bus.
+    """The disk under test: the DRBD device, or what lies on it, with the cell's cache and aio mode on the cell's bus.
 
     ``stop_on_error``: an I/O error pauses the guest instead of being reported to it.
     """
     target = "vdt" if bus is DiskBus.VIRTIO else "sdt"
     policy = {"error_policy": "stop", "rerror_policy": "stop"} if stop_on_error else {}
     disk = _E.disk(
-        _E.driver(name="qemu", type="raw", cache=cache.value, io=aio.value, **policy),
-        _E.source(dev=source),
+        _E.driver(name="qemu", type=source.format, cache=cache.value, io=aio.value, **policy),
+        _E.source(**{"file" if source.file else "dev": source.path}),
         _E.target(dev=target, bus=bus.value),
         _E.serial(serial),
-        type="block",
+        type="file" if source.file else "block",
         device="disk",
     )
     return _text(disk)

@@ -42,6 +42,7 @@ from harness.model import (
     Comparison,
     Counters,
     DiskBus,
+    DiskSource,
     Evidence,
     FilesystemKind,
     LabProvenance,
@@ -693,13 +694,16 @@ class FakeGuest:
         self.living = True
         self.ended = False
         self.pauses: list[str | None] = [None]
+        #: What it was given as its disk, each time.
+        self.sources: list[DiskSource] = []
 
-    def attach(self, device: str, cell: Cell) -> AttachedDisk:
+    def attach(self, source: DiskSource, cell: Cell) -> AttachedDisk:
+        self.sources.append(source)
         self.story("attach" if self.node.name == "nodea" else f"attach on {self.node.name}")
         assert cell.cache is not None and not self.attached
         self.attached = True
         self.node.console += "guest said\n"
-        return AttachedDisk("/dev/vdb", "cell-1", "<disk/>", cell.cache, AioMode.THREADS, DiskBus.VIRTIO)
+        return AttachedDisk("/dev/vdb", "cell-1", "<disk/>", cell.cache, AioMode.THREADS, DiskBus.VIRTIO, source)
 
     def located(self, disk: AttachedDisk) -> AttachedDisk:
         self.story("located")

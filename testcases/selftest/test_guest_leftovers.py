@@ -62,6 +62,12 @@ def test_leftovers_mount_is_named_where_its_device_is_gone(guest: Path, there: b
     assert found(guest) == (None if there else "it has a mount at /mnt of /dev/sdb1, which is gone")
 
 
+def test_leftovers_device_of_device_mapper_is_named(guest: Path) -> None:
+    (guest / "sys/block/dm-0/dm").mkdir(parents=True)
+    (guest / "sys/block/dm-0/dm/name").write_text("drbdharness-data\n")
+    assert found(guest) == "it has the device-mapper device drbdharness-data"
+
+
 def test_leftovers_several_stand_in_one_sentence(guest: Path) -> None:
     (guest / "proc/swaps").write_text(f"{HEADING}/dev/sdb partition 1 0 -2\n")
     plugged(guest, "serial", b"cell-1")

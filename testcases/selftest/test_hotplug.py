@@ -22,7 +22,7 @@ from harness.guest import domain as module
 from harness.guest.disk import AttachedDisk
 from harness.guest.domain import Guest
 from harness.lab.node import Node
-from harness.model import CacheMode, Cell, FilesystemKind
+from harness.model import CacheMode, Cell, DiskSource, FilesystemKind
 from harness.remote import libvirt_calls
 
 CELL = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE)
@@ -115,7 +115,7 @@ class Stage:
         self.guest = Guest(cast(Any, lab), node, handle)
 
     def attach(self) -> AttachedDisk:
-        return self.guest.attach("/dev/drbd0", CELL)
+        return self.guest.attach(DiskSource("/dev/drbd0"), CELL)
 
 
 @pytest.fixture

@@ -743,6 +743,23 @@ HOST = '[[cells]]\nclient = "host"\nworkload = "inflight-modify"\n'
             ("schema = 1\n" + CELL + f"two_primaries = true\n{happening}\n", ["'two_primaries' goes with none of"])
             for happening in ("migrations = 1", "crash = 'qemu'", "fault = 'standalone'")
         ),
+        ("schema = 1\n" + HOST + 'layout = "crypt-node"\n', ["'layout' is 'crypt-node'", 'write layout = "crypt"']),
+        *(
+            ("schema = 1\n" + CELL + f"layout = '{layout}'\n{happening}\n", [f"'layout' is '{layout}'", why])
+            for layout, why in (
+                ("crypt-node", "which one node has in use; it goes with none of 'migrations', 'crash' and 'fault'"),
+                ("partitioned", "is a partition already"),
+            )
+            for happening in ("migrations = 1", "crash = 'node'", "crash = 'reset'", "fault = 'io-error'")
+        ),
+        (
+            "schema = 1\n" + CELL + "layout = 'crypt-node'\ntwo_primaries = true\n",
+            ["it does not go with 'two_primaries'"],
+        ),
+        (
+            "schema = 1\n" + CELL + "layout = 'lvm'\nsabotage = 'swap-left-on'\n",
+            ["'sabotage' goes with layout = \"raw\" only, and 'layout' is 'lvm'"],
+        ),
     ],
 )
 def test_load_mistake_one_sentence_with_file_place_and_what_is_allowed(
@@ -753,6 +770,19 @@ def test_load_mistake_one_sentence_with_file_place_and_what_is_allowed(
     sentence = str(told.value)
     assert "mine.toml" in sentence and "\n" not in sentence
     assert [part for part in parts if part not in sentence] == [], sentence
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        *(HOST + f"layout = '{layout}'\n" for layout in ("partitioned", "lvm", "crypt")),
+        *(CELL + f"layout = '{layout}'\nmigrations = 1\n" for layout in ("lvm", "crypt")),
+        CELL + "layout = 'crypt'\ncrash = 'node'\n",
+        CELL + "layout = 'crypt-node'\n",
+    ],
+)
+def test_load_layout_goes_with_what_it_works_with(written: Any, entry: str) -> None:
+    assert written("schema = 1\n" + entry)
 
 
 def test_load_missing_matrix_offers_the_nearest(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
-from harness.model import AioMode, CacheMode, DiskBus, Protocol, ReplicationProfile
+from harness.model import AioMode, CacheMode, DiskBus, DiskSource, Protocol, ReplicationProfile
 from harness.render.domain import (
     CANARY_PORT,
     MANAGEMENT_SLOT,
@@ -181,7 +181,7 @@ def test_guest_xml_canary_port_appends_to_a_file() -> None:
 @pytest.mark.parametrize("aio", AioMode)
 @pytest.mark.parametrize("cache", CacheMode)
 def test_disk_xml_has_the_cells_cache_aio_and_bus(cache: CacheMode, aio: AioMode, bus: DiskBus) -> None:
-    disk = tree(disk_xml("/dev/drbd0", "cell-7", cache, aio, bus))
+    disk = tree(disk_xml(DiskSource("/dev/drbd0"), "cell-7", cache, aio, bus))
     assert disk.get("type") == "block", "a file of that name would be a copy"
     driver = attributes(disk.find("driver"))
     assert driver == {"name": "qemu", "type": "raw", "cache": str(cache), "io": str(aio)}
@@ -189,6 +189,16 @@ def test_disk_xml_has_the_cells_cache_aio_and_bus(cache: CacheMode, aio: AioMode
     assert disk.find("target").get("bus") == str(bus)
     assert disk.findtext("serial") == "cell-7"
     assert disk.find("shareable") is None and disk.find("readonly") is None
+
+
+@pytest.mark.parametrize("image", ["raw", "qcow2"])
+def test_disk_xml_of_an_image_file_names_its_format(image: str) -> None:
+    source = DiskSource(f"/mnt/x/disk.{image}", file=True, format=image)
+    disk = tree(disk_xml(source, "cell-7", CacheMode.NONE, AioMode.NATIVE, DiskBus.VIRTIO))
+    assert disk.get("type") == "file" and attributes(disk.find("source")) == {"file": source.path}
+    assert attributes(disk.find("driver")) == {"name": "qemu", "type": image, "cache": "none", "io": "native"}, (
+        "never guessed from what a guest wrote to its beginning"
+    )
 
 
 # --------------------------------------------------------------------------- drbd.conf

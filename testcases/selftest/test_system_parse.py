@@ -90,6 +90,13 @@ def test_qmp_block_recorded_reply_cache_flags(mode: str, direct: bool, writeback
     assert aio is None, "QEMU does not tell"
 
 
+@pytest.mark.parametrize("image", ["raw", "qcow2"])
+def test_qmp_block_of_an_image_file_is_found_by_its_path(image: str) -> None:
+    reply = (QMP / f"query-block-file-{image}-none-10.0.json").read_text()
+    cache, _ = qmp_block(reply, f"/tmp/fs/disk.{image}")
+    assert cache == {"direct": True, "writeback": True, "no-flush": False}
+
+
 def test_qmp_block_named_nodes_writeback_always_true() -> None:
     cache, _ = qmp_block((QMP / "query-named-block-nodes-directsync.json").read_text(), DISK)
     assert cache == {"direct": True, "writeback": True, "no-flush": False}

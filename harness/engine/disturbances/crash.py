@@ -114,6 +114,7 @@ class CrashDisturbance:
         _found(run, guest_seconds=self._since_crash())
         workload.hear_console(run.capture.console_kept)
         try:
+            run.layout.enter_again(run.guest_disk.part)
             recovered = workload.recover(run.guest_disk.target)
             _found(
                 run, mounted=recovered.mounted, mount_message=recovered.mount_message,

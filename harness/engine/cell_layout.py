@@ -1,0 +1,124 @@
+"""What lies between DRBD's device and the cell's filesystem: made for the cell, and nothing of it left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from harness.engine.context import CellContext
+from harness.errors import CommandError, HarnessError
+from harness.filesystems.base import MARGIN_SECONDS, OwnedBlock, ReplicaView, WorkloadTarget
+from harness.filesystems.layers import Layer, layer_of
+from harness.model import DiskSource, Layout
+
+#: Says whose each of some 4 KiB blocks is, on what the filesystem sees.
+Owners = Callable[[ReplicaView, Iterable[int]], Mapping[int, OwnedBlock]]
+
+# A workload that failed on the node itself may have left its filesystem in use.
+_LET_GO = """
+for point in $(awk -v d="$1" '$1 == d { print $2 }' /proc/mounts); do umount "$point"; done
+if awk '{ print $1 }' /proc/swaps | grep -qx "$(readlink -f "$1")"; then swapoff "$1"; fi
+"""
+
+
+class CellLayout:
+    """The layer of one cell, where it is, and whether it is open."""
+
+    def __init__(self, context: CellContext) -> None:
+        self._context = context
+        self.layer: Layer = layer_of(context.cell)
+        # Where it is being made or is in use, and what it was opened as.
+        self._below: WorkloadTarget | None = None
+        self._opened: WorkloadTarget | None = None
+
+    @property
+    def on_node(self) -> bool:
+        """Whether it lies between DRBD and QEMU."""
+        return self.layer.on_node
+
+    def enter(self, below: WorkloadTarget) -> WorkloadTarget:
+        """Make it on ``below`` and open it: what the filesystem sees, or QEMU.
+
+        :class:`~harness.errors.RefusedError` where a module or a program that it needs is missing.
+        """
+        if not self.sees_through:
+            return below
+        self._below = below
+        try:
+            self.layer.make(below)
+            self._opened = self.layer.open(below)
+        except CommandError:
+            self.layer.require(below)
+            raise
+        return self._opened
+
+    def enter_again(self, below: WorkloadTarget) -> None:
+        """Open in a guest what was made there before it crashed."""
+        if self.sees_through and not self.on_node:
+            self._below = below
+            self._opened = self.layer.open(below)
+
+    def disk(self, below: WorkloadTarget) -> DiskSource:
+        """What QEMU is given: DRBD's device, or what a layer on the node made of it, which it does when first asked."""
+        if not self.on_node:
+            return DiskSource(below.device)
+        return self.layer.disk(self._opened or self.enter(below))
+
+    def seen(self, below: WorkloadTarget) -> WorkloadTarget:
+        """What the filesystem sees of the client's disk ``below``."""
+        return below if self.on_node or self._opened is None else self._opened
+
+    def close(self) -> None:
+        """Take it out of use, in whatever state it is; everything of it is written then."""
+        if (below := self._below) is not None:
+            self.layer.close(below)
+            self.gone()
+
+    def gone(self) -> None:
+        """It went with the guest that it was in."""
+        self._below = self._opened = None
+
+    def rescue(self) -> str | None:
+        """Nothing of it stays on the node, after a failure; why something does, None where nothing does.
+
+        The guest that had it is ended before.
+        """
+        if (below := self._below) is None:
+            return None
+        try:
+            if self._opened is not None and not self.on_node:
+                below.sh(_LET_GO, self._opened.device, timeout=MARGIN_SECONDS)
+            self.close()
+        except HarnessError as error:
+            self.gone()
+            return f"the layout '{self.layer.layout}' could not be closed on {below.runner.host}: {error}"
+        return None
+
+    # ------------------------------------------------------------------------------------------ whose a block is
+
+    @property
+    def sees_through(self) -> bool:
+        """Whether the replica has to be read for it."""
+        return self.layer.layout is not Layout.RAW
+
+    @property
+    def method(self) -> str:
+        """How owners are found through it, to stand before how they are found in there; "" without a layer."""
+        return f"{self.layer.method}, and in there " if self.layer.method else ""
+
+    def owners(self, inside: Owners) -> Owners:
+        """Owners of the device's blocks: the layer's own, and of those in it what ``inside`` knows."""
+        return lambda view, blocks: self._owners(inside, view, blocks)
+
+    def _owners(self, inside: Owners, view: ReplicaView, blocks: Iterable[int]) -> Mapping[int, OwnedBlock]:
+        if not self.sees_through:
+            return inside(view, blocks)
+        with self.layer.inner(view) as inner:
+            places = inner.places(sorted({*blocks}))
+            within = {block: place for block, place in places.items() if isinstance(place, int)}
+            found = {block: place for block, place in places.items() if isinstance(place, OwnedBlock)}
+            # What is deepest inside is asked only where anything is in there.
+            owned = inside(inner.view, sorted({*within.values()})) if within else {}
+            return {**found, **{block: owned[place] for block, place in within.items() if place in owned}}
+
+
+__all__ = ["CellLayout", "Owners"]
