@@ -2,8 +2,8 @@
 
 A file has ``schema``, ``description``, ``[defaults]`` (any key of a cell), ``[[cells]]`` (a list as a value is
 expanded; the first key written varies slowest; ``repeat`` is how often each is played), ``[[exclude]]`` (takes away the
-cells that match) and ``[[expect]]`` (the first that matches says what a cell should end as, unless the cell itself
-does).
+cells that match), ``[[expect]]`` (the first that matches says what a cell should end as, unless the cell itself does)
+and ``[[deciding]]`` (the cells that match are played more often than the others; each entry has to match one).
 Whatever is wrong with it is one sentence: a :class:`~harness.errors.UsageError`.
 """
 
@@ -12,13 +12,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.config.cell_rules import GUEST_ONLY, broken_rule
-from harness.config.matrix_entry import CellsEntry, MatrixFile, Workloads, expectation, old_names
+from harness.config.matrix_entry import CellsEntry, DecidingEntry, MatrixFile, Workloads, expectation, old_names
 from harness.config.sentences import hint, validated
 from harness.errors import UsageError
 from harness.model import Cell, ClientKind, DelayProfile, Expectation, ReplicationProfile, aliases
@@ -75,6 +75,7 @@ def names(search: Path) -> tuple[str, ...]:
 def expand(table: Mapping[str, Any], workloads: Workloads, source: str) -> Expansion:
     """The cells of a matrix, in the order of ``table``; ``source`` is the file's name in a sentence."""
     file = validated(MatrixFile, table, source=source, context={"workloads": workloads})
+    deciding = _Deciding(file.deciding)
     patterns = [(entry.values(), expectation(entry.verdicts, entry.reason, entry.says)) for entry in file.expect]
     made_by: dict[str, int] = {}
     cells: list[Cell] = []
@@ -91,10 +92,31 @@ def expand(table: Mapping[str, Any], workloads: Workloads, source: str) -> Expan
             if cell.expected is None:
                 expected = next((expected for pattern, expected in patterns if _matches(pattern, cell)), None)
                 cell = replace(cell, expected=expected)
-            cells += _repeated([cell], entry.repeat or file.defaults.repeat)
+            cells += _repeated([cell], entry.repeat or deciding.repeat(cell) or file.defaults.repeat)
     if not cells:
         raise UsageError(f"{source}, [[cells]]: the matrix is empty: there is no cell, or all are excluded")
+    if unmatched := deciding.unmatched:
+        raise UsageError(f"{source}, [[deciding]] number {unmatched}: no cell of the matrix matches it")
     return Expansion(tuple(cells), tuple(_deprecations(table, source)))
+
+
+class _Deciding:
+    """The entries of ``[[deciding]]``, and which of them matched a cell."""
+
+    def __init__(self, entries: Sequence[DecidingEntry]) -> None:
+        self._entries = entries
+        self._matched: set[int] = set()
+
+    def repeat(self, cell: Cell) -> int | None:
+        """How often ``cell`` is played by the first entry that matches it; None where none does."""
+        found = [number for number, entry in enumerate(self._entries) if _matches(entry.values(), cell)]
+        self._matched.update(found)
+        return self._entries[found[0]].repeat if found else None
+
+    @property
+    def unmatched(self) -> int | None:
+        """The number of the first entry that matched no cell, counted from 1."""
+        return next((number + 1 for number in range(len(self._entries)) if number not in self._matched), None)
 
 
 def cells_from(entry: Mapping[str, Any], workloads: Workloads, where: str) -> Expansion:
@@ -120,7 +142,7 @@ def _find(path_or_name: str, search: Path) -> Path:
 def _deprecations(table: Mapping[str, Any], source: str) -> Iterator[str]:
     for line in old_names(table.get("defaults", {})):
         yield f"{source}, [defaults]: {line}"
-    for name in ("cells", "exclude", "expect"):
+    for name in ("cells", "exclude", "expect", "deciding"):
         for number, entry in enumerate(table.get(name, ()), 1):
             for line in old_names(entry):
                 yield f"{source}, [[{name}]] number {number}: {line}"

@@ -155,6 +155,13 @@ class ExpectEntry(Entry):
         return self
 
 
+class DecidingEntry(Axes):
+    """An entry of ``[[deciding]]``: a pattern; the cells that match it are played ``repeat`` times, and why."""
+
+    repeat: Annotated[int, Field(ge=2, le=MOST_REPETITIONS)]
+    reason: Annotated[str, AfterValidator(_given_reason)]
+
+
 class MatrixFile(WrittenModel):
     """A matrix file as it is written: no defaults applied, nothing multiplied out."""
 
@@ -164,6 +171,7 @@ class MatrixFile(WrittenModel):
     cells: Annotated[tuple[CellsEntry, ...], array()] = ()
     exclude: Annotated[tuple[Axes, ...], array()] = ()
     expect: Annotated[tuple[ExpectEntry, ...], array()] = ()
+    deciding: Annotated[tuple[DecidingEntry, ...], array()] = ()
 
     @model_validator(mode="before")
     @classmethod

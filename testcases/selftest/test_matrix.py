@@ -655,6 +655,38 @@ def test_repeated_seeds_differ_and_a_run_seed_brings_them_back() -> None:
     assert seeds != [cell.seed for cell in repeated((IN_GUEST,), 5, 8)] and new_seed() != new_seed()
 
 
+def test_deciding_cells_that_match_are_repeated_by_the_first_entry(written: Any) -> None:
+    cells = written(
+        """
+        schema = 1
+        [defaults]
+        repeat = 2
+        [[cells]]
+        cache = ["none", "directsync", "writeback"]
+        filesystem = "swap"
+        workload = "reclaim"
+        [[cells]]
+        cache = "none"
+        filesystem = "swap"
+        workload = "pressure"
+        repeat = 1
+        [[deciding]]
+        cache = "none"
+        repeat = 5
+        reason = "it diverges there or nowhere"
+        [[deciding]]
+        workload = "reclaim"
+        cache = ["none", "directsync"]
+        repeat = 3
+        reason = "the other mode that opens with O_DIRECT"
+        """
+    )
+    assert Counter(ids(cells)) == {
+        "none-swap-reclaim": 5, "directsync-swap-reclaim": 3, "writeback-swap-reclaim": 2, "none-swap-pressure": 1,
+    }  # fmt: skip
+    assert [cell.repetition for cell in cells][:5] == [1, 2, 3, 4, 5]
+
+
 # --------------------------------------------------------------------------- mistakes
 
 CELL = '[[cells]]\ncache = "none"\nfilesystem = "swap"\nworkload = "pressure"\n'
@@ -697,6 +729,15 @@ HOST = '[[cells]]\nclient = "host"\nworkload = "inflight-modify"\n'
         ("schema = 1\n" + CELL + 'verdicts = "CLEAN"\nreason = "x"\n', ["'verdicts' is 'CLEAN'", "list"]),
         ("schema = 1\n" + CELL + 'verdicts = ["CLEAN"]\n', ["'reason' is missing"]),
         ("schema = 1\n" + CELL + '[[expect]]\ncache = "none"\n', ["[[expect]] number 1", "'verdicts' is None"]),
+        (
+            "schema = 1\n" + CELL + '[[deciding]]\ncache = "none"\nrepeat = 3\n',
+            ["[[deciding]] number 1", "'reason' is missing"],
+        ),
+        ("schema = 1\n" + CELL + '[[deciding]]\nreason = "x"\nrepeat = 1\n', ["'repeat' is 1", "least it may be is 2"]),
+        (
+            "schema = 1\n" + CELL + '[[deciding]]\ncache = "unsafe"\nrepeat = 3\nreason = "x"\n',
+            ["[[deciding]] number 1", "no cell of the matrix matches it"],
+        ),
         ("schema = 1\nx = [\n", ["not valid TOML"]),
         ("schema = 1\n" + CELL + 'protocol = "c"\n', ["'c'", "'protocol'", "allowed: A, B, C"]),
         ("schema = 1\n" + CELL + 'integrity = "crc32"\n', ["'crc32'", "'integrity'", "did you mean 'crc32c'?", "none"]),
@@ -802,7 +843,7 @@ def test_load_file_that_is_not_text_is_not_valid_toml(tmp_path: Path) -> None:
 
 @given(st.recursive(st.booleans() | st.integers() | st.text(), lambda s: st.lists(s) | st.dictionaries(st.text(), s)))
 def test_expand_any_value_of_any_key_cells_or_usage_error(value: object) -> None:
-    for key in ("schema", "description", "defaults", "cells", "exclude", "expect"):
+    for key in ("schema", "description", "defaults", "cells", "exclude", "expect", "deciding"):
         table: dict[str, Any] = {
             "schema": 1,
             "cells": [{"cache": "none", "filesystem": "swap", "workload": "pressure"}],
@@ -865,7 +906,7 @@ def test_expand_schema_that_is_like_1_is_not_1(wrong: object) -> None:
         ("cache", {"none"}, "a value of the type set is no value of 'cache'; allowed: none, "),
         ("cache", None, "None is no value of 'cache'; allowed: none, "),
         ("cache", [["none"]], "['none'] is no value of 'cache'; allowed: none, "),
-        ("workload", {}, "a table is no value of 'workload'; allowed: buffered, "),
+        ("workload", {}, "a table is no value of 'workload'; allowed: append-delete, "),
         ("control", [[]], "[] is no value of 'control'; allowed: planted, "),
         ("integrity", b"md5", "a value of the type bytes is no value of 'integrity'; allowed: none, "),
         ("verdicts", {"CLEAN"}, "'verdicts' is a value of the type set, not a list; allowed: CLEAN, "),
