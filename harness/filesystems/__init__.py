@@ -3,11 +3,17 @@
 from collections.abc import Mapping
 
 from harness.filesystems.base import Filesystem
-from harness.filesystems.ext4 import Ext4
+from harness.filesystems.ext3 import Ext3
+from harness.filesystems.ext4 import Ext4, Ext4Journal, Ext4NoBarrier
 from harness.filesystems.raw import Raw
 from harness.filesystems.swap import Swap
+from harness.filesystems.swapfile import SwapFile
 from harness.model import FilesystemKind
 
-FILESYSTEMS: Mapping[FilesystemKind, Filesystem] = {one.kind: one for one in (Raw(), Swap(), Ext4())}
+_ALL: tuple[Filesystem, ...] = (
+    Raw(), Swap(), SwapFile(), Ext4(), Ext4NoBarrier(), Ext4Journal(), Ext3(),
+)  # fmt: skip
+FILESYSTEMS: Mapping[FilesystemKind, Filesystem] = {one.kind: one for one in _ALL}
+
 
 __all__ = ["FILESYSTEMS", "Filesystem"]

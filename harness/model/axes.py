@@ -50,7 +50,11 @@ class FilesystemKind(StrEnum):
 
     RAW = "raw"
     SWAP = "swap"
+    SWAPFILE = "swapfile"
     EXT4 = "ext4"
+    EXT4_NOBARRIER = "ext4-nobarrier"
+    EXT4_JOURNAL = "ext4-journal"
+    EXT3 = "ext3"
 
     @property
     def prefix(self) -> str:

@@ -1,4 +1,4 @@
-"""The map of an ext4 filesystem as ``dumpe2fs`` prints it: its structures, what is free, the inodes in use."""
+"""The map of an ext2, ext3 or ext4 filesystem as ``dumpe2fs`` prints it: structures, what is free, inodes in use."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ _RUN = re.compile(r"(\d+)(?:-(\d+))?", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Ext4Map:
+class ExtMap:
     """The map of one filesystem; ranges are of block numbers, ``block_bytes`` each.
 
     ``groups``: the blocks that the groups printed cover; ``structures``: what the filesystem itself is made of, with
     its name; ``free``: what its bitmaps hold free; ``inodes``: those that its bitmaps hold in use.  ``unreplayed``: the
-    journal was not replayed yet, so that the bitmaps may be old.  ``orphan_file``: the inode of the system file of that
-    name, or None.
+    journal was not replayed yet, or what was deleted while it was open was not freed, so that the bitmaps may be old.
+    ``orphan_file``: the inode of the system file of that name, or None.  ``first_block`` is 1 where the boot block is
+    no part of the first group, else 0.
     """
 
     blocks: int
@@ -34,9 +35,11 @@ class Ext4Map:
     inodes: tuple[int, ...]
     unreplayed: bool = False
     orphan_file: int | None = None
+    features: tuple[str, ...] = ()
+    first_block: int = 0
 
 
-def ext4_map(dumpe2fs: str) -> Ext4Map:
+def ext_map(dumpe2fs: str) -> ExtMap:
     """The map that ``dumpe2fs`` printed in the C locale; :class:`ValueError` where it printed none."""
     head, *groups = re.split(r"^(?=Group \d+: )", dumpe2fs, flags=re.ASCII | re.MULTILINE)
     fields = dict(_FIELD.findall(head))
@@ -64,10 +67,13 @@ def ext4_map(dumpe2fs: str) -> Ext4Map:
             unused = {inode for run in runs["inodes"] for inode in run}
             inodes += (i for i in range(number * per_group + 1, (number + 1) * per_group + 1) if i not in unused)
     orphans = fields.get("Orphan file inode", "")
-    return Ext4Map(
+    features = tuple(fields.get("Filesystem features", "").split())
+    first = fields.get("First block", "0")
+    return ExtMap(
         blocks, block_bytes, tuple(covered), tuple(structures), tuple(free), tuple(inodes),
-        "needs_recovery" in fields.get("Filesystem features", "").split(),
+        not {"needs_recovery", "orphan_present"}.isdisjoint(features),
         int(orphans) if orphans.isdecimal() else None,
+        features, int(first) if first.isdecimal() else 0,
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from harness.filesystems.base import (
     ReplicaView,
     WorkloadTarget,
 )
+from harness.filesystems.mounted import Mounted
 from harness.model import Cell, PlantedChange, Work
 
 # What mount(8) ends with when the filesystem could not be mounted; its other statuses say that it was not tried.
@@ -92,10 +93,10 @@ class Workload:
     def recover(self, target: WorkloadTarget) -> Recovered:
         """After a crash, instead of :meth:`quiesce`: bring the data up again as its owner would, and look at it.
 
-        On files: mount, which replays the journal; read back; unmount; fsck, which then has nothing to find.
+        On a filesystem: mount, which replays the journal; read back; unmount; fsck, which then has nothing to find.
         :class:`~harness.errors.CommandError` when a step could not be done at all.
         """
-        if self.filesystem.offers is not Offers.FILES:
+        if not isinstance(self.filesystem, Mounted):
             return Recovered()
         try:
             self.filesystem.mount(target)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.parse.debugfs import InodeBlocks, inode_blocks, paths
-from harness.parse.dumpe2fs import ext4_map
+from harness.parse.debugfs import DataRun, InodeBlocks, inode_blocks, paths
+from harness.parse.dumpe2fs import ext_map
 
 # A busy machine is no failure.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -29,24 +29,29 @@ def test_paths_with_hard_links_and_spaces() -> None:
 def test_inode_blocks_files_directories_links_and_system_inodes() -> None:
     found = {one.number: one for one in inode_blocks(read("stat.txt"))}
     assert sorted(found) == list(range(1, 19))
-    assert found[1] == InodeBlocks(1, "bad type")
-    assert found[8] == InodeBlocks(8, "regular", (range(4096, 5120),))
-    assert found[11] == InodeBlocks(11, "directory", (range(586, 590),))
-    assert found[17] == InodeBlocks(17, "symlink", (range(702, 703),))
-    assert found[18] == InodeBlocks(18, "regular", (), (range(704, 804),)), "preallocated and never written"
+    assert found[1] == InodeBlocks(1, "bad type", links=0)
+    assert found[8] == InodeBlocks(8, "regular", (DataRun(range(4096, 5120), 0),), links=1)
+    assert found[11] == InodeBlocks(11, "directory", (DataRun(range(586, 590), 0),), links=2)
+    assert found[17] == InodeBlocks(17, "symlink", (DataRun(range(702, 703), 0),), links=1)
+    assert found[18] == InodeBlocks(18, "regular", (), (DataRun(range(704, 804), 0),), links=1), (
+        "preallocated and never written"
+    )
 
 
 def test_inode_blocks_extent_tree_indirect_blocks_and_attributes_are_structure() -> None:
     found = {one.number: one for one in inode_blocks(read("stat.txt"))}
-    assert found[13].structure == (range(623, 624),) and found[13].data[-2:] == (range(642, 643), range(644, 697))
-    assert found[16].structure == (range(703, 704),) and found[16].data == (range(700, 702),)
+    assert found[13].structure == (range(623, 624),) and [run.blocks for run in found[13].data[-2:]] == [
+        range(642, 643),
+        range(644, 697),
+    ]
+    assert found[16].structure == (range(703, 704),) and [run.blocks for run in found[16].data] == [range(700, 702)]
     # The resize inode: its double indirect block, then the reserved descriptors of groups 0 (indirect), 1 and 3.
     assert found[7].structure[:2] == (range(590, 591), range(2, 3)) and len(found[7].structure) == 1 + 63
-    assert range(2050, 2051) in found[7].data and range(6146, 6147) in found[7].data
+    assert {range(2050, 2051), range(6146, 6147)} <= {run.blocks for run in found[7].data}
 
 
-def test_ext4_map_groups_structures_free_space_and_inodes_in_use() -> None:
-    found = ext4_map(read("dumpe2fs.txt"))
+def test_ext_map_groups_structures_free_space_and_inodes_in_use() -> None:
+    found = ext_map(read("dumpe2fs.txt"))
     assert (found.blocks, found.block_bytes, found.orphan_file, found.unreplayed) == (8192, 4096, 12, False)
     assert found.groups == tuple(range(first, first + 2048) for first in range(0, 8192, 2048))
     assert found.inodes == tuple(range(1, 19))
@@ -59,30 +64,30 @@ def test_ext4_map_groups_structures_free_space_and_inodes_in_use() -> None:
     }  # fmt: skip
 
 
-def test_ext4_map_group_that_does_not_say_what_is_free_has_nothing_known_free() -> None:
+def test_ext_map_group_that_does_not_say_what_is_free_has_nothing_known_free() -> None:
     text = read("dumpe2fs.txt")
     cut = text[: text.index("  Free blocks: 5120")]
-    found = ext4_map(cut)
+    found = ext_map(cut)
     assert found.free[-1] == range(2113, 4096) and found.groups[-1] == range(4096, 6144)
     assert found.inodes == tuple(range(1, 19)), "nor any inode in use that nobody listed"
 
 
-def test_ext4_map_journal_not_replayed() -> None:
+def test_ext_map_journal_not_replayed() -> None:
     text = read("dumpe2fs.txt").replace("has_journal ", "has_journal needs_recovery ")
-    assert ext4_map(text).unreplayed
+    assert ext_map(text).unreplayed
 
 
 @pytest.mark.parametrize("text", ["", "dumpe2fs 1.47.0 (5-Feb-2023)\n", "Block count: many\n"])
-def test_ext4_map_no_map_value_error(text: str) -> None:
+def test_ext_map_no_map_value_error(text: str) -> None:
     with pytest.raises(ValueError, match="dumpe2fs printed no 'Block count'"):
-        ext4_map(text)
+        ext_map(text)
 
 
 @given(st.text())
 def test_parsers_any_text_never_another_error(text: str) -> None:
     assert all(one.number >= 0 for one in inode_blocks(text)) and paths(text) is not None
     head = "Block count: 10\nBlock size: 4096\nInodes per group: 8\n"
-    assert ext4_map(f"{head}Group 0: (Blocks 0-9)\n{text}").blocks == 10
+    assert ext_map(f"{head}Group 0: (Blocks 0-9)\n{text}").blocks == 10
 
 
 @given(st.lists(st.tuples(st.integers(1, 2**32), st.integers(0, 2**32), st.integers(0, 2**16)), max_size=5))
@@ -93,5 +98,5 @@ def test_inode_blocks_round_trip(written: list[tuple[int, int, int]]) -> None:
         for number, first, more in written
     )
     assert [(one.number, one.data) for one in inode_blocks(text)] == [
-        (number, (range(first, first + more + 1),)) for number, first, more in written
+        (number, (DataRun(range(first, first + more + 1), 0),)) for number, first, more in written
     ]

@@ -261,6 +261,11 @@ def test_matrix_reference_has_every_workload_with_its_filesystems() -> None:
     assert {old for row in rows.values() for old in ticked(row[3])} == set(aliases.WORKLOADS)
 
 
+def test_matrix_reference_has_every_filesystem() -> None:
+    rows = cell_texts(CHECKOUT / "docs" / "matrix-reference.md", "`filesystem`")
+    assert {ticked(row[0])[0] for row in rows} == set(FilesystemKind) == set(FILESYSTEMS)
+
+
 @pytest.mark.parametrize("page", [README, CHECKOUT / "docs" / "ci.md"], ids=lambda page: page.name)
 def test_table_of_exit_codes_is_that_of_the_code(page: Path) -> None:
     rows = {int(row[0]): row[1:] for row in cell_texts(page, "code")}

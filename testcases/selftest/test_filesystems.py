@@ -70,9 +70,11 @@ def test_ext4_owners_blocks_of_every_kind_are_told_apart() -> None:
         590: OwnedBlock(BlockOwner.METADATA, "the filesystem's own inode 7"),
         592: OwnedBlock(BlockOwner.METADATA, "the filesystem's own inode 12"),  # the orphan file
         623: OwnedBlock(BlockOwner.METADATA, "block map or attributes of /big"),
-        650: OwnedBlock(BlockOwner.ALLOCATED, "/big", "/big"),
+        650: OwnedBlock(BlockOwner.ALLOCATED, "/big at byte 110592", "/big", 110592),
         703: OwnedBlock(BlockOwner.METADATA, "block map or attributes of /sub/two words"),
-        750: OwnedBlock(BlockOwner.FREE, "preallocated for /pre and never written: it reads as zeros"),
+        750: OwnedBlock(
+            BlockOwner.FREE, "preallocated and never written, it reads as zeros: /pre at byte 188416", "/pre", 188416
+        ),
         2000: OwnedBlock(BlockOwner.FREE, "free space"),
         4097: OwnedBlock(BlockOwner.JOURNAL, "the journal"),
         8191: OwnedBlock(BlockOwner.FREE, "free space"),
@@ -126,9 +128,19 @@ def test_ext4_owners_journal_not_replayed_only_what_does_not_move_is_known() -> 
     assert (found[0].owner, found[4097].owner) == (BlockOwner.METADATA, BlockOwner.JOURNAL)
 
 
-def test_ext4_owners_other_block_size_unknown() -> None:
-    small = DUMPE2FS.replace("Block size:               4096", "Block size:               1024")
-    assert "1024 bytes large" in owners(Tools(small), [650])[650].detail
+def test_ext4_owners_strange_feature_unknown() -> None:
+    strange = DUMPE2FS.replace("has_journal ", "has_journal bigalloc ")
+    assert "features that the harness does not know: bigalloc" in owners(Tools(strange), [650])[650].detail
+
+
+def test_ext4_owners_deleted_while_it_was_open_unknown() -> None:
+    number = STAT.index("Inode: 13 ")
+    deleted = STAT[:number] + STAT[number:].replace("Links: 1", "Links: 0", 1)
+    found = owners(Tools(debugfs=lambda stdin: deleted if stdin.startswith("stat") else debugfs(stdin)), [650, 623])
+    assert {one.owner for one in found.values()} == {BlockOwner.UNKNOWN}
+    assert "inode 13, which was deleted while it was open" in found[650].detail
+    held = DUMPE2FS.replace("has_journal ", "has_journal orphan_present ")
+    assert owner(650, Tools(held)) is owner(2000, Tools(held)) is BlockOwner.UNKNOWN
 
 
 def test_ext4_owners_names_swallowed_by_hard_links_are_asked_for_again() -> None:
@@ -137,9 +149,9 @@ def test_ext4_owners_names_swallowed_by_hard_links_are_asked_for_again() -> None
         return answer if answer == STAT else "".join(answer.splitlines(keepends=True)[:2])
 
     found = owners(Tools(debugfs=first_only), [650, 700])
-    assert [found[block].detail for block in (650, 700)] == ["/big", "/sub/two words"]
+    assert [found[block].path for block in (650, 700)] == ["/big", "/sub/two words"]
     nameless = owners(Tools(debugfs=lambda stdin: STAT if stdin.startswith("stat") else ""), [650])
-    assert nameless[650] == OwnedBlock(BlockOwner.ALLOCATED, "inode 13", "")
+    assert nameless[650] == OwnedBlock(BlockOwner.ALLOCATED, "inode 13 at byte 110592", "", 110592)
 
 
 # --------------------------------------------------------------------------- the real tools
@@ -187,7 +199,7 @@ def test_ext4_owners_thirty_thousand_blocks_take_seconds(filesystem: Path) -> No
     assert counted.journal == 4096 and counted.free > 20_000
     by_name: dict[str, list[int]] = {}
     for block, one in found.items():
-        by_name.setdefault(one.detail, []).append(block)
+        by_name.setdefault(one.path, []).append(block)
     content = filesystem.read_bytes()
     for number in (0, 250, 499):
         (block,) = by_name[f"/many/{number}"]
