@@ -55,6 +55,9 @@ class FilesystemKind(StrEnum):
     EXT4_NOBARRIER = "ext4-nobarrier"
     EXT4_JOURNAL = "ext4-journal"
     EXT3 = "ext3"
+    XFS = "xfs"
+    BTRFS = "btrfs"
+    BTRFS_NODATACOW = "btrfs-nodatacow"
 
     @property
     def prefix(self) -> str:
