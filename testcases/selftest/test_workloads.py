@@ -192,8 +192,9 @@ def test_workload_counts_what_proves_its_work(name: str, kind: FilesystemKind, t
 
 @pytest.mark.parametrize(("name", "kind"), COMBINATIONS)
 def test_workload_every_combination_touches_the_given_device_only(
-    name: str, kind: FilesystemKind, target: WorkloadTarget, runner: ScriptedRunner
+    name: str, kind: FilesystemKind, runner: ScriptedRunner
 ) -> None:
+    target = WorkloadTarget(runner, "/dev/vdb", cast(Resource, Below(81920)))
     workload = made(name, kind)
     workload.prepare(target)
     work = workload.work(target, 2)
