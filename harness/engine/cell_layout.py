@@ -8,15 +8,24 @@ from harness.engine.context import CellContext
 from harness.errors import CommandError, HarnessError
 from harness.filesystems.base import MARGIN_SECONDS, OwnedBlock, ReplicaView, WorkloadTarget
 from harness.filesystems.layers import Layer, layer_of
-from harness.model import DiskSource, Layout
+from harness.model import ClientKind, DiskSource, Layout
 
 #: Says whose each of some 4 KiB blocks is, on what the filesystem sees.
 Owners = Callable[[ReplicaView, Iterable[int]], Mapping[int, OwnedBlock]]
 
-# A workload that failed on the node itself may have left its filesystem in use.
+# On the node: whatever is on DRBD's device is taken out of use, also what a run that was killed left there.
 _LET_GO = """
-for point in $(awk -v d="$1" '$1 == d { print $2 }' /proc/mounts); do umount "$point"; done
-if awk '{ print $1 }' /proc/swaps | grep -qx "$(readlink -f "$1")"; then swapoff "$1"; fi
+unused() {
+    for point in $(awk -v d="$1" '$1 == d { print $2 }' /proc/mounts | tac); do umount "$point"; done
+    if awk '{ print $1 }' /proc/swaps | grep -qx -e "$1" -e "$(readlink -f "$1")"; then swapoff "$1"; fi
+}
+for holder in "/sys/class/block/${1##*/}/holders/"*; do
+    [ -e "$holder/dm/name" ] || continue
+    name=$(cat "$holder/dm/name")
+    unused "/dev/mapper/$name"
+    dmsetup remove --retry "$name"
+done
+unused "$1"
 """
 
 
@@ -43,6 +52,8 @@ class CellLayout:
         if not self.sees_through:
             return below
         self._below = below
+        if self._on_the_node:
+            self._let_go(below)
         try:
             self.layer.make(below)
             self._opened = self.layer.open(below)
@@ -85,13 +96,21 @@ class CellLayout:
         if (below := self._below) is None:
             return None
         try:
-            if self._opened is not None and not self.on_node:
-                below.sh(_LET_GO, self._opened.device, timeout=MARGIN_SECONDS)
+            if self._on_the_node:
+                self._let_go(below)
             self.close()
         except HarnessError as error:
             self.gone()
             return f"the layout '{self.layer.layout}' could not be closed on {below.runner.host}: {error}"
         return None
+
+    @property
+    def _on_the_node(self) -> bool:
+        return self.on_node or self._context.cell.client is ClientKind.HOST
+
+    @staticmethod
+    def _let_go(below: WorkloadTarget) -> None:
+        below.sh(_LET_GO, below.device, timeout=MARGIN_SECONDS)
 
     # ------------------------------------------------------------------------------------------ whose a block is
 

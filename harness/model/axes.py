@@ -73,11 +73,20 @@ class Layout(StrEnum):
     LVM = "lvm"  # a logical volume, in the client
     CRYPT = "crypt"  # dm-crypt in the client
     CRYPT_NODE = "crypt-node"  # dm-crypt above DRBD on the node
+    RAW_ON_XFS = "raw-on-xfs"  # an image file on a filesystem on the node's DRBD device
+    RAW_ON_EXT4 = "raw-on-ext4"
+    QCOW2_ON_XFS = "qcow2-on-xfs"
+    QCOW2_ON_EXT4 = "qcow2-on-ext4"
 
     @property
     def on_node(self) -> bool:
         """Whether it lies between DRBD and QEMU on the node; else it is in the client."""
-        return self is Layout.CRYPT_NODE
+        return self is Layout.CRYPT_NODE or self.image_file
+
+    @property
+    def image_file(self) -> bool:
+        """Whether QEMU opens a file."""
+        return self in (Layout.RAW_ON_XFS, Layout.RAW_ON_EXT4, Layout.QCOW2_ON_XFS, Layout.QCOW2_ON_EXT4)
 
     @property
     def prefix(self) -> str:

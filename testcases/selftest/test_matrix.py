@@ -785,10 +785,12 @@ HOST = '[[cells]]\nclient = "host"\nworkload = "inflight-modify"\n'
             for happening in ("migrations = 1", "crash = 'qemu'", "fault = 'standalone'")
         ),
         ("schema = 1\n" + HOST + 'layout = "crypt-node"\n', ["'layout' is 'crypt-node'", 'write layout = "crypt"']),
+        ("schema = 1\n" + HOST + 'layout = "raw-on-ext4"\n', ["a file that QEMU opens", "there is no QEMU"]),
         *(
             ("schema = 1\n" + CELL + f"layout = '{layout}'\n{happening}\n", [f"'layout' is '{layout}'", why])
             for layout, why in (
                 ("crypt-node", "which one node has in use; it goes with none of 'migrations', 'crash' and 'fault'"),
+                ("qcow2-on-xfs", "which one node has in use; it goes with none of 'migrations', 'crash' and 'fault'"),
                 ("partitioned", "is a partition already"),
             )
             for happening in ("migrations = 1", "crash = 'node'", "crash = 'reset'", "fault = 'io-error'")

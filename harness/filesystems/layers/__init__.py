@@ -4,12 +4,16 @@ from collections.abc import Mapping
 
 from harness.filesystems.layers.base import Inner, Layer, Place
 from harness.filesystems.layers.crypt import Crypt, CryptNode
+from harness.filesystems.layers.image_file import Qcow2OnExt4, Qcow2OnXfs, RawOnExt4, RawOnXfs
 from harness.filesystems.layers.lvm import Lvm
 from harness.filesystems.layers.partitioned import Partitioned
 from harness.filesystems.layers.unlayered import Unlayered
 from harness.model import Cell, Layout
 
-LAYERS: Mapping[Layout, type[Layer]] = {one.layout: one for one in (Unlayered, Partitioned, Lvm, Crypt, CryptNode)}
+_ALL: tuple[type[Layer], ...] = (
+    Unlayered, Partitioned, Lvm, Crypt, CryptNode, RawOnXfs, RawOnExt4, Qcow2OnXfs, Qcow2OnExt4,
+)  # fmt: skip
+LAYERS: Mapping[Layout, type[Layer]] = {one.layout: one for one in _ALL}
 
 
 def layer_of(cell: Cell) -> Layer:

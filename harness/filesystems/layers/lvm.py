@@ -21,6 +21,8 @@ _OVERHEAD_MIB = 6
 _MAKE = """
 modprobe -q dm-mod || true
 wipefs --all --quiet "$1"
+# Links to a volume that went another way than by LVM; no group may have a name that is there.
+rm -rf "/dev/$2"
 pvcreate --quiet --quiet --yes --devices "$1" "$1"
 vgcreate --quiet --quiet --yes --devices "$1" "$2" "$1"
 lvcreate --quiet --quiet --yes --devices "$1" --wipesignatures n --zero n --extents 100%FREE --name "$3" "$2"
