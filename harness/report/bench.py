@@ -1,7 +1,8 @@
 """Where the time of a run goes: the share of each phase, and what a cell costs beyond its work.
 
 Run by ``ci/bench``.  Everything is a ratio or a difference within one run; nothing is compared with a clock of
-another machine.
+another machine.  What a cell costs beyond its work is told by phase and by filesystem and layout, beside the same ratio
+in the stored runs of ``costs.json``: it must not grow.
 """
 
 from __future__ import annotations
@@ -10,9 +11,14 @@ import argparse
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
+from rich.console import Console
+
 from harness.errors import HarnessError
+from harness.report.bench_ratios import GROWN, by_filesystem, by_phase, ratio_table
+from harness.report.costs import learnt, read_table
 from harness.report.phases import as_json, phase_shares, print_phases
 from harness.store import Store, judged_results
 
@@ -20,7 +26,7 @@ AIM_SECONDS = 25.0
 
 
 def main() -> int:
-    """Measure a stored run, or play a matrix first; 2 when a cell without a failure costs more than the aim."""
+    """Measure a stored run, or play a matrix first; 2 where cells cost more than the aim, or than in stored runs."""
     parser = argparse.ArgumentParser(prog="ci/bench", description=__doc__)
     parser.add_argument("run", nargs="?", help="a stored run (id, folder, 'latest'); without it a matrix is played")
     parser.add_argument("--matrix", default="quick", help="the matrix to play (default: quick)")
@@ -43,19 +49,28 @@ def main() -> int:
     try:
         store = Store.open(chosen.runs, which)
         shares = phase_shares(store.run(), judged_results(store))
+        costs, stored = learnt(store.run(), store.every_attempt()), read_table()
     except HarnessError as error:
         print(f"ci/bench: {error}", file=sys.stderr)
         return error.exit_code
     print_phases(shares)
+    phases, filesystems = by_phase(costs, stored), by_filesystem(costs, stored)
+    console = Console(highlight=False)
+    console.print(ratio_table("Beyond the work, by phase, in the cells that are controls elsewhere", phases))
+    console.print(ratio_table("Beyond the work, by filesystem and layout", filesystems))
     path = store.directory / "bench.json"
-    path.write_text(json.dumps(as_json(shares), indent=1) + "\n")
+    ratios = {"by_phase": [asdict(one) for one in phases], "by_filesystem": [asdict(one) for one in filesystems]}
+    path.write_text(json.dumps(as_json(shares) | ratios, indent=1) + "\n")
     print(f"{path.resolve()}")
     if shares.overhead_mean is None:
         print("ci/bench: no cell of the run has phases", file=sys.stderr)
         return 3
     within = "within" if shares.overhead_mean <= AIM_SECONDS else "beyond"
     print(f"overhead per cell: {shares.overhead_mean:.1f} s in the mean, {within} the aim of {AIM_SECONDS:.0f} s")
-    return 0 if shares.overhead_mean <= AIM_SECONDS else 2
+    grown = [one.name for one in (*phases, *filesystems) if one.grown]
+    if grown:
+        print(f"grew beyond {GROWN} times what it is in the stored runs: {', '.join(grown)}")
+    return 0 if shares.overhead_mean <= AIM_SECONDS and not grown else 2
 
 
 if __name__ == "__main__":

@@ -59,6 +59,13 @@ class CellKind:
         happens = next(filter(None, disturbances), "")
         return cls(str(cell.client), str(cell.filesystem), str(cell.layout), cell.workload, happens)
 
+    @property
+    def place(self) -> str:
+        """The filesystem and layout, and whether the node itself is the client."""
+        name = self.filesystem if self.layout == "raw" else f"{self.filesystem} on {self.layout}"
+        disturbance = f", {self.disturbance}" if self.disturbance else ""
+        return f"{'node: ' if self.client == ClientKind.HOST else ''}{name}{disturbance}"
+
     def __str__(self) -> str:
         parts = (
             "node:" if self.client == ClientKind.HOST else "",

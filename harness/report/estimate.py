@@ -23,6 +23,8 @@ _PRIOR_SECONDS = 60.0
 # A step that took longer than so many times what was estimated was none of its kind: a lab was rebuilt.
 _AT_MOST = 4.0
 _NO_FIGURES = 30.0
+# So many kinds of cells are named in a summary.
+_PARTS_SHOWN = 20
 
 
 class Costs:
@@ -161,11 +163,15 @@ class RoundsState:
 
 @dataclass(frozen=True)
 class Step:
-    """One thing that will be done: what it is called in a summary, its seconds by phase, what of them is given."""
+    """One thing that will be done: its name in a summary, its seconds by phase, what of them is given.
+
+    ``place`` is the name in a summary of many kinds of cells, empty where it is the same.
+    """
 
     name: str
     seconds: Mapping[str, float]
     given: float = 0.0
+    place: str = ""
 
     @property
     def total(self) -> float:
@@ -261,8 +267,9 @@ class _Ahead:
             self._since, self.cells = 0.0, 0
 
     def _step(self, cell: Cell, mib: float) -> Step:
-        name = "controls" if isinstance(cell.control, Control) else str(CellKind.of(cell))
-        return Step(name, self._costs.attempt(cell, mib), float(cell.seconds))
+        kind = CellKind.of(cell)
+        name, place = ("controls", "") if isinstance(cell.control, Control) else (str(kind), kind.place)
+        return Step(name, self._costs.attempt(cell, mib), float(cell.seconds), place)
 
 
 # --------------------------------------------------------------------------- the sum
@@ -279,7 +286,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Estimate:
-    """How long a run will take, in seconds: in all, by kind of cell in the order they come in, and by phase."""
+    """How long a run will take, in seconds: in all, by kind of cell in the order they come in, and by phase.
+
+    Where there are many kinds the parts are filesystems on their layouts.
+    """
 
     total: float
     parts: tuple[Part, ...]
@@ -294,11 +304,9 @@ def estimate(schedule: Schedule, costs: Costs) -> Estimate | None:
     if not (schedule.cells or schedule.controls):
         return None
     ahead = list(steps(schedule, costs))
-    names = dict.fromkeys(step.name for step in ahead)
-    parts = tuple(
-        Part(name, sum(step.name == name for step in ahead), sum(step.total for step in ahead if step.name == name))
-        for name in names
-    )
+    parts = _parts((step.name, step) for step in ahead)
+    if len(parts) > _PARTS_SHOWN:
+        parts = _parts((step.place or step.name, step) for step in ahead)
     phases: dict[str, float] = {}
     for step in ahead:
         for name, seconds in step.seconds.items():
@@ -306,6 +314,13 @@ def estimate(schedule: Schedule, costs: Costs) -> Estimate | None:
     ordered = tuple(sorted(phases.items(), key=lambda item: (-item[1], item[0])))
     total = sum(part.seconds for part in parts)
     return Estimate(total, parts, ordered, costs.basis, len(schedule.cells), not costs.known)
+
+
+def _parts(named: Iterable[tuple[str, Step]]) -> tuple[Part, ...]:
+    found: dict[str, list[float]] = {}
+    for name, step in named:
+        found.setdefault(name, []).append(step.total)
+    return tuple(Part(name, len(totals), sum(totals)) for name, totals in found.items())
 
 
 def remaining(ahead: Iterable[Step], factor: float) -> float:
@@ -324,7 +339,6 @@ def correction(done: Iterable[tuple[Step, float]]) -> float:
 
 # --------------------------------------------------------------------------- words
 
-_PARTS_SHOWN = 12
 _PHASES_SHOWN = 5
 
 

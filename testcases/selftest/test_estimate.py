@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -259,10 +260,13 @@ def test_about_lengths_as_people_say_them(seconds: float, text: str) -> None:
     assert about(seconds) == text
 
 
-def test_estimate_lines_many_kinds_the_longest_are_named(table: tuple[RunCosts, ...]) -> None:
+def test_estimate_lines_many_kinds_are_told_by_filesystem_and_the_longest_named(table: tuple[RunCosts, ...]) -> None:
     cells = [replace(SWAP, workload=f"w{number}", seconds=10 + number) for number in range(30)]
-    made = estimate.estimate(Schedule.of(cells, CONTROLS_EVERY, small), Costs(table))
+    moved = [replace(cell, crash=crash) for cell, crash in zip(cells, Crash, strict=False)]
+    made = estimate.estimate(Schedule.of([*cells, *moved], CONTROLS_EVERY, small), Costs(table))
     assert made is not None
     lines = estimate_lines(made)
-    assert len(lines) == 15 and "other kinds" in lines[-2] and lines[-1].startswith("by phase: work ")
-    assert sum(int(line[12:].split(" x ")[0]) for line in lines[1:-1]) == sum(part.times for part in made.parts)
+    assert any(re.search(r" 30 x swap$", line) for line in lines) and lines[-1].startswith("by phase: work ")
+    kinds = replace(made, parts=tuple(estimate.Part(f"w{number}", 2, 100.0 + number) for number in range(30)))
+    lines = estimate_lines(kinds)
+    assert len(lines) == 23 and lines[-2].endswith(" 20 x 10 other kinds")
