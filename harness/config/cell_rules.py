@@ -56,6 +56,8 @@ def _broken(cell: Cell, given: Collection[str], usable: Collection[FilesystemKin
         yield "'two_primaries' goes with none of 'migrations', 'crash' and 'fault'"
     if cell.crash is not None and (cell.migrations or cell.fault is not None):
         yield "'crash' goes with neither 'migrations' nor 'fault': one thing at a time"
+    if cell.crash is not None and cell.filesystem.damaged_by_crash:
+        yield f"'crash' does not go with filesystem = \"{cell.filesystem}\": without a journal it may break on any disk"
     if cell.layout is not Layout.RAW:
         yield from _broken_by_layout(cell)
     if cell.sabotage is not None:

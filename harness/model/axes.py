@@ -58,6 +58,15 @@ class FilesystemKind(StrEnum):
     XFS = "xfs"
     BTRFS = "btrfs"
     BTRFS_NODATACOW = "btrfs-nodatacow"
+    NTFS3 = "ntfs3"
+    NTFS_3G = "ntfs-3g"
+    VFAT = "vfat"
+    EXFAT = "exfat"
+
+    @property
+    def damaged_by_crash(self) -> bool:
+        """Whether a crash may leave it broken, on any disk: it writes no journal."""
+        return self in (FilesystemKind.NTFS3, FilesystemKind.NTFS_3G, FilesystemKind.VFAT, FilesystemKind.EXFAT)
 
     @property
     def prefix(self) -> str:

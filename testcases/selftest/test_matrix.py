@@ -759,6 +759,14 @@ HOST = '[[cells]]\nclient = "host"\nworkload = "inflight-modify"\n'
         ),
         ("schema = 1\n" + CELL + 'crash = "node"\nfault = "io-error"\n', ["'crash'", "'fault'", "one thing"]),
         *(
+            (
+                'schema = 1\n[[cells]]\ncache = "none"\nworkload = "truncate"\ncrash = "reset"\n'
+                f'filesystem = "{filesystem}"\n',
+                [f"'crash' does not go with filesystem = \"{filesystem}\"", "may break on any disk"],
+            )
+            for filesystem in ("ntfs3", "ntfs-3g", "vfat", "exfat")
+        ),
+        *(
             ("schema = 1\n" + CELL + f'fault = "{fault}"\n', [f"'fault' is '{fault}'", "give 'migrations' too"])
             for fault in ("link-cut", "target-kill", "libvirtd-restart", "stall")
         ),
