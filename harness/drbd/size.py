@@ -19,11 +19,13 @@ _METADATA_MIB, _MIB_FOR_A_MIB_OF_METADATA = 1, 8192
 
 # drbdmeta refuses to make a device smaller than the filesystem that it finds at the beginning, also with --force.  What
 # is at the end of a device of the old or the new size is metadata, which is never alike on two nodes.
-_CLEAR = """
+_CLEAR = r"""
 set -e
 name=$1 lower=$(readlink -f "$2")
 shift 2
 drbdsetup down "$name"
+# Whoever follows the events of what was would go on for as long as the connection to the node.
+pkill -f "^drbdsetup events2 --timestamps --statistics $name\$" || true
 for place in "$@"; do
     dd if=/dev/zero of="$lower" bs=1M seek="${place%+*}" count="${place#*+}" oflag=direct conv=notrunc status=none
 done
