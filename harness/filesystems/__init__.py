@@ -6,6 +6,7 @@ from harness.filesystems.base import Filesystem
 from harness.filesystems.btrfs import Btrfs, BtrfsNoDataCow
 from harness.filesystems.ext3 import Ext3
 from harness.filesystems.ext4 import Ext4, Ext4Journal, Ext4NoBarrier
+from harness.filesystems.f2fs import F2fs
 from harness.filesystems.fat import Exfat, Vfat
 from harness.filesystems.ntfs import Ntfs3, Ntfs3g
 from harness.filesystems.raw import Raw
@@ -16,7 +17,7 @@ from harness.model import FilesystemKind
 
 _ALL: tuple[Filesystem, ...] = (
     Raw(), Swap(), SwapFile(), Ext4(), Ext4NoBarrier(), Ext4Journal(), Ext3(), Xfs(), Btrfs(),
-    BtrfsNoDataCow(), Ntfs3(), Ntfs3g(), Vfat(), Exfat(),
+    BtrfsNoDataCow(), Ntfs3(), Ntfs3g(), Vfat(), Exfat(), F2fs(),
 )  # fmt: skip
 FILESYSTEMS: Mapping[FilesystemKind, Filesystem] = {one.kind: one for one in _ALL}
 

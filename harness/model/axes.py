@@ -62,6 +62,7 @@ class FilesystemKind(StrEnum):
     NTFS_3G = "ntfs-3g"
     VFAT = "vfat"
     EXFAT = "exfat"
+    F2FS = "f2fs"
 
     @property
     def damaged_by_crash(self) -> bool:

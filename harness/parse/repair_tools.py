@@ -33,3 +33,12 @@ def btrfs_check_status(status: int, printed: str) -> int:
         return _CLEAN if "no error found" in printed else _NOT_DONE
     checked = "error(s) found" in printed or "[1/" in printed
     return _ERRORS_LEFT if checked else _NOT_DONE
+
+
+def f2fs_check_status(status: int, printed: str) -> int:
+    """Of ``fsck.f2fs --dry-run``: by what it prints, for up to 1.15 it ends with 255 for whatever was wrong."""
+    if "[Fail]" in printed:
+        return _ERRORS_LEFT
+    if status == 0:
+        return _CLEAN if "[FSCK]" in printed else _NOT_DONE
+    return status if status < 0 or (status >= _NOT_ITS_OWN and status != 255) else _NOT_DONE
