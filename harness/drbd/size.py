@@ -21,8 +21,13 @@ _METADATA_MIB, _MIB_FOR_A_MIB_OF_METADATA = 1, 8192
 # is at the end of a device of the old or the new size is metadata, which is never alike on two nodes.
 _CLEAR = r"""
 set -e
-name=$1 lower=$(readlink -f "$2")
-shift 2
+name=$1 lower=$(readlink -f "$2") mebibytes=$3
+shift 3
+there=$(($(blockdev --getsz "$lower") / 2048))
+if [ "$mebibytes" -gt "$there" ]; then
+    echo "$lower has $there MiB, fewer than the $mebibytes MiB that are asked of it" >&2
+    exit 1
+fi
 drbdsetup down "$name"
 # Whoever follows the events of what was would go on for as long as the connection to the node.
 pkill -f "^drbdsetup events2 --timestamps --statistics $name\$" || true
@@ -46,8 +51,8 @@ def resize(resource: Resource, mebibytes: int, equal: Callable[[int], bool]) -> 
     alike, outside DRBD; where they are not, all of ``a`` is copied to ``b``.  Returns whether they were.
 
     Blocks for at most half a minute and as long as ``equal`` and :meth:`~harness.drbd.resource.Resource.create` do.
-    :class:`~harness.errors.InfrastructureError` where the lower device is no mapping of the harness's, and what
-    ``create`` raises.
+    :class:`~harness.errors.InfrastructureError` where the lower device is no mapping of the harness's,
+    :class:`~harness.errors.CommandError` where it is too small, with nothing done; and what ``create`` raises.
     """
     if not resource.spec.mapping:
         raise InfrastructureError(
@@ -59,7 +64,7 @@ def resize(resource: Resource, mebibytes: int, equal: Callable[[int], bool]) -> 
     resource.spec = replace(resource.spec, size_mib=mebibytes)
 
     def clear(node: Node) -> None:
-        argv = ["sh", "-c", _CLEAR, "sh", resource.spec.name, node.lower, *places]
+        argv = ["sh", "-c", _CLEAR, "sh", resource.spec.name, node.lower, str(mebibytes), *places]
         node.runner.run(argv, timeout=resource.spec.connect_seconds)
 
     both(clear, resource.a, resource.b)

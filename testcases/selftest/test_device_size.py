@@ -78,7 +78,7 @@ def test_resize_of_alike_devices_makes_the_resource_anew_without_a_sync(generati
     asked: list[int] = []
     assert resize(resource, 320, lambda blocks: not asked.append(blocks))
     assert asked == [320 * 256], "all that DRBD will have, its metadata too"
-    assert on_a.ran[0][4:] == on_b.ran[0][4:] == ("r0", "/dev/vdb", "0+1", "127+1", "319+1")
+    assert on_a.ran[0][4:] == on_b.ran[0][4:] == ("r0", "/dev/vdb", "320", "0+1", "127+1", "319+1")
     assert on_a.drbd()[0] == "drbdadm create-md --force r0" and "new-current-uuid" in on_a.drbd()[2]
     assert size_mib(resource) == 320
 
@@ -123,7 +123,7 @@ def test_clear_script_makes_both_sides_of_old_and_new_metadata_alike(tools: Path
     (tools / "bin" / "dd").write_text('#!/bin/sh\nfor one; do shift; case $one in oflag=*) ;; *) set -- "$@" "$one";; '
                                       'esac; done\nexec /bin/dd "$@"\n')  # fmt: skip
     (tools / "bin" / "dd").chmod(0o755)
-    subprocess.run(["sh", "-c", size._CLEAR, "sh", "r0", str(tools / "vdb"), "0+1", "3+1", "7+1"], check=True)
+    subprocess.run(["sh", "-c", size._CLEAR, "sh", "r0", str(tools / "vdb"), "1", "0+1", "3+1", "7+1"], check=True)
     held = (tools / "vdb").read_bytes()
     assert [not any(held[at * mebibyte : (at + 1) * mebibyte]) for at in range(8)] == [
         True, False, False, True, False, False, False, True,
@@ -135,8 +135,20 @@ def test_clear_script_of_a_resource_that_stays_up_clears_nothing(tools: Path) ->
     (tools / "bin" / "drbdsetup").write_text("#!/bin/sh\necho 'Device is held open by someone' >&2\nexit 11\n")
     node = Node("nodea", cast(SshRunner, LocalRunner()), "repl0", "x", str(tools / "vdb"), "test:///default")
     with pytest.raises(Exception, match="status 11: Device is held open by someone"):
-        node.runner.run(["sh", "-c", size._CLEAR, "sh", "r0", node.lower, "0+1"])
+        node.runner.run(["sh", "-c", size._CLEAR, "sh", "r0", node.lower, "1", "0+1"])
     assert (tools / "vdb").read_bytes() == b"x" * (1 << 20)
+
+
+def test_clear_script_of_a_lower_device_that_is_too_small_takes_nothing_down(tools: Path) -> None:
+    (tools / "vdb").write_bytes(b"x" * (1 << 20))
+    done = subprocess.run(
+        ["sh", "-c", size._CLEAR, "sh", "r0", str(tools / "vdb"), "2", "0+1"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1 and "vdb has 1 MiB, fewer than the 2 MiB that are asked of it" in done.stderr
+    assert "drbdsetup" not in (tools / "calls").read_text() and (tools / "vdb").read_bytes() == b"x" * (1 << 20)
 
 
 # --------------------------------------------------------------------------- controls
