@@ -15,7 +15,7 @@ from rich.text import Text
 from harness.cli.options import RunArgument, RunsOption, console, warn
 from harness.config.shards import Shard
 from harness.errors import HarnessError, NothingRanError, UsageError
-from harness.judgement.rejudge import conclusive
+from harness.judgement.rejudge import conclusive, workload_failed
 from harness.model import Cell, Result
 from harness.util import resources
 
@@ -49,6 +49,24 @@ def run(
         int | None,
         typer.Option(min=1, metavar="SECONDS", help="play all controls again after so many seconds (default: 3600)"),
     ] = None,
+    fio_job: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="a fio job file of yours as the workload")
+    ] = None,
+    guest_script: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="a script of yours that runs in the guest as the workload")
+    ] = None,
+    cache: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODE", help="for your file: a cache mode, several times for several (none, writeback)"),
+    ] = None,
+    filesystem: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="for your file: a filesystem, several times for several (ext4)"),
+    ] = None,
+    client: Annotated[str | None, typer.Option(metavar="WHO", help="for your file: guest or host (guest)")] = None,
+    work_seconds: Annotated[
+        int | None, typer.Option("--seconds", min=1, metavar="N", help="for your file: how long it works (10)")
+    ] = None,
 ) -> None:
     """Play a matrix on a lab of its own (or the one that is up), and print the heat map and the report's path."""
     from harness.store import Store, new_run_id
@@ -62,19 +80,31 @@ def run(
         )
     if shard is not None:
         Shard.parse(shard, "--shard")
+    own = _own_work(fio_job, guest_script)
+    choices = {"cache": cache, "filesystem": filesystem, "client": client, "seconds": work_seconds}
+    chosen_here = [f"--{name}" for name, value in choices.items() if value]
+    if resume and (own or chosen_here):
+        raise UsageError("--resume goes on with the job or the script that the run has; leave it out")
+    if chosen_here and (matrix or not own):
+        raise UsageError(
+            f"{chosen_here[0]} is for --fio-job and --guest-script without --matrix; a matrix says it itself"
+        )
     if resume:
         directory = Store.open(runs, resume).directory
         chosen = ["--drbd-resume", str(directory), "--drbd-runs", str(directory.parent)]
     else:
         run_id = new_run_id()
         directory = runs / run_id
-        chosen = ["--drbd-matrix", matrix or "quick", "--drbd-run-id", run_id, "--drbd-runs", str(runs)]
+        played = [] if own and not matrix else ["--drbd-matrix", matrix or "quick"]
+        chosen = [*played, "--drbd-run-id", run_id, "--drbd-runs", str(runs)]
     lab = ["--drbd-suite", suite] if suite else []
     lab += ["--drbd-device-mib", str(device_mib)] if device_mib else []
     lab += ["--drbd-repeat", str(repeat)] if repeat else []
     lab += ["--drbd-seed", str(seed)] if seed else []
     lab += ["--drbd-shard", shard] if shard else []
     lab += ["--drbd-controls-every", str(controls_every)] if controls_every else []
+    lab += own
+    lab += [f"--drbd-{name}={one}" for name, values in choices.items() for one in _listed(values)]
     kept = [f"--junitxml={directory}/junit.xml", f"--html={directory}/pytest.html", "--self-contained-html"]
     # What stands around the installed package, a user's conftest or settings of pytest say, is no part of a run.
     here = resources.testcases()
@@ -86,12 +116,33 @@ def run(
     os.execv(sys.executable, [sys.executable, "-m", "pytest", *argv])
 
 
+def _own_work(fio_job: Path | None, guest_script: Path | None) -> list[str]:
+    """The options of pytest for a user's own files; what is wrong with them is said now."""
+    from harness.config.user_work import FIO_JOB, GUEST_SCRIPT, OPTIONS, read_user_file
+    from harness.workloads.user_work import check_user_files
+
+    given = {workload: path for workload, path in ((FIO_JOB, fio_job), (GUEST_SCRIPT, guest_script)) if path}
+    check_user_files({workload: read_user_file(path, OPTIONS[workload]) for workload, path in given.items()}, OPTIONS)
+    return [f"--drbd-{OPTIONS[workload].removeprefix('--')}={path.resolve()}" for workload, path in given.items()]
+
+
+def _listed(values: object) -> list[object]:
+    return values if isinstance(values, list) else [values] if values else []
+
+
 def list_runs(
     matrix: Annotated[str | None, typer.Option(help="list the cells of this matrix instead of the runs")] = None,
+    fio_job: Annotated[
+        str | None, typer.Option(metavar="NAME", help="print fio's job file of this workload, to copy and change")
+    ] = None,
     runs: RunsOption = Path("runs"),
 ) -> None:
-    """The runs there are and how they ended, or the cells of a matrix and how long they will take."""
-    if matrix:
+    """The runs there are and how they ended, or the cells of a matrix, or a job file of fio's."""
+    if fio_job:
+        from harness.workloads.job_files import job_text
+
+        print(job_text(fio_job), end="")
+    elif matrix:
         _list_cells(matrix, runs)
     else:
         _list_stored(runs)
@@ -171,8 +222,11 @@ def judge(
 
 
 def _exit_code(results: Sequence[Result]) -> int:
-    """1 where an answer is not what was expected, 2 where one is missing or a control did not hold, 0 otherwise."""
-    cells = [(result.verdict, result.cell.expected) for result in results if result.cell.control is None]
+    """1: an answer is not as expected, or a workload failed; 2: one is missing, or a control failed; 0 otherwise."""
+    own = [result for result in results if result.cell.control is None]
+    cells = [(result.verdict, result.cell.expected) for result in own]
+    if any(workload_failed(result) is not None for result in own):
+        return 1
     if not all(verdict.meets(expected) for verdict, expected in cells if verdict and verdict.answers(expected)):
         return 1
     answered = all(conclusive(result) for result in results)

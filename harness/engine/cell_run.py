@@ -47,6 +47,8 @@ def play(run: CellRun, workload: Workload, guest: Callable[[], Guest]) -> Eviden
 def _work(run: CellRun, workload: Workload, guest: Callable[[], Guest]) -> None:
     disturbance = disturbance_of(run.cell)
     leave_behind(run)
+    if (file := run.cell.user_file) is not None:
+        run.context.attempt.write_raw(f"user-{file.name}", file.text)
     target = run.take_guest(guest) if run.cell.client is ClientKind.GUEST else run.take_host()
     try:
         _work_on(run, workload, disturbance, target)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from harness.judgement.controls import control_outcome
 from harness.judgement.controls_around import interrupted, judge_between, played_controls
+from harness.judgement.judge import WORKLOAD_FAILED
 from harness.judgement.potency import with_potency
 from harness.model import Evidence, Result, Run, VerdictKind
 
@@ -75,3 +76,15 @@ def conclusive(result: Result) -> bool:
     if result.cell.control is not None:
         return control_held(result)
     return result.verdict is not None and result.verdict.answers(result.cell.expected)
+
+
+def workload_failed(result: Result) -> str | None:
+    """Why what was to be done on the device could not be, where the answer is missing for that reason alone.
+
+    That is no fault of the lab's: a job or a script of the user's failed, or the disk was full.
+    """
+    failure = result.evidence.failure if result.evidence else None
+    inconclusive = result.verdict is not None and result.verdict.kind is VerdictKind.INCONCLUSIVE
+    if failure is None or failure.kind != WORKLOAD_FAILED or not inconclusive:
+        return None
+    return failure.message

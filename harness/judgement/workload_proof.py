@@ -29,7 +29,8 @@ _WRITTEN = Proof("writer_write_bytes", 1, "its writer wrote nothing")
 _SYNCED = Proof("syncer_write_bytes", 1, "nothing had the file written back meanwhile")
 _COMMITTED = Proof("transactions", 1, "no transaction was committed")
 
-#: What each of the harness's own workloads must have done; ``no-writes`` is made to do nothing.
+#: What each of the harness's own workloads must have done; ``no-writes`` is made to do nothing, and of a
+#: user's script nobody knows what it is made for.
 PROOFS: Mapping[str, tuple[Proof, ...]] = {
     "no-writes": (),
     "planted": (Proof("planted_sectors", 1, "no sector was changed below DRBD"),),
@@ -59,6 +60,8 @@ PROOFS: Mapping[str, tuple[Proof, ...]] = {
     ),
     "sqlite-wal": (_COMMITTED,),
     "sqlite-journal": (_COMMITTED,),
+    "fio-job": (Proof("write_bytes", 1, "the job file wrote nothing"),),
+    "guest-script": (),
 }
 
 

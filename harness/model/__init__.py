@@ -19,7 +19,7 @@ from harness.model.axes import (
     Sabotage,
     VerdictKind,
 )
-from harness.model.cell import Cell, DelayProfile, Expectation, ReplicationProfile
+from harness.model.cell import Cell, DelayProfile, Expectation, ReplicationProfile, UserFile
 from harness.model.device import (
     BLOCK_BYTES,
     SECTOR_BYTES,
@@ -122,6 +122,7 @@ __all__ = [
     "SplitBrain",
     "Stack",
     "State",
+    "UserFile",
     "Verdict",
     "VerdictKind",
     "Verify",

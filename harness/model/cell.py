@@ -81,6 +81,19 @@ class ReplicationProfile:
 
 
 @dataclass(frozen=True)
+class UserFile:
+    """A fio job file or a script of the user's own, which is the cell's work.
+
+    ``name`` is its own without its folder, with nothing in it that a file's name in a run cannot have; ``digest`` the
+    SHA-256 of its bytes (hex), of which the first eight digits are part of the cell's id.
+    """
+
+    name: str
+    digest: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Expectation:
     """What a cell is expected to end as, and why; a verdict outside ``verdicts`` is a finding.
 
@@ -125,15 +138,18 @@ class Cell:
     expected: Expectation | None = None
     repetition: int = 1
     seed: int = 0
+    user_file: UserFile | None = None
 
     @property
     def id(self) -> str:
         """Stable and readable, e.g. ``none-swap-pressure-link20ms`` or ``host-inflight-modify``; defaults are left out.
 
-        The length of the work is not part of it: it changes how much was exposed, not what is asked.
+        The length of the work is not part of it: it changes how much was exposed, not what is asked.  A user's own file
+        is, by its digest: ``none-ext4-fio-job.1b2c3d4e``.
         """
         who = "host" if self.client is ClientKind.HOST else str(self.cache)
-        parts = [who, f"{self.layout.prefix}{self.filesystem.prefix}{self.workload}"]
+        workload = f"{self.workload}.{self.user_file.digest[:8]}" if self.user_file else self.workload
+        parts = [who, f"{self.layout.prefix}{self.filesystem.prefix}{workload}"]
         if self.client is ClientKind.GUEST and self.aio is not AioMode.THREADS:
             parts.append(self.aio.value.replace("_", ""))
         if self.client is ClientKind.GUEST and self.bus is not DiskBus.VIRTIO:

@@ -15,6 +15,7 @@ import pytest
 from _pytest.junitxml import xml_key
 
 from harness.judgement.controls import control_outcome
+from harness.judgement.rejudge import workload_failed
 from harness.model import Result
 
 Play = tuple[str, int]
@@ -71,12 +72,18 @@ class FinalOutcomes:
 
 
 def no_answer(result: Result) -> str | None:
-    """Why ``result`` is no answer: INCONCLUSIVE, or a control that did not hold; None where it is one."""
+    """Why ``result`` is no answer: INCONCLUSIVE, or a control that did not hold; None where it is one.
+
+    A workload that could not do its work is none of these: that is the cell's failure.
+    """
     verdict = result.verdict
     if result.cell.control is not None and result.evidence is not None:
         outcome = control_outcome(result.evidence)
         return None if outcome.held else f"the {outcome.control} control failed: {outcome.sentence}"
     if verdict is None or verdict.answers(result.cell.expected):
+        return None
+    if workload_failed(result) is not None:
+        # A finding about what the user brought, not an error of the machinery.
         return None
     return f"{result.cell.id}: INCONCLUSIVE: {verdict.sentence}"
 

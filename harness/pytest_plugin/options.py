@@ -12,6 +12,9 @@ import pytest
 FIXTURES = "harness.fixtures"
 # What makes a lab what it is, by the names of fields in LabSpec and StackSpec; each is an option ``--drbd-...``.
 LAB_OPTIONS = ("suite", "guest_suite", "device_mib", "memory_mib")
+# A user's own work, and what is played with it where there is no matrix.
+USER_FILE_OPTIONS = ("fio_job", "guest_script")
+CHOICE_OPTIONS = ("cache", "filesystem", "client", "seconds")
 # What is played how often, and by which chance.
 CELL_OPTIONS = ("repeat", "seed", "shard")
 
@@ -43,6 +46,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=int,
         help="play all controls again after so many seconds, between two cells (default: 3600)",
     )
+    group.addoption("--drbd-fio-job", metavar="FILE", help="the fio job file of cells with workload = 'fio-job'")
+    group.addoption("--drbd-guest-script", metavar="FILE", help="the script of cells with workload = 'guest-script'")
+    group.addoption(
+        "--drbd-cache", metavar="MODE", action="append",
+        help="without a matrix: a cache mode to play your job or script with; several times for several",
+    )  # fmt: skip
+    group.addoption("--drbd-filesystem", metavar="NAME", action="append", help="without a matrix: a filesystem for it")
+    group.addoption("--drbd-client", metavar="WHO", help="without a matrix: guest or host (default: guest)")
+    group.addoption("--drbd-seconds", metavar="N", type=int, help="without a matrix: how long it works (default: 10)")
     group.addoption("--drbd-suite", metavar="SUITE", help="Debian suite of the nodes (default: trixie)")
     group.addoption("--drbd-guest-suite", metavar="SUITE", help="Debian suite of the guest (default: as nodes)")
     group.addoption("--drbd-device-mib", metavar="N", type=int, help="least size of the DRBD device in MiB (128)")
@@ -57,11 +69,9 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config) -> None:
     """An option of ours without the fixtures would do nothing: that is said instead."""
-    given = [
-        name
-        for name in ("matrix", "resume", "run_id", "controls_every", *CELL_OPTIONS, *LAB_OPTIONS)
-        if config.getoption(flag(name)) is not None
-    ]
+    single = ("matrix", "resume", "run_id", "controls_every")
+    names = (*single, *USER_FILE_OPTIONS, *CHOICE_OPTIONS, *CELL_OPTIONS, *LAB_OPTIONS)
+    given = [name for name in names if config.getoption(flag(name)) is not None]
     if given and not config.pluginmanager.has_plugin(FIXTURES):
         raise pytest.UsageError(
             f"{flag(given[0])} is for the DRBD harness, which no conftest.py here asks for: "

@@ -22,18 +22,20 @@ from harness.config.matrix_entry import MOST_REPETITIONS, Workloads
 from harness.config.repetitions import new_seed, repeated
 from harness.config.run_specs import specs_from_options, specs_of
 from harness.config.shards import Shard, plan_of
+from harness.config.user_work import with_user_files
 from harness.engine.control_rounds import CONTROLS_EVERY
 from harness.engine.device_size import device_mib
 from harness.engine.pace import Pace
 from harness.engine.session import Session
 from harness.errors import UsageError
-from harness.judgement.rejudge import conclusive
+from harness.judgement.rejudge import conclusive, workload_failed
 from harness.lab.base import FullLab
 from harness.lab.nested.accel import likely
 from harness.lab.nested.provider import nested_lab
 from harness.model import Cell, Result, Run
 from harness.pytest_plugin.final_outcomes import FinalOutcomes, Play
-from harness.pytest_plugin.options import CELL_OPTIONS, LAB_OPTIONS, flag
+from harness.pytest_plugin.options import CELL_OPTIONS, CHOICE_OPTIONS, LAB_OPTIONS, USER_FILE_OPTIONS, flag
+from harness.pytest_plugin.user_files import cells_without_matrix, refuse_choices, user_files
 from harness.report.costs import keep_costs
 from harness.report.estimate import Costs, Schedule, costs_here, estimate, estimate_lines
 from harness.report.html import evidence_html, heat_map_html, write_html
@@ -105,7 +107,8 @@ class PytestRun:
     def of(cls, config: pytest.Config, search: Path, workloads: Workloads) -> PytestRun:
         """From the options; whatever is wrong with them is a :class:`~harness.errors.UsageError`."""
         if which := config.getoption("--drbd-resume"):
-            given = [name for name in ("matrix", *CELL_OPTIONS, *LAB_OPTIONS) if config.getoption(flag(name))]
+            names = ("matrix", *USER_FILE_OPTIONS, *CHOICE_OPTIONS, *CELL_OPTIONS, *LAB_OPTIONS)
+            given = [name for name in names if config.getoption(flag(name))]
             if given:
                 raise UsageError(f"--drbd-resume goes on with what the run has; leave {flag(given[0])} out")
             store = Store.open(Path(config.getoption("--drbd-runs")), which)
@@ -120,12 +123,17 @@ class PytestRun:
         repeat = _number(config, "repeat", MOST_REPETITIONS)
         shard = _shard(config)
         run = Run("", "", "", (), seed=seed, shard=str(shard) if shard else "")
+        files = user_files(config)
         if name := config.getoption("--drbd-matrix"):
+            refuse_choices(config, "a job or a script of yours", refused=True)
             matrix = matrices.load(name, workloads, search)
             for line in matrix.deprecated:
                 config.issue_config_time_warning(pytest.PytestDeprecationWarning(line), stacklevel=2)
-            cells = with_controls(repeated(matrix.cells, repeat, seed))
+            cells = with_controls(repeated(with_user_files(matrix.cells, files), repeat, seed))
             run = replace(run, matrix=matrix.name, matrix_digest=matrix.digest, cells=cells)
+            return cls(config, _part(run, shard) if shard else run)
+        if own := cells_without_matrix(config, files, workloads):
+            run = replace(run, matrix="+".join(files), cells=with_controls(repeated(own, repeat, seed)))
             return cls(config, _part(run, shard) if shard else run)
         return cls(config, run)
 
@@ -320,6 +328,8 @@ def expectation_missed(result: Result) -> str:
     """The sentence that says what was seen instead of what was expected."""
     expected, verdict = result.cell.expected, result.verdict
     assert verdict is not None
+    if (why := workload_failed(result)) is not None:
+        return f"{result.cell.id}: {why}"
     if expected is None:
         return f"{result.cell.id}: {EXPECTED_NOTHING}; seen: {verdict.kind}: {verdict.sentence}"
     wanted = " or ".join(expected.verdicts)

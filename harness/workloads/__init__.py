@@ -13,10 +13,12 @@ from harness.workloads.fio import Buffered, FioVerify
 from harness.workloads.job_files import FioBuffered, FioDirect, FioMmap
 from harness.workloads.mapped import Mmap, Truncate
 from harness.workloads.swap import Pressure, Reclaim
+from harness.workloads.user_work import FioJob, GuestScript
 
 _ALL: tuple[type[Workload], ...] = (
     NoWrites, Planted, Steady, InflightModify, FioVerify, Pressure, Reclaim, Buffered, Mmap, Truncate,
     FioBuffered, FioMmap, FioDirect, AppendDelete, SmallFiles, SqliteWal, SqliteJournal,
+    FioJob, GuestScript,
 )  # fmt: skip
 _BY_NAME: Mapping[str, type[Workload]] = {one.name: one for one in _ALL}
 #: Each workload's name and the filesystems it can use.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sqlite3
 import subprocess
@@ -14,7 +15,8 @@ import pytest
 
 from harness.drbd.resource import Resource
 from harness.errors import CommandError, RefusedError, WorkloadFailedError
-from harness.filesystems.base import CheckResult, Filesystem, Offers
+from harness.filesystems.base import CheckResult, Offers
+from harness.filesystems.mounted import Mounted
 from harness.judgement.losses import data_loss_findings
 from harness.model import Cell, Crash, CrashRecovery, Evidence, FilesystemKind
 from harness.remote.local import LocalRunner
@@ -30,7 +32,7 @@ STORM, DATABASE = PROGRAMS / "file_storm.py", PROGRAMS / "database.py"
 ENOUGH = "2"
 
 
-class Folder(Filesystem):
+class Folder(Mounted):
     """A folder here in the place of a filesystem."""
 
     kind = FilesystemKind.EXT4
@@ -39,6 +41,15 @@ class Folder(Filesystem):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    def make(self, target: WorkloadTarget) -> None:
+        pass
+
+    def mount(self, target: WorkloadTarget) -> None:
+        pass
+
+    def unmount(self, target: WorkloadTarget) -> None:
+        pass
 
     def file(self, target: WorkloadTarget, name: str) -> str:
         return f"{self.folder}/{name}"
@@ -93,15 +104,19 @@ def test_append_delete_record_missing_at_the_end_found(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["files_wrong"] == 1 and str(kept) in done.stderr
 
 
-def test_file_storm_same_seed_same_first_file(tmp_path: Path) -> None:
-    sizes = []
-    for number in range(2):
+def test_file_storm_same_seed_same_files(tmp_path: Path) -> None:
+    found = importlib.util.spec_from_file_location("file_storm", STORM)
+    assert found is not None and found.loader is not None
+    storm = importlib.util.module_from_spec(found)
+    found.loader.exec_module(storm)
+    made = []
+    for number, seed in enumerate((5, 5, 6)):
         folder = tmp_path / str(number)
-        folder.mkdir()
-        assert run(STORM, "small-files", str(folder), "1", "5").returncode == 0
-        newest = min((folder / "small-1").rglob("*"), key=lambda path: (path.is_dir(), int(path.name, 16)))
-        sizes.append((newest.name, newest.stat().st_size))
-    assert sizes[0] == sizes[1]
+        one = storm.SmallFiles(1, str(folder), 0.0, seed)
+        for _ in range(20):
+            one.step()
+        made.append({str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()})
+    assert made[0] == made[1] != made[2]
 
 
 def test_file_storm_variables_in_place_of_arguments(tmp_path: Path) -> None:

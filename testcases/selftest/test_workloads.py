@@ -17,12 +17,23 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from harness.config.user_work import OPTIONS
 from harness.drbd.resource import Resource
 from harness.errors import CommandError, InfrastructureError
 from harness.filesystems import FILESYSTEMS, ext4
 from harness.filesystems.base import CheckResult, Offers, OwnedBlock, ReplicaView
 from harness.judgement.workload_proof import did_nothing
-from harness.model import BlockOwner, Cell, FilesystemCheck, FilesystemKind, PlantedChange, PlantedKind, Work, blocks_of
+from harness.model import (
+    BlockOwner,
+    Cell,
+    FilesystemCheck,
+    FilesystemKind,
+    PlantedChange,
+    PlantedKind,
+    UserFile,
+    Work,
+    blocks_of,
+)
 from harness.remote.base import Completed
 from harness.remote.local import LocalRunner
 from harness.remote.scripted import ScriptedRunner
@@ -53,7 +64,7 @@ PROGRAM = {"files_found": 0, "files_left": 0, "files_made": 9, "files_rewritten"
 
 
 def is_fio(argv: tuple[str, ...]) -> bool:
-    return "fio" in argv[:5]
+    return "fio" in argv
 
 
 def answers(argv: tuple[str, ...]) -> tuple[int, str, str]:
@@ -109,7 +120,8 @@ def jobs(runner: ScriptedRunner, name: str) -> dict[str, dict[str, str]]:
 
 
 def made(workload: str, filesystem: FilesystemKind = FilesystemKind.RAW) -> Workload:
-    return workload_of(Cell(workload, filesystem=filesystem))
+    file = UserFile("mine", "ab" * 32, "[mine]\nrw=write\n") if workload in OPTIONS else None
+    return workload_of(Cell(workload, filesystem=filesystem, user_file=file))
 
 
 def storms(runner: ScriptedRunner) -> list[tuple[str, ...]]:
@@ -118,7 +130,7 @@ def storms(runner: ScriptedRunner) -> list[tuple[str, ...]]:
 
 
 COMBINATIONS = [(name, kind) for name, kinds in WORKLOADS.items() for kind in kinds]
-DIRECT = ("steady", "inflight-modify", "fio-verify", "fio-direct")
+DIRECT = ("steady", "inflight-modify", "fio-verify", "fio-direct", "fio-job")
 CACHED = ("buffered", "fio-buffered", "mmap", "fio-mmap", "truncate", "append-delete", "small-files",
           "sqlite-wal", "sqlite-journal")  # fmt: skip
 EXT4, SWAP = FilesystemKind.EXT4, FilesystemKind.SWAP
@@ -138,7 +150,7 @@ def script(argv: tuple[str, ...]) -> str:
 
 def test_workload_of_known_names_over_their_filesystems() -> None:
     assert {name: set(kinds) for name, kinds in WORKLOADS.items()} == {
-        "no-writes": set(FilesystemKind),
+        **{name: set(FilesystemKind) for name in ("no-writes", "guest-script")},
         "planted": {FilesystemKind.RAW},
         **{name: {FilesystemKind.RAW, *ON_FILES} for name in DIRECT},
         **dict.fromkeys(("pressure", "reclaim"), ON_SWAP),
@@ -185,7 +197,7 @@ class Worker(ScriptedRunner):
 @pytest.mark.parametrize(("name", "kind"), COMBINATIONS)
 def test_workload_counts_what_proves_its_work(name: str, kind: FilesystemKind, target: WorkloadTarget) -> None:
     assert did_nothing(name, made(name, kind).work(replace(target, runner=Worker(works=True)), 2)) is None
-    if name not in ("no-writes", "planted"):
+    if name not in ("no-writes", "planted", "guest-script"):
         idle = made(name, kind).work(replace(target, runner=Worker(works=False)), 2)
         assert "did not do what it is made for" in (did_nothing(name, idle) or "")
 
@@ -212,7 +224,8 @@ def test_workload_every_combination_touches_the_given_device_only(
     assert all("/dev/" not in script(argv).replace("/dev/null", "").replace("/dev/zero", "")
                for argv in runner.ran if argv[0] == "sh")  # fmt: skip
     variables = [word.partition("=")[2] for argv in runner.ran for word in argv if word.startswith("DRBD_FILE=")]
-    assert {*variables} <= {"/dev/vdb" if kind is FilesystemKind.RAW else "/mnt/drbd-harness/fio-data"}
+    files = {"/mnt/drbd-harness/fio-data", "/mnt/drbd-harness/user-data"}
+    assert {*variables} <= (files if kind in ON_FILES else {"/dev/vdb"})
 
 
 def test_script_error_stops_arguments_separate(target: WorkloadTarget, runner: ScriptedRunner) -> None:

@@ -4,7 +4,7 @@
 
 What is left out comes from DRBD_DIRECTORY, DRBD_SECONDS and DRBD_SEED.  Python's own library only.
 
-append-delete: two threads append records to files of some 250 KiB and have them written back after every few records,
+append-delete: two threads append records to files of some 120 KiB and have them written back after every few records,
 so that a file's last page is changed while it is under way; then they truncate the file somewhere, append again, and
 delete it at once.  Every fourth file stays, after all its records were read back; its older brothers are deleted.
 
@@ -30,8 +30,8 @@ import zlib
 HEADER = struct.Struct("<4sIII")
 MAGIC = b"drbd"
 THREADS = 2
-FILE_BYTES = 256 * 1024
-RECORDS_AT_ONCE = 8
+FILE_BYTES = 128 * 1024
+RECORDS_AT_ONCE = 4
 KEPT_FILES = 4
 LIVE_FILES = 200
 SYNC_FILE_RANGE_WRITE = 2
@@ -129,7 +129,7 @@ class AppendDelete(Storm):
         while grown < size:
             begins.append(os.lseek(file, 0, os.SEEK_END))
             records += 1
-            data = record(records, self.chance.randbytes(self.chance.randrange(100, 1500)))
+            data = record(records, self.chance.randbytes(self.chance.randrange(100, 4000)))
             written = os.write(file, data)
             while written < len(data):
                 written += os.write(file, data[written:])
