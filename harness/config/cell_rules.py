@@ -82,8 +82,8 @@ def _broken_by_layout(cell: Cell) -> Iterator[str]:
         )
     if cell.replication.two_primaries and cell.layout.on_node:
         yield f"{layout}, which one node has in use; it does not go with 'two_primaries'"
-    if cell.sabotage is not None:
-        yield f"'sabotage' goes with layout = \"{Layout.RAW}\" only, and {layout}"
+    if cell.sabotage not in (None, Sabotage.FLIP_OWNERS):
+        yield f"'sabotage' is '{cell.sabotage}', which goes with layout = \"{Layout.RAW}\" only, and {layout}"
 
 
 def _broken_by_sabotage(cell: Cell, sabotage: Sabotage) -> Iterator[str]:

@@ -73,6 +73,16 @@ def owners_in_copy(
         yield ask
 
 
+@contextlib.contextmanager
+def copy_of_replica(context: CellContext, blocks: int) -> Iterator[ReplicaView]:
+    """A copy of the first ``blocks`` 4 KiB blocks of node a's replica, which is removed in the end.
+
+    Everything was flushed before.  Blocks for a minute and 0.2 s for each MiB at most; raises what the node does.
+    """
+    with contextlib.ExitStack() as stack:
+        yield _view(context, blocks, stack)
+
+
 def _lower(context: CellContext, blocks: int) -> ReplicaView:
     return ReplicaView(context.lab.a.runner, context.lab.a.lower, blocks)
 

@@ -180,6 +180,7 @@ class Sabotage(StrEnum):
     SCATTER_GATHER_OFF_B = "scatter-gather-off-b"  # the same on node b
     FLIP_FILE = "flip-file"  # one byte of a file is inverted below DRBD
     FLIP_FREE = "flip-free"  # one byte of free space
+    FLIP_OWNERS = "flip-owners"  # one byte in a block of each class that the filesystem has
     FLIP_SWAP_SLOT = "flip-swap-slot"  # one byte of a swap slot that holds a page of a process just then
     SILENT_VERIFY = "silent-verify"  # drbdadm verify does nothing and ends well, while a block differs
     PARTIAL_VERIFY = "partial-verify"  # drbdadm verify leaves out the part of the device in which a block differs

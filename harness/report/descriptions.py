@@ -41,6 +41,7 @@ SABOTAGES: Mapping[Sabotage, str] = {
     Sabotage.SCATTER_GATHER_OFF_B: "scatter-gather is switched off behind its back on node b",
     Sabotage.FLIP_FILE: "one byte of a file is inverted below DRBD",
     Sabotage.FLIP_FREE: "one byte of free space is inverted below DRBD",
+    Sabotage.FLIP_OWNERS: "one byte in a block of each class that the filesystem has is inverted below DRBD",
     Sabotage.FLIP_SWAP_SLOT: "one byte of a swap slot in use is inverted below DRBD",
     Sabotage.SILENT_VERIFY: "drbdadm verify does nothing while a block differs",
     Sabotage.PARTIAL_VERIFY: "drbdadm verify leaves out the part of the device in which a block differs",

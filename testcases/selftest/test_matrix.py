@@ -63,7 +63,7 @@ def ids(cells: tuple[Cell, ...]) -> list[str]:
 
 
 def test_load_shipped_matrices_have_cells_and_a_description() -> None:
-    others = ["alarms", "cuts", "failover", "faults", "figures", "full", "meta", "migration", "natural"]
+    others = ["alarms", "cuts", "failover", "faults", "figures", "full", "meta", "migration", "natural", "owners"]
     assert list(names(SHIPPED)) == [*others, "quick", "smoke"]
     for name in names(SHIPPED):
         matrix = load(name, WORKLOADS, SHIPPED)
@@ -809,7 +809,7 @@ HOST = '[[cells]]\nclient = "host"\nworkload = "inflight-modify"\n'
         ),
         (
             "schema = 1\n" + CELL + "layout = 'lvm'\nsabotage = 'swap-left-on'\n",
-            ["'sabotage' goes with layout = \"raw\" only, and 'layout' is 'lvm'"],
+            ["'sabotage' is 'swap-left-on', which goes with layout = \"raw\" only, and 'layout' is 'lvm'"],
         ),
     ],
 )
@@ -837,9 +837,7 @@ def test_load_layout_goes_with_what_it_works_with(written: Any, entry: str) -> N
 
 
 def test_load_missing_matrix_offers_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(
-        UsageError, match=r"no matrix 'quik' in .*did you mean 'quick'\? allowed: alarms, .*, natural, quick"
-    ):
+    with pytest.raises(UsageError, match=r"no matrix 'quik' in .*did you mean 'quick'\? allowed: alarms, .*, quick"):
         load("quik", WORKLOADS, SHIPPED)
     with pytest.raises(UsageError, match=r"no matrix file .*gone\.toml"):
         load(str(tmp_path / "gone.toml"), WORKLOADS, SHIPPED)

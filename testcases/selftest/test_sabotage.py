@@ -22,6 +22,7 @@ from harness.engine.disturbances.choose import disturbance_of
 from harness.engine.disturbances.sabotage import after_crash, left_behind, losses, programs
 from harness.engine.disturbances.sabotage.after_crash import DamagedAfterCrash
 from harness.engine.disturbances.sabotage.disturbance import SabotageDisturbance
+from harness.engine.disturbances.sabotage.owner_control import OwnerControl
 from harness.engine.disturbances.sabotage.undo import DIRECTORY
 from harness.engine.session import _lost
 from harness.errors import CommandError, InfrastructureError, LostGuestError, UsageError
@@ -39,6 +40,7 @@ from harness.model import (
     Extent,
     Failure,
     FilesystemKind,
+    Layout,
     PlantedChange,
     PlantedKind,
     Result,
@@ -95,7 +97,8 @@ def ran(stage: Stage, what: str, where: str) -> list[int]:
 def test_sabotage_names_the_cell_and_chooses_its_disturbance(sabotage: Sabotage) -> None:
     crash = "-crash.qemu" if sabotage.after_crash else ""
     assert cell(sabotage).id == f"none-swap-pressure{crash}-sabotage.{sabotage}"
-    kind = DamagedAfterCrash if sabotage.after_crash else SabotageDisturbance
+    plain = OwnerControl if sabotage is Sabotage.FLIP_OWNERS else SabotageDisturbance
+    kind = DamagedAfterCrash if sabotage.after_crash else plain
     assert type(disturbance_of(cell(sabotage))) is kind and cell(sabotage).has_canary is sabotage.after_crash
 
 
@@ -164,7 +167,7 @@ def test_matrix_sabotage_on_the_node_itself_is_refused(tmp_path: Path) -> None:
 
 def test_meta_matrix_has_every_sabotage_and_none_is_clean_but_those_about_the_next_cell() -> None:
     cells = load("meta", WORKLOADS, SHIPPED).cells
-    assert sorted(one.sabotage for one in cells if one.sabotage) == sorted(Sabotage)
+    assert sorted(one.sabotage for one in cells if one.sabotage) == sorted({*Sabotage} - {Sabotage.FLIP_OWNERS})
     for one, following in zip(cells, (*cells[1:], None), strict=True):
         assert one.expected is not None, one.id
         if one.sabotage is None:
@@ -178,6 +181,13 @@ def test_meta_matrix_has_every_sabotage_and_none_is_clean_but_those_about_the_ne
             assert following is not None and following.sabotage in behind
         else:
             assert one.expected.verdicts == (VerdictKind.INCONCLUSIVE,) and one.expected.says
+
+
+def test_owners_matrix_has_each_filesystem_and_layout_and_demands_the_owners() -> None:
+    cells = load("owners", WORKLOADS, SHIPPED).cells
+    assert {one.sabotage for one in cells} == {Sabotage.FLIP_OWNERS}
+    assert {one.filesystem for one in cells} == {*FilesystemKind} and {one.layout for one in cells} == {*Layout}
+    assert all(one.expected and one.expected.verdicts == (VerdictKind.DIVERGED,) for one in cells)
 
 
 def test_verdict_meets_only_the_sentence_that_is_expected() -> None:

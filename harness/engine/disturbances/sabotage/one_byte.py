@@ -40,11 +40,12 @@ echo +memory > "$1/cgroup.subtree_control"
 mkdir "$1/held"
 setsid sh -c '
     echo $$ > "$1/held/cgroup.procs"
-    held=$(head -c 1000000 /dev/zero | tr "\\000" x)
+    held=$(sh -c "$2" sh "$3")
     while :; do sleep 600; done
-' sh "$1" </dev/null >/dev/null 2>&1 &
+' sh "$1" "$2" "$3" </dev/null >/dev/null 2>&1 &
 echo $!
 """
+_FILLER = 'head -c 1000000 /dev/zero | tr "\\000" x'
 _LET_GO = """
 for process in $(cat "$1/held/cgroup.procs"); do kill -9 "$process" || true; done
 if mountpoint -q "$1"; then umount -l "$1"; fi
@@ -60,10 +61,18 @@ done < "/proc/$1/maps" | od -An -v -tx8
 """
 
 
-def hold_memory(run: CellRun, target: WorkloadTarget) -> str:
-    """The number of a process that holds memory until the cell is over, in a control group of its own."""
+def hold_memory(run: CellRun, target: WorkloadTarget, filler: str = _FILLER, argument: str = "") -> str:
+    """The number of a process that holds memory until the cell is over, in a control group of its own.
+
+    It holds what the shell script ``filler`` prints, which gets ``argument``.
+    """
     undo(run, target.runner, ["sh", "-c", _LET_GO, "sh", DIRECTORY])
-    return target.sh(_HOLD_MEMORY, DIRECTORY).strip()
+    return target.sh(_HOLD_MEMORY, DIRECTORY, filler, argument).strip()
+
+
+def swap_out(target: WorkloadTarget) -> None:
+    """Let the process that holds memory be swapped out."""
+    target.sh(_SWAP_OUT, DIRECTORY)
 
 
 def chance_of(run: CellRun) -> random.Random:
@@ -71,7 +80,9 @@ def chance_of(run: CellRun) -> random.Random:
     return random.Random(run.cell.seed)
 
 
-def invert_byte(run: CellRun, block: int, owner: BlockOwner | None, owner_detail: str = "") -> None:
+def invert_byte(
+    run: CellRun, block: int, owner: BlockOwner | None, owner_detail: str = "", owner_offset: int | None = None
+) -> None:
     """Invert one byte of ``block`` on the Secondary, below DRBD; the repair of the cell undoes it.
 
     Whatever the Primary has in its page cache is written before: it would write over the change.
@@ -79,7 +90,7 @@ def invert_byte(run: CellRun, block: int, owner: BlockOwner | None, owner_detail
     context, node, chance = run.context, run.context.lab.b, chance_of(run)
     context.resource.sync()
     sector, byte = block * SECTORS_PER_BLOCK + chance.randrange(SECTORS_PER_BLOCK), chance.randrange(SECTOR_BYTES)
-    change = PlantedChange(sector, 1, node.name, PlantedKind.BYTE, byte, owner, owner_detail)
+    change = PlantedChange(sector, 1, node.name, PlantedKind.BYTE, byte, owner, owner_detail, owner_offset)
     context.resource.plant_below(node, [change])
     context.note(planted=(*context.evidence.planted, change))
     whose = f", which is {owner}{f' ({owner_detail})' if owner_detail else ''}" if owner else ""
@@ -107,7 +118,7 @@ def _one_of(extents: tuple[FileExtent, ...], chance: random.Random) -> int:
 
 def used_swap_slot(target: WorkloadTarget, pid: str) -> int:
     """A slot that holds a page of process ``pid`` now, as the kernel's own map of the process says."""
-    target.sh(_SWAP_OUT, DIRECTORY)
+    swap_out(target)
     slots = [slot for slot in swap_slots(target.sh(_PAGEMAP, pid)) if 0 < slot < target.own_blocks]
     if not slots:
         raise InfrastructureError("no page of the process that holds memory was swapped out")
