@@ -165,6 +165,7 @@ HOST_AXES: dict[str, list[Any]] = {
     "workload": ["planted", "no-writes", "inflight-modify", "pressure", "buffered"],
     "filesystem": [*FilesystemKind],
     "layout": [*Layout],
+    "user_file": [None, UserFile("one", "1a" * 32, "x"), UserFile("one", "2b" * 32, "y")],
 }
 GUEST_AXES: dict[str, list[Any]] = {
     **HOST_AXES,
