@@ -27,6 +27,7 @@ from harness.model import (
     Protocol,
     ReplicationProfile,
     Sabotage,
+    UserFile,
     blocks_of,
     extents_of,
 )
