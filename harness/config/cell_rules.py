@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from harness.config.sentences import hint
-from harness.model import CacheMode, Cell, ClientKind, Crash, FilesystemKind, Layout, Sabotage
+from harness.model import CacheMode, Cell, ClientKind, Crash, Fault, FilesystemKind, Layout, Sabotage
 
 #: The keys that only a guest has: with ``client = "host"`` there is no QEMU.
 GUEST_ONLY = (
@@ -72,16 +72,20 @@ def _broken_by_layout(cell: Cell) -> Iterator[str]:
         yield f'{layout}, which lies below QEMU; with client = "host" write layout = "{Layout.CRYPT}"'
     elif cell.client is ClientKind.HOST and cell.layout.on_node:
         yield f'{layout}, a file that QEMU opens; with client = "host" there is no QEMU'
-    elif cell.has_canary and cell.layout.on_node:
-        # One node has it in use; the other would see a device that changes under it, and the canary is at DRBD's end.
-        yield f"{layout}, which one node has in use; it goes with none of 'migrations', 'crash' and 'fault'"
+    elif cell.layout.on_node and cell.migrations:
+        # The other would see a device that changes under what it has in use.
+        yield f"{layout}, which only one node may have in use; it does not go with 'migrations'"
+    elif cell.layout.on_node and cell.crash is Crash.NODE:
+        yield f'{layout}, which went with its node; with it \'crash\' is "{Crash.QEMU}" or "{Crash.RESET}"'
+    elif cell.layout.on_node and cell.fault is not None and cell.fault is not Fault.STANDALONE:
+        yield f"{layout}, which would have the fault before its guest; with it 'fault' is \"{Fault.STANDALONE}\" only"
     elif cell.has_canary and cell.layout is Layout.PARTITIONED:
         yield (
             f"{layout}, and with 'migrations', 'crash' or 'fault' the workload's part of the disk is a partition "
             "already, which the kernel does not look into for others"
         )
     if cell.replication.two_primaries and cell.layout.on_node:
-        yield f"{layout}, which one node has in use; it does not go with 'two_primaries'"
+        yield f"{layout}, which only one node may have in use; it does not go with 'two_primaries'"
     if cell.sabotage not in (None, Sabotage.FLIP_OWNERS):
         yield f"'sabotage' is '{cell.sabotage}', which goes with layout = \"{Layout.RAW}\" only, and {layout}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from harness.engine.context import CellContext
+from harness.engine.oracle_run import CANARY_RECORD
 from harness.errors import CommandError, HarnessError
 from harness.filesystems.base import MARGIN_SECONDS, OwnedBlock, ReplicaView, WorkloadTarget
 from harness.filesystems.layers import Layer, layer_of
@@ -74,6 +75,11 @@ class CellLayout:
             return DiskSource(below.device)
         return self.layer.disk(self._opened or self.enter(below))
 
+    @property
+    def disk_blocks(self) -> int:
+        """How many 4 KiB blocks the guest's disk has, where that is not DRBD's device; else 0."""
+        return self._opened.own_blocks if self.on_node and self._opened is not None else 0
+
     def seen(self, below: WorkloadTarget) -> WorkloadTarget:
         """What the filesystem sees of the client's disk ``below``."""
         return below if self.on_node or self._opened is None else self._opened
@@ -105,6 +111,10 @@ class CellLayout:
         return None
 
     @property
+    def _canary_inside(self) -> bool:
+        return self.on_node and self._context.cell.has_canary
+
+    @property
     def _on_the_node(self) -> bool:
         return self.on_node or self._context.cell.client is ClientKind.HOST
 
@@ -133,11 +143,19 @@ class CellLayout:
             return inside(view, blocks)
         with self.layer.inner(view) as inner:
             places = inner.places(sorted({*blocks}))
-            within = {block: place for block, place in places.items() if isinstance(place, int)}
-            found = {block: place for block, place in places.items() if isinstance(place, OwnedBlock)}
+            # The end of what a layout on the node holds is the canary's, where there is one.
+            own = inner.view.blocks - (self._context.region.blocks if self._canary_inside else 0)
+            within = {block: place for block, place in places.items() if isinstance(place, int) and place < own}
             # What is deepest inside is asked only where anything is in there.
-            owned = inside(inner.view, sorted({*within.values()})) if within else {}
-            return {**found, **{block: owned[place] for block, place in within.items() if place in owned}}
+            seen = ReplicaView(inner.view.runner, inner.view.path, own)
+            owned = inside(seen, sorted({*within.values()})) if within else {}
+            found = {block: owned[place] for block, place in within.items() if place in owned}
+            for block, place in places.items():
+                if isinstance(place, OwnedBlock):
+                    found[block] = place
+                elif place >= own:
+                    found[block] = CANARY_RECORD
+            return found
 
 
 __all__ = ["CellLayout", "Owners"]

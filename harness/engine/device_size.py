@@ -18,7 +18,7 @@ def device_mib(cell: Cell, least_mib: int, canary_blocks: int) -> int:
     ``canary_blocks`` are the 4 KiB blocks at the end that are the canary's in a cell that has one.
     """
     canary_mib = -(-canary_blocks * BLOCK_BYTES // 2**20) if cell.has_canary else 0
-    needed = LAYERS[cell.layout].device_mib(FILESYSTEMS[cell.filesystem].needs_mib) + canary_mib + _METADATA_MIB
+    needed = LAYERS[cell.layout].device_mib(FILESYSTEMS[cell.filesystem].needs_mib + canary_mib) + _METADATA_MIB
     return least_mib if needed <= least_mib else -(-needed // _STEP_MIB) * _STEP_MIB
 
 

@@ -10,6 +10,7 @@ from harness.engine.context import CellContext
 from harness.engine.oracle_run import primary_target
 from harness.errors import HarnessError, InfrastructureError
 from harness.filesystems.base import WorkloadTarget
+from harness.guest.canary import Region
 from harness.guest.disk import AttachedDisk
 from harness.guest.domain import Guest
 from harness.model import SECTORS_PER_BLOCK, ObservedAfterMove
@@ -56,7 +57,7 @@ class GuestDisk:
         if not self._context.cell.has_canary:
             return
         assert self.guest is not None
-        region = self._context.region
+        region = self._region
         first, rest = (blocks * SECTORS_PER_BLOCK for blocks in (region.first_block, region.blocks))
         self.guest.agent.run(["sh", "-c", _FORGET_PARTITIONS, "sh", self._disk.path])
         self.guest.agent.run([ADD_PARTITIONS, self._disk.path, str(first), str(rest)])
@@ -126,10 +127,16 @@ class GuestDisk:
     @property
     def part(self) -> WorkloadTarget:
         """The workload's part of the disk in the guest, all of it but the canary's."""
-        guest, context = self.present_guest, self._context
-        if not context.cell.has_canary:
-            return WorkloadTarget(guest.agent, self._disk.path, context.resource)
-        return WorkloadTarget(guest.agent, f"{self._disk.path}1", context.resource, context.region.first_block)
+        agent, resource = self.present_guest.agent, self._context.resource
+        if not self._context.cell.has_canary:
+            return WorkloadTarget(agent, self._disk.path, resource, self._layout.disk_blocks)
+        return WorkloadTarget(agent, f"{self._disk.path}1", resource, self._region.first_block)
+
+    @property
+    def _region(self) -> Region:
+        """The end of the disk, which is the canary's in cells that have one."""
+        region = self._context.region
+        return Region.at_end(self._layout.disk_blocks, region.blocks) if self._layout.disk_blocks else region
 
     @property
     def _disk(self) -> AttachedDisk:

@@ -13,6 +13,8 @@ from harness.model import BlockOwner, blocks_of
 
 MAX_SAMPLES = 16
 
+CANARY_RECORD = OwnedBlock(BlockOwner.ALLOCATED, "a record of the canary")
+
 #: Says whose each of the given 4 KiB blocks of the device is.
 _Ask = Callable[[list[int]], Mapping[int, OwnedBlock]]
 
@@ -71,8 +73,10 @@ def _classify(context: CellContext, ask: _Ask, blocks: list[int], method: str) -
 
 
 def primary_target(context: CellContext) -> WorkloadTarget:
-    """The workload's part of the device on the Primary."""
-    blocks = context.region.first_block if context.cell.has_canary else 0
+    """The part of the device on the Primary that is not the canary's."""
+    # On what a layout on the node holds the canary is at the end of that.
+    canary = context.cell.has_canary and not context.cell.layout.on_node
+    blocks = context.region.first_block if canary else 0
     return WorkloadTarget(context.lab.a.runner, context.resource.device, context.resource, blocks)
 
 
@@ -95,5 +99,4 @@ def _owners(context: CellContext, ask: _Ask, blocks: list[int]) -> Mapping[int, 
     """The workload knows who owns its blocks; those behind them are the canary's."""
     own_blocks = primary_target(context).own_blocks
     mine = [block for block in blocks if block < own_blocks]
-    canary = OwnedBlock(BlockOwner.ALLOCATED, "a record of the canary")
-    return {**(ask(mine) if mine else {}), **{block: canary for block in blocks if block >= own_blocks}}
+    return {**(ask(mine) if mine else {}), **{block: CANARY_RECORD for block in blocks if block >= own_blocks}}

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from fakes import HEALTHY, FakeLab, Stage, in_order
+from fakes import BLOCKS, HEALTHY, FakeLab, FakeWatch, Stage, in_order
 
 from harness.drbd.resource import Resource
 from harness.engine import cell_layout, cell_steps
 from harness.engine.cell_layout import CellLayout
+from harness.engine.disturbances import canary_steps
 from harness.errors import CommandError, HarnessError, InfrastructureError, RefusedError
 from harness.filesystems.base import ReplicaView, WorkloadTarget
-from harness.filesystems.layers import Inner, Layer
+from harness.filesystems.layers import Inner, Layer, Place
 from harness.filesystems.owned import OwnedBlock
 from harness.judgement.judge import judge
 from harness.model import (
@@ -25,6 +26,7 @@ from harness.model import (
     Cell,
     ClientKind,
     DiskSource,
+    Fault,
     FilesystemKind,
     Layout,
     Observed,
@@ -48,6 +50,7 @@ class ToldLayer(Layer):
         self.layout = layout  # type: ignore[misc]
         self.lab = lab
         self.is_open = False
+        self.size = 100
 
     def make(self, target: WorkloadTarget) -> None:
         self.lab.story(f"layer made on {target.device}")
@@ -55,7 +58,7 @@ class ToldLayer(Layer):
     def open(self, target: WorkloadTarget) -> WorkloadTarget:
         self.is_open = True
         self.lab.story(f"layer opened on {target.device}")
-        return WorkloadTarget(target.runner, "/dev/mapper/x", target.resource, 100)
+        return WorkloadTarget(target.runner, "/dev/mapper/x", target.resource, self.size)
 
     def close(self, target: WorkloadTarget) -> None:
         self.lab.story(f"layer closed on {target.device}")
@@ -64,14 +67,21 @@ class ToldLayer(Layer):
     @contextmanager
     def inner(self, view: ReplicaView) -> Iterator[Inner]:
         self.lab.story("looked into")
-        inside = ReplicaView(view.runner, "/dev/loop0", view.blocks - 16)
-        yield Inner(inside, lambda blocks: {block: block - 16 if block >= 16 else HEADER for block in blocks})
+        size = self.size if self.on_node else view.blocks - 16
+        inside = ReplicaView(view.runner, "/dev/loop0", size)
+        behind = OwnedBlock(BlockOwner.FREE, "behind the layer")
+
+        def place(block: int) -> Place:
+            return HEADER if block < 16 else behind if block >= 16 + size else block - 16
+
+        yield Inner(inside, lambda blocks: {block: place(block) for block in blocks})
         self.lab.story("looked")
 
 
 @pytest.fixture
 def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Cell], tuple[Stage, ToldLayer]]:
     monkeypatch.setattr(cell_steps, "observe_node", lambda node, device: Observed(scatter_gather=True))
+    monkeypatch.setattr(canary_steps, "CanaryWatch", FakeWatch)
 
     def stage(cell: Cell) -> tuple[Stage, ToldLayer]:
         made: list[ToldLayer] = []
@@ -165,6 +175,38 @@ def test_layout_whose_tool_is_missing_is_refused(staged: Callable[[Cell], tuple[
     found = stage.play()
     assert found.failure and found.failure.kind == "refused", found.failure
     assert "it has no program 'cryptsetup', which the layout crypt needs" in judge(found).sentence
+
+
+def test_layout_with_a_canary_forgets_the_partitions_of_an_earlier_table(
+    staged: Callable[[Cell], tuple[Stage, ToldLayer]],
+) -> None:
+    stage, _ = staged(replace(GUEST, fault=Fault.STANDALONE))
+    stage.play()
+    ran = [" ".join(argv) for argv in stage.guest.agent.ran]
+    forgotten = next(at for at, text in enumerate(ran) if "partx --delete" in text)
+    assert "divide /dev/vdb" in ran[forgotten + 1] and ran[forgotten].endswith("/dev/vdb"), ran
+
+
+@pytest.mark.parametrize("cell", [GUEST, NODE], ids=["guest", "node"])
+def test_layout_with_a_canary_it_has_the_end_of_the_guests_disk(
+    staged: Callable[[Cell], tuple[Stage, ToldLayer]], cell: Cell
+) -> None:
+    stage, layer = staged(replace(cell, fault=Fault.STANDALONE))
+    end = stage.run.context.region.blocks
+    layer.size = end + 100
+    stage.workload.leaves = {3, 17, 16 + 99, 16 + 100, BLOCKS - 1}
+    found = stage.play()
+    assert found.failure is None, found.failure
+    whole = layer.size if cell is NODE else BLOCKS
+    assert f"divide /dev/vdb {(whole - end) * 8} {end * 8}" in stage.steps
+    owners = [(one.block, one.detail) for one in found.samples]
+    canary = "a record of the canary"
+    if cell is NODE:
+        # What the layer holds begins at block 16.
+        assert owners == [(3, "the header"), (17, "free swap slot"), (115, "free swap slot"), (116, canary),
+                          (BLOCKS - 1, "behind the layer")]  # fmt: skip
+    else:
+        assert owners[-1] == (BLOCKS - 1, canary) and owners[-2] == (116, "free swap slot")
 
 
 def test_layout_is_opened_again_and_not_made_in_a_guest_after_a_crash() -> None:

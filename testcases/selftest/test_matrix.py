@@ -796,12 +796,17 @@ HOST = '[[cells]]\nclient = "host"\nworkload = "inflight-modify"\n'
         ("schema = 1\n" + HOST + 'layout = "raw-on-ext4"\n', ["a file that QEMU opens", "there is no QEMU"]),
         *(
             ("schema = 1\n" + CELL + f"layout = '{layout}'\n{happening}\n", [f"'layout' is '{layout}'", why])
-            for layout, why in (
-                ("crypt-node", "which one node has in use; it goes with none of 'migrations', 'crash' and 'fault'"),
-                ("qcow2-on-xfs", "which one node has in use; it goes with none of 'migrations', 'crash' and 'fault'"),
-                ("partitioned", "is a partition already"),
-            )
+            for layout, why in (("partitioned", "is a partition already"),)
             for happening in ("migrations = 1", "crash = 'node'", "crash = 'reset'", "fault = 'io-error'")
+        ),
+        *(
+            ("schema = 1\n" + CELL + f"layout = '{layout}'\n{happening}\n", [f"'layout' is '{layout}'", why])
+            for layout in ("crypt-node", "qcow2-on-xfs")
+            for happening, why in (
+                ("migrations = 1", "only one node may have in use; it does not go with 'migrations'"),
+                ("crash = 'node'", "which went with its node"),
+                ("fault = 'io-error'", "'fault' is \"standalone\" only"),
+            )
         ),
         (
             "schema = 1\n" + CELL + "layout = 'crypt-node'\ntwo_primaries = true\n",
@@ -830,6 +835,8 @@ def test_load_mistake_one_sentence_with_file_place_and_what_is_allowed(
         *(CELL + f"layout = '{layout}'\nmigrations = 1\n" for layout in ("lvm", "crypt")),
         CELL + "layout = 'crypt'\ncrash = 'node'\n",
         CELL + "layout = 'crypt-node'\n",
+        *(CELL + f"layout = 'raw-on-ext4'\ncrash = '{crash}'\n" for crash in ("qemu", "reset")),
+        CELL + "layout = 'raw-on-ext4'\nfault = 'standalone'\n",
     ],
 )
 def test_load_layout_goes_with_what_it_works_with(written: Any, entry: str) -> None:
