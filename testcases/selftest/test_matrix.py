@@ -200,20 +200,6 @@ def test_natural_matrix_delays_and_expects_nothing() -> None:
     assert all(cell.delays.undelayed and cell.expected is None and cell.seconds == 60 for cell in cells)
 
 
-def test_full_cells_as_designed() -> None:
-    cells = load("full", WORKLOADS, SHIPPED).cells
-    guests = [cell for cell in cells if cell.client is ClientKind.GUEST]
-    assert len(guests) == 2 * 6 * 3 + 3 * 6 * 2
-    assert all(cell.cache and cell.cache.direct for cell in guests if cell.aio is AioMode.NATIVE)
-    assert all(cell.expected for cell in guests)
-    assert ids(tuple(guests[:4])) == [
-        "none-no-writes-native-link20ms",
-        "none-no-writes-link20ms",
-        "none-no-writes-iouring-link20ms",
-        "none-inflight-modify-native-link20ms",
-    ]
-
-
 # --------------------------------------------------------------------------- expansion
 
 
