@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from harness.model import BlockOwner, FileBlocks, Ownership
-from harness.report.formatting import count, plural
+from harness.model import BlockOwner, FileBlocks, Ownership, Sample
+from harness.report.formatting import count, joined, plural
 from harness.report.grid import Grid, Slot, grid
 
 _FILES_SHOWN = 4
@@ -13,21 +13,28 @@ _OFFSETS_SHOWN = 4
 _NAMES_SHOWN = 3
 
 
-def file_grid(ownership: Ownership) -> Grid | None:
-    """The files of one attempt, the most hit first, with the first offsets of what differs; None where none is hit."""
+def file_grid(ownership: Ownership, samples: Sequence[Sample] = ()) -> Grid | None:
+    """The files of one attempt, the most hit first, with the first offsets of what differs; None where none is hit.
+
+    What they look like is what ``samples`` of their blocks do.
+    """
     rows = [
         (
             Slot(file.path, "text"),
             Slot(str(file.owner)),
             Slot(count(file.blocks)),
-            Slot(
-                ", ".join(map(count, file.offsets)) + (", ..." if file.blocks > len(file.offsets) > 0 else ""), "text"
-            ),
+            Slot(_places(file), "text"),
+            Slot(_looks(file.path, samples), "text"),
         )
         for file in ownership.files
     ]
-    columns = ("File", "Its blocks are", "Differing blocks", "At byte of the file")
+    columns = ("File", "Its blocks are", "Differing blocks", "At byte of the file", "Sample blocks look like")
     return grid("Files that hold differing blocks", columns, rows)
+
+
+def _looks(path: str, samples: Sequence[Sample]) -> str:
+    seen = (side for one in samples if one.path == path for side in (one.looks_a, one.looks_b) if side)
+    return joined(dict.fromkeys(seen))
 
 
 def owner_counts(owned: Iterable[Ownership]) -> str:

@@ -50,9 +50,12 @@ def sample_view(sample: Sample) -> SampleView:
 
 
 def title_of(sample: Sample) -> str:
-    """Which block, and how much of it differs."""
+    """Which block, how much of it differs, and where in its file that begins, where it is a file's."""
     differ = plural(sample.differing_bytes, "byte")
-    return f"Block {count(sample.block)}: {differ} of {count(BLOCK_BYTES)} differ, the first at offset {sample.offset}"
+    title = f"Block {count(sample.block)}: {differ} of {count(BLOCK_BYTES)} differ, the first at offset {sample.offset}"
+    if sample.path and sample.file_offset is not None:
+        title += f", which is byte {count(sample.file_offset + sample.offset)} of {sample.path}"
+    return title
 
 
 def looks_of(sample: Sample) -> str:

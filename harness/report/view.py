@@ -185,7 +185,7 @@ def evidence_view(evidence: Evidence, result: Result) -> EvidenceView:
         ownership=_rows(
             [("Differing blocks", formatting.owners(evidence.ownership)), ("Found by", evidence.ownership.method)]
         ),
-        files=file_grid(evidence.ownership),
+        files=file_grid(evidence.ownership, evidence.samples),
         names=names[:NAMES_SHOWN],
         names_more=max(0, len(names) - NAMES_SHOWN),
         extents=extents[:EXTENTS_SHOWN],

@@ -19,6 +19,7 @@ from harness.model import (
     FilesystemKind,
     Ownership,
     Result,
+    Sample,
     Verdict,
     VerdictKind,
     Written,
@@ -127,6 +128,12 @@ def test_hit_files_the_most_hit_first_and_what_is_hit_where_no_file_is() -> None
     assert hit_files([Ownership()]) == "" and file_grid(Ownership()) is None
     made = file_grid(FILES)
     assert made is not None and [slot.text for slot in made.rows[0]] == ["/cut", "allocated", "2", "4 096, 8 192"]
+    seen = (
+        Sample(5, 0, 1, "00", "01", path="/cut", looks_a="text", looks_b="zeros"),
+        Sample(9, 0, 1, "", "", looks_a="x"),
+    )
+    shown = file_grid(FILES, seen)
+    assert shown is not None and shown.rows[0][-1].text == "text and zeros"
 
 
 def test_block_map_written_differing_and_classes_of_owners() -> None:

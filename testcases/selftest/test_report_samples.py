@@ -48,6 +48,12 @@ def test_sample_view_what_it_looks_like_and_which_lines() -> None:
     )
 
 
+def test_sample_of_a_file_says_which_byte_of_it() -> None:
+    found = sample_view(replace(TEXT, path="/var/log/messages", file_offset=8192))
+    assert found.title.endswith("the first at offset 1000, which is byte 9 192 of /var/log/messages")
+    assert "which is" not in sample_view(replace(TEXT, path="/var/log/messages")).title
+
+
 def test_sample_lines_marks_stand_below_the_bytes_that_differ() -> None:
     title, looks, a, b, marks = sample_lines(TEXT)
     assert title.startswith("Block 7: 2 bytes of 4 096 differ, the first at offset 1000; block owner: allocated, /var")
