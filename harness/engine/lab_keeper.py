@@ -99,6 +99,8 @@ class LabKeeper:
             progress(f"the device of {now} MiB is made anew with {mebibytes} MiB")
             lab = self.lab
             try:
+                # What was left on in it may hold the device.
+                self._drop_unclean_guest()
                 alike = resize(resource, mebibytes, lambda blocks: lab.compare(blocks).differing_blocks == 0)
             except HarnessError as error:
                 self.rebuild(str(error))
@@ -138,11 +140,7 @@ class LabKeeper:
     @property
     def guest(self) -> Guest:
         """A guest that answers: the warm one, or a new one when it does not."""
-        if self._guest is not None and not self._guest.alive():
-            if not self._guest.ended:
-                progress("the guest does not answer any more; starting another")
-                self._guest.destroy()
-            self._guest = None
+        self._drop_dead_guest()
         if self._guest is None:
             began = time.monotonic()
             progress("starting the guest")
@@ -154,11 +152,22 @@ class LabKeeper:
     @property
     def clean_guest(self) -> Guest:
         """The same before it gets a disk: one in which an earlier cell or test left something on is replaced."""
-        if self._guest is not None and self._guest.alive() and (left := leftovers(self._guest.agent)) is not None:
+        self._drop_unclean_guest()
+        return self.guest
+
+    def _drop_dead_guest(self) -> None:
+        if self._guest is not None and not self._guest.alive():
+            if not self._guest.ended:
+                progress("the guest does not answer any more; starting another")
+                self._guest.destroy()
+            self._guest = None
+
+    def _drop_unclean_guest(self) -> None:
+        self._drop_dead_guest()
+        if self._guest is not None and (left := leftovers(self._guest.agent)) is not None:
             progress(f"the guest is replaced: {left}")
             self._record.note(f"the guest was replaced: {left}")
             self._guest.destroy()
-        return self.guest
 
     def keep_guest(self, guest: Guest) -> None:
         """The warm guest is ``guest`` now: after a crash it is another one than the cell began with."""

@@ -242,3 +242,13 @@ def test_session_whose_device_cannot_be_sized_has_another_lab(stage: Stage, size
         running.play(SWAP)
     assert len(stage.labs) == 2 and sized.sizes == [320]
     assert stage.played == [*CONTROLS, SWAP.id, *CONTROLS]
+
+
+def test_session_ends_a_guest_that_may_hold_the_device_before_it_is_sized(stage: Stage, sized: Sized) -> None:
+    with stage.session as running:
+        running.play(SWAP)
+        stage.guests[0].agent.answers["/proc/swaps"] = "left on: swap on /dev/vdb\n"
+        stage.labs[0].story.when["compare"] = lambda: stage.labs[0].story(f"guest ended: {stage.guests[0].ended}")
+        running.play(CELL)
+    steps = stage.labs[0].story.steps
+    assert sized.sizes == [320, 128] and steps[-steps[::-1].index("compare") :][0] == "guest ended: True"
