@@ -24,7 +24,7 @@ for holder in "/sys/class/block/${1##*/}/holders/"*; do
     [ -e "$holder/dm/name" ] || continue
     name=$(cat "$holder/dm/name")
     unused "/dev/mapper/$name"
-    dmsetup remove --retry "$name"
+    dmsetup remove --verifyudev --retry "$name"
 done
 unused "$1"
 """

@@ -36,12 +36,12 @@ _OPEN = """
 name=${1##*/}
 if [ "$(cat "/sys/block/$name/ext_range")" -gt 1 ]; then
     blockdev --rereadpt "$1"
-    device=$1$2
+    case $name in *[0-9]) device=$1p$2;; *) device=$1$2;; esac
     test -b "$device" || { echo "the kernel made no partition $device" >&2; exit 1; }
 else
     partx --raw --noheadings --output START,SECTORS --nr "$2" "$1" | {
         read -r start sectors
-        dmsetup create "$3$2" --table "0 $sectors linear $1 $start"
+        dmsetup create --verifyudev "$3$2" --table "0 $sectors linear $1 $start"
     }
     device=/dev/mapper/$3$2
 fi
@@ -51,7 +51,7 @@ blockdev --getsize64 "$device"
 _CLOSE = """
 for mapping in "$1"1 "$1"2; do
     dmsetup info "$mapping" > /dev/null 2>&1 || continue
-    dmsetup remove --retry "$mapping"
+    dmsetup remove --verifyudev --retry "$mapping"
 done
 """
 
