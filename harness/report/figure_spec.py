@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from harness.config.sentences import NoChoiceError, WrittenModel, array, hint, one_or_more
 from harness.judgement.claim_words import Claim
-from harness.model import CacheMode, Cell, FilesystemKind
+from harness.model import CacheMode, Cell, FilesystemKind, Layout
 from harness.report.descriptions import CRASHES, FAULTS, replication_order
 from harness.report.figure_measures import EVENTS, MEASURES
 
@@ -29,7 +29,8 @@ class Key:
 
 def _work(cell: Cell) -> str:
     on = "" if cell.filesystem is FilesystemKind.RAW else f" on {cell.filesystem}"
-    return f"`{cell.workload}`{on}"
+    layout = "" if cell.layout is Layout.RAW else f" on {cell.layout}"
+    return f"`{cell.workload}`{on}{layout}"
 
 
 def _delays(cell: Cell) -> str:
@@ -42,6 +43,7 @@ KEYS: Mapping[str, Key] = {
     "work": Key("work", lambda cell: _work(cell).replace("`", ""), _work),
     "workload": Key("workload", lambda cell: cell.workload, lambda cell: f"`{cell.workload}`"),
     "filesystem": Key("filesystem", lambda cell: cell.filesystem.value, lambda cell: cell.filesystem.value),
+    "layout": Key("layout", lambda cell: cell.layout.value, lambda cell: cell.layout.value),
     "aio": Key("aio", lambda cell: cell.aio.value, lambda cell: cell.aio.value),
     "delays": Key("delays", _delays, _delays),
     "replication": Key("replication", lambda cell: str(cell.replication), lambda cell: str(cell.replication)),
