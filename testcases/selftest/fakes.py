@@ -847,6 +847,9 @@ class Script(Workload):
     def prepare(self, target: WorkloadTarget) -> None:
         self.lab.story(f"prepare {target.device}")
 
+    def clean_up(self, target: WorkloadTarget) -> None:
+        self.lab.story("clean up")
+
     def work(self, target: WorkloadTarget, seconds: int) -> Work:
         self.lab.story(f"work {seconds}")
         self.resource.sent_kib += 400

@@ -25,6 +25,7 @@ from harness.errors import (
     LostGuestError,
     LostNodeError,
     RefusedError,
+    WorkloadFailedError,
 )
 from harness.guest.domain import Guest
 from harness.judgement.doubts import doubts
@@ -391,6 +392,31 @@ def test_rescue_guest_with_the_disk_is_ended(staged: Callable[..., Stage], step:
     assert not stage.guest.attached, "QEMU still has the device open, and the next cell attaches it again"
     assert "destroy" in stage.steps
     assert stage.raw("guest-console.txt") == "== the guest's console on nodea\nguest said\n\n"
+
+
+def test_workload_that_fails_leaves_the_guest_warm_and_nothing_mounted(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    stage.lab.story.broken["work 10"] = WorkloadFailedError("the disk is full: no space left")
+    found = stage.play()
+    assert found.failure == Failure("workload", "work", "the disk is full: no space left")
+    assert in_order(stage.steps, "work 10", "clean up", "detach")
+    assert stage.guest.living and "destroy" not in stage.steps, "changing what is played costs no boot"
+    assert found.comparison is not None and judge(found).kind is VerdictKind.INCONCLUSIVE
+
+
+def test_workload_that_fails_on_the_node_is_cleaned_up_there(staged: Callable[..., Stage]) -> None:
+    stage = staged(HOST_CELL)
+    stage.lab.story.broken["work 10"] = WorkloadFailedError("the script ended with status 1")
+    assert stage.play().failure is not None
+    assert in_order(stage.steps, "work 10", "clean up"), "the device would be held open"
+
+
+def test_workload_that_fails_and_cannot_be_cleaned_up_costs_the_guest(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    stage.lab.story.broken["work 10"] = WorkloadFailedError("the script ended with status 1")
+    stage.lab.story.broken["clean up"] = CommandError("guest", ["umount"], 32, "", "target is busy")
+    assert (stage.play().failure or Failure("", "", "")).kind == "workload"
+    assert "destroy" in stage.steps and not stage.guest.attached
 
 
 def test_rescue_guest_without_the_disk_lives_on(staged: Callable[..., Stage]) -> None:
