@@ -15,6 +15,9 @@ from harness.model import Cell, UserFile
 FIO_JOB, GUEST_SCRIPT = "fio-job", "guest-script"
 #: The workloads that a user's file makes, and the option that it comes with.
 OPTIONS: Mapping[str, str] = {FIO_JOB: "--fio-job", GUEST_SCRIPT: "--guest-script"}
+#: How long it works where nobody says it, and what a cell has for all else: also for a job that takes longer.
+SECONDS = 10
+_BESIDES_SECONDS = 300
 #: It is part of each cell, and so of each evidence.
 MOST_BYTES = 64 * 1024
 
@@ -49,10 +52,8 @@ def entry(workload: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
         found["client"] = chosen["client"]
     if chosen.get("cache") or found.get("client") != "host":
         found["cache"] = chosen.get("cache") or ["none", "writeback"]
-    if chosen.get("seconds"):
-        # What is done before and after the work takes as long as with any other.
-        found |= {"seconds": chosen["seconds"], "deadline": chosen["seconds"] + 300}
-    return found
+    seconds = chosen.get("seconds") or SECONDS
+    return {**found, "seconds": seconds, "deadline": seconds + _BESIDES_SECONDS}
 
 
 def with_user_files(cells: Iterable[Cell], files: Mapping[str, UserFile]) -> tuple[Cell, ...]:

@@ -67,7 +67,7 @@ def describe(cell: Cell) -> str:
     if cell.client is ClientKind.GUEST:
         client = f"in a guest, cache={cell.cache}, aio={cell.aio}, bus={cell.bus}"
     parts = [
-        f"{cell.workload} {filesystem_text(cell)} {client}",
+        f"{_work_text(cell)} {filesystem_text(cell)} {client}",
         f"{cell.seconds} s of work",
         delays_text(cell.delays),
         "" if cell.replication.plain else str(cell.replication),
@@ -84,6 +84,11 @@ def delays_text(delays: DelayProfile) -> str:
     named = (("link", delays.link_delay_ms), ("disk", delays.disk_delay_ms))
     on = [f"{name} {delay} ms" for name, delay in named if delay]
     return f"delays: {joined(on)}" if on else "no delays"
+
+
+def _work_text(cell: Cell) -> str:
+    """The workload; a user's own file by its name: ``fio-job (mine.fio)``."""
+    return f"{cell.workload} ({cell.user_file.name})" if cell.user_file else cell.workload
 
 
 def filesystem_text(cell: Cell) -> str:

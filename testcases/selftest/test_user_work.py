@@ -16,9 +16,10 @@ from harness.drbd.resource import Resource
 from harness.errors import UsageError, WorkloadFailedError
 from harness.filesystems import FILESYSTEMS
 from harness.judgement.rejudge import workload_failed
-from harness.model import Cell, Evidence, Failure, FilesystemKind, Result, UserFile, Verdict, VerdictKind
+from harness.model import CacheMode, Cell, Evidence, Failure, FilesystemKind, Result, UserFile, Verdict, VerdictKind
 from harness.remote.local import LocalRunner
 from harness.remote.scripted import ScriptedRunner
+from harness.report.descriptions import describe
 from harness.store import Store, judged_results
 from harness.workloads import user_work, workload_of
 from harness.workloads.base import WorkloadTarget
@@ -245,6 +246,11 @@ def test_workload_failed_only_where_it_is_why_there_is_no_answer() -> None:
     other = replace(evidence, failure=Failure("command", "work", "x"))
     assert workload_failed(Result(evidence.cell, verdict, other)) is None
     assert workload_failed(Result(evidence.cell, None, None)) is None
+
+
+def test_description_names_the_users_file(job: Path) -> None:
+    cell = Cell("fio-job", filesystem=EXT4, cache=CacheMode.NONE, user_file=read_user_file(job, ""))
+    assert describe(cell).startswith("fio-job (my_job.fio) on ext4")
 
 
 def test_option_fio_job_plays_two_cache_modes_and_keeps_the_file(
