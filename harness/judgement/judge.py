@@ -261,8 +261,9 @@ def _downgrade_unproven_clean(clean: Verdict, evidence: Evidence, controls: Cont
         lambda: _controls_failed(evidence, controls),
         lambda: None if evidence.observed.scatter_gather or not evidence.cell.replication.scatter_gather else
         "the replication link has no scatter-gather: TCP copies, and writes that change in flight cannot be seen",
-        lambda: "the workload exposed no block write" if _exposure_missing(evidence) else None,
+        # Before the question of what was exposed: it says what the workload left undone.
         lambda: unproven_work(evidence),
+        lambda: "the workload exposed no block write" if _exposure_missing(evidence) else None,
         lambda: _unexpected_kernel_error(evidence),
         lambda: _scenario_incomplete(evidence),
         lambda: without_ground(evidence),

@@ -782,6 +782,8 @@ def test_oracles_contradiction_inconclusive_naming_it(
 def test_judge_workload_that_did_nothing_inconclusive(facts: dict[str, float], schema: int, text: str) -> None:
     found = replace(evidence(work=Work(8.0, facts)), schema=schema)
     assert_inconclusive(found, text)
+    nothing_written = replace(evidence(work=Work(8.0, facts), exposed_blocks=0), schema=schema)
+    assert_inconclusive(nothing_written, text)
     differing = replace(evidence(work=Work(8.0, facts), **oracles({5}, {5})), schema=schema)
     assert kind(differing) is VerdictKind.DIVERGED, "a difference stays one, whoever made it"
 
