@@ -843,12 +843,16 @@ class Script(Workload):
         self.outlasts = ""
         self.ended_by: BaseException | None = None
         self.recovers = Recovered()
+        self.heard = ""
 
     def prepare(self, target: WorkloadTarget) -> None:
         self.lab.story(f"prepare {target.device}")
 
     def clean_up(self, target: WorkloadTarget) -> None:
         self.lab.story("clean up")
+
+    def hear_console(self, printed: str) -> None:
+        self.heard = printed
 
     def work(self, target: WorkloadTarget, seconds: int) -> Work:
         self.lab.story(f"work {seconds}")

@@ -46,6 +46,7 @@ from harness.model import (
     ReplicationProfile,
     VerdictKind,
     Work,
+    extents_of,
 )
 from harness.store import Attempt
 from harness.workloads.controls import Planted
@@ -130,7 +131,10 @@ def test_conclude_differing_blocks_are_sampled_owned_and_repaired(staged: Callab
     assert [(one.block, one.owner, one.detail) for one in found.samples] == [
         (block, BlockOwner.FREE, "free swap slot") for block in (5, 6, 900)
     ]
-    assert found.ownership == Ownership(free=3, method="after swapoff every slot is free", names=("free swap slot",))
+    assert found.ownership == Ownership(
+        free=3, method="after swapoff every slot is free", names=("free swap slot",),
+        extents={BlockOwner.FREE: extents_of({5, 6, 900})},
+    )  # fmt: skip
     assert found.repair == Repair("by hand", 1.0, 0)
     assert judge(found).kind is VerdictKind.DIVERGED
 
@@ -149,7 +153,10 @@ def test_conclude_many_differing_blocks_are_counted_and_few_sampled(staged: Call
     stage.workload.leaves = set(range(5000))
     found = stage.play()
     assert [one.block for one in found.samples] == list(range(MAX_SAMPLES))
-    assert found.ownership == Ownership(free=5000, method="after swapoff every slot is free", names=("free swap slot",))
+    assert found.ownership == Ownership(
+        free=5000, method="after swapoff every slot is free", names=("free swap slot",),
+        extents={BlockOwner.FREE: extents_of(set(range(5000)))},
+    )  # fmt: skip
 
 
 def test_quiesce_wrong_reads_add_up(staged: Callable[..., Stage]) -> None:

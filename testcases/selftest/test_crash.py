@@ -353,6 +353,19 @@ def test_capture_console_before_the_crash_is_kept(staged: Callable[..., Crashing
     assert said.count("the guest's words before the crash") == 1
 
 
+@pytest.mark.parametrize("crash", Crash)
+def test_workload_hears_the_console_until_the_crash_before_it_recovers(
+    staged: Callable[..., Crashing], crash: Crash
+) -> None:
+    stage = staged(replace(NODE, crash=crash))
+    stage.workload.recovers = Recovered(True, "", CheckResult(0, "clean"), 2, ("row 3 is wrong",), "all rows")
+    found = stage.play()
+    assert "guest said" in stage.workload.heard
+    assert found.crash_recovery is not None
+    assert (found.crash_recovery.findings, found.crash_recovery.looked_at) == (("row 3 is wrong",), "all rows")
+    assert "2 time(s): row 3 is wrong" in judge(found).sentence
+
+
 def test_capture_console_errors_before_the_crash_count(staged: Callable[..., Crashing]) -> None:
     stage = staged()
     before_the_crash(stage, "EXT4-fs error (device vdb1): bad\n")
