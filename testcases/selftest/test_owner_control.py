@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import random
 import shutil
 import subprocess
@@ -37,6 +38,7 @@ from harness.model import (
 )
 from harness.parse.marks import Mark, MarkedAs, block_of_each, marks, pattern, places
 
+RECORDINGS = Path(__file__).parent / "recordings"
 TOKEN, LETTERS = "0123456789ab", "QXZK"
 RAW = LAYERS[Layout.RAW]()
 
@@ -135,10 +137,7 @@ def test_known_places_names_in_utf_16_are_found(tmp_path: Path) -> None:
         file.seek(8 * BLOCK_BYTES)
         file.write(blocks + freed + b"RCRD".ljust(1000, b"\0") + names.ljust(BLOCK_BYTES - 1000) + b"INDX" + names)
     laid = Laid(TOKEN, LETTERS, Offers.FILES)
-    kind = next((one for one in FilesystemKind if one.startswith("ntfs")), None) or cast(FilesystemKind, "ntfs3")
-    if not isinstance(kind, FilesystemKind):
-        pytest.skip("there is no filesystem yet that keeps its names so")
-    found = known_places(seen(image), RAW, kind, laid, random.Random(7))
+    found = known_places(seen(image), RAW, FilesystemKind.NTFS3, laid, random.Random(7))
     assert found[-1] == Place(41, BlockOwner.METADATA), "not what stands in the log"
 
 
@@ -204,6 +203,15 @@ def test_journal_blocks_are_those_that_debugfs_tells(kind: str, size: int, tmp_p
     indirect = {int(block) for block in printed.split()} - {*journal_blocks(seen(image))}
     assert {*journal_blocks(seen(image))} <= {int(block) for block in printed.split()}
     assert len(journal_blocks(seen(image))) in (1024, 4096, 8192) and len(indirect) <= 12
+
+
+@pytest.mark.parametrize("kind", ["ntfs3", "ntfs-3g"])
+def test_journal_blocks_of_ntfs_are_those_of_its_log_file(kind: str, tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    image.write_bytes(lzma.decompress((RECORDINGS / "dos" / f"{kind}.img.xz").read_bytes()))
+    owned = FILESYSTEMS[FilesystemKind(kind)].owners(seen(image), range(1024))
+    found = journal_blocks(seen(image))
+    assert len(found) == 256 and {*found} == {at for at, one in owned.items() if one.owner is BlockOwner.JOURNAL}
 
 
 def test_journal_blocks_of_xfs_are_those_of_its_superblock(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Where a filesystem's journal lies, as its own superblock says; without the tools that the owners are found by.
 
 ext3, ext4: fs/ext4/ext4.h (``s_jnl_blocks`` is a copy of the journal inode's block map), include/linux/jbd2.h; XFS:
-fs/xfs/libxfs/xfs_format.h.
+fs/xfs/libxfs/xfs_format.h; NTFS: fs/ntfs3/ntfs.h, by the runs of $LogFile's record.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from harness.model import BLOCK_BYTES
 
 _EXT_SUPERBLOCK, _EXT_MAGIC, _EXT_JOURNAL_MAP = 1024, 0xEF53, 0x10C
 _EXTENT_MAGIC = 0xF30A
+_LOG_FILE, _NTFS_DATA, _NTFS_END = 2, 0x80, 0xFFFFFFFF
 _JBD2_MAGIC, _JBD2_SUPERBLOCKS = 0xC03B3998, (3, 4)
 
 
@@ -22,7 +23,7 @@ def journal_blocks(view: ReplicaView) -> tuple[int, ...]:
 
     Empty where none is found.
     """
-    return _of_ext(view) or _of_xfs(view)
+    return _of_ext(view) or _of_xfs(view) or _of_ntfs(view)
 
 
 def _of_ext(view: ReplicaView) -> tuple[int, ...]:
@@ -74,3 +75,35 @@ def _of_xfs(view: ReplicaView) -> tuple[int, ...]:
         return ()
     first = (log_start >> group_bits) * group_blocks + (log_start & (1 << group_bits) - 1)
     return tuple(range(first, first + log_blocks))
+
+
+def _of_ntfs(view: ReplicaView) -> tuple[int, ...]:
+    boot = view.read(0, 512)
+    if boot[3:11] != b"NTFS    ":
+        return ()
+    sector, per_cluster = struct.unpack_from("<HB", boot, 11)
+    table, size = struct.unpack_from("<Q", boot, 0x30)[0], struct.unpack_from("<b", boot, 0x40)[0]
+    record_bytes = 1 << -size if size < 0 else size * sector * per_cluster
+    if sector * per_cluster != BLOCK_BYTES or not 512 <= record_bytes <= BLOCK_BYTES:
+        return ()
+    record = view.read(table * BLOCK_BYTES + _LOG_FILE * record_bytes, record_bytes)
+    (at,) = struct.unpack_from("<H", record, 0x14)
+    while at + 0x40 <= len(record):
+        kind, length, outside = struct.unpack_from("<IIB", record, at)
+        if kind == _NTFS_END or length < 0x18:
+            break
+        if kind == _NTFS_DATA and outside:
+            return tuple(_of_runs(record[at + struct.unpack_from("<H", record, at + 0x20)[0] : at + length]))
+        at += length
+    return ()
+
+
+def _of_runs(runs: bytes) -> Iterator[int]:
+    """The clusters of a list of runs: each a byte with two widths, a length, and how far it is from the one before."""
+    at = first = 0
+    while at < len(runs) and runs[at]:
+        widths = (runs[at] & 15, runs[at] >> 4)
+        length = int.from_bytes(runs[at + 1 : at + 1 + widths[0]], "little")
+        first += int.from_bytes(runs[at + 1 + widths[0] : at + 1 + sum(widths)], "little", signed=True)
+        yield from range(first, first + length)
+        at += 1 + sum(widths)

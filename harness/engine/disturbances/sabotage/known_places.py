@@ -26,7 +26,7 @@ _COPY_ON_WRITE = ("btrfs", "f2fs")
 #: Which keep names in UTF-16.
 _WIDE_NAMES = ("ntfs", "exfat")
 #: Which tell of no file: allocated or free is enough of them.
-_NO_FILES = ("vfat", "exfat", "f2fs")
+_NO_FILES = ("f2fs",)
 # 64 KiB from the beginning; what is before that is nobody's.
 _BTRFS_SUPERBLOCK = 16
 _LOG_PAGES = (b"RCRD", b"RSTR")
