@@ -16,10 +16,14 @@ _UNREADABLE = re.compile(r"Buffer I/O error|Read \d+ bytes at .*: Input/output e
 
 @dataclass(frozen=True)
 class Checker:
-    """How a checker is understood: lines that match ``damage`` are damage, and ``statuses`` gives its own in fsck's."""
+    """How a checker is understood: lines that match ``damage`` are damage, and ``statuses`` gives its own in fsck's.
+
+    ``sums_up`` matches the line that says most where that is not the last.
+    """
 
     damage: re.Pattern[str]
     statuses: Mapping[int, int] = field(default_factory=dict)
+    sums_up: re.Pattern[str] | None = None
 
 
 #: ``ntfsresize --info``: compares the clusters of all files with $Bitmap. Whatever it meets, its status is 1.
@@ -29,6 +33,7 @@ NTFSRESIZE = Checker(
         r"|NTFS signature is missing|doesn't have a valid NTFS|Failed to load \$|Failed to open \$"
     ),
     {1: _OPERATIONAL_ERROR},
+    re.compile(r"^Filesystem check failed|^ERROR|^Space in use"),
 )
 #: ``fsck.fat -n``: 1 is errors, or that it could make nothing of it; 6 that there is no such device.
 FSCK_FAT = Checker(re.compile(r"Dirty bit is set"), {1: _ERRORS_LEFT, 2: _USAGE, 6: _OPERATIONAL_ERROR})
@@ -41,7 +46,8 @@ def checked(checker: Checker, status: int, printed: str) -> tuple[int, str]:
     lines = [line.strip() for line in printed.splitlines() if line.strip()]
     if unreadable := [line for line in lines if _UNREADABLE.search(line)]:
         return _OPERATIONAL_ERROR, unreadable[0]
-    if damage := [line for line in lines if checker.damage.search(line)]:
-        # The sum is said last.
-        return _ERRORS_LEFT, next((line for line in damage if line.startswith("Filesystem check failed")), damage[0])
-    return checker.statuses.get(status, status), lines[-1] if lines else ""
+    damage = [line for line in lines if checker.damage.search(line)]
+    told = [line for line in damage or lines if checker.sums_up is not None and checker.sums_up.search(line)]
+    if damage:
+        return _ERRORS_LEFT, (told or damage)[0]
+    return checker.statuses.get(status, status), (told or lines[-1:] or [""])[0]

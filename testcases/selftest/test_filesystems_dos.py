@@ -7,10 +7,12 @@ zeroed.
 
 from __future__ import annotations
 
+import functools
 import lzma
 import os
 import re
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -59,6 +61,14 @@ def owners(kind: FilesystemKind, data: bytes, directory: Path) -> Mapping[int, O
     return FILESYSTEMS[kind].owners(ReplicaView(LocalRunner(), str(path), blocks), range(blocks))
 
 
+@functools.cache
+def whole(kind: FilesystemKind) -> tuple[bytes, Mapping[int, OwnedBlock]]:
+    """The image as it was recorded, and the owners of all its blocks; asked for once."""
+    data = bytes(image(kind))
+    with tempfile.TemporaryDirectory() as directory:
+        return data, owners(kind, data, Path(directory))
+
+
 def marked(data: bytes) -> Mapping[int, tuple[str, int]]:
     """The blocks that begin with a mark: the file, and the byte of it."""
     found = {}
@@ -75,9 +85,9 @@ def block_of(data: bytes, path: str, number: int = 0) -> int:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_dos_owners_marked_blocks_have_their_file_and_offset(kind: FilesystemKind, tmp_path: Path) -> None:
-    data = image(kind)
-    found, marks = owners(kind, data, tmp_path), marked(data)
+def test_dos_owners_marked_blocks_have_their_file_and_offset(kind: FilesystemKind) -> None:
+    data, found = whole(kind)
+    marks = marked(data)
     theirs = {
         block for block in marks if found[block].owner is BlockOwner.ALLOCATED and found[block].offset is not None
     }
@@ -87,9 +97,8 @@ def test_dos_owners_marked_blocks_have_their_file_and_offset(kind: FilesystemKin
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_dos_owners_blocks_of_deleted_and_truncated_files_are_free(kind: FilesystemKind, tmp_path: Path) -> None:
-    data = image(kind)
-    found = owners(kind, data, tmp_path)
+def test_dos_owners_blocks_of_deleted_and_truncated_files_are_free(kind: FilesystemKind) -> None:
+    data, found = whole(kind)
     deleted = [block for block, (path, _) in marked(data).items() if path == "/deleted"]
     assert len(deleted) == 16
     assert {found[block].owner for block in deleted} == {BlockOwner.FREE}
@@ -98,22 +107,22 @@ def test_dos_owners_blocks_of_deleted_and_truncated_files_are_free(kind: Filesys
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_dos_owners_nothing_is_unknown_in_a_whole_filesystem(kind: FilesystemKind, tmp_path: Path) -> None:
-    found = owners(kind, image(kind), tmp_path)
+def test_dos_owners_nothing_is_unknown_in_a_whole_filesystem(kind: FilesystemKind) -> None:
+    found = whole(kind)[1]
     assert [one for one in found.values() if one.owner is BlockOwner.UNKNOWN] == []
     assert found[0].owner is BlockOwner.METADATA
 
 
 @pytest.mark.parametrize("kind", (FilesystemKind.NTFS3, FilesystemKind.EXFAT))
-def test_dos_owners_clusters_never_written_are_free(kind: FilesystemKind, tmp_path: Path) -> None:
-    found = owners(kind, image(kind), tmp_path).values()
+def test_dos_owners_clusters_never_written_are_free(kind: FilesystemKind) -> None:
+    found = whole(kind)[1].values()
     never = [one for one in found if one.detail.startswith("preallocated for /grown and never written")]
     assert [one.owner for one in never] == [BlockOwner.FREE] * 7
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_dos_owners_metadata_and_journal_have_their_names(kind: FilesystemKind, tmp_path: Path) -> None:
-    found = owners(kind, image(kind), tmp_path).values()
+def test_dos_owners_metadata_and_journal_have_their_names(kind: FilesystemKind) -> None:
+    found = whole(kind)[1].values()
     details = {one.detail for one in found if one.owner is BlockOwner.METADATA}
     journal = [one for one in found if one.owner is BlockOwner.JOURNAL]
     assert any("directory /many" in one for one in details)
@@ -125,22 +134,21 @@ def test_dos_owners_metadata_and_journal_have_their_names(kind: FilesystemKind, 
 
 
 @pytest.mark.parametrize("kind", NTFS)
-def test_ntfs_owners_a_small_file_is_named_with_its_record(kind: FilesystemKind, tmp_path: Path) -> None:
-    data = image(kind)
-    place = data.index(b"@small@0@") // BLOCK_BYTES
-    one = owners(kind, data, tmp_path)[place]
+def test_ntfs_owners_a_small_file_is_named_with_its_record(kind: FilesystemKind) -> None:
+    data, found = whole(kind)
+    one = found[data.index(b"@small@0@") // BLOCK_BYTES]
     assert one.owner is BlockOwner.METADATA and "/small with its data" in one.detail
 
 
 @pytest.mark.parametrize("kind", NTFS)
-def test_ntfs_owners_a_hard_link_is_named(kind: FilesystemKind, tmp_path: Path) -> None:
-    data = image(kind)
-    one = owners(kind, data, tmp_path)[block_of(data, "/linked", 1)]
+def test_ntfs_owners_a_hard_link_is_named(kind: FilesystemKind) -> None:
+    data, found = whole(kind)
+    one = found[block_of(data, "/linked", 1)]
     assert one == OwnedBlock(BlockOwner.ALLOCATED, "/linked (also /d/linked2) at byte 4096", "/linked", 4096)
 
 
-def test_ntfs_owners_a_compressed_file_has_its_clusters_and_no_offsets(tmp_path: Path) -> None:
-    found = owners(FilesystemKind.NTFS_3G, image(FilesystemKind.NTFS_3G), tmp_path).values()
+def test_ntfs_owners_a_compressed_file_has_its_clusters_and_no_offsets() -> None:
+    found = whole(FilesystemKind.NTFS_3G)[1].values()
     compressed = [one for one in found if one.path == "/comp/c"]
     assert {(one.owner, one.offset) for one in compressed} == {(BlockOwner.ALLOCATED, None)}
     # 256 KiB of text in four units of 64 KiB, each of which became one cluster.
@@ -156,8 +164,7 @@ def bits_of_ntfs(data: bytearray, found: Mapping[int, OwnedBlock], cluster: int)
 
 def test_ntfs_owners_what_is_free_and_in_a_file_is_unknown(tmp_path: Path) -> None:
     kind = FilesystemKind.NTFS3
-    data = image(kind)
-    found = owners(kind, data, tmp_path)
+    data, found = image(kind), whole(kind)[1]
     block = bits_of_ntfs(data, found, block_of(data, "/plain", 2))
     now = owners(kind, data, tmp_path)
     assert now[block] == OwnedBlock(BlockOwner.UNKNOWN, "free by the bitmap, but claimed by /plain")
@@ -188,7 +195,7 @@ def test_fat_owners_what_the_table_holds_free_and_a_file_has_is_unknown(tmp_path
     kind = FilesystemKind.VFAT
     data = image(kind)
     layout, first = fat_layout(data[:512]), block_of(data, "/odd")
-    assert owners(kind, data, tmp_path)[first].path == "/odd"
+    assert whole(kind)[1][first].path == "/odd"
     entry = layout.tables[0].start + 2 * (2 + (first * BLOCK_BYTES - layout.data) // layout.cluster)
     data[entry : entry + 2] = b"\0\0"
     assert owners(kind, data, tmp_path)[first].owner is BlockOwner.UNKNOWN
@@ -196,8 +203,7 @@ def test_fat_owners_what_the_table_holds_free_and_a_file_has_is_unknown(tmp_path
 
 def test_exfat_owners_what_nobody_has_but_is_in_use_is_unknown(tmp_path: Path) -> None:
     kind = FilesystemKind.EXFAT
-    data = image(kind)
-    found = owners(kind, data, tmp_path)
+    data, found = image(kind), whole(kind)[1]
     (bitmap,) = (block for block, one in found.items() if one.detail == "the allocation bitmap")
     last = max(block for block, one in found.items() if one.detail == "free space")
     # The bitmap begins with the first cluster, which it occupies itself.
@@ -298,10 +304,21 @@ def test_dos_check_what_the_checker_says_is_told_as_fsck_would(
     assert checked(kind, status, printed)[0] is found
 
 
-def test_ntfs_check_the_message_is_the_sum() -> None:
-    assert checked(FilesystemKind.NTFS3, 1, MISMATCH)[1] == (
-        "Filesystem check failed! Totally 2 cluster accounting mismatches."
-    )
+@pytest.mark.parametrize(
+    "status, printed, message",
+    [
+        (1, MISMATCH, "Filesystem check failed! Totally 2 cluster accounting mismatches."),
+        (1, IN_USE, "ERROR: Device '/dev/vdb' is mounted read-write. You must 'umount' it first."),
+        (
+            0,
+            f"{ACCOUNTED}Space in use       : 8 MB (7.8%)\nPlease make a test run\n",
+            "Space in use       : 8 MB (7.8%)",
+        ),
+        (124, "", ""),
+    ],
+)
+def test_ntfs_check_the_message_is_the_line_that_says_it(status: int, printed: str, message: str) -> None:
+    assert checked(FilesystemKind.NTFS3, status, printed)[1] == message
 
 
 class Stubbed(LocalRunner):
