@@ -25,7 +25,7 @@ from harness.report.migrations import migration_grid, migration_sentence, timeli
 from harness.report.phases import PhaseShare, phase_shares
 from harness.report.repetitions import play_name
 from harness.report.summary import stack_rows, summarize, title_of
-from harness.report.table import SIGNS, Entry, HeatMap, heat_map, style_of
+from harness.report.table import SIGNS, WIDEST, Entry, HeatMap, heat_map, style_of
 from harness.report.view import PhaseBar, sectors, view
 from harness.util.atomic_file import write_atomic
 
@@ -96,6 +96,7 @@ def render_html(run: Run, results: Sequence[Result], title: str = "", attempts: 
             summary=summary,
             tone=_tone(summary.headline),
             map=_map_view(summary.map, names),
+            widest=WIDEST,
             filesystems=by_filesystem(results, names),
             hits=hit_grid(results, names),
             migrations=migration_grid(results, names),

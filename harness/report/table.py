@@ -45,6 +45,9 @@ SIGNS: Mapping[VerdictKind | None, str] = {
 }
 """One sign for each verdict, as a page can show it."""
 
+#: A heat map of more columns than that is no overview any more: the table by filesystem is.
+WIDEST = 24
+
 _ROWS = (*(str(mode) for mode in CacheMode), "host")
 
 _CONTROL_EXPECTATIONS: Mapping[Control, Expectation] = {

@@ -25,7 +25,7 @@ from harness.report.migrations import migration_sentence
 from harness.report.repetitions import play_name
 from harness.report.samples import sample_lines
 from harness.report.summary import Line, Summary, stack_rows, summarize, title_of
-from harness.report.table import Entry, HeatMap
+from harness.report.table import WIDEST, Entry, HeatMap
 
 STYLES: dict[VerdictKind | None, str] = {
     VerdictKind.CLEAN: "green",
@@ -70,11 +70,18 @@ def report_parts(
     title = Text(clean(f"{title_of(run)}, run {run.id}"), style="bold")
     return (
         title,
-        *heat_map_tables(summary.map, width),
+        *_heat_map(summary.map, width),
         *_filesystems(results),
         *_disturbances(results),
         *_summary(run, results, summary, rounds),
     )
+
+
+def _heat_map(table: HeatMap, width: int) -> Iterable[RenderableType]:
+    if len(table.columns) > WIDEST:
+        yield Text(f"{len(table.columns)} columns are too many for a terminal: cell by cell in report.html")
+    else:
+        yield from heat_map_tables(table, width)
 
 
 def heat_map_tables(table: HeatMap, width: int = 80) -> tuple[Table, ...]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from test_judge import evidence, oracles
 from test_report import nodes, text_of
 
@@ -19,6 +21,7 @@ from harness.model import (
     FilesystemKind,
     Ownership,
     Result,
+    Run,
     Sample,
     Verdict,
     VerdictKind,
@@ -147,6 +150,19 @@ def test_block_map_written_differing_and_classes_of_owners() -> None:
         ("allocated blocks", "allocated", 2),
         ("free blocks", "free", 1),
     ]
+
+
+def test_heat_map_of_too_many_columns_is_folded_and_left_out_of_a_terminal() -> None:
+    few, many = ([replace(SWAPPED, workload=f"w{number}") for number in range(columns)] for columns in (24, 25))
+    for cells, folded in ((few, False), (many, True)):
+        results = [result(cell, VerdictKind.CLEAN) for cell in (*cells, TRUNCATED)[-len(cells) :]]
+        run = Run("r", "m", "2026-11-29T00:00:00+00:00", tuple(one.cell for one in results))
+        page = render_html(run, results)
+        assert bool(nodes(page, "//details[@class='more']//table[@class='heat']")) == folded
+        console = Console(file=io.StringIO(), width=80)
+        for part in report_parts(run, results, 80):
+            console.print(part)
+        assert ("too many for a terminal" in console.file.getvalue()) == folded  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("root", "run_id"), STORED)
