@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from harness.engine.context import CellContext
 from harness.engine.replica_copy import BlockOwners, owners_in_copy
-from harness.filesystems.base import OwnedBlock, WorkloadTarget, summary
+from harness.errors import HarnessError
+from harness.filesystems import FILESYSTEMS
+from harness.filesystems.base import OwnedBlock, WorkloadTarget, summary, unknown
 from harness.lab.backing_compare import owned
-from harness.model import BlockOwner, blocks_of
+from harness.model import BlockOwner, ClientKind, blocks_of
 
 MAX_SAMPLES = 16
 
@@ -43,22 +46,41 @@ def classify_differences(context: CellContext, owners: BlockOwners, method: str,
     """Samples and owners of what differs, and owners of what the guest read differently.
 
     ``owners`` is asked on one read-only copy of node a's replica, for which nothing is copied where it does not read
-    (``reads_replica`` False); ``method`` says by what reasoning it knows.
+    (``reads_replica`` False); ``method`` says by what reasoning it knows.  Node a's programs are not asked where they
+    are older than those that made the filesystem.
     """
     differing = context.evidence.comparison.differing if context.evidence.comparison else ()
     reread = context.evidence.readback.differing if context.evidence.readback else ()
     if not differing and not reread:
         return
     own_blocks = primary_target(context).own_blocks
-    with (
-        context.phase("explain"),
-        owners_in_copy(context, owners, own_blocks, reads_replica=reads_replica) as ask,
-    ):
+    with context.phase("explain"), contextlib.ExitStack() as stack:
+        if reads_replica and (why := _older_programs(context)):
+            context.log_event(f"nobody was asked whose the differing blocks are: {why}")
+            reads_replica, owners = False, lambda _, asked: unknown(asked, why)
+        ask = stack.enter_context(owners_in_copy(context, owners, own_blocks, reads_replica=reads_replica))
         if differing:
             _classify(context, ask, sorted(blocks_of(differing)), method)
         if (readback := context.evidence.readback) is not None and reread:
             owner_of = _owners(context, ask, sorted(blocks_of(reread)))
             context.note(readback=replace(readback, ownership=summary(owner_of, method)))
+
+
+def _older_programs(context: CellContext) -> str:
+    """Why node a's programs may misread what the guest's made, as a sentence; empty where there is no reason."""
+    package = FILESYSTEMS[context.cell.filesystem].owner_package
+    packages = context.lab.provenance().packages
+    mine, made_it = (packages.get(role, {}).get(package, "") for role in ("node", "guest"))
+    if context.cell.client is not ClientKind.GUEST or not mine or not made_it or mine == made_it:
+        return ""
+    node = context.lab.a
+    try:
+        older = node.runner.run(["dpkg", "--compare-versions", mine, "lt", made_it], ok=(0, 1)).status == 0
+    except HarnessError as error:
+        return f"whether {package} of {node.name} is older than the guest's could not be found out: {error}"
+    if not older:
+        return ""
+    return f"{package} {mine} of {node.name} is older than {made_it} of the guest, which made the filesystem"
 
 
 def _classify(context: CellContext, ask: _Ask, blocks: list[int], method: str) -> None:

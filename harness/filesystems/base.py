@@ -103,6 +103,8 @@ class Filesystem:
     method: str
     #: Whether :meth:`owners` reads the replica; else it knows without one, and none is copied.
     reads_replica: ClassVar[bool] = True
+    #: The Debian package whose programs :meth:`owners` runs on node a; empty where it runs none.
+    owner_package: ClassVar[str] = ""
     #: The smallest device that it can be made on with room for the workloads, in MiB; 0 where any does.
     needs_mib: ClassVar[int] = 0
     #: Kernel modules, or names of filesystems built in, and programs that the client has to have.

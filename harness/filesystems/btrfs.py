@@ -21,6 +21,7 @@ class Btrfs(Mounted):
     programs = ("mkfs.btrfs", "btrfs")
     mount_type = "btrfs"
     method = "the filesystem's own trees, by btrfs inspect-internal"
+    owner_package = "btrfs-progs"
 
     def make(self, target: WorkloadTarget) -> None:
         """Make it."""

@@ -25,6 +25,7 @@ class Ext(Mounted):
     modules = ("ext4",)
     programs: ClassVar[tuple[str, ...]] = ("e2fsck",)
     method = "the filesystem's own maps, by dumpe2fs and debugfs"
+    owner_package = "e2fsprogs"
     #: Of mkfs, on top of the block size.
     make_options: ClassVar[str] = ""
 

@@ -32,6 +32,7 @@ class F2fs(Mounted):
     programs = ("mkfs.f2fs", "fsck.f2fs")
     mount_type = "f2fs"
     method = "the filesystem's own map of what is in use, by dump.f2fs"
+    owner_package = "f2fs-tools"
 
     def make(self, target: WorkloadTarget) -> None:
         """Make it."""

@@ -21,6 +21,7 @@ class Xfs(Mounted):
     programs = ("mkfs.xfs", "xfs_repair")
     mount_type = "xfs"
     method = "the filesystem's own maps, by xfs_db"
+    owner_package = "xfsprogs"
 
     def make(self, target: WorkloadTarget) -> None:
         """Make it."""

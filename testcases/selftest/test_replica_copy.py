@@ -18,7 +18,16 @@ from harness.errors import CommandError, InfrastructureError, LostNodeError, Ref
 from harness.filesystems import FILESYSTEMS
 from harness.filesystems.base import OwnedBlock, ReplicaView, WorkloadTarget
 from harness.judgement.judge import judge
-from harness.model import BlockOwner, CacheMode, Cell, DelayProfile, FilesystemKind, Observed, VerdictKind
+from harness.model import (
+    BlockOwner,
+    CacheMode,
+    Cell,
+    DelayProfile,
+    FilesystemKind,
+    LabProvenance,
+    Observed,
+    VerdictKind,
+)
 from harness.remote.local import LocalRunner
 from harness.remote.scripted import ScriptedRunner
 from harness.util.deadline import Deadline
@@ -239,3 +248,26 @@ def test_prepare_failing_step_is_refused_where_something_is_missing_and_an_error
     said["_"] = ""
     with pytest.raises(CommandError, match="unknown filesystem type"):
         Steady(FILESYSTEMS[FilesystemKind.EXT4]).prepare(target)
+
+
+@pytest.mark.parametrize(
+    ("node", "guest", "status", "asked"),
+    [("1.47.0-2", "1.47.2-3", 0, False), ("1.47.2-3", "1.47.0-2", 1, True), ("1.47.2-3", "1.47.2-3", 0, True),
+     ("", "1.47.2-3", 0, True), ("1.47.0-2", "1.47.2-3", 2, False)],
+)  # fmt: skip
+def test_play_programs_that_are_older_than_the_guests_are_not_asked(
+    staged: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch, node: str, guest: str, status: int, asked: bool
+) -> None:
+    stage = staged()
+    made_of = LabProvenance({}, {"node": {"e2fsprogs": node}, "guest": {"e2fsprogs": guest}})
+    monkeypatch.setattr(stage.lab, "provenance", lambda: made_of)
+    stage.lab.a.answers["dpkg --compare-versions"] = status, "", ""
+    stage.workload.filesystem = FILESYSTEMS[FilesystemKind.EXT4]
+    stage.workload.leaves = {5, 6}
+    found = stage.play()
+    copied = any("conv=sparse" in " ".join(argv) for argv in stage.lab.a.runner.ran)
+    assert (copied, found.ownership.free, found.ownership.unknown) == (asked, 2 if asked else 0, 0 if asked else 2)
+    assert found.failure is None
+    if status == 0 and not asked:
+        why = "e2fsprogs 1.47.0-2 of nodea is older than 1.47.2-3 of the guest, which made the filesystem"
+        assert found.samples[0].detail == why
