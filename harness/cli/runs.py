@@ -28,7 +28,8 @@ def run(
     matrix: Annotated[
         str | None,
         typer.Option(
-            help="smoke, quick, natural, full, migration, failover, alarms, faults, cuts, figures, meta, or a TOML file"
+            help="smoke, quick, natural, full, migration, failover, database, alarms, faults, cuts, figures, meta,"
+            " owners, or a TOML file"
         ),
     ] = None,
     resume: Annotated[str | None, typer.Option(help="go on with a run: its id, its folder, or 'latest'")] = None,

@@ -25,8 +25,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--drbd-matrix",
         metavar="NAME",
-        help="cells to play: smoke, quick, natural, full, migration, failover, alarms, faults, cuts, figures, meta,"
-        " or a TOML file",
+        help="cells to play: smoke, quick, natural, full, migration, failover, database, alarms, faults, cuts, figures,"
+        " meta, owners, or a TOML file",
     )
     group.addoption("--drbd-runs", metavar="DIR", default="runs", help="where runs are kept (default: ./runs)")
     group.addoption("--drbd-run-id", metavar="ID", help="the id of the new run (default: made from the time)")

@@ -63,8 +63,9 @@ def ids(cells: tuple[Cell, ...]) -> list[str]:
 
 
 def test_load_shipped_matrices_have_cells_and_a_description() -> None:
-    others = ["alarms", "cuts", "failover", "faults", "figures", "full", "meta", "migration", "natural", "owners"]
-    assert list(names(SHIPPED)) == [*others, "quick", "smoke"]
+    disturbed = ["alarms", "cuts", "database", "failover", "faults", "figures"]
+    others = ["full", "meta", "migration", "natural", "owners", "quick", "smoke"]
+    assert list(names(SHIPPED)) == [*disturbed, *others]
     for name in names(SHIPPED):
         matrix = load(name, WORKLOADS, SHIPPED)
         assert (matrix.name, len(matrix.digest)) == (name, 64)
@@ -110,6 +111,14 @@ def test_migration_matrix_every_cache_mode_moves_there_and_back() -> None:
     weak = [cell for cell in cells if cell.replication.protocol is not Protocol.C]
     assert {cell.replication.protocol for cell in weak} == {Protocol.A, Protocol.B}
     assert all(cell.expected and cell.expected.verdicts == (VerdictKind.REFUSED,) for cell in weak)
+
+
+def test_database_matrix_loss_is_a_finding_but_where_flushes_are_ignored() -> None:
+    cells = [cell for cell in load("database", WORKLOADS, SHIPPED).cells if cell.control is None]
+    assert {cell.workload for cell in cells} == {"sqlite-wal", "sqlite-journal"} and len(cells) == 16
+    assert {cell.crash for cell in cells} == {None, Crash.QEMU, Crash.NODE} and any(cell.migrations for cell in cells)
+    allowed = {cell.cache for cell in cells if cell.expected and VerdictKind.CORRUPT in cell.expected.verdicts}
+    assert allowed == {CacheMode.UNSAFE, CacheMode.WRITETHROUGH}
 
 
 def test_failover_matrix_has_every_crash_and_the_node_dies_in_every_cache_mode() -> None:
@@ -929,8 +938,8 @@ def test_cells_from_members_of_an_enumeration_are_their_values() -> None:
 
 def test_matrix_entry_has_a_key_for_each_field_of_a_cell() -> None:
     parts = {"delays": DelayProfile, "replication": ReplicationProfile}
-    # Which play of the cell it is comes from the run, not from a matrix.
-    wanted = {each.name for each in fields(Cell)} - {"expected", "repetition", "seed", *parts}
+    # Which play of the cell it is comes from the run, and a file of the user's from an option, not from a matrix.
+    wanted = {each.name for each in fields(Cell)} - {"expected", "repetition", "seed", "user_file", *parts}
     assert set(Axes.model_fields) == wanted | {each.name for part in parts.values() for each in fields(part)}
 
 
