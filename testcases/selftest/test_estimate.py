@@ -13,6 +13,7 @@ from harness.config.controls import with_controls
 from harness.engine.control_rounds import CONTROLS_EVERY
 from harness.engine.pace import Pace
 from harness.errors import InfrastructureError
+from harness.lab.nested import accel
 from harness.model import CacheMode, Cell, ClientKind, Crash, Fault, FilesystemKind, Run, Stack
 from harness.report import costs, estimate
 from harness.report.costs import CellKind, KindCost, RunCosts, keep_costs, kept_runs, learnt, own_costs, read_table
@@ -210,6 +211,29 @@ def test_costs_here_damaged_table_one_sentence(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(estimate, "read_table", lambda: read_table(tmp_path / "costs.json"))
     with pytest.raises(InfrastructureError, match="the table of costs"):
         estimate.costs_here(tmp_path, "tcg")
+
+
+@pytest.mark.parametrize(
+    ("forced", "probed", "found"),
+    [
+        ("kvm", '{"accelerator": {"kind": "tcg"}}', "kvm"),
+        ("", '{"accelerator": {"kind": "kvm"}}', "kvm"),
+        ("", '{"accelerator": {"kind": "tcg"}}', "tcg"),
+        ("", "{", "tcg"),
+        ("", None, "tcg"),
+    ],
+)
+def test_likely_accelerator_what_was_forced_or_found_last_or_by_the_device(
+    forced: str, probed: str | None, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(accel.OVERRIDE, forced)
+    monkeypatch.setattr(accel, "DEV_KVM", tmp_path / "kvm")
+    if probed is not None:
+        (tmp_path / "probe.json").write_text(probed)
+    assert accel.likely(tmp_path) == found
+    (tmp_path / "kvm").touch()
+    (tmp_path / "probe.json").unlink(missing_ok=True)
+    assert accel.likely(tmp_path) == "kvm"
 
 
 # --------------------------------------------------------------------------- while it runs, and words
