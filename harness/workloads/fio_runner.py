@@ -22,12 +22,13 @@ _NO_SPACE = 28
 MAX_FAILURES = 64
 
 
-# What open(2) says is what the shell's redirection or dd prints: EINVAL where the filesystem has no direct I/O.
+# Where the filesystem has no direct I/O, open(2) says EINVAL, or EOPNOTSUPP; whatever else dd says is no answer.
 _TRY_DIRECT = """
-said=$(LC_ALL=C dd if=/dev/zero of="$1" bs=4096 count=1 oflag=direct conv=notrunc 2>&1) || {
-    echo "$said" | tail -n 1
-}
-rm -f "$1"
+said=$(LC_ALL=C dd if=/dev/zero of="$1" bs=4096 count=1 oflag=direct conv=notrunc 2>&1) || case $said in
+*'Invalid argument'* | *'not supported'*) echo "$said" | tail -n 1 ;;
+*) echo "$said" >&2; exit 1 ;;
+esac
+rm -f "$1" || :
 """
 
 

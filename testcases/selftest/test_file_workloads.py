@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -25,6 +26,7 @@ from harness.workloads import workload_of
 from harness.workloads.base import Workload, WorkloadTarget
 from harness.workloads.database import SqliteJournal, SqliteWal, acknowledged
 from harness.workloads.files import AppendDelete, FileStorm, SmallFiles
+from harness.workloads.fio_runner import need_direct_io
 from harness.workloads.python_program import PROGRAMS
 
 STORM, DATABASE = PROGRAMS / "file_storm.py", PROGRAMS / "database.py"
@@ -60,7 +62,7 @@ class Folder(Mounted):
 
 @pytest.fixture
 def target() -> WorkloadTarget:
-    return WorkloadTarget(LocalRunner(), "/dev/null", cast(Resource, None))
+    return WorkloadTarget(LocalRunner(), "/dev/null", cast(Resource, SimpleNamespace(blocks=102400)))
 
 
 def run(program: Path, *arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
@@ -271,3 +273,32 @@ def test_database_recovered_what_the_console_said_is_demanded(
         "after the crash the client read back something else than it wrote, 1 time(s): "
         f"1 of {count + 1} acknowledged transactions are lost: the last that is there is {count}",
     )
+
+
+# --------------------------------------------------------------------------- O_DIRECT
+
+
+@pytest.mark.parametrize("workload", ["steady", "inflight-modify", "fio-verify", "fio-direct"])
+def test_direct_workload_filesystem_without_direct_io_refused(workload: str, target: WorkloadTarget) -> None:
+    # What dd says of a file in /proc, which has no direct I/O.
+    said = "dd: failed to open '/mnt/drbd-harness/direct': Invalid argument"
+    runner = ScriptedRunner(lambda argv: (0, f"{said}\n" if "oflag=direct" in str(argv) else "", ""))
+    with pytest.raises(RefusedError, match=r"ext4 refused: no file of it can be written with O_DIRECT: dd: failed to"):
+        workload_of(Cell(workload, filesystem=FilesystemKind.EXT4)).prepare(replace(target, runner=runner))
+
+
+def test_need_direct_io_here_leaves_no_file(tmp_path: Path, target: WorkloadTarget) -> None:
+    need_direct_io(Folder(tmp_path), target)
+    assert not [*tmp_path.iterdir()]
+    # A file that cannot be opened at all says nothing about direct I/O.
+    with pytest.raises(CommandError, match="No such file or directory"):
+        need_direct_io(Folder(Path("/proc/self/task")), target)
+
+
+def test_need_direct_io_file_that_has_none_refused(target: WorkloadTarget) -> None:
+    class File(Folder):
+        def file(self, target: WorkloadTarget, name: str) -> str:
+            return "/proc/self/comm"
+
+    with pytest.raises(RefusedError, match="Invalid argument"):
+        need_direct_io(File(Path()), target)
