@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 
 from harness.filesystems.view import ReplicaView
-from harness.model import BLOCK_BYTES
+from harness.model import BLOCK_BYTES, FilesystemKind
 
 _EXT_SUPERBLOCK, _EXT_MAGIC, _EXT_JOURNAL_MAP = 1024, 0xEF53, 0x10C
 _EXTENT_MAGIC = 0xF30A
@@ -18,12 +18,22 @@ _LOG_FILE, _NTFS_DATA, _NTFS_END = 2, 0x80, 0xFFFFFFFF
 _JBD2_MAGIC, _JBD2_SUPERBLOCKS = 0xC03B3998, (3, 4)
 
 
-def journal_blocks(view: ReplicaView) -> tuple[int, ...]:
+#: Where it may be looked for: what another filesystem left on the device may look like a journal too.
+_EXT = (FilesystemKind.EXT3, FilesystemKind.EXT4, FilesystemKind.EXT4_JOURNAL, FilesystemKind.EXT4_NOBARRIER,
+        FilesystemKind.SWAPFILE)  # fmt: skip
+_NTFS = (FilesystemKind.NTFS3, FilesystemKind.NTFS_3G)
+
+
+def journal_blocks(view: ReplicaView, filesystem: FilesystemKind) -> tuple[int, ...]:
     """The 4 KiB blocks of the journal, in its own order, of the filesystem that begins where ``view`` does.
 
     Empty where none is found.
     """
-    return _of_ext(view) or _of_xfs(view) or _of_ntfs(view)
+    if filesystem in _EXT:
+        return _of_ext(view)
+    if filesystem in _NTFS:
+        return _of_ntfs(view)
+    return _of_xfs(view) if filesystem is FilesystemKind.XFS else ()
 
 
 def _of_ext(view: ReplicaView) -> tuple[int, ...]:

@@ -123,14 +123,16 @@ class _Search:
         self._filesystem = filesystem
         self._laid = laid
         self._chance = chance
-        found = [inside.device(block) for block in journal_blocks(inside.view)] if inside is not None else []
+        own = journal_blocks(inside.view, filesystem) if inside is not None else ()
+        found = [inside.device(block) for block in own] if inside is not None else []
         self._sees_journal = inside is not None
         self._journal = [block for block in found if block is not None]
 
     def places(self) -> Iterator[Place]:
         """One block of each class, two of the known file."""
         printed = self._grep("-E", pattern(self._laid.token))
-        found = [mark for mark in marks(printed) if self._device(mark.block) not in self._journal]
+        journal = {*self._journal}
+        found = [mark for mark in marks(printed) if self._device(mark.block) not in journal]
         match self._laid.offers:
             case Offers.SWAP:
                 yield from self._of_swap(found)

@@ -37,17 +37,21 @@ _HOLD_MEMORY = """
 mkdir -p "$1"
 mount -t cgroup2 none "$1"
 echo +memory > "$1/cgroup.subtree_control"
-mkdir "$1/held"
+mkdir -p "$1/held"
+rm -f "$1-held"
 setsid sh -c '
     echo $$ > "$1/held/cgroup.procs"
     held=$(sh -c "$2" sh "$3")
+    : > "$1-held"
     while :; do sleep 600; done
 ' sh "$1" "$2" "$3" </dev/null >/dev/null 2>&1 &
 echo $!
+until [ -e "$1-held" ]; do sleep 0.1; done
 """
 _FILLER = 'head -c 1000000 /dev/zero | tr "\\000" x'
 _LET_GO = """
 for process in $(cat "$1/held/cgroup.procs"); do kill -9 "$process" || true; done
+rm -f "$1-held"
 if mountpoint -q "$1"; then umount -l "$1"; fi
 """
 # The kernel says that it could not reclaim as much as it was asked for: that much is not there.
