@@ -81,9 +81,15 @@ FULL = Evidence(
     counter_kib=16,
     comparison=Comparison(32768, (Extent(16, 8),), 0.5, "controller"),
     planted=(PlantedChange(8, 8, "nodeb"), PlantedChange(80, 1, "nodea", PlantedKind.BYTE, 511)),
-    samples=(Sample(2, 17, 9, "00ff", "ff00", BlockOwner.FREE, "free swap slot"),),
+    samples=(
+        Sample(2, 17, 9, "00ff", "ff00", BlockOwner.FREE, "free swap slot", 16, "text", "zeros", "8000000000000000"),
+    ),
     ownership=Ownership(
-        free=4, method="swap map", names=("slot 7",), files=(FileBlocks("/f", BlockOwner.FREE, 2, (0, 4096)),)
+        free=4,
+        method="swap map",
+        names=("slot 7",),
+        files=(FileBlocks("/f", BlockOwner.FREE, 2, (0, 4096)),),
+        extents={BlockOwner.FREE: (Extent(16, 32),)},
     ),
     repair=Repair("invalidate-remote", 2.5, 0),
     kernel_errors=("BUG: x",),
