@@ -50,6 +50,14 @@ def test_inode_blocks_extent_tree_indirect_blocks_and_attributes_are_structure()
     assert {range(2050, 2051), range(6146, 6147)} <= {run.blocks for run in found[7].data}
 
 
+def test_inode_blocks_of_ext3_know_their_place_in_the_file_behind_indirect_blocks() -> None:
+    big, sparse = inode_blocks((EXT4.parent / "ext3" / "stat.txt").read_text())  # e2fsprogs 1.47.0
+    assert (big.number, big.links) == (12, 2) and sum(len(run.blocks) for run in big.data) == 3072
+    assert big.structure == (range(2574, 2575), range(2575, 2576), range(2576, 2577), range(2577, 2578))
+    assert big.data[1] == DataRun(range(2074, 2078), 12) and big.data[-1] == DataRun(range(6156, 7168), 2060)
+    assert sparse.data == (DataRun(range(9096, 9099), 5000),) and len(sparse.structure) == 2
+
+
 def test_ext_map_groups_structures_free_space_and_inodes_in_use() -> None:
     found = ext_map(read("dumpe2fs.txt"))
     assert (found.blocks, found.block_bytes, found.orphan_file, found.unreplayed) == (8192, 4096, 12, False)
