@@ -15,6 +15,7 @@ from typing import ClassVar
 
 from harness.errors import CommandError, InfrastructureError, UsageError, WorkloadFailedError
 from harness.filesystems.base import MARGIN_SECONDS, Filesystem, Offers, WorkloadTarget
+from harness.filesystems.mounted import MOUNT_POINT, Mounted
 from harness.model import Cell, UserFile, Work
 from harness.remote.base import Completed
 from harness.workloads.base import Workload, numbers
@@ -28,13 +29,30 @@ SAID_LINES, KEPT_LINES = 3, 50
 _OUT_OF_TIME = (124, 137)
 PARSE_SECONDS = 60.0
 
+# What it prints goes to files: whoever waits for the end of a pipe would wait for what it left running, too.
 _RUN = """
-file=$1; shift
+seconds=$1 file=$2; shift 2
 chmod 700 "$file"
 case $(head -c 2 "$file") in
-'#!') exec "$file" "$@" ;;
-*) exec sh "$file" "$@" ;;
+'#!') set -- "$file" "$@" ;;
+*) set -- sh "$file" "$@" ;;
 esac
+status=0
+timeout -k 2 "$seconds" "$@" > "$file.out" 2> "$file.err" < /dev/null || status=$?
+tail -c 65536 "$file.out"
+tail -c 65536 "$file.err" >&2
+rm -f "$file" "$file.out" "$file.err"
+exit "$status"
+"""
+
+# What a user's work left running holds its filesystem: whoever has a file of it open, or stands in it.
+_END_HOLDERS = r"""
+for process in /proc/[0-9]*; do
+    if ls -l "$process/cwd" "$process/fd" 2>/dev/null | grep -qE -e "-> $1(/|\$)"; then
+        kill -9 "${process#/proc/}" || :
+    fi
+done
+sleep 0.2
 """
 
 
@@ -84,6 +102,22 @@ class UserWork(Workload):
         if cell.user_file is None:
             raise InfrastructureError(f"the cell {cell.id} has no file of the user's")
         return cls(filesystem, cell.seed, cell.user_file)
+
+    def quiesce(self, target: WorkloadTarget) -> int:
+        """Unmount; :class:`~harness.errors.WorkloadFailedError` where something that was left running is in the way."""
+        try:
+            return super().quiesce(target)
+        except CommandError as error:
+            said = _first_line(error.stderr, error.stdout)
+            raise WorkloadFailedError(
+                f"after {self.file.name} its filesystem cannot be taken out of use: {said}"
+            ) from error
+
+    def clean_up(self, target: WorkloadTarget) -> None:
+        """End what it left running on its filesystem, and take that out of use."""
+        if isinstance(self.filesystem, Mounted):
+            target.sh(_END_HOLDERS, MOUNT_POINT, timeout=MARGIN_SECONDS)
+        super().clean_up(target)
 
     def _path(self) -> str:
         return f"/tmp/drbd-harness-{secrets.token_hex(8)}-{self.file.name}"
@@ -139,8 +173,8 @@ class GuestScript(UserWork):
         bound = seconds + 2 * MARGIN_SECONDS
         target.runner.write(path, self.file.text)
         argv = [
-            "env", *(f"{key}={value}" for key, value in told.items()), "timeout", "-k", "2", f"{bound:.0f}",
-            "sh", "-ec", _RUN, "sh", path, told["DRBD_DIRECTORY"] or target.device,
+            "env", *(f"{key}={value}" for key, value in told.items()),
+            "sh", "-ec", _RUN, "sh", f"{bound:.0f}", path, told["DRBD_DIRECTORY"] or target.device,
         ]  # fmt: skip
         done = target.runner.run(argv, timeout=bound + 30, ok=())
         if done.status:

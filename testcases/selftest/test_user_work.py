@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +16,7 @@ from test_plugin import Runs, World, matrix, run, suite, world
 
 from harness.config.user_work import MOST_BYTES, read_user_file, with_user_files
 from harness.drbd.resource import Resource
-from harness.errors import UsageError, WorkloadFailedError
+from harness.errors import CommandError, UsageError, WorkloadFailedError
 from harness.filesystems import FILESYSTEMS
 from harness.judgement.rejudge import workload_failed
 from harness.model import CacheMode, Cell, Evidence, Failure, FilesystemKind, Result, UserFile, Verdict, VerdictKind
@@ -228,6 +231,24 @@ def test_guest_script_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(user_work, "MARGIN_SECONDS", 0.5)
     with pytest.raises(WorkloadFailedError, match=r"the script mine\.sh did not end within 2 s: began"):
         script("echo began; sleep 60").work(HERE, 1)
+
+
+def test_guest_script_that_leaves_something_running_is_not_waited_for() -> None:
+    began = time.monotonic()
+    work = script("sleep 100 & echo $!").work(HERE, 1)
+    os.kill(int(work.notes[0]), signal.SIGKILL)
+    assert time.monotonic() - began < 60
+
+
+def test_user_work_that_keeps_its_filesystem_busy_has_failed_and_is_ended() -> None:
+    busy = (32, "", "umount: /mnt/drbd-harness: target is busy.\n")
+    runner = ScriptedRunner(lambda argv: busy if "umount" in str(argv) else (0, "", ""))
+    work = GuestScript(FILESYSTEMS[EXT4], 3, file("true"))
+    with pytest.raises(WorkloadFailedError, match=r"after mine\.sh its filesystem cannot be taken out of use: "):
+        work.quiesce(target_of(runner))
+    with pytest.raises(CommandError):
+        work.clean_up(target_of(runner))
+    assert any("kill -9" in argv[2] and argv[-1] == "/mnt/drbd-harness" for argv in runner.ran)
 
 
 # --------------------------------------------------------------------------- what comes of it
