@@ -28,6 +28,7 @@ from harness.errors import (
 from harness.guest import migration as migration
 from harness.judgement.judge import judge
 from harness.model import (
+    BlockOwner,
     CacheMode,
     Canary,
     Cell,
@@ -625,7 +626,10 @@ def test_readback_differing_is_noted_with_owners(staged: Callable[..., Stage]) -
     found = stage.play()
     assert found.readback and found.readback.differing == extents_of({5, 6})
     assert found.readback.ownership == Ownership(
-        free=2, method="after swapoff every slot is free", names=("free swap slot",)
+        free=2,
+        method="after swapoff every slot is free",
+        names=("free swap slot",),
+        extents={BlockOwner.FREE: extents_of({5, 6})},
     )
     verdict = judge(found, HELD)
     assert verdict.kind is VerdictKind.DIVERGED, "dead blocks hurt nobody"
