@@ -22,6 +22,7 @@ from harness.parse.kernel_log import (
     missing,
     parse_dmesg,
     parse_kmsg,
+    record_number,
     resync_kib,
     resyncs_kib,
     since,
@@ -73,6 +74,12 @@ def test_parse_kmsg_leaves_out_dictionaries_and_torn_records() -> None:
         KernelLine(340, 5.140901, "block drbd0: Resync; done"),
         KernelLine(341, 5.140902, "café back\\slash\nsecond line"),
     )
+
+
+def test_record_number_of_a_record_is_its_own_and_of_others_none() -> None:
+    assert record_number("6,339,5140900,-;NET: Registered PF_INET protocol family") == 339
+    assert record_number(" SUBSYSTEM=net") is None
+    assert record_number("6,342,51409") is None
 
 
 def test_parse_dmesg_with_and_without_caller_reads_the_text() -> None:
@@ -197,6 +204,7 @@ def test_verify_of_aborted_is_not_finished() -> None:
     )
     assert not verify_of(log, "a", 0).finished
     assert not verify_of(log[:1], "a", 0).finished
+    assert last_verify(log, 0).skipped_blocks == 0
 
 
 def test_last_verify_of_coarse_bitmap_counts_4_kib_blocks() -> None:
