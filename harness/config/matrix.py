@@ -22,10 +22,7 @@ from harness.config.matrix_entry import CellsEntry, DecidingEntry, MatrixFile, W
 from harness.config.sentences import hint, validated
 from harness.errors import UsageError
 from harness.model import Cell, ClientKind, DelayProfile, Expectation, ReplicationProfile, aliases
-
-# The keys that are fields of a cell's delays and of its replication.
-_DELAYS = ("link_delay_ms", "disk_delay_ms")
-_REPLICATION = ("protocol", "integrity", "disable_sendpage", "scatter_gather", "two_primaries")
+from harness.model.cell_pattern import DELAYS, REPLICATION, matches
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ def expand(table: Mapping[str, Any], workloads: Workloads, source: str) -> Expan
     for number, entry in enumerate(file.cells, 1):
         where = f"{source}, [[cells]] number {number}"
         for cell in _cells(entry, file.defaults, workloads, where):
-            if any(_matches(pattern.values(), cell) for pattern in file.exclude):
+            if any(matches(pattern.values(), cell) for pattern in file.exclude):
                 continue
             if cell.id in made_by:
                 raise UsageError(
@@ -90,7 +87,7 @@ def expand(table: Mapping[str, Any], workloads: Workloads, source: str) -> Expan
                 )
             made_by[cell.id] = number
             if cell.expected is None:
-                expected = next((expected for pattern, expected in patterns if _matches(pattern, cell)), None)
+                expected = next((expected for pattern, expected in patterns if matches(pattern, cell)), None)
                 cell = replace(cell, expected=expected)
             cells += _repeated([cell], entry.repeat or deciding.repeat(cell) or file.defaults.repeat)
     if not cells:
@@ -109,7 +106,7 @@ class _Deciding:
 
     def repeat(self, cell: Cell) -> int | None:
         """How often ``cell`` is played by the first entry that matches it; None where none does."""
-        found = [number for number, entry in enumerate(self._entries) if _matches(entry.values(), cell)]
+        found = [number for number, entry in enumerate(self._entries) if matches(entry.values(), cell)]
         self._matched.update(found)
         return self._entries[found[0]].repeat if found else None
 
@@ -185,22 +182,9 @@ def _cell(values: dict[str, Any], expected: Expectation | None, workloads: Workl
         kind, values["workload"] = aliases.WORKLOADS[old]
         if values.setdefault("filesystem", kind) is not kind:
             raise UsageError(f'{where}: workload = "{old}" is an old name and means filesystem = "{kind}"')
-    delays = DelayProfile(**{key: values.pop(key) for key in _DELAYS if key in values})
-    replication = ReplicationProfile(**{key: values.pop(key) for key in _REPLICATION if key in values})
+    delays = DelayProfile(**{key: values.pop(key) for key in DELAYS if key in values})
+    replication = ReplicationProfile(**{key: values.pop(key) for key in REPLICATION if key in values})
     cell = Cell(**values, delays=delays, replication=replication, expected=expected)
     if wrong := broken_rule(cell, given, workloads[cell.workload]):
         raise UsageError(f"{where}: {wrong}")
     return cell
-
-
-def _matches(pattern: Mapping[str, tuple[Any, ...]], cell: Cell) -> bool:
-    return all(bool(_answers(cell, key) & {*allowed}) for key, allowed in pattern.items())
-
-
-def _answers(cell: Cell, key: str) -> set[Any]:
-    """What a pattern may say for ``key`` to match ``cell``: a workload has its present name and its former one."""
-    if key == "workload":
-        asked = (cell.filesystem, cell.workload)
-        return {cell.workload, *(old for old, new in aliases.WORKLOADS.items() if new == asked)}
-    holder = cell.delays if key in _DELAYS else cell.replication if key in _REPLICATION else cell
-    return {getattr(holder, key)}

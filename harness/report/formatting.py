@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterable
 
 from harness.judgement.rates import upper_bound as upper_bound
 from harness.model import BLOCK_BYTES, BlockOwner, Ownership
+from harness.util.wording import between as between
+from harness.util.wording import count as count
+from harness.util.wording import joined as joined
+from harness.util.wording import part_of as part_of
+from harness.util.wording import plural as plural
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -22,16 +26,6 @@ def clean(text: str) -> str:
 
 
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Cn"})
-
-
-def count(number: int) -> str:
-    """``12400`` as ``12 400``."""
-    return f"{number:,}".replace(",", " ")
-
-
-def plural(number: int, noun: str) -> str:
-    """``1 block``, ``2 blocks``."""
-    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
 
 
 def seconds(duration: float) -> str:
@@ -69,14 +63,6 @@ def blocks_size(blocks: int) -> str:
     return f"{plural(blocks, 'block')} ({size(blocks * BLOCK_BYTES)})"
 
 
-def between(low: float, high: float) -> str:
-    """An interval of rates as percent, rounded outwards so that it is never narrower: ``14 % to 95 %``."""
-    digits = 0 if high - low >= 0.1 else max(1, 1 - math.floor(math.log10(max(high - low, 1e-9) * 100)))
-    scale = 10**digits
-    bottom, top = math.floor(round(low * 100 * scale, 6)) / scale, math.ceil(round(high * 100 * scale, 6)) / scale
-    return f"{bottom:.{digits}f} % to {top:.{digits}f} %"
-
-
 def percent(share: float) -> str:
     """A share of a whole: ``0.123`` as ``12.3 %``."""
     return f"{share * 100:.1f} %"
@@ -89,19 +75,6 @@ def figure(value: float) -> str:
     if value == int(value) or abs(value) >= 1000:
         return count(round(value))
     return f"{value:.3g}"
-
-
-def part_of(number: int, total: int) -> str:
-    """``3 of 1 204``."""
-    return f"{count(number)} of {count(total)}"
-
-
-def joined(items: Iterable[str], last: str = "and") -> str:
-    """``a, b and c``."""
-    names = list(items)
-    if len(names) < 2:
-        return "".join(names)
-    return f"{', '.join(names[:-1])} {last} {names[-1]}"
 
 
 def sentence(text: str) -> str:

@@ -1,0 +1,33 @@
+"""Patterns over the axes: the keys of a matrix, each with the values that a cell may have in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.model import aliases
+from harness.model.cell import Cell
+
+#: The keys that are fields of a cell's delays and of its replication.
+DELAYS = ("link_delay_ms", "disk_delay_ms")
+REPLICATION = ("protocol", "integrity", "disable_sendpage", "scatter_gather", "two_primaries")
+
+Pattern = Mapping[str, tuple[Any, ...]]
+
+
+def value_of(cell: Cell, key: str) -> Any:
+    """What ``cell`` has for a key of a matrix."""
+    holder = cell.delays if key in DELAYS else cell.replication if key in REPLICATION else cell
+    return getattr(holder, key)
+
+
+def matches(pattern: Pattern, cell: Cell) -> bool:
+    """Whether ``cell`` has one of the values in each key of ``pattern``; a workload may have its former name there."""
+    return all(bool(_names(cell, key) & {*allowed}) for key, allowed in pattern.items())
+
+
+def _names(cell: Cell, key: str) -> set[Any]:
+    if key == "workload":
+        asked = (cell.filesystem, cell.workload)
+        return {cell.workload, *(old for old, new in aliases.WORKLOADS.items() if new == asked)}
+    return {value_of(cell, key)}
