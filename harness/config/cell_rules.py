@@ -10,6 +10,7 @@ from harness.model import CacheMode, Cell, ClientKind, Crash, Fault, FilesystemK
 #: The keys that only a guest has: with ``client = "host"`` there is no QEMU.
 GUEST_ONLY = (
     "cache", "aio", "bus", "migrations", "unsafe_migration", "migration_deadline", "crash", "fault", "sabotage",
+    "iothread", "detect_zeroes", "discard", "guest_stable_writes", "online_discard", "swap_on", "mitigation", "preset",
 )  # fmt: skip
 #: What a sabotage needs on the device.
 _SABOTAGE_NEEDS = {
@@ -60,10 +61,24 @@ def _broken(cell: Cell, given: Collection[str], usable: Collection[FilesystemKin
         yield f"'crash' does not go with filesystem = \"{cell.filesystem}\": without a journal it may break on any disk"
     if cell.layout is not Layout.RAW:
         yield from _broken_by_layout(cell)
+    yield from _not_built(cell)
     if cell.sabotage is not None:
         yield from _broken_by_sabotage(cell, cell.sabotage)
     if cell.deadline <= cell.seconds:
         yield f"'deadline' is {cell.deadline}, which leaves no time behind 'seconds' = {cell.seconds}"
+
+
+def _not_built(cell: Cell) -> Iterator[str]:
+    """What a matrix may say already, and nothing does yet."""
+    keys = ("flush_delay_ms", "allow_two_primaries", "iothread", "detect_zeroes", "discard", "guest_stable_writes")
+    plain = Cell(cell.workload)
+    for key in (*keys, "online_discard", "swap_on"):
+        if cell.value(key) != plain.value(key):
+            yield f"'{key}' is not supported yet"
+    if not cell.bus.hot_plugged:
+        yield f"'bus' is '{cell.bus}', which is not supported yet"
+    if cell.layout is Layout.CRYPT_QEMU:
+        yield f"'layout' is '{cell.layout}', which is not supported yet"
 
 
 def _broken_by_layout(cell: Cell) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """Matrix files: TOML in, an ordered tuple of cells with stable ids out.
 
 A file has ``schema``, ``description``, ``[defaults]`` (any key of a cell), ``[[cells]]`` (a list as a value is
-expanded; the first key written varies slowest; ``repeat`` is how often each is played), ``[[exclude]]`` (takes away the
+expanded; the first key written varies slowest; ``repeat`` is how often each is played; what a ``mitigation`` or a
+``preset`` sets goes before the defaults), ``[[exclude]]`` (takes away the
 cells that match), ``[[expect]]`` (the first that matches says what a cell should end as, unless the cell itself does)
 and ``[[deciding]]`` (the cells that match are played more often than the others; each entry has to match one).
 Whatever is wrong with it is one sentence: a :class:`~harness.errors.UsageError`.
@@ -12,17 +13,17 @@ from __future__ import annotations
 import hashlib
 import itertools
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.config.cell_rules import GUEST_ONLY, broken_rule
 from harness.config.matrix_entry import CellsEntry, DecidingEntry, MatrixFile, Workloads, expectation, old_names
-from harness.config.sentences import hint, validated
+from harness.config.sentences import hint, shown, validated
 from harness.errors import UsageError
-from harness.model import Cell, ClientKind, DelayProfile, Expectation, ReplicationProfile, aliases
-from harness.model.cell_pattern import DELAYS, REPLICATION, matches
+from harness.model import Cell, ClientKind, Expectation, aliases, settings
+from harness.model.cell_pattern import matches
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def _cells(entry: CellsEntry, defaults: CellsEntry, workloads: Workloads, where:
     except ValueError as wrong:
         raise UsageError(f"{where}: {wrong}") from None
     for combination in itertools.product(*axes.values()):
-        yield _cell(dict(zip(axes, combination, strict=True)), expected, workloads, where)
+        yield _cell(dict(zip(axes, combination, strict=True)), entry.values(), expected, workloads, where)
 
 
 def _repeated(cells: Iterable[Cell], repeat: int | None) -> Iterator[Cell]:
@@ -176,15 +177,22 @@ def _over(entry: dict[str, Any], defaults: dict[str, Any]) -> dict[str, tuple[An
     return {**entry, **{key: values for key, values in defaults.items() if key not in without}}
 
 
-def _cell(values: dict[str, Any], expected: Expectation | None, workloads: Workloads, where: str) -> Cell:
+def _cell(
+    values: dict[str, Any], own: Collection[str], expected: Expectation | None, workloads: Workloads, where: str
+) -> Cell:
+    """The cell of ``values``; of these the keys ``own`` stand in its entry, the others are defaults."""
     given = tuple(values)
     if (old := values["workload"]) not in workloads:
         kind, values["workload"] = aliases.WORKLOADS[old]
         if values.setdefault("filesystem", kind) is not kind:
             raise UsageError(f'{where}: workload = "{old}" is an old name and means filesystem = "{kind}"')
-    delays = DelayProfile(**{key: values.pop(key) for key in DELAYS if key in values})
-    replication = ReplicationProfile(**{key: values.pop(key) for key in REPLICATION if key in values})
-    cell = Cell(**values, delays=delays, replication=replication, expected=expected)
+    preset, mitigation = values.get("preset"), values.get("mitigation")
+    for key, value in settings(preset, mitigation).items():
+        if key in own and values[key] != value:
+            name = preset if mitigation is None or key not in settings(None, mitigation) else mitigation
+            raise UsageError(f"{where}: '{key}' is {shown(values[key])}, and '{name}' makes it {shown(value)}")
+        values[key] = value
+    cell = Cell(values["workload"], expected=expected).with_values(values)
     if wrong := broken_rule(cell, given, workloads[cell.workload]):
         raise UsageError(f"{where}: {wrong}")
     return cell

@@ -7,6 +7,7 @@ Each key of a cell takes a single value or a list of them.  Names of earlier ver
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from enum import StrEnum
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import (
@@ -35,13 +36,18 @@ from harness.model import (
     ClientKind,
     Control,
     Crash,
+    DetectZeroes,
+    Discard,
     DiskBus,
     Expectation,
     Fault,
     FilesystemKind,
     Layout,
+    Mitigation,
+    Preset,
     Protocol,
     Sabotage,
+    SwapOn,
     VerdictKind,
     aliases,
 )
@@ -84,6 +90,17 @@ def _given_reason(reason: str) -> str:
     return reason
 
 
+def _none_or(kind: type[StrEnum]) -> BeforeValidator:
+    """For a field that is a member of an enumeration, or None, which is written as "none"."""
+
+    def check(value: object) -> StrEnum | None:
+        if isinstance(value, str) and value in ("none", *kind):
+            return None if value == "none" else kind(value)
+        raise NoChoiceError(("none", *kind))
+
+    return BeforeValidator(check)
+
+
 class Axes(WrittenModel):
     """The keys of a cell, each with the values that were given for it; empty: it was not given.
 
@@ -107,9 +124,19 @@ class Axes(WrittenModel):
     disable_sendpage: _Several[bool] = ()
     scatter_gather: _Several[bool] = ()
     two_primaries: _Several[bool] = ()
+    allow_two_primaries: _Several[bool] = ()
+    iothread: _Several[bool] = ()
+    detect_zeroes: _Several[Annotated[DetectZeroes, choice(DetectZeroes)]] = ()
+    discard: _Several[Annotated[Discard, choice(Discard)]] = ()
+    guest_stable_writes: _Several[bool] = ()
+    online_discard: _Several[bool] = ()
+    swap_on: _Several[Annotated[SwapOn, choice(SwapOn)]] = ()
+    mitigation: _Several[Annotated[Mitigation | None, _none_or(Mitigation)]] = ()
+    preset: _Several[Annotated[Preset | None, _none_or(Preset)]] = ()
     unsafe_migration: _Several[bool] = ()
     link_delay_ms: _Several[Annotated[int, Field(ge=0, le=_MOST)]] = ()
     disk_delay_ms: _Several[Annotated[int, Field(ge=0, le=_MOST)]] = ()
+    flush_delay_ms: _Several[Annotated[int, Field(ge=0, le=_MOST)]] = ()
     seconds: _Several[Annotated[int, Field(ge=1, le=_MOST)]] = ()
     deadline: _Several[Annotated[int, Field(ge=1, le=_MOST)]] = ()
     migrations: _Several[Annotated[int, Field(ge=0, le=_MOST)]] = ()

@@ -9,6 +9,8 @@ from harness.model.axes import (
     ClientKind,
     Control,
     Crash,
+    DetectZeroes,
+    Discard,
     DiskBus,
     Fault,
     FilesystemKind,
@@ -17,9 +19,19 @@ from harness.model.axes import (
     Potency,
     Protocol,
     Sabotage,
+    SwapOn,
     VerdictKind,
 )
-from harness.model.cell import Cell, DelayProfile, Expectation, ReplicationProfile, UserFile
+from harness.model.cell import (
+    PART_OF,
+    Cell,
+    DelayProfile,
+    DiskOptions,
+    Expectation,
+    GuestOptions,
+    ReplicationProfile,
+    UserFile,
+)
 from harness.model.device import (
     BLOCK_BYTES,
     SECTOR_BYTES,
@@ -40,6 +52,7 @@ from harness.model.disturbance_facts import (
     SplitBrain,
 )
 from harness.model.evidence import SCHEMA_VERSION, Evidence
+from harness.model.mitigation import SETTINGS, Mitigation, Preset, settings
 from harness.model.observation import (
     BlockOwner,
     Comparison,
@@ -47,6 +60,8 @@ from harness.model.observation import (
     Failure,
     FileBlocks,
     FilesystemCheck,
+    FioFigures,
+    FioPerformance,
     NodeVerify,
     Ownership,
     PlantedChange,
@@ -65,9 +80,11 @@ from harness.model.verdict import ControlOutcome, Controls, Opportunities, Resul
 
 __all__ = [
     "BLOCK_BYTES",
+    "PART_OF",
     "SCHEMA_VERSION",
     "SECTORS_PER_BLOCK",
     "SECTOR_BYTES",
+    "SETTINGS",
     "AioMode",
     "Alarms",
     "BlockOwner",
@@ -84,7 +101,10 @@ __all__ = [
     "CrashRecovery",
     "DelayProfile",
     "DelayReading",
+    "DetectZeroes",
+    "Discard",
     "DiskBus",
+    "DiskOptions",
     "DiskSource",
     "Evidence",
     "Expectation",
@@ -94,12 +114,16 @@ __all__ = [
     "FileBlocks",
     "FilesystemCheck",
     "FilesystemKind",
+    "FioFigures",
+    "FioPerformance",
+    "GuestOptions",
     "Hazard",
     "LabProvenance",
     "Layout",
     "MergedRun",
     "Migration",
     "MigrationOutcome",
+    "Mitigation",
     "NodeSettings",
     "NodeVerify",
     "Observed",
@@ -109,6 +133,7 @@ __all__ = [
     "PlantedChange",
     "PlantedKind",
     "Potency",
+    "Preset",
     "Protocol",
     "Provenance",
     "Readback",
@@ -122,6 +147,7 @@ __all__ = [
     "SplitBrain",
     "Stack",
     "State",
+    "SwapOn",
     "UserFile",
     "Verdict",
     "VerdictKind",
@@ -131,4 +157,5 @@ __all__ = [
     "Written",
     "blocks_of",
     "extents_of",
+    "settings",
 ]

@@ -43,6 +43,36 @@ class DiskBus(StrEnum):
 
     VIRTIO = "virtio"
     SCSI = "scsi"
+    SATA = "sata"
+    NVME = "nvme"
+
+    @property
+    def hot_plugged(self) -> bool:
+        """Whether libvirt attaches a disk on it to a guest that runs; else the guest is started with the disk."""
+        return self in (DiskBus.VIRTIO, DiskBus.SCSI)
+
+
+class DetectZeroes(StrEnum):
+    """What QEMU makes of a write of zeroes: ``on`` a request to write zeroes, ``unmap`` one that may discard."""
+
+    OFF = "off"
+    ON = "on"
+    UNMAP = "unmap"
+
+
+class Discard(StrEnum):
+    """Whether QEMU passes the guest's discards on."""
+
+    IGNORE = "ignore"
+    UNMAP = "unmap"
+
+
+class SwapOn(StrEnum):
+    """Where a guest swaps to."""
+
+    DRBD = "drbd"  # to the disk under test
+    GUEST_DISK = "guest-disk"  # to a disk of the guest's own, which is not on DRBD
+    ZRAM = "zram"  # to compressed memory
 
 
 class FilesystemKind(StrEnum):
@@ -83,6 +113,7 @@ class Layout(StrEnum):
     LVM = "lvm"  # a logical volume, in the client
     CRYPT = "crypt"  # dm-crypt in the client
     CRYPT_NODE = "crypt-node"  # dm-crypt above DRBD on the node
+    CRYPT_QEMU = "crypt-qemu"  # LUKS in QEMU, above DRBD on the node
     RAW_ON_XFS = "raw-on-xfs"  # an image file on a filesystem on the node's DRBD device
     RAW_ON_EXT4 = "raw-on-ext4"
     QCOW2_ON_XFS = "qcow2-on-xfs"
@@ -91,7 +122,7 @@ class Layout(StrEnum):
     @property
     def on_node(self) -> bool:
         """Whether it lies between DRBD and QEMU on the node; else it is in the client."""
-        return self is Layout.CRYPT_NODE or self.image_file
+        return self in (Layout.CRYPT_NODE, Layout.CRYPT_QEMU) or self.image_file
 
     @property
     def image_file(self) -> bool:

@@ -8,17 +8,12 @@ from typing import Any
 from harness.model import aliases
 from harness.model.cell import Cell
 
-#: The keys that are fields of a cell's delays and of its replication.
-DELAYS = ("link_delay_ms", "disk_delay_ms")
-REPLICATION = ("protocol", "integrity", "disable_sendpage", "scatter_gather", "two_primaries")
-
 Pattern = Mapping[str, tuple[Any, ...]]
 
 
 def value_of(cell: Cell, key: str) -> Any:
     """What ``cell`` has for a key of a matrix."""
-    holder = cell.delays if key in DELAYS else cell.replication if key in REPLICATION else cell
-    return getattr(holder, key)
+    return cell.value(key)
 
 
 def matches(pattern: Pattern, cell: Cell) -> bool:

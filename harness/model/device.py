@@ -7,7 +7,7 @@ bytes, and say which.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 SECTOR_BYTES = 512
 
@@ -39,12 +39,14 @@ class Extent:
 class DiskSource:
     """What QEMU is given as the disk under test: ``path`` on the node, a block device or a ``file``.
 
-    ``format`` is QEMU's: ``raw``, or ``qcow2`` for an image that keeps a table of what it holds.
+    ``format`` is QEMU's: ``raw``, or ``qcow2`` for an image that keeps a table of what it holds.  ``luks_key`` is the
+    key of the LUKS header that it begins with, in no ``repr``; empty where QEMU decrypts nothing.
     """
 
     path: str
     file: bool = False
     format: str = "raw"
+    luks_key: str = field(default="", repr=False)
 
 
 def blocks_of(extents: Iterable[Extent]) -> frozenset[int]:

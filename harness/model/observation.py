@@ -211,6 +211,29 @@ class Ownership:
 
 
 @dataclass(frozen=True)
+class FioFigures:
+    """What fio measured of one way of writing.
+
+    ``pattern`` names it, as ``4k random writes``.  ``bandwidth_bytes`` is in bytes a second; ``p50_ns`` and ``p99_ns``
+    are percentiles of the completion latency in nanoseconds, None where fio gave none.
+    """
+
+    pattern: str
+    ios: int
+    iops: float
+    bandwidth_bytes: float
+    p50_ns: int | None
+    p99_ns: int | None
+
+
+@dataclass(frozen=True)
+class FioPerformance:
+    """How fast the client's disk was: one entry for each pattern, measured one after the other."""
+
+    figures: tuple[FioFigures, ...]
+
+
+@dataclass(frozen=True)
 class Work:
     """What a workload did.  ``facts`` are its own figures; ``read_back_errors`` counts wrong data it read.
 
@@ -219,7 +242,7 @@ class Work:
 
     ``opportunities``: how many chances to diverge the workload made on purpose, by its own count; None where it cannot
     count them.  Chance may add some, so that more blocks than these may differ.  ``opportunity`` says what one of them
-    is, in the plural.
+    is, in the plural.  ``performance``: how fast the disk was, where the workload measures that.
     """
 
     seconds: float
@@ -229,6 +252,7 @@ class Work:
     opportunities: float | None = None
     opportunity: str = ""
     took_seconds: float | None = None
+    performance: FioPerformance | None = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from layer_machine import BLOCKS, LUKS, MIB, PVS, SFDISK, Machine, nothing_left_
 from harness.errors import InfrastructureError, RefusedError
 from harness.filesystems.layers import LAYERS, Layer, layer_of
 from harness.filesystems.layers.crypt import Crypt, CryptNode
+from harness.filesystems.layers.crypt_qemu import CryptQemu
 from harness.filesystems.layers.lvm import Lvm
 from harness.filesystems.layers.partitioned import Partitioned
 from harness.filesystems.layers.unlayered import Unlayered
@@ -80,7 +81,7 @@ def test_layers_each_layout_has_its_own_and_says_where_it_lies() -> None:
     for layout, layer in LAYERS.items():
         assert layer.layout is layout and layer_of(Cell("no-writes", layout=layout)).on_node == layout.on_node
     assert [one for one in Layout if one.on_node] == [
-        one for one in Layout if one is Layout.CRYPT_NODE or "-on-" in one
+        one for one in Layout if one in (Layout.CRYPT_NODE, Layout.CRYPT_QEMU) or "-on-" in one
     ]
 
 
@@ -92,6 +93,7 @@ def test_layers_each_layout_has_its_own_and_says_where_it_lies() -> None:
         (Lvm(), ["pvcreate", "vgchange"], "/dev/mapper/x"),
         (Crypt(), ["luksFormat", "cryptsetup open"], "/dev/mapper/x"),
         (CryptNode(), ["luksFormat", "cryptsetup open"], "/dev/mapper/x"),
+        (CryptQemu(), ["luksFormat"], "/dev/vdb"),
     ],
 )  # fmt: skip
 def test_layer_make_and_open_in_order(layer: Layer, made: list[str], device: str) -> None:
@@ -124,6 +126,15 @@ def test_partitioned_on_a_small_device_is_one_sentence() -> None:
         Partitioned().make(target(Machine(), blocks=4096))
 
 
+def test_crypt_qemu_disk_is_the_device_with_its_key_which_no_command_has() -> None:
+    machine, layer = Machine(), CryptQemu()
+    layer.make(target(machine, "/dev/drbd0"))
+    disk = layer.disk(layer.open(target(machine, "/dev/drbd0")))
+    assert disk.path == "/dev/drbd0" and disk.luks_key == machine.stdin[0] and len(disk.luks_key) == 64
+    assert disk.luks_key not in repr(disk)
+    assert not any(disk.luks_key in word for argv in machine.ran for word in argv)
+
+
 def test_crypt_key_is_never_in_a_command() -> None:
     machine, layer = Machine(), Crypt()
     layer.make(target(machine))
@@ -154,6 +165,7 @@ INSIDE = [
     Partitioned(FilesystemKind.SWAP),
     Lvm(),
     Crypt(),
+    CryptQemu(),
 ]
 
 
@@ -195,6 +207,12 @@ def test_inner_lvm_every_block_has_its_place() -> None:
 def test_inner_crypt_every_block_has_its_place() -> None:
     assert places(Crypt(), [4096, 0, 4095, 32767]) == {
         4096: 0, 32767: 28671, 0: "metadata: the LUKS2 header", 4095: "metadata: the LUKS2 header",
+    }  # fmt: skip
+
+
+def test_inner_crypt_qemu_every_block_has_its_place() -> None:
+    assert places(CryptQemu(), [512, 0, 511, 32767]) == {
+        512: 0, 32767: 32255, 0: "metadata: the LUKS1 header", 511: "metadata: the LUKS1 header",
     }  # fmt: skip
 
 

@@ -26,9 +26,11 @@ from harness.model import (
     Control,
     Crash,
     DelayProfile,
+    DiskOptions,
     Expectation,
     Fault,
     FilesystemKind,
+    GuestOptions,
     Protocol,
     ReplicationProfile,
     VerdictKind,
@@ -937,7 +939,12 @@ def test_cells_from_members_of_an_enumeration_are_their_values() -> None:
 
 
 def test_matrix_entry_has_a_key_for_each_field_of_a_cell() -> None:
-    parts = {"delays": DelayProfile, "replication": ReplicationProfile}
+    parts = {
+        "delays": DelayProfile,
+        "replication": ReplicationProfile,
+        "disk_options": DiskOptions,
+        "guest_options": GuestOptions,
+    }
     # Which play of the cell it is comes from the run, and a file of the user's from an option, not from a matrix.
     wanted = {each.name for each in fields(Cell)} - {"expected", "repetition", "seed", "user_file", *parts}
     assert set(Axes.model_fields) == wanted | {each.name for part in parts.values() for each in fields(part)}

@@ -19,18 +19,26 @@ from harness.model import (
     ClientKind,
     Crash,
     DelayProfile,
+    DetectZeroes,
+    Discard,
     DiskBus,
+    DiskOptions,
     Extent,
     Fault,
     FilesystemKind,
+    GuestOptions,
     Layout,
+    Mitigation,
+    Preset,
     Protocol,
     ReplicationProfile,
     Sabotage,
+    SwapOn,
     UserFile,
     blocks_of,
     extents_of,
 )
+from harness.model import settings as preset_settings
 
 # A busy machine is no failure.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -160,8 +168,21 @@ ARMS: dict[str, list[Any]] = {
     "disable_sendpage": [False, True],
     "scatter_gather": [True, False],
     "two_primaries": [False, True],
+    "allow_two_primaries": [False, True],
 }
-WIDENERS: dict[str, list[Any]] = {"link_delay_ms": [0, 2, 20], "disk_delay_ms": [0, 2, 20]}
+WIDENERS: dict[str, list[Any]] = {"link_delay_ms": [0, 2, 20], "disk_delay_ms": [0, 2, 20], "flush_delay_ms": [0, 2]}
+DISK_OPTIONS: dict[str, list[Any]] = {
+    "iothread": [False, True],
+    "detect_zeroes": [*DetectZeroes],
+    "discard": [*Discard],
+}
+GUEST_OPTIONS: dict[str, list[Any]] = {
+    "guest_stable_writes": [False, True],
+    "online_discard": [False, True],
+    "swap_on": [*SwapOn],
+}
+# What they set is as they set it.
+PRESETS: dict[str, list[Any]] = {"mitigation": [None, *Mitigation], "preset": [None, *Preset]}
 HOST_AXES: dict[str, list[Any]] = {
     "workload": ["planted", "no-writes", "inflight-modify", "pressure", "buffered"],
     "filesystem": [*FilesystemKind],
@@ -190,8 +211,15 @@ PARTS = {
     "delays": st.builds(DelayProfile, **one_of_each(WIDENERS)),
     "replication": st.builds(ReplicationProfile, **one_of_each(ARMS)),
 }
+GUEST_PARTS = {
+    **PARTS,
+    "disk_options": st.builds(DiskOptions, **one_of_each(DISK_OPTIONS)),
+    "guest_options": st.builds(GuestOptions, **one_of_each(GUEST_OPTIONS)),
+}
 CELLS = st.one_of(
-    st.builds(Cell, client=st.just(ClientKind.GUEST), **one_of_each(GUEST_AXES), **PARTS),
+    st.builds(
+        Cell, client=st.just(ClientKind.GUEST), **one_of_each(GUEST_AXES), **one_of_each(PRESETS), **GUEST_PARTS
+    ).map(lambda cell: cell.with_values(preset_settings(cell.preset, cell.mitigation))),
     st.builds(Cell, client=st.just(ClientKind.HOST), **one_of_each(HOST_AXES), **PARTS),
 )
 
@@ -201,10 +229,14 @@ def asked(cell: Cell) -> dict[str, Any]:
 
 
 def test_cell_fields_all_in_the_properties_below() -> None:
-    assert {*GUEST_AXES, *PARTS, "client", *NOT_ASKED} == {each.name for each in fields(Cell)}
-    assert set(ARMS) == {each.name for each in fields(ReplicationProfile)} and set(WIDENERS) == {
-        each.name for each in fields(DelayProfile)
-    }
+    assert {*GUEST_AXES, *PRESETS, *GUEST_PARTS, "client", *NOT_ASKED} == {each.name for each in fields(Cell)}
+    for values, kind in (
+        (ARMS, ReplicationProfile),
+        (WIDENERS, DelayProfile),
+        (DISK_OPTIONS, DiskOptions),
+        (GUEST_OPTIONS, GuestOptions),
+    ):
+        assert set(values) == {each.name for each in fields(kind)}
 
 
 @given(CELLS, CELLS)
@@ -217,6 +249,8 @@ def test_cell_id_each_value_of_each_axis_differs(cell: Cell) -> None:
     def ids(cells: Iterable[Cell]) -> list[str]:
         return sorted(each.id for each in cells)
 
+    # What a preset sets is not shown.
+    cell = replace(cell, mitigation=None, preset=None)
     for name, values in (GUEST_AXES if cell.client is ClientKind.GUEST else HOST_AXES).items():
         found = ids(replace(cell, **{name: value}) for value in values)
         assert len(set(found)) == len(values), (name, found)
@@ -225,6 +259,9 @@ def test_cell_id_each_value_of_each_axis_differs(cell: Cell) -> None:
         assert len(set(found)) == len(values), (name, found)
     for name, values in WIDENERS.items():
         found = ids(replace(cell, delays=replace(cell.delays, **{name: value})) for value in values)
+        assert len(set(found)) == len(values), (name, found)
+    for name, values in {**DISK_OPTIONS, **GUEST_OPTIONS}.items():
+        found = ids(cell.with_values({name: value}) for value in values)
         assert len(set(found)) == len(values), (name, found)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from harness.filesystems.layers.base import Inner, Layer, Place
 from harness.filesystems.layers.crypt import Crypt, CryptNode
+from harness.filesystems.layers.crypt_qemu import CryptQemu
 from harness.filesystems.layers.image_file import Qcow2OnExt4, Qcow2OnXfs, RawOnExt4, RawOnXfs
 from harness.filesystems.layers.lvm import Lvm
 from harness.filesystems.layers.partitioned import Partitioned
@@ -11,7 +12,7 @@ from harness.filesystems.layers.unlayered import Unlayered
 from harness.model import Cell, Layout
 
 _ALL: tuple[type[Layer], ...] = (
-    Unlayered, Partitioned, Lvm, Crypt, CryptNode, RawOnXfs, RawOnExt4, Qcow2OnXfs, Qcow2OnExt4,
+    Unlayered, Partitioned, Lvm, Crypt, CryptNode, CryptQemu, RawOnXfs, RawOnExt4, Qcow2OnXfs, Qcow2OnExt4,
 )  # fmt: skip
 LAYERS: Mapping[Layout, type[Layer]] = {one.layout: one for one in _ALL}
 
