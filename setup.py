@@ -21,6 +21,7 @@ setup(
         "harness.doctor": ["*.txt"],
         "harness.report": ["*.j2", "costs.json"],
         "harness.workloads": ["guest_programs/*.py", "jobs/*.fio"],
+        "harness.testcases": ["claims.toml"],
         "harness.testcases.matrices": ["*.toml"],
         "harness.vm_images": ["**/*"],
     },

@@ -34,6 +34,7 @@ class Word(StrEnum):
     OBSERVED = "observed"
     COUNTEREXAMPLE = "counterexample found"
     NOT_OBSERVED = "not observed"
+    NO_ANSWER = "asked, without an answer"
     NOT_ASKED = "not asked"
 
 
@@ -116,7 +117,7 @@ def cell_words(answers: Iterable[CellAnswer], stack: Stack) -> tuple[CellWords, 
         seen = sum((_tally(one) for one in group), Tally())
         text = in_words(claim, seen, hardware)
         if not seen.answered and any(one.kinds for one in group):
-            text = "asked, without an answer"
+            text = Word.NO_ANSWER.value
         found.append(CellWords(cell_id, claim, text))
     return tuple(found)
 

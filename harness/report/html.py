@@ -9,15 +9,13 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.judgement.claim_words import cell_words
 from harness.judgement.controls import demanded_controls
-from harness.judgement.repetitions import answers
 from harness.model import Evidence, Result, Run, VerdictKind
 from harness.report import formatting
 from harness.report.alarms import alarm_grid, alarm_sentence, replication_grid
 from harness.report.by_filesystem import by_filesystem, hit_grid
 from harness.report.cells import anchors, cell_views, entry_anchor
-from harness.report.claims import CLAIMS
+from harness.report.claims import claim_page
 from harness.report.control_rounds import control_rounds, doubted_numbers, evidence_of, failures, round_grid
 from harness.report.durability import durability_grid, durability_sentence, loss_grid
 from harness.report.headline import Answer, Headline, headline
@@ -108,7 +106,7 @@ def render_html(run: Run, results: Sequence[Result], title: str = "", attempts: 
             alarms=alarm_grid(results, names),
             alarm_sentence=alarm_sentence(results),
             replication=replication_grid(results, names),
-            claims=[(one, CLAIMS[one.claim]) for one in cell_words(answers(results), run.stack)],
+            claims=claim_page(run, results, names),
             missing_controls=_missing(summary.map, results),
             stack=stack_rows(run.stack),
             phases=[_phase_bar(phase) for phase in phase_shares(run, results).phases],

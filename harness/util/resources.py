@@ -33,3 +33,8 @@ def testcases() -> Path:
 def matrices() -> Path:
     """Where the matrices that come with the harness are."""
     return testcases() / "matrices"
+
+
+def claims() -> Path:
+    """The file of claims that comes with the harness."""
+    return testcases() / "claims.toml"

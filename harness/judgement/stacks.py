@@ -1,0 +1,64 @@
+"""Runs of several stacks together: which were played with the same versions, and what tells the others apart; pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from harness.model import Result, Stack
+from harness.model.claim import Component
+
+EMULATED = "emulated nodes"
+
+
+@dataclass(frozen=True)
+class PlayedRun:
+    """A run as it was judged: its name, the versions it was played with, and what came of its cells."""
+
+    name: str
+    stack: Stack
+    results: tuple[Result, ...]
+
+
+@dataclass(frozen=True)
+class StackKey:
+    """What makes two runs ones of the same stack; empty where it was not recorded."""
+
+    drbd: str
+    kernel: str
+    qemu: str
+    accelerator: str
+
+    @classmethod
+    def of(cls, stack: Stack) -> StackKey:
+        """The key of a stack; a kernel without the name that a distribution hangs on."""
+        return cls(stack.drbd, stack.kernel.partition("+")[0], stack.qemu, stack.accelerator)
+
+    def parts(self) -> tuple[str, ...]:
+        """Each component in words."""
+        named = ((self.drbd, "DRBD "), (self.kernel, "Linux "), (self.qemu, "QEMU "))
+        nodes = {"kvm": "hardware KVM", "": "unknown nodes"}.get(self.accelerator, EMULATED)
+        return (*(f"{prefix}{version or '(unknown)'}" for version, prefix in named), nodes)
+
+    def __str__(self) -> str:
+        return ", ".join(self.parts())
+
+
+def short_names(keys: Iterable[StackKey]) -> Mapping[StackKey, str]:
+    """Each stack by what tells it from the others; empty for the only one."""
+    found = list(dict.fromkeys(keys))
+    told = [len({key.parts()[at] for key in found}) > 1 for at in range(4)]
+    return {key: ", ".join(part for part, tells in zip(key.parts(), told, strict=True) if tells) for key in found}
+
+
+def component(stack: Stack, which: Component) -> str:
+    """One component of a stack, empty where it was not recorded."""
+    if which is Component.HARDWARE:
+        return f"{stack.cpu}, {stack.accelerator}" if stack.cpu and stack.accelerator else ""
+    return {Component.DRBD: stack.drbd, Component.KERNEL: stack.kernel, Component.QEMU: stack.qemu}[which]
+
+
+def by_version(version: str) -> tuple[tuple[int, int | str], ...]:
+    """A key to sort versions by: numbers as numbers."""
+    return tuple((0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"[.+~_ -]+", version))
