@@ -84,6 +84,11 @@ class CellLayout:
         """What the filesystem sees of the client's disk ``below``."""
         return below if self.on_node or self._opened is None else self._opened
 
+    def settle(self) -> None:
+        """What a layer on the node holds back is on the device; the guest has written all that it will."""
+        if self.on_node and self._below is not None:
+            self.layer.settle(self._below)
+
     def close(self) -> None:
         """Take it out of use, in whatever state it is; everything of it is written then."""
         if (below := self._below) is not None:

@@ -22,6 +22,8 @@ _JBD2_MAGIC, _JBD2_SUPERBLOCKS = 0xC03B3998, (3, 4)
 _EXT = (FilesystemKind.EXT3, FilesystemKind.EXT4, FilesystemKind.EXT4_JOURNAL, FilesystemKind.EXT4_NOBARRIER,
         FilesystemKind.SWAPFILE)  # fmt: skip
 _NTFS = (FilesystemKind.NTFS3, FilesystemKind.NTFS_3G)
+#: Which have one whose place is known here.
+HAVE_JOURNAL = (*_EXT, *_NTFS, FilesystemKind.XFS)
 
 
 def journal_blocks(view: ReplicaView, filesystem: FilesystemKind) -> tuple[int, ...]:

@@ -10,8 +10,8 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.engine.disturbances.sabotage.journal_region import journal_blocks
-from harness.errors import CommandError, InfrastructureError
+from harness.engine.disturbances.sabotage.journal_region import HAVE_JOURNAL, journal_blocks
+from harness.errors import InfrastructureError
 from harness.filesystems.base import Offers
 from harness.filesystems.layers import Inner, Layer
 from harness.filesystems.view import ReplicaView
@@ -92,16 +92,10 @@ def known_places(
     device = _Sight(view)
     if layer.layout is Layout.RAW:
         return [*found, *_Search(device, device, filesystem, laid, chance).places()]
-    try:
-        with layer.inner(view) as inner:
-            inside = _Sight.of(inner, view)
-            searched = inside if layer.layout in _ENCRYPTED else device
-            return [*found, *_Search(searched, inside, filesystem, laid, chance).places()]
-    except (CommandError, ValueError) as error:
-        if layer.layout in _ENCRYPTED:
-            raise
-        laid.not_found.append(f"no journal and no directory is looked for: the layout cannot be seen through: {error}")
-        return [*found, *_Search(device, None, filesystem, laid, chance).places()]
+    with layer.inner(view) as inner:
+        inside = _Sight.of(inner, view)
+        searched = inside if layer.layout in _ENCRYPTED else device
+        return [*found, *_Search(searched, inside, filesystem, laid, chance).places()]
 
 
 def _beginning(layout: Layout, filesystem: FilesystemKind) -> Place | None:
@@ -115,18 +109,16 @@ def _beginning(layout: Layout, filesystem: FilesystemKind) -> Place | None:
 
 
 class _Search:
-    """The search in ``searched`` for what was laid out; ``inside`` is what the filesystem sees, if that is known."""
+    """The search in ``searched`` for what was laid out; ``inside`` is what the filesystem sees."""
 
     def __init__(
-        self, searched: _Sight, inside: _Sight | None, filesystem: FilesystemKind, laid: Laid, chance: random.Random
+        self, searched: _Sight, inside: _Sight, filesystem: FilesystemKind, laid: Laid, chance: random.Random
     ) -> None:
         self._searched = searched
         self._filesystem = filesystem
         self._laid = laid
         self._chance = chance
-        own = journal_blocks(inside.view, filesystem) if inside is not None else ()
-        found = [inside.device(block) for block in own] if inside is not None else []
-        self._sees_journal = inside is not None
+        found = [inside.device(block) for block in journal_blocks(inside.view, filesystem)]
         self._journal = [block for block in found if block is not None]
 
     def places(self) -> Iterator[Place]:
@@ -141,11 +133,12 @@ class _Search:
                 yield self._of_raw(found)
             case Offers.FILES:
                 yield from self._of_files(found)
-                if self._sees_journal:
-                    yield from self._of_directory()
+                yield from self._of_directory()
         if self._journal:
             # Not its first block, which is its superblock and may be told from the rest.
             yield Place(self._chance.choice(self._journal[1:]), BlockOwner.JOURNAL)
+        elif self._filesystem in HAVE_JOURNAL:
+            raise InfrastructureError(f"the owner control found no journal of {self._filesystem}")
 
     def _of_raw(self, found: Sequence[Mark]) -> Place:
         blocks = self._each(found, MarkedAs.FILE, "what was written to the device")

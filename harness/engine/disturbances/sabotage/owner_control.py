@@ -100,6 +100,7 @@ class OwnerControl:
     def _places(self, run: CellRun, laid: Laid) -> tuple[Place, ...]:
         """Where to plant, in the order of the device; nothing is where another class is."""
         context = run.context
+        run.layout.settle()
         context.resource.sync()
         blocks = context.region.first_block if run.cell.has_canary else context.resource.blocks
         with copy_of_replica(context, blocks) as view:
