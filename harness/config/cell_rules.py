@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from harness.config.sentences import hint
-from harness.model import CacheMode, Cell, ClientKind, Crash, Fault, FilesystemKind, Layout, Sabotage
+from harness.model import CacheMode, Cell, ClientKind, Crash, DiskBus, Fault, FilesystemKind, Layout, Sabotage, SwapOn
 
 #: The keys that only a guest has: with ``client = "host"`` there is no QEMU.
 GUEST_ONLY = (
@@ -61,24 +61,33 @@ def _broken(cell: Cell, given: Collection[str], usable: Collection[FilesystemKin
         yield f"'crash' does not go with filesystem = \"{cell.filesystem}\": without a journal it may break on any disk"
     if cell.layout is not Layout.RAW:
         yield from _broken_by_layout(cell)
-    yield from _not_built(cell)
+    yield from _broken_by_options(cell)
     if cell.sabotage is not None:
         yield from _broken_by_sabotage(cell, cell.sabotage)
     if cell.deadline <= cell.seconds:
         yield f"'deadline' is {cell.deadline}, which leaves no time behind 'seconds' = {cell.seconds}"
 
 
-def _not_built(cell: Cell) -> Iterator[str]:
-    """What a matrix may say already, and nothing does yet."""
-    keys = ("flush_delay_ms", "allow_two_primaries", "iothread", "detect_zeroes", "discard", "guest_stable_writes")
-    plain = Cell(cell.workload)
-    for key in (*keys, "online_discard", "swap_on"):
-        if cell.value(key) != plain.value(key):
-            yield f"'{key}' is not supported yet"
-    if not cell.bus.hot_plugged:
-        yield f"'bus' is '{cell.bus}', which is not supported yet"
-    if cell.layout is Layout.CRYPT_QEMU:
-        yield f"'layout' is '{cell.layout}', which is not supported yet"
+def _broken_by_options(cell: Cell) -> Iterator[str]:
+    """Rules over what QEMU and the guest are told beside cache, aio and bus."""
+    swap_on, happens = cell.guest_options.swap_on, cell.has_canary
+    if swap_on is not SwapOn.DRBD and cell.filesystem is not FilesystemKind.SWAP:
+        yield f"'swap_on' is '{swap_on}', which needs filesystem = \"{FilesystemKind.SWAP}\", not \"{cell.filesystem}\""
+    if swap_on is not SwapOn.DRBD and cell.layout is not Layout.RAW:
+        yield f"'swap_on' is '{swap_on}', which does not go with layout = \"{cell.layout}\": nothing would be on it"
+    if swap_on is SwapOn.GUEST_DISK and happens:
+        yield f"'swap_on' is '{swap_on}', a disk on one node; it goes with none of 'migrations', 'crash' and 'fault'"
+    if cell.guest_options.online_discard and cell.filesystem is FilesystemKind.NTFS_3G:
+        yield f"'online_discard' does not go with filesystem = \"{cell.filesystem}\", which has no such option"
+    if not cell.bus.hot_plugged and happens:
+        yield (
+            f"'bus' is '{cell.bus}', for which a guest is started with the disk; it goes with none of 'migrations', "
+            "'crash' and 'fault'"
+        )
+    if not cell.bus.hot_plugged and cell.disk_options.iothread:
+        yield f'\'iothread\' goes with bus = "{DiskBus.VIRTIO}" or "{DiskBus.SCSI}", not "{cell.bus}"'
+    if cell.replication.two_primaries and cell.replication.allow_two_primaries:
+        yield "'two_primaries' means 'allow_two_primaries' too; leave that out"
 
 
 def _broken_by_layout(cell: Cell) -> Iterator[str]:

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from harness.errors import InfrastructureError
 from harness.lab.node import Node
-from harness.parse.delays import dm_delay_ms, netem_delay_ms
+from harness.model import DelayProfile
+from harness.parse.delays import dm_delays_ms, netem_delay_ms
 from harness.render.drbd_conf import ResourceSpec
 
 # Only DRBD is delayed: TCP sends little more than a millisecond's worth into a queue on its own machine, so that a
 # migration over the same link would crawl (1.7 MB/s with 20 ms).
 _APPLY = """
 set -e
-link=$1 link_ms=$2 disk_ms=$3 lower=$4 port=$5 mapping=$6
+link=$1 link_ms=$2 disk_ms=$3 flush_ms=$4 lower=$5 port=$6 mapping=$7
 tc qdisc del dev "$link" root 2>/dev/null || true
 if [ "$link_ms" -gt 0 ]; then
     tc qdisc add dev "$link" root handle 1: prio bands 3 priomap 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0
@@ -29,7 +30,9 @@ fi
 [ -n "$mapping" ] || exit 0
 lower=$(readlink -f "$lower"); sectors=$(blockdev --getsz "/dev/mapper/$mapping")
 case "$(dmsetup table "$mapping")" in *" linear "*) plain=1;; *) plain=0;; esac
-if [ "$disk_ms" -gt 0 ]; then table="0 $sectors delay $lower 0 0 $lower 0 $disk_ms"
+if [ "$flush_ms" -gt 0 ]; then
+    table="0 $sectors delay $lower 0 0 $lower 0 $disk_ms $lower 0 $flush_ms"
+elif [ "$disk_ms" -gt 0 ]; then table="0 $sectors delay $lower 0 0 $lower 0 $disk_ms"
 elif [ "$plain" = 0 ]; then table="0 $sectors linear $lower 0"
 else exit 0; fi
 dmsetup load "$mapping" --table "$table"
@@ -46,23 +49,27 @@ dmsetup resume "$1"
 """
 
 
-def apply(node: Node, spec: ResourceSpec, link_delay_ms: int, disk_delay_ms: int) -> None:
-    """Delay what ``node`` sends for ``spec``'s resource and what it writes to the lower device; zeros clear both."""
-    if disk_delay_ms:
+def apply(node: Node, spec: ResourceSpec, profile: DelayProfile) -> None:
+    """Delay what ``node`` sends for ``spec``'s resource, and what it writes to the lower device and flushes there.
+
+    An empty ``profile`` clears all of it.  A delay of the disk alone delays flushes by as much too.
+    """
+    if profile.disk_delay_ms or profile.flush_delay_ms:
         _needs_mapping(node, spec)
-    argv = ["sh", "-c", _APPLY, "sh", node.link, str(link_delay_ms), str(disk_delay_ms), node.lower]
+    milliseconds = (profile.link_delay_ms, profile.disk_delay_ms, profile.flush_delay_ms)
+    argv = ["sh", "-c", _APPLY, "sh", node.link, *map(str, milliseconds), node.lower]
     node.runner.run([*argv, str(spec.port), spec.mapping])
 
 
-def observed(node: Node, spec: ResourceSpec) -> tuple[int, int]:
-    """The delays that are on right now on ``node``, read back from tc and device-mapper: (link, disk) in ms.
+def observed(node: Node, spec: ResourceSpec) -> DelayProfile:
+    """The delays that are on right now on ``node``, read back from tc and device-mapper.
 
     Whoever put them on, and whether or not :func:`apply` was to take them off; what cannot be read is an error, not 0.
     """
     answer = node.runner.run(["sh", "-c", _OBSERVE, "sh", node.link, spec.mapping]).stdout
     link, _, table = answer.partition("==")
     try:
-        return netem_delay_ms(link), dm_delay_ms(table) if spec.mapping else 0
+        return DelayProfile(netem_delay_ms(link), *(dm_delays_ms(table) if spec.mapping else (0, 0)))
     except ValueError as error:
         raise InfrastructureError(f"the delays on {node.name} cannot be read back: {error}") from None
 

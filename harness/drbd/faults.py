@@ -10,6 +10,7 @@ import contextlib
 from harness.drbd import roles
 from harness.drbd.resource import Resource, both
 from harness.errors import RefusedError
+from harness.model import DelayProfile
 from harness.util.deadline import Deadline
 
 
@@ -40,6 +41,6 @@ def break_disks(resource: Resource) -> None:
 def restore_disks(resource: Resource) -> None:
     """Both lower devices work again, and DRBD takes them back where it let them go."""
     for node in (resource.a, resource.b):
-        resource.apply_delays(0, 0, node)
+        resource.apply_delays(DelayProfile(), node)
     roles.reattach(resource)
     roles.wait_healthy_or_standalone(resource, Deadline.after(roles.SETTLE_SECONDS, "the disks' return"))

@@ -24,6 +24,7 @@ from harness.model import (
     BLOCK_BYTES,
     SECTOR_BYTES,
     Counters,
+    DelayProfile,
     PlantedChange,
     Repair,
     ReplicationProfile,
@@ -305,13 +306,13 @@ class Resource:
         """Make ``changes`` on ``node``, so that a verify has to find them: :func:`harness.drbd.below.plant`."""
         below.plant(node, changes)
 
-    def delays(self, node: Node | None = None) -> tuple[int, int]:
-        """The delays of ``node`` (``a`` by default), (link, disk) in ms: :func:`harness.drbd.delays.observed`."""
+    def delays(self, node: Node | None = None) -> DelayProfile:
+        """The delays of ``node`` (``a`` by default): :func:`harness.drbd.delays.observed`."""
         return delays.observed(node or self.a, self.spec)
 
-    def apply_delays(self, link_delay_ms: int, disk_delay_ms: int, node: Node | None = None) -> None:
-        """Delay what ``node`` (``a`` by default) sends and writes: :func:`harness.drbd.delays.apply`."""
-        delays.apply(node or self.a, self.spec, link_delay_ms, disk_delay_ms)
+    def apply_delays(self, profile: DelayProfile, node: Node | None = None) -> None:
+        """Delay what ``node`` (``a`` by default) sends, writes and flushes: :func:`harness.drbd.delays.apply`."""
+        delays.apply(node or self.a, self.spec, profile)
 
     def break_disk(self, node: Node) -> None:
         """Let the lower device of ``node`` fail: :func:`harness.drbd.delays.break_disk`."""

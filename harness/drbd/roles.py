@@ -73,11 +73,11 @@ def demote(resource: Resource, node: Node) -> None:
 def set_single_primary(resource: Resource, primary: Node) -> None:
     """Demote the other node, promote ``primary`` and forbid two Primaries.
 
-    A replication profile of two Primaries keeps its permission.
+    A replication profile that allows two Primaries keeps its permission.
     """
     demote(resource, other(resource, primary))
     promote(resource, primary)
-    if resource.replication is None or not resource.replication.two_primaries:
+    if resource.replication is None or not resource.replication.permits_two_primaries:
         allow_two_primaries(resource, False)
 
 

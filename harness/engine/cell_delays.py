@@ -31,14 +31,21 @@ class CellDelays:
         if not profile.undelayed:
             for node in self._context.nodes:
                 if node is not writer and node.name in self._delayed:
-                    resource.apply_delays(0, 0, node)
+                    resource.apply_delays(DelayProfile(), node)
                     self._delayed.remove(node.name)
             # Before it is tried: half of it may be on where it fails.
             self._delayed.add(writer.name)
-            resource.apply_delays(profile.link_delay_ms, profile.disk_delay_ms, writer)
+            resource.apply_delays(profile, writer)
         found = self._note(SET)[writer.name]
-        link, disk = (found.link_delay_ms, found.disk_delay_ms) if found is not None else (None, None)
-        self._context.note(observed=replace(self._context.evidence.observed, link_delay_ms=link, disk_delay_ms=disk))
+        link, disk, flush = (
+            (None, None, None)
+            if found is None
+            else (found.link_delay_ms, found.disk_delay_ms, found.flush_delay_ms)
+        )  # fmt: skip
+        observed = self._context.evidence.observed
+        self._context.note(
+            observed=replace(observed, link_delay_ms=link, disk_delay_ms=disk, flush_delay_ms=flush)
+        )  # fmt: skip
 
     def clear(self) -> None:
         """Read what is on, then take every delay off again, whoever left it there.
@@ -64,7 +71,7 @@ class CellDelays:
         left: dict[str, DelayProfile | None] = {}
         for node in nodes:
             try:
-                self._context.resource.apply_delays(0, 0, node)
+                self._context.resource.apply_delays(DelayProfile(), node)
                 self._delayed.discard(node.name)
                 left[node.name] = self._read(node)
             except HarnessError as error:
@@ -88,7 +95,7 @@ class CellDelays:
 
     def _read(self, node: Node) -> DelayProfile | None:
         try:
-            return DelayProfile(*self._context.resource.delays(node))
+            return self._context.resource.delays(node)
         except HarnessError as error:
             self._context.log_event(f"the delays of {node.name} cannot be read: {error}")
             return None

@@ -67,6 +67,8 @@ def _clean_up(run: CellRun, workload: Workload) -> None:
 def _work_on(run: CellRun, workload: Workload, disturbance: Disturbance, target: WorkloadTarget) -> None:
     with run.context.phase("prepare"):
         workload.prepare(target)
+        if run.cell.client is ClientKind.GUEST:
+            run.guest_disk.note_in_use()
     run.exposure.prepared(target, run.context.lab.a)
     with run.context.phase("prepare"):
         disturbance.before(run, target)

@@ -112,7 +112,7 @@ class CellRun:
                 taken = guest()
                 disk.attach(taken)
             assert disk.attached is not None
-            self._note_observed(taken.observe(disk.attached, self.context.resource.device))
+            self._note_observed(disk.present_guest.observe(disk.attached, self.context.resource.device))
         if not self.layout.on_node:
             with self.context.phase("prepare"):
                 self.layout.enter(disk.part)

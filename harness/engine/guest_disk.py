@@ -10,10 +10,12 @@ from harness.engine.context import CellContext
 from harness.engine.oracle_run import primary_target
 from harness.errors import HarnessError, InfrastructureError
 from harness.filesystems.base import WorkloadTarget
+from harness.filesystems.mounted import MOUNT_POINT
+from harness.guest import own_disk
 from harness.guest.canary import Region
-from harness.guest.disk import AttachedDisk
+from harness.guest.disk import AttachedDisk, observe_in_use, set_stable_writes
 from harness.guest.domain import Guest
-from harness.model import SECTORS_PER_BLOCK, ObservedAfterMove
+from harness.model import SECTORS_PER_BLOCK, GuestOptions, ObservedAfterMove, SwapOn
 
 ADD_PARTITIONS = "/usr/lib/drbd-harness/divide"
 # An earlier cell may have left a table of partitions on the disk, from which the kernel made some when it was attached.
@@ -39,14 +41,43 @@ class GuestDisk:
         if not self._layout.on_node:
             # What was open of it was so in another guest.
             self._layout.gone()
-        self.attached = guest.attach(self._layout.disk(primary_target(self._context)), self._context.cell)
+        cell, source = self._context.cell, self._layout.disk(primary_target(self._context))
+        if cell.bus.hot_plugged:
+            self.attached = guest.attach(source, cell)
+        else:
+            self._context.log_event(f"another guest is started, with the disk on the bus {cell.bus}")
+            self._let_go(guest)
+            self.guest, self.attached = Guest.start_with(self._context.lab, guest.node, source, cell)
+        self._set_up()
+
+    def _let_go(self, guest: Guest) -> None:
+        """End ``guest``, for another takes its place."""
+        self.guest = None
+        with contextlib.suppress(HarnessError):
+            self._capture.keep_console()
+        guest.destroy()
+
+    def _set_up(self) -> None:
+        """What has to be so in the guest before anybody uses the disk; after a reset again."""
+        options = self._context.cell.guest_options
+        if options.guest_stable_writes:
+            set_stable_writes(self.present_guest.agent, self._disk)
+        if options.swap_on is SwapOn.GUEST_DISK:
+            own_disk.attach(self.present_guest)
         self._add_partitions()
+
+    def note_in_use(self) -> None:
+        """Read what is in force in the guest once the workload's filesystem is in use, where the cell asks for any."""
+        context = self._context
+        if context.cell.guest_options != GuestOptions():
+            agent = self.present_guest.agent
+            context.note(observed=observe_in_use(agent, self._disk, MOUNT_POINT, context.evidence.observed))
 
     def rediscover(self) -> None:
         """Find the disk in the guest again, after a reset."""
         assert self.guest is not None
         self.attached = self.guest.located(self._disk)
-        self._add_partitions()
+        self._set_up()
 
     def _add_partitions(self) -> None:
         """Where there is a canary, the kernel of the guest is told of two partitions; the disk has no table of them.
@@ -82,8 +113,13 @@ class GuestDisk:
         if self.guest is not None and self.attached is not None:
             if not self._layout.on_node:
                 self._layout.close()
-            self.guest.detach(self.attached)
-            self.attached = None
+            if self._context.cell.guest_options.swap_on is SwapOn.GUEST_DISK:
+                own_disk.detach(self.guest)
+            if self.attached.bus.hot_plugged:
+                self.guest.detach(self.attached)
+                self.attached = None
+            else:
+                self.destroy_guest()
 
     def destroy_guest(self) -> None:
         """End the guest; the session starts another one where one is needed."""

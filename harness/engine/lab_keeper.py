@@ -21,6 +21,7 @@ from harness.guest.domain import Guest
 from harness.guest.leftovers import leftovers
 from harness.lab.base import FullLab
 from harness.lab.node import Node
+from harness.model import DelayProfile
 from harness.util.logs import progress
 
 LabFactory = Callable[[], AbstractContextManager[FullLab]]
@@ -130,7 +131,7 @@ class LabKeeper:
                 return None
             for node in (lab.a, lab.b):
                 # What a run that was killed may have left on.
-                resource.apply_delays(0, 0, node)
+                resource.apply_delays(DelayProfile(), node)
         except HarnessError as error:
             progress(f"the resource is set up anew: {error}")
             return None

@@ -11,9 +11,10 @@ from harness.filesystems.fat import Exfat, Vfat
 from harness.filesystems.ntfs import Ntfs3, Ntfs3g
 from harness.filesystems.raw import Raw
 from harness.filesystems.swap import Swap
+from harness.filesystems.swap_elsewhere import GuestDiskSwap, ZramSwap
 from harness.filesystems.swapfile import SwapFile
 from harness.filesystems.xfs import Xfs
-from harness.model import FilesystemKind
+from harness.model import Cell, FilesystemKind, SwapOn
 
 _ALL: tuple[Filesystem, ...] = (
     Raw(), Swap(), SwapFile(), Ext4(), Ext4NoBarrier(), Ext4Journal(), Ext3(), Xfs(), Btrfs(),
@@ -22,4 +23,15 @@ _ALL: tuple[Filesystem, ...] = (
 FILESYSTEMS: Mapping[FilesystemKind, Filesystem] = {one.kind: one for one in _ALL}
 
 
-__all__ = ["FILESYSTEMS", "Filesystem"]
+def filesystem_of(cell: Cell) -> Filesystem:
+    """That of ``cell``, as the cell's options of a guest want it."""
+    options = cell.guest_options
+    if options.swap_on is SwapOn.GUEST_DISK:
+        return GuestDiskSwap()
+    if options.swap_on is SwapOn.ZRAM:
+        return ZramSwap()
+    plain = FILESYSTEMS[cell.filesystem]
+    return type(plain)(online_discard=True) if options.online_discard else plain
+
+
+__all__ = ["FILESYSTEMS", "Filesystem", "filesystem_of"]

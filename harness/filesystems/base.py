@@ -110,6 +110,12 @@ class Filesystem:
     #: Kernel modules, or names of filesystems built in, and programs that the client has to have.
     modules: ClassVar[tuple[str, ...]] = ()
     programs: ClassVar[tuple[str, ...]] = ()
+    #: Whether what is swapped out stays in memory.
+    in_memory: ClassVar[bool] = False
+
+    def __init__(self, *, online_discard: bool = False) -> None:
+        #: Whether what is freed is discarded at once.
+        self.online_discard = online_discard
 
     def require_room(self, target: WorkloadTarget) -> None:
         """:class:`~harness.errors.RefusedError` where the device is too small for it; asks no machine."""

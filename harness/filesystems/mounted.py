@@ -19,7 +19,8 @@ class Mounted(Filesystem):
 
     def mount(self, target: WorkloadTarget) -> None:
         """Mount it, which replays its journal if it has one."""
-        options = f"-o {self.mount_options} " if self.mount_options else ""
+        wanted = ",".join(filter(None, (self.mount_options, "discard" if self.online_discard else "")))
+        options = f"-o {wanted} " if wanted else ""
         # To mount(8) a device that is not there is no other failure than a filesystem that is broken.
         script = f"""
         test -b "$1" || {{ echo "there is no block device $1" >&2; exit 2; }}

@@ -23,7 +23,8 @@ class Swap(Filesystem):
 
     def mount(self, target: WorkloadTarget) -> None:
         """Use it."""
-        target.sh('swapon "$1"', target.device)
+        discard = "--discard " if self.online_discard else ""
+        target.sh(f'swapon {discard}"$1"', target.device)
 
     def unmount(self, target: WorkloadTarget) -> None:
         """Free every slot."""

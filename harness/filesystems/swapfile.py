@@ -23,7 +23,7 @@ if [ ! -e "$file" ]; then
     mkswap "$file" >/dev/null
     sync
 fi
-swapon "$file"
+swapon $3 "$file"
 """
 
 
@@ -39,7 +39,8 @@ class SwapFile(Ext4):
     def mount(self, target: WorkloadTarget) -> None:
         """Mount the filesystem, make the swap file where there is none, use it."""
         super().mount(target)
-        target.sh(_SWAP_ON, f"{MOUNT_POINT}{FILE}", MOUNT_POINT, timeout=MARGIN_SECONDS)
+        discard = "--discard" if self.online_discard else ""
+        target.sh(_SWAP_ON, f"{MOUNT_POINT}{FILE}", MOUNT_POINT, discard, timeout=MARGIN_SECONDS)
 
     def unmount(self, target: WorkloadTarget) -> None:
         """Free every slot and unmount the filesystem."""

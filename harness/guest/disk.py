@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lxml import etree
 
+from harness.errors import RefusedError
 from harness.lab.node import Node
-from harness.model import AioMode, CacheMode, DiskBus, DiskSource, Observed
-from harness.parse.system import o_direct, o_sync, offloads, open_flags, qmp_block
+from harness.model import DISK_UNDER_TEST, AioMode, CacheMode, Discard, DiskBus, DiskSource, Observed
+from harness.parse.system import o_direct, o_sync, offloads, open_flags, qmp_block, qmp_disk, qmp_link
 from harness.remote.guest_agent import GuestAgent
 from harness.remote.libvirt_calls import Bounded
 from harness.util import logs
@@ -64,12 +65,34 @@ def _flag(text: str) -> bool | None:
     return text.strip() == "1" if text.strip() else None
 
 
-def _aio_in_force(xml: str, serial: str) -> str | None:
-    for disk in etree.fromstring(xml.encode()).iterfind("devices/disk"):
-        if disk.findtext("serial") == serial:
-            driver = disk.find("driver")
-            return None if driver is None else driver.get("io")
-    return None
+@dataclass(frozen=True)
+class _Defined:
+    """The disk in the domain's live definition; ``server`` is the alias of the device whose thread serves it."""
+
+    bus: str | None = None
+    aio: str | None = None
+    discard: str | None = None
+    server: str = ""
+
+
+def _defined(xml: str, serial: str) -> _Defined:
+    devices = etree.fromstring(xml.encode()).find("devices")
+    for disk in () if devices is None else devices.iterfind("disk"):
+        if disk.findtext("serial") != serial:
+            continue
+        driver, target, address, alias = (disk.find(name) for name in ("driver", "target", "address", "alias"))
+        bus = None if target is None else target.get("bus")
+        if bus == DiskBus.SCSI and devices is not None and address is not None:
+            index = address.get("controller", "0")
+            alias = devices.find(f"controller[@type='scsi'][@index='{index}']/alias")
+        return _Defined(
+            bus=bus,
+            aio=None if driver is None else driver.get("io"),
+            # What libvirt leaves out is QEMU's default.
+            discard=None if driver is None else driver.get("discard", Discard.IGNORE.value),
+            server="" if alias is None else alias.get("name", ""),
+        )
+    return _Defined()
 
 
 def observe_guest(node: Node, domain: Bounded, agent: GuestAgent, disk: AttachedDisk, device: str) -> Observed:
@@ -86,6 +109,11 @@ def observe_guest(node: Node, domain: Bounded, agent: GuestAgent, disk: Attached
     with logs.timed("libvirt", node.name, "qemuMonitorCommand query-block", agent.lab):
         block = domain.qemuMonitorCommand(json.dumps({"execute": "query-block"}), 0)
     cache, _ = qmp_block(block, disk.source.path)
+    driver, zeroes = qmp_disk(block, disk.source.path)
+    defined = _defined(domain.XMLDesc(0), disk.serial)
+    asked = {"path": f"/machine/peripheral/{defined.server}", "property": "iothread"}
+    with logs.timed("libvirt", node.name, f"qemuMonitorCommand qom-get {defined.server}", agent.lab):
+        thread = domain.qemuMonitorCommand(json.dumps({"execute": "qom-get", "arguments": asked}), 0)
     name = disk.path.rsplit("/", 1)[-1]
     queue = f"/sys/block/{name}/queue"
     lines = agent.run(["cat", f"{queue}/write_cache", f"{queue}/stable_writes"], ok=()).stdout.splitlines()
@@ -96,9 +124,50 @@ def observe_guest(node: Node, domain: Bounded, agent: GuestAgent, disk: Attached
         o_direct=None if not flags else (all if disk.cache.direct else any)(o_direct(flag) for flag in flags),
         o_sync=any(o_sync(flag) for flag in flags) if flags else None,
         qemu_cache=cache or None,
-        qemu_aio=_aio_in_force(domain.XMLDesc(0), disk.serial),
+        qemu_aio=defined.aio,
+        qemu_bus=defined.bus,
+        qemu_format=driver,
+        qemu_iothread=qmp_link(thread),
+        qemu_detect_zeroes=zeroes,
+        qemu_discard=defined.discard,
         guest_write_cache=lines[0].strip() if lines else None,
         guest_stable_writes=lines[1].strip() == "1" if len(lines) > 1 else None,
         drbd_stable_writes=_flag(named.get("stable_writes", "")),
         scatter_gather=offloads(named.get("offloads", "")).get("scatter-gather"),
+    )
+
+
+# Refused by a kernel or a driver that has no such flag: it says so.
+_SET_STABLE_WRITES = 'echo 1 > "/sys/block/${1##*/}/queue/stable_writes"'
+_IN_USE = """
+cat "/sys/block/${1##*/}/queue/stable_writes"
+echo "== swaps"; tail -n +2 /proc/swaps
+echo "== mounts"; awk -v p="$2" '$2 == p { print $4 }' /proc/mounts
+"""
+
+
+def set_stable_writes(agent: GuestAgent, disk: AttachedDisk) -> None:
+    """Make the guest's kernel hold pages still while they are written to ``disk``; before anybody uses it.
+
+    It holds for whoever opens it from then on: a filesystem looks when it is mounted, swap when it is switched on.
+    :class:`~harness.errors.RefusedError` with the guest's message where the kernel does not take it.
+    """
+    done = agent.run(["sh", "-c", _SET_STABLE_WRITES, "sh", disk.path], ok=())
+    if done.status:
+        raise RefusedError("the guest's kernel", f"stable_writes was not set: {done.stderr.strip()}")
+
+
+def observe_in_use(agent: GuestAgent, disk: AttachedDisk, mount_point: str, seen: Observed) -> Observed:
+    """``seen``, and what is in force in the guest once the workload's filesystem is in use."""
+    text = agent.run(["sh", "-c", _IN_USE, "sh", disk.path, mount_point], ok=()).stdout
+    flag, _, rest = text.partition("== swaps\n")
+    swaps, _, mounts = rest.partition("== mounts\n")
+    return replace(
+        seen,
+        stable_writes_in_use=_flag(flag),
+        guest_swaps=tuple(
+            DISK_UNDER_TEST if words[0].startswith(disk.path) else words[0]
+            for words in map(str.split, swaps.splitlines())
+        ),
+        guest_mount_options=tuple(mounts.strip().split(",")) if mounts.strip() else (),
     )

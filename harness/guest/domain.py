@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ from harness.lab.node import Node
 from harness.model import Cell, DiskSource, Fault, Observed
 from harness.remote.guest_agent import GuestAgent
 from harness.remote.libvirt_calls import Bounded, LibvirtConnection
-from harness.render.domain import GuestDomain, disk_xml, guest_xml
+from harness.render.domain import GuestDomain, disk_xml, guest_xml, secret_xml
 from harness.util import logs
 from harness.util.deadline import Deadline, poll
 
@@ -46,9 +46,11 @@ class Guest:
         self._lab_id = lab.id
 
     @classmethod
-    def start(cls, lab: GuestLab, node: Node) -> Guest:
+    def start(cls, lab: GuestLab, node: Node, disk: str = "") -> Guest:
         """Start the guest of ``lab`` on ``node`` and wait for its agent; an old one of its name is ended first.
 
+        ``disk`` is the description of one that it has from its start on; :class:`~harness.errors.RefusedError` where
+        libvirt does not start it with that.
         Takes up to two minutes.  :class:`~harness.errors.LostGuestError` with the last line of its console when libvirt
         does not start it or its agent does not answer; :class:`~harness.errors.LostNodeError`.
         """
@@ -65,11 +67,14 @@ class Guest:
             console=spec.console,
             canary_log=spec.canary_log,
             vcpus=spec.vcpus,
+            disk=disk,
         )
         try:
             with logs.timed("libvirt", node.name, f"createXML {spec.name}", lab.id):
                 domain = node.libvirt.createXML(guest_xml(description), 0)
         except libvirt.libvirtError as error:
+            if disk:
+                raise RefusedError("libvirt or QEMU", str(error)) from None
             raise LostGuestError(f"libvirt on {node.name} did not start the guest: {error}") from None
         guest = cls(lab, node, domain)
         try:
@@ -177,6 +182,21 @@ class Guest:
 
     # ------------------------------------------------------------------------------------------ the disk under test
 
+    @classmethod
+    def start_with(cls, lab: GuestLab, node: Node, source: DiskSource, cell: Cell) -> tuple[Guest, AttachedDisk]:
+        """Start the guest with ``source`` in its definition, for a bus that takes no disk afterwards; as :meth:`start`.
+
+        :class:`~harness.errors.DeadlineError` when the guest does not see it within 30 s; the guest is ended then.
+        """
+        with _secret(node, source) as secret:
+            disk = _described(source, cell, secret)
+            guest = cls.start(lab, node, disk.xml)
+        try:
+            return guest, guest.located(disk)
+        except HarnessError:
+            guest.destroy()
+            raise
+
     def attach(self, source: DiskSource, cell: Cell) -> AttachedDisk:
         """Attach ``source`` with the cell's cache, aio and bus and wait up to 30 s until the guest sees it.
 
@@ -185,14 +205,12 @@ class Guest:
         :class:`RefusedError` with QEMU's or libvirt's message when they refuse the combination,
         :class:`LostGuestError`, :class:`~harness.errors.DeadlineError`.
         """
-        assert cell.cache is not None
-        serial = f"cell-{time.monotonic_ns() % 10**9}"
-        # Only where the cell is about it does an error stop the guest; QEMU's default tells the guest of it.
-        stop = cell.fault is Fault.IO_ERROR
-        xml = disk_xml(source, serial, cell.cache, cell.aio, cell.bus, stop_on_error=stop)
         try:
-            with self._timed(f"attachDeviceFlags {source.path} as {serial}, {cell.cache} {cell.aio} {cell.bus}"):
-                self.domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            with _secret(self.node, source) as secret:
+                disk = _described(source, cell, secret)
+                what = f"{source.path} as {disk.serial}, {cell.cache} {cell.aio} {cell.bus}{cell.disk_options.suffix()}"
+                with self._timed(f"attachDeviceFlags {what}"):
+                    self.domain.attachDeviceFlags(disk.xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
         except libvirt.libvirtError as error:
             if not self.alive():
                 raise LostGuestError(f"the guest was lost while its disk was attached: {error}") from None
@@ -201,7 +219,6 @@ class Guest:
             # It may yet be attached.
             self.destroy()
             raise
-        disk = AttachedDisk("", serial, xml, cell.cache, cell.aio, cell.bus, source)
         try:
             return self.located(disk)
         except HarnessError:
@@ -216,8 +233,10 @@ class Guest:
         """The disk with the path at which the guest sees it now; waits up to 30 s, then DeadlineError."""
         serial = disk.serial
         deadline = Deadline.after(HOTPLUG_SECONDS, "the disk's appearance in the guest")
-        script = 'for f in /sys/block/*; do [ "$(cat $f/serial $f/device/vpd_pg80 2>/dev/null | tr -cd "a-z0-9-")" '
-        script += f"= {serial} ] && echo /dev/${{f##*/}}; done; true"
+        # In the guest nobody loads a driver for what the initrd did not expect.
+        script = "" if disk.bus.hot_plugged else "modprobe -qa ahci nvme; "
+        script += 'for f in /sys/block/*; do [ "$(cat $f/serial $f/device/serial $f/device/vpd_pg80 2>/dev/null | '
+        script += f'tr -cd "a-z0-9-")" = {serial} ] && echo /dev/${{f##*/}}; done; true'
 
         def look() -> str | None:
             return self.agent.run(["sh", "-c", script]).stdout.strip() or None
@@ -256,3 +275,43 @@ class Guest:
             raise LostGuestError(f"the guest's QEMU does not report what it opened: {error}") from None
         except ValueError as unreadable:
             raise InfrastructureError(f"what was opened could not be read back: {unreadable}") from unreadable
+
+
+def _described(source: DiskSource, cell: Cell, secret: str) -> AttachedDisk:
+    """``source`` as the cell wants it, with a serial number of its own; nobody has it yet."""
+    assert cell.cache is not None
+    serial = f"cell-{time.monotonic_ns() % 10**9}"
+    xml = disk_xml(
+        source,
+        serial,
+        cell.cache,
+        cell.aio,
+        cell.bus,
+        options=cell.disk_options,
+        secret=secret,
+        # Only where the cell is about it does an error stop the guest; QEMU's default tells the guest of it.
+        stop_on_error=cell.fault is Fault.IO_ERROR,
+    )
+    return AttachedDisk("", serial, xml, cell.cache, cell.aio, cell.bus, source)
+
+
+@contextlib.contextmanager
+def _secret(node: Node, source: DiskSource) -> Iterator[str]:
+    """The UUID of a secret of libvirt's with the key of ``source``, or "" without a key; gone at the end: QEMU has it.
+
+    :class:`RefusedError` with libvirt's message where it keeps no secrets.
+    """
+    if not source.luks_key:
+        yield ""
+        return
+    identity = str(uuid.uuid4())
+    try:
+        secret = node.libvirt.secretDefineXML(secret_xml(identity), 0)
+        secret.setValue(source.luks_key.encode(), 0)
+    except libvirt.libvirtError as error:
+        raise RefusedError(f"libvirt on {node.name}", str(error)) from None
+    try:
+        yield identity
+    finally:
+        with contextlib.suppress(libvirt.libvirtError, HarnessError):
+            secret.undefine()

@@ -51,7 +51,9 @@ def _besides(evidence: Evidence) -> Iterator[str]:
 
 
 def _pages_held_still(evidence: Evidence) -> Iterator[str]:
-    """A kernel that copies or locks what it writes keeps a buffer from changing; nobody asked it to."""
+    """A kernel that copies or locks what it writes keeps a buffer from changing; unless the cell asked it to."""
+    if evidence.cell.guest_options.guest_stable_writes:
+        return
     seen = [evidence.observed, *(one.observed for one in evidence.observed_after_moves if one.observed is not None)]
     if any(one.guest_stable_writes for one in seen):
         yield "the guest's kernel holds pages still while it writes them (stable_writes), which nobody asked for"

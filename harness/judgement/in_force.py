@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.model import Cell, ClientKind, DelayProfile, DelayReading, Evidence, Observed, ReplicationProfile
+from harness.model import (
+    DISK_UNDER_TEST,
+    Cell,
+    ClientKind,
+    DelayProfile,
+    DelayReading,
+    DetectZeroes,
+    Discard,
+    Evidence,
+    Layout,
+    Observed,
+    ReplicationProfile,
+    SwapOn,
+)
 
 
 def not_in_force(evidence: Evidence) -> str | None:
@@ -18,6 +31,7 @@ def _not_as_requested(evidence: Evidence) -> Iterator[str]:
     yield from _replication(cell, seen)
     yield from _delays(cell, seen)
     yield from _disk(cell, seen)
+    yield from in_use_not_as_asked(evidence)
     for after in evidence.observed_after_moves:
         where = f"on {after.node}, after migration {after.migration}, "
         if after.observed is None:
@@ -67,9 +81,12 @@ def _profile(asked: ReplicationProfile, found: ReplicationProfile, node: str, ni
             f"disable_sendpage of {drbd} is {_on(found.disable_sendpage)}, although the cell asked for it "
             f"{_on(asked.disable_sendpage)}"
         )
-    if found.two_primaries != asked.two_primaries:
+    if found.two_primaries != asked.permits_two_primaries:
         does = "allows" if found.two_primaries else "does not allow"
-        yield f"{drbd} {does} two Primaries, although the cell asked for {'two' if asked.two_primaries else 'one'}"
+        yield (
+            f"{drbd} {does} two Primaries, although the cell asked for "
+            f"{'two' if asked.permits_two_primaries else 'one'}"
+        )
 
 
 def _on(value: bool) -> str:
@@ -88,9 +105,11 @@ def _delays(cell: Cell, seen: Observed) -> Iterator[str]:
     readings = [one for one in seen.delays if not one.over]
     for reading in readings:
         yield from delays_not_as(asked, reading)
-    if not readings and (seen.link_delay_ms, seen.disk_delay_ms) != (asked.link_delay_ms, asked.disk_delay_ms):
-        in_force, wanted = (f"{one.link_delay_ms}/{one.disk_delay_ms} ms" for one in (seen, asked))
-        yield f"the delays of link and disk were {in_force}, {wanted} were requested"
+    in_force = (seen.link_delay_ms, seen.disk_delay_ms, seen.flush_delay_ms)
+    if not readings and in_force != (asked.link_delay_ms, asked.disk_delay_ms, asked.flush_delay_ms):
+        read, wanted = (f"{one.link_delay_ms}/{one.disk_delay_ms} ms" for one in (seen, asked))
+        flush = f", of a flush {seen.flush_delay_ms} and {asked.flush_delay_ms} ms" if asked.flush_delay_ms else ""
+        yield f"the delays of link and disk were {read}, {wanted} were requested{flush}"
 
 
 def delays_not_as(asked: DelayProfile, reading: DelayReading) -> Iterator[str]:
@@ -103,6 +122,7 @@ def delays_not_as(asked: DelayProfile, reading: DelayReading) -> Iterator[str]:
         kinds = (
             ("link", wanted.link_delay_ms, found.link_delay_ms),
             ("disk", wanted.disk_delay_ms, found.disk_delay_ms),
+            ("flush", wanted.flush_delay_ms, found.flush_delay_ms),
         )
         for what, right, on in kinds:
             if on != right and not right:
@@ -135,6 +155,51 @@ def _disk(cell: Cell, seen: Observed) -> Iterator[str]:
                 f"{name} is {_text(found)}, although the cell asked for cache={cell.cache}, aio={cell.aio}, "
                 f"which makes it {_text(value)}"
             )
+
+    yield from _options(cell, seen)
+
+
+def _options(cell: Cell, seen: Observed) -> Iterator[str]:
+    """What the evidence of an earlier version was not read for is doubted only where it was asked for."""
+    disk, guest, plain = cell.disk_options, cell.guest_options, Cell(cell.workload)
+    encrypted = None if seen.qemu_format is None else seen.qemu_format == "luks"
+    facts: list[tuple[str, bool | str | None, bool | str, bool | str]] = [
+        ("the disk's bus", seen.qemu_bus, cell.bus.value, plain.bus.value),
+        ("the disk's iothread", seen.qemu_iothread, disk.iothread, False),
+        ("QEMU's detect-zeroes", seen.qemu_detect_zeroes, disk.detect_zeroes.value, DetectZeroes.OFF.value),
+        ("QEMU's discard", seen.qemu_discard, disk.discard.value, Discard.IGNORE.value),
+        ("QEMU's LUKS layer", encrypted, cell.layout is Layout.CRYPT_QEMU, False),
+    ]
+    if guest.guest_stable_writes:
+        for when, flag in (("before its use", seen.guest_stable_writes), ("in use", seen.stable_writes_in_use)):
+            facts.append((f"the guest's stable_writes ({when})", flag, True, False))
+    for name, found, asked, default in facts:
+        if found is None and asked != default:
+            yield f"{name} could not be read back"
+        elif found is not None and found != asked:
+            yield f"{name} is {_text(found)}, although the cell asked for {_text(asked)}"
+
+
+def in_use_not_as_asked(evidence: Evidence) -> Iterator[str]:
+    """What the guest has in use that was not asked; nothing where it never got that far."""
+    cell, seen = evidence.cell, evidence.observed
+    options = cell.guest_options
+    if options.swap_on is not SwapOn.DRBD:
+        if seen.guest_swaps is None:
+            yield "what the guest swaps to could not be read back"
+        elif (
+            len(seen.guest_swaps) != 1
+            or seen.guest_swaps[0] == DISK_UNDER_TEST
+            or ("zram" in seen.guest_swaps[0]) != (options.swap_on is SwapOn.ZRAM)
+        ):
+            swaps = ", ".join(seen.guest_swaps) or "nothing"
+            yield f"the guest swaps to {swaps}, although the cell asked for {options.swap_on}"
+    if options.online_discard and cell.filesystem.mounted:
+        if not seen.guest_mount_options:
+            yield "the options that the guest mounted with could not be read back"
+        elif "discard" not in seen.guest_mount_options:
+            found = ",".join(seen.guest_mount_options)
+            yield f"the guest mounted with {found}, although the cell asked for discard"
 
 
 def _text(value: bool | str) -> str:

@@ -32,6 +32,7 @@ from harness.model import (
     FilesystemCheck,
     MigrationOutcome,
     SplitBrain,
+    SwapOn,
     Verdict,
     VerdictKind,
 )
@@ -317,7 +318,9 @@ def _controls_failed(evidence: Evidence, controls: Controls) -> str | None:
 
 
 def _exposure_missing(evidence: Evidence) -> bool:
-    return evidence.cell.workload != "no-writes" and evidence.exposed_blocks == 0
+    """A guest that swaps elsewhere is to write nothing here."""
+    elsewhere = evidence.cell.guest_options.swap_on is not SwapOn.DRBD
+    return evidence.cell.workload != "no-writes" and not elsewhere and evidence.exposed_blocks == 0
 
 
 def _inconclusive(evidence: Evidence, sentence: str) -> Verdict:

@@ -78,6 +78,7 @@ def _same_work(other: Cell, this: Cell) -> bool:
         and what[0] == what[1]
         and other.delays.link_delay_ms <= this.delays.link_delay_ms
         and other.delays.disk_delay_ms <= this.delays.disk_delay_ms
+        and other.delays.flush_delay_ms <= this.delays.flush_delay_ms
         and all(not theirs or theirs == ours for theirs, ours in special)
     )
 

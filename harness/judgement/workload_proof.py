@@ -48,6 +48,10 @@ PROOFS: Mapping[str, tuple[Proof, ...]] = {
     "fio-buffered": (_WRITTEN, _SYNCED),
     "fio-mmap": (_WRITTEN, _SYNCED),
     "fio-direct": (_WRITTEN,),
+    "fio-cost": (
+        Proof("random_write_bytes", 1, "it wrote nothing at random places"),
+        Proof("sequential_write_bytes", 1, "it wrote nothing in sequence"),
+    ),
     "append-delete": (
         Proof("appended_bytes", 1, "it appended nothing"),
         Proof("truncations", 1, "no file was truncated"),

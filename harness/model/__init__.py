@@ -74,12 +74,13 @@ from harness.model.observation import (
     Work,
     Written,
 )
-from harness.model.observed import DelayReading, NodeSettings, Observed, ObservedAfterMove
+from harness.model.observed import DISK_UNDER_TEST, DelayReading, NodeSettings, Observed, ObservedAfterMove
 from harness.model.run import LabProvenance, MergedRun, Provenance, Run, Stack
 from harness.model.verdict import ControlOutcome, Controls, Opportunities, Result, Verdict
 
 __all__ = [
     "BLOCK_BYTES",
+    "DISK_UNDER_TEST",
     "PART_OF",
     "SCHEMA_VERSION",
     "SECTORS_PER_BLOCK",

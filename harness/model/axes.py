@@ -100,6 +100,11 @@ class FilesystemKind(StrEnum):
         return self in (FilesystemKind.NTFS3, FilesystemKind.NTFS_3G, FilesystemKind.VFAT, FilesystemKind.EXFAT)
 
     @property
+    def mounted(self) -> bool:
+        """Whether it is mounted when a workload uses it."""
+        return self not in (FilesystemKind.RAW, FilesystemKind.SWAP)
+
+    @property
     def prefix(self) -> str:
         """The part of a cell's id that names it; empty for ``raw``."""
         return "" if self is FilesystemKind.RAW else f"{self}-"

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from harness.model.cell import DelayProfile, ReplicationProfile
 
+#: What the disk under test is called among what a guest swaps to.
+DISK_UNDER_TEST = "the disk under test"
+
 
 @dataclass(frozen=True)
 class NodeSettings:
@@ -40,9 +43,12 @@ class DelayReading:
 class Observed:
     """What was in force, against what was requested.  None: could not be read, or does not apply.
 
-    ``link_delay_ms`` and ``disk_delay_ms`` are those of the node that the client wrote on, read when they were on;
-    ``delays`` are all readings of both nodes, ``nodes`` their other settings by name.  Evidence of before these were
-    read has none of them.
+    ``link_delay_ms``, ``disk_delay_ms`` and ``flush_delay_ms`` are those of the node that the client wrote on, read
+    when they were on; ``delays`` are all readings of both nodes, ``nodes`` their other settings by name.
+    ``qemu_format`` is the driver of QEMU's topmost block node, as ``raw`` or ``luks``; ``qemu_bus`` the bus in the
+    domain's definition.  ``guest_stable_writes`` is read before the disk is used, ``stable_writes_in_use`` once it is,
+    as are ``guest_swaps``, the devices and files that the guest swaps to, and ``guest_mount_options``.  Evidence of
+    before these were read has none of them.
     """
 
     open_flags: int | None = None
@@ -56,9 +62,18 @@ class Observed:
     scatter_gather: bool | None = None
     link_delay_ms: int | None = 0
     disk_delay_ms: int | None = 0
+    flush_delay_ms: int | None = 0
     replication: ReplicationProfile | None = None
     delays: tuple[DelayReading, ...] = ()
     nodes: Mapping[str, NodeSettings] = field(default_factory=dict)
+    qemu_bus: str | None = None
+    qemu_format: str | None = None
+    qemu_iothread: bool | None = None
+    qemu_detect_zeroes: str | None = None
+    qemu_discard: str | None = None
+    stable_writes_in_use: bool | None = None
+    guest_swaps: tuple[str, ...] | None = None
+    guest_mount_options: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -30,20 +30,26 @@ def _delay_ms(options: object) -> int:
     return max(1, round(seconds * 1000)) if seconds else 0
 
 
-def dm_delay_ms(table: str) -> int:
-    """The delay in the output of ``dmsetup table X``, in ms; 0 for any target but delay.
+# Of the delays of a target: those of reads and writes, and that of flushes.
+_PARTS = (slice(0, 2), slice(2, None))
+
+
+def dm_delays_ms(table: str) -> tuple[int, int]:
+    """The delays in the output of ``dmsetup table X``, in ms: of reads and writes, and of flushes where they have one
+    of their own; 0 for any target but delay.
 
     A delay target is ``start length delay dev offset read_ms [dev offset write_ms [dev offset flush_ms]]``: the longest
-    of them counts, so that none is overlooked.  :class:`ValueError` without any table, and where a delay is no number:
-    what was not printed is no delay of 0.
+    counts, so that none is overlooked.  Flushes without a delay of their own have that of writes.
+    :class:`ValueError` without any table, and where a delay is no number: what was not printed is no delay of 0.
     """
     lines = [line.split() for line in table.splitlines() if line.strip()]
     if not lines:
         raise ValueError("dmsetup printed no table")
-    delays = [delay for fields in lines if fields[2:3] == ["delay"] for delay in fields[5::3] or [""]]
-    if not all(delay.isascii() and delay.isdigit() for delay in delays):
+    targets = [fields[5::3] or [""] for fields in lines if fields[2:3] == ["delay"]]
+    if not all(delay.isascii() and delay.isdigit() for delays in targets for delay in delays):
         raise ValueError("dmsetup printed a delay target whose delay is no number of milliseconds")
-    return max(map(int, delays), default=0)
+    disk, flush = ([int(delay) for delays in targets for delay in delays[part]] for part in _PARTS)
+    return max(disk, default=0), max(flush, default=0)
 
 
 def dm_origin(table: str) -> str | None:

@@ -15,7 +15,7 @@ _VERIFY_FAILURE = re.compile(r"^(?:verify: bad |\S+: verify failed at ).*", re.A
 
 @dataclass(frozen=True)
 class FioSide:
-    """What a job read, or wrote.  Latency is from submission to completion; ``p99_ns`` None if fio kept none."""
+    """What a job read, or wrote.  Latency is from submission to completion; percentiles are None if fio kept none."""
 
     ios: int
     bytes: int
@@ -24,6 +24,7 @@ class FioSide:
     latency_ns_mean: float
     p99_ns: int | None
     runtime_ms: int
+    p50_ns: int | None = None
 
 
 @dataclass(frozen=True)
@@ -108,18 +109,19 @@ def _side(side: Any) -> FioSide:
         bandwidth_bytes=int(_number(side, "bw_bytes")),
         iops=_number(side, "iops"),
         latency_ns_mean=_number(total, "mean"),
-        p99_ns=_p99(side),
+        p99_ns=_percentile(side, "99.000000"),
         runtime_ms=int(_number(side, "runtime")),
+        p50_ns=_percentile(side, "50.000000"),
     )
 
 
-def _p99(side: Mapping[str, Any]) -> int | None:
+def _percentile(side: Mapping[str, Any], which: str) -> int | None:
     """fio keeps the percentiles of the total or of the completion latency, whichever it was told to."""
     for kind in ("lat_ns", "clat_ns"):
         latency = side.get(kind)
         percentiles = latency.get("percentile") if isinstance(latency, dict) else None
-        if isinstance(percentiles, dict) and "99.000000" in percentiles:
-            return int(_number(percentiles, "99.000000"))
+        if isinstance(percentiles, dict) and which in percentiles:
+            return int(_number(percentiles, which))
     return None
 
 

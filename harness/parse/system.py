@@ -74,6 +74,28 @@ def qmp_block(reply: str, source: str) -> tuple[Mapping[str, bool], str | None]:
     raise ValueError(f"QEMU's reply names no disk on '{source}'")
 
 
+def qmp_disk(reply: str, source: str) -> tuple[str | None, str | None]:
+    """What ``query-block`` says of the disk on ``source``: its driver (``raw``, ``luks``) and its detect-zeroes.
+
+    None for what is not in it; :class:`ValueError` if no disk is on ``source``.
+    """
+    for node in _nodes(json.loads(reply)):
+        if _file(node)[0] == source:
+            driver, zeroes = node.get("drv"), node.get("detect_zeroes")
+            return (
+                driver if isinstance(driver, str) else None,
+                zeroes if isinstance(zeroes, str) else None,
+            )
+    raise ValueError(f"QEMU's reply names no disk on '{source}'")
+
+
+def qmp_link(reply: str) -> bool | None:
+    """Whether the property that ``qom-get`` was asked for is a link to something; None where QEMU knows none such."""
+    found = json.loads(reply)
+    linked = found.get("return") if isinstance(found, dict) else None
+    return bool(linked) if isinstance(linked, str) else None
+
+
 def _nodes(reply: Any) -> Iterator[Mapping[str, Any]]:
     found = reply.get("return") if isinstance(reply, dict) else reply
     for item in found if isinstance(found, list) else []:

@@ -48,7 +48,7 @@ LOOK_SECONDS = 0.5
 # An agent's command has a time of its own; libvirt may wait as long as this before for an earlier one to end.
 AGENT_TURN_SECONDS = 45.0
 
-_DOMAINS = ("lookupByName", "createXML", "migrate3")
+_OBJECTS = ("lookupByName", "createXML", "migrate3", "secretDefineXML")
 _opening = threading.Lock()
 _loop: list[threading.Thread] = []
 
@@ -175,7 +175,7 @@ class LibvirtConnection(Bounded):
             raise LostLibvirtError(f"libvirt on {self.host} was lost during {name}: {error}") from None
         if name == "listAllDomains":
             return [Bounded(one, self) for one in found]
-        return Bounded(found, used[-1]) if name in _DOMAINS else found
+        return Bounded(found, used[-1]) if name in _OBJECTS else found
 
 
 def _seconds(name: str, arguments: tuple[Any, ...]) -> float | None:

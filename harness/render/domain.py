@@ -8,7 +8,7 @@ from pathlib import Path
 from lxml import etree
 from lxml.builder import ElementMaker
 
-from harness.model import AioMode, CacheMode, DiskBus, DiskSource
+from harness.model import AioMode, CacheMode, DetectZeroes, Discard, DiskBus, DiskOptions, DiskSource
 
 LABEL_NAMESPACE = "urn:drbd-divergence-harness:lab"
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
@@ -19,6 +19,11 @@ MANAGEMENT_SLOT = "0x10"
 # The virtio port of the guest that its canary writes its messages to.
 CANARY_PORT = "org.drbd-harness.guest.canary.0"
 
+#: The thread of the guest's QEMU that serves a disk with ``iothread``, and on SCSI the controller that it serves.
+IOTHREAD = 1
+OWN_SCSI_CONTROLLER = 1
+
+_LIBVIRTS_OWN = DiskOptions()
 _E = ElementMaker()
 _QEMU = ElementMaker(namespace=QEMU_NAMESPACE, nsmap={"qemu": QEMU_NAMESPACE})
 _LAB = ElementMaker(namespace=LABEL_NAMESPACE, nsmap={"lab": LABEL_NAMESPACE})
@@ -131,7 +136,8 @@ def _file_disk(path: Path, target: str, serial: str, *, kind: str = "raw", reado
 class GuestDomain:
     """The guest under test.  Memory in MiB; paths are on the node.  ``spare_ports`` take hot-attached disks.
 
-    ``canary_log`` is the file that QEMU appends the messages of the guest's canary to.
+    ``canary_log`` is the file that QEMU appends the messages of the guest's canary to.  ``disk`` is the description of
+    a disk that it has from its start on (:func:`disk_xml`); empty without one.
     """
 
     name: str
@@ -145,19 +151,22 @@ class GuestDomain:
     canary_log: str
     vcpus: int = 1
     spare_ports: int = 4
+    disk: str = ""
 
 
 def guest_xml(guest: GuestDomain) -> str:
     """The guest's domain on its node: nested KVM, agent channel, a SCSI controller and free PCIe ports."""
     ports = [
         _E.controller(type="pci", index=str(index), model="pcie-root-port")
-        for index in range(1, guest.spare_ports + 8)
+        for index in range(1, guest.spare_ports + 9)
     ]  # fmt: skip
     domain = _E.domain(
         _E.name(guest.name),
         _E.uuid(guest.uuid),
         _E.memory(str(guest.memory_mib), unit="MiB"),
         _E.vcpu(str(guest.vcpus)),
+        # Idle but for a disk that is given it.
+        _E.iothreads("1"),
         _E.os(
             _E.type("hvm", arch="x86_64", machine="q35"),
             _E.kernel(guest.kernel),
@@ -176,6 +185,12 @@ def guest_xml(guest: GuestDomain) -> str:
             _E.controller(type="pci", index="0", model="pcie-root"),
             *ports,
             _E.controller(type="scsi", index="0", model="virtio-scsi"),
+            _E.controller(
+                _E.driver(iothread=str(IOTHREAD)),
+                type="scsi",
+                index=str(OWN_SCSI_CONTROLLER),
+                model="virtio-scsi",
+            ),
             _E.controller(type="virtio-serial", index="0"),
             _E.controller(type="usb", model="none"),
             _E.disk(
@@ -200,27 +215,67 @@ def guest_xml(guest: GuestDomain) -> str:
         ),
         type="kvm",
     )
+    if guest.disk:
+        domain.find("devices").append(etree.fromstring(guest.disk))
     return _text(domain)
 
 
 def disk_xml(
-    source: DiskSource, serial: str, cache: CacheMode, aio: AioMode, bus: DiskBus, *, stop_on_error: bool = False
+    source: DiskSource,
+    serial: str,
+    cache: CacheMode,
+    aio: AioMode,
+    bus: DiskBus,
+    *,
+    options: DiskOptions = _LIBVIRTS_OWN,
+    secret: str = "",
+    stop_on_error: bool = False,
 ) -> str:
     """The disk under test: the DRBD device, or what lies on it, with the cell's cache and aio mode on the cell's bus.
 
+    ``secret`` is the UUID of libvirt's secret with the key of a LUKS header that QEMU decrypts; empty without one.
     ``stop_on_error``: an I/O error pauses the guest instead of being reported to it.
     """
-    target = "vdt" if bus is DiskBus.VIRTIO else "sdt"
-    policy = {"error_policy": "stop", "rerror_policy": "stop"} if stop_on_error else {}
+    target = {DiskBus.VIRTIO: "vdt", DiskBus.NVME: "nvme0n1"}.get(bus, "sdt")
+    attributes = {"error_policy": "stop", "rerror_policy": "stop"} if stop_on_error else {}
+    if options.discard is not Discard.IGNORE:
+        attributes["discard"] = options.discard.value
+    if options.detect_zeroes is not DetectZeroes.OFF:
+        attributes["detect_zeroes"] = options.detect_zeroes.value
+    if options.iothread and bus is not DiskBus.SCSI:
+        attributes["iothread"] = str(IOTHREAD)
+    device = _E.source(**{"file" if source.file else "dev": source.path})
+    if secret:
+        device.append(_E.encryption(_E.secret(type="passphrase", uuid=secret), format="luks"))
     disk = _E.disk(
-        _E.driver(name="qemu", type=source.format, cache=cache.value, io=aio.value, **policy),
-        _E.source(**{"file" if source.file else "dev": source.path}),
+        _E.driver(name="qemu", type=source.format, cache=cache.value, io=aio.value, **attributes),
+        device,
         _E.target(dev=target, bus=bus.value),
         _E.serial(serial),
         type="file" if source.file else "block",
         device="disk",
     )
+    if options.iothread and bus is DiskBus.SCSI:
+        disk.append(_E.address(type="drive", controller=str(OWN_SCSI_CONTROLLER), bus="0", target="0", unit="0"))
     return _text(disk)
+
+
+def own_disk_xml(path: str, serial: str) -> str:
+    """A disk of the guest's own, which is not on DRBD: the file ``path`` on the node."""
+    disk = _E.disk(
+        _E.driver(name="qemu", type="raw", cache="none", io="threads"),
+        _E.source(file=path),
+        _E.target(dev="vdu", bus="virtio"),
+        _E.serial(serial),
+        type="file",
+        device="disk",
+    )
+    return _text(disk)
+
+
+def secret_xml(uuid: str) -> str:
+    """A secret of libvirt's that is kept in memory only and told to nobody."""
+    return _text(_E.secret(_E.uuid(uuid), _E.description("drbd-harness"), ephemeral="yes", private="yes"))
 
 
 def lab_of(domain_xml: str, state: str) -> str | None:

@@ -136,6 +136,6 @@ def profile_options(replication: ReplicationProfile) -> tuple[tuple[str, str], .
         options.append(("protocol", replication.protocol.value))
     if replication.integrity:
         options.append(("data-integrity-alg", replication.integrity))
-    if replication.two_primaries:
+    if replication.permits_two_primaries:
         options.append(("allow-two-primaries", "yes"))
     return tuple(options)

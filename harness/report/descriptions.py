@@ -81,7 +81,7 @@ def describe(cell: Cell) -> str:
 
 def delays_text(delays: DelayProfile) -> str:
     """``delays: link 20 ms and disk 5 ms``, or ``no delays``."""
-    named = (("link", delays.link_delay_ms), ("disk", delays.disk_delay_ms))
+    named = (("link", delays.link_delay_ms), ("disk", delays.disk_delay_ms), ("flush", delays.flush_delay_ms))
     on = [f"{name} {delay} ms" for name, delay in named if delay]
     return f"delays: {joined(on)}" if on else "no delays"
 

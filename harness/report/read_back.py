@@ -109,7 +109,7 @@ def _delay(cell: Cell, reading: DelayReading, name: str) -> Slot:
     wrong = any(delays_not_as(DelayProfile() if reading.over else cell.delays, alone))
     if found is None:
         return Slot("not read", "bad")
-    parts = [("link", found.link_delay_ms), ("disk", found.disk_delay_ms)]
+    parts = [("link", found.link_delay_ms), ("disk", found.disk_delay_ms), ("flush", found.flush_delay_ms)]
     text = ", ".join(f"{what} {delay} ms" for what, delay in parts if delay)
     return Slot(text or "none", "bad" if wrong else "")
 

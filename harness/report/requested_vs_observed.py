@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from harness.model import CacheMode, Cell, ClientKind, Observed, ReplicationProfile
+from harness.model import CacheMode, Cell, ClientKind, Observed, ReplicationProfile, SwapOn
 
 
 class Match(StrEnum):
@@ -58,13 +58,36 @@ def _guest(cache: CacheMode, cell: Cell, observed: Observed) -> tuple[Property, 
         *others,
         _same("aio", cell.aio.value, observed.qemu_aio),
         _same("write_cache in the guest", cache.guest_write_cache, observed.guest_write_cache),
+        *_options(cell, observed),
     )
+
+
+def _options(cell: Cell, observed: Observed) -> tuple[Property, ...]:
+    """What evidence of before it was read does not have is left out, unless it was asked for."""
+    disk, guest = cell.disk_options, cell.guest_options
+    rows: tuple[tuple[str, bool | str, bool | str | None, bool], ...] = (
+        ("Bus", cell.bus.value, observed.qemu_bus, False),
+        ("iothread", disk.iothread, observed.qemu_iothread, disk.iothread),
+        ("detect-zeroes", disk.detect_zeroes.value, observed.qemu_detect_zeroes, False),
+        ("discard", disk.discard.value, observed.qemu_discard, False),
+        ("stable_writes in the guest, in use", True, observed.stable_writes_in_use, guest.guest_stable_writes),
+    )
+    found = [
+        _same(name, asked, seen)
+        for name, asked, seen, wanted in rows
+        if wanted or (seen is not None and name != "stable_writes in the guest, in use")
+    ]
+    if guest.swap_on is not SwapOn.DRBD:
+        swaps = None if observed.guest_swaps is None else ", ".join(observed.guest_swaps)
+        found.append(Property("The guest swaps to", guest.swap_on.value, swaps or "", Match.NOTED))
+    return tuple(found)
 
 
 def _delays(cell: Cell, observed: Observed) -> tuple[Property, ...]:
     delays = (
         ("Link delay", cell.delays.link_delay_ms, observed.link_delay_ms),
         ("Disk delay", cell.delays.disk_delay_ms, observed.disk_delay_ms),
+        ("Flush delay", cell.delays.flush_delay_ms, observed.flush_delay_ms),
     )
     return tuple(
         _same(name, f"{requested} ms", None if in_force is None else f"{in_force} ms")
@@ -86,7 +109,7 @@ def _replication(requested: ReplicationProfile, observed: ReplicationProfile | N
             "on: the socket copies each page",
         ),
         _same("Scatter-gather of both NICs", requested.scatter_gather, observed.scatter_gather),
-        _same("Both Primary all the time", requested.two_primaries, observed.two_primaries),
+        _same("Two Primaries allowed", requested.permits_two_primaries, observed.two_primaries),
     )
 
 

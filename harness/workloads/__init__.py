@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 
 from harness.errors import InfrastructureError
-from harness.filesystems import FILESYSTEMS
+from harness.filesystems import FILESYSTEMS, filesystem_of
 from harness.model import Cell, FilesystemKind
 from harness.workloads.base import Workload
 from harness.workloads.controls import InflightModify, NoWrites, Planted, Steady
 from harness.workloads.database import SqliteJournal, SqliteWal
 from harness.workloads.files import AppendDelete, SmallFiles
 from harness.workloads.fio import Buffered, FioVerify
+from harness.workloads.fio_cost import FioCost
 from harness.workloads.job_files import FioBuffered, FioDirect, FioMmap
 from harness.workloads.mapped import Mmap, Truncate
 from harness.workloads.swap import Pressure, Reclaim
@@ -17,7 +18,7 @@ from harness.workloads.user_work import FioJob, GuestScript
 
 _ALL: tuple[type[Workload], ...] = (
     NoWrites, Planted, Steady, InflightModify, FioVerify, Pressure, Reclaim, Buffered, Mmap, Truncate,
-    FioBuffered, FioMmap, FioDirect, AppendDelete, SmallFiles, SqliteWal, SqliteJournal,
+    FioBuffered, FioMmap, FioDirect, FioCost, AppendDelete, SmallFiles, SqliteWal, SqliteJournal,
     FioJob, GuestScript,
 )  # fmt: skip
 _BY_NAME: Mapping[str, type[Workload]] = {one.name: one for one in _ALL}
@@ -31,7 +32,7 @@ def workload_of(cell: Cell) -> Workload:
     """The workload of ``cell`` over its filesystem; a matrix has checked both before."""
     if cell.workload not in _BY_NAME:
         raise InfrastructureError(f"there is no workload '{cell.workload}'")
-    return _BY_NAME[cell.workload].of(FILESYSTEMS[cell.filesystem], cell)
+    return _BY_NAME[cell.workload].of(filesystem_of(cell), cell)
 
 
 __all__ = ["WORKLOADS", "Workload", "workload_of"]

@@ -39,6 +39,9 @@ class Pressure(Workload):
         """
         memory = meminfo(target.runner.run(["cat", "/proc/meminfo"]).stdout)
         mebibytes = (memory["MemAvailable"] + memory["SwapFree"] * 6 // 10) // MIB
+        if self.filesystem.in_memory:
+            # Nothing of these pages can be compressed: what is swapped out takes as much as before.
+            mebibytes = memory["MemAvailable"] * 5 // 10 // MIB
         argv = [
             SWAPSTORM, "--mebibytes", str(mebibytes), "--threads", str(self.threads), "--seconds", str(seconds),
             "--sweep-seconds", str(self.sweep_seconds), "--moves", MOVES_FILE,

@@ -41,6 +41,7 @@ from harness.model import (
     Cell,
     Comparison,
     Counters,
+    DelayProfile,
     DiskBus,
     DiskSource,
     Evidence,
@@ -70,7 +71,7 @@ from harness.workloads.swap import MOVES_FILE
 
 BLOCKS = 32768
 HEALTHY = State("Connected", "Primary", "Secondary", "UpToDate", "UpToDate")
-NARROW = {"nodea": (0, 0), "nodeb": (0, 0)}
+NARROW = {"nodea": DelayProfile(), "nodeb": DelayProfile()}
 MULTIPLE = "State change failed: (-1) Multiple primaries not allowed by config"
 HELD_OPEN = "State change failed: (-12) Device is held open by someone"
 
@@ -539,14 +540,16 @@ class FakeResource:
             self.lab.differing, self.verified, self.oos_kib = set(), set(), 0
         return Repair("by hand", 1.0, differing())
 
-    def apply_delays(self, link: int, disk: int, node: FakeNode | None = None) -> None:
+    def apply_delays(self, profile: DelayProfile, node: FakeNode | None = None) -> None:
         node = node or self.a
-        self.lab.story(f"apply_delays {link}/{disk}" + ("" if node.name == "nodea" else f" on {node.name}"))
+        flush = f"/{profile.flush_delay_ms}" if profile.flush_delay_ms else ""
+        delays = f"{profile.link_delay_ms}/{profile.disk_delay_ms}{flush}"
+        self.lab.story(f"apply_delays {delays}" + ("" if node.name == "nodea" else f" on {node.name}"))
         if not node.alive:
             raise LostNodeError(f"{node.name} does not answer")
-        self.delayed[node.name] = (link, disk)
+        self.delayed[node.name] = profile
 
-    def delays(self, node: FakeNode | None = None) -> tuple[int, int]:
+    def delays(self, node: FakeNode | None = None) -> DelayProfile:
         return self.delayed[(node or self.a).name]
 
     def break_disk(self, node: FakeNode) -> None:

@@ -55,7 +55,7 @@ def test_natural_cell_with_delay_left_on_node_b_inconclusive_and_delay_removed(
     staged: Callable[..., Stage], cell: Cell
 ) -> None:
     stage = staged(cell)
-    stage.resource.delayed["nodeb"] = (20, 0)
+    stage.resource.delayed["nodeb"] = DelayProfile(20, 0)
     found = stage.play()
     verdict = judge(found)
     assert verdict.kind is VerdictKind.INCONCLUSIVE
@@ -66,7 +66,7 @@ def test_natural_cell_with_delay_left_on_node_b_inconclusive_and_delay_removed(
 
 def test_natural_cell_with_delay_that_came_during_the_work_inconclusive(staged: Callable[..., Stage]) -> None:
     stage = staged(NATURAL)
-    stage.lab.story.when["work 10"] = lambda: stage.resource.delayed.update(nodea=(0, 7))
+    stage.lab.story.when["work 10"] = lambda: stage.resource.delayed.update(nodea=DelayProfile(0, 7))
     verdict = judge(stage.play())
     assert verdict.kind is VerdictKind.INCONCLUSIVE
     assert verdict.sentence == "a delay of 7 ms was left on nodea's disk (read after the work)"
@@ -110,14 +110,14 @@ def test_delayed_cell_has_them_on_the_writer_and_none_on_the_other(staged: Calla
 
 def test_delayed_cell_whose_delay_vanished_inconclusive(staged: Callable[..., Stage]) -> None:
     stage = staged(DELAYED)
-    stage.lab.story.when["work 10"] = lambda: stage.resource.delayed.update(nodea=(0, 5))
+    stage.lab.story.when["work 10"] = lambda: stage.resource.delayed.update(nodea=DelayProfile(0, 5))
     sentence = "the delay of nodea's link was 0 ms, 20 ms were requested (read after the work)"
     assert judge(stage.play()).sentence == sentence
 
 
 def test_delayed_cell_on_both_nodes_inconclusive(staged: Callable[..., Stage]) -> None:
     stage = staged(DELAYED)
-    stage.resource.delayed["nodeb"] = (20, 5)
+    stage.resource.delayed["nodeb"] = DelayProfile(20, 5)
     assert judge(stage.play()).sentence == "a delay of 20 ms was left on nodeb's link (read before the work went on)"
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from harness.drbd import delays
 from harness.errors import CommandError, InfrastructureError
 from harness.lab.node import Node
-from harness.parse.delays import dm_delay_ms, dm_origin, netem_delay_ms
+from harness.model import DelayProfile
+from harness.parse.delays import dm_delays_ms, dm_origin, netem_delay_ms
 from harness.remote.local import LocalRunner
 from harness.remote.scripted import Answer, ScriptedRunner
 from harness.remote.ssh import SshRunner
@@ -69,26 +70,27 @@ def test_netem_delay_ms_of_other_text_is_an_error(printed: str) -> None:
 @pytest.mark.parametrize(
     ("table", "delay"),
     [
-        ("0 262144 linear 254:16 0", 0),
-        ("0 262144 delay 254:16 0 0 254:16 0 20", 20),
-        ("0 262144 delay 254:16 0 3 254:16 0 20 254:16 0 40\n", 40),
-        ("0 262144 delay 254:16 0 15", 15),
-        ("0 262144 delay 254:16 0 15 254:16 0 0", 15),
-        ("0 8 linear 254:16 0\n8 8 delay 254:16 8 0 254:16 8 7\n", 7),
-        ("0 262144 error", 0),
-        ("\n0 262144 linear 254:16 0\n", 0),
+        ("0 262144 linear 254:16 0", (0, 0)),
+        ("0 262144 delay 254:16 0 0 254:16 0 20", (20, 0)),
+        ("0 262144 delay 254:16 0 3 254:16 0 20 254:16 0 40\n", (20, 40)),
+        ("0 262144 delay 254:16 0 0 254:16 0 0 254:16 0 8", (0, 8)),
+        ("0 262144 delay 254:16 0 15", (15, 0)),
+        ("0 262144 delay 254:16 0 15 254:16 0 0", (15, 0)),
+        ("0 8 linear 254:16 0\n8 8 delay 254:16 8 0 254:16 8 7\n", (7, 0)),
+        ("0 262144 error", (0, 0)),
+        ("\n0 262144 linear 254:16 0\n", (0, 0)),
     ],
 )
-def test_dm_delay_ms_of_table_is_the_longest(table: str, delay: int) -> None:
-    assert dm_delay_ms(table) == delay
+def test_dm_delays_ms_of_table_is_the_longest(table: str, delay: tuple[int, int]) -> None:
+    assert dm_delays_ms(table) == delay
 
 
 @pytest.mark.parametrize(
     "table", ["", "\n", "0 262144 delay", "0 262144 delay 254:16 0", "0 8 delay 8:0 0 x", "0 8 delay 8:0 0 0 8:0 0 -1"]
 )
-def test_dm_delay_ms_of_no_table_or_no_number_is_an_error(table: str) -> None:
+def test_dm_delays_ms_of_no_table_or_no_number_is_an_error(table: str) -> None:
     with pytest.raises(ValueError, match="dmsetup printed"):
-        dm_delay_ms(table)
+        dm_delays_ms(table)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,8 @@ def test_dm_origin_of_table_is_the_device_only_where_blocks_stay(table: str, ori
 @given(st.integers(0, 10**6))
 def test_netem_and_dm_delay_of_any_milliseconds_round_trip(delay: int) -> None:
     assert netem_delay_ms(netem(delay / 1000)) == delay
-    assert dm_delay_ms(f"0 8 delay 8:0 0 0 8:0 0 {delay}") == delay
+    assert dm_delays_ms(f"0 8 delay 8:0 0 0 8:0 0 {delay}") == (delay, 0)
+    assert dm_delays_ms(f"0 8 delay 8:0 0 0 8:0 0 3 8:0 0 {delay}") == (3, delay)
 
 
 JSON = st.recursive(
@@ -132,7 +135,7 @@ def test_netem_delay_ms_of_any_json_raises_only_value_error(kind: object, option
 @given(st.text(max_size=80))
 def test_dm_tables_of_any_text_are_no_delay_and_no_error(text: str) -> None:
     if text.strip():
-        assert dm_delay_ms(text) == 0
+        assert dm_delays_ms(text) == (0, 0)
     assert dm_origin(text) is None or text.split()[2] in ("linear", "delay")
 
 
@@ -146,14 +149,14 @@ def node(answer: Answer = (0, "", "")) -> tuple[Node, ScriptedRunner]:
 
 def test_apply_hands_the_node_all_that_the_spec_says() -> None:
     one, runner = node()
-    delays.apply(one, ResourceSpec(port=7800, mapping="slow"), 20, 5)
+    delays.apply(one, ResourceSpec(port=7800, mapping="slow"), DelayProfile(20, 5))
     (argv,) = runner.ran
-    assert argv[:2] == ("sh", "-c") and argv[4:] == ("repl0", "20", "5", "/dev/vdb", "7800", "slow")
+    assert argv[:2] == ("sh", "-c") and argv[4:] == ("repl0", "20", "5", "0", "/dev/vdb", "7800", "slow")
 
 
 def test_observed_reads_both_delays_in_one_round_trip() -> None:
     one, runner = node((0, f"{netem(0.02)}\n==\n0 262144 delay 254:16 0 0 254:16 0 5\n", ""))
-    assert delays.observed(one, ResourceSpec(mapping="slow")) == (20, 5)
+    assert delays.observed(one, ResourceSpec(mapping="slow")) == DelayProfile(20, 5)
     assert [argv[4:] for argv in runner.ran] == [("repl0", "slow")]
 
 
@@ -172,17 +175,17 @@ def test_observed_without_a_table_of_the_mapping_is_infrastructure_error(answer:
 
 def test_observed_without_a_mapping_asks_for_the_link_alone() -> None:
     one, _ = node((0, f"{netem(0.02)}\n==\n", ""))
-    assert delays.observed(one, ResourceSpec(mapping="")) == (20, 0)
+    assert delays.observed(one, ResourceSpec(mapping="")) == DelayProfile(20, 0)
 
 
 def test_delaying_or_breaking_a_disk_without_mapping_is_infrastructure_error() -> None:
     one, runner = node()
     spec = ResourceSpec(mapping="")
-    for step in (lambda: delays.apply(one, spec, 0, 5), lambda: delays.break_disk(one, spec)):
+    for step in (lambda: delays.apply(one, spec, DelayProfile(0, 5)), lambda: delays.break_disk(one, spec)):
         with pytest.raises(InfrastructureError, match="lower device of r0 on nodea is no device-mapper table"):
             step()
     assert runner.ran == []
-    delays.apply(one, spec, 20, 0)
+    delays.apply(one, spec, DelayProfile(20, 0))
     assert runner.ran[0][-1] == "", "the link alone can be delayed"
 
 
@@ -225,7 +228,7 @@ def here(tools: Path) -> Node:
 
 
 def test_apply_script_delays_only_the_resources_port(tools: Path) -> None:
-    delays.apply(here(tools), ResourceSpec(port=7800), 20, 0)
+    delays.apply(here(tools), ResourceSpec(port=7800), DelayProfile(20, 0))
     assert calls(tools) == [
         "tc qdisc del dev repl0 root",
         "tc qdisc add dev repl0 root handle 1: prio bands 3 priomap 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0",
@@ -236,20 +239,22 @@ def test_apply_script_delays_only_the_resources_port(tools: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "disk_ms", "table"),
+    ("before", "disk_ms", "flush_ms", "table"),
     [
-        ("plain", 7, "0 2048 delay {0} 0 0 {0} 0 7"),
-        ("delayed", 7, "0 2048 delay {0} 0 0 {0} 0 7"),
-        ("delayed", 0, "0 2048 linear {0} 0"),
-        ("broken", 0, "0 2048 linear {0} 0"),
-        ("plain", 0, None),
+        ("plain", 0, 9, "0 2048 delay {0} 0 0 {0} 0 0 {0} 0 9"),
+        ("delayed", 7, 9, "0 2048 delay {0} 0 0 {0} 0 7 {0} 0 9"),
+        ("plain", 7, 0, "0 2048 delay {0} 0 0 {0} 0 7"),
+        ("delayed", 7, 0, "0 2048 delay {0} 0 0 {0} 0 7"),
+        ("delayed", 0, 0, "0 2048 linear {0} 0"),
+        ("broken", 0, 0, "0 2048 linear {0} 0"),
+        ("plain", 0, 0, None),
     ],
 )
 def test_apply_script_replaces_the_table_where_it_differs(
-    tools: Path, before: str, disk_ms: int, table: str | None
+    tools: Path, before: str, disk_ms: int, flush_ms: int, table: str | None
 ) -> None:
     (tools / "table").write_text(TABLES[before])
-    delays.apply(here(tools), ResourceSpec(mapping="slow"), 0, disk_ms)
+    delays.apply(here(tools), ResourceSpec(mapping="slow"), DelayProfile(0, disk_ms, flush_ms))
     replaced = [
         f"dmsetup load slow --table {table.format(tools / 'vdb')}", "dmsetup suspend slow", "dmsetup resume slow"
     ] if table else []  # fmt: skip
@@ -258,14 +263,14 @@ def test_apply_script_replaces_the_table_where_it_differs(
 
 def test_apply_script_without_mapping_leaves_device_mapper_alone(tools: Path) -> None:
     (tools / "table").write_text(TABLES["delayed"])
-    delays.apply(here(tools), ResourceSpec(mapping=""), 0, 0)
+    delays.apply(here(tools), ResourceSpec(mapping=""), DelayProfile(0, 0))
     assert calls(tools) == ["tc qdisc del dev repl0 root"]
 
 
 def test_apply_script_that_fails_is_command_error(tools: Path) -> None:
     (tools / "bin" / "tc").write_text("#!/bin/sh\n[ \"$2\" = del ] || { echo 'Unknown qdisc' >&2; exit 2; }\n")
     with pytest.raises(CommandError, match="status 2: Unknown qdisc"):
-        delays.apply(here(tools), ResourceSpec(), 20, 0)
+        delays.apply(here(tools), ResourceSpec(), DelayProfile(20, 0))
 
 
 # A node on which nobody may take a delay off: what tc and dmsetup say there is the kernel's "Operation not permitted",
@@ -290,15 +295,15 @@ def refusing(tools: Path, *names: str) -> Path:
 
 def test_delay_of_the_link_that_stays_on_is_reported(tools: Path) -> None:
     one, spec = here(refusing(tools, "tc")), ResourceSpec(mapping="slow")
-    delays.apply(one, spec, 0, 0)
-    assert delays.observed(one, spec) == (20, 0), "tc refused to take it off, and nothing said so"
+    delays.apply(one, spec, DelayProfile(0, 0))
+    assert delays.observed(one, spec) == DelayProfile(20, 0), "tc refused to take it off, and nothing said so"
 
 
 def test_delay_of_the_disk_that_stays_on_is_an_error_and_reported(tools: Path) -> None:
     one, spec = here(refusing(tools, "dmsetup", "tc")), ResourceSpec(mapping="slow")
     with pytest.raises(CommandError, match=r"reload ioctl on slow failed: Operation not permitted$"):
-        delays.apply(one, spec, 0, 0)
-    assert delays.observed(one, spec) == (20, 5)
+        delays.apply(one, spec, DelayProfile(0, 0))
+    assert delays.observed(one, spec) == DelayProfile(20, 5)
 
 
 def test_delays_that_cannot_be_read_are_an_error(tools: Path) -> None:

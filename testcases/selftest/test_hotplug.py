@@ -149,6 +149,41 @@ def test_attach_that_is_refused_is_the_stacks_answer(stage: Stage) -> None:
     assert stage.domain.running
 
 
+class Secrets:
+    """As much of a libvirt as keeps secrets; ``refuses``: what it says where it keeps none."""
+
+    def __init__(self, refuses: str = "") -> None:
+        self.refuses = refuses
+        self.values: list[bytes] = []
+        self.kept = 0
+
+    def secretDefineXML(self, xml: str, flags: int) -> Secrets:  # noqa: N802 - libvirt's name
+        if self.refuses:
+            raise LibvirtSaid(self.refuses, libvirt.VIR_ERR_NO_SUPPORT)
+        self.kept += 1
+        return self
+
+    def setValue(self, value: bytes, flags: int) -> None:  # noqa: N802 - libvirt's name
+        self.values.append(value)
+
+    def undefine(self) -> None:
+        self.kept -= 1
+
+
+def test_attach_of_an_encrypted_disk_gives_libvirt_the_key_and_takes_it_back(stage: Stage) -> None:
+    secrets = cast(Any, stage.guest.node).libvirt = Secrets()
+    disk = stage.guest.attach(DiskSource("/dev/drbd0", luks_key="abc"), CELL)
+    assert secrets.values == [b"abc"] and secrets.kept == 0
+    assert "abc" not in disk.xml and "encryption" in disk.xml
+
+
+def test_attach_of_an_encrypted_disk_to_a_libvirt_without_secrets_is_the_stacks_answer(stage: Stage) -> None:
+    cast(Any, stage.guest.node).libvirt = Secrets("this function is not supported by the connection driver")
+    with pytest.raises(RefusedError, match="libvirt on nodea refused: this function is not supported"):
+        stage.guest.attach(DiskSource("/dev/drbd0", luks_key="abc"), CELL)
+    assert stage.domain.serial == ""
+
+
 def test_attach_to_a_guest_that_ended_is_a_lost_guest(stage: Stage) -> None:
     stage.domain.dies_at = "attach"
     with pytest.raises(LostGuestError, match="the guest was lost while its disk was attached: Domain not found"):

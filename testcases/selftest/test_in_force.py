@@ -10,12 +10,19 @@ from test_judge import HELD, SWAP, evidence, observed
 from harness.judgement.in_force import not_in_force
 from harness.judgement.judge import judge
 from harness.model import (
+    DISK_UNDER_TEST,
+    DelayProfile,
+    DelayReading,
     Evidence,
+    FilesystemKind,
+    Mitigation,
     NodeSettings,
+    Observed,
     ObservedAfterMove,
     Protocol,
     ReplicationProfile,
     VerdictKind,
+    settings,
 )
 
 ASKED = ReplicationProfile()
@@ -93,3 +100,109 @@ def test_not_in_force_unread_after_a_move_is_not_taken_for_granted() -> None:
     verdict = judge(evidence(observed_after_moves=(partly,)), HELD)
     assert verdict.kind is VerdictKind.INCONCLUSIVE
     assert verdict.sentence == "on nodeb, after migration 1, the guest's write_cache could not be read back"
+
+
+# --------------------------------------------------------------------------- mitigations
+
+# What is read back of a disk as libvirt makes it.
+PLAIN = replace(
+    observed(SWAP), qemu_bus="virtio", qemu_format="raw", qemu_iothread=False, qemu_detect_zeroes="off",
+    qemu_discard="ignore", guest_stable_writes=False,
+)  # fmt: skip
+
+
+def mitigated(mitigation: Mitigation, seen: Observed, **found: object) -> Evidence:
+    """The cell with ``mitigation``; what was read back is ``seen`` but for ``found``."""
+    cell = replace(SWAP, mitigation=mitigation).with_values(settings(None, mitigation))
+    return evidence(cell=cell, observed=replace(seen, **found))  # type: ignore[arg-type]
+
+
+ASKED_AND_READ: dict[Mitigation, dict[str, object]] = {
+    Mitigation.STABLE_WRITES: {"guest_stable_writes": True, "stable_writes_in_use": True},
+    Mitigation.IOTHREAD: {"qemu_iothread": True},
+    Mitigation.BUS_SCSI: {"qemu_bus": "scsi"},
+    Mitigation.BUS_SATA: {"qemu_bus": "sata"},
+    Mitigation.BUS_NVME: {"qemu_bus": "nvme"},
+    Mitigation.DETECT_ZEROES: {"qemu_detect_zeroes": "on"},
+    Mitigation.CRYPT_QEMU: {"qemu_format": "luks"},
+    Mitigation.DISCARD: {"qemu_discard": "unmap"},
+    Mitigation.SWAP_OFF_DRBD: {"guest_swaps": ("/dev/vdc",)},
+    Mitigation.ZRAM: {"guest_swaps": ("/dev/zram0",)},
+}
+
+
+@pytest.mark.parametrize("mitigation", ASKED_AND_READ)
+def test_mitigation_read_back_as_asked_is_in_force(mitigation: Mitigation) -> None:
+    one = mitigated(mitigation, PLAIN, **ASKED_AND_READ[mitigation])
+    assert not_in_force(one) is None
+
+
+@pytest.mark.parametrize("mitigation", ASKED_AND_READ)
+def test_mitigation_asked_and_not_in_force_is_inconclusive(mitigation: Mitigation) -> None:
+    one = mitigated(mitigation, replace(PLAIN, guest_swaps=(DISK_UNDER_TEST,), stable_writes_in_use=False))
+    said = not_in_force(one)
+    assert said is not None and "although the cell asked for" in said
+    assert judge(one, HELD).kind is VerdictKind.INCONCLUSIVE
+
+
+@pytest.mark.parametrize("mitigation", ASKED_AND_READ)
+def test_mitigation_asked_and_not_read_back_is_inconclusive(mitigation: Mitigation) -> None:
+    one = mitigated(mitigation, observed(SWAP))
+    assert "could not be read back" in (not_in_force(one) or "")
+    assert judge(one, HELD).kind is VerdictKind.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    "found",
+    [{"qemu_iothread": True}, {"qemu_detect_zeroes": "unmap"}, {"qemu_discard": "unmap"}, {"qemu_format": "luks"},
+     {"qemu_bus": "scsi"}],
+    ids=lambda found: next(iter(found)),
+)  # fmt: skip
+def test_what_nobody_asked_for_is_not_in_force_as_asked(found: dict[str, object]) -> None:
+    one = evidence(observed=replace(PLAIN, **found))  # type: ignore[arg-type]
+    assert not_in_force(one) is not None
+
+
+def test_stable_writes_lost_while_in_use_is_not_in_force() -> None:
+    one = mitigated(Mitigation.STABLE_WRITES, PLAIN, guest_stable_writes=True, stable_writes_in_use=False)
+    assert not_in_force(one) == "the guest's stable_writes (in use) is off, although the cell asked for on"
+
+
+def test_stable_writes_that_were_asked_for_take_no_ground_away() -> None:
+    assert judge(evidence(observed=replace(PLAIN, guest_stable_writes=True)), HELD).kind is VerdictKind.INCONCLUSIVE
+    asked = mitigated(Mitigation.STABLE_WRITES, PLAIN, **ASKED_AND_READ[Mitigation.STABLE_WRITES])
+    assert judge(asked, HELD).kind is VerdictKind.CLEAN
+
+
+def test_swap_elsewhere_that_writes_nothing_to_drbd_is_clean() -> None:
+    one = mitigated(Mitigation.SWAP_OFF_DRBD, PLAIN, guest_swaps=("/dev/vdc",))
+    assert judge(replace(one, exposed_blocks=0), HELD).kind is VerdictKind.CLEAN
+    assert judge(evidence(exposed_blocks=0), HELD).kind is VerdictKind.INCONCLUSIVE
+
+
+def test_online_discard_that_is_not_among_the_mount_options_is_not_in_force() -> None:
+    cell = replace(SWAP, workload="truncate", filesystem=FilesystemKind.EXT4, mitigation=Mitigation.DISCARD)
+    cell = cell.with_values(settings(None, Mitigation.DISCARD))
+    seen = replace(PLAIN, qemu_discard="unmap", guest_mount_options=("rw", "relatime"))
+    said = not_in_force(evidence(cell=cell, observed=seen))
+    assert said == "the guest mounted with rw,relatime, although the cell asked for discard"
+    seen = replace(seen, guest_mount_options=("rw", "discard"))
+    assert not_in_force(evidence(cell=cell, observed=seen)) is None
+
+
+@pytest.mark.parametrize("flush", [0, 3])
+def test_flush_delay_that_is_not_as_asked_is_not_in_force(flush: int) -> None:
+    cell = replace(SWAP, delays=DelayProfile(0, 0, 5))
+    reading = DelayReading("before", "nodea", {"nodea": DelayProfile(0, 0, flush), "nodeb": DelayProfile()})
+    one = evidence(cell=cell, observed=replace(PLAIN, delays=(reading,)))
+    said = not_in_force(one)
+    assert said == f"the delay of nodea's flush was {flush} ms, 5 ms were requested (read before)"
+
+
+def test_two_primaries_that_were_to_be_allowed_are_in_force_only_when_they_are() -> None:
+    allowed = ReplicationProfile(allow_two_primaries=True)
+    cell = replace(SWAP, replication=allowed)
+    for found, fits in ((ReplicationProfile(two_primaries=True), True), (ReplicationProfile(), False)):
+        nodes = {name: NodeSettings(found, "repl0", True) for name in ("nodea", "nodeb")}
+        said = not_in_force(evidence(cell=cell, observed=replace(PLAIN, replication=found, nodes=nodes)))
+        assert (said is None) == fits, said

@@ -207,10 +207,10 @@ def test_migrations_work_error_is_the_cells(staged: Callable[..., Stage]) -> Non
 
 def test_delays_follow_the_guest_and_end_with_the_cell(staged: Callable[..., Stage]) -> None:
     stage = staged(replace(MOVED, migrations=1, delays=DelayProfile(20, 0)))
-    on: list[dict[str, tuple[int, int]]] = []
+    on: list[dict[str, DelayProfile]] = []
     stage.lab.story.when["quiesce"] = lambda: on.append(dict(stage.resource.delayed))
     found = stage.play()
-    assert on == [{"nodea": (0, 0), "nodeb": (20, 0)}]
+    assert on == [{"nodea": DelayProfile(0, 0), "nodeb": DelayProfile(20, 0)}]
     assert found.observed.link_delay_ms == 20 and rests(stage)
 
 
@@ -505,7 +505,7 @@ def test_rescue_node_gone_clears_the_others_delays(staged: Callable[..., Stage])
     stage.resource.delayed["nodeb"] = (20, 5)
     stage.lab.power_off(stage.lab.a)
     stage.run.rescue()
-    assert stage.resource.delayed["nodeb"] == (0, 0)
+    assert stage.resource.delayed["nodeb"] == DelayProfile()
 
 
 def test_fault_target_kill_failing_is_reverted(staged: Callable[..., Stage]) -> None:

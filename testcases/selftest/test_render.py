@@ -12,7 +12,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
-from harness.model import AioMode, CacheMode, DiskBus, DiskSource, Protocol, ReplicationProfile
+from harness.model import (
+    AioMode,
+    CacheMode,
+    DetectZeroes,
+    Discard,
+    DiskBus,
+    DiskOptions,
+    DiskSource,
+    Protocol,
+    ReplicationProfile,
+)
 from harness.render.domain import (
     CANARY_PORT,
     MANAGEMENT_SLOT,
@@ -23,6 +33,7 @@ from harness.render.domain import (
     guest_xml,
     lab_of,
     node_xml,
+    secret_xml,
 )
 from harness.render.drbd_conf import SIGNATURE, ResourceNode, ResourceSpec, profile_options, resource_file
 from harness.render.fio_job import Job, job_file
@@ -199,6 +210,38 @@ def test_disk_xml_of_an_image_file_names_its_format(image: str) -> None:
     assert attributes(disk.find("driver")) == {"name": "qemu", "type": image, "cache": "none", "io": "native"}, (
         "never guessed from what a guest wrote to its beginning"
     )
+
+
+@pytest.mark.parametrize("bus", [DiskBus.VIRTIO, DiskBus.SCSI])
+def test_disk_xml_of_options_is_what_the_guest_has_a_thread_for(bus: DiskBus) -> None:
+    options = DiskOptions(True, DetectZeroes.UNMAP, Discard.UNMAP)
+    disk = tree(disk_xml(DiskSource("/dev/drbd0"), "s", CacheMode.NONE, AioMode.NATIVE, bus, options=options))
+    driver = attributes(disk.find("driver"))
+    assert (driver["discard"], driver["detect_zeroes"]) == ("unmap", "unmap")
+    guest = tree(guest_xml(GUEST))
+    assert guest.findtext("iothreads") == "1"
+    if bus is DiskBus.VIRTIO:
+        assert driver["iothread"] == "1" and disk.find("address") is None
+    else:
+        # As virtio-scsi-single has it: the thread is the controller's.
+        index = disk.find("address").get("controller")
+        thread = guest.find(f"devices/controller[@type='scsi'][@index='{index}']/driver").get("iothread")
+        assert thread == "1" and "iothread" not in driver
+        assert guest.find("devices/controller[@type='scsi'][@index='0']/driver") is None
+
+
+def test_disk_xml_of_a_luks_header_names_the_secret_and_no_key() -> None:
+    source = DiskSource("/dev/drbd0", luks_key="abc")
+    text = disk_xml(source, "s", CacheMode.NONE, AioMode.NATIVE, DiskBus.VIRTIO, secret="12")
+    assert tree(text).find("source/encryption").get("format") == "luks" and "abc" not in text
+    assert attributes(tree(text).find("source/encryption/secret")) == {"type": "passphrase", "uuid": "12"}
+    assert attributes(tree(secret_xml("12"))) == {"ephemeral": "yes", "private": "yes"}
+
+
+def test_guest_xml_with_a_disk_has_it_beside_its_root() -> None:
+    disk = disk_xml(DiskSource("/dev/drbd0"), "cell-7", CacheMode.NONE, AioMode.NATIVE, DiskBus.SATA)
+    root, other = tree(guest_xml(replace(GUEST, disk=disk))).findall("devices/disk")
+    assert root.find("target").get("dev") == "vda" and other.findtext("serial") == "cell-7"
 
 
 # --------------------------------------------------------------------------- drbd.conf

@@ -130,7 +130,7 @@ def storms(runner: ScriptedRunner) -> list[tuple[str, ...]]:
 
 
 COMBINATIONS = [(name, kind) for name, kinds in WORKLOADS.items() for kind in kinds]
-DIRECT = ("steady", "inflight-modify", "fio-verify", "fio-direct", "fio-job")
+DIRECT = ("steady", "inflight-modify", "fio-verify", "fio-direct", "fio-cost", "fio-job")
 CACHED = ("buffered", "fio-buffered", "mmap", "fio-mmap", "truncate", "append-delete", "small-files",
           "sqlite-wal", "sqlite-journal")  # fmt: skip
 EXT4, SWAP = FilesystemKind.EXT4, FilesystemKind.SWAP
