@@ -22,6 +22,7 @@ setup(
         "harness.report": ["*.j2", "costs.json"],
         "harness.workloads": ["guest_programs/*.py", "jobs/*.fio"],
         "harness.testcases": ["claims.toml"],
+        "harness.testcases.examples": ["*.sh"],
         "harness.testcases.matrices": ["*.toml"],
         "harness.vm_images": ["**/*"],
     },

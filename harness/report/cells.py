@@ -114,5 +114,15 @@ def cell_anchor(name: str) -> str:
     return f"all-of-{name}"
 
 
+def first_anchors(results: Sequence[Result], names: Sequence[str]) -> dict[str, str]:
+    """Where the link to a cell leads by its id: to its result, or to the place of all its repetitions."""
+    first: dict[str, str] = {}
+    places: dict[str, str] = {}
+    for result, name in zip(results, names, strict=True):
+        places[result.cell.id] = cell_anchor(first[result.cell.id]) if result.cell.id in first else name
+        first.setdefault(result.cell.id, name)
+    return places
+
+
 def _name(result: Result) -> str:
     return quote(formatting.clean(result.cell.id), safe="").replace("%", "_")

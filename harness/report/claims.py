@@ -18,8 +18,9 @@ from harness.judgement.repetitions import answers
 from harness.judgement.stacks import PlayedRun
 from harness.model import Result, Run
 from harness.model.claim import ClaimSpec
-from harness.report.cells import cell_anchor
+from harness.report.cells import first_anchors
 from harness.report.formatting import clean
+from harness.report.questions import questions_json, questions_markdown, questions_text
 from harness.util import resources
 
 #: In words.
@@ -50,7 +51,7 @@ def own_claims() -> tuple[ClaimSpec, ...]:
 
 
 def claims_text(assessed: Sequence[Assessment], runs: Sequence[PlayedRun]) -> Iterator[RenderableType]:
-    """Each claim with its word, its numbers and what could change it, below what all of it rests on."""
+    """Each claim with its word, its numbers and what could change it, between what it rests on and the questions."""
     yield Text("Stacks", style="bold")
     yield from (Padding(Text(clean(line)), _INDENT) for line in stacks_of(runs))
     for one in assessed:
@@ -61,14 +62,17 @@ def claims_text(assessed: Sequence[Assessment], runs: Sequence[PlayedRun]) -> It
         for name, value in (("could change it", one.could_change), ("note", one.note), ("play", one.play)):
             if value and not (name == "play" and one.answer in (Word.CONFIRMED, Word.REFUTED)):
                 yield Padding(Text(clean(f"{name}: {value}"), style="dim"), _INDENT)
+    yield Text("\nQuestions\n", style="bold")
+    yield from questions_text(runs)
 
 
 # --------------------------------------------------------------------------- Markdown and JSON
 
 
 def claims_markdown(assessed: Sequence[Assessment], runs: Sequence[PlayedRun]) -> str:
-    """A table of the claims, and the stacks below it."""
-    return f"{claims_table(assessed)}\n{''.join(f'- {line}{chr(10)}' for line in stacks_of(runs))}".rstrip("\n")
+    """A table of the claims, the stacks below it, and a table of the questions."""
+    stacks = "".join(f"- {line}\n" for line in stacks_of(runs))
+    return f"{claims_table(assessed)}\n{stacks}\n{questions_markdown(runs)}".rstrip("\n")
 
 
 def claims_table(assessed: Iterable[Assessment]) -> str:
@@ -109,6 +113,7 @@ def claims_json(assessed: Sequence[Assessment], runs: Sequence[PlayedRun]) -> st
                 }
                 for one in assessed
             ],
+            "questions": questions_json(runs),
         },
         indent=1,
         ensure_ascii=False,
@@ -166,13 +171,7 @@ _TONES = {
 def claim_page(run: Run, results: Sequence[Result], names: Sequence[str]) -> ClaimPage:
     """The claims for the page of one run; ``names`` are the anchors of ``results``."""
     assessed = assess(own_claims(), [PlayedRun(run.id, run.stack, tuple(results))])
-    places: dict[str, str] = {}
-    first: dict[str, str] = {}
-    for result, name in zip(results, names, strict=True):
-        # Of a cell that is repeated the place of all its repetitions.
-        again = result.cell.id in first
-        places[result.cell.id] = cell_anchor(first[result.cell.id]) if again else name
-        first.setdefault(result.cell.id, name)
+    places = first_anchors(results, names)
     asked = [one for one in assessed if any(part.stacks for part in one.parts)]
     return ClaimPage(
         tuple(ClaimRow(one, _TONES[one.answer], tuple((cell, places[cell]) for cell in one.cells)) for one in asked),

@@ -21,6 +21,7 @@ from harness.report.durability import durability_grid, durability_sentence, loss
 from harness.report.headline import Answer, Headline, headline
 from harness.report.migrations import migration_grid, migration_sentence, timelines
 from harness.report.phases import PhaseShare, phase_shares
+from harness.report.questions import question_page
 from harness.report.repetitions import play_name
 from harness.report.summary import stack_rows, summarize, title_of
 from harness.report.table import SIGNS, WIDEST, Entry, HeatMap, heat_map, style_of
@@ -107,6 +108,7 @@ def render_html(run: Run, results: Sequence[Result], title: str = "", attempts: 
             alarm_sentence=alarm_sentence(results),
             replication=replication_grid(results, names),
             claims=claim_page(run, results, names),
+            questions=question_page(run, results, names),
             missing_controls=_missing(summary.map, results),
             stack=stack_rows(run.stack),
             phases=[_phase_bar(phase) for phase in phase_shares(run, results).phases],
