@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 from harness.engine.context import CellContext
 from harness.engine.oracle_run import CANARY_RECORD
@@ -84,10 +85,9 @@ class CellLayout:
         """What the filesystem sees of the client's disk ``below``."""
         return below if self.on_node or self._opened is None else self._opened
 
-    def settle(self) -> None:
-        """What a layer on the node holds back is on the device; the guest has written all that it will."""
-        if self.on_node and self._below is not None:
-            self.layer.settle(self._below)
+    def settled(self) -> AbstractContextManager[None]:
+        """While it lasts what a layer on the node holds is on the device; the guest has written all that it will."""
+        return self.layer.settled(self._below) if self.on_node and self._below is not None else nullcontext()
 
     def close(self) -> None:
         """Take it out of use, in whatever state it is; everything of it is written then."""

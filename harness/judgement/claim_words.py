@@ -108,7 +108,7 @@ def cell_words(answers: Iterable[CellAnswer], stack: Stack) -> tuple[CellWords, 
     """
     groups: dict[str, list[CellAnswer]] = {}
     for answer in answers:
-        if answer.cell.control is None and answer.cell.sabotage is None:
+        if not answer.cell.tests_instrument:
             groups.setdefault(undelayed_id(answer.cell), []).append(answer)
     hardware = hardware_of(stack)
     found = []

@@ -217,6 +217,11 @@ class Cell:
     user_file: UserFile | None = None
 
     @property
+    def tests_instrument(self) -> bool:
+        """Whether it asks about the harness itself: what differs in it was made to differ, and says nothing of DRBD."""
+        return self.control is not None or self.sabotage is not None
+
+    @property
     def id(self) -> str:
         """Stable and readable, e.g. ``none-swap-pressure-link20ms`` or ``host-inflight-modify``; defaults are left out.
 

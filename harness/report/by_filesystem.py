@@ -97,7 +97,7 @@ class ByFilesystem:
 
 def by_filesystem(results: Sequence[Result], names: Sequence[str]) -> ByFilesystem | None:
     """The table of ``results``, whose anchors are ``names``; None where only controls ran."""
-    played = [cell for cell in played_cells(results) if cell.answer.cell.control is None]
+    played = [cell for cell in played_cells(results) if not cell.answer.cell.tests_instrument]
     if not played:
         return None
     common = _common_suffix([cell.answer.cell for cell in played])
@@ -123,7 +123,7 @@ def filesystem_name(cell: Cell) -> str:
 def hit_grid(results: Sequence[Result], names: Sequence[str]) -> Grid | None:
     """Every cell in which blocks differ: how often, how many, allocated or free, and which files; None without any."""
     rows = []
-    played = {id(cell.answer.cell): cell for cell in played_cells(results) if cell.answer.cell.control is None}
+    played = {id(cell.answer.cell): cell for cell in played_cells(results) if not cell.answer.cell.tests_instrument}
     for cell in _in_order(one.answer.cell for one in played.values()):
         one = played[id(cell)]
         hit = [play for play in one.answer.plays if differing_blocks(play)]

@@ -172,7 +172,7 @@ class KeptRuns:
 
 def _chosen(play: Play, selection: Selection) -> bool:
     cell = play.result.cell
-    if cell.control is not None or cell.sabotage is not None or play.kind is None:
+    if cell.tests_instrument or play.kind is None:
         return False
     return all(KEYS[key].word(cell) in words for key, words in selection.where.items())
 

@@ -43,7 +43,7 @@ class Headline:
 
 def headline(results: Sequence[Result]) -> Headline:
     """Do the two replicas of the lab hold the same data?"""
-    tested = [result for result in results if result.cell.control is None]
+    tested = [result for result in results if not result.cell.tests_instrument]
     cells = played_cells(tested)
     different = [result for result in tested if result.verdict and result.verdict.kind in HITS]
     without = _unanswered(cells)
@@ -52,7 +52,11 @@ def headline(results: Sequence[Result]) -> Headline:
         return Headline(Answer.NO, " ".join(filter(None, sentences)))
     answered = [cell for cell in cells if cell.answer.answered]
     if not answered:
-        nothing = "Only controls ran." if any(result.verdict for result in results) else "Nothing ran."
+        nothing = (
+            "Only cells that test the instrument itself ran."
+            if any(result.verdict for result in results)
+            else "Nothing ran."
+        )
         return Headline(Answer.UNKNOWN, without or nothing)
     if doubt := _controls_missing(results):
         return Headline(Answer.UNKNOWN, doubt)

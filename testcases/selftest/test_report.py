@@ -662,7 +662,7 @@ def test_sectors_extent_blocks_and_place() -> None:
 
 def test_headline_controls_only_no_answer() -> None:
     idle = Result(IDLE, verdict(VerdictKind.CLEAN, "Nothing was found.", 0), evidence(IDLE, [], []))
-    assert "Not answered. Only controls ran." in terminal([idle])
+    assert "Not answered. Only cells that test the instrument itself ran." in terminal([idle])
 
 
 def test_view_opportunities_of_work_with_what_they_are() -> None:

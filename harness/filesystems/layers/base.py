@@ -81,8 +81,9 @@ class Layer:
     def close(self, target: WorkloadTarget) -> None:
         """Take it out of use, everything written; nothing where it is not in use, or only half."""
 
-    def settle(self, target: WorkloadTarget) -> None:
-        """Everything that the layer itself holds back is on the device, in its place; it stays in use."""
+    def settled(self, target: WorkloadTarget) -> AbstractContextManager[None]:
+        """While it lasts everything that the layer holds is on the device, in its place; nobody may write meanwhile."""
+        return contextlib.nullcontext()
 
     def disk(self, target: WorkloadTarget) -> DiskSource:
         """What QEMU is given, of a layer on the node that was opened as ``target``."""

@@ -32,8 +32,6 @@ sync
 umount "$1"
 sync
 """
-# Freezing writes its journal out: a copy in which no journal is replayed shows the image as it is.
-_SETTLE = 'fsfreeze --freeze "$1"; fsfreeze --unfreeze "$1"'
 _MOUNT = 'mkdir -p "$3"; mount -t "$1" -o "$2" "$4" "$3"'
 _UNMOUNT = '! mountpoint -q "$1" || umount "$1"'
 _CONVERT = """
@@ -79,9 +77,15 @@ class ImageFile(Layer):
         """Unmount it; no QEMU may have the image open any more."""
         target.sh(_CLOSE, self.outer.file(target, "").rstrip("/"), timeout=MARGIN_SECONDS)
 
-    def settle(self, target: WorkloadTarget) -> None:
-        """Nothing of the image, and of where its blocks are, is only in the filesystem's journal."""
-        target.sh(_SETTLE, self.outer.file(target, "").rstrip("/"), timeout=MARGIN_SECONDS)
+    @contextlib.contextmanager
+    def settled(self, target: WorkloadTarget) -> Iterator[None]:
+        """Frozen, its filesystem has an empty journal: a copy in which none is replayed shows the image as it is."""
+        where = self.outer.file(target, "").rstrip("/")
+        target.runner.run(["fsfreeze", "--freeze", where], timeout=MARGIN_SECONDS)
+        try:
+            yield
+        finally:
+            target.runner.run(["fsfreeze", "--unfreeze", where], timeout=MARGIN_SECONDS)
 
     def disk(self, target: WorkloadTarget) -> DiskSource:
         """The image."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import string
 from collections.abc import Callable
@@ -100,10 +101,11 @@ class OwnerControl:
     def _places(self, run: CellRun, laid: Laid) -> tuple[Place, ...]:
         """Where to plant, in the order of the device; nothing is where another class is."""
         context = run.context
-        run.layout.settle()
         context.resource.sync()
         blocks = context.region.first_block if run.cell.has_canary else context.resource.blocks
-        with copy_of_replica(context, blocks) as view:
+        with contextlib.ExitStack() as stack:
+            with run.layout.settled():
+                view = stack.enter_context(copy_of_replica(context, blocks))
             places = known_places(view, run.layout.layer, run.cell.filesystem, laid, chance_of(run))
         if len({place.block for place in places}) < len(places):
             raise InfrastructureError("the owner control found two classes in one block")
