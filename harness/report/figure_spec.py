@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
 from harness.config.sentences import NoChoiceError, WrittenModel, array, hint, one_or_more
-from harness.judgement.claim_words import Claim
 from harness.model import CacheMode, Cell, FilesystemKind, Layout
 from harness.report.descriptions import CRASHES, FAULTS, replication_order
-from harness.report.figure_measures import EVENTS, MEASURES
+from harness.report.figure_measures import MEASURES
 
 
 @dataclass(frozen=True)
@@ -108,33 +107,12 @@ class Selection(WrittenModel):
     where: Words = Field(default_factory=dict)
 
 
-class Ask(Selection):
-    """One question behind a claim: ``of`` what it is asked, and which ``event`` shows it."""
-
-    of: str = ""
-    event: Annotated[str, AfterValidator(lambda value: _one(value, EVENTS))] = "differs"
-
-
-class ClaimRow(WrittenModel):
-    """One claim: whether it ``says`` that something happens or that it never does; ``note`` follows the counts."""
-
-    claim: str
-    says: Literal["happens", "never"] = "happens"
-    ask: Annotated[tuple[Ask, ...], array()] = ()
-    note: str = ""
-
-    @property
-    def kind(self) -> Claim:
-        """What is claimed."""
-        return Claim.HAPPENS if self.says == "happens" else Claim.NEVER
-
-
 class FigureTable(Selection):
     """One table: a row for each value of ``rows``, a column for each of ``show``; or all of it for each ``across``.
 
     ``names`` are other headings, and other texts for values.  With ``command``, which asks for such plays, there may be
-    none yet; the page says so then.  With ``claims`` it is a table of these instead, and with
-    ``bounds`` one of what still may be after so many plays without a hit.
+    none yet; the page says so then.  With ``claims`` it is what its runs say of the claims instead, and with ``bounds``
+    what still may be after so many plays without a hit.
     """
 
     rows: Annotated[Names, _known(KEYS)] = ()
@@ -142,13 +120,13 @@ class FigureTable(Selection):
     show: Annotated[Names, _known(MEASURES)] = ()
     names: dict[str, str] = Field(default_factory=dict)
     command: str = ""
-    claims: Annotated[tuple[ClaimRow, ...], array()] = ()
+    claims: bool = False
     bounds: Annotated[tuple[int, ...], array()] = ()
 
     @model_validator(mode="after")
     def _one_kind(self) -> FigureTable:
-        if bool(self.claims) + bool(self.bounds) + bool(self.rows and self.show and self.runs) != 1:
-            raise ValueError("a table has 'runs', 'rows' and 'show', or 'claims', or 'bounds'")
+        if (self.claims and bool(self.runs)) + bool(self.bounds) + bool(self.rows and self.show and self.runs) != 1:
+            raise ValueError("a table has 'runs', 'rows' and 'show', or 'runs' and 'claims', or 'bounds'")
         return self
 
 

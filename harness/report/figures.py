@@ -16,18 +16,24 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+from harness.config.claims_file import load_claims
 from harness.config.sentences import validated
 from harness.errors import HarnessError, UsageError
-from harness.judgement.claim_words import ENOUGH, Tally, hardware_of, in_words
+from harness.judgement.claim_words import ENOUGH
+from harness.judgement.claims import assess
+from harness.judgement.stacks import PlayedRun
 from harness.judgement.stats import rate_interval
-from harness.report.figure_measures import EVENTS, MEASURES, Play, answered
-from harness.report.figure_spec import KEYS, Ask, ClaimRow, FigureTable, Selection, in_order
+from harness.model.claim import ClaimSpec
+from harness.report.claims import claims_table
+from harness.report.figure_measures import MEASURES, Play, answered
+from harness.report.figure_spec import KEYS, FigureTable, Selection, in_order
 from harness.report.formatting import count, joined
 from harness.store import Store, judged_results, keep_small, run_ids
 from harness.util.atomic_file import write_atomic
 
 SPEC = Path("docs/figures.toml")
 EVIDENCE = Path("docs/evidence")
+CLAIMS = Path("testcases/claims.toml")
 #: Where a table may take its runs from, below the checkout.
 ROOTS = (EVIDENCE, Path("testcases/selftest/golden"))
 _MARKED = re.compile(r"(<!-- figures: ([\w-]+) -->\n)(.*?)(<!-- /figures -->)", re.DOTALL)
@@ -144,6 +150,26 @@ class KeptRuns:
 
     def plays(self, selection: Selection, table: str) -> list[Play]:
         """What ``table`` shows, oldest run first; :class:`~harness.errors.UsageError` where a run is not there."""
+        names = self._names(selection, table)
+        every = [play for name in names for play in self._plays(name)]
+        chosen = [play for play in every if play.stack.drbd.startswith(selection.drbd) and _chosen(play, selection)]
+        if len(versions := {(play.stack.drbd, play.stack.accelerator) for play in chosen}) > 1:
+            unlike = joined(sorted(" on ".join(one) for one in versions))
+            raise UsageError(f"{SPEC}: the table '{table}' throws together what was played with DRBD {unlike}")
+        return chosen
+
+    def runs(self, selection: Selection, table: str) -> list[PlayedRun]:
+        """The runs that ``table`` is made from, with all that was played in them."""
+        plays = {name: self._plays(name) for name in self._names(selection, table)}
+        return [
+            PlayedRun(name, some[0].stack, tuple(one.result for one in some)) for name, some in plays.items() if some
+        ]
+
+    def claims(self) -> tuple[ClaimSpec, ...]:
+        """The claims of the checkout."""
+        return load_claims(self._checkout / CLAIMS)
+
+    def _names(self, selection: Selection, table: str) -> dict[str, None]:
         names: dict[str, None] = {}
         for pattern in selection.runs:
             found = fnmatch.filter(self.where, pattern)
@@ -151,12 +177,7 @@ class KeptRuns:
                 there = joined((str(root) for root in ROOTS), "or")
                 raise UsageError(f"{SPEC}: the table '{table}' is made from '{pattern}', and no such run is in {there}")
             names |= dict.fromkeys(found)
-        every = [play for name in names for play in self._plays(name)]
-        chosen = [play for play in every if play.stack.drbd.startswith(selection.drbd) and _chosen(play, selection)]
-        if len(versions := {(play.stack.drbd, play.stack.accelerator) for play in chosen}) > 1:
-            unlike = joined(sorted(" on ".join(one) for one in versions))
-            raise UsageError(f"{SPEC}: the table '{table}' throws together what was played with DRBD {unlike}")
-        return chosen
+        return names
 
     def root(self, name: str) -> Path:
         """In which of the places a run is."""
@@ -185,12 +206,10 @@ def markdown(name: str, table: FigureTable, kept: KeptRuns) -> str:
     if table.bounds:
         return _table(["plays without a hit", "the rate may still be"], [_bound_row(most) for most in table.bounds])
     if table.claims:
-        rows, plays = [], []
-        for claim in table.claims:
-            asked = [(ask, kept.plays(ask, name)) for ask in claim.ask]
-            rows.append([claim.claim, _so_far(claim, asked)])
-            plays += [play for _, some in asked for play in some]
-        return f"{_table(['claim', 'so far'], rows)}\n*{_stacks(plays)} {_sources(plays, kept)}*\n"
+        runs = kept.runs(table, name)
+        plays = [Play(one, run.name, run.stack) for run in runs for one in run.results if one.verdict is not None]
+        where = " ".join(dict.fromkeys(f"{kept.root(run.name)}/*" for run in runs))
+        return f"{claims_table(assess(kept.claims(), runs))}\n*{_stacks(plays)} From: `drbd-harness claims {where}`.*\n"
     plays = kept.plays(table, name)
     if not plays and table.command:
         return f"*Not asked yet by a run whose evidence is kept: `{table.command}`.*\n"
@@ -247,21 +266,6 @@ def _bound_row(plays: int) -> list[str]:
     found = rate_interval(0, plays)
     assert found is not None
     return [f"0 of {count(plays)}", f"up to {found.high * 100:.2g} %"]
-
-
-def _so_far(claim: ClaimRow, asked: Sequence[tuple[Ask, Sequence[Play]]]) -> str:
-    parts = []
-    for ask, plays in asked:
-        shows = [(EVENTS[ask.event](play), play) for play in answered(plays)]
-        seen = [(bool(hit), play) for hit, play in shows if hit is not None]
-        hits = [play for hit, play in seen if hit]
-        undelayed = sum(play.result.cell.delays.undelayed for play in hits)
-        hardware = {hardware_of(play.stack) for _, play in seen}
-        words = in_words(
-            claim.kind, Tally(len(hits), len(seen), undelayed), hardware.pop() if len(hardware) == 1 else ""
-        )
-        parts.append(f"{ask.of}: {words}" if ask.of else words)
-    return "; ".join([*parts, *filter(None, [claim.note])]) or "not asked"
 
 
 def _sources(plays: Sequence[Play], kept: KeptRuns) -> str:

@@ -31,7 +31,7 @@ from harness.model import (
     extents_of,
 )
 from harness.report import figures
-from harness.report.figure_measures import EVENTS, MEASURES, Play, spread
+from harness.report.figure_measures import MEASURES, Play, spread
 from harness.store import Store, judged_results, keep_small, merge_runs
 
 CHECKOUT = Path(__file__).parents[2]
@@ -192,27 +192,17 @@ def test_runs_of_two_versions_of_drbd_are_not_thrown_together(checkout: Path, ci
     assert ci_figures()[0] == 0 and "| none | 1 | **DIVERGED** 1 of 1" in (checkout / "README.md").read_text()
 
 
-def test_claims_words_by_their_counts(checkout: Path, ci_figures: Run_) -> None:
-    ask = 'runs = ["quick-drbd-8.4"], where = { work = "reclaim on swap", cache = "%s" }'
-    (checkout / figures.SPEC).write_text(f"""
-[[one.claims]]
-claim = "it differs"
-ask = [{{ of = "none", {ask % "none"} }}, {{ {ask % "writeback"} }}]
-[[one.claims]]
-claim = "it never does"
-says = "never"
-ask = [{{ {ask % "none"} }}]
-note = "and more"
-[[one.claims]]
-claim = "nobody asked"
-""")
+def test_claims_are_those_of_the_command(checkout: Path, ci_figures: Run_) -> None:
+    (checkout / figures.SPEC).write_text('[one]\nruns = ["*"]\nclaims = true\n')
+    shutil.copy(CHECKOUT / figures.CLAIMS, checkout / figures.CLAIMS)
     assert ci_figures()[0] == 0
     page = (checkout / "README.md").read_text()
     assert (
-        "| it differs | none: seen once; not observed (0 of 1; a rate of up to 98 % is not ruled out, 95 %) |" in page
+        "| C2 | cache=directsync is reliable with DRBD | **counterexample found** | replicas that differ: count" in page
     )
-    assert "| it never does | counterexample found (seen once); and more |" in page
-    assert "| nobody asked | not asked |" in page
+    assert "From: `drbd-harness claims testcases/selftest/golden/*`.*" in page
+    (checkout / figures.CLAIMS).write_text("schema = 1\n")
+    assert "there is no claim in it; write [[claims]]" in ci_figures()[2]
 
 
 def test_bounds_are_the_exact_ones() -> None:
@@ -299,16 +289,12 @@ def test_power_cuts_count_cuts_and_records() -> None:
     assert MEASURES["losing"].text(cuts) == "1 of 2", "no answer is no cut"
     assert MEASURES["losing_interval"].text(cuts) == "1 % to 99 %"
     assert MEASURES["records"].text(cuts) == "197 of 200"
-    assert [EVENTS["lost"](one) for one in cuts[:2]] == [False, True]
-    assert EVENTS["lost"](play(VerdictKind.CLEAN)) is None
 
 
 def test_reread_blocks_and_whose() -> None:
     moved = Readback(100, "a", "b", extents_of([3, 4]), Ownership(allocated=1, free=1))
     one = play(VerdictKind.CORRUPT, found=evidence(SWAP, readback=moved))
     assert MEASURES["reread"].text([one]) == "2; 1 allocated and 1 free"
-    assert EVENTS["reread"](one) and EVENTS["reread-allocated"](one)
-    assert EVENTS["differs"](one) is False, "the replicas are equal"
 
 
 @pytest.mark.parametrize("name", MEASURES)
