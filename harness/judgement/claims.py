@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from harness.judgement.claim_costs import slow_words, slowest
 from harness.judgement.claim_events import LACKING, NOT_PLAYED, Aside, shown
 from harness.judgement.claim_words import ENOUGH, Claim, Tally, Word, hardware_of, in_words, undelayed_id, word
 from harness.judgement.stacks import PlayedRun, StackKey, by_version, component, short_names
 from harness.judgement.stats import rate_interval
 from harness.model import Result, Stack
-from harness.model.claim import Ask, ClaimSpec, Component, Says
+from harness.model.claim import Ask, ClaimEvent, ClaimSpec, Component, Says
 from harness.util.wording import between, count, joined, part_of, plural
 
 #: How *often* and *rarely* are read: as the share of plays without any delay.
@@ -147,16 +148,36 @@ def _part(ask: Ask, runs: Sequence[PlayedRun], names: Mapping[StackKey, str]) ->
     plays = _plays(ask, runs)
     if ask.across is not None:
         return _part_across(ask, ask.across, plays)
+    if ask.event is ClaimEvent.SLOW and (part := _part_slow(ask, runs, names)):
+        return part
     counted: dict[StackKey, _Counted] = {}
     for play in plays:
         counted.setdefault(StackKey.of(play.stack), _Counted()).add(play)
     answers = tuple(_stack_answer(ask, names[key], some) for key, some in counted.items() if some.runs)
     if not answers:
         return Part(ask.of, Word.NOT_ASKED, Word.NOT_ASKED.value, (), ask.play)
+    lacks = dict.fromkeys(why for some in counted.values() for why in some.aside if why.endswith(LACKING))
+    return _of_stacks(ask, answers, joined(lacks))
+
+
+def _part_slow(ask: Ask, runs: Sequence[PlayedRun], names: Mapping[StackKey, str]) -> Part | None:
+    """By the ratios of fio's figures; None where there is none."""
+    answers = []
+    for key, name in names.items():
+        of_stack = [run for run in runs if StackKey.of(run.stack) == key]
+        if ratios := slowest(ask, of_stack):
+            found, text, tally = slow_words(ratios)
+            cells = tuple(dict.fromkeys(one.cell for one, _ in ratios))
+            some = tuple(run.name for run in of_stack)
+            answers.append(StackAnswer(name, some, found, text, tally, cells, tally.hits))
+    return _of_stacks(ask, tuple(answers)) if answers else None
+
+
+def _of_stacks(ask: Ask, answers: tuple[StackAnswer, ...], lacks: str = "") -> Part:
+    """The strongest word of several stacks, with the text of each."""
     found = max((one.word for one in answers), key=_STRENGTH.index)
     text = "; ".join(f"{one.stack}: {one.text}" if one.stack else one.text for one in answers)
-    lacks = dict.fromkeys(why for some in counted.values() for why in some.aside if why.endswith(LACKING))
-    return Part(ask.of, found, text, answers, ask.play, joined(lacks))
+    return Part(ask.of, found, text, answers, ask.play, lacks)
 
 
 def _plays(ask: Ask, runs: Sequence[PlayedRun]) -> list[_Play]:
@@ -280,8 +301,7 @@ def _part_across(ask: Ask, which: Component, plays: Sequence[_Play]) -> Part:
     if not answers:
         why = "nothing shows it with the first of them" if not cells else "no cell was played with two of them"
         return Part(ask.of, Word.NO_ANSWER, f"{Word.NO_ANSWER} ({joined(values)}: {why})", (), ask.play)
-    found = max((one.word for one in answers), key=_STRENGTH.index)
-    return Part(ask.of, found, "; ".join(f"{one.stack}: {one.text}" for one in answers), tuple(answers), ask.play)
+    return _of_stacks(ask, tuple(answers))
 
 
 # --------------------------------------------------------------------------- what could change it

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from harness.judgement.claim_events import Aside, shown
@@ -85,9 +85,13 @@ class Play:
 
     @property
     def untreated(self) -> bool:
-        """Whether nothing was done against it but by the cache mode."""
+        """Whether nothing was done against it but by the cache mode, and no harm came from elsewhere.
+
+        Protocol A loses what was on its way in a power cut, with any cache mode.
+        """
         cell = self.cell
-        if cell.layout in ENCRYPTED or cell.guest_options.guest_stable_writes or cell.replication.integrity:
+        replication = replace(cell.replication, allow_two_primaries=False)
+        if cell.layout in ENCRYPTED or cell.guest_options.guest_stable_writes or cell.fault or not replication.plain:
             return False
         return settings(None, cell.mitigation).keys() <= {"cache"}
 

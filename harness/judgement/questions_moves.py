@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from harness.judgement.cost_ratios import IOPS, P99, cost_ratios
+from harness.judgement.cost_ratios import IOPS, P99, CostRatio, cost_ratios
 from harness.judgement.question_facts import (
     NOT_SEEN,
     YES,
@@ -21,7 +21,7 @@ from harness.judgement.question_facts import (
     seen,
 )
 from harness.judgement.stacks import PlayedRun, StackKey, short_names
-from harness.model import CacheMode, Crash, MigrationOutcome, Preset
+from harness.model import CacheMode, Crash, MigrationOutcome, Preset, Protocol
 from harness.model.claim import ClaimEvent
 from harness.util.wording import count, joined, part_of, plural
 
@@ -81,13 +81,18 @@ def failover(facts: Facts) -> QuestionAnswer:
     if not asked:
         return not_asked(FAILOVER, play)
     parts = []
-    for cache, some in groups(asked, lambda one: f"cache={one.cell.cache}").items():
+    for cache, some in groups(asked, _cache_and_protocol).items():
         hits = sum(one in lost for one in some)
         parts.append(f"{cache} lost some in {part_of(hits, len(some))}" if hits else f"{cache} in {none_of(len(some))}")
     sentence = f"Of what was acknowledged before the Primary's power was cut: {'; '.join(parts)}."
     short = NOT_SEEN if not lost else "With some settings" if len(lost) < len(asked) else YES
     tone = Tone.BAD if lost else Tone.OPEN
     return QuestionAnswer(FAILOVER, short, sentence, cells_of([*lost, *asked]), play, tone)
+
+
+def _cache_and_protocol(play: Play) -> str:
+    protocol = play.cell.replication.protocol
+    return f"cache={play.cell.cache}{'' if protocol is Protocol.C else f' with protocol {protocol}'}"
 
 
 def newer_stack(facts: Facts) -> QuestionAnswer:
@@ -125,13 +130,17 @@ def cost(facts: Facts) -> QuestionAnswer:
     if not ratios:
         return not_asked(COST, "")
     told = [
-        f"{one.mitigation or f'cache={one.cache}'}, {one.measure}: {one.ratio:.2g} of cache=none's"
-        f" ({one.low:.2g} to {one.high:.2g}, n = {one.n})"
+        f"{_what(one)}, {one.measure}: {one.ratio:.2g} of cache=none's ({one.low:.2g} to {one.high:.2g}, n = {one.n})"
         for one in ratios[:_COSTS_SHOWN]
     ]
     more = f"; {count(len(ratios) - _COSTS_SHOWN)} more in the table of costs" if len(ratios) > _COSTS_SHOWN else ""
     cells = dict.fromkeys(one.cell for one in ratios if one.cell)
     return QuestionAnswer(COST, "As ratios", f"{'; '.join(told)}{more}.", tuple(cells))
+
+
+def _what(ratio: CostRatio) -> str:
+    flush = f" where a flush takes {ratio.flush_delay_ms} ms" if ratio.flush_delay_ms else ""
+    return f"{ratio.mitigation or ratio.preset or f'cache={ratio.cache}'}{flush}"
 
 
 def proxmox(facts: Facts) -> QuestionAnswer:

@@ -208,7 +208,7 @@ def markdown(name: str, table: FigureTable, kept: KeptRuns) -> str:
     if table.claims:
         runs = kept.runs(table, name)
         plays = [Play(one, run.name, run.stack) for run in runs for one in run.results if one.verdict is not None]
-        where = " ".join(dict.fromkeys(f"{kept.root(run.name)}/*" for run in runs))
+        where = " ".join(dict.fromkeys(f"{kept.root(run.name)}/*/" for run in runs))
         return f"{claims_table(assess(kept.claims(), runs))}\n*{_stacks(plays)} From: `drbd-harness claims {where}`.*\n"
     plays = kept.plays(table, name)
     if not plays and table.command:

@@ -35,6 +35,8 @@ from harness.model import (
     Evidence,
     Extent,
     FilesystemKind,
+    FioFigures,
+    FioPerformance,
     Layout,
     Migration,
     MigrationOutcome,
@@ -50,6 +52,7 @@ from harness.model import (
     State,
     Verdict,
     VerdictKind,
+    Work,
 )
 from harness.model.claim import ClaimEvent, ClaimSpec, Says
 from harness.report.claims import own_claims
@@ -72,7 +75,9 @@ of = "swap"
 cells = [{ cache = "none", filesystem = "swap", workload = "reclaim" }]
 """
 # What no matrix that comes with the harness asks (yet).
-WITHOUT_A_COMMAND = {("C5", 1), ("C10", 1), ("C10", 2), ("C13", 0), ("W1", 0)}
+WITHOUT_A_COMMAND = {
+    ("C5", 1), ("C10", 1), ("C10", 2), ("C13", 0), ("W1", 0), ("S1", 0), ("S2", 2), ("P1", 0), ("P1", 1)
+}  # fmt: skip
 
 
 def claim(says: str = "happens", **more: object) -> ClaimSpec:
@@ -387,6 +392,46 @@ def test_every_event_is_judged_from_any_evidence(event: ClaimEvent) -> None:
     assert isinstance(shown(event, result(SWAP, MISS)), bool | Aside)
 
 
+# --------------------------------------------------------------------------- costs
+
+
+def cost(cache: CacheMode, iops: float, repetition: int, *, lab: str = "l1") -> Result:
+    """A play of fio-cost on a disk whose flushes cost something."""
+    cell = Cell("fio-cost", cache=cache, delays=DelayProfile(flush_delay_ms=8), repetition=repetition)
+    figures = FioFigures("4k random writes", 100, iops, iops * 4096, 1000, 2000)
+    return result(cell, MISS, potency=Potency.WEAK, lab=lab, work=Work(1.0, performance=FioPerformance((figures,))))
+
+
+def slow() -> ClaimSpec:
+    ask = {"of": "slow", "event": "slow", "cells": [{"cache": "writethrough", "flush_delay_ms": 8}]}
+    return claim(ask=[ask])
+
+
+def pairs(number: int, *ratios: float) -> list[Result]:
+    """Pairs with one of the ratios each, in turn."""
+    both = [(cost(CacheMode.NONE, 1000.0, at), cost(CacheMode.WRITETHROUGH, 1000.0 * ratios[at % len(ratios)], at))
+            for at in range(1, number + 1)]  # fmt: skip
+    return [one for pair in both for one in pair]
+
+
+def test_slow_is_told_by_the_interval_of_a_ratio() -> None:
+    found = assessed(slow(), run(*pairs(5, 0.02, 0.03)))
+    assert found.answer is Word.OBSERVED and "of those with cache=none" in found.numbers
+    assert found.cells == ("writethrough-fio-cost-flush8ms",)
+    assert assessed(slow(), run(*pairs(12, 0.02, 0.03))).answer is Word.CONFIRMED
+    assert assessed(slow(), run(*pairs(12, 0.02, 0.03), stack=replace(NAMED, cpu=""))).answer is Word.OBSERVED
+    assert assessed(slow(), run(*pairs(5, 0.5, 0.6))).answer is Word.NOT_OBSERVED
+    assert assessed(slow(), run(*pairs(5, 0.05, 0.3))).answer is Word.NO_ANSWER
+
+
+def test_slow_without_pairs_is_not_decided() -> None:
+    alone = assessed(slow(), run(cost(CacheMode.WRITETHROUGH, 1.0, 1)))
+    assert alone.answer is Word.NO_ANSWER and "1 without pairs with cache=none" in alone.numbers
+    plain = Cell("fio-cost", cache=CacheMode.WRITETHROUGH, delays=DelayProfile(flush_delay_ms=8))
+    unmeasured = assessed(slow(), run(result(plain, MISS)))
+    assert unmeasured.answer is Word.NOT_ASKED and "without fio's figures in the evidence" in unmeasured.numbers
+
+
 # --------------------------------------------------------------------------- several stacks
 
 
@@ -444,7 +489,8 @@ EXPECTED = {
     "C1": Word.OBSERVED, "C2": Word.COUNTEREXAMPLE, "C3": Word.NOT_OBSERVED, "C4": Word.NOT_ASKED, "C5": Word.NOT_ASKED,
     "C6": Word.COUNTEREXAMPLE, "C7": Word.OBSERVED, "C8": Word.COUNTEREXAMPLE, "C9": Word.OBSERVED,
     "C10": Word.NOT_ASKED, "C11": Word.OBSERVED, "C12": Word.OBSERVED, "C13": Word.NOT_ASKED, "C14": Word.OBSERVED,
-    "W1": Word.OBSERVED, "W2": Word.NOT_OBSERVED, "L1": Word.COUNTEREXAMPLE,
+    "W1": Word.OBSERVED, "W2": Word.NOT_OBSERVED, "L1": Word.COUNTEREXAMPLE, "S1": Word.NOT_ASKED,
+    "S2": Word.NOT_ASKED, "S3": Word.OBSERVED, "P1": Word.NOT_ASKED,
 }  # fmt: skip
 STORED = ("full-drbd-8.4", "disturbances-drbd-8.4", "alarms-drbd-9.3.3", "smoke-drbd-9.3.3", "quick-drbd-8.4")
 

@@ -200,7 +200,7 @@ def test_claims_are_those_of_the_command(checkout: Path, ci_figures: Run_) -> No
     assert (
         "| C2 | cache=directsync is reliable with DRBD | **counterexample found** | replicas that differ: count" in page
     )
-    assert "From: `drbd-harness claims testcases/selftest/golden/*`.*" in page
+    assert "From: `drbd-harness claims testcases/selftest/golden/*/`.*" in page
     (checkout / figures.CLAIMS).write_text("schema = 1\n")
     assert "there is no claim in it; write [[claims]]" in ci_figures()[2]
 
@@ -313,3 +313,10 @@ def test_selection_leaves_out_controls_sabotage_and_what_was_not_played(tmp_path
     assert len(figures.KeptRuns(tmp_path).plays(figures.Selection(runs=("*",)), "one")) == 8
     with pytest.raises(UsageError, match="made from 'none'"):
         kept.plays(figures.Selection(runs=("none", "*")), "one")
+
+
+def test_command_below_the_claims_names_runs_only() -> None:
+    for root in figures.ROOTS:
+        assert [
+            path for path in (CHECKOUT / root).glob("*/") if path.is_dir() and not (path / "run.json").is_file()
+        ] == []

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import etree
-from test_claims import DIFFER, FREE, HIT, LATE, MISS, NAMED, READ, SWAP, K, made, moved, played_by, result, run
+from test_claims import DIFFER, FREE, HIT, LATE, MISS, NAMED, READ, SWAP, K, made, moved, pairs, played_by, result, run
 
 from harness.judgement import questions, questions_drbd, questions_harm, questions_moves
 from harness.judgement.question_facts import NOT_ASKED, Facts, QuestionAnswer, Tone
@@ -24,6 +24,7 @@ from harness.model import (
     Control,
     Crash,
     Extent,
+    Fault,
     FileBlocks,
     FilesystemKind,
     Layout,
@@ -31,6 +32,7 @@ from harness.model import (
     NodeVerify,
     Ownership,
     Potency,
+    Protocol,
     Repair,
     ReplicationProfile,
     Result,
@@ -110,6 +112,8 @@ def test_weak_clean_and_inconclusive_are_no_answer_to_is_it_safe() -> None:
         replace(SWAP, layout=Layout.CRYPT),
         replace(SWAP, mitigation=Mitigation.STABLE_WRITES),
         replace(SWAP, replication=ReplicationProfile(integrity="crc32c")),
+        replace(SWAP, replication=ReplicationProfile(Protocol.A)),
+        replace(SWAP, fault=Fault.IO_ERROR),
         replace(SWAP, control=Control.STEADY),
         replace(SWAP, sabotage=Sabotage.SILENT_VERIFY),
         replace(SWAP, cache=CacheMode.WRITEBACK),
@@ -227,6 +231,17 @@ def test_failover_is_told_by_acknowledged_writes() -> None:
     lost = result(replace(cut, cache=CacheMode.UNSAFE), K.CORRUPT, canary=Canary({"fsync": 9}, {"fsync": 9}))
     assert answer(questions_moves.failover, kept).short == "Nothing was seen"
     assert answer(questions_moves.failover, kept, lost).short == "With some settings"
+    protocol_a = replace(cut, replication=ReplicationProfile(Protocol.A))
+    sent = result(protocol_a, K.CORRUPT, canary=Canary({"fsync": 9}, {"fsync": 1}))
+    told = answer(questions_moves.failover, kept, sent).sentence
+    assert "cache=none with protocol A lost some in 1 of 1" in told and "cache=none in none of 1 play" in told
+    assert answer(questions_harm.cache_none, sent).tone is Tone.NOT_ASKED, "that was the protocol"
+
+
+def test_cost_is_told_as_ratios_with_intervals() -> None:
+    told = answer(questions_moves.cost, *pairs(5, 0.5, 0.6))
+    assert told.short == "As ratios" and told.cells == ("writethrough-fio-cost-flush8ms",)
+    assert "cache=writethrough where a flush takes 8 ms, 4k random writes: IOPS: 0." in told.sentence
 
 
 def test_how_often_rests_on_plays_without_delays() -> None:
