@@ -65,7 +65,10 @@ def _changed_here(changed: int) -> str:
 
 def _same_work(other: Cell, this: Cell) -> bool:
     """Whether what the work did in ``other`` shows what it can do in ``this``."""
-    what = [(cell.workload, cell.client, cell.filesystem, cell.layout) for cell in (other, this)]
+    # A layout that is a mitigation is below what the work does.
+    layouts = (cell.without_presets().layout if cell.mitigation else cell.layout for cell in (other, this))
+    cells = zip((other, this), layouts, strict=True)
+    what = [(cell.workload, cell.client, cell.filesystem, layout) for cell, layout in cells]
     special = [
         (bool(other.migrations), bool(this.migrations)),
         (other.crash, this.crash),

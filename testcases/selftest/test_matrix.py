@@ -66,7 +66,7 @@ def ids(cells: tuple[Cell, ...]) -> list[str]:
 
 def test_load_shipped_matrices_have_cells_and_a_description() -> None:
     disturbed = ["alarms", "cuts", "database", "failover", "faults", "figures"]
-    others = ["full", "meta", "migration", "natural", "owners", "quick", "smoke"]
+    others = ["full", "meta", "migration", "mitigations", "natural", "owners", "proxmox-ve", "quick", "smoke"]
     assert list(names(SHIPPED)) == [*disturbed, *others]
     for name in names(SHIPPED):
         matrix = load(name, WORKLOADS, SHIPPED)

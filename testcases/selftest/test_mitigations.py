@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from harness.config.matrix import expand
+from harness.config.matrix import expand, load
+from harness.config.repetitions import repeated
+from harness.config.shards import Shard
 from harness.errors import UsageError
-from harness.model import SETTINGS, CacheMode, Cell, DiskBus, Layout, Mitigation, Preset, Protocol
+from harness.model import SETTINGS, AioMode, CacheMode, Cell, DiskBus, Layout, Mitigation, Preset, Protocol
+from harness.util import resources
 from harness.workloads import WORKLOADS
 
 
@@ -74,3 +78,46 @@ def test_settings_are_keys_of_a_cell_with_other_values_than_its_defaults(one: Mi
     made = plain.with_values(SETTINGS[one])
     assert all(made.value(key) == value for key, value in SETTINGS[one].items())
     assert made != plain and set(SETTINGS) == {*Mitigation, *Preset}
+
+
+# --------------------------------------------------------------------------- the matrices
+
+
+@pytest.fixture(scope="module")
+def mitigations() -> tuple[Cell, ...]:
+    """The cells of the matrix, every repetition of them."""
+    found = load("mitigations", WORKLOADS, resources.matrices()).cells
+    return repeated(found, None, 7)
+
+
+def test_mitigations_each_is_asked_whether_it_cures_and_each_that_costs_has_its_baseline(
+    mitigations: tuple[Cell, ...],
+) -> None:
+    ids = {one.id for one in mitigations}
+    asked = {one.mitigation for one in mitigations if one.workload == "reclaim"}
+    elsewhere = {Mitigation.NO_SCATTER_GATHER, Mitigation.DIGEST}
+    assert asked == {None, *Mitigation} - elsewhere
+    for one in mitigations:
+        assert one.without_presets().id in ids, f"{one.id} has nothing to be compared with"
+
+
+def test_mitigations_costs_are_measured_with_nothing_slowed_down_but_flushes(mitigations: tuple[Cell, ...]) -> None:
+    for one in mitigations:
+        slowed = replace(one.delays, flush_delay_ms=0)
+        assert slowed.undelayed == (one.workload == "fio-cost"), one.id
+
+
+def test_mitigations_of_five_shards_each_pairs_every_cell_with_its_baseline(mitigations: tuple[Cell, ...]) -> None:
+    for number in range(1, 6):
+        mine = Shard(number, 5).of_cells(mitigations)
+        plays = {one.play for one in mine}
+        assert all((one.without_presets().id, one.repetition) in plays for one in mine if one.repetition > 1)
+
+
+def test_proxmox_ve_is_as_it_comes_but_for_the_remedies() -> None:
+    found = load("proxmox-ve", WORKLOADS, resources.matrices()).cells
+    ours = [one for one in found if one.preset is Preset.PROXMOX_VE and one.mitigation is None]
+    assert {one.workload for one in ours} > {"reclaim", "truncate", "fio-cost"} and any(one.migrations for one in ours)
+    for one in ours:
+        assert (one.cache, one.aio, one.bus) == (CacheMode.NONE, AioMode.IO_URING, DiskBus.SCSI)
+        assert one.disk_options.iothread and one.replication.allow_two_primaries
