@@ -13,7 +13,8 @@ from harness.util.deadline import Deadline, poll
 
 PATH = "/var/tmp/drbd-harness-own.img"
 SIZE = "256M"
-_LOOK = 'cat /sys/block/*/serial 2>/dev/null | grep -qx "$1" && echo there; true'
+# The kernel puts no end of line behind a serial number.
+_LOOK = 'for f in /sys/block/*/serial; do [ "$(cat "$f" 2>/dev/null)" = "$1" ] && echo there; done; true'
 
 
 def attach(guest: Guest) -> None:
