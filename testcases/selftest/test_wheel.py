@@ -98,7 +98,12 @@ def test_wheel_brings_recipes_and_matrices_equal_to_the_checkouts(installed: Ins
 def test_wheel_has_no_selftests(installed: Installed) -> None:
     (site,) = installed.directory.glob("lib/python*/site-packages")
     present = {path.name for path in (site / "harness" / "testcases").iterdir()} - {"__pycache__"}
-    assert present == {"conftest.py", "examples", "lab", "matrices"}
+    assert present == {"claims.toml", "conftest.py", "examples", "lab", "matrices"}
+
+
+def test_wheel_has_the_claims(installed: Installed, tmp_path: Path) -> None:
+    run = CHECKOUT / "testcases" / "selftest" / "golden" / "quick-drbd-8.4"
+    assert "cache=directsync is reliable" in installed.run("drbd-harness", "claims", str(run), cwd=tmp_path)
 
 
 def test_wheel_lists_the_cells_of_a_matrix(installed: Installed, tmp_path: Path) -> None:
