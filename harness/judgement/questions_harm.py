@@ -145,7 +145,7 @@ def cures(facts: Facts) -> QuestionAnswer:
     plain = {one.cell.id: one for one in facts.plays if one.cell.mitigation is None and one.harmed}
     # What did not differ without it is no trial of a cure.
     asked = [one for one in plays if one.cell.without_presets().id in plain]
-    play = ""
+    play = "drbd-harness run --matrix mitigations"
     if not asked:
         return not_asked(CURES, play)
     free: list[str] = []

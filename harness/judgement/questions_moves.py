@@ -128,7 +128,7 @@ def cost(facts: Facts) -> QuestionAnswer:
     """fio's figures against those of cache=none."""
     ratios = [one for run in facts.runs for one in cost_ratios(run.results) if one.measure.endswith((IOPS, P99))]
     if not ratios:
-        return not_asked(COST, "")
+        return not_asked(COST, "drbd-harness run --matrix mitigations -k fio-cost")
     told = [
         f"{_what(one)}, {one.measure}: {one.ratio:.2g} of cache=none's ({one.low:.2g} to {one.high:.2g}, n = {one.n})"
         for one in ratios[:_COSTS_SHOWN]
@@ -148,7 +148,7 @@ def proxmox(facts: Facts) -> QuestionAnswer:
     plays = facts.where(lambda one: one.cell.preset is Preset.PROXMOX_VE)
     asked = [one for one in plays if one.weighs]
     if not asked:
-        return not_asked(PROXMOX, "")
+        return not_asked(PROXMOX, "drbd-harness run --matrix proxmox-ve")
     harmed = [one for one in asked if one.harmed]
     sentence = f"With its settings {counted(asked)}: {each(asked, lambda one: one.cell.id)}."
     short, tone = ("You are harmed", Tone.BAD) if harmed else (NOT_SEEN, Tone.OPEN)

@@ -48,8 +48,8 @@ from harness.store import Store, judged_results
 CHECKOUT = Path(__file__).parents[2]
 GOLDEN = CHECKOUT / "testcases" / "selftest" / "golden"
 EXT4 = replace(SWAP, filesystem=FilesystemKind.EXT4, workload="truncate")
-# No matrix that comes with the harness asks these.
-WITHOUT_A_COMMAND = {questions_harm.CURES, questions_moves.COST, questions_moves.PROXMOX, questions_moves.NINE}
+# No matrix that comes with the harness asks it.
+WITHOUT_A_COMMAND = {questions_moves.NINE}
 
 
 def answer(question: questions.Question, *results: Result) -> QuestionAnswer:
