@@ -57,6 +57,10 @@ class LostGuestError(InfrastructureError):
     """The guest no longer answers; it has to be replaced."""
 
 
+class GuestImageError(InfrastructureError):
+    """The guest image that a user brought does not start, or its agent cannot be used; another start is no better."""
+
+
 class HungCallError(DeadlineError):
     """A call of libvirt's did not return in the time that it has; its connection was ended, and the next use opens
     another.

@@ -48,9 +48,12 @@ def list_images() -> None:
 def prune_images(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only print what would be removed")] = False,
 ) -> None:
-    """Remove images that no present recipe makes."""
+    """Remove images that no present recipe makes, and the copies of guest images of yours."""
     from harness.images import current_digests, prune
+    from harness.images.user_image import prune_kept
     from harness.util.paths import cache_dir
 
     for image in prune(cache_dir(), current_digests(), dry_run):
         print(f"{'would remove' if dry_run else 'removed'} {image.directory}")
+    for path in prune_kept(cache_dir(), dry_run):
+        print(f"{'would remove' if dry_run else 'removed'} {path}")

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import Annotated
 
 import typer
 
-from harness.cli.options import SuiteOption
+from harness.cli.options import (
+    GuestBootSecondsOption,
+    GuestDiskBusOption,
+    GuestFirmwareOption,
+    GuestImageOption,
+    GuestMemoryOption,
+    GuestVcpusOption,
+    SuiteOption,
+    check_image_choices,
+)
 from harness.errors import NothingRanError, UsageError
 from harness.util import logs
 from harness.util.paths import log_dir, own_command
@@ -20,13 +30,30 @@ app = typer.Typer(no_args_is_help=True, help="The nested lab: two virtual nodes 
 def lab_up(
     suite: SuiteOption = "trixie",
     device_mib: Annotated[int, typer.Option(help="least size of the DRBD device, in MiB")] = 128,
+    guest_image: GuestImageOption = None,
+    guest_firmware: GuestFirmwareOption = None,
+    guest_disk_bus: GuestDiskBusOption = None,
+    guest_memory_mib: GuestMemoryOption = None,
+    guest_vcpus: GuestVcpusOption = None,
+    guest_boot_seconds: GuestBootSecondsOption = None,
 ) -> None:
     """Bring a lab up and leave it up; a lab that is up is found."""
     from harness.config.run_specs import specs_from_options
+    from harness.images.user_image import Choices, keep, look_at, table
     from harness.lab.nested.provider import nested_lab
+    from harness.util.paths import cache_dir
 
-    spec, stack_spec = specs_from_options({"suite": suite, "device_mib": device_mib})
-    with logs.kept_below(log_dir(), "lab-up"), nested_lab(spec, stack_spec, keep=True) as lab:
+    numbers = (guest_memory_mib, guest_vcpus, guest_boot_seconds)
+    check_image_choices(guest_image, guest_firmware, guest_disk_bus, numbers)
+    asked = {"suite": suite, "device_mib": device_mib}
+    with logs.kept_below(log_dir(), "lab-up"), contextlib.ExitStack() as open_lab:
+        image = None
+        if guest_image is not None:
+            found, chosen = look_at(guest_image, "--guest-image"), Choices(guest_firmware, guest_disk_bus, *numbers)
+            specs_from_options(asked, table(found, chosen, "0" * 64))
+            image = table(found, chosen, keep(found, cache_dir()))
+        spec, stack_spec = specs_from_options(asked, image)
+        lab = open_lab.enter_context(nested_lab(spec, stack_spec, keep=True))
         stack = lab.stack
         print(f"lab {lab.id} is up: kernel {stack.kernel}, DRBD {stack.drbd}, QEMU {stack.qemu}, {stack.accelerator}")
     print(f"{own_command()} lab ssh a | lab console a | lab down")

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from harness.errors import UsageError
+
 SuiteOption = Annotated[str, typer.Option(help="Debian suite of the nodes: trixie or bookworm")]
 RunsOption = Annotated[Path, typer.Option(help="where runs are kept")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="a run's id, its folder, or 'latest'")]
+GuestImageOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="a qcow2 of yours with a guest agent in it: cells are played in it")
+]
+GuestFirmwareOption = Annotated[
+    str | None, typer.Option(metavar="WHICH", help="what your image boots by: bios or uefi (as it is made)")
+]
+GuestDiskBusOption = Annotated[
+    str | None,
+    typer.Option(metavar="BUS", help="of the disk it boots from: virtio, sata, scsi (virtio; Windows: sata)"),
+]
+GuestMemoryOption = Annotated[int | None, typer.Option(min=128, help="memory of its guest (512; Windows: 2048)")]
+GuestVcpusOption = Annotated[int | None, typer.Option(min=1, help="processors of its guest (1)")]
+GuestBootSecondsOption = Annotated[int | None, typer.Option(min=10, help="how long its agent is waited for (900)")]
 
 console = Console(highlight=False)
 
@@ -19,3 +35,17 @@ console = Console(highlight=False)
 def warn(sentence: str) -> None:
     """A sentence on standard error; the command goes on."""
     print(f"drbd-harness: {sentence}", file=sys.stderr)
+
+
+def check_image_choices(
+    image: Path | None, firmware: str | None, bus: str | None, numbers: Iterable[int | None]
+) -> None:
+    """:class:`~harness.errors.UsageError` where one of them cannot be, or there is no image that it is about."""
+    for value, option, allowed in (
+        (firmware, "--guest-firmware", ("bios", "uefi")),
+        (bus, "--guest-disk-bus", ("virtio", "sata", "scsi")),
+    ):
+        if value is not None and value not in allowed:
+            raise UsageError(f"{option}: '{value}' is none of {', '.join(allowed)}")
+    if image is None and any(one is not None for one in (firmware, bus, *numbers)):
+        raise UsageError("what is said about a guest image of yours needs the image: --guest-image FILE")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +12,19 @@ import typer
 from rich.table import Column, Table
 from rich.text import Text
 
-from harness.cli.options import RunArgument, RunsOption, console, warn
+from harness.cli.options import (
+    GuestBootSecondsOption,
+    GuestDiskBusOption,
+    GuestFirmwareOption,
+    GuestImageOption,
+    GuestMemoryOption,
+    GuestVcpusOption,
+    RunArgument,
+    RunsOption,
+    check_image_choices,
+    console,
+    warn,
+)
 from harness.config.shards import Shard
 from harness.errors import HarnessError, NothingRanError, UsageError
 from harness.judgement.rejudge import conclusive, workload_failed
@@ -68,6 +80,12 @@ def run(
     work_seconds: Annotated[
         int | None, typer.Option("--seconds", min=1, metavar="N", help="for your file: how long it works (10)")
     ] = None,
+    guest_image: GuestImageOption = None,
+    guest_firmware: GuestFirmwareOption = None,
+    guest_disk_bus: GuestDiskBusOption = None,
+    guest_memory_mib: GuestMemoryOption = None,
+    guest_vcpus: GuestVcpusOption = None,
+    guest_boot_seconds: GuestBootSecondsOption = None,
 ) -> None:
     """Play a matrix on a lab of its own (or the one that is up), and print the heat map and the report's path."""
     from harness.store import Store, new_run_id
@@ -90,6 +108,12 @@ def run(
         raise UsageError(
             f"{chosen_here[0]} is for --fio-job and --guest-script without --matrix; a matrix says it itself"
         )
+    image = _guest_image(
+        guest_image, guest_firmware, guest_disk_bus,
+        {"memory-mib": guest_memory_mib, "vcpus": guest_vcpus, "boot-seconds": guest_boot_seconds},
+    )  # fmt: skip
+    if resume and image:
+        raise UsageError("--resume goes on with the guest image that the run has; leave it out")
     if resume:
         directory = Store.open(runs, resume).directory
         chosen = ["--drbd-resume", str(directory), "--drbd-runs", str(directory.parent)]
@@ -104,7 +128,7 @@ def run(
     lab += ["--drbd-seed", str(seed)] if seed else []
     lab += ["--drbd-shard", shard] if shard else []
     lab += ["--drbd-controls-every", str(controls_every)] if controls_every else []
-    lab += own
+    lab += own + image
     lab += [f"--drbd-{name}={one}" for name, values in choices.items() for one in _listed(values)]
     kept = [f"--junitxml={directory}/junit.xml", f"--html={directory}/pytest.html", "--self-contained-html"]
     # What stands around the installed package, a user's conftest or settings of pytest say, is no part of a run.
@@ -125,6 +149,20 @@ def _own_work(fio_job: Path | None, guest_script: Path | None) -> list[str]:
     given = {workload: path for workload, path in ((FIO_JOB, fio_job), (GUEST_SCRIPT, guest_script)) if path}
     check_user_files({workload: read_user_file(path, OPTIONS[workload]) for workload, path in given.items()}, OPTIONS)
     return [f"--drbd-{OPTIONS[workload].removeprefix('--')}={path.resolve()}" for workload, path in given.items()]
+
+
+def _guest_image(
+    image: Path | None, firmware: str | None, bus: str | None, numbers: Mapping[str, int | None]
+) -> list[str]:
+    """The options of pytest for a user's guest image; what is wrong with it is said now."""
+    check_image_choices(image, firmware, bus, numbers.values())
+    if image is None:
+        return []
+    from harness.images.user_image import look_at
+
+    look_at(image, "--guest-image")
+    chosen = {"image": image.resolve(), "firmware": firmware, "disk-bus": bus, **numbers}
+    return [f"--drbd-guest-{name}={value}" for name, value in chosen.items() if value is not None]
 
 
 def _listed(values: object) -> list[object]:

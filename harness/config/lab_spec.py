@@ -57,6 +57,8 @@ _RESOURCE = ResourceSpec()
 LOWER_MIB = 1024
 # Serial numbers of the disks that each node has anyway.
 _OTHER_SERIALS = ("root", "seed")
+# What a node needs beside its guest, in MiB.
+_NODE_MIB = 1024
 
 
 class LinkSpec(Spec):
@@ -94,6 +96,45 @@ class DrbdSpec(Spec):
     directory: Path = _RESOURCE.directory
 
 
+class UserImageSpec(Spec):
+    """A guest image that a user brings, by which the cells' guest is started; the controls keep the harness's own.
+
+    ``digest`` is the SHA-256 of its file (hex), empty: there is none.  ``bus`` is of the disk that it boots from.
+    ``windows``: whether it seems to be one, which decides about the machine that it gets; what the agent says of it
+    counts from then on.  ``disk_mib`` is the size of its disk, ``boot_seconds`` what the first answer of its agent may
+    take.
+    """
+
+    title: ClassVar[str] = "the user's guest image of the lab spec"
+
+    name: str = ""
+    digest: Annotated[str, _matching("([0-9a-f]{64})?", "a SHA-256 in hex")] = ""
+    firmware: Literal["bios", "uefi"] = "bios"
+    bus: Literal["virtio", "sata", "scsi"] = "virtio"
+    windows: bool = False
+    disk_mib: Annotated[int, at_least(0)] = 0
+    memory_mib: Annotated[int, at_least(128)] = 512
+    vcpus: Annotated[int, at_least(1), Field(le=64)] = 1
+    boot_seconds: Annotated[int, at_least(10)] = 900
+    serial: Serial = "guestimage"
+    overlay_serial: Serial = "guestoverlay"
+
+    @property
+    def there(self) -> bool:
+        """Whether a user brought one."""
+        return bool(self.digest)
+
+    @property
+    def image_device(self) -> str:
+        """The image on a node, read-only."""
+        return by_serial(self.serial)
+
+    @property
+    def overlay_device(self) -> str:
+        """What takes what its guest writes, the same on both nodes."""
+        return by_serial(self.overlay_serial)
+
+
 class GuestSpec(Spec):
     """The guest under test and its canary, which has the last ``canary_blocks`` 4 KiB blocks of the device.
 
@@ -112,6 +153,7 @@ class GuestSpec(Spec):
     canary_memory_mib: Annotated[int, at_least(1)] = 16
     canary_blocks: Annotated[int, at_least(64)] = 1536
     canary_pid_file: Path = "/run/drbd-harness-canary.pid"
+    image: UserImageSpec = UserImageSpec()
 
     @property
     def console(self) -> str:
@@ -160,10 +202,23 @@ class LabSpec(Spec):
         if self.link.network.overlaps(self.management.network):
             networks = f"{self.link.network} and {self.management.network}"
             raise ValueError(f"the networks of link and management overlap: {networks}")
-        serials = (*_OTHER_SERIALS, self.backing_serial, self.guest.root_serial)
+        image = self.guest.image
+        serials = (
+            *_OTHER_SERIALS, self.backing_serial, self.guest.root_serial, image.serial, image.overlay_serial
+        )  # fmt: skip
         if len(set(serials)) < len(serials):
             raise ValueError(f"two disks of a node have the same serial number, of {', '.join(serials)}")
+        if image.there and image.memory_mib + _NODE_MIB > self.memory_mib:
+            raise ValueError(
+                f"a node of memory_mib {self.memory_mib} has no room for a guest of {image.memory_mib} MiB; it needs "
+                f"{_NODE_MIB} MiB for itself"
+            )
         return self
+
+    @classmethod
+    def node_memory_mib(cls, guest_mib: int) -> int:
+        """What a node has at least where its guest has ``guest_mib``."""
+        return max(cls().memory_mib, guest_mib + _NODE_MIB)
 
     @property
     def lower_mib(self) -> int:

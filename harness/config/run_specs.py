@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from harness.config.lab_spec import LabSpec
+from harness.config.lab_spec import LabSpec, UserImageSpec
 from harness.config.stack_spec import StackSpec
 from harness.errors import UsageError
 from harness.model import Run
 
 
-def specs_from_options(options: Mapping[str, str | int]) -> tuple[LabSpec, StackSpec]:
-    """The specs with ``options``: fields of either by name, at the top level.
+def specs_from_options(options: Mapping[str, Any], image: Mapping[str, Any] | None = None) -> tuple[LabSpec, StackSpec]:
+    """The specs with ``options``: fields of either by name, at the top level; and with a user's guest image.
 
+    A node gets the memory that the guest of ``image`` needs where no other is asked for.
     :class:`~harness.errors.UsageError` with one sentence where there is no such field or a value cannot be.
     """
     stack = {name: value for name, value in options.items() if name in StackSpec.model_fields}
     lab = {name: value for name, value in options.items() if name not in stack}
+    if image is not None:
+        lab["guest"] = {"image": dict(image)}
+        lab.setdefault("memory_mib", LabSpec.node_memory_mib(image.get("memory_mib", UserImageSpec().memory_mib)))
     return LabSpec.from_table(lab), StackSpec.from_table(stack)
 
 

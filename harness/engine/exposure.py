@@ -21,8 +21,7 @@ from harness.judgement.oracles import KIB_PER_BLOCK
 from harness.lab.backing_compare import changed_blocks
 from harness.lab.node import Node
 from harness.model import Counters, Crash, Written
-
-SYNC_SECONDS = 120.0
+from harness.remote.guest_system import system_of
 
 #: The counters of one node, in the order they were read, in a time in which nothing was resynced on purpose.
 Stretch = list[Counters]
@@ -50,7 +49,7 @@ class Exposure:
         """
         context = self._context
         with context.phase("exposure"):
-            target.runner.run(["sync"], timeout=SYNC_SECONDS)
+            system_of(target.runner).sync(target.runner)
             context.resource.sync(writer)
             began = time.monotonic()
             self._digests = context.lab.block_digests(context.lab.a, context.resource.blocks)

@@ -16,7 +16,14 @@ from pathlib import Path
 from harness.drbd.resource import Resource, follow_again
 from harness.drbd.size import resize, size_mib
 from harness.engine.run_record import RunRecord
-from harness.errors import DeadlineError, HarnessError, InfrastructureError, LostNodeError
+from harness.errors import (
+    DeadlineError,
+    GuestImageError,
+    HarnessError,
+    InfrastructureError,
+    LostGuestError,
+    LostNodeError,
+)
 from harness.guest.domain import Guest
 from harness.guest.leftovers import leftovers
 from harness.lab.base import FullLab
@@ -45,6 +52,10 @@ class LabKeeper:
         self._lab: FullLab | None = None
         self._resource: Resource | None = None
         self._guest: Guest | None = None
+        # Whether a guest came up by a user's image: then a later one that does not is a lost guest like any other.
+        self._image_booted = False
+        #: Whether the harness's own guest is wanted although a user brought an image: the controls are its own.
+        self.harness_own = False
         self._rebuilds = 0
         #: The labs that were taken down since a cell had its answer.
         self._failed_labs: list[str] = []
@@ -142,13 +153,36 @@ class LabKeeper:
     def guest(self) -> Guest:
         """A guest that answers: the warm one, or a new one when it does not."""
         self._drop_dead_guest()
+        self._drop_other_guest()
         if self._guest is None:
             began = time.monotonic()
             progress("starting the guest")
-            self._guest = Guest.start(self.lab, self.lab.a)
-            self._record.guest_kernel(self._guest.agent.run(["uname", "-r"]).stdout.strip())
+            try:
+                self._guest = Guest.start(self.lab, self.lab.a, harness_own=self.harness_own)
+            except GuestImageError as error:
+                if self._image_booted:
+                    raise LostGuestError(str(error)) from error
+                # What cells are left would wait as long for the same.
+                self.stop(str(error))
+                raise
+            self._record_guest(self._guest)
             self._record.took("guest", began)
         return self._guest
+
+    def _record_guest(self, guest: Guest) -> None:
+        if (facts := guest.ready.facts) is not None:
+            self._image_booted = True
+            image = self.lab.guest_spec.image
+            self._record.guest_kernel(f"{facts}, from {image.name}, SHA-256 {image.digest[:12]}")
+        elif not self.lab.guest_spec.image.there:
+            self._record.guest_kernel(guest.agent.run(["uname", "-r"]).stdout.strip())
+
+    def _drop_other_guest(self) -> None:
+        """Of the harness's own guest and a user's one runs at a time: a node has the memory for one."""
+        if self._guest is None or not self.lab.guest_spec.image.there:
+            return
+        if (self._guest.image is None) != self.harness_own:
+            self._drop_guest()
 
     @property
     def clean_guest(self) -> Guest:
@@ -165,7 +199,10 @@ class LabKeeper:
 
     def _drop_unclean_guest(self) -> None:
         self._drop_dead_guest()
-        if self._guest is not None and (left := leftovers(self._guest.agent)) is not None:
+        self._drop_other_guest()
+        if self._guest is None:
+            return
+        if (left := leftovers(self._guest.agent, own=self._guest.ready.own)) is not None:
             progress(f"the guest is replaced: {left}")
             self._record.note(f"the guest was replaced: {left}")
             self._guest.destroy()

@@ -28,7 +28,7 @@ from harness.judgement.controls_around import judge_between
 from harness.judgement.judge import REFUSED
 from harness.judgement.rejudge import control_held
 from harness.lab.base import FullLab
-from harness.model import Cell, Control, Evidence, Result, Verdict, VerdictKind
+from harness.model import Cell, ClientKind, Control, Evidence, Result, Verdict, VerdictKind
 from harness.store import Store
 from harness.util.logs import progress
 from harness.workloads import workload_of
@@ -90,7 +90,10 @@ class Session:
 
     @property
     def clean_guest(self) -> Guest:
-        """The same for a cell that begins: with no disk yet, and nothing left on in it by whoever had it before."""
+        """The same for a cell that begins: with no disk yet, and nothing left on in it by whoever had it before.
+
+        A user's image, where there is one, is for cells; the controls are played in the harness's own guest.
+        """
         return self._keeper.clean_guest
 
     # ------------------------------------------------------------------------------------------ cells
@@ -182,6 +185,10 @@ class Session:
     def begin(self, cell: Cell) -> CellRun:
         """A new attempt at ``cell``, nothing done yet; each of a control has a seed of its own."""
         resource = self._resource_of(cell)
+        self._keeper.harness_own = cell.control is not None
+        if cell.client is ClientKind.GUEST and cell.control is None and self.lab.guest_spec.image.there:
+            # It may take many minutes to come up, which the cell's deadline is not for.
+            self.clean_guest  # noqa: B018 - which is started
         if self._pace is not None:
             self._pace.begins()
         attempt = self.store.begin(cell)

@@ -114,9 +114,7 @@ def observe_guest(node: Node, domain: Bounded, agent: GuestAgent, disk: Attached
     asked = {"path": f"/machine/peripheral/{defined.server}", "property": "iothread"}
     with logs.timed("libvirt", node.name, f"qemuMonitorCommand qom-get {defined.server}", agent.lab):
         thread = domain.qemuMonitorCommand(json.dumps({"execute": "qom-get", "arguments": asked}), 0)
-    name = disk.path.rsplit("/", 1)[-1]
-    queue = f"/sys/block/{name}/queue"
-    lines = agent.run(["cat", f"{queue}/write_cache", f"{queue}/stable_writes"], ok=()).stdout.splitlines()
+    queue = agent.system.queue(agent, disk.path)
     named = dict(node_side)
     return Observed(
         open_flags=flags[0] if flags else None,
@@ -130,8 +128,8 @@ def observe_guest(node: Node, domain: Bounded, agent: GuestAgent, disk: Attached
         qemu_iothread=qmp_link(thread),
         qemu_detect_zeroes=zeroes,
         qemu_discard=defined.discard,
-        guest_write_cache=lines[0].strip() if lines else None,
-        guest_stable_writes=lines[1].strip() == "1" if len(lines) > 1 else None,
+        guest_write_cache=queue.write_cache,
+        guest_stable_writes=queue.stable_writes,
         drbd_stable_writes=_flag(named.get("stable_writes", "")),
         scatter_gather=offloads(named.get("offloads", "")).get("scatter-gather"),
     )

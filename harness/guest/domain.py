@@ -11,12 +11,22 @@ from dataclasses import replace
 
 import libvirt
 
-from harness.errors import DeadlineError, HarnessError, InfrastructureError, LostGuestError, RefusedError
-from harness.guest import ending
+from harness.config.lab_spec import UserImageSpec
+from harness.errors import (
+    DeadlineError,
+    GuestImageError,
+    HarnessError,
+    InfrastructureError,
+    LostGuestError,
+    LostNodeError,
+    RefusedError,
+)
+from harness.guest import ending, user_guest
 from harness.guest.disk import AttachedDisk, observe_guest
 from harness.lab.base import GuestLab
 from harness.lab.node import Node
 from harness.model import Cell, DiskSource, Fault, Observed
+from harness.parse.guest_console import last_lines
 from harness.remote.guest_agent import GuestAgent
 from harness.remote.libvirt_calls import Bounded, LibvirtConnection
 from harness.render.domain import GuestDomain, disk_xml, guest_xml, secret_xml
@@ -27,6 +37,23 @@ AGENT_SECONDS = 120.0
 HOTPLUG_SECONDS = 30.0
 
 
+def _description(lab: GuestLab) -> GuestDomain:
+    """The harness's own guest."""
+    spec, image = lab.guest_spec, lab.guest_image
+    return GuestDomain(
+        name=spec.name,
+        uuid=str(uuid.uuid4()),
+        memory_mib=spec.memory_mib,
+        kernel=image.kernel,
+        initrd=image.initrd,
+        kernel_args=image.kernel_args,
+        root_device=image.root_device,
+        console=spec.console,
+        canary_log=spec.canary_log,
+        vcpus=spec.vcpus,
+    )
+
+
 class Guest:
     """A guest that is up and whose agent answers; ``ended`` when it was ended from here.
 
@@ -35,8 +62,12 @@ class Guest:
     :class:`~harness.errors.HungCallError` when a call does not return.
     """
 
-    def __init__(self, lab: GuestLab, node: Node, domain: Bounded) -> None:
+    def __init__(self, lab: GuestLab, node: Node, domain: Bounded, image: UserImageSpec | None = None) -> None:
         self.spec = lab.guest_spec
+        #: The user's image that it was started by; None for the harness's own.
+        self.image = image
+        #: What a guest of a user's image was found to be, once it answered.
+        self.ready = user_guest.Ready()
         self.node = node
         self.domain = domain
         self.agent = GuestAgent(
@@ -46,43 +77,44 @@ class Guest:
         self._lab_id = lab.id
 
     @classmethod
-    def start(cls, lab: GuestLab, node: Node, disk: str = "") -> Guest:
+    def start(cls, lab: GuestLab, node: Node, disk: str = "", *, harness_own: bool = False) -> Guest:
         """Start the guest of ``lab`` on ``node`` and wait for its agent; an old one of its name is ended first.
 
+        Where a user brought an image it is started by that, unless ``harness_own`` asks for the harness's own.  Takes
+        up to two minutes, by a user's image as long as its ``boot_seconds``.
         ``disk`` is the description of one that it has from its start on; :class:`~harness.errors.RefusedError` where
         libvirt does not start it with that.
-        Takes up to two minutes.  :class:`~harness.errors.LostGuestError` with the last line of its console when libvirt
-        does not start it or its agent does not answer; :class:`~harness.errors.LostNodeError`.
+        :class:`~harness.errors.LostGuestError` with the last line of its console when libvirt does not start it or its
+        agent does not answer; with a user's image :class:`~harness.errors.GuestImageError`;
+        :class:`~harness.errors.LostNodeError`.
         """
-        spec, image = lab.guest_spec, lab.guest_image
+        spec = lab.guest_spec
         ending.end(node, spec.name)
-        description = GuestDomain(
-            name=spec.name,
-            uuid=str(uuid.uuid4()),
-            memory_mib=spec.memory_mib,
-            kernel=image.kernel,
-            initrd=image.initrd,
-            kernel_args=image.kernel_args,
-            root_device=image.root_device,
-            console=spec.console,
-            canary_log=spec.canary_log,
-            vcpus=spec.vcpus,
-            disk=disk,
-        )
+        user = None if harness_own or not spec.image.there else spec.image
+        description = _description(lab) if user is None else user_guest.describe(lab, node, user)
+        description = replace(description, disk=disk)
         try:
             with logs.timed("libvirt", node.name, f"createXML {spec.name}", lab.id):
                 domain = node.libvirt.createXML(guest_xml(description), 0)
         except libvirt.libvirtError as error:
             if disk:
                 raise RefusedError("libvirt or QEMU", str(error)) from None
-            raise LostGuestError(f"libvirt on {node.name} did not start the guest: {error}") from None
-        guest = cls(lab, node, domain)
+            why = f"libvirt on {node.name} did not start the guest: {error}"
+            raise (LostGuestError(why) if user is None else GuestImageError(why)) from None
+        guest = cls(lab, node, domain, user)
         try:
-            guest.agent.wait_ready(Deadline.after(AGENT_SECONDS, "the first answer of the guest's agent"))
+            if user is None:
+                guest.agent.wait_ready(Deadline.after(AGENT_SECONDS, "the first answer of the guest's agent"))
+            else:
+                guest.ready = user_guest.make_ready(guest.agent, user)
+        except LostNodeError:
+            raise
         except HarnessError as error:
             last = guest.console_tail()
             guest.destroy()
-            raise LostGuestError(f"{error}; the last line of the guest's console: {last}") from None
+            if user is None:
+                raise LostGuestError(f"{error}; the last line of the guest's console: {last}") from None
+            raise GuestImageError(user_guest.failed(user, error, last)) from None
         return guest
 
     def moved(self, node: Node, domain: Bounded) -> None:
@@ -146,13 +178,16 @@ class Guest:
                 self.monitor_domain().reset()
         except libvirt.libvirtError as error:
             raise LostGuestError(f"the guest was not reset: {error}") from None
-        self.agent.wait_ready(Deadline.after(AGENT_SECONDS, "the first answer of the agent after the reset"))
+        if self.image is None:
+            self.agent.wait_ready(Deadline.after(AGENT_SECONDS, "the first answer of the agent after the reset"))
+        else:
+            self.ready = user_guest.make_ready(self.agent, self.image)
 
     def console_tail(self) -> str:
-        """The last line on the guest's serial console."""
+        """The last line on the guest's serial console; of a user's image the last three."""
         with contextlib.suppress(HarnessError):
-            lines = self.console().strip().splitlines()
-            return lines[-1] if lines else "nothing"
+            lines = last_lines(self.console(), 1 if self.image is None else 3)
+            return " / ".join(lines) if lines else "nothing"
         return "unreadable"
 
     def console(self) -> str:
@@ -231,15 +266,12 @@ class Guest:
 
     def located(self, disk: AttachedDisk) -> AttachedDisk:
         """The disk with the path at which the guest sees it now; waits up to 30 s, then DeadlineError."""
-        serial = disk.serial
         deadline = Deadline.after(HOTPLUG_SECONDS, "the disk's appearance in the guest")
         # In the guest nobody loads a driver for what the initrd did not expect.
-        script = "" if disk.bus.hot_plugged else "modprobe -qa ahci nvme; "
-        script += 'for f in /sys/block/*; do [ "$(cat $f/serial $f/device/serial $f/device/vpd_pg80 2>/dev/null | '
-        script += f'tr -cd "a-z0-9-")" = {serial} ] && echo /dev/${{f##*/}}; done; true'
+        modules = () if disk.bus.hot_plugged else ("ahci", "nvme")
 
         def look() -> str | None:
-            return self.agent.run(["sh", "-c", script]).stdout.strip() or None
+            return self.agent.system.locate(self.agent, disk.serial, modules)
 
         return replace(disk, path=poll(look, deadline, every=0.1))
 

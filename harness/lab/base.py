@@ -95,12 +95,16 @@ class ReplicaComparison(Protocol):
 
 @dataclass(frozen=True)
 class GuestImage:
-    """What a guest boots from: paths on a node, the same on both."""
+    """What a guest boots from: paths on a node, the same on both.
+
+    ``firmware``: for a user's image that needs UEFI, the code and the template of its variables.
+    """
 
     kernel: str
     initrd: str
     kernel_args: str
     root_device: str
+    firmware: tuple[str, str] = ("", "")
 
 
 class GuestImages(Protocol):

@@ -1,4 +1,4 @@
-"""A Linux guest's serial console: the lines that report an error."""
+"""A Linux guest's serial console: the lines that report an error, and the last ones."""
 
 from __future__ import annotations
 
@@ -33,6 +33,12 @@ def error_lines(console: str) -> tuple[str, ...]:
     plain = _CONTROL.sub("", _ANSI.sub("", console))
     counts = Counter(text for piece in _BREAK.split(plain) if _is_console_error(text := piece.strip()))
     return tuple(f"{text} ({count} times)" if count > 1 else text for text, count in counts.items())
+
+
+def last_lines(console: str, count: int) -> tuple[str, ...]:
+    """The last ``count`` lines with anything on them, without a terminal's sequences."""
+    lines = _CONTROL.sub("", _ANSI.sub("\n", console.replace("\r", "\n"))).splitlines()
+    return tuple([line.strip() for line in lines if line.strip()][-count:])
 
 
 def _is_console_error(text: str) -> bool:

@@ -12,6 +12,10 @@ import pytest
 FIXTURES = "harness.fixtures"
 # What makes a lab what it is, by the names of fields in LabSpec and StackSpec; each is an option ``--drbd-...``.
 LAB_OPTIONS = ("suite", "guest_suite", "device_mib", "memory_mib")
+# A user's own guest image, and how it is started.
+IMAGE_OPTIONS = (
+    "guest_image", "guest_firmware", "guest_disk_bus", "guest_memory_mib", "guest_vcpus", "guest_boot_seconds"
+)  # fmt: skip
 # A user's own work, and what is played with it where there is no matrix.
 USER_FILE_OPTIONS = ("fio_job", "guest_script")
 CHOICE_OPTIONS = ("cache", "filesystem", "client", "seconds")
@@ -59,6 +63,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--drbd-guest-suite", metavar="SUITE", help="Debian suite of the guest (default: as nodes)")
     group.addoption("--drbd-device-mib", metavar="N", type=int, help="least size of the DRBD device in MiB (128)")
     group.addoption("--drbd-memory-mib", metavar="N", type=int, help="memory of a node (default: 2560)")
+    group.addoption("--drbd-guest-image", metavar="FILE", help="a qcow2 of yours with a guest agent: cells play in it")
+    group.addoption(
+        "--drbd-guest-firmware", choices=["bios", "uefi"], help="what your image boots by (default: as it is made)"
+    )
+    group.addoption(
+        "--drbd-guest-disk-bus", choices=["virtio", "sata", "scsi"],
+        help="the bus of the disk it boots from (default: virtio, for Windows sata)",
+    )  # fmt: skip
+    group.addoption("--drbd-guest-memory-mib", metavar="N", type=int, help="its memory (default: 512; Windows: 2048)")
+    group.addoption("--drbd-guest-vcpus", metavar="N", type=int, help="its processors (default: 1)")
+    group.addoption(
+        "--drbd-guest-boot-seconds", metavar="N", type=int, help="how long its agent is waited for (default: 900)"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -70,7 +87,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config) -> None:
     """An option of ours without the fixtures would do nothing: that is said instead."""
     single = ("matrix", "resume", "run_id", "controls_every")
-    names = (*single, *USER_FILE_OPTIONS, *CHOICE_OPTIONS, *CELL_OPTIONS, *LAB_OPTIONS)
+    names = (*single, *USER_FILE_OPTIONS, *CHOICE_OPTIONS, *CELL_OPTIONS, *LAB_OPTIONS, *IMAGE_OPTIONS)
     given = [name for name in names if config.getoption(flag(name)) is not None]
     if given and not config.pluginmanager.has_plugin(FIXTURES):
         raise pytest.UsageError(

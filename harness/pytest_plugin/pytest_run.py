@@ -34,8 +34,16 @@ from harness.lab.nested.accel import likely
 from harness.lab.nested.provider import nested_lab
 from harness.model import Cell, Result, Run
 from harness.pytest_plugin.final_outcomes import FinalOutcomes, Play
-from harness.pytest_plugin.options import CELL_OPTIONS, CHOICE_OPTIONS, LAB_OPTIONS, USER_FILE_OPTIONS, flag
+from harness.pytest_plugin.options import (
+    CELL_OPTIONS,
+    CHOICE_OPTIONS,
+    IMAGE_OPTIONS,
+    LAB_OPTIONS,
+    USER_FILE_OPTIONS,
+    flag,
+)
 from harness.pytest_plugin.user_files import cells_without_matrix, refuse_choices, user_files
+from harness.pytest_plugin.user_guest_image import ChosenImage, chosen_image
 from harness.report.costs import keep_costs
 from harness.report.estimate import Costs, Schedule, costs_here, estimate, estimate_lines
 from harness.report.html import evidence_html, heat_map_html, write_html
@@ -81,8 +89,11 @@ def _part(run: Run, shard: Shard) -> Run:
 class PytestRun:
     """One pytest session's view of a run, of which ``planned`` is what is known before it is played."""
 
-    def __init__(self, config: pytest.Config, planned: Run, resumed: Store | None = None) -> None:
+    def __init__(
+        self, config: pytest.Config, planned: Run, resumed: Store | None = None, image: ChosenImage | None = None
+    ) -> None:
         self.config = config
+        self._image = image
         self.cells = list(planned.cells)
         self._planned = planned
         # How many plays of tests of a user's own were dealt out among the parts.
@@ -107,7 +118,7 @@ class PytestRun:
     def of(cls, config: pytest.Config, search: Path, workloads: Workloads) -> PytestRun:
         """From the options; whatever is wrong with them is a :class:`~harness.errors.UsageError`."""
         if which := config.getoption("--drbd-resume"):
-            names = ("matrix", *USER_FILE_OPTIONS, *CHOICE_OPTIONS, *CELL_OPTIONS, *LAB_OPTIONS)
+            names = ("matrix", *USER_FILE_OPTIONS, *CHOICE_OPTIONS, *CELL_OPTIONS, *LAB_OPTIONS, *IMAGE_OPTIONS)
             given = [name for name in names if config.getoption(flag(name))]
             if given:
                 raise UsageError(f"--drbd-resume goes on with what the run has; leave {flag(given[0])} out")
@@ -119,6 +130,7 @@ class PytestRun:
                 specs_of(run)
             return resumed
         specs_from_options(_asked(config))
+        image = chosen_image(config, _asked(config))
         seed = _number(config, "seed", 2**63 - 1) or new_seed()
         repeat = _number(config, "repeat", MOST_REPETITIONS)
         shard = _shard(config)
@@ -131,11 +143,11 @@ class PytestRun:
                 config.issue_config_time_warning(pytest.PytestDeprecationWarning(line), stacklevel=2)
             cells = with_controls(repeated(with_user_files(matrix.cells, files), repeat, seed))
             run = replace(run, matrix=matrix.name, matrix_digest=matrix.digest, cells=cells)
-            return cls(config, _part(run, shard) if shard else run)
+            return cls(config, _part(run, shard) if shard else run, image=image)
         if own := cells_without_matrix(config, files, workloads):
             run = replace(run, matrix="+".join(files), cells=with_controls(repeated(own, repeat, seed)))
-            return cls(config, _part(run, shard) if shard else run)
-        return cls(config, run)
+            return cls(config, _part(run, shard) if shard else run, image=image)
+        return cls(config, run, image=image)
 
     def repeated(self, cells: Sequence[Cell]) -> tuple[Cell, ...]:
         """The cells of a user's own test, as often as its marker or the options ask."""
@@ -168,7 +180,7 @@ class PytestRun:
         if self.store is None:
             run_id = self.config.getoption("--drbd-run-id") or new_run_id()
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            lab, stack = specs_from_options(_asked(self.config))
+            lab, stack = specs_from_options(_asked(self.config), self._image.table() if self._image else None)
             run = replace(
                 self._planned, id=run_id, started_at=now, cells=tuple(self.cells), lab_spec=lab.as_table(),
                 stack_spec=stack.as_table(),

@@ -14,6 +14,7 @@ import libvirt
 
 from harness.errors import DeadlineError, LostGuestError, LostNodeError
 from harness.remote.base import Completed
+from harness.remote.guest_system import POSIX, GuestSystem
 from harness.util import logs
 from harness.util.deadline import Deadline
 
@@ -21,7 +22,6 @@ from harness.util.deadline import Deadline
 _CHUNK_BYTES = 48 * 1024
 _ANSWER_SECONDS = 60
 _UNSENT = "didn't respond to synchronization"
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class GuestAgent:
@@ -42,6 +42,8 @@ class GuestAgent:
     ) -> None:
         self.host = host
         self.lab = lab
+        #: The system in the guest; POSIX until whoever started the guest found another.
+        self.system: GuestSystem = POSIX
         self._lost = lost
         self._domain = domain
         self._turn = threading.RLock()
@@ -114,9 +116,7 @@ class GuestAgent:
 
     def _run(self, argv: Sequence[str], stdin: str | None, timeout: float) -> Completed:
         began = time.monotonic()
-        bounded = ["timeout", "-k", "2", f"{timeout:.0f}", *argv]
-        arguments = {"path": bounded[0], "arg": bounded[1:], "env": [f"PATH={_PATH}", "HOME=/root"],
-                     "capture-output": True}  # fmt: skip
+        arguments = {**self.system.command(argv, timeout), "capture-output": True}
         if stdin is not None:
             arguments["input-data"] = base64.b64encode(stdin.encode()).decode()
         held = self._held_seconds

@@ -16,6 +16,9 @@ QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 # libvirt does not know the management NIC, which comes by a QEMU command line; nothing else may get this slot.
 MANAGEMENT_SLOT = "0x10"
 
+# By which a guest from a user's image knows the disk with the harness's programs.
+PROGRAMS_SERIAL = "programs"
+
 # The virtio port of the guest that its canary writes its messages to.
 CANARY_PORT = "org.drbd-harness.guest.canary.0"
 
@@ -57,6 +60,20 @@ class NodeDomain:
     mgmt_mac: str
     repl_mac: str
     repl_ports: tuple[int, int]
+    user_guest: UserGuestFiles | None = None
+
+
+@dataclass(frozen=True)
+class UserGuestFiles:
+    """On the controller: a user's guest image, a qcow2, and the raw file that takes what its guest writes.
+
+    Each has the serial number that a node knows it by.
+    """
+
+    image: Path
+    image_serial: str
+    overlay: Path
+    overlay_serial: str
 
 
 def node_xml(node: NodeDomain) -> str:
@@ -92,6 +109,7 @@ def node_xml(node: NodeDomain) -> str:
             _file_disk(node.backing, "vdb", node.backing_serial),
             _file_disk(node.seed, "vdc", "seed", readonly=True),
             _file_disk(node.guest_root, "vdd", node.guest_root_serial, readonly=True),
+            *([] if node.user_guest is None else _user_guest_disks(node.user_guest)),
             _E.interface(
                 _E.mac(address=node.repl_mac),
                 _E.source(_E.local(address="127.0.0.1", port=own), address="127.0.0.1", port=peer),
@@ -116,6 +134,13 @@ def node_xml(node: NodeDomain) -> str:
     return _text(domain)
 
 
+def _user_guest_disks(files: UserGuestFiles) -> list[etree._Element]:
+    overlay = _file_disk(files.overlay, "vdf", files.overlay_serial)
+    # Both nodes have it, and a guest that moves finds there what it wrote: their QEMUs go through one page cache.
+    overlay.append(_E.shareable())
+    return [_file_disk(files.image, "vde", files.image_serial, kind="qcow2", readonly=True), overlay]
+
+
 def _file_disk(path: Path, target: str, serial: str, *, kind: str = "raw", readonly: bool = False) -> etree._Element:
     # cache=unsafe: the lab is thrown away, and what the comparison reads is the controller's page cache anyway.
     disk: etree._Element = _E.disk(
@@ -128,7 +153,9 @@ def _file_disk(path: Path, target: str, serial: str, *, kind: str = "raw", reado
     )
     if readonly:
         disk.append(_E.readonly())
-        disk.append(_E.shareable())
+        if kind == "raw":
+            # libvirt shares no other format; QEMU lets any number of processes read one.
+            disk.append(_E.shareable())
     return disk
 
 
@@ -137,7 +164,8 @@ class GuestDomain:
     """The guest under test.  Memory in MiB; paths are on the node.  ``spare_ports`` take hot-attached disks.
 
     ``canary_log`` is the file that QEMU appends the messages of the guest's canary to.  ``disk`` is the description of
-    a disk that it has from its start on (:func:`disk_xml`); empty without one.
+    a disk that it has from its start on (:func:`disk_xml`); empty without one.  With ``user`` it boots from a user's
+    image by itself, and has ``root_device``, where the harness's programs are, as a second disk.
     """
 
     name: str
@@ -152,6 +180,25 @@ class GuestDomain:
     vcpus: int = 1
     spare_ports: int = 4
     disk: str = ""
+    user: UserGuestDisk | None = None
+
+
+@dataclass(frozen=True)
+class UserGuestDisk:
+    """How a user's image is booted: the ``overlay`` on the read-only ``base``, both block devices on the node.
+
+    ``firmware`` and ``variables`` are the files for UEFI, with the file ``nvram`` for what is made of them; all empty
+    for a BIOS.  ``xsave``: whether the processor has it as the node has it.
+    """
+
+    overlay: str
+    base: str
+    bus: str
+    windows: bool
+    xsave: bool
+    firmware: str = ""
+    variables: str = ""
+    nvram: str = ""
 
 
 def guest_xml(guest: GuestDomain) -> str:
@@ -160,6 +207,7 @@ def guest_xml(guest: GuestDomain) -> str:
         _E.controller(type="pci", index=str(index), model="pcie-root-port")
         for index in range(1, guest.spare_ports + 9)
     ]  # fmt: skip
+    user = guest.user
     domain = _E.domain(
         _E.name(guest.name),
         _E.uuid(guest.uuid),
@@ -167,15 +215,13 @@ def guest_xml(guest: GuestDomain) -> str:
         _E.vcpu(str(guest.vcpus)),
         # Idle but for a disk that is given it.
         _E.iothreads("1"),
-        _E.os(
-            _E.type("hvm", arch="x86_64", machine="q35"),
-            _E.kernel(guest.kernel),
-            _E.initrd(guest.initrd),
-            _E.cmdline(guest.kernel_args),
-        ),
-        _E.features(_E.acpi(), _E.apic()),
+        _kernel_boot(guest) if user is None else _firmware_boot(user),
+        _E.features(_E.acpi(), _E.apic(), *(_hyperv() if user is not None and user.windows else ())),
         # migratable=on hides what cannot move; both nodes are alike.
-        _E.cpu(mode="host-passthrough", check="none", migratable="on"),
+        _E.cpu(
+            *([] if user is None or user.xsave else [_E.feature(policy="disable", name="xsave")]),
+            mode="host-passthrough", check="none", migratable="on",
+        ),
         _E.clock(offset="utc"),
         _E.on_poweroff("destroy"),
         # A reset from outside counts as a reboot.
@@ -193,15 +239,7 @@ def guest_xml(guest: GuestDomain) -> str:
             ),
             _E.controller(type="virtio-serial", index="0"),
             _E.controller(type="usb", model="none"),
-            _E.disk(
-                _E.driver(name="qemu", type="raw", cache="none", io="threads"),
-                _E.source(dev=guest.root_device),
-                _E.target(dev="vda", bus="virtio"),
-                _E.readonly(),
-                _E.shareable(),
-                type="block",
-                device="disk",
-            ),
+            *([_block_disk(guest.root_device, "vda")] if user is None else _user_disks(guest.root_device, user)),
             _E.channel(_E.target(type="virtio", name="org.qemu.guest_agent.0"), type="unix"),
             # A file and no socket: it needs no reader to be there first, and each node has its own after a migration.
             _E.channel(
@@ -210,14 +248,72 @@ def guest_xml(guest: GuestDomain) -> str:
                 type="file",
             ),
             _E.serial(_E.source(path=guest.console, append="on"), _E.target(port="0"), type="file"),
+            # A boot loader and Windows expect one; nobody looks at it.
+            *([] if user is None else [_E.video(_E.model(type="vga"))]),
             _E.memballoon(model="none"),
             _E.rng(_E.backend("/dev/urandom", model="random"), model="virtio"),
         ),
         type="kvm",
-    )
+    )  # fmt: skip
     if guest.disk:
         domain.find("devices").append(etree.fromstring(guest.disk))
     return _text(domain)
+
+
+def _kernel_boot(guest: GuestDomain) -> etree._Element:
+    found: etree._Element = _E.os(
+        _E.type("hvm", arch="x86_64", machine="q35"),
+        _E.kernel(guest.kernel),
+        _E.initrd(guest.initrd),
+        _E.cmdline(guest.kernel_args),
+    )
+    return found
+
+
+def _firmware_boot(user: UserGuestDisk) -> etree._Element:
+    found: etree._Element = _E.os(_E.type("hvm", arch="x86_64", machine="q35"))
+    if user.firmware:
+        found.append(_E.loader(user.firmware, readonly="yes", type="pflash"))
+        found.append(_E.nvram(user.nvram, template=user.variables))
+    else:
+        # What the BIOS and a boot loader print is then on the serial console too, where one sees why nothing boots.
+        found.append(_E.bios(useserial="yes"))
+    return found
+
+
+def _hyperv() -> tuple[etree._Element, ...]:
+    """What Windows asks its hypervisor for: without ``relaxed`` it takes a slow machine for one that hangs."""
+    return (
+        _E.hyperv(_E.relaxed(state="on"), _E.vapic(state="on"), _E.spinlocks(state="on", retries="8191")),
+    )  # fmt: skip
+
+
+def _user_disks(programs: str, user: UserGuestDisk) -> list[etree._Element]:
+    disk = _E.disk(
+        _E.driver(name="qemu", type="qcow2", cache="none", io="threads"),
+        _E.source(dev=user.overlay),
+        _E.backingStore(_E.format(type="raw"), _E.source(dev=user.base), _E.backingStore(), type="block"),
+        _E.target(dev="vda" if user.bus == "virtio" else "sda", bus=user.bus),
+        _E.boot(order="1"),
+        type="block",
+        device="disk",
+    )
+    # Linux programs are of no use to Windows.
+    return [disk] if user.windows else [disk, _block_disk(programs, "vdb", serial=PROGRAMS_SERIAL)]
+
+
+def _block_disk(device: str, target: str, serial: str = "") -> etree._Element:
+    found: etree._Element = _E.disk(
+        _E.driver(name="qemu", type="raw", cache="none", io="threads"),
+        _E.source(dev=device),
+        _E.target(dev=target, bus="virtio"),
+        *([_E.serial(serial)] if serial else []),
+        _E.readonly(),
+        _E.shareable(),
+        type="block",
+        device="disk",
+    )
+    return found
 
 
 def disk_xml(

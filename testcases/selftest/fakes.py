@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import libvirt
 
-from harness.config.lab_spec import GuestSpec, LabSpec
+from harness.config.lab_spec import GuestSpec, LabSpec, UserImageSpec
 from harness.drbd.resource import Resource
 from harness.engine.cell_run import play
 from harness.engine.cell_steps import CellRun
@@ -31,6 +31,7 @@ from harness.filesystems import FILESYSTEMS
 from harness.filesystems.base import Offers, OwnedBlock, ReplicaView
 from harness.guest.disk import AttachedDisk
 from harness.guest.domain import Guest
+from harness.guest.user_guest import Ready
 from harness.lab.backing_compare import DIGEST_BYTES
 from harness.lab.base import Lab
 from harness.model import (
@@ -696,6 +697,8 @@ class FakeGuest:
         self.attached = False
         self.living = True
         self.ended = False
+        self.image: UserImageSpec | None = None
+        self.ready = Ready()
         self.pauses: list[str | None] = [None]
         #: What it was given as its disk, each time.
         self.sources: list[DiskSource] = []

@@ -16,13 +16,15 @@ from test_judge import evidence as judged_evidence
 from test_judge import observed, oracles
 
 from harness.config.controls import with_controls
+from harness.config.lab_spec import GuestSpec, LabSpec, UserImageSpec
 from harness.drbd.resource import Resource
 from harness.engine import lab_keeper
 from harness.engine import session as module
 from harness.engine.cell_steps import CellRun
 from harness.engine.session import Session
-from harness.errors import DeadlineError, HarnessError, InfrastructureError, LostNodeError, StoreError
+from harness.errors import DeadlineError, GuestImageError, HarnessError, InfrastructureError, LostNodeError, StoreError
 from harness.guest.domain import Guest
+from harness.guest.user_guest import Ready
 from harness.lab.base import Lab
 from harness.model import (
     CacheMode,
@@ -41,6 +43,7 @@ from harness.model import (
     Stack,
     VerdictKind,
 )
+from harness.parse.guest_facts import guest_facts
 from harness.store import Store
 from harness.util.logs import PROGRESS
 from harness.workloads.controls import Planted
@@ -84,6 +87,9 @@ class Stage:
     before_lab: Callable[[], None] = lambda: None
     before_up: Callable[[], None] = lambda: None
     asks_guest: bool = True
+    #: A user's guest image of the labs, and whether no guest comes up by it.
+    image: UserImageSpec = field(default_factory=UserImageSpec)
+    image_fails: bool = False
 
     def play(self, run: CellRun, workload: object, guest: Callable[[], Guest]) -> Evidence:
         """In the place of :func:`harness.engine.cell_run.play`."""
@@ -105,6 +111,7 @@ class Stage:
     def lab(self) -> Iterator[Lab]:
         self.before_lab()
         lab = FakeLab(Story(), id=f"lab{len(self.labs) + 1}", stack=Stack(kernel="6.12", drbd="8.4.11"))
+        lab.spec = LabSpec(guest=GuestSpec(image=self.image))
         self.labs.append(lab)
         yield cast(Lab, lab)
         self.closed.append(lab.id)
@@ -120,9 +127,16 @@ class Stage:
         self.resources.append(Up(self.labs[-1]))
         return self.resources[-1]
 
-    def start(self, lab: Any, node: Any) -> FakeGuest:
+    def start(self, lab: Any, node: Any, *, harness_own: bool = False) -> FakeGuest:
         assert node is lab.a
+        user = None if harness_own or not lab.guest_spec.image.there else lab.guest_spec.image
+        if user is not None and self.image_fails:
+            raise GuestImageError("no guest came up by the guest image")
         self.guests.append(FakeGuest(self.labs[-1].story, node))
+        self.guests[-1].image = user
+        self.guests[-1].ready = (
+            Ready(guest_facts({"kernel-release": "6.6", "pretty-name": "Mine"})) if user else Ready()
+        )
         self.guests[-1].agent.kernel = "6.1.0-guest\n"
         return self.guests[-1]
 
@@ -173,6 +187,30 @@ def test_session_many_cells_share_lab_resource_and_guest(stage: Stage) -> None:
     assert (len(stage.labs), len(stage.resources), len(stage.guests)) == (1, 1, 1)
     assert stage.resources[0].ups == [True], "the disks are new, so the first sync is skipped"
     assert stage.closed == ["lab1"] and not stage.guests[0].living
+
+
+IMAGE = UserImageSpec(name="mine.qcow2", digest="ab" * 32)
+
+
+def test_session_user_image_cells_in_it_controls_in_the_harness_own(stage: Stage) -> None:
+    stage.image = IMAGE
+    with stage.session as session:
+        assert [verdict(session.play(cell)) for cell in (SWAP, OTHER)] == [VerdictKind.CLEAN] * 2
+    images = [guest.image for guest in stage.guests]
+    assert images[:2] == [None, IMAGE] and len(images) <= 3, "one for the controls, one for all cells"
+    assert not stage.guests[0].living, "a node has the memory for one"
+    assert stage.store.run().stack.guest_kernel == "6.6 (Mine), from mine.qcow2, SHA-256 abababababab"
+
+
+def test_session_user_image_never_boots_ends_the_run_and_waits_once(stage: Stage) -> None:
+    stage.image, stage.image_fails = IMAGE, True
+    with stage.session as session:
+        with pytest.raises(HarnessError, match="no guest came up"):
+            session.play(SWAP)
+        with pytest.raises(InfrastructureError, match=r"^not played: no guest came up by the guest image"):
+            session.play(OTHER)
+    assert len(stage.labs) == 1 and all(guest.image is None for guest in stage.guests)
+    assert SWAP.id not in stage.played and OTHER.id not in stage.played
 
 
 @pytest.mark.parametrize(

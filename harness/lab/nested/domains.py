@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.config.lab_spec import LabSpec
+from harness.errors import InfrastructureError
 from harness.images import Image
 from harness.lab.nested.keys import SshPort, known_hosts, new_key_pair, ssh_config, ssh_wrapper, write_private
 from harness.lab.nested.seed import Seed, make_seed
 from harness.remote.local import LocalRunner
-from harness.render.domain import NodeDomain
+from harness.render.domain import NodeDomain, UserGuestFiles
 from harness.util.paths import state_dir
 
 #: What the two nodes are called in the names of domains and files, and by ``lab ssh`` and ``lab console``.
 SIDES = ("a", "b")
 _MIB = 1024 * 1024
+# The least that is free where the overlay of a user's guest image grows, when a lab begins.
+_OVERLAY_FREE_MIB = 1024
 # Locally administered; the lab's id and the node's number complete them.
 _MANAGEMENT_MAC = "52:54:00:10"
 _LINK_MAC = "52:54:00:77"
@@ -27,7 +31,10 @@ _LINK_MAC = "52:54:00:77"
 
 @dataclass(frozen=True)
 class Parts:
-    """What all domains of one lab are made from.  ``hardware``: with KVM, else emulated."""
+    """What all domains of one lab are made from.  ``hardware``: with KVM, else emulated.
+
+    ``user_image`` is a user's guest image, ``firmware`` what it needs of UEFI's: the code, the variables' template.
+    """
 
     lab_id: str
     directory: Path
@@ -35,6 +42,8 @@ class Parts:
     node: Image
     guest: Image
     hardware: bool
+    user_image: Path | None = None
+    firmware: tuple[Path, Path] | None = None
 
     @property
     def domain_names(self) -> tuple[str, ...]:
@@ -62,6 +71,8 @@ def make_domains(parts: Parts) -> list[NodeDomain]:
     wrapper = directory / "ssh"
     wrapper.write_text(ssh_wrapper(directory))
     wrapper.chmod(0o755)
+    if parts.user_image is not None:
+        _make_overlay(overlay_file(directory), spec.guest.image.disk_mib)
     domains = []
     for number, name in enumerate(spec.node_names):
         domain = _domain(parts, number, ssh_ports[number], (link_ports[number], link_ports[1 - number]))
@@ -76,7 +87,7 @@ def make_domains(parts: Parts) -> list[NodeDomain]:
             user_public_key=user.public,
         )
         _make_disks(domain, parts.node, spec.lower_mib)
-        make_seed(domain.seed, seed, parts.guest, parts.lab_id)
+        make_seed(domain.seed, seed, parts.guest, parts.lab_id, parts.firmware or ())
         domains.append(domain)
     return domains
 
@@ -89,6 +100,11 @@ def console_file(directory: Path, side: str) -> Path:
 def backing_file(directory: Path, side: str) -> Path:
     """The file behind the lower device of one node of the lab in ``directory``."""
     return directory / f"backing-{side}.raw"
+
+
+def overlay_file(directory: Path) -> Path:
+    """The file that takes what the guest of a user's image writes, in the lab in ``directory``; both nodes have it."""
+    return directory / "guest-overlay.raw"
 
 
 def kernel_args(image: Image) -> str:
@@ -132,7 +148,10 @@ def _domain(parts: Parts, number: int, ssh_port: int, link_ports: tuple[int, int
         mgmt_mac=f"{_MANAGEMENT_MAC}:{suffix}",
         repl_mac=f"{_LINK_MAC}:{suffix}",
         repl_ports=link_ports,
-    )
+        user_guest=None if parts.user_image is None else UserGuestFiles(
+            parts.user_image, spec.guest.image.serial, overlay_file(directory), spec.guest.image.overlay_serial
+        ),
+    )  # fmt: skip
 
 
 def _make_disks(domain: NodeDomain, image: Image, lower_mib: int) -> None:
@@ -140,3 +159,15 @@ def _make_disks(domain: NodeDomain, image: Image, lower_mib: int) -> None:
     LocalRunner(domain.lab).run(argv)
     with domain.backing.open("wb") as backing:
         backing.truncate(lower_mib * _MIB)
+
+
+def _make_overlay(path: Path, disk_mib: int) -> None:
+    """A sparse file with room for a qcow2 of a disk of ``disk_mib`` MiB in which every byte was written."""
+    if (free := shutil.disk_usage(path.parent).free // _MIB) < _OVERLAY_FREE_MIB:
+        raise InfrastructureError(
+            f"there is no room for what a guest writes to its own disk: {free} MiB are free in {path.parent}, and "
+            f"{_OVERLAY_FREE_MIB} MiB are the least"
+        )
+    with path.open("wb") as overlay:
+        # Its tables take less than a thousandth.
+        overlay.truncate((disk_mib + disk_mib // 1000 + 64) * _MIB)

@@ -14,7 +14,7 @@ from harness.lab.nested.domains import backing_file
 from harness.lab.nested.keys import libvirt_uri
 from harness.lab.nested.power import Power
 from harness.lab.nested.record import LabRecord, NodeRecord
-from harness.lab.nested.seed import GUEST_INITRD, GUEST_KERNEL
+from harness.lab.nested.seed import GUEST_FIRMWARE, GUEST_INITRD, GUEST_KERNEL
 from harness.lab.node import Node
 from harness.lab.stack import read_stack
 from harness.model import Comparison, LabProvenance, Sample, Stack
@@ -54,7 +54,7 @@ class NestedLab:
     def guest_image(self) -> GuestImage:
         """What a guest boots from, on either node."""
         root_device = self.record.spec.guest.root_device
-        return GuestImage(GUEST_KERNEL, GUEST_INITRD, self.record.guest_kernel_args, root_device)
+        return GuestImage(GUEST_KERNEL, GUEST_INITRD, self.record.guest_kernel_args, root_device, GUEST_FIRMWARE)
 
     def provenance(self) -> LabProvenance:
         """What it was made of."""

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import libvirt
 
-from harness.config.lab_spec import LabSpec
+from harness.config.lab_spec import LabSpec, UserImageSpec
 from harness.config.stack_spec import StackSpec
 from harness.errors import InfrastructureError
 from harness.images import Image, current_digest, ensure
+from harness.images.user_image import require_kept, uefi_firmware
 from harness.lab.nested import boot
 from harness.lab.nested import record as records
 from harness.lab.nested.accel import probe
@@ -125,7 +126,10 @@ def bring_up(
     node_image = ensure("node", stack.suite, cache)
     guest_image = ensure("guest", stack.guest, cache)
     lab_id = secrets.token_hex(3)
-    parts = Parts(lab_id, records.labs_dir() / lab_id, spec, node_image, guest_image, _hardware(guest_image))
+    user_image, firmware = _user_image(spec.guest.image, cache)
+    parts = Parts(
+        lab_id, records.labs_dir() / lab_id, spec, node_image, guest_image, _hardware(guest_image), user_image, firmware
+    )  # fmt: skip
     for _ in range(PORT_TRIES - 1):
         try:
             return _bring_up(parts, stack, uri, connection, undo, evidence, keep=keep)
@@ -194,6 +198,13 @@ def qemu_log_folders() -> tuple[Path, ...]:
     return (Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "libvirt/qemu/log",)
 
 
+def _user_image(wanted: UserImageSpec, cache: Path) -> tuple[Path | None, tuple[Path, Path] | None]:
+    """A user's guest image and the firmware that it needs, on this machine; None for what there is not."""
+    if not wanted.there:
+        return None, None
+    return require_kept(wanted.digest, cache), uefi_firmware() if wanted.firmware == "uefi" else None
+
+
 def _hardware(guest: Image) -> bool:
     """Whether the nodes get hardware KVM: only where their guests can then have KVM too."""
     accelerator = probe(guest.kernel, guest.initrd, cache_dir())
@@ -231,7 +242,7 @@ def _record(parts: Parts, stack: StackSpec, domains: list[NodeDomain], uri: str,
         spec=spec,
         stack=stack,
         provenance=LabProvenance(
-            images={role: image.digest for role, image in images.items()},
+            images={role: image.digest for role, image in images.items()} | _user_digest(spec.guest.image),
             packages={role: image.packages for role, image in images.items()},
             node_vcpus=parts.vcpus,
         ),
@@ -242,3 +253,7 @@ def _record(parts: Parts, stack: StackSpec, domains: list[NodeDomain], uri: str,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         nodes=(a, b),
     )
+
+
+def _user_digest(image: UserImageSpec) -> dict[str, str]:
+    return {"user-guest": image.digest} if image.there else {}

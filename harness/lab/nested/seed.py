@@ -7,7 +7,7 @@ It carries names, addresses and keys, and kernel and initrd of the guest.  The n
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,8 @@ MOUNTED_AT = "/seed"
 # Where the guest's kernel and initrd are on a node.
 GUEST_KERNEL = f"{MOUNTED_AT}/guest/vmlinuz"
 GUEST_INITRD = f"{MOUNTED_AT}/guest/initrd.img"
+# And the firmware of a user's guest image that needs UEFI, with the template of its variables.
+GUEST_FIRMWARE = (f"{MOUNTED_AT}/guest/uefi-code.fd", f"{MOUNTED_AT}/guest/uefi-variables.fd")
 _FREE_MIB = 16
 _MIB = 1024 * 1024
 
@@ -53,15 +55,17 @@ class Seed:
         return "".join(f"{name}={value}\n" for name, value in settings.items())
 
 
-def make_seed(path: Path, seed: Seed, guest: Image, lab: str = "") -> None:
+def make_seed(path: Path, seed: Seed, guest: Image, lab: str = "", firmware: Sequence[Path] = ()) -> None:
     """Make the disk at ``path``, readable for its owner only; takes a second or two.  ``lab`` is for the log.
+
+    ``firmware`` is what goes to :data:`GUEST_FIRMWARE`, where a guest needs it.
 
     :class:`~harness.errors.CommandError` where mke2fs fails.  The folder that it is made from, keys and all, is gone
     afterwards.
     """
     folder = path.with_suffix("")
     try:
-        _fill(folder, seed, guest)
+        _fill(folder, seed, guest, firmware)
         size_mib = _FREE_MIB + sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) // _MIB
         path.touch(mode=0o600)
         make = ["mke2fs", "-q", "-F", "-t", "ext2", "-L", LABEL, "-E", "root_owner=0:0", "-d", str(folder)]
@@ -70,13 +74,14 @@ def make_seed(path: Path, seed: Seed, guest: Image, lab: str = "") -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _fill(folder: Path, seed: Seed, guest: Image) -> None:
+def _fill(folder: Path, seed: Seed, guest: Image, firmware: Sequence[Path]) -> None:
     folder.mkdir(mode=0o700)
     (folder / "node.conf").write_text(seed.settings)
     write_private(folder / "ssh_host_ed25519_key", seed.host_key.private)
     (folder / "ssh_host_ed25519_key.pub").write_text(seed.host_key.public)
     (folder / "authorized_keys").write_text(seed.user_public_key)
-    for source, on_node in ((guest.kernel, GUEST_KERNEL), (guest.initrd, GUEST_INITRD)):
+    uefi = zip(firmware, GUEST_FIRMWARE, strict=False)
+    for source, on_node in ((guest.kernel, GUEST_KERNEL), (guest.initrd, GUEST_INITRD), *uefi):
         target = folder / Path(on_node).relative_to(MOUNTED_AT)
         target.parent.mkdir(exist_ok=True)
         shutil.copyfile(source, target)
