@@ -60,7 +60,8 @@ class CellContext:
         self.evidence = Evidence(self.cell, attempt.number, now(), lab=lab.id, device_blocks=resource.blocks)
         # A user's guest image may take long to boot again.
         image = lab.guest_spec.image
-        boot = image.boot_seconds if image.there and self.cell.crash is not None else 0
+        again = self.cell.crash is not None or not self.cell.bus.hot_plugged
+        boot = image.boot_seconds if image.there and again else 0
         self.deadline = Deadline.after(self.cell.deadline + boot, f"the cell {self.cell.id}")
         #: The first time that a node was StandAlone and changes had to be discarded; None where that never was.
         self.split_brain: SplitBrain | None = None

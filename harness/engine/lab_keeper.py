@@ -165,23 +165,15 @@ class LabKeeper:
                 # What cells are left would wait as long for the same.
                 self.stop(str(error))
                 raise
-            self._record_guest(self._guest)
+            self._image_booted |= self._guest.image is not None
+            if (kernel := _kernel_of(self._guest)) is not None:
+                self._record.guest_kernel(kernel)
             self._record.took("guest", began)
         return self._guest
 
-    def _record_guest(self, guest: Guest) -> None:
-        if (facts := guest.ready.facts) is not None:
-            self._image_booted = True
-            image = self.lab.guest_spec.image
-            self._record.guest_kernel(f"{facts}, from {image.name}, SHA-256 {image.digest[:12]}")
-        elif not self.lab.guest_spec.image.there:
-            self._record.guest_kernel(guest.agent.run(["uname", "-r"]).stdout.strip())
-
     def _drop_other_guest(self) -> None:
         """Of the harness's own guest and a user's one runs at a time: a node has the memory for one."""
-        if self._guest is None or not self.lab.guest_spec.image.there:
-            return
-        if (self._guest.image is None) != self.harness_own:
+        if self._guest is not None and _other(self._guest, self.lab, self.harness_own):
             self._drop_guest()
 
     @property
@@ -294,6 +286,18 @@ class LabKeeper:
                 if text := read():
                     (self._kept / lab.id).mkdir(parents=True, exist_ok=True)
                     (self._kept / lab.id / name).write_text(text)
+
+
+def _other(guest: Guest, lab: FullLab, harness_own: bool) -> bool:
+    """Whether ``guest`` is by a user's image where the harness's own is wanted, or the other way round."""
+    return lab.guest_spec.image.there and (guest.image is None) != harness_own
+
+
+def _kernel_of(guest: Guest) -> str | None:
+    """What cells' guest runs; None of the one for the controls where a user brought an image for the cells."""
+    if guest.image is not None:
+        return f"{guest.ready.facts}, from {guest.image.name}, SHA-256 {guest.image.digest[:12]}"
+    return None if guest.spec.image.there else guest.agent.run(["uname", "-r"]).stdout.strip()
 
 
 def _require_libvirt(node: Node) -> None:

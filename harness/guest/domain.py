@@ -54,6 +54,13 @@ def _description(lab: GuestLab) -> GuestDomain:
     )
 
 
+def _no_answer(user: UserImageSpec | None, error: HarnessError, console: str) -> HarnessError:
+    """What to raise for a guest that does not come up; ``console`` is the end of what it printed."""
+    if user is None:
+        return LostGuestError(f"{error}; the last line of the guest's console: {console}")
+    return GuestImageError(user_guest.failed(user, error, console))
+
+
 class Guest:
     """A guest that is up and whose agent answers; ``ended`` when it was ended from here.
 
@@ -110,11 +117,9 @@ class Guest:
         except LostNodeError:
             raise
         except HarnessError as error:
-            last = guest.console_tail()
+            failed = _no_answer(user, error, guest.console_tail())
             guest.destroy()
-            if user is None:
-                raise LostGuestError(f"{error}; the last line of the guest's console: {last}") from None
-            raise GuestImageError(user_guest.failed(user, error, last)) from None
+            raise failed from None
         return guest
 
     def moved(self, node: Node, domain: Bounded) -> None:
@@ -269,11 +274,8 @@ class Guest:
         deadline = Deadline.after(HOTPLUG_SECONDS, "the disk's appearance in the guest")
         # In the guest nobody loads a driver for what the initrd did not expect.
         modules = () if disk.bus.hot_plugged else ("ahci", "nvme")
-
-        def look() -> str | None:
-            return self.agent.system.locate(self.agent, disk.serial, modules)
-
-        return replace(disk, path=poll(look, deadline, every=0.1))
+        system, agent = self.agent.system, self.agent
+        return replace(disk, path=poll(lambda: system.locate(agent, disk.serial, modules), deadline, every=0.1))
 
     def detach(self, disk: AttachedDisk) -> None:
         """Detach and wait up to 30 s until QEMU released it, which it does when the guest has let go of it.

@@ -90,7 +90,7 @@ class World:
         self.lab_now = FakeLab(self.story, id=self.labs[-1], stack=Stack(kernel="6.12-fake", drbd="8.4.11"))
         yield self.lab_now
 
-    def guest(self, lab: Any, node: Any) -> FakeGuest:
+    def guest(self, lab: Any, node: Any, *, harness_own: bool = False) -> FakeGuest:
         self.guests.append(Traveller(lab) if self.moves else FakeGuest(self.story, node))
         return self.guests[-1]
 

@@ -133,7 +133,7 @@ class Stage:
         if user is not None and self.image_fails:
             raise GuestImageError("no guest came up by the guest image")
         self.guests.append(FakeGuest(self.labs[-1].story, node))
-        self.guests[-1].image = user
+        self.guests[-1].image, self.guests[-1].spec = user, lab.guest_spec
         self.guests[-1].ready = (
             Ready(guest_facts({"kernel-release": "6.6", "pretty-name": "Mine"})) if user else Ready()
         )
@@ -683,7 +683,7 @@ def test_guest_ended_by_a_cell_is_replaced_without_a_warning(stage: Stage) -> No
 
 
 def test_guest_start_refused_is_tried_again_for_the_next_cell(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(lab: Any, node: Any) -> FakeGuest:
+    def refuse(lab: Any, node: Any, *, harness_own: bool = False) -> FakeGuest:
         raise LostNodeError("no libvirt on nodea")
 
     with stage.session as session:
