@@ -151,11 +151,16 @@ def hit_grid(results: Sequence[Result], names: Sequence[str]) -> Grid | None:
     return grid("Where the differing blocks are", columns, rows)
 
 
+def severity(kind: VerdictKind | None) -> int:
+    """The worse, the lower."""
+    return _SEVERITY.index(kind)
+
+
 def in_short(lines: Sequence[Line]) -> Line | None:
     """All lines of a place as one: the worst verdict, and how many plays of all of them diverged; None without any."""
     if not lines:
         return None
-    worst = min(lines, key=lambda line: _SEVERITY.index(line.kind))
+    worst = min(lines, key=lambda line: severity(line.kind))
     diverged, answered = sum(line.diverged for line in lines), sum(line.answered for line in lines)
     return replace(worst, weak=all(line.weak for line in lines), diverged=diverged, answered=answered, interval="")
 

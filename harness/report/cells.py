@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from harness.model import Potency, Result
+from harness.model import Potency, Result, Run
 from harness.report import formatting
 from harness.report.grid import Grid, Slot, grid
 from harness.report.repetitions import (
@@ -18,6 +18,7 @@ from harness.report.repetitions import (
     played_cells,
     rate_text,
 )
+from harness.report.replay import replay_command
 from harness.report.table import SIGNS, Entry, figures, style_of
 from harness.report.view import ResultView, Row, view
 from harness.report.worth import label
@@ -25,7 +26,10 @@ from harness.report.worth import label
 
 @dataclass(frozen=True)
 class CellView:
-    """One cell with its repetitions; ``rows`` and ``overview`` are of all of them, empty where there is only one."""
+    """One cell with its repetitions; ``rows`` and ``overview`` are of all of them, empty where there is only one.
+
+    ``strip``: each repetition by its sign, in their order.
+    """
 
     anchor: str
     cell_id: str
@@ -38,6 +42,7 @@ class CellView:
     rows: tuple[Row, ...]
     overview: Grid | None
     plays: tuple[ResultView, ...]
+    strip: tuple[Slot, ...] = ()
 
     @property
     def repeated(self) -> bool:
@@ -67,13 +72,13 @@ def entry_anchor(entry: Entry, names: Sequence[str]) -> str:
     return cell_anchor(names[entry.numbers[0]]) if len(entry.numbers) > 1 else names[entry.number]
 
 
-def cell_views(results: Sequence[Result]) -> tuple[CellView, ...]:
-    """Every cell with a view of each of its results."""
+def cell_views(results: Sequence[Result], run: Run | None = None) -> tuple[CellView, ...]:
+    """Every cell with a view of each of its results; those of a ``run`` say how they are played again."""
     names = anchors(results)
-    return tuple(_cell_view(cell, results, names) for cell in played_cells(results))
+    return tuple(_cell_view(cell, results, names, run) for cell in played_cells(results))
 
 
-def _cell_view(cell: PlayedCell, results: Sequence[Result], names: Sequence[str]) -> CellView:
+def _cell_view(cell: PlayedCell, results: Sequence[Result], names: Sequence[str], run: Run | None) -> CellView:
     answer, stands = cell.answer, results[cell.stands]
     kind = stands.verdict.kind if stands.verdict else None
     return CellView(
@@ -87,8 +92,17 @@ def _cell_view(cell: PlayedCell, results: Sequence[Result], names: Sequence[str]
         disagree=answer.disagree,
         rows=tuple((name, value) for name, value in answer_rows(answer) if value) if cell.repeated else (),
         overview=_overview(cell, results, names) if cell.repeated else None,
-        plays=tuple(view(results[number], names[number]) for number in cell.numbers),
+        plays=tuple(
+            view(results[number], names[number], replay_command(run, results[number].cell) if run else "")
+            for number in cell.numbers
+        ),
+        strip=tuple(_sign(results[number]) for number in cell.numbers) if cell.repeated else (),
     )
+
+
+def _sign(result: Result) -> Slot:
+    kind = result.verdict.kind if result.verdict else None
+    return Slot(label(result), style_of(kind), SIGNS[kind])
 
 
 def _overview(cell: PlayedCell, results: Sequence[Result], names: Sequence[str]) -> Grid | None:

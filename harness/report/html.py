@@ -13,19 +13,23 @@ from harness.judgement.controls import demanded_controls
 from harness.model import Evidence, Result, Run, VerdictKind
 from harness.report import formatting
 from harness.report.alarms import alarm_grid, alarm_sentence, replication_grid
+from harness.report.axis_maps import axis_maps, mode_tiles
 from harness.report.by_filesystem import by_filesystem, hit_grid
-from harness.report.cells import anchors, cell_views, entry_anchor
+from harness.report.cells import CellView, anchors, cell_views, entry_anchor, first_anchors
 from harness.report.claims import claim_page
 from harness.report.control_rounds import control_rounds, doubted_numbers, evidence_of, failures, round_grid
+from harness.report.cost_chart import cost_chart
 from harness.report.durability import durability_grid, durability_sentence, loss_grid
 from harness.report.headline import Answer, Headline, headline
 from harness.report.migrations import migration_grid, migration_sentence, timelines
+from harness.report.owner_bars import owner_bars
+from harness.report.page_size import PAGE_BYTES, fitted
 from harness.report.phases import PhaseShare, phase_shares
 from harness.report.questions import question_page
 from harness.report.repetitions import play_name
-from harness.report.summary import stack_rows, summarize, title_of
+from harness.report.summary import provenance_rows, stack_rows, summarize, title_of
 from harness.report.table import SIGNS, WIDEST, Entry, HeatMap, heat_map, style_of
-from harness.report.view import PhaseBar, sectors, view
+from harness.report.view import PhaseBar, ResultView, sectors, view
 from harness.util.atomic_file import write_atomic
 
 MEANINGS = {
@@ -41,6 +45,9 @@ MEANINGS = {
 _TONES = {Answer.YES: "clean", Answer.NO: "diverged", Answer.UNKNOWN: "inconclusive"}
 
 WEAK = "nothing found, and nothing shows that this work could have diverged"
+
+#: What is said of the details that are left out, of many plays.
+_NOTES_BYTES = 60_000
 
 LegendLine = tuple[str, str, str, str]
 
@@ -77,55 +84,90 @@ class MapView:
     legend: tuple[LegendLine, ...]
 
 
-def render_html(run: Run, results: Sequence[Result], title: str = "", attempts: Sequence[Evidence] = ()) -> str:
+def render_html(
+    run: Run,
+    results: Sequence[Result],
+    title: str = "",
+    attempts: Sequence[Evidence] = (),
+    unreadable: Sequence[str] = (),
+) -> str:
     """The page as text; it is well-formed XML too.
 
     ``attempts``: all that the run has, for its controls were played more often than its results show; else only these
-    are known.
+    are known.  ``unreadable``: a sentence for each evidence that is there and cannot be read.
     """
     summary = summarize(results)
     names = anchors(results)
     rounds = control_rounds(attempts or evidence_of(results))
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            title=title or title_of(run),
-            run=run,
-            summary=summary,
-            tone=_tone(summary.headline),
-            map=_map_view(summary.map, names),
-            widest=WIDEST,
-            filesystems=by_filesystem(results, names),
-            hits=hit_grid(results, names),
-            migrations=migration_grid(results, names),
-            migration_sentence=migration_sentence(results),
-            timelines=timelines(results, names),
-            durability=durability_grid(results, names),
-            durability_sentence=durability_sentence(results),
-            losses=loss_grid(results, names),
-            alarms=alarm_grid(results, names),
-            alarm_sentence=alarm_sentence(results),
-            replication=replication_grid(results, names),
-            claims=claim_page(run, results, names),
-            questions=question_page(run, results, names),
-            missing_controls=_missing(summary.map, results),
-            stack=stack_rows(run.stack),
-            phases=[_phase_bar(phase) for phase in phase_shares(run, results).phases],
-            rounds=round_grid(rounds),
-            failures=failures(rounds),
-            doubted=[(results[number].cell, names[number]) for number in doubted_numbers(rounds, results)],
-            names=names,
-            cells=cell_views(results),
-        )
+    return _small_page(
+        cell_views(results, run),
+        title=title or title_of(run),
+        run=run,
+        summary=summary,
+        tone=_tone(summary.headline),
+        map=_map_view(summary.map, names),
+        widest=WIDEST,
+        modes=mode_tiles(results, names),
+        maps=axis_maps(results, names),
+        owned=owner_bars(results, names),
+        costs=cost_chart(results),
+        emulated=run.stack.accelerator == "tcg",
+        places=first_anchors(results, names),
+        unreadable=unreadable,
+        filesystems=by_filesystem(results, names),
+        hits=hit_grid(results, names),
+        migrations=migration_grid(results, names),
+        migration_sentence=migration_sentence(results),
+        timelines=timelines(results, names),
+        durability=durability_grid(results, names),
+        durability_sentence=durability_sentence(results),
+        losses=loss_grid(results, names),
+        alarms=alarm_grid(results, names),
+        alarm_sentence=alarm_sentence(results),
+        replication=replication_grid(results, names),
+        claims=claim_page(run, results, names),
+        questions=question_page(run, results, names),
+        missing_controls=_missing(summary.map, results),
+        stack=(*stack_rows(run.stack), *provenance_rows(run)),
+        phases=[_phase_bar(phase) for phase in phase_shares(run, results).phases],
+        rounds=round_grid(rounds),
+        failures=failures(rounds),
+        doubted=[(results[number].cell, names[number]) for number in doubted_numbers(rounds, results)],
+        names=names,
+        plays=len(results),
     )
 
 
+def _small_page(cells: Sequence[CellView], **values: object) -> str:
+    """The page, with less evidence of dull plays the more there are."""
+    environment = _environment()
+    template = environment.get_template("report.html.j2")
+    draw = environment.get_template("parts.html.j2").module.evidence  # type: ignore[attr-defined]
+
+    def measure(play: ResultView) -> int:
+        return len(draw(play.evidence, "").encode()) if play.evidence else 0
+
+    def page(limit: int) -> str:
+        shown, shortened = fitted(cells, measure, limit)
+        return template.render(cells=shown, shortened=shortened, **values)
+
+    made = page(PAGE_BYTES)
+    # Only now it is known how much all the rest takes.
+    excess = len(made.encode()) - PAGE_BYTES
+    whole = sum(measure(play) for cell in cells for play in cell.plays)
+    return page(max(0, min(whole, PAGE_BYTES) - excess - _NOTES_BYTES)) if excess > 0 else made
+
+
 def write_html(
-    path: Path, run: Run, results: Sequence[Result], title: str = "", attempts: Sequence[Evidence] = ()
+    path: Path,
+    run: Run,
+    results: Sequence[Result],
+    title: str = "",
+    attempts: Sequence[Evidence] = (),
+    unreadable: Sequence[str] = (),
 ) -> None:
     """Write the page to ``path``: complete and synced; :class:`~harness.errors.StoreError` leaves the old file."""
-    write_atomic(path, render_html(run, results, title, attempts).encode())
+    write_atomic(path, render_html(run, results, title, attempts, unreadable).encode())
 
 
 def heat_map_html(results: Sequence[Result]) -> str:

@@ -119,6 +119,20 @@ def stack_rows(stack: Stack) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in rows if value)
 
 
+def provenance_rows(run: Run) -> tuple[tuple[str, str], ...]:
+    """What the run was made with, beside the versions under test; what is not known is left out."""
+    made = run.provenance
+    rows = [
+        ("Processors of each node", str(made.node_vcpus) if made.node_vcpus else ""),
+        *((f"Recipe of the {role}'s image", digest[:16]) for role, digest in made.images.items()),
+        ("Packages of the images", f"packages.json, {made.packages_digest[:16]}" if made.packages_digest else ""),
+        ("Harness", " ".join(filter(None, (made.harness_version, made.harness_commit[:12])))),
+        ("Matrix file", run.matrix_digest[:16]),
+        ("Seed of the run", str(run.seed) if run.seed else ""),
+    ]
+    return tuple((name, value) for name, value in rows if value)
+
+
 def title_of(run: Run) -> str:
     """What a report of ``run`` is called unless somebody names it."""
     title = f"DRBD divergence: {run.matrix}" if run.matrix else "DRBD divergence"

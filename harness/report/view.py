@@ -121,6 +121,8 @@ class ResultView:
     held: str
     expectation: str
     evidence: EvidenceView | None
+    replay: str = ""
+    left_out: str = ""
 
     @property
     def open(self) -> bool:
@@ -128,8 +130,8 @@ class ResultView:
         return self.mark == "unexpected" and self.style in ("diverged", "corrupt")
 
 
-def view(result: Result, anchor: str = "") -> ResultView:
-    """The view of one result."""
+def view(result: Result, anchor: str = "", replay: str = "") -> ResultView:
+    """The view of one result; ``replay`` is the command that plays it again."""
     verdict, evidence, cell = result.verdict, result.evidence, result.cell
     kind = verdict.kind if verdict else None
     expected = control_expectation(cell) or cell.expected
@@ -157,6 +159,7 @@ def view(result: Result, anchor: str = "") -> ResultView:
         held=held,
         expectation=f"{formatting.joined(expected.verdicts, 'or')}: {expected.reason}" if expected else "",
         evidence=evidence_view(evidence, result) if evidence else None,
+        replay=replay,
     )
 
 
