@@ -207,7 +207,7 @@ def test_quick_cells_and_expectations_as_designed() -> None:
 
 def test_natural_matrix_delays_and_expects_nothing() -> None:
     cells = load("natural", WORKLOADS, SHIPPED).cells
-    assert len(cells) == 10
+    assert len(cells) == 12
     assert all(cell.delays.undelayed and cell.expected is None and cell.seconds == 60 for cell in cells)
 
 

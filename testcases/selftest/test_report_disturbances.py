@@ -420,7 +420,7 @@ def test_requested_and_observed_replication_field_by_field() -> None:
     cell = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE, replication=replication)
     seen = evidence(cell, [], []).observed
     names = {"Protocol", "data-integrity-alg", "disable_sendpage of DRBD", "Scatter-gather of both NICs",
-             "Both Primary all the time"}  # fmt: skip
+             "Two Primaries allowed"}  # fmt: skip
 
     def matches(got: ReplicationProfile | None) -> dict[str, Match]:
         return {
