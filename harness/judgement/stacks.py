@@ -28,16 +28,18 @@ class StackKey:
     drbd: str
     kernel: str
     qemu: str
+    guest: str
     accelerator: str
 
     @classmethod
     def of(cls, stack: Stack) -> StackKey:
-        """The key of a stack; a kernel without the name that a distribution hangs on."""
-        return cls(stack.drbd, stack.kernel.partition("+")[0], stack.qemu, stack.accelerator)
+        """The key of a stack; kernels without the name that a distribution hangs on."""
+        kernel, guest = (one.partition("+")[0] for one in (stack.kernel, stack.guest_kernel))
+        return cls(stack.drbd, kernel, stack.qemu, guest, stack.accelerator)
 
     def parts(self) -> tuple[str, ...]:
         """Each component in words."""
-        named = ((self.drbd, "DRBD "), (self.kernel, "Linux "), (self.qemu, "QEMU "))
+        named = ((self.drbd, "DRBD "), (self.kernel, "Linux "), (self.qemu, "QEMU "), (self.guest, "guest "))
         nodes = {"kvm": "hardware KVM", "": "unknown nodes"}.get(self.accelerator, EMULATED)
         return (*(f"{prefix}{version or '(unknown)'}" for version, prefix in named), nodes)
 
@@ -48,7 +50,7 @@ class StackKey:
 def short_names(keys: Iterable[StackKey]) -> Mapping[StackKey, str]:
     """Each stack by what tells it from the others; empty for the only one."""
     found = list(dict.fromkeys(keys))
-    told = [len({key.parts()[at] for key in found}) > 1 for at in range(4)]
+    told = [len({key.parts()[at] for key in found}) > 1 for at in range(5)]
     return {key: ", ".join(part for part, tells in zip(key.parts(), told, strict=True) if tells) for key in found}
 
 
