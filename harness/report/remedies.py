@@ -1,0 +1,63 @@
+"""What each remedy does against divergence, and what it costs, as one table; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from harness.judgement.cost_ratios import IOPS, P99, CostRatio, cost_ratios
+from harness.judgement.mitigation_effect import Effect, EffectWord, effects
+from harness.model import Result
+from harness.report.grid import Grid, Slot, grid
+
+_TONES = {
+    EffectWord.CURES: ("clean", "✓"), EffectWord.NARROWS: ("transient", "~"), EffectWord.NEITHER: ("diverged", "✗"),
+    EffectWord.OPEN: ("inconclusive", "?"), EffectWord.NO_ANSWER: ("refused", "-"),
+}  # fmt: skip
+_COLUMNS = ("Remedy", "Asked of", "It", "Diverged", "Without it", "Blocks, as a ratio", "Why")
+_COSTS = (IOPS, P99)
+
+
+def effect_grid(results: Iterable[Result], anchors: dict[str, str]) -> Grid | None:
+    """A row for each remedy and kind of work; ``anchors`` are the places of cells on the page by their ids."""
+    return grid("Remedies and what they do", _COLUMNS, [_row(one, anchors) for one in effects(results)])
+
+
+def _row(one: Effect, anchors: dict[str, str]) -> Sequence[Slot]:
+    tone, sign = _TONES[one.word]
+    return (
+        Slot(_name(one), anchor=anchors.get(one.cell, "")),
+        Slot(one.baseline, anchor=anchors.get(one.baseline, "")),
+        Slot(str(one.word), tone, sign),
+        Slot(f"{one.diverged} of {one.answered}"),
+        Slot(f"{one.baseline_diverged} of {one.baseline_answered}"),
+        Slot(_ratio(one.share) if one.share is not None and one.diverged else ""),
+        Slot(one.reason),
+    )
+
+
+def cost_grid(results: Iterable[Result], anchors: dict[str, str]) -> Grid | None:
+    """A row for each cell whose cost was measured: IOPS and p99 of each pattern as ratios with intervals."""
+    found: dict[str, dict[str, CostRatio]] = {}
+    for one in cost_ratios(results):
+        if one.measure.endswith(_COSTS):
+            found.setdefault(one.cell, {})[one.measure] = one
+    measures = list(dict.fromkeys(measure for row in found.values() for measure in row))
+    rows = []
+    for cell, row in found.items():
+        first = next(iter(row.values()))
+        cells = [_ratio((row[one].ratio, row[one].low, row[one].high)) if one in row else "" for one in measures]
+        name = Slot(_name(first), anchor=anchors.get(cell, ""))
+        rows.append((name, Slot(first.baseline), Slot(str(first.n)), *map(Slot, cells)))
+    return grid("What remedies cost", ("Remedy", "Against", "Pairs", *measures), rows)
+
+
+def _name(one: Effect | CostRatio) -> str:
+    """``stable-writes``, ``proxmox-ve with writeback``, ``cache=directsync``."""
+    if one.preset and one.mitigation:
+        return f"{one.preset} with {one.mitigation}"
+    return one.mitigation or one.preset or f"cache={one.cache}"
+
+
+def _ratio(interval: tuple[float, float, float]) -> str:
+    ratio, low, high = interval
+    return f"{ratio:.2g} ({low:.2g} to {high:.2g})"
