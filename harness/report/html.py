@@ -26,6 +26,7 @@ from harness.report.owner_bars import owner_bars
 from harness.report.page_size import PAGE_BYTES, fitted
 from harness.report.phases import PhaseShare, phase_shares
 from harness.report.questions import question_page
+from harness.report.remedies import effect_grid
 from harness.report.repetitions import play_name
 from harness.report.summary import provenance_rows, stack_rows, summarize, title_of
 from harness.report.table import SIGNS, WIDEST, Entry, HeatMap, heat_map, style_of
@@ -111,6 +112,7 @@ def render_html(
         maps=axis_maps(results, names),
         owned=owner_bars(results, names),
         costs=cost_chart(results),
+        effects=effect_grid(results, first_anchors(results, names)),
         emulated=run.stack.accelerator == "tcg",
         places=first_anchors(results, names),
         unreadable=unreadable,

@@ -1,10 +1,9 @@
-"""What each remedy does against divergence, and what it costs, as one table; pure."""
+"""What each remedy does against divergence, as a table; pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from harness.judgement.cost_ratios import IOPS, P99, CostRatio, cost_ratios
 from harness.judgement.mitigation_effect import Effect, EffectWord, effects
 from harness.model import Result
 from harness.report.grid import Grid, Slot, grid
@@ -14,12 +13,15 @@ _TONES = {
     EffectWord.OPEN: ("inconclusive", "?"), EffectWord.NO_ANSWER: ("refused", "-"),
 }  # fmt: skip
 _COLUMNS = ("Remedy", "Asked of", "It", "Diverged", "Without it", "Blocks, as a ratio", "Why")
-_COSTS = (IOPS, P99)
 
 
 def effect_grid(results: Iterable[Result], anchors: dict[str, str]) -> Grid | None:
-    """A row for each remedy and kind of work; ``anchors`` are the places of cells on the page by their ids."""
-    return grid("Remedies and what they do", _COLUMNS, [_row(one, anchors) for one in effects(results)])
+    """A row for each remedy and kind of work; ``anchors`` are the places of cells on the page by their ids.
+
+    A cache mode that nobody called a remedy has its place among the verdicts.
+    """
+    named = [one for one in effects(results) if one.mitigation or one.preset]
+    return grid("Remedies and what they do", _COLUMNS, [_row(one, anchors) for one in named])
 
 
 def _row(one: Effect, anchors: dict[str, str]) -> Sequence[Slot]:
@@ -35,23 +37,7 @@ def _row(one: Effect, anchors: dict[str, str]) -> Sequence[Slot]:
     )
 
 
-def cost_grid(results: Iterable[Result], anchors: dict[str, str]) -> Grid | None:
-    """A row for each cell whose cost was measured: IOPS and p99 of each pattern as ratios with intervals."""
-    found: dict[str, dict[str, CostRatio]] = {}
-    for one in cost_ratios(results):
-        if one.measure.endswith(_COSTS):
-            found.setdefault(one.cell, {})[one.measure] = one
-    measures = list(dict.fromkeys(measure for row in found.values() for measure in row))
-    rows = []
-    for cell, row in found.items():
-        first = next(iter(row.values()))
-        cells = [_ratio((row[one].ratio, row[one].low, row[one].high)) if one in row else "" for one in measures]
-        name = Slot(_name(first), anchor=anchors.get(cell, ""))
-        rows.append((name, Slot(first.baseline), Slot(str(first.n)), *map(Slot, cells)))
-    return grid("What remedies cost", ("Remedy", "Against", "Pairs", *measures), rows)
-
-
-def _name(one: Effect | CostRatio) -> str:
+def _name(one: Effect) -> str:
     """``stable-writes``, ``proxmox-ve with writeback``, ``cache=directsync``."""
     if one.preset and one.mitigation:
         return f"{one.preset} with {one.mitigation}"
