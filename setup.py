@@ -20,7 +20,7 @@ setup(
         "harness": ["py.typed"],
         "harness.doctor": ["*.txt"],
         "harness.report": ["*.j2", "costs.json"],
-        "harness.workloads": ["guest_programs/*.py", "jobs/*.fio"],
+        "harness.workloads": ["guest_programs/*.py", "guest_programs/*.cs", "jobs/*.fio"],
         "harness.testcases": ["claims.toml"],
         "harness.testcases.examples": ["*.sh"],
         "harness.testcases.matrices": ["*.toml"],

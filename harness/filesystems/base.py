@@ -107,6 +107,9 @@ class Filesystem:
     owner_package: ClassVar[str] = ""
     #: The smallest device that it can be made on with room for the workloads, in MiB; 0 where any does.
     needs_mib: ClassVar[int] = 0
+    #: In which systems it can be made: in Linux, in Windows.
+    linux: ClassVar[bool] = True
+    windows: ClassVar[bool] = False
     #: Kernel modules, or names of filesystems built in, and programs that the client has to have.
     modules: ClassVar[tuple[str, ...]] = ()
     programs: ClassVar[tuple[str, ...]] = ()

@@ -13,6 +13,7 @@ from harness.lab.node import Node
 from harness.parse.guest_facts import GuestFacts, forbidden, guest_facts
 from harness.remote.guest_agent import GuestAgent
 from harness.remote.guest_system import POSIX
+from harness.remote.windows import WINDOWS
 from harness.render.domain import PROGRAMS_SERIAL, GuestDomain, UserGuestDisk
 from harness.util.deadline import Deadline
 from harness.util.logs import progress
@@ -104,8 +105,12 @@ def make_ready(agent: GuestAgent, image: UserImageSpec) -> Ready:
     except ValueError as error:
         raise GuestImageError(str(error)) from None
     progress(f"the guest image runs {facts}")
+    if facts.windows != image.windows:
+        # It has got another machine, and maybe a disk with programs that it has no use for; it may well do.
+        progress("its partitions did not look like it")
     if facts.windows:
-        raise GuestImageError(f"it runs {facts}, and no cell can be played in a Windows yet")
+        agent.system = WINDOWS
+        return Ready(facts, tuple(agent.system.left_on(agent)))
     agent.run(["sh", "-c", _STARTED], timeout=_STARTED_SECONDS, ok=())
     try:
         agent.run(["sh", "-ec", _PREPARE, "sh", PROGRAMS_SERIAL], timeout=_PREPARE_SECONDS)

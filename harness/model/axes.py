@@ -93,6 +93,7 @@ class FilesystemKind(StrEnum):
     VFAT = "vfat"
     EXFAT = "exfat"
     F2FS = "f2fs"
+    NTFS = "ntfs"  # by Windows itself, in a guest of a user's image
 
     @property
     def damaged_by_crash(self) -> bool:

@@ -125,7 +125,12 @@ class GuestAgent:
         pause = 0.02
         while not (status := self.call("guest-exec-status", {"pid": pid}))["exited"]:
             at = deadline.at + self._held_seconds - held
-            time.sleep(min(pause, Deadline(deadline.what, at, deadline.seconds).left()))
+            try:
+                time.sleep(min(pause, Deadline(deadline.what, at, deadline.seconds).left()))
+            except DeadlineError:
+                if (end := self.system.end(pid)) is not None:
+                    self.call("guest-exec", {"path": end[0], "arg": list(end[1:])})
+                raise
             pause = min(pause * 2, 1.0)
         code = 128 + int(status["signal"]) if "signal" in status else int(status["exitcode"])
         seconds = time.monotonic() - began

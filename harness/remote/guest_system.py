@@ -76,6 +76,10 @@ class GuestSystem(Protocol):
         """The arguments of ``guest-exec`` that run ``argv``, where that is possible for ``timeout`` seconds at most."""
         ...
 
+    def end(self, process: int) -> Sequence[str] | None:
+        """What ends a ``process`` that took too long; None where :meth:`command` saw to that."""
+        ...
+
     def locate(self, runner: Running, serial: str, modules: Sequence[str] = ()) -> str | None:
         """Where it has the disk with that serial number; None where it has none.  ``modules`` may be its drivers."""
         ...
@@ -102,6 +106,10 @@ class Posix:
         """Below timeout(1), with a search path and a home."""
         bounded = ["timeout", "-k", "2", f"{timeout:.0f}", *argv]
         return {"path": bounded[0], "arg": bounded[1:], "env": [f"PATH={_PATH}", "HOME=/root"]}
+
+    def end(self, process: int) -> Sequence[str] | None:
+        """None: timeout(1) has ended it."""
+        return None
 
     def locate(self, runner: Running, serial: str, modules: Sequence[str] = ()) -> str | None:
         """By what the kernel has of it, without udev."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from harness.errors import CommandError
+from harness.errors import CommandError, RefusedError
 from harness.filesystems.base import (
     MARGIN_SECONDS,
     CheckResult,
@@ -23,6 +23,7 @@ from harness.filesystems.base import (
 )
 from harness.filesystems.mounted import Mounted
 from harness.model import Cell, PlantedChange, Work
+from harness.remote.guest_system import system_of
 
 # What mount(8) ends with when the filesystem could not be mounted; its other statuses say that it was not tried.
 _MOUNT_FAILED = 32
@@ -51,6 +52,8 @@ class Workload:
     name: ClassVar[str]
     #: Which kinds of filesystem it can use.
     needs: ClassVar[frozenset[Offers]]
+    #: Whether it can also be played in Windows.
+    windows: ClassVar[bool] = False
 
     def __init__(self, filesystem: Filesystem, seed: int = 0) -> None:
         self.filesystem = filesystem
@@ -73,6 +76,7 @@ class Workload:
 
         :class:`~harness.errors.RefusedError` where the client lacks something that the filesystem needs.
         """
+        self.require_system(target)
         self.filesystem.require_room(target)
         try:
             self.filesystem.make(target)
@@ -80,6 +84,17 @@ class Workload:
         except CommandError:
             self.filesystem.require(target)
             raise
+
+    def require_system(self, target: WorkloadTarget) -> None:
+        """:class:`~harness.errors.RefusedError` where workload or filesystem are not for the client's system."""
+        host, kind = target.runner.host, self.filesystem.kind
+        if not system_of(target.runner).windows:
+            if not self.filesystem.linux:
+                raise RefusedError(host, f"the filesystem {kind} is made by Windows, and it runs none (--guest-image)")
+        elif not self.filesystem.windows:
+            raise RefusedError(host, f"it runs Windows, in which there is no filesystem {kind}; there is ntfs")
+        elif not self.windows:
+            raise RefusedError(host, f"it runs Windows, in which the workload '{self.name}' cannot be played")
 
     def work(self, target: WorkloadTarget, seconds: int) -> Work:
         """Work for ``seconds`` and say what was done; blocks for that long and at most ``MARGIN_SECONDS`` more."""

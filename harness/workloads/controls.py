@@ -10,6 +10,8 @@ from typing import ClassVar
 
 from harness.filesystems.base import MARGIN_SECONDS, Offers, WorkloadTarget
 from harness.model import BLOCK_BYTES, SECTOR_BYTES, SECTORS_PER_BLOCK, PlantedChange, PlantedKind, Work
+from harness.remote.guest_system import system_of
+from harness.remote.windows import powershell
 from harness.render.fio_job import Job, Option
 from harness.workloads.base import Workload
 from harness.workloads.fio_runner import fio_seed, need_direct_io, run_fio, worked
@@ -22,10 +24,13 @@ class NoWrites(Workload):
 
     name = "no-writes"
     needs = frozenset(Offers)
+    windows = True
 
     def work(self, target: WorkloadTarget, seconds: int) -> Work:
         """Wait."""
-        target.runner.run(["sleep", str(seconds)], timeout=seconds + MARGIN_SECONDS)
+        windows = system_of(target.runner).windows
+        argv = powershell("Start-Sleep -Seconds $a[0]", str(seconds)) if windows else ["sleep", str(seconds)]
+        target.runner.run(argv, timeout=seconds + MARGIN_SECONDS)
         return Work(float(seconds))
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from harness.filesystems.base import MARGIN_SECONDS, Offers, WorkloadTarget
 from harness.filesystems.mounted import MOUNT_POINT
 from harness.model import Work
+from harness.remote.guest_system import system_of
 from harness.render.fio_job import Job, Option
+from harness.workloads import windows
 from harness.workloads.base import Workload
 from harness.workloads.fio_runner import fio_seed, need_direct_io, run_fio, worked
 
@@ -43,6 +45,7 @@ class Buffered(Workload):
 
     name = "buffered"
     needs = frozenset({Offers.FILES})
+    windows = True
 
     def _job(self) -> Job:
         return Job(
@@ -54,12 +57,17 @@ class Buffered(Workload):
     def prepare(self, target: WorkloadTarget) -> None:
         """Write every block once, safely: the reading at the end or after a crash checks all."""
         super().prepare(target)
+        if system_of(target.runner).windows:
+            windows.require_diskspd(target)
+            return
         fill = Job("buffered", {**self._job().options, "rw": "write", "end_fsync": True})
         run_fio(target.runner, (fill,), {"do_verify": False}, name=f"{self.name}-layout", timeout=MARGIN_SECONDS)
         target.sh("sync", timeout=MARGIN_SECONDS)
 
     def work(self, target: WorkloadTarget, seconds: int) -> Work:
         """Write again here and there, each block with its checksum."""
+        if system_of(target.runner).windows:
+            return windows.buffered(target, self.filesystem.file(target, "buffered"), seconds, self.seed)
         ran = run_fio(
             target.runner, (self._job(),), {"runtime": seconds, "time_based": True, "do_verify": False},
             name=self.name, timeout=seconds + MARGIN_SECONDS,
@@ -69,6 +77,8 @@ class Buffered(Workload):
     def quiesce(self, target: WorkloadTarget) -> int:
         """Unmount, mount again, read everything back, unmount."""
         super().quiesce(target)
+        if system_of(target.runner).windows:
+            return 0
         self.filesystem.mount(target)
         wrong = self.read_back(target)
         super().quiesce(target)

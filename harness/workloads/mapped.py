@@ -7,6 +7,8 @@ from typing import ClassVar
 
 from harness.filesystems.base import MARGIN_SECONDS, Offers, WorkloadTarget
 from harness.model import Work
+from harness.remote.guest_system import system_of
+from harness.workloads import windows
 from harness.workloads.base import Workload, numbers
 
 MAPSTORM = "/usr/lib/drbd-harness/mapstorm"
@@ -20,12 +22,17 @@ class Mmap(Workload):
 
     name = "mmap"
     needs = frozenset({Offers.FILES})
+    windows = True
     mebibytes: ClassVar[int] = 8
     threads: ClassVar[int] = 2
     truncate_every_ms: ClassVar[int] = 0
 
     def work(self, target: WorkloadTarget, seconds: int) -> Work:
         """Dirty, and write back, and dirty again."""
+        if system_of(target.runner).windows:
+            file = self.filesystem.file(target, "mapped")
+            facts = numbers(windows.mapped_storm(target, file, seconds, self.truncate_every_ms, self.seed))
+            return self.counted(Work(facts.get("seconds", float(seconds)), facts))
         argv = [
             MAPSTORM, "--file", self.filesystem.file(target, "mapped"), "--mebibytes", str(self.mebibytes),
             "--threads", str(self.threads), "--seconds", str(seconds),

@@ -129,7 +129,8 @@ def storms(runner: ScriptedRunner) -> list[tuple[str, ...]]:
     return [argv for argv in runner.ran if argv[0].endswith("storm")]
 
 
-COMBINATIONS = [(name, kind) for name, kinds in WORKLOADS.items() for kind in kinds]
+# Those of Windows: test_windows.py.
+COMBINATIONS = [(name, kind) for name, kinds in WORKLOADS.items() for kind in kinds if FILESYSTEMS[kind].linux]
 DIRECT = ("steady", "inflight-modify", "fio-verify", "fio-direct", "fio-cost", "fio-job")
 CACHED = ("buffered", "fio-buffered", "mmap", "fio-mmap", "truncate", "append-delete", "small-files",
           "sqlite-wal", "sqlite-journal")  # fmt: skip

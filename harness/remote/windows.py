@@ -1,0 +1,98 @@
+"""Windows in a guest: programs are run by PowerShell, which comes with it; its scripts go through ``guest-exec``."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.errors import InfrastructureError, RefusedError
+from harness.remote.guest_system import DiskQueue, Running
+
+POWERSHELL = r"C:\Windows\System32\WindowsPowerShell\v1.0\powershell.exe"
+# CreateProcess takes 32,767 characters.
+_MOST_CHARACTERS = 32_000
+# Whatever a script throws is its message on standard error, and the status 1.  Progress would come there as XML.
+_FRAME = """$ErrorActionPreference = 'Stop'; $ProgressPreference = 'SilentlyContinue'
+[Console]::OutputEncoding = [Text.Encoding]::UTF8
+$a = @({arguments})
+try {{
+{script}
+}} catch {{ [Console]::Error.WriteLine($_.Exception.Message); exit 1 }}
+"""
+_DRIVE = re.compile(r"\\\\\.\\PHYSICALDRIVE([0-9]+)", re.IGNORECASE)
+_LOCATE = 'Get-Disk | Where-Object { "$($_.SerialNumber)".Trim() -eq $a[0] } | ForEach-Object { $_.Number }'
+# One that does not say it prints nothing.
+_QUEUE = """
+$disk = Get-PhysicalDisk | Where-Object { $_.DeviceId -eq $a[0] }
+if ($disk) { ($disk | Get-StorageAdvancedProperty).IsDeviceCacheEnabled }
+"""
+_SYNC = "Get-Volume | Where-Object { $_.DriveType -eq 'Fixed' } | Write-VolumeCache -ErrorAction SilentlyContinue"
+_LEFT = """
+Get-Disk | Where-Object { "$($_.SerialNumber)" -like '*cell-*' } |
+    ForEach-Object { "left on: the disk $($_.Number) of an earlier cell" }
+"""
+
+
+def powershell(script: str, *arguments: str) -> list[str]:
+    """The argument vector of ``script``, which has ``arguments`` as ``$a``; it ends with status 1 where it throws."""
+    quoted = ", ".join("'" + one.replace("'", "''") + "'" for one in arguments)
+    text = _FRAME.format(arguments=quoted, script=script.strip())
+    encoded = base64.b64encode(text.encode("utf-16-le")).decode()
+    argv = [
+        POWERSHELL, "-NoLogo", "-NoProfile", "-NonInteractive", "-ExecutionPolicy", "Bypass", "-EncodedCommand", encoded
+    ]  # fmt: skip
+    if sum(len(word) + 3 for word in argv) > _MOST_CHARACTERS:
+        raise InfrastructureError("a script for Windows is longer than a command line of it may be")
+    return argv
+
+
+def script_of(argv: Sequence[str]) -> str:
+    """The script in an argument vector of :func:`powershell`, for a log or a test."""
+    return base64.b64decode(argv[-1]).decode("utf-16-le")
+
+
+def disk_number(disk: str) -> str:
+    r"""The number that Windows' commands know the disk ``\\.\PHYSICALDRIVE3`` by; :class:`ValueError`."""
+    if (found := _DRIVE.fullmatch(disk)) is None:
+        raise ValueError(f"'{disk}' is no disk of Windows")
+    return found[1]
+
+
+class Windows:
+    """Windows 8, Server 2012 or later, whose PowerShell has the commands for storage."""
+
+    windows = True
+
+    def command(self, argv: Sequence[str], timeout: float) -> Mapping[str, Any]:
+        """As it is; nothing there ends it in time, so :meth:`end` does."""
+        if not argv[0].lower().endswith(".exe"):
+            raise RefusedError("the guest", f"it runs Windows, which has no program '{argv[0]}'")
+        return {"path": argv[0], "arg": list(argv[1:])}
+
+    def end(self, process: int) -> Sequence[str] | None:
+        """taskkill(1), with all that the process started."""
+        return [r"C:\Windows\System32\taskkill.exe", "/PID", str(process), "/T", "/F"]
+
+    def locate(self, runner: Running, serial: str, modules: Sequence[str] = ()) -> str | None:
+        """By its serial number, as the driver tells it."""
+        numbers = runner.run(powershell(_LOCATE, serial)).stdout.split()
+        return rf"\\.\PHYSICALDRIVE{numbers[0]}" if numbers else None
+
+    def queue(self, runner: Running, disk: str) -> DiskQueue:
+        """Whether Windows takes its write cache for switched on, in Linux' words."""
+        said = runner.run(powershell(_QUEUE, disk_number(disk)), ok=()).stdout.strip().lower()
+        return DiskQueue({"true": "write back", "false": "write through"}.get(said))
+
+    def sync(self, runner: Running) -> None:
+        """Write-VolumeCache of all fixed volumes; at most two minutes."""
+        runner.run(powershell(_SYNC), timeout=120.0)
+
+    def left_on(self, runner: Running, root: str = "") -> Sequence[str]:
+        """A disk of an earlier cell; at most a minute."""
+        printed = runner.run(powershell(_LEFT)).stdout.splitlines()
+        return [line.strip().removeprefix("left on: ") for line in printed if line.startswith("left on: ")]
+
+
+WINDOWS = Windows()
