@@ -9,6 +9,8 @@ from harness.model import (
     ClientKind,
     Crash,
     DelayProfile,
+    DetectZeroes,
+    Discard,
     Fault,
     FilesystemKind,
     Layout,
@@ -16,6 +18,7 @@ from harness.model import (
     ReplicationProfile,
     Sabotage,
     State,
+    SwapOn,
 )
 from harness.report.formatting import joined, plural
 
@@ -65,7 +68,7 @@ def describe(cell: Cell) -> str:
     """A cell as one sentence: workload, filesystem, client, duration, delays, replication profile, disturbances."""
     client = "on the node itself"
     if cell.client is ClientKind.GUEST:
-        client = f"in a guest, cache={cell.cache}, aio={cell.aio}, bus={cell.bus}"
+        client = f"in a guest, cache={cell.cache}, aio={cell.aio}, bus={cell.bus}{_options_text(cell)}"
     parts = [
         f"{_work_text(cell)} {filesystem_text(cell)} {client}",
         f"{cell.seconds} s of work",
@@ -77,6 +80,20 @@ def describe(cell: Cell) -> str:
         SABOTAGES[cell.sabotage] if cell.sabotage else "",
     ]
     return ", ".join(part for part in parts if part)
+
+
+def _options_text(cell: Cell) -> str:
+    """What QEMU and the guest are told besides: ``, iothread, discard=unmap, stable_writes in the guest``."""
+    disk, guest = cell.disk_options, cell.guest_options
+    parts = (
+        ("iothread", disk.iothread),
+        (f"detect-zeroes={disk.detect_zeroes}", disk.detect_zeroes is not DetectZeroes.OFF),
+        (f"discard={disk.discard}", disk.discard is not Discard.IGNORE),
+        ("stable_writes in the guest", guest.guest_stable_writes),
+        ("online discard", guest.online_discard),
+        (f"swap on {guest.swap_on}", guest.swap_on is not SwapOn.DRBD),
+    )
+    return "".join(f", {text}" for text, there in parts if there)
 
 
 def delays_text(delays: DelayProfile) -> str:
