@@ -272,17 +272,6 @@ def _exit_code(results: Sequence[Result]) -> int:
     return 0 if answered else 2
 
 
-def report(which: RunArgument, runs: RunsOption = Path("runs")) -> None:
-    """Write a stored run's report.html again and print where it is."""
-    from harness.report.html import write_html
-    from harness.store import Store, judged_results
-
-    store = Store.open(runs, which)
-    path = store.directory / "report.html"
-    write_html(path, store.run(), judged_results(store), attempts=store.every_attempt())
-    print(path.resolve())
-
-
 def compare(
     one: Annotated[str, typer.Argument(metavar="RUN", help="the run to compare with")],
     other: Annotated[str, typer.Argument(metavar="RUN", help="the run to compare")],

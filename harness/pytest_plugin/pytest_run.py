@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import html
 import logging
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -12,6 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from rich.console import Console
@@ -264,7 +266,15 @@ class PytestRun:
         """The heat map for pytest-html's page, and which of its rows did not last to the end."""
         results = self.all_results()
         changed = [f"<p>ERROR after the closing controls: {html.escape(one)}</p>" for one in self.outcomes.changed]
-        return [*changed, heat_map_html(results)] if results else []
+        return [*changed, heat_map_html(results), *self._page_link()] if results else []
+
+    def _page_link(self) -> list[str]:
+        """A link from pytest-html's page to the run's own."""
+        own = self.config.getoption("htmlpath", default=None)
+        if self.store is None or not own:
+            return []
+        page = os.path.relpath(self.store.directory / "report.html", Path(own).expanduser().resolve().parent)
+        return [f'<p><a href="{html.escape(quote(page))}">The report of this run</a></p>']
 
     def add_extras(self, report: Any, result: Result) -> None:
         """A cell's evidence for pytest-html's page, where that plugin is there."""

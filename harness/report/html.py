@@ -23,7 +23,7 @@ from harness.report.durability import durability_grid, durability_sentence, loss
 from harness.report.headline import Answer, Headline, headline
 from harness.report.migrations import migration_grid, migration_sentence, timelines
 from harness.report.owner_bars import owner_bars
-from harness.report.page_size import PAGE_BYTES, fitted
+from harness.report.page_size import PAGE_BYTES, alone, fitted
 from harness.report.phases import PhaseShare, phase_shares
 from harness.report.questions import question_page
 from harness.report.remedies import effect_grid
@@ -91,17 +91,20 @@ def render_html(
     title: str = "",
     attempts: Sequence[Evidence] = (),
     unreadable: Sequence[str] = (),
+    raw: bool = True,
 ) -> str:
     """The page as text; it is well-formed XML too.
 
     ``attempts``: all that the run has, for its controls were played more often than its results show; else only these
-    are known.  ``unreadable``: a sentence for each evidence that is there and cannot be read.
+    are known.  ``unreadable``: a sentence for each evidence that is there and cannot be read.  ``raw``:
+    whether the files of the attempts lie beside the page, which then leads to them.
     """
     summary = summarize(results)
     names = anchors(results)
     rounds = control_rounds(attempts or evidence_of(results))
     return _small_page(
-        cell_views(results, run),
+        cell_views(results, run) if raw else alone(cell_views(results, run)),
+        raw=raw,
         title=title or title_of(run),
         run=run,
         summary=summary,

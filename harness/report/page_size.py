@@ -50,12 +50,21 @@ def fitted(cells: Sequence[CellView], measure: Measure, limit: int = PAGE_BYTES)
     return tuple(made), len(shown)
 
 
+def alone(cells: Sequence[CellView]) -> tuple[CellView, ...]:
+    """The cells for a page without the files of the attempts: nothing leads to them."""
+    return tuple(replace(cell, plays=tuple(map(_alone, cell.plays))) for cell in cells)
+
+
+def _alone(play: ResultView) -> ResultView:
+    return replace(play, evidence=replace(play.evidence, link="")) if play.evidence else play
+
+
 def shortened(play: ResultView, level: int) -> ResultView:
     """``play`` with the details of ``level``; it says that some are left out, and where they are."""
     if play.evidence is None or level == FULL:
         return play
     kept = None if level == VERDICT_ONLY else replace(play.evidence, **dict(_without(play.evidence, level)))
-    return replace(play, evidence=kept, left_out=play.evidence.link)
+    return replace(play, evidence=kept, left_out=True)
 
 
 def _without(evidence: EvidenceView, level: int) -> Iterator[tuple[str, Any]]:

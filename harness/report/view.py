@@ -122,7 +122,7 @@ class ResultView:
     expectation: str
     evidence: EvidenceView | None
     replay: str = ""
-    left_out: str = ""
+    left_out: bool = False
 
     @property
     def open(self) -> bool:

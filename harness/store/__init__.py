@@ -3,12 +3,13 @@
 from harness.store.merge import merge_runs
 from harness.store.provenance import keep_provenance
 from harness.store.results import judged_results, keep_judged
-from harness.store.run_store import Attempt, Store, new_run_id, run_ids
+from harness.store.run_store import Attempt, Store, dumped, new_run_id, run_ids
 from harness.store.small_form import keep_small
 
 __all__ = [
     "Attempt",
     "Store",
+    "dumped",
     "judged_results",
     "keep_judged",
     "keep_provenance",

@@ -72,11 +72,11 @@ class Attempt:
         """Keep the evidence, which completes the attempt; the attempt's number is the store's."""
         if evidence.cell.id != self.cell.id:
             raise ValueError(f"evidence of '{evidence.cell.id}' in an attempt at '{self.cell.id}'")
-        write_atomic(self.directory / "evidence.json", _dump(replace(evidence, attempt=self.number)))
+        write_atomic(self.directory / "evidence.json", dumped(replace(evidence, attempt=self.number)))
 
     def save_verdict(self, verdict: Verdict) -> None:
         """Keep what was thought of the evidence; it can be judged again at any time."""
-        write_atomic(self.directory / "verdict.json", _dump(verdict))
+        write_atomic(self.directory / "verdict.json", dumped(verdict))
 
 
 class Store:
@@ -144,7 +144,7 @@ class Store:
 
     def save_run(self, run: Run) -> None:
         """Keep the run; called again when something about it is known better."""
-        write_atomic(self.directory / "run.json", _dump(run))
+        write_atomic(self.directory / "run.json", dumped(run))
 
     # ----------------------------------------------------------------- its cells
 
@@ -271,7 +271,8 @@ def read_packed(path: Path) -> bytes:
         raise ValueError(str(error)) from error
 
 
-def _dump(value: Any) -> bytes:
+def dumped(value: Any) -> bytes:
+    """``value`` as the store keeps it."""
     return (json.dumps(_plain(value), indent=1, ensure_ascii=False) + "\n").encode()
 
 

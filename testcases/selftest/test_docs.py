@@ -60,6 +60,7 @@ SCRIPTS = {
     "bench-witness": ("ci/lib/bench_witness.py",),
     "figures": ("harness/report/figures.py",),
     "costs": ("harness/report/costs.py",),
+    "example-report": ("ci/example-report",),
     "controller-machine": ("ci/controller-machine",),
     "probe-flush": ("harness/doctor/flush_probe.py",),
     "probe-migration": ("harness/doctor/migration_probe.py",),

@@ -1,0 +1,66 @@
+"""The command ``report``: a stored run as a page, for a program, for an issue, or as one file to send."""
+
+from __future__ import annotations
+
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.options import RunArgument, RunsOption, warn
+from harness.errors import UsageError
+
+
+def report(
+    which: RunArgument,
+    runs: RunsOption = Path("runs"),
+    show: Annotated[bool, typer.Option("--open", help="show the page in the browser")] = False,
+    json: Annotated[bool, typer.Option("--json", help="print the answers as JSON: docs/report-formats.md")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="print a line for each play")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="print what one pastes into an issue")] = False,
+    zipped: Annotated[bool, typer.Option("--zip", help="write all of it as one file, to be attached")] = False,
+    without_data: Annotated[
+        bool | None,
+        typer.Option(
+            "--without-data/--with-data",
+            help="leave out content of blocks, what machines printed, names of hosts, addresses"
+            " (default: on for runs on hardware)",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="write to FILE instead of RUN's folder")
+    ] = None,
+) -> None:
+    """Write a stored run's report.html again and print where it is; or print it, or pack it, in another form."""
+    from harness.report.bundle import StoredReport, on_hardware
+    from harness.store import Store
+    from harness.util.atomic_file import write_atomic
+
+    chosen = [name for name, is_chosen in (("--open", show), ("--json", json), ("--csv", csv),
+                                           ("--markdown", markdown), ("--zip", zipped)) if is_chosen]  # fmt: skip
+    if len(chosen) > 1:
+        raise UsageError(f"{chosen[0]} and {chosen[1]} are two forms of the report: choose one of them")
+    store = Store.open(runs, which)
+    without = on_hardware(store.run()) if without_data is None else without_data
+    found = StoredReport(store, without=without)
+    for sentence in found.unreadable:
+        warn(sentence)
+    if json or csv or markdown:
+        text = found.json() if json else found.csv() if csv else found.markdown()
+        if output is None:
+            print(text, end="")
+            return
+        path = output
+        write_atomic(path, text.encode())
+    elif zipped:
+        path = output or store.directory / f"{found.run.id}{'-without-data' if without else ''}.zip"
+        found.write_zip(path)
+    else:
+        beside = output is None or output.parent.resolve() == store.directory.resolve()
+        name = "report-without-data.html" if without_data else "report.html"
+        path = output or store.directory / name
+        write_atomic(path, found.html(raw=beside).encode())
+    print(path.resolve())
+    if show and not webbrowser.open(path.resolve().as_uri()):
+        warn("no browser could be started; the page is where the line above says")
