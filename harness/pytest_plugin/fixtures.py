@@ -100,6 +100,8 @@ def own_cell(request: pytest.FixtureRequest, drbd_run: Session, cell: Cell) -> I
                 own.run.begin()
                 host = cell.client is ClientKind.HOST
                 target = own.run.take_host() if host else own.run.take_guest(lambda: drbd_run.clean_guest)
+                if not host:
+                    own.run.guest_disk.note_in_use()
                 own.run.exposure.prepared(target, own.run.context.lab.a)
                 own.run.delays.apply()
                 # What the test does is its own; it may move the guest too.
