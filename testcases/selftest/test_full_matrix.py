@@ -73,7 +73,7 @@ def test_full_has_every_filesystem_layout_cache_mode_and_way_of_writing(tested: 
     # QEMU's own encryption is a mitigation, and played with those.
     assert {cell.layout for cell in tested} == {*Layout} - {Layout.CRYPT_QEMU}
     assert {cell.cache for cell in tested if cell.client is ClientKind.GUEST} == {*CacheMode}
-    # Written for crashes, for controls, for costs, or by a user; what the first would show without a crash, others show.
+    # Written for crashes, for controls, for costs, or a user's; what the first would show without a crash, others show.
     elsewhere = {"buffered", "mmap", "planted", "steady", "fio-verify", "fio-cost", "fio-job", "guest-script"}
     assert {cell.workload for cell in tested} == {*WORKLOADS} - elsewhere
 
