@@ -26,7 +26,7 @@ class EffectWord(StrEnum):
     CURES = "cures"  # nothing diverged, and without it significantly more did
     NARROWS = "narrows"  # something diverged, and significantly less than without it
     NEITHER = "neither"  # as much diverged as without it, as far as the repetitions tell
-    OPEN = "not enough"  # nothing diverged, and the repetitions are too few to say that it is no chance
+    OPEN = "not enough"  # too few repetitions to say
     NO_ANSWER = "no answer"  # it was refused or had no answer, or nothing diverged without it either
 
 
@@ -82,7 +82,9 @@ def _effect(one: CellAnswer, baseline: CellAnswer) -> Effect:
         if not one.diverged:
             word = EffectWord.CURES if fewer else EffectWord.OPEN
         else:
-            word = EffectWord.NARROWS if fewer or (share is not None and share[2] < 1) else EffectWord.NEITHER
+            # That it cures is off the table after one play; that it does not narrow needs pairs.
+            less = fewer or (share is not None and share[2] < 1)
+            word = EffectWord.NARROWS if less else EffectWord.NEITHER if share is not None else EffectWord.OPEN
     cell = one.cell
     return Effect(
         str(cell.mitigation or ""), str(cell.cache or ""), str(cell.preset or ""), one.cell_id, baseline.cell_id, word,

@@ -55,6 +55,7 @@ def effect(base: list[int | None], cure: list[int | None]) -> Effect:
         ([500] * 4, [0] * 4, EffectWord.CURES),
         ([500] * 3, [0] * 3, EffectWord.OPEN),
         ([500], [0], EffectWord.OPEN),
+        ([500], [480], EffectWord.OPEN),
         ([500] * 5, [0, 0, 0, 0, 3], EffectWord.NARROWS),
         ([500, 510, 490, 500, 505], [50, 52, 49, 51, 50], EffectWord.NARROWS),
         ([500, 510, 490, 500, 505], [500, 480, 520, 505, 495], EffectWord.NEITHER),
