@@ -16,11 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
 from harness.config.cell_rules import GUEST_ONLY, broken_rule
 from harness.config.matrix_entry import Axes, Workloads
-from harness.config.sentences import WrittenModel, array, choice, hint, one_or_more, shown, validated
+from harness.config.sentences import WrittenFile, WrittenModel, array, choice, hint, one_or_more, validated
 from harness.errors import UsageError
 from harness.model import CacheMode, Cell, ClientKind, FilesystemKind
 from harness.model.cell_pattern import Pattern, value_of
@@ -78,20 +78,12 @@ class ClaimEntry(WrittenModel):
     note: str = ""
 
 
-class ClaimsFile(WrittenModel):
+class ClaimsFile(WrittenFile):
     """A file of claims as it is written."""
 
-    schema_: int = Field(alias="schema")
-    description: str = ""
-    claims: Annotated[tuple[ClaimEntry, ...], array()] = ()
+    reads = CLAIMS_SCHEMA
 
-    @model_validator(mode="before")
-    @classmethod
-    def _of_this_schema(cls, written: Any) -> Any:
-        schema = written.get("schema") if isinstance(written, dict) else None
-        if type(schema) is not int or schema != CLAIMS_SCHEMA:
-            raise ValueError(f"'schema' is {shown(schema)}; this program reads schema = {CLAIMS_SCHEMA}")
-        return written
+    claims: Annotated[tuple[ClaimEntry, ...], array()] = ()
 
 
 def load_claims(path: Path, workloads: Workloads | None = None) -> tuple[ClaimSpec, ...]:

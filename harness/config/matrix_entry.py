@@ -22,13 +22,13 @@ from pydantic import (
 
 from harness.config.sentences import (
     NoChoiceError,
+    WrittenFile,
     WrittenModel,
     array,
     choice,
     hint,
     one_of,
     one_or_more,
-    shown,
 )
 from harness.model import (
     AioMode,
@@ -189,25 +189,16 @@ class DecidingEntry(Axes):
     reason: Annotated[str, AfterValidator(_given_reason)]
 
 
-class MatrixFile(WrittenModel):
+class MatrixFile(WrittenFile):
     """A matrix file as it is written: no defaults applied, nothing multiplied out."""
 
-    schema_: int = Field(alias="schema")
-    description: str = ""
+    reads = MATRIX_SCHEMA
+
     defaults: CellsEntry = CellsEntry()
     cells: Annotated[tuple[CellsEntry, ...], array()] = ()
     exclude: Annotated[tuple[Axes, ...], array()] = ()
     expect: Annotated[tuple[ExpectEntry, ...], array()] = ()
     deciding: Annotated[tuple[DecidingEntry, ...], array()] = ()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_this_schema(cls, written: Any) -> Any:
-        """First of all: another schema may have other keys."""
-        schema = written.get("schema") if isinstance(written, dict) else None
-        if type(schema) is not int or schema != MATRIX_SCHEMA:
-            raise ValueError(f"'schema' is {shown(schema)}; this program reads schema = {MATRIX_SCHEMA}")
-        return written
 
 
 def expectation(

@@ -17,9 +17,9 @@ import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from harness.errors import HarnessError, UsageError
 
@@ -37,6 +37,24 @@ class WrittenModel(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class WrittenFile(WrittenModel):
+    """A whole file that a user writes, of the schema ``reads``."""
+
+    reads: ClassVar[int]
+
+    schema_: int = Field(alias="schema")
+    description: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_this_schema(cls, written: Any) -> Any:
+        """First of all: another schema may have other keys."""
+        schema = written.get("schema") if isinstance(written, dict) else None
+        if type(schema) is not int or schema != cls.reads:
+            raise ValueError(f"'schema' is {shown(schema)}; this program reads schema = {cls.reads}")
+        return written
 
 
 def validated(
