@@ -149,6 +149,37 @@ def test_image_file_content_is_found_at_the_place_that_is_told(
     assert str(tmp_path) not in left
 
 
+@pytest.mark.parametrize("kind", [RawOnExt4, Qcow2OnExt4, RawOnXfs, Qcow2OnXfs])
+def test_image_file_copied_while_settled_its_content_is_found(
+    kind: type[ImageFile], runner: LocalRunner, tmp_path: Path
+) -> None:
+    """The filesystem below the image is in use: what its journal holds alone has to be seen in the copy too."""
+    backing, copy, layer = tmp_path / "backing", tmp_path / "copied", kind()
+    blocks = kind.device_mib(32) * MIB // BLOCK_BYTES
+    with backing.open("wb") as file:
+        file.truncate(blocks * BLOCK_BYTES)
+    content = {1: b"\x41", 100: b"\x42", 8191: b"\x43"}
+    with loop_device(runner, backing) as device:
+        below = target(runner, device, blocks)
+        try:
+            layer.make(below)
+            opened = layer.open(below)
+            for block, byte in content.items():
+                write = f"write -P {byte[0]} {block * BLOCK_BYTES} {BLOCK_BYTES}"
+                runner.run(["qemu-io", "-f", layer.image, "-c", write, opened.device])
+            with layer.settled(below):
+                runner.run(["dd", f"if={device}", f"of={copy}", "bs=1M", "conv=sparse", "status=none"])
+        finally:
+            layer.close(below)
+    view = ReplicaView(runner, str(copy), blocks)
+    with layer.inner(view) as inner:
+        there = {place: block for block, place in inner.places(range(view.blocks)).items() if isinstance(place, int)}
+        for block, byte in content.items():
+            assert view.read(there[block] * BLOCK_BYTES, BLOCK_BYTES) == byte * BLOCK_BYTES
+    left = runner.run(["sh", "-c", "losetup --list; cat /proc/mounts"]).stdout
+    assert str(tmp_path) not in left
+
+
 @contextmanager
 def loop_device(runner: LocalRunner, backing: Path) -> Iterator[str]:
     device = runner.run(["losetup", "--find", "--show", str(backing)]).stdout.strip()

@@ -34,6 +34,8 @@ sync
 """
 _MOUNT = 'mkdir -p "$3"; mount -t "$1" -o "$2" "$4" "$3"'
 _UNMOUNT = '! mountpoint -q "$1" || umount "$1"'
+# Mounted for writing once, its kernel replays the log; mount's own loop device goes with it.
+_REPLAY = 'mkdir -p "$4"; mount -t "$1" -o "loop,$2" "$3" "$4"; umount "$4"'
 _CONVERT = """
 folder=$(mktemp -d /var/tmp/drbd-harness-image.XXXXXX)
 echo "$folder"
@@ -51,6 +53,8 @@ class ImageFile(Layer):
     outer: ClassVar[Filesystem]
     #: With these the copy is mounted: read-only, and no journal replayed.
     read_only: ClassVar[str]
+    #: With these it is mounted for writing before, where a freeze leaves the journal dirty; "" where it does not.
+    replayed: ClassVar[str] = ""
     programs = ("qemu-img",)
 
     def make(self, target: WorkloadTarget) -> None:
@@ -79,7 +83,7 @@ class ImageFile(Layer):
 
     @contextlib.contextmanager
     def settled(self, target: WorkloadTarget) -> Iterator[None]:
-        """Frozen, its filesystem has an empty journal: a copy in which none is replayed shows the image as it is."""
+        """Frozen, its filesystem is whole on the device: ext4 with an empty journal, XFS with one to be replayed."""
         where = self.outer.file(target, "").rstrip("/")
         target.runner.run(["fsfreeze", "--freeze", where], timeout=MARGIN_SECONDS)
         try:
@@ -100,12 +104,19 @@ class ImageFile(Layer):
 
     @contextlib.contextmanager
     def inner(self, view: ReplicaView) -> Iterator[Inner]:
-        """The image on the copy, mounted read-only; of a qcow2 image what it holds, written out."""
+        """The image on the copy, mounted read-only; of a qcow2 image what it holds, written out.
+
+        A log that has to be replayed is so in the copy, which nobody else reads: it is written to.
+        """
         runner, path = view.runner, f"{_COPY_POINT}/{self._name}"
         with contextlib.ExitStack() as stack:
+            kind = self.outer.kind.value
+            if self.replayed:
+                stack.callback(_quietly, runner, ["sh", "-ec", _UNMOUNT, "sh", _COPY_POINT])
+                replay = ["sh", "-ec", _REPLAY, "sh", kind, self.replayed, view.path, _COPY_POINT]
+                runner.run(replay, timeout=LAYER_SECONDS)
             device = stack.enter_context(loop(runner, view.path))
             stack.callback(_quietly, runner, ["sh", "-ec", _UNMOUNT, "sh", _COPY_POINT])
-            kind = self.outer.kind.value
             runner.run(["sh", "-ec", _MOUNT, "sh", kind, self.read_only, _COPY_POINT, device], timeout=LAYER_SECONDS)
             info = ["qemu-img", "info", "-U", "--output=json", "-f", self.image, path]
             size = virtual_size(runner.run(info, timeout=LAYER_SECONDS).stdout)
@@ -176,6 +187,8 @@ class _OnExt4(ImageFile):
 class _OnXfs(ImageFile):
     outer = Xfs()
     read_only = "ro,norecovery,nouuid"
+    # A frozen XFS leaves its log dirty on purpose, so that a snapshot of it gets its unlinked inodes cleared.
+    replayed = "nouuid"
 
     @classmethod
     def device_mib(cls, inner_mib: int) -> int:
