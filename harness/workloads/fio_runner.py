@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from harness.model import Work
 from harness.parse.fio import FioResult, parse_fio, verify_failures
 from harness.remote.base import Runner
 from harness.render.fio_job import Job, Option, job_file
+from harness.workloads.temporary import temporary_file
 
 # fio ends with this after a verify found something else than was written (EILSEQ).
 _WRONG_DATA = 84
@@ -72,12 +72,10 @@ def run_job_file(
     :class:`~harness.errors.WorkloadFailedError`, anything else that makes fio fail a
     :class:`~harness.errors.CommandError`.  ``timeout`` is in seconds.
     """
-    # On the controller others may write to /tmp too.
-    path = f"/tmp/drbd-harness-{secrets.token_hex(8)}-{name}.fio"
-    runner.write(path, text)
     variables = [f"{key}={value}" for key, value in (environment or {}).items()]
-    argv = [*(["env", *variables] if variables else []), "fio", "--output-format=json", *arguments, path]
-    done = runner.run(argv, timeout=timeout, ok=())
+    with temporary_file(runner, f"{name}.fio", text) as path:
+        argv = [*(["env", *variables] if variables else []), "fio", "--output-format=json", *arguments, path]
+        done = runner.run(argv, timeout=timeout, ok=())
     failures = verify_failures(done.stderr)
     try:
         result = parse_fio(done.stdout)

@@ -7,7 +7,6 @@ where there is none; ``DRBD_FILE``, a file in that, or the device itself; ``DRBD
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from harness.model import Cell, UserFile, Work
 from harness.remote.base import Completed
 from harness.workloads.base import Workload, numbers
 from harness.workloads.fio_runner import no_space, run_job_file, worked
+from harness.workloads.temporary import temporary_file
 
 # The seed where none was given.
 _SEED = 1
@@ -41,7 +41,7 @@ status=0
 timeout -k 2 "$seconds" "$@" > "$file.out" 2> "$file.err" < /dev/null || status=$?
 tail -c 65536 "$file.out"
 tail -c 65536 "$file.err" >&2
-rm -f "$file" "$file.out" "$file.err"
+rm -f "$file.out" "$file.err"
 exit "$status"
 """
 
@@ -119,9 +119,6 @@ class UserWork(Workload):
             target.sh(_END_HOLDERS, MOUNT_POINT, timeout=MARGIN_SECONDS)
         super().clean_up(target)
 
-    def _path(self) -> str:
-        return f"/tmp/drbd-harness-{secrets.token_hex(8)}-{self.file.name}"
-
 
 class FioJob(UserWork):
     """A user's fio job file; what it reads back wrongly is a wrong read, as with any."""
@@ -132,10 +129,9 @@ class FioJob(UserWork):
     def prepare(self, target: WorkloadTarget) -> None:
         """The filesystem, and whether fio takes the job file."""
         super().prepare(target)
-        path = self._path()
-        target.runner.write(path, self.file.text)
         told = [f"{key}={value}" for key, value in variables(self.filesystem, target, 1, self.seed).items()]
-        done = target.runner.run(["env", *told, "fio", "--parse-only", path], timeout=PARSE_SECONDS, ok=())
+        with temporary_file(target.runner, self.file.name, self.file.text) as path:
+            done = target.runner.run(["env", *told, "fio", "--parse-only", path], timeout=PARSE_SECONDS, ok=())
         if done.status:
             said = _first_line(done.stderr, done.stdout)
             raise WorkloadFailedError(f"fio does not take the job file {self.file.name}: {said}")
@@ -169,14 +165,14 @@ class GuestScript(UserWork):
 
     def work(self, target: WorkloadTarget, seconds: int) -> Work:
         """Run it to its end."""
-        path, told = self._path(), variables(self.filesystem, target, seconds, self.seed)
+        told = variables(self.filesystem, target, seconds, self.seed)
         bound = seconds + 2 * MARGIN_SECONDS
-        target.runner.write(path, self.file.text)
-        argv = [
-            "env", *(f"{key}={value}" for key, value in told.items()),
-            "sh", "-ec", _RUN, "sh", f"{bound:.0f}", path, told["DRBD_DIRECTORY"] or target.device,
-        ]  # fmt: skip
-        done = target.runner.run(argv, timeout=bound + 30, ok=())
+        with temporary_file(target.runner, self.file.name, self.file.text) as path:
+            argv = [
+                "env", *(f"{key}={value}" for key, value in told.items()),
+                "sh", "-ec", _RUN, "sh", f"{bound:.0f}", path, told["DRBD_DIRECTORY"] or target.device,
+            ]  # fmt: skip
+            done = target.runner.run(argv, timeout=bound + 30, ok=())
         if done.status:
             raise WorkloadFailedError(_failed(self.file, done, bound))
         printed = done.stdout.strip().splitlines()

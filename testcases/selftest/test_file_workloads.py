@@ -27,7 +27,7 @@ from harness.workloads.base import Workload, WorkloadTarget
 from harness.workloads.database import SqliteJournal, SqliteWal, acknowledged
 from harness.workloads.files import AppendDelete, FileStorm, SmallFiles
 from harness.workloads.fio_runner import need_direct_io
-from harness.workloads.python_program import PROGRAMS
+from harness.workloads.python_program import PROGRAMS, run_program
 
 STORM, DATABASE = PROGRAMS / "file_storm.py", PROGRAMS / "database.py"
 #: Seconds of work that are enough on a busy machine.
@@ -252,7 +252,7 @@ def test_database_acknowledgements_on_the_console_only_with_a_crash(tmp_path: Pa
         runner = ScriptedRunner(lambda argv: (0, '{"transactions": 3}', ""))
         cell = Cell("sqlite-wal", filesystem=FilesystemKind.EXT4, crash=crash)
         workload_of(cell).work(replace(target, runner=runner), 1)
-        assert ("/dev/console" in runner.ran[-1]) is heard
+        assert ("/dev/console" in runner.ran[-2]) is heard
 
 
 def test_database_recovered_what_the_console_said_is_demanded(
@@ -302,3 +302,10 @@ def test_need_direct_io_file_that_has_none_refused(target: WorkloadTarget) -> No
 
     with pytest.raises(RefusedError, match="Invalid argument"):
         need_direct_io(File(Path()), target)
+
+
+def test_run_program_that_fails_its_file_is_removed(target: WorkloadTarget) -> None:
+    before = {*Path("/tmp").glob("drbd-harness-*-database.py")}
+    with pytest.raises(CommandError):
+        run_program(replace(target, runner=LocalRunner()), "database", "nothing-it-knows", timeout=60)
+    assert {*Path("/tmp").glob("drbd-harness-*-database.py")} <= before

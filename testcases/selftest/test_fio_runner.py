@@ -27,7 +27,7 @@ def test_run_fio_job_file_written_then_run() -> None:
     ran = run_fio(runner, (Job("one", {"rw": "write"}),), name="x", arguments=("--aux-path=/tmp",), timeout=5)
     ((path, text),) = runner.written.items()
     assert re.fullmatch(r"/tmp/drbd-harness-[0-9a-f]{16}-x\.fio", path) and text == "[one]\nrw=write\n"
-    assert runner.ran == [("fio", "--output-format=json", "--aux-path=/tmp", path)]
+    assert runner.ran == [("fio", "--output-format=json", "--aux-path=/tmp", path), ("rm", "-f", path)]
     assert ran.read_back_errors == 0 and ran.result.jobs[0].write.ios == 1024
 
 
