@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from harness.cli.options import SuiteOption, console
+from harness.cli.options import DrbdOption, OptionalSuiteOption, StackOption, console, stack_options
 from harness.util import logs
 from harness.util.paths import log_dir
 
@@ -15,14 +15,21 @@ app = typer.Typer(no_args_is_help=True, help="The node and guest images.")
 
 
 @app.command("build")
-def build_images(suite: SuiteOption = "trixie") -> None:
-    """Build the images of a suite that the cache lacks."""
-    from harness.images import ensure_all
+def build_images(
+    suite: OptionalSuiteOption = None,
+    stack: StackOption = None,
+    drbd: DrbdOption = None,
+) -> None:
+    """Build the images of a suite or a stack that the cache lacks."""
+    from harness.config.run_specs import stack_from_options
+    from harness.images import check_stack, ensure_stack
     from harness.util.paths import cache_dir
 
+    spec = stack_from_options(stack_options(stack, drbd, suite))
+    check_stack(spec)
     with logs.kept_below(log_dir(), "images-build"):
-        images = ensure_all([("node", suite), ("guest", suite)], cache_dir())
-    for image in images:
+        images = ensure_stack(spec, cache_dir())
+    for image in dict.fromkeys((images.a, images.b, images.guest)):
         print(f"{image.role} {image.suite} {image.digest[:12]} {image.directory}")
 
 

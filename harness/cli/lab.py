@@ -10,14 +10,17 @@ from typing import Annotated
 import typer
 
 from harness.cli.options import (
+    DrbdOption,
     GuestBootSecondsOption,
     GuestDiskBusOption,
     GuestFirmwareOption,
     GuestImageOption,
     GuestMemoryOption,
     GuestVcpusOption,
-    SuiteOption,
+    OptionalSuiteOption,
+    StackOption,
     check_image_choices,
+    stack_options,
 )
 from harness.errors import NothingRanError, UsageError
 from harness.util import logs
@@ -28,7 +31,9 @@ app = typer.Typer(no_args_is_help=True, help="The nested lab: two virtual nodes 
 
 @app.command("up")
 def lab_up(
-    suite: SuiteOption = "trixie",
+    suite: OptionalSuiteOption = None,
+    stack: StackOption = None,
+    drbd: DrbdOption = None,
     device_mib: Annotated[int, typer.Option(help="least size of the DRBD device, in MiB")] = 128,
     guest_image: GuestImageOption = None,
     guest_firmware: GuestFirmwareOption = None,
@@ -39,13 +44,15 @@ def lab_up(
 ) -> None:
     """Bring a lab up and leave it up; a lab that is up is found."""
     from harness.config.run_specs import specs_from_options
+    from harness.images import check_stack
     from harness.images.user_image import Choices, keep, look_at, table
     from harness.lab.nested.provider import nested_lab
     from harness.util.paths import cache_dir
 
     numbers = (guest_memory_mib, guest_vcpus, guest_boot_seconds)
     check_image_choices(guest_image, guest_firmware, guest_disk_bus, numbers)
-    asked = {"suite": suite, "device_mib": device_mib}
+    asked: dict[str, object] = {**stack_options(stack, drbd, suite), "device_mib": device_mib}
+    check_stack(specs_from_options(asked)[1])
     with logs.kept_below(log_dir(), "lab-up"), contextlib.ExitStack() as open_lab:
         image = None
         if guest_image is not None:
@@ -54,8 +61,8 @@ def lab_up(
             image = table(found, chosen, keep(found, cache_dir()))
         spec, stack_spec = specs_from_options(asked, image)
         lab = open_lab.enter_context(nested_lab(spec, stack_spec, keep=True))
-        stack = lab.stack
-        print(f"lab {lab.id} is up: kernel {stack.kernel}, DRBD {stack.drbd}, QEMU {stack.qemu}, {stack.accelerator}")
+        runs = lab.stack
+        print(f"lab {lab.id} is up: kernel {runs.kernel}, DRBD {runs.drbd}, QEMU {runs.qemu}, {runs.accelerator}")
     print(f"{own_command()} lab ssh a | lab console a | lab down")
 
 

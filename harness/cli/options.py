@@ -12,7 +12,17 @@ from rich.console import Console
 
 from harness.errors import UsageError
 
-SuiteOption = Annotated[str, typer.Option(help="Debian suite of the nodes: trixie or bookworm")]
+SuiteOption = Annotated[str, typer.Option(help="Debian suite of the nodes")]
+OptionalSuiteOption = Annotated[
+    str | None, typer.Option("--suite", help="Debian suite of nodes and guest: the stack of that suite alone (trixie)")
+]
+StackOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="the software under test: a stack that comes along, or a TOML file")
+]
+DrbdOption = Annotated[
+    Path | None,
+    typer.Option(metavar="PATH", help="another DRBD for it: a folder of modules or of packages, or one .deb"),
+]
 RunsOption = Annotated[Path, typer.Option(help="where runs are kept")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="a run's id, its folder, or 'latest'")]
 GuestImageOption = Annotated[
@@ -35,6 +45,12 @@ console = Console(highlight=False)
 def warn(sentence: str) -> None:
     """A sentence on standard error; the command goes on."""
     print(f"drbd-harness: {sentence}", file=sys.stderr)
+
+
+def stack_options(stack: str | None, drbd: Path | None, suite: str | None) -> dict[str, str]:
+    """What of these was given, by the names that :func:`~harness.config.run_specs.specs_from_options` knows."""
+    given = {"stack": stack, "modules": str(drbd) if drbd else None, "suite": suite}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def check_image_choices(

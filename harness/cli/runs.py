@@ -13,16 +13,20 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from harness.cli.options import (
+    DrbdOption,
     GuestBootSecondsOption,
     GuestDiskBusOption,
     GuestFirmwareOption,
     GuestImageOption,
     GuestMemoryOption,
     GuestVcpusOption,
+    OptionalSuiteOption,
     RunArgument,
     RunsOption,
+    StackOption,
     check_image_choices,
     console,
+    stack_options,
     warn,
 )
 from harness.config.shards import Shard
@@ -45,7 +49,9 @@ def run(
         ),
     ] = None,
     resume: Annotated[str | None, typer.Option(help="go on with a run: its id, its folder, or 'latest'")] = None,
-    suite: Annotated[str | None, typer.Option(help="Debian suite of the nodes: trixie or bookworm")] = None,
+    suite: OptionalSuiteOption = None,
+    stack: StackOption = None,
+    drbd: DrbdOption = None,
     runs: RunsOption = Path("runs"),
     select: Annotated[str, typer.Option("-k", help="only cells whose id matches, as pytest's -k")] = "",
     device_mib: Annotated[int | None, typer.Option(help="least size of the DRBD device in MiB (128)")] = None,
@@ -90,8 +96,9 @@ def run(
     """Play a matrix on a lab of its own (or the one that is up), and print the heat map and the report's path."""
     from harness.store import Store, new_run_id
 
-    if resume and (matrix or suite or device_mib):
-        raise UsageError("--resume goes on with the matrix, the suite and the device the run has; leave them out")
+    software = stack_options(stack, drbd, suite)
+    if resume and (matrix or software or device_mib):
+        raise UsageError("--resume goes on with the matrix, the stack and the device the run has; leave them out")
     if resume and (repeat or seed or shard):
         raise UsageError(
             "--resume plays the repetitions that the run lacks, with their seeds, in its own part of the plays;"
@@ -122,7 +129,7 @@ def run(
         directory = runs / run_id
         played = [] if own and not matrix else ["--drbd-matrix", matrix or "quick"]
         chosen = [*played, "--drbd-run-id", run_id, "--drbd-runs", str(runs)]
-    lab = ["--drbd-suite", suite] if suite else []
+    lab = [word for name, value in software.items() for word in (f"--drbd-{name}", value)]
     lab += ["--drbd-device-mib", str(device_mib)] if device_mib else []
     lab += ["--drbd-repeat", str(repeat)] if repeat else []
     lab += ["--drbd-seed", str(seed)] if seed else []

@@ -16,17 +16,23 @@ from harness.images.cache import (
     list_images,
     prune,
 )
+from harness.images.stacks import StackDigests, StackImages, check_stack, ensure_stack, stack_digests
 
 __all__ = [
     "DEFAULT_SUITE",
     "ROLES",
     "Image",
     "ImageError",
+    "StackDigests",
+    "StackImages",
     "build",
+    "check_stack",
     "current_digest",
     "current_digests",
     "ensure",
     "ensure_all",
+    "ensure_stack",
     "list_images",
     "prune",
+    "stack_digests",
 ]

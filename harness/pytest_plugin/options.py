@@ -20,6 +20,8 @@ IMAGE_OPTIONS = (
 USER_FILE_OPTIONS = ("fio_job", "guest_script")
 CHOICE_OPTIONS = ("cache", "filesystem", "client", "seconds")
 # What is played how often, and by which chance.
+# What says which software is meant: a stack, and a DRBD for it.
+STACK_OPTIONS = ("stack", "modules")
 CELL_OPTIONS = ("repeat", "seed", "shard")
 
 
@@ -59,6 +61,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--drbd-filesystem", metavar="NAME", action="append", help="without a matrix: a filesystem for it")
     group.addoption("--drbd-client", metavar="WHO", help="without a matrix: guest or host (default: guest)")
     group.addoption("--drbd-seconds", metavar="N", type=int, help="without a matrix: how long it works (default: 10)")
+    group.addoption(
+        "--drbd-stack", metavar="NAME", help="the software under test: a stack that comes along, or a TOML file"
+    )
+    group.addoption(
+        "--drbd-modules", metavar="PATH", help="another DRBD for it: a folder of modules or packages, or a .deb"
+    )
     group.addoption("--drbd-suite", metavar="SUITE", help="Debian suite of the nodes (default: trixie)")
     group.addoption("--drbd-guest-suite", metavar="SUITE", help="Debian suite of the guest (default: as nodes)")
     group.addoption("--drbd-device-mib", metavar="N", type=int, help="least size of the DRBD device in MiB (128)")
@@ -87,7 +95,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config) -> None:
     """An option of ours without the fixtures would do nothing: that is said instead."""
     single = ("matrix", "resume", "run_id", "controls_every")
-    names = (*single, *USER_FILE_OPTIONS, *CHOICE_OPTIONS, *CELL_OPTIONS, *LAB_OPTIONS, *IMAGE_OPTIONS)
+    names = (*single, *USER_FILE_OPTIONS, *CHOICE_OPTIONS, *CELL_OPTIONS, *LAB_OPTIONS, *STACK_OPTIONS, *IMAGE_OPTIONS)
     given = [name for name in names if config.getoption(flag(name)) is not None]
     if given and not config.pluginmanager.has_plugin(FIXTURES):
         raise pytest.UsageError(

@@ -30,6 +30,7 @@ from harness.engine.device_size import device_mib
 from harness.engine.pace import Pace
 from harness.engine.session import Session
 from harness.errors import UsageError
+from harness.images import check_stack
 from harness.judgement.rejudge import conclusive, workload_failed
 from harness.lab.base import FullLab
 from harness.lab.nested.accel import likely
@@ -41,6 +42,7 @@ from harness.pytest_plugin.options import (
     CHOICE_OPTIONS,
     IMAGE_OPTIONS,
     LAB_OPTIONS,
+    STACK_OPTIONS,
     USER_FILE_OPTIONS,
     flag,
 )
@@ -62,7 +64,7 @@ MOST_SECONDS = 10**9
 
 
 def _asked(config: pytest.Config) -> dict[str, str | int]:
-    asked = {name: config.getoption(flag(name)) for name in LAB_OPTIONS}
+    asked = {name: config.getoption(flag(name)) for name in (*LAB_OPTIONS, *STACK_OPTIONS)}
     return {name: value for name, value in asked.items() if value is not None}
 
 
@@ -120,7 +122,8 @@ class PytestRun:
     def of(cls, config: pytest.Config, search: Path, workloads: Workloads) -> PytestRun:
         """From the options; whatever is wrong with them is a :class:`~harness.errors.UsageError`."""
         if which := config.getoption("--drbd-resume"):
-            names = ("matrix", *USER_FILE_OPTIONS, *CHOICE_OPTIONS, *CELL_OPTIONS, *LAB_OPTIONS, *IMAGE_OPTIONS)
+            lab = (*LAB_OPTIONS, *STACK_OPTIONS, *IMAGE_OPTIONS)
+            names = ("matrix", *USER_FILE_OPTIONS, *CHOICE_OPTIONS, *CELL_OPTIONS, *lab)
             given = [name for name in names if config.getoption(flag(name))]
             if given:
                 raise UsageError(f"--drbd-resume goes on with what the run has; leave {flag(given[0])} out")
@@ -129,9 +132,9 @@ class PytestRun:
             resumed = cls(config, run, store)
             if any(resumed.finished(cell) is None for cell in run.cells):
                 # Said now, before a lab is asked for.
-                specs_of(run)
+                check_stack(specs_of(run)[1])
             return resumed
-        specs_from_options(_asked(config))
+        check_stack(specs_from_options(_asked(config))[1])
         image = chosen_image(config, _asked(config))
         seed = _number(config, "seed", 2**63 - 1) or new_seed()
         repeat = _number(config, "repeat", MOST_REPETITIONS)

@@ -25,8 +25,8 @@ def replay_command(run: Run, cell: Cell) -> str:
     else:
         own = (resources.matrices() / f"{run.matrix}.toml").is_file()
         argv += ["--matrix", run.matrix if own else f"{run.matrix}.toml", "-k", cell.id]
-    suite = run.stack_spec.get("suite") or run.stack.suite
-    argv += ["--suite", str(suite)] if suite else []
+    stack, suite = run.stack_spec.get("name"), run.stack_spec.get("suite") or run.stack.suite
+    argv += ["--stack", str(stack)] if stack else ["--suite", str(suite)] if suite else []
     argv += ["--seed", str(run.seed)] if run.seed and cell.seed else []
     argv += ["--repeat", str(cell.repetition)] if cell.repetition > 1 else []
     return shlex.join(argv)

@@ -25,6 +25,11 @@ def recipes() -> Path:
     return folder("vm_images", "node.toml")
 
 
+def stacks() -> Path:
+    """Where the stacks that come with the harness are."""
+    return recipes() / "stacks"
+
+
 def testcases() -> Path:
     """Where the matrices and the lab testcases are."""
     return folder("testcases", "matrices/smoke.toml")

@@ -16,9 +16,10 @@ from fakes import LibvirtSaid
 from scripted_libvirt import ScriptedConnection, ScriptedLibvirt, read_only_versions
 from test_nested_lab import SPEC, STACK, image
 
+from harness.config.stack_spec import StackSpec
 from harness.drbd.resource import Resource
 from harness.errors import CommandError, DeadlineError, HarnessError, InfrastructureError, LostNodeError
-from harness.images import Image
+from harness.images import StackDigests, StackImages
 from harness.lab import node as nodes
 from harness.lab.nested import boot, domains, provider
 from harness.lab.nested import record as records
@@ -41,14 +42,16 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedL
             pytest.skip(f"{tool} is not installed")
     made = ScriptedLibvirt()
 
-    def ensure(role: str, suite: str, cache: Path) -> Image:
-        return image(tmp_path, role)
+    def ensure(stack: StackSpec, cache: Path) -> StackImages:
+        node = image(tmp_path, "node")
+        return StackImages(node, node, image(tmp_path, "guest"))
 
     monkeypatch.setenv("DRBD_HARNESS_STATE", str(tmp_path / "state"))
     monkeypatch.setenv(URI_OVERRIDE, URI)
     monkeypatch.setattr(libvirt, "open", made.open)
-    monkeypatch.setattr(provider, "ensure", ensure)
-    monkeypatch.setattr(provider, "current_digest", lambda role, suite: f"{role}-digest")
+    monkeypatch.setattr(provider, "ensure_stack", ensure)
+    digests = StackDigests("node-digest", "node-digest", "guest-digest")
+    monkeypatch.setattr(provider, "stack_digests", lambda stack: digests)
     monkeypatch.setattr(provider, "probe", lambda kernel, initrd, cache: Accelerator("tcg", True, "no KVM here", 0.0))
     monkeypatch.setattr(boot, "BOOT_SECONDS", 0.3)
     monkeypatch.setattr(nodes, "CONNECT_SECONDS", 0.6)
@@ -150,7 +153,7 @@ STEPS: dict[str, tuple[Setup, type[HarnessError], str]] = {
         "libvirt does not say which domains run: Cannot recv data: Connection reset by peer",
     ),
     "image": (
-        replaced(provider, "ensure", InfrastructureError("the node image could not be built")),
+        replaced(provider, "ensure_stack", InfrastructureError("the node image could not be built")),
         InfrastructureError,
         "the node image could not be built",
     ),

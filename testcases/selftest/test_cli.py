@@ -477,11 +477,11 @@ def test_process_exit_code_reaches_the_shell() -> None:
 def test_images_build_that_fails_shows_progress_and_keeps_its_log(
     command: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def ensure_all(*_: Any) -> None:
+    def ensure_stack(*_: Any) -> None:
         logs.progress("node image, trixie: unpacking")
         LocalRunner().run(["sh", "-c", "exit 3"])
 
-    monkeypatch.setattr(images, "ensure_all", ensure_all)
+    monkeypatch.setattr(images, "ensure_stack", ensure_stack)
     code, _, err = command("images", "build")
     assert code == 2 and "  node image, trixie: unpacking\n" in err
     (folder,) = (tmp_path / "state" / "logs").iterdir()

@@ -138,9 +138,9 @@ def test_differences_of_nested_fields_have_dotted_names() -> None:
 
 
 def test_stack_spec_guest_without_a_suite_of_its_own_has_the_nodes() -> None:
-    assert (StackSpec().suite, StackSpec().guest) == ("trixie", "trixie")
-    assert StackSpec(suite="bookworm").guest == "bookworm"
-    assert StackSpec(suite="bookworm", guest_suite="trixie").guest == "trixie"
+    assert (StackSpec().suite, StackSpec().guest_base) == ("trixie", "trixie")
+    assert StackSpec(suite="bookworm").guest_base == "bookworm"
+    assert StackSpec(suite="bookworm", guest_suite="trixie").guest_base == "trixie"
 
 
 @pytest.mark.parametrize(

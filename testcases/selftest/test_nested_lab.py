@@ -17,7 +17,7 @@ from lxml import etree
 from harness.config.lab_spec import LOWER_MIB, GuestSpec, LabSpec
 from harness.config.stack_spec import StackSpec
 from harness.errors import InfrastructureError, LostNodeError
-from harness.images import Image
+from harness.images import Image, StackDigests, StackImages
 from harness.lab.base import FullLab
 from harness.lab.nested import boot, domains, provider
 from harness.lab.nested import record as records
@@ -34,6 +34,7 @@ SPEC = LabSpec.from_table({
     "node_names": ["left", "right"], "device_mib": 32, "memory_mib": 900, "link": {"network": "10.9.8.0/29"},
 })  # fmt: skip
 STACK = StackSpec(suite="bookworm", guest_suite="trixie")
+TODAY = StackDigests("node-digest", "node-digest", "guest-digest")
 
 
 @pytest.fixture(autouse=True)
@@ -171,12 +172,13 @@ class Controller:
 def controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Controller:
     made = Controller()
 
-    def ensure(role: str, suite: str, cache: Path) -> Image:
-        made.images.append((role, suite))
-        return image(tmp_path, role)
+    def ensure(stack: StackSpec, cache: Path) -> StackImages:
+        made.images += [("node", stack.suite), ("guest", stack.guest_base)]
+        node = image(tmp_path, "node")
+        return StackImages(node, node, image(tmp_path, "guest"))
 
-    monkeypatch.setattr(provider, "ensure", ensure)
-    monkeypatch.setattr(provider, "current_digest", lambda role, suite: f"{role}-digest")
+    monkeypatch.setattr(provider, "ensure_stack", ensure)
+    monkeypatch.setattr(provider, "stack_digests", lambda stack: TODAY)
     monkeypatch.setattr(provider, "probe", lambda kernel, initrd, cache: Accelerator("tcg", True, "no KVM here", 0.0))
     monkeypatch.setattr(provider, "make_domains", fake_domains)
     monkeypatch.setattr(boot, "wait", made.wait)
@@ -301,7 +303,8 @@ def test_find_of_a_lab_that_is_up_with_another_spec_is_refused_naming_it(
 def test_find_of_a_lab_of_older_images_is_refused_naming_them(
     kept: LabRecord, controller: Controller, monkeypatch: pytest.MonkeyPatch, role: str
 ) -> None:
-    monkeypatch.setattr(provider, "current_digest", lambda of, suite: f"{of}-{'digest' if of != role else 'of today'}")
+    changed = replace(TODAY, **dict.fromkeys(("a", "b") if role == "node" else ("guest",), f"{role}-of today"))
+    monkeypatch.setattr(provider, "stack_digests", lambda stack: changed)
     with pytest.raises(InfrastructureError) as caught:
         find(controller)
     assert str(caught.value) == (

@@ -521,7 +521,7 @@ def test_options_lab_reach_the_lab(run: Runs, matrix: Path, world: World) -> Non
     kept = ("--drbd-runs", "elsewhere", "--drbd-run-id", "mine")
     run("--drbd-matrix", str(matrix), *chosen, *kept, "-k", "none-swap-pressure")
     ((spec, stack),) = world.specs
-    assert (stack.suite, stack.guest, spec.device_mib, spec.memory_mib) == ("bookworm", "trixie", 64, 900)
+    assert (stack.suite, stack.guest_base, spec.device_mib, spec.memory_mib) == ("bookworm", "trixie", 64, 900)
     assert run_ids(Path("elsewhere")) == ("mine",)
 
 

@@ -19,7 +19,7 @@ import libvirt
 from harness.config.lab_spec import LabSpec, UserImageSpec
 from harness.config.stack_spec import StackSpec
 from harness.errors import InfrastructureError
-from harness.images import Image, current_digest, ensure
+from harness.images import Image, ensure_stack, stack_digests
 from harness.images.user_image import require_kept, uefi_firmware
 from harness.lab.nested import boot
 from harness.lab.nested import record as records
@@ -94,7 +94,8 @@ def find(connection: LibvirtConnection, spec: LabSpec, stack: StackSpec) -> LabR
                 f"the lab that is up is not the one that was asked for: its {', its '.join(different)}; "
                 "take it down with 'drbd-harness lab down', or ask for the same"
             )
-        today = {"node": current_digest("node", stack.suite), "guest": current_digest("guest", stack.guest)}
+        digests = stack_digests(stack)
+        today = {"node": digests.a, "guest": digests.guest}
         if stale := [role for role, digest in today.items() if record.provenance.images.get(role) != digest]:
             raise InfrastructureError(
                 f"the lab that is up was made before the recipe of its {' and its '.join(stale)} image changed; "
@@ -123,8 +124,8 @@ def bring_up(
     files.
     """
     cache = cache_dir()
-    node_image = ensure("node", stack.suite, cache)
-    guest_image = ensure("guest", stack.guest, cache)
+    images = ensure_stack(stack, cache)
+    node_image, guest_image = images.a, images.guest
     lab_id = secrets.token_hex(3)
     user_image, firmware = _user_image(spec.guest.image, cache)
     parts = Parts(
