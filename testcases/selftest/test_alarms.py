@@ -9,16 +9,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.model import Alarms, Extent, State
 from harness.parse.alarms import LinkState, alarms_of, down_seconds, drops, first_digest_to_split_brain, link_history
 from harness.parse.kernel_log import KernelLine, parse_dmesg
-
-# A busy machine is no failure.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
 
 RECORDINGS = Path(__file__).parent / "recordings"
 DRBD_9 = RECORDINGS / "drbd-9.3.3-linux-6.12"

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.config import recipe
@@ -49,10 +49,6 @@ from harness.parse.canary import (
 )
 from harness.remote.scripted import Answer, ScriptedRunner
 from harness.remote.stream import LineStream
-
-# A busy machine is no failure.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
 
 SPEC = GuestSpec()
 RUN = 0x1234_5678_9ABC_DEF0

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -28,10 +28,6 @@ from harness.model import CacheMode, Cell, Control, DelayProfile, Expectation, R
 from harness.report.claims import claim_line
 from harness.report.html import render_html
 from harness.report.terminal import print_report
-
-# A busy machine is no failure.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
 
 SWAP = Cell("reclaim", cache=CacheMode.NONE)
 LATE = replace(SWAP, delays=DelayProfile(20, 0))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import typer
 from _pytest.mark.expression import Expression
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.cli import main as cli
@@ -289,7 +289,6 @@ def made(plays: Sequence[tuple[VerdictKind | None, bool, bool]]) -> list[Result]
     ]
 
 
-@settings(deadline=None)
 @given(plays=PLAYS, says=st.sampled_from(["happens", "never"]), seed=st.integers())
 def test_words_hold_what_they_promise(plays: list[tuple[VerdictKind | None, bool, bool]], says: str, seed: int) -> None:
     results = made(plays)
@@ -311,7 +310,6 @@ def test_words_hold_what_they_promise(plays: list[tuple[VerdictKind | None, bool
     assert assessed(claim(says), run(*results, control)) == found
 
 
-@settings(deadline=None)
 @given(first=PLAYS, second=PLAYS)
 def test_another_run_takes_back_no_counterexample(first: list, second: list) -> None:  # type: ignore[type-arg]
     one, other = run(*made(first)), run(*made(second), stack=replace(NAMED, drbd="9.3.3"), name="b-run")

@@ -13,10 +13,6 @@ from harness.errors import InfrastructureError
 from harness.lab.backing_compare import block_digests, changed_blocks, compare_files, owned, sample, sample_files
 from harness.model import BLOCK_BYTES, BlockOwner, Extent, Sample, blocks_of
 
-# A busy machine is no failure.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
-
 # More than is read at once, and not a multiple of it.
 BLOCKS = 2100
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from test_judge import NOTICED, evidence, oracles
 
@@ -25,10 +25,6 @@ from harness.model import (
     Verdict,
     VerdictKind,
 )
-
-# A busy machine is no failure.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
 
 HOUR = 60
 # When the cell began, in minutes.

@@ -5,15 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.parse.debugfs import DataRun, InodeBlocks, inode_blocks, paths
 from harness.parse.dumpe2fs import ext_map
-
-# A busy machine is no failure.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
 
 EXT4 = Path(__file__).parent / "recordings" / "ext4"
 

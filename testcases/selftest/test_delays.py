@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.drbd import delays
@@ -19,10 +19,6 @@ from harness.remote.local import LocalRunner
 from harness.remote.scripted import Answer, ScriptedRunner
 from harness.remote.ssh import SshRunner
 from harness.render.drbd_conf import ResourceSpec
-
-# A busy machine is no failure.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
 
 # Printed by iproute2 6.1.
 NOQUEUE = '[{"kind":"noqueue","handle":"0:","root":true,"refcnt":2,"options":{}}]\n'

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from harness.model import Protocol, ReplicationProfile
@@ -23,10 +23,6 @@ from harness.parse.drbd_show import (
     profile_of,
     shown_resource,
 )
-
-# A busy machine is no failure.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
 
 RECORDED = (Path(__file__).parent / "recordings" / "drbd-8.4.11-linux-6.12" / "show-defaults.txt").read_text()
 

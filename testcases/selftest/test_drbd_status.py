@@ -6,15 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.model import Counters, State
 from harness.parse.drbd_status import parse_proc, parse_status_json, parse_version
-
-# A busy machine is no failure.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
 
 RECORDINGS = Path(__file__).parent / "recordings"
 STATUS = (RECORDINGS / "drbd-9.3.3-linux-6.12" / "status-after-verify.json").read_text()

@@ -6,15 +6,11 @@ from functools import reduce
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.model import State
 from harness.parse.events2 import Event, ResourceView, fold, parse_event, skipped
-
-# A busy machine is no failure.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
 
 RECORDINGS = Path(__file__).parent / "recordings"
 RECORDED = sorted(RECORDINGS.glob("drbd-*/events2*.txt"))

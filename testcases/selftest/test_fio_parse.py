@@ -7,14 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.parse.fio import VERIFY_ERROR, parse_fio, verify_failures
-
-# A busy machine is no failure.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
 
 FIO = Path(__file__).parent / "recordings" / "fio"
 GOOD = (FIO / "write-then-verify.json").read_text()

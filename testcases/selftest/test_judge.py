@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from harness.config.controls import CONTROL_CELLS
@@ -52,10 +52,6 @@ from harness.model import (
     Work,
     extents_of,
 )
-
-# A busy machine is no failure.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
 
 BLOCKS = 32768
 HEALTHY = State("Connected", "Primary", "Secondary", "UpToDate", "UpToDate")

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.model import Extent, NodeVerify
@@ -29,10 +29,6 @@ from harness.parse.kernel_log import (
     split_brain,
     verify_of,
 )
-
-# A busy machine is no failure.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
 
 RECORDINGS = Path(__file__).parent / "recordings"
 DRBD_9 = RECORDINGS / "drbd-9.3.3-linux-6.12"

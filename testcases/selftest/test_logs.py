@@ -220,7 +220,6 @@ def test_kept_lines_of_two_threads_are_not_mixed(tmp_path: Path) -> None:
 
 
 @given(COLUMN, st.lists(ARGUMENT, max_size=5), COLUMN)
-@settings(deadline=None)
 def test_kept_line_has_seven_columns_and_a_message_whatever_was_run(
     tmp_path_factory: pytest.TempPathFactory, message: str, argv: list[str], text: str
 ) -> None:

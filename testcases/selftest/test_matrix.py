@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.config.controls import CONTROL_CELLS, with_controls
@@ -37,10 +37,6 @@ from harness.model import (
     aliases,
 )
 from harness.workloads import WORKLOADS
-
-# A busy machine is no failure.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
 
 SHIPPED = Path(__file__).parents[1] / "matrices"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_cli import found
 
@@ -26,10 +26,6 @@ from harness.judgement.repetitions import answers
 from harness.model import CacheMode, Cell, Evidence, Failure, FilesystemKind, MergedRun, Run, Stack, VerdictKind
 from harness.store import Store, judged_results, merge_runs, run_ids
 from harness.store.merge_plan import Part, in_order, merge_plan
-
-# A busy machine is no failure.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
 
 GOLDEN = Path(__file__).parent / "golden"
 STACK = Stack("trixie", "6.12-fake", "8.4.11", qemu="10.0.13", libvirt="11.3", accelerator="tcg")

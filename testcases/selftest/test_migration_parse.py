@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.parse.migration import Figures, figures
-
-# A busy machine is no failure.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
 
 COMPLETED: dict[str, object] = {
     "type": 3, "operation": 5, "time_elapsed": 5312, "downtime": 87, "setup_time": 4,

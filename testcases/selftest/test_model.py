@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.model import (
@@ -39,10 +39,6 @@ from harness.model import (
     extents_of,
 )
 from harness.model import settings as preset_settings
-
-# A busy machine is no failure.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
 
 BLOCKS = st.sets(st.integers(0, 300))
 EXTENTS = st.lists(st.builds(Extent, st.integers(0, 5000), st.integers(0, 200)))

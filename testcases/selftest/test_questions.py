@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
 from test_claims import DIFFER, FREE, HIT, LATE, MISS, NAMED, READ, SWAP, K, made, moved, pairs, played_by, result, run
@@ -278,7 +278,6 @@ KINDS = st.lists(
 )  # fmt: skip
 
 
-@settings(deadline=None)
 @given(plays=KINDS)
 def test_nothing_is_called_safe_and_harm_is_never_hidden(plays: list) -> None:  # type: ignore[type-arg]
     results = made(plays)

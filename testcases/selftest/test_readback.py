@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.config import recipe
@@ -18,10 +18,6 @@ from harness.guest.readback import PIECE_BLOCKS, PROGRAM, compare_readbacks, rea
 from harness.model import BLOCK_BYTES, Extent, blocks_of
 from harness.parse.blockdigest import changed, digests
 from harness.remote.scripted import Answer, ScriptedRunner
-
-# A busy machine is no failure.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
 
 SOURCE = recipe.recipes_directory() / "src" / "blockdigest.c"
 

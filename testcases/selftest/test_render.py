@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
 
@@ -37,10 +37,6 @@ from harness.render.domain import (
 )
 from harness.render.drbd_conf import SIGNATURE, ResourceNode, ResourceSpec, profile_options, resource_file
 from harness.render.fio_job import Job, job_file
-
-# A busy machine is no failure.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
 
 NODE = NodeDomain(
     name="drbd-harness-1a2b3c-a",

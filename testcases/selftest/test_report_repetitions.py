@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_report import nodes, run_of, terminal, text_of
 from test_report_worth import no_answer, persisted, recorded, strong, weak
@@ -119,7 +119,6 @@ def test_between_known_intervals(low: float, high: float, text: str) -> None:
     assert between(low, high) == text
 
 
-@settings(deadline=None)
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_between_any_interval_never_narrower(one: float, other: float) -> None:
     low, high = sorted((one, other))

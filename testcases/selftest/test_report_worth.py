@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_report import nodes, run_of, terminal, text_of
 
@@ -193,7 +193,6 @@ def test_headline_recorded_runs_yes_only_where_each_cell_has_an_answer(name: str
     assert (headline(results).answer is Answer.NO) == bool(kinds & {VerdictKind.DIVERGED, VerdictKind.CORRUPT})
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from([*VerdictKind, None]), max_size=5))
 def test_headline_any_verdicts_yes_never_with_a_difference_or_a_gap(kinds: list[VerdictKind | None]) -> None:
     cells = [strong(), weak(), healed(), of_quick("writeback-inflight-modify"), persisted()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.config.controls import with_controls
@@ -13,10 +13,6 @@ from harness.config.repetitions import repeated
 from harness.config.shards import Shard, plan_of
 from harness.errors import UsageError
 from harness.model import CacheMode, Cell
-
-# A busy machine is no failure.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
 
 NAMES = ("reclaim", "pressure", "buffered", "truncate", "mmap")
 CELLS = st.lists(st.sampled_from(NAMES), unique=True, min_size=1, max_size=5).map(

@@ -7,15 +7,11 @@ from collections.abc import Callable
 from math import comb
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta
 
 from harness.judgement.stats import BOOTSTRAP_FROM, Interval, bootstrapped_rate, compare, rate_interval, rate_upper
-
-# A busy machine is no failure.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
 
 
 @st.composite

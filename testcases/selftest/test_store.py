@@ -49,10 +49,6 @@ from harness.model import (
 )
 from harness.store import Store, new_run_id, run_ids
 
-# A busy machine is no failure.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
-
 SWAP = Cell(
     "pressure",
     filesystem=FilesystemKind.SWAP,

@@ -6,14 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.parse.system import meminfo, o_direct, o_sync, offloads, open_flags, packages, qmp_block, vmstat
-
-# A busy machine is no failure.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
 
 QMP = Path(__file__).parent / "recordings" / "qmp"
 DISK = "/tmp/qmp-demo/d.img"

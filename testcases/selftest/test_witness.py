@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 from fakes import FakeNode, Story
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.config import recipe
@@ -23,10 +23,6 @@ from harness.model import Cell, Comparison, Evidence, Extent, Witness, blocks_of
 from harness.parse.witness import Start, parse_report, parse_start, total
 from harness.report.witness import REASONS, witness_rows
 from harness.util.deadline import Deadline
-
-# A busy machine is no failure.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
 
 RECORDINGS = Path(__file__).parent / "recordings"
 READY = "ready drbd_request_prepare complete_master_bio 1.25"

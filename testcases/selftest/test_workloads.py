@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.config.user_work import OPTIONS
@@ -42,10 +42,6 @@ from harness.workloads import WORKLOADS, fio, workload_of
 from harness.workloads.base import MARGIN_SECONDS, Recovered, Workload, WorkloadTarget, numbers
 from harness.workloads.controls import Planted
 from harness.workloads.fio import Buffered
-
-# A busy machine is no failure.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
 
 RECORDINGS = Path(__file__).parent / "recordings"
 FIO_JSON = (RECORDINGS / "fio" / "write-then-verify.json").read_text()
