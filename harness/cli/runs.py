@@ -1,4 +1,4 @@
-"""The commands for runs: play one, list them, judge, report and compare what is stored."""
+"""The commands for runs: play one, list them, judge what is stored."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.table import Column, Table
-from rich.text import Text
 
 from harness.cli.options import (
     DrbdOption,
@@ -34,10 +33,6 @@ from harness.errors import HarnessError, NothingRanError, UsageError
 from harness.judgement.rejudge import conclusive, workload_failed
 from harness.model import Cell, Result
 from harness.util import resources
-
-if TYPE_CHECKING:
-    from harness.judgement.compare_runs import CellComparison
-    from harness.judgement.repetitions import CellAnswer
 
 
 def run(
@@ -277,53 +272,3 @@ def _exit_code(results: Sequence[Result]) -> int:
         return 1
     answered = all(conclusive(result) for result in results)
     return 0 if answered else 2
-
-
-def compare(
-    one: Annotated[str, typer.Argument(metavar="RUN", help="the run to compare with")],
-    other: Annotated[str, typer.Argument(metavar="RUN", help="the run to compare")],
-    runs: RunsOption = Path("runs"),
-) -> None:
-    """Compare the verdicts of two runs, cell by cell over all repetitions; 1 when a verdict changed."""
-    from harness.judgement.claim_words import cell_words
-    from harness.judgement.compare_runs import compare_runs
-    from harness.judgement.repetitions import answers
-    from harness.report.claims import claim_line
-    from harness.store import Store, judged_results
-
-    stores = [Store.open(runs, which) for which in (one, other)]
-    before, after = (judged_results(store) for store in stores)
-    compared = compare_runs(before, after)
-    table = Table("cell", one, other, "repetitions that diverged (p)")
-    for cell in compared:
-        style = "bold red" if cell.verdict_changed else ""
-        figures = [Text(_figures(answer), style) for answer in (cell.before, cell.after)]
-        table.add_row(cell.cell_id, *figures, _how_often(cell))
-    console.print(table)
-    for store, results in zip(stores, (before, after), strict=True):
-        console.print(f"\nWhat may be said by {store.directory.name}", style="bold")
-        for words in cell_words(answers(results), store.run().stack):
-            console.print(f"  {claim_line(words)}")
-    raise typer.Exit(1 if any(cell.verdict_changed for cell in compared) else 0)
-
-
-def _figures(answer: CellAnswer | None) -> str:
-    """The verdicts, with their numbers where there are several, what a CLEAN is worth, the blocks of the chances."""
-    from harness.report.repetitions import answer_potency
-
-    if answer is None or not answer.kinds:
-        return "not run"
-    several = sum(answer.kinds.values()) > 1
-    kinds = ", ".join(f"{count} {kind}" if several else str(kind) for kind, count in answer.kinds.items())
-    if potency := answer_potency(answer):
-        kinds += f" ({potency})"
-    rate = answer.block_rate
-    return kinds if rate is None else f"{kinds} {rate.differing}/{rate.trials} {rate.unit}"
-
-
-def _how_often(cell: CellComparison) -> str:
-    """``0/5 -> 5/5 (0.0079)``; empty where one of the runs has no answer."""
-    if cell.before is None or cell.after is None or cell.rates is None:
-        return ""
-    counts = (f"{answer.diverged}/{answer.answered}" for answer in (cell.before, cell.after))
-    return f"{' -> '.join(counts)} ({cell.rates.p_value:.2g})"

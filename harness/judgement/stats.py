@@ -17,6 +17,11 @@ from scipy.stats import beta, bootstrap, fisher_exact
 
 #: The fewest repetitions whose variation says anything.
 BOOTSTRAP_FROM = 3
+#: Less than this is more than chance.
+LEVEL = 0.05
+#: So many trials are never asked for.
+MOST_TRIALS = 60
+_ROUNDING = 1e-9
 _RESAMPLES = 2000
 _SEED = 20261128
 
@@ -101,6 +106,37 @@ def compare(hits_a: int, trials_a: int, hits_b: int, trials_b: int) -> RateCompa
     a, b = hits_a / trials_a, hits_b / trials_b
     p_value = fisher_exact([[hits_a, trials_a - hits_a], [hits_b, trials_b - hits_b]])[1]
     return RateComparison(a, b, float(p_value), "a" if a > b else "b" if b > a else None)
+
+
+def at_least_so_far_apart(few: tuple[int, int], many: tuple[int, int]) -> float:
+    """How likely ``many`` has so many hits, or more, if its rate is that of ``few`` (Fisher's exact test, one sided).
+
+    Each is hits and trials.  1 where either has no trials: nothing was seen that chance alone could not do.
+    """
+    if not (_rate(*few) and _rate(*many)):
+        return 1.0
+    table = [[many[0], many[1] - many[0]], [few[0], few[1] - few[0]]]
+    return min(1.0, float(fisher_exact(table, alternative="greater")[1]))
+
+
+def significant(p_value: float, level: float = LEVEL) -> bool:
+    """Whether that is less than ``level``; a table of three and three, which has exactly 0.05, is not."""
+    return p_value < level - _ROUNDING
+
+
+def trials_to_tell(few: tuple[int, int], many: tuple[int, int], level: float = LEVEL) -> int | None:
+    """How many trials of each would tell the two rates apart at ``level``, if they stay about as they were seen.
+
+    The larger rate is rounded down to whole hits and the smaller one up.  None where that takes more than
+    ``MOST_TRIALS``, or where the rates are not so far apart in that direction.
+    """
+    if not (_rate(*few) and _rate(*many)) or few[0] * many[1] >= many[0] * few[1]:
+        return None
+    for trials in range(1, MOST_TRIALS + 1):
+        seldom, often = -(-few[0] * trials // few[1]), many[0] * trials // many[1]
+        if significant(at_least_so_far_apart((seldom, trials), (often, trials)), level):
+            return trials
+    return None
 
 
 def _rate(hits: int, trials: int, confidence: float = 0.95) -> bool:

@@ -1,8 +1,8 @@
 """What a run leaves behind, and how it is read again."""
 
 from harness.store.merge import merge_runs
-from harness.store.provenance import keep_provenance
-from harness.store.results import judged_results, keep_judged
+from harness.store.provenance import keep_provenance, kept_packages
+from harness.store.results import judged_folders, judged_results, keep_judged
 from harness.store.run_store import Attempt, Store, dumped, new_run_id, run_ids
 from harness.store.small_form import keep_small
 
@@ -10,10 +10,12 @@ __all__ = [
     "Attempt",
     "Store",
     "dumped",
+    "judged_folders",
     "judged_results",
     "keep_judged",
     "keep_provenance",
     "keep_small",
+    "kept_packages",
     "merge_runs",
     "new_run_id",
     "run_ids",

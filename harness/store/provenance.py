@@ -41,6 +41,20 @@ def keep_provenance(store: Store, lab: LabProvenance) -> None:
     store.save_run(replace(run, provenance=found, notes=(*run.notes, *_changes(run, found, earlier))))
 
 
+def kept_packages(store: Store) -> dict[str, dict[str, str]]:
+    """By role, the packages of the run's newest images; empty where they were not kept or cannot be read."""
+    try:
+        found = json.loads((store.directory / PACKAGES).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    roles = found if isinstance(found, dict) else {}
+    return {
+        role: {name: str(version) for name, version in packages.items()}
+        for role, packages in roles.items()
+        if isinstance(packages, dict)
+    }
+
+
 def _changes(run: Run, found: Provenance, earlier: str) -> list[str]:
     """One sentence for each thing that is another than with the run's lab before; ``earlier`` has its packages."""
     before = run.provenance

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from harness.judgement.rejudge import judged_attempts, rejudged
 from harness.model import SCHEMA_VERSION, Result
 from harness.store.run_store import Attempt, Store
@@ -10,6 +12,13 @@ from harness.store.run_store import Attempt, Store
 def judged_results(store: Store) -> list[Result]:
     """Every play of the run, judged from all its evidence; one without evidence has no verdict."""
     return rejudged(store.run(), store.every_attempt())
+
+
+def judged_folders(store: Store) -> tuple[list[Result], dict[int, Path]]:
+    """The same, and by the ``id()`` of each evidence among them the folder of its attempt."""
+    attempts = list(store.attempts())
+    results = rejudged(store.run(), [evidence for _, evidence in attempts])
+    return results, {id(evidence): folder for folder, evidence in attempts}
 
 
 def keep_judged(store: Store) -> list[Result]:

@@ -1,0 +1,46 @@
+"""The command that says what is another in a new run than in an old one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.options import RunsOption, console, warn
+from harness.errors import NothingRanError, UsageError
+
+
+def compare(
+    old: Annotated[str, typer.Argument(metavar="OLD", help="the run before: its id, its folder, or 'latest'")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="the run after: its id, its folder, or 'latest'")],
+    as_json: Annotated[bool, typer.Option("--json", help="for a program: docs/compare.md")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="for the summary of a job, at most 1 MiB")] = False,
+    runs: RunsOption = Path("runs"),
+) -> None:
+    """What changed from OLD to NEW: the components, then each answer that flipped or was lost; docs/compare.md.
+
+    Ends with 1 where something fails that did not, 2 where coverage was lost or cells are not comparable, 3 where the
+    runs have nothing in common, 0 otherwise.
+    """
+    from harness.report.compare import ComparedRun, compare_stored
+    from harness.report.compare_forms import compare_json, compare_markdown, compare_text
+    from harness.store import Store
+
+    if as_json and markdown:
+        raise UsageError("--json and --markdown are two forms of the same; give one of them")
+    stores = [Store.open(runs, which) for which in (old, new)]
+    for store in stores:
+        for sentence in store.damaged():
+            warn(f"{sentence}; it counts as missing")
+    comparison = compare_stored(*(ComparedRun.of(store) for store in stores))
+    if as_json:
+        print(compare_json(comparison))
+    elif markdown:
+        print(compare_markdown(comparison), end="")
+    else:
+        for part in compare_text(comparison):
+            console.print(part, highlight=False, soft_wrap=True)
+    if comparison.exit_code == NothingRanError.exit_code:
+        raise NothingRanError("the two runs have no cell in common that says something of a stack")
+    raise typer.Exit(comparison.exit_code)

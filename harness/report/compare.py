@@ -1,0 +1,233 @@
+"""Two runs side by side, as rows that a terminal, a page of Markdown and a program show alike; reads what is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.judgement.comparable import other_lab
+from harness.judgement.compare_runs import (
+    COVERAGE,
+    FLIPS,
+    CellComparison,
+    Change,
+    by_change,
+    compare_runs,
+    exit_code,
+)
+from harness.judgement.repetitions import answers
+from harness.judgement.stack_changes import (
+    ComponentChange,
+    PackageChange,
+    Packages,
+    component_changes,
+    package_changes,
+)
+from harness.judgement.standing import Level, Standing
+from harness.model import Result, Run
+from harness.report.formatting import joined, plural
+from harness.report.formatting import sentence as full_stop
+from harness.report.repetitions import answer_potency
+from harness.report.replay import replay_command
+from harness.store import Store, judged_folders, kept_packages
+
+ARROW = "\u2192"
+#: What the counts of a row count, by the worst answer in it.
+COUNTED: Mapping[Level, str] = {
+    Level.REFUSED: "refused or worse",
+    Level.DIVERGED: "diverged or worse",
+    Level.CORRUPT: "corrupt",
+}
+ENDS = {
+    0: "no regression",
+    1: "regression",
+    2: "coverage was lost, or cells could not be compared",
+    3: "nothing in common",
+}
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """One of the runs, judged by today's judge.  ``folders``: by the ``id()`` of an evidence, its attempt's folder."""
+
+    name: str
+    run: Run
+    results: tuple[Result, ...]
+    packages: Packages = field(default_factory=dict)
+    folders: Mapping[int, Path] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, store: Store) -> ComparedRun:
+        """A stored run; :class:`~harness.errors.UsageError` where it cannot be read."""
+        results, folders = judged_folders(store)
+        name = store.directory.resolve().name
+        return cls(name, store.run(), tuple(results), kept_packages(store), folders)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell as it is shown.
+
+    ``figures``: the verdicts of both runs, how many there are of each, and the blocks.  ``counts`` is ``0/5 -> 5/5``,
+    empty where nothing failed; ``counted`` what that counts.  ``evidence`` is the folder of the first play that has the
+    worst answer, ``said`` the sentence of its verdict, ``play`` the command that plays it again.  ``notes`` are
+    sentences.
+    """
+
+    cell: CellComparison
+    figures: tuple[str, str]
+    counts: str
+    counted: str
+    evidence: str
+    said: str
+    play: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs side by side, the old one and the new one."""
+
+    old: ComparedRun
+    new: ComparedRun
+    components: tuple[ComponentChange, ...]
+    packages: tuple[PackageChange, ...]
+    cells: tuple[CellComparison, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """What a command ends with."""
+        return exit_code(self.cells)
+
+    @property
+    def sections(self) -> Mapping[Change, tuple[CellComparison, ...]]:
+        """The cells of each kind of change that came."""
+        return by_change(self.cells)
+
+    @property
+    def headline(self) -> str:
+        """``regression: 1 newly failing, 2 fixed, 3 lost, 40 passing``."""
+        counts = ", ".join(f"{len(rows)} {change}" for change, rows in self.sections.items())
+        rose = sum(one.rose for one in self.cells)
+        more = f"; {plural(rose, 'cell')} that failed before fail{'s' if rose == 1 else ''} more often" if rose else ""
+        return f"{ENDS[self.exit_code]}: {counts or 'no cell'}{more}"
+
+    def row(self, cell: CellComparison) -> Row:
+        """The row of one of the cells."""
+        shown = cell.shows
+        evidence = said = play = ""
+        if shown is not None:
+            side, result = (self.old if shown[0] == "old" else self.new), shown[1]
+            folder = side.folders.get(id(result.evidence))
+            evidence = _near(folder) if folder else ""
+            said = f"{result.verdict.kind}: {result.verdict.sentence}" if result.verdict else ""
+            play = replay_command(side.run, result.cell)
+        counts = ""
+        if cell.counts is not None:
+            counts = f" {ARROW} ".join(f"{hits}/{trials}" for hits, trials in cell.counts)
+        counted = COUNTED.get(cell.level, "") if cell.level and counts else ""
+        return Row(cell, (_figures(cell.old), _figures(cell.new)), counts, counted, evidence, said, play, _notes(cell))
+
+
+def compare_stored(old: ComparedRun, new: ComparedRun) -> Comparison:
+    """The comparison of two runs."""
+    cells = compare_runs(old.results, new.results, other_lab(old.run, new.run))
+    return Comparison(old, new, component_changes(old.run, new.run), package_changes(old.packages, new.packages), cells)
+
+
+def components_sentence(comparison: Comparison) -> str:
+    """What to think of the components, as a sentence; empty where something under test is known to be another."""
+    if any(one.known and one.under_test for one in comparison.components):
+        return ""
+    unknown = " that both runs recorded" if comparison.components else ""
+    packages = f", but {plural(len(comparison.packages), 'package')}" if comparison.packages else ""
+    flipped = any(one.change in FLIPS for one in comparison.cells)
+    chance = ": what flipped may have flipped by chance" if flipped else ""
+    return f"No component under test{unknown} is another{packages}{chance}."
+
+
+def probability(p: float) -> str:
+    """``p = 0.0079``; never rounded below what a reader takes for zero."""
+    return "p < 0.0001" if p < 0.0001 else f"p = {p:.2g}"
+
+
+# --------------------------------------------------------------------------- one row
+
+
+def _figures(standing: Standing | None) -> str:
+    """The verdicts, with their numbers where there are several, what a CLEAN is worth, the blocks of the chances."""
+    if standing is None:
+        return "not in this run"
+    if not standing.kinds:
+        return "not played"
+    (answer,) = answers(standing.plays)
+    several = standing.planned > 1
+    parts = [f"{number} {kind}" if several else str(kind) for kind, number in standing.kinds.items()]
+    if unplayed := sum(play.verdict is None for play in standing.plays):
+        parts.append(f"{unplayed} not played")
+    potency, rate = answer_potency(answer), answer.block_rate
+    worth = f" ({potency})" if potency else ""
+    blocks = f", {rate.differing}/{rate.trials} {rate.unit}" if rate is not None else ""
+    return f"{', '.join(parts)}{worth}{blocks}"
+
+
+def _notes(cell: CellComparison) -> tuple[str, ...]:
+    notes = [full_stop(f"{reason[:1].upper()}{reason[1:]}") for reason in cell.reasons]
+    if cell.change is Change.NOT_COMPARABLE and cell.direction:
+        notes.append("It would be newly failing." if cell.direction > 0 else "It would be better.")
+    if cell.rose:
+        notes.append("It failed before too, and fails more often now, by more than chance.")
+    if cell.fell:
+        notes.append("It fails less often than before, by more than chance.")
+    if cell.change is Change.NEWLY_FAILING and cell.new is not None and cell.new.mixed:
+        notes.append("Not every play failed; one that did is not taken back by one that did not.")
+    if cell.change in FLIPS and not cell.significant:
+        notes.append(_how_often(cell))
+    if expected := _not_expected(cell):
+        notes.append(expected)
+    return tuple(notes)
+
+
+def _how_often(cell: CellComparison) -> str:
+    assert cell.old is not None and cell.new is not None
+    so_far = "So few plays do not tell it from chance"
+    wanted = cell.trials_wanted
+    if wanted is None:
+        return f"{so_far}; at these rates it takes more than can be asked for."
+    missing = [(wanted - one.answered, name) for one, name in ((cell.old, "the old"), (cell.new, "the new"))]
+    more = joined(f"{plural(number, 'more time')} on {name} stack" for number, name in missing if number > 0)
+    return f"{so_far}: play it {more} (--rerun)." if more else f"{so_far}: play it again (--rerun)."
+
+
+def _not_expected(cell: CellComparison) -> str:
+    """That a flip leaves what the matrix expects, whichever way: DIVERGED is expected of some cells."""
+    if cell.new is None or cell.change not in FLIPS:
+        return ""
+    for play in cell.new.answers:
+        expected, verdict = play.cell.expected, play.verdict
+        if expected is not None and verdict is not None and not verdict.meets(expected):
+            return f"The matrix expects {joined(expected.verdicts, 'or')}: {full_stop(expected.reason)}"
+    return ""
+
+
+def _near(path: Path) -> str:
+    """The path as one can give it to a command here."""
+    absolute = path.resolve()
+    return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(absolute)
+
+
+def shown_sections(comparison: Comparison) -> Sequence[tuple[Change, tuple[CellComparison, ...]]]:
+    """What is listed cell by cell: all but the cells that pass as before and have the same verdicts."""
+    return [
+        (change, kept)
+        for change, rows in comparison.sections.items()
+        if (kept := tuple(one for one in rows if change is not Change.PASSING or one.other_kinds))
+    ]
+
+
+def section_title(change: Change, number: int) -> str:
+    """``newly failing (2)``."""
+    if change is Change.PASSING:
+        return f"equal as before, with another verdict ({number})"
+    return f"{change} ({number})" + (": no answer" if change in COVERAGE[:1] else "")

@@ -1,0 +1,82 @@
+"""The comparison of two runs as it is shown: components first, then flips, never more than a summary holds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from test_compare_runs import CLEAN, DIVERGED, INCONCLUSIVE, NONE, plays
+
+from harness.judgement.stack_changes import component_changes, package_changes
+from harness.model import Cell, Expectation, Provenance, Result, Run, Stack, VerdictKind
+from harness.report.compare import ComparedRun, Comparison, compare_stored, probability
+from harness.report.compare_forms import MOST_BYTES, compare_markdown
+
+RUN = Run("old", "quick", "", (), Stack("trixie", "6.12", "8.4.11", qemu="10.0"))
+
+
+def comparison(old: list[Result], new: list[Result]) -> Comparison:
+    return compare_stored(ComparedRun("old", RUN, tuple(old)), ComparedRun("new", replace(RUN, id="new"), tuple(new)))
+
+
+def cells(count: int, kind: VerdictKind) -> list[Result]:
+    return [one for number in range(count) for one in plays(kind, cell=Cell(f"work{number}", cache=NONE.cache))]
+
+
+def test_component_changes_known_ones_first_and_what_only_one_recorded_last() -> None:
+    new = replace(
+        RUN, stack=replace(RUN.stack, kernel="7.0", cpu="another"), provenance=Provenance(harness_version="2")
+    )
+    changes = component_changes(RUN, new)
+    assert [(one.name, one.old, one.new) for one in changes] == [
+        ("kernel", "6.12", "7.0"), ("processor", "not recorded", "another"), ("harness", "not recorded", "2"),
+    ]  # fmt: skip
+    assert [one.under_test for one in changes] == [True, False, False]
+    assert component_changes(RUN, RUN) == ()
+
+
+def test_package_changes_only_of_images_that_both_runs_kept() -> None:
+    changes = package_changes({"node": {"a": "1", "b": "1"}, "guest": {"c": "1"}}, {"node": {"a": "2", "d": "1"}})
+    assert [(one.name, one.old, one.new) for one in changes] == [("a", "1", "2"), ("b", "1", None), ("d", None, "1")]
+
+
+def test_compare_markdown_flips_come_before_all_else() -> None:
+    page = compare_markdown(comparison([*cells(2, CLEAN), *plays(DIVERGED)], [*cells(1, DIVERGED), *plays(DIVERGED)]))
+    order = [page.index(word) for word in ("#### newly failing", "#### still failing", "#### gone")]
+    assert (
+        order == sorted(order) and page.index("| component |" if "| component |" in page else "No component") < order[0]
+    )
+
+
+@pytest.mark.parametrize("most", [4096, 20_000, MOST_BYTES])
+def test_compare_markdown_of_thousands_of_flips_has_room_and_says_what_has_none(most: int) -> None:
+    page = compare_markdown(comparison(cells(6000, CLEAN), cells(6000, DIVERGED)), most_bytes=most)
+    assert len(page.encode()) <= most
+    shown = sum(line.startswith("| `none-") for line in page.splitlines())
+    assert f"{6000 - shown:,} rows had no room here.".replace(",", " ") in page and shown > 0
+
+
+def test_compare_markdown_text_of_a_machine_tears_no_table() -> None:
+    bad = [
+        Result(one.cell, replace(one.verdict, sentence="a|b\nc") if one.verdict else None, None)
+        for one in plays(DIVERGED)
+    ]
+    page = compare_markdown(comparison(plays(CLEAN), bad))
+    assert "a\\|b c" in page
+
+
+def test_compare_row_flip_that_the_matrix_does_not_expect_says_so() -> None:
+    asked = replace(NONE, expected=Expectation((DIVERGED,), "buffers change in flight"))
+    found = comparison(plays(DIVERGED, cell=asked), plays(CLEAN, cell=asked))
+    notes = found.row(found.cells[0]).notes
+    assert "The matrix expects DIVERGED: buffers change in flight." in notes
+    assert found.exit_code == 0 and "1 fixed" in found.headline
+
+
+def test_compare_row_lost_says_how_many_and_why() -> None:
+    found = comparison(plays(CLEAN, CLEAN), plays(CLEAN, INCONCLUSIVE))
+    assert found.row(found.cells[0]).notes == ("1 of 2 INCONCLUSIVE: seen: INCONCLUSIVE.",)
+
+
+def test_probability_is_never_shown_as_zero() -> None:
+    assert (probability(1e-9), probability(0.00397), probability(0.5)) == ("p < 0.0001", "p = 0.004", "p = 0.5")
