@@ -13,11 +13,17 @@ from harness.cli.options import RunsOption, warn
 def merge(
     which: Annotated[list[str], typer.Argument(metavar="RUN...", help="the runs: ids, folders, or 'latest'")],
     into: Annotated[str | None, typer.Option(metavar="ID", help="the new run's id (default: a new one)")] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="end with 0 also where a part of --shard is missing (it is 2)")
+    ] = False,
     runs: RunsOption = Path("runs"),
 ) -> None:
-    """Make one run of several, such as the parts that --shard made; they stay as they are.  Needs no lab."""
+    """Make one run of several, such as the parts that --shard made; they stay as they are.  Needs no lab.
+
+    Parts may be of different sizes: 1/6, 2/3, 3/3 and 4/6 are the whole.
+    """
     from harness.report.html import write_html
-    from harness.store import Store, judged_results, merge_runs, new_run_id
+    from harness.store import Store, judged_results, merge_runs, missing_of, new_run_id
 
     stores = [Store.open(runs, one) for one in which]
     for store in stores:
@@ -31,3 +37,10 @@ def merge(
     answered = sum(result.evidence is not None for result in played)
     print(f"{merged.directory.name}: {len(stores)} runs, {answered} of {len(played)} plays with evidence")
     print(path.resolve())
+    if missing := missing_of([store.run() for store in stores]):
+        several = len(missing) > 1
+        warn(
+            f"the part{'s' if several else ''} {', '.join(missing)} {'are' if several else 'is'} missing:"
+            " the merged run is not the whole matrix (--partial makes that no failure)"
+        )
+        raise typer.Exit(0 if partial else 2)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from harness.errors import UsageError
 from harness.model import Cell
 
 _WRITTEN = re.compile(r"([1-9]\d{0,5})/([1-9]\d{0,5})", re.ASCII)
+# More plays than any run has: parts that together leave none of so many out are the whole.
+_PLAYS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -47,3 +50,29 @@ class Shard:
 def plan_of(cells: Sequence[Cell]) -> tuple[str, ...]:
     """The ids of ``cells``, each once, in their order: what the parts need to be put in order again."""
     return tuple(dict.fromkeys(cell.id for cell in cells))
+
+
+def missing_parts(parts: Collection[Shard], most: int = 12) -> tuple[Shard, ...]:
+    """What ``parts``, of whatever sizes, leave out of the whole: empty where every play is in one of them.
+
+    The i-th of n parts has the plays number i, i + n, i + 2n ...; so sixths and thirds can be put together.  What is
+    left out is named in parts of the sizes that there are, the largest parts first, and where that does not go in
+    parts of all sizes' least common multiple; ``most`` of them at most.
+    """
+    sizes = sorted({part.of for part in parts}) or [1]
+    together = math.lcm(*sizes)
+    count = min(together, _PLAYS)
+    left = bytearray(b"\1") * count
+    for part in parts:
+        left[part.number - 1 :: part.of] = bytes(len(range(part.number - 1, count, part.of)))
+    missing: list[Shard] = []
+    for of in (*sizes, together):
+        # A part of which all is left has its first play, which is among the first ``of``.
+        place = left.find(1, 0, min(of, count))
+        while place >= 0 and len(missing) < most:
+            mine = slice(place, count, of)
+            if all(left[mine]):
+                missing.append(Shard(place + 1, of))
+                left[mine] = bytes(len(left[mine]))
+            place = left.find(1, place + 1, min(of, count))
+    return tuple(missing)

@@ -1,6 +1,7 @@
 """What a run leaves behind, and how it is read again."""
 
 from harness.store.merge import merge_runs
+from harness.store.merge_plan import missing_of
 from harness.store.provenance import keep_provenance, kept_packages
 from harness.store.results import judged_folders, judged_results, keep_judged
 from harness.store.run_store import Attempt, Store, dumped, new_run_id, run_ids
@@ -17,6 +18,7 @@ __all__ = [
     "keep_small",
     "kept_packages",
     "merge_runs",
+    "missing_of",
     "new_run_id",
     "run_ids",
 ]

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 
+from harness.config.shards import Shard, missing_parts
 from harness.errors import UsageError
 from harness.model import SCHEMA_VERSION, Cell, Evidence, MergedRun, Provenance, Run, Stack
 
@@ -84,6 +85,20 @@ def merge_plan(parts: Sequence[Part], run_id: str) -> MergePlan:
 
 def _named(run: Run) -> MergedRun:
     return MergedRun(run.id, run.started_at, run.finished_at, run.shard, run.seed)
+
+
+def missing_of(runs: Sequence[Run]) -> tuple[str, ...]:
+    """The parts of their matrix, as ``4/6``, that none of ``runs`` is; empty too where no run is a part of one.
+
+    A run that is no part stands for all of them where it has every cell that a part's plan names.
+    """
+    shards = [one.shard for run in runs for one in (run.merged or (run,))]
+    parts = {Shard.parse(shard, "the part that a merged run was") for shard in shards if shard}
+    planned = {cell_id for run in runs for cell_id in run.plan}
+    wholes = [run for run in runs if any(not one.shard for one in run.merged or (run,))]
+    if not parts or any(planned <= {cell.id for cell in run.cells} for run in wholes):
+        return ()
+    return tuple(map(str, missing_parts(parts)))
 
 
 # --------------------------------------------------------------------------- what fits
@@ -218,12 +233,8 @@ def _added(seconds: Iterable[Mapping[str, float]]) -> dict[str, float]:
 def _remarks(runs: Sequence[Run]) -> list[str]:
     named = [f"{run.id} (part {run.shard})" if run.shard else run.id for run in runs]
     remarks = [f"merged from {', '.join(named)}"]
-    parts = {(shard, of) for run in runs for one in (run.merged or (run,)) if one.shard
-             for shard, of in [one.shard.split("/")]}  # fmt: skip
-    for of in sorted({of for _, of in parts}, key=int):
-        there = {int(number) for number, whole in parts if whole == of}
-        if missing := [f"{number}/{of}" for number in range(1, int(of) + 1) if number not in there]:
-            remarks.append(f"without the part{'s' if len(missing) > 1 else ''} {', '.join(missing)}")
+    if missing := missing_of(runs):
+        remarks.append(f"without the part{'s' if len(missing) > 1 else ''} {', '.join(missing)}")
     remarks += [
         f"the {role} images of the merged runs are not all the same"
         for role in sorted({role for run in runs for role in run.provenance.images})

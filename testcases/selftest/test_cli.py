@@ -551,6 +551,23 @@ def test_merge_runs_one_run_that_every_command_reads(command: Any) -> None:
     assert command("merge", "run1", "run2", "--into", "both")[0] == 4
 
 
+def test_merge_part_that_is_missing_is_no_success_unless_asked_for(command: Any) -> None:
+    for number, shard in ((1, "1/6"), (2, "2/3"), (3, "3/3"), (4, "4/6")):
+        store = stored(run_id=f"run{number}")
+        for path in store.directory.rglob("evidence.json"):
+            path.write_text(path.read_text().replace('"lab": "lab"', f'"lab": "lab{number}"'))
+        store.save_run(replace(store.run(), shard=shard))
+    code, out, err = command("merge", "run1", "run2", "run3", "--into", "three")
+    assert code == 2 and out.startswith("three: 3 runs") and Path("runs/three/report.html").exists()
+    assert err == (
+        "drbd-harness: the part 4/6 is missing: the merged run is not the whole matrix (--partial makes that no"
+        " failure)\n"
+    )
+    assert command("merge", "run1", "run2", "--into", "two", "--partial")[0] == 0
+    assert "without the parts 3/3, 4/6" in Path("runs/two/run.json").read_text()
+    assert command("merge", "three", "run4", "--into", "four")[::2] == (0, "")
+
+
 def test_command_on_a_processor_without_what_numpy_needs_is_one_sentence(tmp_path: Path) -> None:
     said = "NumPy was built with baseline optimizations: \n(X86_V2) but your machine doesn't support: \n(X86_V2)."
     (tmp_path / "numpy.py").write_text(f"raise RuntimeError({said!r})\n")

@@ -25,7 +25,7 @@ from harness.judgement.rejudge import rejudged
 from harness.judgement.repetitions import answers
 from harness.model import CacheMode, Cell, Evidence, Failure, FilesystemKind, MergedRun, Run, Stack, VerdictKind
 from harness.store import Store, judged_results, merge_runs, run_ids
-from harness.store.merge_plan import Part, in_order, merge_plan
+from harness.store.merge_plan import Part, in_order, merge_plan, missing_of
 
 GOLDEN = Path(__file__).parent / "golden"
 STACK = Stack("trixie", "6.12-fake", "8.4.11", qemu="10.0.13", libvirt="11.3", accelerator="tcg")
@@ -132,6 +132,24 @@ def test_merge_plan_play_that_only_one_run_has_fills_the_place() -> None:
 def test_merge_plan_missing_part_noted() -> None:
     one, _, three, _ = shards(4)
     assert "without the parts 2/4, 4/4" in merge_plan((one, three), "m").run.notes
+
+
+def test_missing_of_parts_of_different_size_and_of_merged_ones() -> None:
+    (first, *_, fourth, _, _), (_, two, three) = shards(6), shards(3)
+    four = [one.run for one in (first, two, three, fourth)]
+    assert missing_of(four) == ()
+    assert missing_of(four[:3]) == ("4/6",)
+    part_of_it = merge_plan((first, replace(two, run=replace(two.run, id="run7"))), "m").run
+    assert missing_of([part_of_it, three.run]) == ("4/6",)
+    assert missing_of([part_of_it, three.run, fourth.run]) == ()
+
+
+def test_missing_of_whole_run_stands_for_every_part_where_it_has_every_cell() -> None:
+    half, whole = shards(2)[0].run, part(WHOLE, 3).run
+    assert missing_of([half]) == ("2/2",)
+    assert missing_of([half, whole]) == () == missing_of([whole, whole])
+    few = replace(whole, cells=tuple(cell for cell in whole.cells if cell.id != WHOLE[-1].id))
+    assert missing_of([half, few]) == ("2/2",)
 
 
 def test_merge_plan_what_is_known_of_a_run_is_kept() -> None:

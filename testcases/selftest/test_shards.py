@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from harness.config.controls import with_controls
 from harness.config.repetitions import repeated
-from harness.config.shards import Shard, plan_of
+from harness.config.shards import Shard, missing_parts, plan_of
 from harness.errors import UsageError
 from harness.model import CacheMode, Cell
 
@@ -65,3 +66,44 @@ def test_shard_parse_part_as_written() -> None:
 def test_plan_of_repeated_cells_each_once() -> None:
     cells = repeated([Cell("reclaim", cache=mode) for mode in (CacheMode.NONE, CacheMode.WRITEBACK)], 3, 1)
     assert plan_of(cells) == ("none-reclaim", "writeback-reclaim")
+
+
+def shards(*texts: str) -> list[Shard]:
+    return [Shard.parse(text, "--shard") for text in texts]
+
+
+@given(st.lists(st.integers(1, 8).flatmap(lambda of: st.tuples(st.integers(1, of), st.just(of))), max_size=8))
+def test_missing_parts_are_exactly_what_is_left_out(chosen: list[tuple[int, int]]) -> None:
+    def plays(parts: Sequence[Shard]) -> list[int]:
+        return [play for part in parts for play in range(part.number - 1, 840, part.of)]
+
+    parts = [Shard(number, of) for number, of in chosen]
+    missing = missing_parts(parts, most=840)
+    left = set(range(840)) - set(plays(parts))
+    assert Counter(plays(missing)) == Counter(left), "each once, and no other"
+
+
+@pytest.mark.parametrize(
+    ("there", "missing"),
+    [
+        (("1/6", "2/3", "3/3", "4/6"), ()),
+        (("1/6", "2/3", "3/3"), ("4/6",)),
+        (("1/6", "2/3", "4/6"), ("3/3",)),
+        (("2/3", "3/3"), ("1/3",)),
+        (("1/4", "3/4"), ("2/4", "4/4")),
+        (("1/2", "1/3"), ("2/6", "6/6")),
+        (("1/2", "2/2", "2/3"), ()),
+        (("1/1",), ()),
+        ((), ("1/1",)),
+    ],
+)
+def test_missing_parts_of_several_sizes_in_the_sizes_there_are(
+    there: tuple[str, ...], missing: tuple[str, ...]
+) -> None:
+    assert missing_parts(shards(*there)) == tuple(shards(*missing))
+
+
+def test_missing_parts_of_many_only_some_are_named_soon() -> None:
+    named = missing_parts(shards("1/999983", "1/999979"), most=3)
+    assert named == tuple(shards("2/999979", "3/999979", "4/999979"))
+    assert len(missing_parts(shards("1/999983"))) == 12
