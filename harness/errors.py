@@ -45,6 +45,10 @@ class StoreError(InfrastructureError):
     """What was found out cannot be kept: doing it again would be no better."""
 
 
+class StackError(InfrastructureError):
+    """What runs on the nodes is not what was asked for, or does not work together; another lab would be no better."""
+
+
 class DeadlineError(InfrastructureError):
     """A condition did not come true in the time that was given for it."""
 

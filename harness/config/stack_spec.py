@@ -26,7 +26,7 @@ PACKAGE_SUITES = (
 """The suites that a component can come from; of which there are images is another question."""
 
 Side = Literal["a", "b"]
-_MACHINE = re.compile(r"pc-(q35|i440fx)-[a-z]*\d[a-z0-9.]*")
+_MACHINE = re.compile(r"pc-q35-\d+(\.\d+)+")
 _PATH = re.compile(r"[/*?\[]|^[.~]|\.deb$")
 
 
@@ -124,8 +124,8 @@ class StackTables(WrittenModel):
     def _machine_versioned(self) -> Self:
         if self.machine and not _MACHINE.fullmatch(self.machine):
             raise ValueError(
-                f"'machine' is {quoted(self.machine)}; it is a versioned type that both nodes' QEMUs know, "
-                "such as pc-q35-7.2: what 'q35' or 'pc' alone means differs from one QEMU to the next"
+                f"'machine' is {quoted(self.machine)}; it is a versioned q35 that both nodes' QEMUs know, "
+                "such as pc-q35-7.2: what 'q35' alone means differs from one QEMU to the next"
             )
         return self
 

@@ -23,12 +23,14 @@ from harness.errors import (
     InfrastructureError,
     LostGuestError,
     LostNodeError,
+    StackError,
 )
 from harness.guest.domain import Guest
 from harness.guest.leftovers import leftovers
 from harness.lab.base import FullLab
 from harness.lab.node import Node
 from harness.model import DelayProfile
+from harness.parse.software import agreed_protocol, protocols, refused_dialect
 from harness.util.logs import progress
 
 LabFactory = Callable[[], AbstractContextManager[FullLab]]
@@ -72,6 +74,7 @@ class LabKeeper:
             began = time.monotonic()
             try:
                 self._lab = self._stack.enter_context(self._make_lab())
+                self._record.plays_on(self._lab.stack, self._lab.lock, self._lab.provenance())
             except (LostNodeError, DeadlineError) as error:
                 self.rebuild(str(error))
                 if self.gave_up is not None:
@@ -82,8 +85,6 @@ class LabKeeper:
                 self._give_up(str(error))
                 raise
             self._record.took("lab", began)
-            self._record.runs_on(self._lab.stack)
-            self._record.made_of(self._lab.provenance())
         return self._lab
 
     @property
@@ -94,8 +95,10 @@ class LabKeeper:
             began = time.monotonic()
             try:
                 self._resource = self._adopted(lab) or _created(lab)
+                self._record.drbd_protocol(_protocol(lab))
             except HarnessError as error:
-                self.rebuild(str(error))
+                # Two nodes that cannot speak to each other cannot on another lab either.
+                (self.stop if isinstance(error, StackError) else self.rebuild)(str(error))
                 raise
             self._record.took("resource", began)
         return self._resource
@@ -335,7 +338,24 @@ def _libvirt_logs(node: Node) -> str:
     return node.runner.run(["sh", "-c", _LIBVIRT_LOGS], timeout=_LOGS_SECONDS, ok=()).stdout
 
 
+def _protocol(lab: FullLab) -> str:
+    """The version of DRBD's network protocol between the two nodes: what they logged, else what they must choose.
+
+    DRBD takes the newest that both have; a lab that is up for long may have logged it too long ago.
+    """
+    one, other = (protocols(locked.runs.drbd_protocols) for locked in lab.lock.nodes)
+    return agreed_protocol(lab.a.log.lines(0)) or str(max(one & other, default=""))
+
+
 def _created(lab: FullLab) -> Resource:
     resource = Resource.for_nodes(lab.a, lab.b, lab.resource_spec)
-    resource.create(skip_initial_sync=lab.fresh)
+    try:
+        resource.create(skip_initial_sync=lab.fresh)
+    except DeadlineError:
+        for node in (lab.a, lab.b):
+            if said := refused_dialect(node.log.lines(0)):
+                raise StackError(
+                    f"the two nodes cannot speak to each other: the kernel of {node.name}: {said}"
+                ) from None
+        raise
     return resource

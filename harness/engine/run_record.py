@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from harness.model import Cell, LabProvenance, Run, Stack
-from harness.store import Store, keep_provenance
+from harness.model import Cell, LabProvenance, Run, Stack, StackLock
+from harness.store import Store, keep_lock, keep_protocol, keep_provenance
 
 
 class RunRecord:
@@ -34,13 +34,18 @@ class RunRecord:
             lambda run: replace(run, lab_seconds={**run.lab_seconds, what: run.lab_seconds.get(what, 0.0) + seconds})
         )
 
-    def runs_on(self, stack: Stack) -> None:
-        """The versions under test."""
-        self._save(lambda run: replace(run, stack=stack))
+    def plays_on(self, stack: Stack, lock: StackLock, lab: LabProvenance) -> None:
+        """The versions under test, the images and packages of the lab, and the version of the harness.
 
-    def made_of(self, lab: LabProvenance) -> None:
-        """The images and packages of the lab, and the version of the harness."""
+        :class:`~harness.errors.StackError` where the run began with other versions: it stays as it was recorded then.
+        """
+        keep_lock(self._store, lock, lab)
+        self._save(lambda run: replace(run, stack=stack))
         keep_provenance(self._store, lab)
+
+    def drbd_protocol(self, version: str) -> None:
+        """The version of DRBD's network protocol, which only two nodes that are connected can tell."""
+        keep_protocol(self._store, version)
 
     def guest_kernel(self, version: str) -> None:
         """The kernel of the guest, which only a guest that runs can tell."""

@@ -50,6 +50,7 @@ def _description(lab: GuestLab) -> GuestDomain:
         root_device=image.root_device,
         console=spec.console,
         canary_log=spec.canary_log,
+        machine=lab.lock.machine or GuestDomain.machine,
         vcpus=spec.vcpus,
     )
 

@@ -84,6 +84,7 @@ def describe(lab: GuestLab, node: Node, image: UserImageSpec) -> GuestDomain:
         root_device=kernel.root_device,
         console=spec.console,
         canary_log=spec.canary_log,
+        machine=lab.lock.machine or GuestDomain.machine,
         vcpus=image.vcpus,
         user=disk,
     )

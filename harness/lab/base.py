@@ -11,20 +11,22 @@ from typing import Protocol
 
 from harness.config.lab_spec import GuestSpec
 from harness.lab.node import Node
-from harness.model import Comparison, LabProvenance, Sample, Stack
+from harness.model import Comparison, LabProvenance, Sample, Stack, StackLock
 from harness.render.drbd_conf import ResourceSpec
 
 
 class Lab(Protocol):
     """Two nodes and the versions that run on them.
 
-    ``fresh``: nothing has written to the lower devices yet, so they are equal.
+    ``lock``: these and what the images hold, to the byte; its machine type is the one that a guest gets.  ``fresh``:
+    nothing has written to the lower devices yet, so they are equal.
     """
 
     id: str
     a: Node
     b: Node
     stack: Stack
+    lock: StackLock
     fresh: bool
 
     @property

@@ -76,6 +76,7 @@ from harness.model.observation import (
 )
 from harness.model.observed import DISK_UNDER_TEST, DelayReading, NodeSettings, Observed, ObservedAfterMove
 from harness.model.run import LabProvenance, MergedRun, Provenance, Run, Stack
+from harness.model.stack_lock import ImageLock, NodeLock, Software, StackLock
 from harness.model.verdict import ControlOutcome, Controls, Opportunities, Result, Verdict
 
 __all__ = [
@@ -119,12 +120,14 @@ __all__ = [
     "FioPerformance",
     "GuestOptions",
     "Hazard",
+    "ImageLock",
     "LabProvenance",
     "Layout",
     "MergedRun",
     "Migration",
     "MigrationOutcome",
     "Mitigation",
+    "NodeLock",
     "NodeSettings",
     "NodeVerify",
     "Observed",
@@ -145,8 +148,10 @@ __all__ = [
     "Run",
     "Sabotage",
     "Sample",
+    "Software",
     "SplitBrain",
     "Stack",
+    "StackLock",
     "State",
     "SwapOn",
     "UserFile",

@@ -16,7 +16,8 @@ class Stack:
 
     ``controller`` and ``cpu`` are the kernel and the processor of the controller.  ``kernel_build`` is ``uname -v``,
     ``drbd_srcversion`` what the loaded module calls the digest of its sources, and ``drbd_git_hash`` what /proc/drbd
-    names as its origin, where it does.
+    names as its origin, where it does.  ``machine`` is the guest's machine type, ``drbd_protocol`` the version of its
+    network protocol that the DRBDs of the two nodes agreed upon.  Where the nodes differ, a value is ``x / y``.
     """
 
     suite: str = ""
@@ -32,6 +33,8 @@ class Stack:
     drbd_srcversion: str = ""
     drbd_git_hash: str = ""
     cpu: str = ""
+    machine: str = ""
+    drbd_protocol: str = ""
 
 
 @dataclass(frozen=True)

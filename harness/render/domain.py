@@ -163,9 +163,10 @@ def _file_disk(path: Path, target: str, serial: str, *, kind: str = "raw", reado
 class GuestDomain:
     """The guest under test.  Memory in MiB; paths are on the node.  ``spare_ports`` take hot-attached disks.
 
-    ``canary_log`` is the file that QEMU appends the messages of the guest's canary to.  ``disk`` is the description of
-    a disk that it has from its start on (:func:`disk_xml`); empty without one.  With ``user`` it boots from a user's
-    image by itself, and has ``root_device``, where the harness's programs are, as a second disk.
+    ``canary_log`` is the file that QEMU appends the messages of the guest's canary to.  ``machine`` is a q35 that the
+    QEMUs of both nodes know.  ``disk`` is the description of a disk that it has from its start on (:func:`disk_xml`);
+    empty without one.  With ``user`` it boots from a user's image by itself, and has ``root_device``, where the
+    harness's programs are, as a second disk.
     """
 
     name: str
@@ -177,6 +178,7 @@ class GuestDomain:
     root_device: str
     console: str
     canary_log: str
+    machine: str = "q35"
     vcpus: int = 1
     spare_ports: int = 4
     disk: str = ""
@@ -215,7 +217,7 @@ def guest_xml(guest: GuestDomain) -> str:
         _E.vcpu(str(guest.vcpus)),
         # Idle but for a disk that is given it.
         _E.iothreads("1"),
-        _kernel_boot(guest) if user is None else _firmware_boot(user),
+        _kernel_boot(guest) if user is None else _firmware_boot(user, guest.machine),
         _E.features(_E.acpi(), _E.apic(), *(_hyperv() if user is not None and user.windows else ())),
         # migratable=on hides what cannot move; both nodes are alike.
         _E.cpu(
@@ -262,7 +264,7 @@ def guest_xml(guest: GuestDomain) -> str:
 
 def _kernel_boot(guest: GuestDomain) -> etree._Element:
     found: etree._Element = _E.os(
-        _E.type("hvm", arch="x86_64", machine="q35"),
+        _E.type("hvm", arch="x86_64", machine=guest.machine),
         _E.kernel(guest.kernel),
         _E.initrd(guest.initrd),
         _E.cmdline(guest.kernel_args),
@@ -270,8 +272,8 @@ def _kernel_boot(guest: GuestDomain) -> etree._Element:
     return found
 
 
-def _firmware_boot(user: UserGuestDisk) -> etree._Element:
-    found: etree._Element = _E.os(_E.type("hvm", arch="x86_64", machine="q35"))
+def _firmware_boot(user: UserGuestDisk, machine: str) -> etree._Element:
+    found: etree._Element = _E.os(_E.type("hvm", arch="x86_64", machine=machine))
     if user.firmware:
         found.append(_E.loader(user.firmware, readonly="yes", type="pflash"))
         found.append(_E.nvram(user.nvram, template=user.variables))

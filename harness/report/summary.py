@@ -30,6 +30,8 @@ STACK_NAMES = {
     "drbd_srcversion": "DRBD source version",
     "drbd_git_hash": "DRBD git hash",
     "cpu": "Processor",
+    "machine": "Guest's machine type",
+    "drbd_protocol": "DRBD protocol version",
 }
 
 

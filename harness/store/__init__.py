@@ -1,5 +1,6 @@
 """What a run leaves behind, and how it is read again."""
 
+from harness.store.lock import keep_lock, keep_protocol, read_lock
 from harness.store.merge import merge_runs
 from harness.store.merge_plan import missing_of
 from harness.store.provenance import keep_provenance, kept_packages
@@ -14,11 +15,14 @@ __all__ = [
     "judged_folders",
     "judged_results",
     "keep_judged",
+    "keep_lock",
+    "keep_protocol",
     "keep_provenance",
     "keep_small",
     "kept_packages",
     "merge_runs",
     "missing_of",
     "new_run_id",
+    "read_lock",
     "run_ids",
 ]

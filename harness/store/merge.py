@@ -17,6 +17,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from harness.errors import StoreError, UsageError
+from harness.store.lock import LOCK
 from harness.store.merge_plan import MergePlan, Part, in_order, merge_plan
 from harness.store.provenance import PACKAGES
 from harness.store.results import keep_judged
@@ -117,9 +118,10 @@ def _take_over(source: _Source, plan: MergePlan, folder: Path) -> None:
             # No link: a run that goes on writes on in its logs.
             _copy_tree(entry, beside / entry.name)
     write_atomic(beside / "attempts.json", (json.dumps(became, indent=1) + "\n").encode())
-    if run.provenance == plan.run.provenance and (directory / PACKAGES).is_file():
-        (folder / PACKAGES).unlink(missing_ok=True)
-        _copy_tree(directory / PACKAGES, folder / PACKAGES)
+    for name in (PACKAGES, LOCK) if run.provenance == plan.run.provenance else ():
+        if (directory / name).is_file():
+            (folder / name).unlink(missing_ok=True)
+            _copy_tree(directory / name, folder / name)
 
 
 def _renumber(path: Path, run_id: str, number: int, plan: MergePlan) -> None:

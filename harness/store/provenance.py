@@ -28,7 +28,7 @@ def keep_provenance(store: Store, lab: LabProvenance) -> None:
     run = store.run()
     found = Provenance(
         images=dict(lab.images),
-        packages_digest=hashlib.sha256(packages).hexdigest() if lab.packages else "",
+        packages_digest=packages_digest(lab),
         node_vcpus=lab.node_vcpus,
         harness_version=__version__,
         harness_commit=harness_commit(),
@@ -53,6 +53,11 @@ def kept_packages(store: Store) -> dict[str, dict[str, str]]:
         for role, packages in roles.items()
         if isinstance(packages, dict)
     }
+
+
+def packages_digest(lab: LabProvenance) -> str:
+    """The SHA-256 (hex) of what ``packages.json`` is for ``lab``; empty where its packages are not known."""
+    return hashlib.sha256(_dumped(lab)).hexdigest() if lab.packages else ""
 
 
 def _changes(run: Run, found: Provenance, earlier: str) -> list[str]:

@@ -55,6 +55,7 @@ from harness.model import (
     Run,
     Sample,
     Stack,
+    StackLock,
     State,
     Verify,
     Work,
@@ -285,6 +286,7 @@ class FakeLab:
     # The blocks of nodea's backing device that hold something else than in the beginning.
     changed: set[int] = field(default_factory=set)
     stack: Stack = field(default_factory=lambda: Stack(kernel="6.12"))
+    lock: StackLock = field(default_factory=StackLock)
     fresh: bool = True
     resources: list[FakeResource] = field(default_factory=list)
     spec: LabSpec = field(default_factory=LabSpec)

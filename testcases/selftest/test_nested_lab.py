@@ -202,6 +202,9 @@ def test_bring_up_records_what_the_lab_was_made_of(controller: Controller, tmp_p
         assert records.read(records.labs_dir() / record.id) == record
         assert (record.spec, record.stack, record.accelerator) == (SPEC, STACK, "tcg")
         assert record.provenance.images == {"node": "node-digest", "guest": "guest-digest"}
+        assert {side: (one.role, one.digest) for side, one in record.images.items()} == {
+            "a": ("node", "node-digest"), "b": ("node", "node-digest"), "guest": ("guest", "guest-digest"),
+        }  # fmt: skip
         assert record.provenance.packages == {"node": {"node-package": "1.0"}, "guest": {"guest-package": "1.0"}}
         assert [(node.side, node.name, node.address) for node in record.nodes] == [
             ("a", "left", "10.9.8.1"), ("b", "right", "10.9.8.2"),

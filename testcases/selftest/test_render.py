@@ -164,6 +164,11 @@ def test_guest_xml_is_migratable_and_has_free_ports() -> None:
     assert any(one["type"] == "scsi" and one["model"] == "virtio-scsi" for one in controllers)
 
 
+def test_guest_xml_has_the_machine_type_that_is_asked_for() -> None:
+    versioned = tree(guest_xml(replace(GUEST, machine="pc-q35-7.2")))
+    assert versioned.find("os/type").get("machine") == "pc-q35-7.2"
+
+
 def test_guest_xml_has_agent_console_and_readonly_root() -> None:
     domain = tree(guest_xml(GUEST))
     assert domain.find("devices/channel/target").get("name") == "org.qemu.guest_agent.0"

@@ -36,15 +36,19 @@ from harness.model import (
     Failure,
     Fault,
     FilesystemKind,
+    LabProvenance,
+    NodeLock,
     Repair,
     Result,
     Run,
     Sabotage,
+    Software,
     Stack,
+    StackLock,
     VerdictKind,
 )
 from harness.parse.guest_facts import guest_facts
-from harness.store import Store
+from harness.store import Store, keep_lock, read_lock
 from harness.util.logs import PROGRESS
 from harness.workloads.controls import Planted
 
@@ -87,6 +91,7 @@ class Stage:
     before_lab: Callable[[], None] = lambda: None
     before_up: Callable[[], None] = lambda: None
     asks_guest: bool = True
+    lock: StackLock = field(default_factory=StackLock)
     #: A user's guest image of the labs, and whether no guest comes up by it.
     image: UserImageSpec = field(default_factory=UserImageSpec)
     image_fails: bool = False
@@ -112,6 +117,7 @@ class Stage:
         self.before_lab()
         lab = FakeLab(Story(), id=f"lab{len(self.labs) + 1}", stack=Stack(kernel="6.12", drbd="8.4.11"))
         lab.spec = LabSpec(guest=GuestSpec(image=self.image))
+        lab.lock = self.lock
         self.labs.append(lab)
         yield cast(Lab, lab)
         self.closed.append(lab.id)
@@ -545,6 +551,53 @@ def test_resource_never_up_costs_one_rebuild(stage: Stage) -> None:
             with pytest.raises(HarnessError):
                 session.play(SWAP)
     assert len(tries) <= 1 + lab_keeper.REBUILDS, "once the lab was rebuilt and failed again the run stops"
+
+
+def test_resource_of_two_nodes_that_cannot_speak_to_each_other_ends_the_run_in_the_words_of_the_kernel(
+    stage: Stage,
+) -> None:
+    said = "drbd r0: incompatible DRBD dialects: I support 86-101, peer supports 118-124"
+
+    def refuse() -> None:
+        stage.labs[-1].b.log.text += f"3,9,9000,-;{said}\n"
+        raise DeadlineError("the first connection of the resource did not happen within 60 s")
+
+    stage.before_up = refuse
+    with stage.session as session:
+        for cell in (SWAP, OTHER):
+            with pytest.raises(HarnessError) as caught:
+                session.play(cell)
+            assert f"the two nodes cannot speak to each other: the kernel of nodeb: {said}" in str(caught.value)
+    assert len(stage.labs) == 1, "another lab would be no better"
+
+
+def test_lab_of_other_versions_than_the_run_began_with_ends_the_run_and_leaves_what_was_recorded(stage: Stage) -> None:
+    def began(kernel: str) -> StackLock:
+        return StackLock("trixie", NodeLock("nodea", runs=Software(kernel=kernel)), NodeLock("nodeb"))
+
+    keep_lock(stage.store, began("6.12.107"), LabProvenance())
+    stage.lock = began("6.12.118")
+    with stage.session as session:
+        for cell in (SWAP, OTHER):
+            with pytest.raises(HarnessError, match=r"with Linux 6\.12\.107 on nodea, where Linux 6\.12\.118 runs now"):
+                session.play(cell)
+    assert len(stage.labs) == 1 and stage.closed == ["lab1"] and stage.played == []
+    assert stage.store.run().stack == Stack() and read_lock(stage.store) == began("6.12.107")
+
+
+def test_session_records_the_lock_and_the_protocol_that_the_nodes_agreed_upon(stage: Stage) -> None:
+    stage.lock = StackLock("trixie", NodeLock("nodea"), NodeLock("nodeb"), machine="pc-q35-10.0")
+    stage.before_up = lambda: stage.labs[-1].a.log.says(
+        "6,9,9000,-;drbd r0: Handshake successful: Agreed network protocol version 101"
+    )
+    with stage.session as session:
+        session.play(SWAP)
+    assert read_lock(stage.store) == replace(stage.lock, drbd_protocol="101", packages_sha256=_packages(stage))
+    assert stage.store.run().stack.drbd_protocol == "101"
+
+
+def _packages(stage: Stage) -> str:
+    return stage.store.run().provenance.packages_digest
 
 
 def test_resource_up_at_second_try_has_its_controls(stage: Stage) -> None:

@@ -106,7 +106,7 @@ def test_option_drbd_is_for_both_nodes_unless_one_says_its_own(written: Path, mo
         ('schema = 1\n[b]\nqemu = "./debz/*.deb"', "[b]: 'qemu' is './debz/*.deb', and there is no {here}/debz/*.deb; "
          "did you mean 'debs'?"),
         ('schema = 1\n[node]\ndrbd = "intree"', "and there is no {here}/intree; did you mean 'in-tree'?"),
-        ('schema = 1\nmachine = "q35"', "'machine' is 'q35'; it is a versioned type that both nodes' QEMUs know"),
+        ('schema = 1\nmachine = "q35"', "'machine' is 'q35'; it is a versioned q35 that both nodes' QEMUs know"),
         ('schema = 1\nsuite = "trixi"', "there is no node image of 'trixi'; there is one of "),
         ("schema = 1\nnode = 1", "[node]: it is not a table"),
         ("schema = ", "is not valid TOML"),

@@ -4,34 +4,47 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from harness.config.lab_spec import GuestSpec
 from harness.errors import HarnessError
 from harness.lab import backing_compare
 from harness.lab.base import GuestImage
+from harness.lab.machine import guest_machine
 from harness.lab.nested.domains import backing_file
 from harness.lab.nested.keys import libvirt_uri
 from harness.lab.nested.power import Power
 from harness.lab.nested.record import LabRecord, NodeRecord
 from harness.lab.nested.seed import GUEST_FIRMWARE, GUEST_INITRD, GUEST_KERNEL
 from harness.lab.node import Node
-from harness.lab.stack import read_stack
-from harness.model import Comparison, LabProvenance, Sample, Stack
+from harness.lab.stack import read_software, require_as_locked, stack_of
+from harness.model import Comparison, ImageLock, LabProvenance, NodeLock, Sample, Stack, StackLock
 from harness.remote.ssh import SshRunner
 from harness.render.drbd_conf import ResourceSpec
+from harness.util.paths import cache_dir
 
 
 class NestedLab:
     """Two virtual nodes that are up: every capability of :class:`~harness.lab.base.FullLab`."""
 
     def __init__(
-        self, record: LabRecord, directory: Path, a: Node, b: Node, stack: Stack, power: Power, *, fresh: bool
+        self,
+        record: LabRecord,
+        directory: Path,
+        a: Node,
+        b: Node,
+        stack: Stack,
+        power: Power,
+        *,
+        fresh: bool,
+        lock: StackLock | None = None,
     ) -> None:
         self.id = record.id
         self.a = a
         self.b = b
         self.stack = stack
+        self.lock = lock or StackLock()
         self.fresh = fresh
         self.record = record
         self.directory = directory
@@ -108,13 +121,25 @@ class NestedLab:
 def attach(record: LabRecord, directory: Path, power: Power, *, fresh: bool = False) -> NestedLab:
     """Connect to a lab whose nodes are up; ``fresh``: nothing has touched its disks yet.
 
-    :class:`~harness.errors.LostNodeError` when a node does not let anybody in within a minute.
+    :class:`~harness.errors.LostNodeError` when a node does not let anybody in within a minute;
+    :class:`~harness.errors.StackError` where a node does not run what its image holds.
     """
     with contextlib.ExitStack() as undo:
         a, b = (_connect(record, node, directory, undo) for node in record.nodes)
-        stack = read_stack(a, b, record.stack.suite, record.accelerator)
+        lock = _lock(record, a, b)
+        stack = stack_of(lock.a.runs, lock.b.runs, record.stack.suite, record.accelerator, lock.machine)
         undo.pop_all()
-    return NestedLab(record, directory, a, b, stack, power, fresh=fresh)
+    return NestedLab(record, directory, a, b, stack, power, fresh=fresh, lock=lock)
+
+
+def _lock(record: LabRecord, a: Node, b: Node) -> StackLock:
+    """What the images of the lab hold and what runs on its nodes, which is the same."""
+    on = read_software(a, b)
+    images = [record.images.get(node.side, ImageLock()) for node in record.nodes]
+    one, other = (NodeLock(*parts) for parts in zip((a.name, b.name), images, on, strict=True))
+    lock = StackLock(record.stack.suite, one, other, record.images.get("guest", ImageLock()))
+    require_as_locked(lock, a, b)
+    return replace(lock, machine=guest_machine([(a, on[0]), (b, on[1])], record.stack.machine, cache_dir()))
 
 
 def _connect(record: LabRecord, known: NodeRecord, directory: Path, undo: contextlib.ExitStack) -> Node:

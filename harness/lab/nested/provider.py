@@ -20,6 +20,7 @@ from harness.config.lab_spec import LabSpec, UserImageSpec
 from harness.config.stack_spec import StackSpec
 from harness.errors import InfrastructureError
 from harness.images import Image, ensure_stack, stack_digests
+from harness.images.held import lock_of
 from harness.images.user_image import require_kept, uefi_firmware
 from harness.lab.nested import boot
 from harness.lab.nested import record as records
@@ -253,6 +254,7 @@ def _record(parts: Parts, stack: StackSpec, domains: list[NodeDomain], uri: str,
         pid=os.getpid(),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         nodes=(a, b),
+        images=dict.fromkeys(SIDES, lock_of(parts.node)) | {"guest": lock_of(parts.guest)},
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -11,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from harness.config.lab_spec import LabSpec
 from harness.config.spec import differences
 from harness.config.stack_spec import StackSpec
-from harness.model import LabProvenance
+from harness.model import ImageLock, LabProvenance
 from harness.util.paths import state_dir
 
 
@@ -30,7 +31,8 @@ class NodeRecord:
 class LabRecord:
     """A nested lab: whose libvirt, what it was made to, which domains.
 
-    ``keep``: it outlives the process ``pid`` that made it.
+    ``keep``: it outlives the process ``pid`` that made it.  ``images``: what its images hold, by the side of the node,
+    and ``guest``.
     """
 
     id: str
@@ -44,6 +46,7 @@ class LabRecord:
     pid: int
     created_at: str
     nodes: tuple[NodeRecord, NodeRecord]
+    images: Mapping[str, ImageLock] = field(default_factory=dict)
 
     def differences(self, spec: LabSpec, stack: StackSpec) -> list[str]:
         """What is another here than in ``spec`` and ``stack``: ``suite is bookworm instead of trixie``."""
