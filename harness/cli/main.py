@@ -13,7 +13,7 @@ from harness import __version__
 from harness.cli.processor import known_processor
 
 with known_processor():
-    from harness.cli import claims, compare, doctor, images, lab, leftovers, merge, report, runs
+    from harness.cli import baseline, claims, compare, doctor, images, lab, leftovers, merge, report, runs
 
 from harness.errors import HarnessError, UsageError
 from harness.util import logs
@@ -71,6 +71,7 @@ app.command("list")(runs.list_runs)
 app.command()(runs.judge)
 app.command()(report.report)
 app.command()(compare.compare)
+app.command()(baseline.baseline)
 app.command()(claims.claims)
 app.command()(merge.merge)
 app.command()(leftovers.status)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Column, Table
 
+from harness.cli import baseline as known_failures
+from harness.cli.baseline import BaselineOption
 from harness.cli.options import (
     DrbdOption,
     GuestBootSecondsOption,
@@ -30,8 +33,10 @@ from harness.cli.options import (
 )
 from harness.config.shards import Shard
 from harness.errors import HarnessError, NothingRanError, UsageError
+from harness.judgement.baseline import fails, is_known
 from harness.judgement.rejudge import conclusive, workload_failed
 from harness.model import Cell, Result
+from harness.model.baseline import Baseline
 from harness.util import resources
 
 
@@ -87,6 +92,7 @@ def run(
     guest_memory_mib: GuestMemoryOption = None,
     guest_vcpus: GuestVcpusOption = None,
     guest_boot_seconds: GuestBootSecondsOption = None,
+    baseline: BaselineOption = None,
 ) -> None:
     """Play a matrix on a lab of its own (or the one that is up), and print the heat map and the report's path."""
     from harness.store import Store, new_run_id
@@ -131,6 +137,8 @@ def run(
     lab += ["--drbd-shard", shard] if shard else []
     lab += ["--drbd-controls-every", str(controls_every)] if controls_every else []
     lab += own + image
+    if known_failures.read(baseline) is not None and baseline is not None:
+        lab += [f"--drbd-baseline={baseline.resolve()}"]
     lab += [f"--drbd-{name}={one}" for name, values in choices.items() for one in _listed(values)]
     kept = [f"--junitxml={directory}/junit.xml", f"--html={directory}/pytest.html", "--self-contained-html"]
     # What stands around the installed package, a user's conftest or settings of pytest say, is no part of a run.
@@ -246,29 +254,35 @@ def judge(
     samples: Annotated[
         int, typer.Option(min=0, max=16, help="also print so many differing blocks of each cell in hex")
     ] = 0,
+    baseline: BaselineOption = None,
 ) -> None:
     """Judge a stored run again from its evidence; needs no lab."""
     from harness.report.terminal import print_report, print_samples
     from harness.store import Store, judged_results
 
+    known = known_failures.read(baseline)
     store = Store.open(runs, which)
     for sentence in store.damaged():
         warn(sentence)
     results = judged_results(store)
     print_report(store.run(), results, console, store.every_attempt())
     print_samples(results, samples, console)
+    if known is not None:
+        known_failures.print_outcome(known, store.run(), results)
     if not any(result.verdict for result in results):
         raise NothingRanError(f"no cell of {store.directory} has evidence")
-    raise typer.Exit(_exit_code(results))
+    raise typer.Exit(_exit_code(results, known))
 
 
-def _exit_code(results: Sequence[Result]) -> int:
-    """1: an answer is not as expected, or a workload failed; 2: one is missing, or a control failed; 0 otherwise."""
+def _exit_code(results: Sequence[Result], known: Baseline | None = None) -> int:
+    """1: an answer is not as expected, or a workload failed; 2: one is missing, or a control failed; 0 otherwise.
+
+    What is ``known`` to fail is as expected.
+    """
     own = [result for result in results if result.cell.control is None]
-    cells = [(result.verdict, result.cell.expected) for result in own]
     if any(workload_failed(result) is not None for result in own):
         return 1
-    if not all(verdict.meets(expected) for verdict, expected in cells if verdict and verdict.answers(expected)):
+    if any(fails(result) and not is_known(known, result, date.today()) for result in own):
         return 1
     answered = all(conclusive(result) for result in results)
     return 0 if answered else 2

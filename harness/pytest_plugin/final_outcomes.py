@@ -57,7 +57,7 @@ class FinalOutcomes:
                 self.changed.append(f"{item.nodeid}: {now}")
 
     def _withdraw_one(self, config: pytest.Config, item: ReportedItem, sentence: str) -> bool:
-        categories = ("passed", "failed") if item.verdict_alone else ("passed",)
+        categories = ("passed", "failed", "xfailed") if item.verdict_alone else ("passed",)
         terminal = config.pluginmanager.getplugin("terminalreporter")
         if terminal is not None:
             reports = _taken(terminal.stats, categories, item.nodeid)
@@ -103,9 +103,9 @@ def _taken(stats: dict[str, list[Any]], categories: Iterable[str], nodeid: str) 
 def _junit_error(log: Any, place: Any, sentence: str) -> None:
     """Put ``sentence`` as an error where junit's file has a test that passed or failed."""
     case = place.to_xml()
-    failures = [child for child in case if child.tag == "failure"]
-    for child in failures:
+    said = [child for child in case if child.tag in ("failure", "skipped")]
+    for child in said:
         case.remove(child)
     ElementTree.SubElement(case, "error", message=sentence).text = sentence
-    log.stats["failure" if failures else "passed"] -= 1
+    log.stats[said[0].tag if said else "passed"] -= 1
     log.stats["error"] += 1

@@ -18,6 +18,7 @@ from harness.engine.device_size import play_order
 from harness.errors import HarnessError, UsageError
 from harness.model import Cell
 from harness.model.aliases import former_id
+from harness.pytest_plugin.baseline import mark_known
 from harness.pytest_plugin.final_outcomes import ReportedItem
 from harness.pytest_plugin.pytest_run import RESULT, RUN, PytestRun, result_text
 from harness.util.resources import matrices as matrices_dir
@@ -144,6 +145,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         report.when = "setup"
         report.longrepr = str(call.excinfo.value)
     result = item.stash.get(RESULT, None)
+    if result is not None and "cell_result" in getattr(item, "fixturenames", ()):
+        mark_known(report, item.config.stash[RUN].baseline, result)
     if result is not None and call.when == "teardown":
         run = item.config.stash[RUN]
         run.results[result.cell.play] = result

@@ -52,6 +52,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=int,
         help="play all controls again after so many seconds, between two cells (default: 3600)",
     )
+    group.addoption(
+        "--drbd-baseline", metavar="FILE", help="a TOML file of what is known to fail: XFAIL, until its day is over"
+    )
     group.addoption("--drbd-fio-job", metavar="FILE", help="the fio job file of cells with workload = 'fio-job'")
     group.addoption("--drbd-guest-script", metavar="FILE", help="the script of cells with workload = 'guest-script'")
     group.addoption(
@@ -94,7 +97,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config) -> None:
     """An option of ours without the fixtures would do nothing: that is said instead."""
-    single = ("matrix", "resume", "run_id", "controls_every")
+    single = ("matrix", "resume", "run_id", "controls_every", "baseline")
     names = (*single, *USER_FILE_OPTIONS, *CHOICE_OPTIONS, *CELL_OPTIONS, *LAB_OPTIONS, *STACK_OPTIONS, *IMAGE_OPTIONS)
     given = [name for name in names if config.getoption(flag(name)) is not None]
     if given and not config.pluginmanager.has_plugin(FIXTURES):

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -31,11 +31,13 @@ from harness.engine.pace import Pace
 from harness.engine.session import Session
 from harness.errors import UsageError
 from harness.images import check_stack
+from harness.judgement.baseline import assess
 from harness.judgement.rejudge import conclusive, workload_failed
 from harness.lab.base import FullLab
 from harness.lab.nested.accel import likely
 from harness.lab.nested.provider import nested_lab
 from harness.model import Cell, Result, Run
+from harness.pytest_plugin.baseline import baseline_of
 from harness.pytest_plugin.final_outcomes import FinalOutcomes, Play
 from harness.pytest_plugin.options import (
     CELL_OPTIONS,
@@ -48,6 +50,7 @@ from harness.pytest_plugin.options import (
 )
 from harness.pytest_plugin.user_files import cells_without_matrix, refuse_choices, user_files
 from harness.pytest_plugin.user_guest_image import ChosenImage, chosen_image
+from harness.report.baseline import baseline_lines
 from harness.report.costs import keep_costs
 from harness.report.estimate import Costs, Schedule, costs_here, estimate, estimate_lines
 from harness.report.html import evidence_html, heat_map_html, write_html
@@ -115,6 +118,8 @@ class PytestRun:
         self.seed = planned.seed
         # Asked of a session, not of its run: one that is resumed may be asked for something else.
         self._controls_every = _number(config, "controls_every", MOST_SECONDS) or CONTROLS_EVERY
+        #: What is known to fail; None where nobody said it.
+        self.baseline = baseline_of(config)
         if resumed is not None:
             self._finished = {result.cell.play: result for result in judged_results(resumed) if conclusive(result)}
 
@@ -307,6 +312,10 @@ class PytestRun:
         terminal.section("DRBD divergence harness")
         console = Console(file=getattr(terminal._tw, "_file", sys.stdout), highlight=False)
         print_report(self.store.run(), self.all_results(), console, self.store.every_attempt())
+        if self.baseline is not None:
+            outcome = assess(self.baseline, self.all_results(), date.today(), self.store.run().plan)
+            for line in baseline_lines(self.baseline, outcome):
+                terminal.write_line(f"baseline: {line}")
         for changed in self.outcomes.changed:
             terminal.write_line(f"ERROR after the closing controls: {changed}")
         if self._report is not None:
