@@ -58,6 +58,6 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def _shown(value: object) -> str:
-    if isinstance(value, list):
-        return " and ".join(map(str, value))
-    return str(value) if value != "" else "empty"
+    if value in ("", []):
+        return "empty"
+    return " and ".join(map(str, value)) if isinstance(value, list) else str(value)

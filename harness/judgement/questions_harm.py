@@ -19,6 +19,7 @@ from harness.judgement.question_facts import (
     not_asked,
     tally,
 )
+from harness.judgement.stacks import plain_kernel
 from harness.model import BlockOwner, CacheMode, ClientKind, FilesystemKind
 from harness.util.wording import count, joined, part_of, plural
 
@@ -201,7 +202,7 @@ def _live(play: Play) -> int:
 
 def _versions(facts: Facts) -> str:
     stacks = dict.fromkeys(
-        f"DRBD {run.stack.drbd or '(unknown)'}, Linux {run.stack.kernel.partition('+')[0] or '(unknown)'},"
+        f"DRBD {run.stack.drbd or '(unknown)'}, Linux {plain_kernel(run.stack.kernel) or '(unknown)'},"
         f" QEMU {run.stack.qemu or '(unknown)'}"
         for run in facts.runs
     )

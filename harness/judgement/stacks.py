@@ -34,7 +34,7 @@ class StackKey:
     @classmethod
     def of(cls, stack: Stack) -> StackKey:
         """The key of a stack; kernels without the name that a distribution hangs on."""
-        kernel, guest = (_plain(one) for one in (stack.kernel, stack.guest_kernel))
+        kernel, guest = (plain_kernel(one) for one in (stack.kernel, stack.guest_kernel))
         return cls(stack.drbd, kernel, stack.qemu, guest, stack.accelerator)
 
     def parts(self) -> tuple[str, ...]:
@@ -47,8 +47,8 @@ class StackKey:
         return ", ".join(self.parts())
 
 
-def _plain(kernel: str) -> str:
-    """Without the name that a distribution hangs on; of two nodes that differ, both."""
+def plain_kernel(kernel: str) -> str:
+    """A kernel's version without the name that a distribution hangs on; of two nodes that differ, both."""
     return " / ".join(one.partition("+")[0] for one in kernel.split(" / "))
 
 

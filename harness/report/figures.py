@@ -21,7 +21,7 @@ from harness.config.sentences import validated
 from harness.errors import HarnessError, UsageError
 from harness.judgement.claim_words import ENOUGH
 from harness.judgement.claims import assess
-from harness.judgement.stacks import PlayedRun
+from harness.judgement.stacks import PlayedRun, plain_kernel
 from harness.judgement.stats import rate_interval
 from harness.model.claim import ClaimSpec
 from harness.report.claims import claims_table
@@ -304,7 +304,7 @@ def _stacks(plays: Sequence[Play]) -> str:
         found = dict.fromkeys(str(getattr(stack, name)) for stack in stacks if getattr(stack, name))
         return joined(found)
 
-    kernels = joined(dict.fromkeys(stack.kernel.partition("+")[0] for stack in stacks if stack.kernel))
+    kernels = joined(dict.fromkeys(plain_kernel(stack.kernel) for stack in stacks if stack.kernel))
     known = each("cpu")
     on = f" on {known}" if known else ""
     nodes = f"nodes with hardware KVM{on}"

@@ -34,6 +34,9 @@ STACK_NAMES = {
     "drbd_protocol": "DRBD protocol version",
 }
 
+# Roles of images that are there only where the nodes differ.
+_ROLES = {"node-b": "second node"}
+
 
 @dataclass(frozen=True)
 class Line:
@@ -126,7 +129,7 @@ def provenance_rows(run: Run) -> tuple[tuple[str, str], ...]:
     made = run.provenance
     rows = [
         ("Processors of each node", str(made.node_vcpus) if made.node_vcpus else ""),
-        *((f"Recipe of the {role}'s image", digest[:16]) for role, digest in made.images.items()),
+        *((f"Recipe of the {_ROLES.get(role, role)}'s image", digest[:16]) for role, digest in made.images.items()),
         ("Packages of the images", f"packages.json, {made.packages_digest[:16]}" if made.packages_digest else ""),
         ("Harness", " ".join(filter(None, (made.harness_version, made.harness_commit[:12])))),
         ("Matrix file", run.matrix_digest[:16]),

@@ -15,7 +15,7 @@ from fakes import LibvirtSaid
 from lxml import etree
 
 from harness.config.lab_spec import LOWER_MIB, GuestSpec, LabSpec
-from harness.config.stack_spec import StackSpec
+from harness.config.stack_spec import NodeTable, StackSpec
 from harness.errors import InfrastructureError, LostNodeError
 from harness.images import Image, StackDigests, StackImages
 from harness.lab.base import FullLab
@@ -54,7 +54,8 @@ def image(tmp_path: Path, role: str) -> Image:
 
 def parts(tmp_path: Path, spec: LabSpec = SPEC) -> Parts:
     directory = paths.make(records.labs_dir() / "1a2b3c")
-    return Parts("1a2b3c", directory, spec, image(tmp_path, "node"), image(tmp_path, "guest"), hardware=False)
+    node = image(tmp_path, "node")
+    return Parts("1a2b3c", directory, spec, node, node, image(tmp_path, "guest"), hardware=False)
 
 
 # --------------------------------------------------------------------------- what the domains are made of
@@ -267,6 +268,42 @@ def test_collect_logs_keeps_what_qemu_and_the_daemons_printed(
     }  # fmt: skip
 
 
+def two_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stack gives the second node another image."""
+    a, b, guest = (image(tmp_path, role) for role in ("node", "newer", "guest"))
+    monkeypatch.setattr(provider, "ensure_stack", lambda stack, cache: StackImages(a, replace(b, role="node"), guest))
+    monkeypatch.setattr(provider, "stack_digests", lambda stack: replace(TODAY, b="newer-digest"))
+
+
+def test_bring_up_of_two_nodes_that_differ_boots_each_from_its_own_image(
+    controller: Controller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_images(tmp_path, monkeypatch)
+    made: list[NodeDomain] = []
+    monkeypatch.setattr(provider, "make_domains", lambda of: made.extend(fake_domains(of)) or made)
+    with contextlib.ExitStack() as undo:
+        record = bring_up(controller, undo, tmp_path / "consoles", keep=True)
+        assert [domain.kernel.read_text() for domain in made] == ["node vmlinuz", "newer vmlinuz"]
+        assert [domain.initrd.parent.name for domain in made] == ["node-image", "newer-image"]
+        assert [domain.kernel_args for domain in made] == [f"root=/dev/vda {one}-argument" for one in ("node", "newer")]
+        images = {"node": "node-digest", "node-b": "newer-digest", "guest": "guest-digest"}
+        assert record.provenance.images == images and record.provenance.packages["node-b"] == {"newer-package": "1.0"}
+        assert [record.images[side].digest for side in ("a", "b", "guest")] == list(images.values())
+        assert find(controller) == record
+        monkeypatch.setattr(provider, "stack_digests", lambda stack: replace(TODAY, b="of today"))
+        with pytest.raises(InfrastructureError, match="before the recipe of its node-b image changed"):
+            find(controller)
+
+
+@pytest.mark.usefixtures("tools")
+def test_make_domains_of_two_images_give_each_node_a_disk_over_its_own(tmp_path: Path) -> None:
+    made = replace(parts(tmp_path), b=image(tmp_path, "newer"))
+    for domain, role in zip(make_domains(made), ("node", "newer"), strict=True):
+        argv = ["qemu-img", "info", "-U", str(domain.root)]
+        told = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+        assert f"{role}-image/root.img" in told
+
+
 # --------------------------------------------------------------------------- being found
 
 
@@ -300,6 +337,15 @@ def test_find_of_a_lab_that_is_up_with_another_spec_is_refused_naming_it(
     message = str(caught.value)
     assert message.startswith(f"the lab that is up is not the one that was asked for: {difference}")
     assert message.endswith("; take it down with 'drbd-harness lab down', or ask for the same")
+
+
+def test_find_of_a_lab_of_the_same_software_by_another_name_is_its_record(
+    kept: LabRecord, controller: Controller
+) -> None:
+    named = StackSpec(name="mine", suite="bookworm", guest_suite="trixie", node=NodeTable(kernel=("bookworm",)))
+    assert find(controller, stack=named) == kept
+    with pytest.raises(InfrastructureError, match=r"its b\.qemu is empty instead of trixie"):
+        find(controller, stack=StackSpec(suite="bookworm", guest_suite="trixie", b=NodeTable(qemu=("trixie",))))
 
 
 @pytest.mark.parametrize("role", ["node", "guest"])

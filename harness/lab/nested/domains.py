@@ -33,17 +33,24 @@ _LINK_MAC = "52:54:00:77"
 class Parts:
     """What all domains of one lab are made from.  ``hardware``: with KVM, else emulated.
 
-    ``user_image`` is a user's guest image, ``firmware`` what it needs of UEFI's: the code, the variables' template.
+    ``a`` and ``b`` are the images of the two nodes, which may be one.  ``user_image`` is a user's guest image,
+    ``firmware`` what it needs of UEFI's: the code, the variables' template.
     """
 
     lab_id: str
     directory: Path
     spec: LabSpec
-    node: Image
+    a: Image
+    b: Image
     guest: Image
     hardware: bool
     user_image: Path | None = None
     firmware: tuple[Path, Path] | None = None
+
+    @property
+    def images(self) -> tuple[Image, Image]:
+        """What each node boots, in the order of :data:`SIDES`."""
+        return self.a, self.b
 
     @property
     def domain_names(self) -> tuple[str, ...]:
@@ -86,7 +93,7 @@ def make_domains(parts: Parts) -> list[NodeDomain]:
             host_key=host_keys[number],
             user_public_key=user.public,
         )
-        _make_disks(domain, parts.node, spec.lower_mib)
+        _make_disks(domain, parts.images[number], spec.lower_mib)
         make_seed(domain.seed, seed, parts.guest, parts.lab_id, parts.firmware or ())
         domains.append(domain)
     return domains
@@ -124,7 +131,7 @@ def free_ports(kind: socket.SocketKind) -> tuple[int, int]:
 
 
 def _domain(parts: Parts, number: int, ssh_port: int, link_ports: tuple[int, int]) -> NodeDomain:
-    spec, directory, side = parts.spec, parts.directory, SIDES[number]
+    spec, directory, side, image = parts.spec, parts.directory, SIDES[number], parts.images[number]
     suffix = f"{parts.lab_id[:2]}:{number + 1:02x}"
     return NodeDomain(
         name=parts.domain_names[number],
@@ -134,9 +141,9 @@ def _domain(parts: Parts, number: int, ssh_port: int, link_ports: tuple[int, int
         hardware=parts.hardware,
         vcpus=parts.vcpus,
         memory_mib=spec.memory_mib,
-        kernel=parts.node.kernel,
-        initrd=parts.node.initrd,
-        kernel_args=kernel_args(parts.node),
+        kernel=image.kernel,
+        initrd=image.initrd,
+        kernel_args=kernel_args(image),
         root=directory / f"root-{side}.qcow2",
         seed=directory / f"seed-{side}.img",
         backing=backing_file(directory, side),

@@ -13,13 +13,14 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import libvirt
 
 from harness.config.lab_spec import LabSpec, UserImageSpec
 from harness.config.stack_spec import StackSpec
 from harness.errors import InfrastructureError
-from harness.images import Image, ensure_stack, stack_digests
+from harness.images import Image, StackDigests, ensure_stack, stack_digests
 from harness.images.held import lock_of
 from harness.images.user_image import require_kept, uefi_firmware
 from harness.lab.nested import boot
@@ -36,6 +37,8 @@ from harness.remote.libvirt_calls import LibvirtConnection
 from harness.render.domain import NodeDomain, node_xml
 from harness.util import logs
 from harness.util.paths import cache_dir, make, state_dir
+
+T = TypeVar("T")
 
 PORT_TRIES = 3
 # What QEMU prints where it cannot have a port for ssh or for the link.
@@ -95,9 +98,7 @@ def find(connection: LibvirtConnection, spec: LabSpec, stack: StackSpec) -> LabR
                 f"the lab that is up is not the one that was asked for: its {', its '.join(different)}; "
                 "take it down with 'drbd-harness lab down', or ask for the same"
             )
-        digests = stack_digests(stack)
-        today = {"node": digests.a, "guest": digests.guest}
-        if stale := [role for role, digest in today.items() if record.provenance.images.get(role) != digest]:
+        if stale := _stale(record, stack_digests(stack)):
             raise InfrastructureError(
                 f"the lab that is up was made before the recipe of its {' and its '.join(stale)} image changed; "
                 "take it down with 'drbd-harness lab down'"
@@ -126,11 +127,11 @@ def bring_up(
     """
     cache = cache_dir()
     images = ensure_stack(stack, cache)
-    node_image, guest_image = images.a, images.guest
     lab_id = secrets.token_hex(3)
     user_image, firmware = _user_image(spec.guest.image, cache)
     parts = Parts(
-        lab_id, records.labs_dir() / lab_id, spec, node_image, guest_image, _hardware(guest_image), user_image, firmware
+        lab_id, records.labs_dir() / lab_id, spec, images.a, images.b, images.guest,
+        _hardware(images.guest), user_image, firmware,
     )  # fmt: skip
     for _ in range(PORT_TRIES - 1):
         try:
@@ -237,7 +238,7 @@ def _record(parts: Parts, stack: StackSpec, domains: list[NodeDomain], uri: str,
         NodeRecord(side, name, domain.name, domain.ssh_port, address)
         for side, name, domain, address in zip(SIDES, spec.node_names, domains, spec.link.addresses, strict=True)
     )
-    images = {"node": parts.node, "guest": parts.guest}
+    images = _by_role(parts.a, parts.b, parts.guest)
     return LabRecord(
         id=parts.lab_id,
         uri=uri,
@@ -254,8 +255,21 @@ def _record(parts: Parts, stack: StackSpec, domains: list[NodeDomain], uri: str,
         pid=os.getpid(),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         nodes=(a, b),
-        images=dict.fromkeys(SIDES, lock_of(parts.node)) | {"guest": lock_of(parts.guest)},
+        images={
+            side: lock_of(image) for side, image in zip((*SIDES, "guest"), (*parts.images, parts.guest), strict=True)
+        },
     )
+
+
+def _by_role(a: T, b: T, guest: T) -> dict[str, T]:
+    """The images, or their digests, as provenance calls them: ``node-b`` is there where it is another than ``node``."""
+    return {"node": a, **({"node-b": b} if b != a else {}), "guest": guest}
+
+
+def _stale(record: LabRecord, today: StackDigests) -> list[str]:
+    """The roles of which the lab in ``record`` has another image than it would get today."""
+    asked = _by_role(today.a, today.b, today.guest)
+    return [role for role, digest in asked.items() if record.provenance.images.get(role) != digest]
 
 
 def _user_digest(image: UserImageSpec) -> dict[str, str]:
