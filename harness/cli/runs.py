@@ -93,6 +93,12 @@ def run(
     guest_vcpus: GuestVcpusOption = None,
     guest_boot_seconds: GuestBootSecondsOption = None,
     baseline: BaselineOption = None,
+    like: Annotated[
+        str | None, typer.Option(metavar="RUN", help="play that run's cells again, on its kind of lab and its stack")
+    ] = None,
+    cell: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="with --like: only this cell, several times for several")
+    ] = None,
 ) -> None:
     """Play a matrix on a lab of its own (or the one that is up), and print the heat map and the report's path."""
     from harness.store import Store, new_run_id
@@ -122,6 +128,10 @@ def run(
     )  # fmt: skip
     if resume and image:
         raise UsageError("--resume goes on with the guest image that the run has; leave it out")
+    if like and (resume or matrix or device_mib or own or image):
+        raise UsageError("--like plays what that run has, on a lab like its own; only the stack may be another")
+    if cell and not like:
+        raise UsageError("--cell chooses among the cells of a run: give it with --like RUN")
     if resume:
         directory = Store.open(runs, resume).directory
         chosen = ["--drbd-resume", str(directory), "--drbd-runs", str(directory.parent)]
@@ -129,6 +139,9 @@ def run(
         run_id = new_run_id()
         directory = runs / run_id
         played = [] if own and not matrix else ["--drbd-matrix", matrix or "quick"]
+        if like:
+            again = Store.open(runs, like).directory.resolve()
+            played = ["--drbd-like", str(again), *(f"--drbd-cell={one}" for one in cell or ())]
         chosen = [*played, "--drbd-run-id", run_id, "--drbd-runs", str(runs)]
     lab = [word for name, value in software.items() for word in (f"--drbd-{name}", value)]
     lab += ["--drbd-device-mib", str(device_mib)] if device_mib else []

@@ -23,6 +23,8 @@ CHOICE_OPTIONS = ("cache", "filesystem", "client", "seconds")
 # What says which software is meant: a stack, and a DRBD for it.
 STACK_OPTIONS = ("stack", "modules")
 CELL_OPTIONS = ("repeat", "seed", "shard")
+# Cells of a stored run, to be played again.
+LIKE_OPTIONS = ("like", "cell")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,6 +39,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--drbd-runs", metavar="DIR", default="runs", help="where runs are kept (default: ./runs)")
     group.addoption("--drbd-run-id", metavar="ID", help="the id of the new run (default: made from the time)")
     group.addoption("--drbd-resume", metavar="RUN", help="go on with a run: its id, its folder, or 'latest'")
+    group.addoption("--drbd-like", metavar="RUN", help="play the cells of a run again, on its kind of lab and stack")
+    group.addoption("--drbd-cell", metavar="ID", action="append", help="with --drbd-like: only that cell, exactly")
     group.addoption(
         "--drbd-repeat", metavar="N", type=int, help="play each cell N times, all once before one is played again"
     )
@@ -98,7 +102,16 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config) -> None:
     """An option of ours without the fixtures would do nothing: that is said instead."""
     single = ("matrix", "resume", "run_id", "controls_every", "baseline")
-    names = (*single, *USER_FILE_OPTIONS, *CHOICE_OPTIONS, *CELL_OPTIONS, *LAB_OPTIONS, *STACK_OPTIONS, *IMAGE_OPTIONS)
+    names = (
+        *single,
+        *LIKE_OPTIONS,
+        *USER_FILE_OPTIONS,
+        *CHOICE_OPTIONS,
+        *CELL_OPTIONS,
+        *LAB_OPTIONS,
+        *STACK_OPTIONS,
+        *IMAGE_OPTIONS,
+    )
     given = [name for name in names if config.getoption(flag(name)) is not None]
     if given and not config.pluginmanager.has_plugin(FIXTURES):
         raise pytest.UsageError(

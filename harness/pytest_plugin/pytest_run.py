@@ -20,10 +20,12 @@ from rich.console import Console
 
 from harness.config import matrix as matrices
 from harness.config.controls import with_controls
+from harness.config.lab_spec import LabSpec
 from harness.config.matrix_entry import MOST_REPETITIONS, Workloads
 from harness.config.repetitions import new_seed, repeated
 from harness.config.run_specs import specs_from_options, specs_of
 from harness.config.shards import Shard, plan_of
+from harness.config.stack_spec import StackSpec
 from harness.config.user_work import with_user_files
 from harness.engine.control_rounds import CONTROLS_EVERY
 from harness.engine.device_size import device_mib
@@ -39,11 +41,13 @@ from harness.lab.nested.provider import nested_lab
 from harness.model import Cell, Result, Run
 from harness.pytest_plugin.baseline import baseline_of
 from harness.pytest_plugin.final_outcomes import FinalOutcomes, Play
+from harness.pytest_plugin.like import planned_like
 from harness.pytest_plugin.options import (
     CELL_OPTIONS,
     CHOICE_OPTIONS,
     IMAGE_OPTIONS,
     LAB_OPTIONS,
+    LIKE_OPTIONS,
     STACK_OPTIONS,
     USER_FILE_OPTIONS,
     flag,
@@ -128,7 +132,7 @@ class PytestRun:
         """From the options; whatever is wrong with them is a :class:`~harness.errors.UsageError`."""
         if which := config.getoption("--drbd-resume"):
             lab = (*LAB_OPTIONS, *STACK_OPTIONS, *IMAGE_OPTIONS)
-            names = ("matrix", *USER_FILE_OPTIONS, *CHOICE_OPTIONS, *CELL_OPTIONS, *lab)
+            names = ("matrix", *LIKE_OPTIONS, *USER_FILE_OPTIONS, *CHOICE_OPTIONS, *CELL_OPTIONS, *lab)
             given = [name for name in names if config.getoption(flag(name))]
             if given:
                 raise UsageError(f"--drbd-resume goes on with what the run has; leave {flag(given[0])} out")
@@ -144,6 +148,9 @@ class PytestRun:
         seed = _number(config, "seed", 2**63 - 1) or new_seed()
         repeat = _number(config, "repeat", MOST_REPETITIONS)
         shard = _shard(config)
+        if (like := planned_like(config, repeat, seed)) is not None:
+            check_stack(specs_of(like)[1])
+            return cls(config, _part(replace(like, shard=str(shard)), shard) if shard else like)
         run = Run("", "", "", (), seed=seed, shard=str(shard) if shard else "")
         files = user_files(config)
         if name := config.getoption("--drbd-matrix"):
@@ -171,8 +178,14 @@ class PytestRun:
 
     def device_mib(self, cell: Cell) -> int:
         """The size of the device that ``cell`` gets, in MiB."""
-        lab, _ = specs_from_options(_asked(self.config)) if self.store is None else specs_of(self.store.run())
+        lab, _ = self._specs() if self.store is None else specs_of(self.store.run())
         return device_mib(cell, lab.device_mib, lab.guest.canary_blocks)
+
+    def _specs(self, image: ChosenImage | None = None) -> tuple[LabSpec, StackSpec]:
+        """The specs of a run that begins: those of the run that it is like, or the options'."""
+        if self._planned.lab_spec:
+            return specs_of(self._planned)
+        return specs_from_options(_asked(self.config), image.table() if image else None)
 
     def select(self, cells: Sequence[Cell]) -> None:
         """Keep the cells that pytest will really play."""
@@ -190,7 +203,7 @@ class PytestRun:
         if self.store is None:
             run_id = self.config.getoption("--drbd-run-id") or new_run_id()
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            lab, stack = specs_from_options(_asked(self.config), self._image.table() if self._image else None)
+            lab, stack = self._specs(self._image)
             run = replace(
                 self._planned, id=run_id, started_at=now, cells=tuple(self.cells), lab_spec=lab.as_table(),
                 stack_spec=stack.as_table(),
