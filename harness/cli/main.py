@@ -13,7 +13,7 @@ from harness import __version__
 from harness.cli.processor import known_processor
 
 with known_processor():
-    from harness.cli import baseline, claims, compare, doctor, images, lab, leftovers, merge, report, runs
+    from harness.cli import baseline, bisect, claims, compare, doctor, images, lab, leftovers, merge, report, runs
 
 from harness.errors import HarnessError, UsageError
 from harness.util import logs
@@ -33,6 +33,8 @@ def main() -> None:
     """Entry point: one sentence and the right exit code for everything that goes wrong on purpose."""
     stop_like_ctrl_c()
     with logs.with_handler(logs.PROGRESS, Progress()):
+        if sys.argv[1:2] == [bisect.STEP]:
+            bisect.for_git_bisect(_main)
         _main()
 
 
@@ -72,6 +74,8 @@ app.command()(runs.judge)
 app.command()(report.report)
 app.command()(compare.compare)
 app.command()(baseline.baseline)
+app.command()(bisect.bisect)
+app.command(bisect.STEP)(bisect.bisect_step)
 app.command()(claims.claims)
 app.command()(merge.merge)
 app.command()(leftovers.status)

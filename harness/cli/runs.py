@@ -64,6 +64,10 @@ def run(
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="play only the I-th of N parts of the plays; 'merge' joins them")
     ] = None,
+    stop_at: Annotated[
+        list[str] | None,
+        typer.Option(metavar="VERDICT", help="play nothing more once a cell ended so; several times for several"),
+    ] = None,
     controls_every: Annotated[
         int | None,
         typer.Option(min=1, metavar="SECONDS", help="play all controls again after so many seconds (default: 3600)"),
@@ -148,6 +152,7 @@ def run(
     lab += ["--drbd-repeat", str(repeat)] if repeat else []
     lab += ["--drbd-seed", str(seed)] if seed else []
     lab += ["--drbd-shard", shard] if shard else []
+    lab += [f"--drbd-stop-at={one}" for one in stop_at or ()]
     lab += ["--drbd-controls-every", str(controls_every)] if controls_every else []
     lab += own + image
     if known_failures.read(baseline) is not None and baseline is not None:

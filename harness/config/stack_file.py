@@ -52,6 +52,15 @@ def load(path_or_name: str, search: Path) -> StackSpec:
     return StackSpec(**given, name="" if whole else path.stem if shipped else str(path))
 
 
+def require_well_formed(path_or_name: str, search: Path) -> None:
+    """That it says nothing wrong, whatever is where its paths lead.
+
+    :class:`~harness.errors.UsageError` where it does, or where there is no such stack.
+    """
+    path = _find(path_or_name, search)
+    validated(StackFile, _table(path), source=str(path))
+
+
 def description(name: str, search: Path) -> str:
     """What the stack ``name`` in the directory ``search`` says of itself."""
     return str(_table(_find(name, search)).get("description", ""))

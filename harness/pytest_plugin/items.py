@@ -150,6 +150,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if result is not None and call.when == "teardown":
         run = item.config.stash[RUN]
         run.results[result.cell.play] = result
+        run.stop_at.after(item.session, result)
         alone = "cell_result" in getattr(item, "fixturenames", ())
         run.outcomes.add(item.config, report, ReportedItem(item.nodeid, result, alone))
     if result is not None and (call.when == "call" or report.failed):

@@ -51,6 +51,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--drbd-shard", metavar="I/N", help="play the I-th of N parts of the plays (drbd-harness merge joins the runs)"
     )
     group.addoption(
+        "--drbd-stop-at", metavar="VERDICT", action="append",
+        help="play nothing more once a cell ended so, but for the closing controls; several times for several",
+    )  # fmt: skip
+    group.addoption(
         "--drbd-controls-every",
         metavar="SECONDS",
         type=int,
@@ -101,7 +105,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config) -> None:
     """An option of ours without the fixtures would do nothing: that is said instead."""
-    single = ("matrix", "resume", "run_id", "controls_every", "baseline")
+    single = ("matrix", "resume", "run_id", "controls_every", "baseline", "stop_at")
     names = (
         *single,
         *LIKE_OPTIONS,

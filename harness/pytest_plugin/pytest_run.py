@@ -52,6 +52,7 @@ from harness.pytest_plugin.options import (
     USER_FILE_OPTIONS,
     flag,
 )
+from harness.pytest_plugin.stop_at import StopAt
 from harness.pytest_plugin.user_files import cells_without_matrix, refuse_choices, user_files
 from harness.pytest_plugin.user_guest_image import ChosenImage, chosen_image
 from harness.report.baseline import baseline_lines
@@ -124,6 +125,7 @@ class PytestRun:
         self._controls_every = _number(config, "controls_every", MOST_SECONDS) or CONTROLS_EVERY
         #: What is known to fail; None where nobody said it.
         self.baseline = baseline_of(config)
+        self.stop_at = StopAt(config)
         if resumed is not None:
             self._finished = {result.cell.play: result for result in judged_results(resumed) if conclusive(result)}
 
@@ -312,6 +314,8 @@ class PytestRun:
         if status == pytest.ExitCode.INTERNAL_ERROR:
             return 2
         reporter = session.config.pluginmanager.getplugin("terminalreporter")
+        failed = reporter is not None and any(reporter.stats.get(name) for name in ("failed", "error"))
+        status = self.stop_at.status(status, failed=failed)
         if self.outcomes.changed and status == pytest.ExitCode.OK:
             return 2
         if status == pytest.ExitCode.TESTS_FAILED and reporter is not None and not reporter.stats.get("failed"):

@@ -642,6 +642,24 @@ def test_closing_controls_are_played_where_pytest_stops_at_a_finding(run: Runs, 
     assert ran.outcomes == {"passed": 4, "errors": 2}
 
 
+def test_stop_at_nothing_is_played_behind_it_but_the_closing_controls(run: Runs, matrix: Path, world: World) -> None:
+    repeated = ("--drbd-matrix", str(matrix), "--drbd-repeat", "3", "-k", "none-swap")
+    ran = run(*repeated, "--drbd-stop-at", "CORRUPT", "--drbd-stop-at", "DIVERGED")
+    assert world.played.count("none-swap-pressure") == 1 and world.played[-1] in CONTROLS
+    assert ran.status == 0, "it was expected"
+    assert "none-swap-pressure ended as DIVERGED, which --stop-at waited for" in ran.out
+    world.finds["none-swap-pressure"] = oracles(set(), set())
+    assert run(*repeated, "--drbd-stop-at", "CLEAN").status == 1, "a finding against the expectation stays one"
+    assert run(*repeated, "--drbd-stop-at", "DIVERGED").status == 1 and world.played.count("none-swap-pressure") == 5
+    world.finds_later["host-steady"] = diverged()
+    assert run(*repeated, "--drbd-stop-at", "CLEAN").status == 2, "the closing controls take it back"
+
+
+def test_stop_at_no_verdict_one_sentence(run: Runs, matrix: Path, world: World) -> None:
+    ran = run("--drbd-matrix", str(matrix), "--drbd-stop-at", "DIVERGD")
+    assert ran.status == 4 and "--drbd-stop-at is 'DIVERGD'; did you mean 'DIVERGED'?" in ran.err and not world.labs
+
+
 def test_closing_control_interrupted_takes_nothing_back(pytester: pytest.Pytester, matrix: Path, world: World) -> None:
     world.finds_later["host-steady"] = {"stops": KeyboardInterrupt()}
     asked = ("--drbd-matrix", str(matrix), "--junitxml", "junit.xml")
