@@ -21,6 +21,8 @@ _COMPONENTS = {
     "qemu": "QEMU",
     "libvirt": "libvirt",
     "guest_kernel": "guest kernel",
+    "machine": "guest's machine type",
+    "drbd_protocol": "DRBD protocol version",
 }
 _MACHINE = {"accelerator": "accelerator", "cpu": "processor", "controller": "controller's kernel"}
 UNKNOWN = "not recorded"

@@ -15,6 +15,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from harness.judgement.cost_ratios import cost_ratios
+from harness.judgement.known_faults import known_faults
 from harness.model import Result, Run
 from harness.report.axis_maps import AxisMap, Tile, axis_maps
 from harness.report.cells import anchors
@@ -52,6 +53,7 @@ def as_json(run: Run, results: Sequence[Result], unreadable: Sequence[str] = ())
             "schema": run.schema,
             "seed": run.seed,
             "stack": _plain(run.stack),
+            "known_faults": [_plain(one) for one in known_faults(run.stack)],
             "provenance": _plain(run.provenance),
         },
         "headline": {"answer": str(summary.headline.answer), "sentence": summary.headline.sentence},
@@ -103,6 +105,7 @@ def as_markdown(run: Run, results: Sequence[Result], unreadable: Sequence[str] =
         lines += [part for part in (f"Play the first again: {_code(play)}", "") if play]
     lines += ["<details><summary>Versions</summary>", ""]
     lines += _md_table(("", ""), [tuple(map(_md, row)) for row in (*stack_rows(run.stack), *provenance_rows(run))])
+    lines += [f"- Known fault: {_md(str(one))}" for one in known_faults(run.stack)]
     return "\n".join([*lines, "</details>", ""])
 
 

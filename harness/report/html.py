@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.judgement.controls import demanded_controls
+from harness.judgement.known_faults import known_faults
 from harness.model import Evidence, Result, Run, VerdictKind
 from harness.report import formatting
 from harness.report.alarms import alarm_grid, alarm_sentence, replication_grid
@@ -134,6 +135,7 @@ def render_html(
         questions=question_page(run, results, names),
         missing_controls=_missing(summary.map, results),
         stack=(*stack_rows(run.stack), *provenance_rows(run)),
+        faults=known_faults(run.stack),
         phases=[_phase_bar(phase) for phase in phase_shares(run, results).phases],
         rounds=round_grid(rounds),
         failures=failures(rounds),

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.judgement.claim_words import cell_words
+from harness.judgement.known_faults import known_faults
 from harness.judgement.repetitions import answers
 from harness.model import Evidence, Result, Run, VerdictKind
 from harness.report.alarms import alarm_sentence
@@ -170,6 +171,7 @@ def _summary(
     words = cell_words(answers(results), run.stack)
     yield from _section("What may be said", [Text(clean(claim_line(one))) for one in words])
     yield from _section("Stack", [Text(clean(f"{name}: {value}")) for name, value in stack_rows(run.stack)])
+    yield from _section("Known faults of these versions", [Text(clean(str(one))) for one in known_faults(run.stack)])
     yield from _section("Notes", [Text(clean(note)) for note in run.notes])
     yield from _section("Not as expected", _lines_of(summary.findings))
     headline = summary.headline
