@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.options import RunsOption, console, warn
 from harness.errors import NothingRanError, UsageError
+
+if TYPE_CHECKING:
+    from harness.report.compare import Comparison
 
 
 def compare(
@@ -16,6 +20,10 @@ def compare(
     new: Annotated[str, typer.Argument(metavar="NEW", help="the run after: its id, its folder, or 'latest'")],
     as_json: Annotated[bool, typer.Option("--json", help="for a program: docs/compare.md")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="for the summary of a job, at most 1 MiB")] = False,
+    rerun: Annotated[
+        bool, typer.Option("--rerun", help="play what flipped again on both stacks: old, new, new, old, a lab each")
+    ] = False,
+    plays: Annotated[int, typer.Option(min=2, max=100, metavar="N", help="with --rerun: how often on each stack")] = 5,
     runs: RunsOption = Path("runs"),
 ) -> None:
     """What changed from OLD to NEW: the components, then each answer that flipped or was lost; docs/compare.md.
@@ -34,6 +42,8 @@ def compare(
         for sentence in store.damaged():
             warn(f"{sentence}; it counts as missing")
     comparison = compare_stored(*(ComparedRun.of(store) for store in stores))
+    if rerun:
+        comparison = _with_rerun(comparison, plays, runs)
     if as_json:
         print(compare_json(comparison))
     elif markdown:
@@ -44,3 +54,14 @@ def compare(
     if comparison.exit_code == NothingRanError.exit_code:
         raise NothingRanError("the two runs have no cell in common that says something of a stack")
     raise typer.Exit(comparison.exit_code)
+
+
+def _with_rerun(comparison: Comparison, plays: int, runs: Path) -> Comparison:
+    from harness.cli.rerun import Rerun
+
+    planned = Rerun.of(comparison, plays, runs)
+    if planned is None:
+        warn("nothing flipped, so nothing is played again")
+        return comparison
+    print(planned.estimate_line(runs), file=sys.stderr, flush=True)
+    return planned.play()

@@ -58,6 +58,18 @@ class CellComparison:
     reasons: tuple[str, ...] = ()
 
     @property
+    def flipped(self) -> bool:
+        """Whether the answer became another one."""
+        return self.change in FLIPS
+
+    @property
+    def fewer_chances(self) -> bool:
+        """Whether it would be a flip, had both runs played it as often; that is why it cannot be compared."""
+        if self.change is not Change.NOT_COMPARABLE or not self.direction or self.old is None or self.new is None:
+            return False
+        return _more_often(self.old, self.new) in self.reasons
+
+    @property
     def significant(self) -> bool:
         """Whether the counts are further apart than chance puts them."""
         return self.p is not None and significant(self.p)
@@ -80,8 +92,7 @@ class CellComparison:
     @property
     def trials_wanted(self) -> int | None:
         """How many plays on each stack would tell such a flip from chance; None where it is told, or none would."""
-        fewer = self.change is Change.NOT_COMPARABLE and self.direction and self.old and self.new
-        if self.counts is None or self.significant or not (self.change in FLIPS or fewer):
+        if self.counts is None or self.significant or not (self.flipped or self.fewer_chances):
             return None
         few, many = sorted(self.counts, key=lambda count: count[0] / count[1])
         return trials_to_tell(few, many)
@@ -155,7 +166,7 @@ def _compared(cell_id: str, old: Standing | None, new: Standing | None, other_la
 
 
 def _change(old: Standing, new: Standing, direction: int, told: bool) -> tuple[Change, tuple[str, ...]]:
-    repetitions = f"repetitions {old.planned} \u2192 {new.planned}"
+    repetitions = _more_often(old, new)
     if direction > 0:
         # Who looks more often sees what is rarer: that the old run did not see it says little.
         if new.planned > old.planned and not told:
@@ -176,6 +187,10 @@ def _change(old: Standing, new: Standing, direction: int, told: bool) -> tuple[C
     if new.planned < old.planned:
         return Change.NOT_COMPARABLE, (repetitions, "the new run had fewer chances to fail")
     return Change.PASSING, ()
+
+
+def _more_often(old: Standing, new: Standing) -> str:
+    return f"repetitions {old.planned} \u2192 {new.planned}"
 
 
 def _unanswered(new: Standing) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.judgement.comparable import other_lab
@@ -17,6 +17,7 @@ from harness.judgement.compare_runs import (
     exit_code,
 )
 from harness.judgement.repetitions import answers
+from harness.judgement.rerun_plan import Replayed, replayed, worth_playing
 from harness.judgement.stack_changes import (
     ComponentChange,
     PackageChange,
@@ -24,7 +25,7 @@ from harness.judgement.stack_changes import (
     component_changes,
     package_changes,
 )
-from harness.judgement.standing import Level, Standing
+from harness.judgement.standing import Level, Standing, standings
 from harness.model import Result, Run
 from harness.report.formatting import joined, plural
 from harness.report.formatting import sentence as full_stop
@@ -49,20 +50,35 @@ ENDS = {
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """One of the runs, judged by today's judge.  ``folders``: by the ``id()`` of an evidence, its attempt's folder."""
+    """One of the runs, judged by today's judge.
+
+    ``folders``: by the ``id()`` of an evidence, its attempt's folder.  ``directory`` is the run's own.  ``again``: the
+    runs in which cells of it were played again, whose plays are among ``results``.
+    """
 
     name: str
     run: Run
     results: tuple[Result, ...]
     packages: Packages = field(default_factory=dict)
     folders: Mapping[int, Path] = field(default_factory=dict)
+    directory: Path | None = None
+    again: tuple[ComparedRun, ...] = ()
 
     @classmethod
     def of(cls, store: Store) -> ComparedRun:
         """A stored run; :class:`~harness.errors.UsageError` where it cannot be read."""
         results, folders = judged_folders(store)
         name = store.directory.resolve().name
-        return cls(name, store.run(), tuple(results), kept_packages(store), folders)
+        return cls(name, store.run(), tuple(results), kept_packages(store), folders, store.directory)
+
+    def with_more(self, again: Sequence[ComparedRun]) -> ComparedRun:
+        """The same with the plays of further runs, which asked the same on the same stack."""
+        plays = [result for one in again for result in one.results if result.cell.control is None]
+        return replace(self, results=(*self.results, *plays), again=(*self.again, *again))
+
+    def part_of(self, result: Result) -> ComparedRun:
+        """The run that ``result`` was played in: this one, or one of those that were played again."""
+        return next((one for one in self.again if id(result.evidence) in one.folders), self)
 
 
 @dataclass(frozen=True)
@@ -87,13 +103,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs side by side, the old one and the new one."""
+    """Two runs side by side, the old one and the new one; ``replayed``: by a cell's id, what came of a rerun alone."""
 
     old: ComparedRun
     new: ComparedRun
     components: tuple[ComponentChange, ...]
     packages: tuple[PackageChange, ...]
     cells: tuple[CellComparison, ...]
+    replayed: Mapping[str, Replayed] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -118,7 +135,7 @@ class Comparison:
         shown = cell.shows
         evidence = said = play = ""
         if shown is not None:
-            side, result = (self.old if shown[0] == "old" else self.new), shown[1]
+            side, result = (self.old if shown[0] == "old" else self.new).part_of(shown[1]), shown[1]
             folder = side.folders.get(id(result.evidence))
             evidence = _near(folder) if folder else ""
             said = f"{result.verdict.kind}: {result.verdict.sentence}" if result.verdict else ""
@@ -127,13 +144,55 @@ class Comparison:
         if cell.counts is not None:
             counts = f" {ARROW} ".join(f"{hits}/{trials}" for hits, trials in cell.counts)
         counted = COUNTED.get(cell.level, "") if cell.level and counts else ""
-        return Row(cell, (_figures(cell.old), _figures(cell.new)), counts, counted, evidence, said, play, _notes(cell))
+        again = self.replayed.get(cell.cell_id)
+        notes = (*([replayed_sentence(again)] if again else []), *_notes(cell, again is not None))
+        return Row(cell, (_figures(cell.old), _figures(cell.new)), counts, counted, evidence, said, play, notes)
 
 
 def compare_stored(old: ComparedRun, new: ComparedRun) -> Comparison:
     """The comparison of two runs."""
     cells = compare_runs(old.results, new.results, other_lab(old.run, new.run))
-    return Comparison(old, new, component_changes(old.run, new.run), package_changes(old.packages, new.packages), cells)
+    components = component_changes(old.run, new.run)
+    return Comparison(old, new, components, package_changes(old.packages, new.packages), cells)
+
+
+def with_rerun(first: Comparison, old: Sequence[ComparedRun], new: Sequence[ComparedRun]) -> Comparison:
+    """The comparison with the plays of a rerun of its flips, the runs ``old`` and ``new``.
+
+    What they say alone is beside it, for the plays that showed a flip are no proof of it.  Where a stack is not what it
+    was in the first run, its plays are not counted together with that's.
+    """
+    again = [standings(result for one in side for result in one.results) for side in (old, new)]
+    told = {
+        flip.cell_id: replayed(flip, *(side.get(flip.cell_id) for side in again)) for flip in worth_playing(first.cells)
+    }
+    if other_stack(first, old, new):
+        return replace(first, replayed=told)
+    return replace(compare_stored(first.old.with_more(old), first.new.with_more(new)), replayed=told)
+
+
+def other_stack(first: Comparison, old: Sequence[ComparedRun], new: Sequence[ComparedRun]) -> tuple[str, ...]:
+    """What is another in the runs of a rerun than in the first ones, one sentence each."""
+    found = [
+        f"the {name} stack is not what it was: {what}"
+        for name, side, runs in (("old", first.old, old), ("new", first.new, new))
+        for one in runs
+        for what in _others(side.run, one.run)
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def _others(before: Run, after: Run) -> list[str]:
+    changes = (one for one in component_changes(before, after) if one.under_test and one.known)
+    return [*(f"{one.name} {one.old} {ARROW} {one.new}" for one in changes), *other_lab(before, after)]
+
+
+def replayed_sentence(again: Replayed) -> str:
+    """What a rerun says alone of a flip."""
+    if again.p is None:
+        return f"Played again: {again.outcome}."
+    counts = f" {ARROW} ".join(f"{hits}/{trials}" for hits, trials in (again.old, again.new))
+    return f"Played again, these plays alone: {counts} ({probability(again.p)}): {again.outcome}."
 
 
 def components_sentence(comparison: Comparison) -> str:
@@ -172,7 +231,7 @@ def _figures(standing: Standing | None) -> str:
     return f"{', '.join(parts)}{worth}{blocks}"
 
 
-def _notes(cell: CellComparison) -> tuple[str, ...]:
+def _notes(cell: CellComparison, again: bool) -> tuple[str, ...]:
     notes = [full_stop(f"{reason[:1].upper()}{reason[1:]}") for reason in cell.reasons]
     if cell.change is Change.NOT_COMPARABLE and cell.direction:
         notes.append("It would be newly failing." if cell.direction > 0 else "It would be better.")
@@ -182,7 +241,7 @@ def _notes(cell: CellComparison) -> tuple[str, ...]:
         notes.append("It fails less often than before, by more than chance.")
     if cell.change is Change.NEWLY_FAILING and cell.new is not None and cell.new.mixed:
         notes.append("Not every play failed; one that did is not taken back by one that did not.")
-    if cell.change in FLIPS and not cell.significant:
+    if cell.change in FLIPS and not cell.significant and not again:
         notes.append(_how_often(cell))
     if expected := _not_expected(cell):
         notes.append(expected)

@@ -197,7 +197,11 @@ def compare_json(comparison: Comparison) -> str:
             "packages": [
                 {"role": one.role, "name": one.name, "old": one.old, "new": one.new} for one in comparison.packages
             ],
-            "cells": [_cell_json(comparison.row(cell)) for _, cells in comparison.sections.items() for cell in cells],
+            "cells": [
+                _cell_json(comparison.row(cell)) | _rerun_json(comparison, cell)
+                for _, cells in comparison.sections.items()
+                for cell in cells
+            ],
         },
         indent=1,
         ensure_ascii=False,
@@ -222,6 +226,13 @@ def _cell_json(row: Row) -> dict[str, Any]:
         "play": row.play,
         "notes": list(row.notes),
     }
+
+
+def _rerun_json(comparison: Comparison, cell: CellComparison) -> dict[str, Any]:
+    again = comparison.replayed.get(cell.cell_id)
+    if again is None:
+        return {"rerun": None}
+    return {"rerun": {"old": again.old, "new": again.new, "p_one_sided": again.p, "outcome": again.outcome.value}}
 
 
 def _side_json(standing: Standing | None, side: int, cell: CellComparison) -> dict[str, Any] | None:
