@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from rich.box import SIMPLE
 from rich.console import Console, RenderableType
 from rich.padding import Padding
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from harness.judgement.claim_words import cell_words
@@ -141,17 +141,22 @@ def _filesystems(results: Sequence[Result]) -> Iterable[RenderableType]:
     # One row says no more than the heat map.
     if table is None or len(table.rows) < 2:
         return
-    drawn = Table("filesystem", *table.columns, box=SIMPLE)
+    drawn = Table(Column("filesystem", min_width=15, overflow="fold"), *table.columns, box=SIMPLE, padding=(0, 1, 0, 0))
     for row in table.rows:
         places = [in_short(lines) for lines in row.places]
         drawn.add_row(
             Text(clean(row.name)),
-            *(Text(f"{one.letter} {one.often}", style=STYLES[one.kind]) if one else Text("") for one in places),
+            # In 80 columns there is no room for words.
+            *(_count(one.letter, one.often, STYLES[one.kind]) if one else Text("") for one in places),
         )
     sentence = Text(clean(f"How many plays diverged, over all workloads. {table.sentence}"))
     yield Text("\nBy filesystem and layout", style="bold")
     yield drawn
     yield Padding(sentence, (0, 0, 0, 2))
+
+
+def _count(letter: str, often: str, style: str) -> Text:
+    return Text(f"{letter} {often.replace(' of ', '/')}", style=style)
 
 
 def _disturbances(results: Sequence[Result]) -> Iterable[RenderableType]:
