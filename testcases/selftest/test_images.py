@@ -117,7 +117,11 @@ class TestRecipes:
         ("role", "suite", "sentence"),
         [
             ("router", "trixie", "unknown image role 'router': it is one of node, guest, controller"),
-            ("node", "potato", "unknown suite 'potato' for a node image: it is one of bookworm, trixie"),
+            (
+                "node",
+                "potato",
+                "unknown suite 'potato' for a node image: it is one of bullseye, bookworm, trixie, forky, sid",
+            ),
         ],
     )
     def test_load_of_unknown_names_is_one_sentence(self, role: str, suite: str, sentence: str) -> None:
