@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -10,6 +10,9 @@ from rich.table import Table
 from harness.cli.options import DrbdOption, OptionalSuiteOption, StackOption, console, stack_options
 from harness.util import logs
 from harness.util.paths import log_dir
+
+if TYPE_CHECKING:
+    from harness.images import Image
 
 app = typer.Typer(no_args_is_help=True, help="The node and guest images.")
 
@@ -36,17 +39,17 @@ def build_images(
 @app.command("list")
 def list_images() -> None:
     """List the images in the cache."""
-    from harness.images import current_digests
+    from harness.images import current_digests, kept_digests
     from harness.images import list_images as images_of
     from harness.util.paths import cache_dir
 
-    table = Table("role", "suite", "digest", "size (MiB)", "age (h)", "kernel", "recipe")
-    current = current_digests()
+    table = Table("role", "suite and what is added", "digest", "size (MiB)", "age (h)", "kernel", "recipe")
+    current = current_digests() | kept_digests()
     for image in images_of(cache_dir()):
         table.add_row(
-            image.role, image.suite, image.digest[:12], f"{image.size_bytes / 2**20:.0f}",
+            image.role, _made_of(image), image.digest[:12], f"{image.size_bytes / 2**20:.0f}",
             f"{image.age_seconds / 3600:.1f}", image.kernel_version,
-            "current" if image.digest in current else "old",
+            "current" if image.digest in current else "yours" if image.added else "old",
         )  # fmt: skip
     console.print(table)
 
@@ -54,13 +57,33 @@ def list_images() -> None:
 @app.command("prune")
 def prune_images(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only print what would be removed")] = False,
+    stack: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="a stack of yours whose images stay; several times for several"),
+    ] = None,
+    drbd: DrbdOption = None,
 ) -> None:
-    """Remove images that no present recipe makes, and the copies of guest images of yours."""
-    from harness.images import current_digests, prune
+    """Remove images that no recipe, no stack that comes along and none of yours asks for, and what only they needed.
+
+    The copies of guest images of yours go too.
+    """
+    from harness.config.run_specs import stack_from_options
+    from harness.images import current_digests, kept_digests, prune, prune_downloads
+    from harness.images import list_images as images_of
     from harness.images.user_image import prune_kept
     from harness.util.paths import cache_dir
 
-    for image in prune(cache_dir(), current_digests(), dry_run):
-        print(f"{'would remove' if dry_run else 'removed'} {image.directory}")
-    for path in prune_kept(cache_dir(), dry_run):
+    cache = cache_dir()
+    said = [stack_options(one, drbd, None) for one in stack or ()] or (
+        [stack_options(None, drbd, None)] if drbd else []
+    )
+    named = [stack_from_options(one) for one in said]
+    keep = current_digests() | kept_digests(named)
+    gone = [image.directory for image in prune(cache, keep, dry_run)]
+    kept = [image for image in images_of(cache) if image.directory not in gone]
+    for path in (*gone, *prune_downloads(cache, kept, dry_run), *prune_kept(cache, dry_run)):
         print(f"{'would remove' if dry_run else 'removed'} {path}")
+
+
+def _made_of(image: Image) -> str:
+    return ", ".join([image.suite, *(f"{name.replace('_', '-')} {origin}" for name, origin in image.added.items())])

@@ -16,7 +16,8 @@ from harness.images.cache import (
     list_images,
     prune,
 )
-from harness.images.stacks import StackDigests, StackImages, check_stack, ensure_stack, stack_digests
+from harness.images.downloads import prune_downloads
+from harness.images.stacks import StackDigests, StackImages, check_stack, ensure_stack, kept_digests, stack_digests
 
 __all__ = [
     "DEFAULT_SUITE",
@@ -32,7 +33,9 @@ __all__ = [
     "ensure",
     "ensure_all",
     "ensure_stack",
+    "kept_digests",
     "list_images",
     "prune",
+    "prune_downloads",
     "stack_digests",
 ]

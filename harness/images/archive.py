@@ -20,6 +20,11 @@ from harness.images.newc import Member
 BLOCK_BYTES = 4096
 INODE_BYTES = 128
 SPARE_INODES = 32768
+STAGE = "drbd-harness-stack"
+"""Where a chroot gets what is to be installed in it, below its root."""
+
+# Modules that a recipe names for older kernels; newer ones have what they did in others.
+_GONE = frozenset({"crc32c_generic"})
 _MODULE = re.compile(r"\.ko(?:\.xz)?$")
 
 
@@ -60,6 +65,31 @@ def pack(path: Path, files: Iterable[Entry], programs: Mapping[str, Path]) -> No
                     known.add(parent)
                     add(parent, tarfile.DIRTYPE, 0o755)
             add(PurePosixPath(name), tarfile.REGTYPE, 0o755, binary.read_bytes())
+
+
+def pack_stage(
+    path: Path, packages: Iterable[Path], modules: Mapping[str, bytes], folders: Mapping[str, Path | None]
+) -> None:
+    """Write the tar ``path`` with what is to be installed, below :data:`STAGE`, all owned by root.
+
+    ``packages`` go to ``debs``, ``modules`` (file name to content) to ``modules``, and each of ``folders`` to its name.
+    """
+
+    def owned_by_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        member.uid = member.gid = 0
+        member.uname = member.gname = "root"
+        return member
+
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        for package in packages:
+            tar.add(package, f"{STAGE}/debs/{package.name}", recursive=False, filter=owned_by_root)
+        for name, content in modules.items():
+            member = tarfile.TarInfo(f"{STAGE}/modules/{name}")
+            member.size, member.mode = len(content), 0o644
+            tar.addfile(member, io.BytesIO(content))
+        for name, folder in folders.items():
+            if folder is not None:
+                tar.add(folder, f"{STAGE}/{name}", filter=owned_by_root)
 
 
 def find_kernel(boot: Path) -> tuple[str, Path]:
@@ -133,7 +163,7 @@ def loading_order(modules_dep: str, modules_builtin: str, wanted: Iterable[str])
         name = module.replace("-", "_")
         if name in files:
             order.update(dict.fromkeys([*needs[files[name]], files[name]]))
-        elif name not in builtin:
+        elif name not in builtin and name not in _GONE:
             raise ImageError(f"the kernel has no module '{module}', which the recipe wants in the initrd")
     return list(order)
 

@@ -6,6 +6,7 @@ temporary directory beside the result, which one rename makes visible.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
@@ -13,6 +14,7 @@ import shlex
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,10 +29,19 @@ from harness.util import paths, subids
 
 MANIFEST_SCHEMA = 1
 MIRROR_VARIABLE = "DRBD_HARNESS_MIRROR"
+STALE_VARIABLE = "DRBD_HARNESS_STALE_MIRROR"
+"""Set where the mirror's lists may have expired, as those of a snapshot have."""
 
 # Measured once with room to spare, in MiB: the installed system while it is made, and tar plus image.
 _SCRATCH_MIB = {"node": 2200, "guest": 1100, "controller": 4400}
 _CACHE_MIB = {"node": 1800, "guest": 900, "controller": 4000}
+
+# Kernels whose packages have the modules packed in another way than with xz, which the image's own script unpacks.
+_UNPACK_ZSTD = """for tree in /usr/lib/modules/*/; do
+    [ -z "$(find "$tree" -name '*.ko.zst' -print -quit)" ] && continue
+    find "$tree" -name '*.ko.zst' -exec zstd -dq --rm {} +
+    depmod "$(basename "$tree")"
+done"""
 
 _PACKAGES_OF_TOOLS = {
     "mmdebstrap": "mmdebstrap",
@@ -52,19 +63,26 @@ def into(target: Path, wanted: Recipe, digest: str, directory: Path, log: Path, 
     """
     check_tools(wanted)
     check_space(target.parent, wanted.role)
+    with appearing(target, wanted.role) as work:
+        _make(work, wanted, digest, directory, log, step)
+    step.report("done")
+
+
+@contextlib.contextmanager
+def appearing(target: Path, role: str) -> Iterator[Path]:
+    """A new folder, which becomes ``target`` in one rename where the context ends well, and else is removed."""
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         work.chmod(0o755)
-        _make(work, wanted, digest, directory, log, step)
+        yield work
         _sync(work)
         if target.exists():
             remove_image(target)
         work.rename(target)
     except OSError as error:
-        raise ImageError(f"cannot write the {wanted.role} image in {target.parent}: {error}") from error
+        raise ImageError(f"cannot write the {role} image in {target.parent}: {error}") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    step.report("done")
 
 
 def remove_image(directory: Path) -> None:
@@ -188,26 +206,56 @@ def mmdebstrap_argv(wanted: Recipe, overlay: Path, parts: Path, tar: Path, mirro
         "--aptopt=APT::Install-Recommends false",
         "--aptopt=Acquire::Languages none",
         "--aptopt=Acquire::Retries 3",
+        *(f"--aptopt={option}" for option in stale_options()),
         "--dpkgopt=force-unsafe-io",
         "--dpkgopt=force-confold",
         *(f"--dpkgopt=path-exclude={path}" for path in wanted.exclude),
+        *(f"--setup-hook={hook}" for hook in _hooks(wanted.suite)),
         f"--customize-hook=tar-in {shlex.quote(str(overlay))} /",
     ]
     # Services first, so that a recipe's own commands have the last word.
-    for verb, units in (("enable", wanted.enable), ("disable", wanted.disable)):
-        if units:
-            argv.append(_in_chroot(f"systemctl {verb} {shlex.join(units)}"))
-    if wanted.mask:
-        links = f"for unit in {shlex.join(wanted.mask)}; do ln -sfn /dev/null /etc/systemd/system/$unit; done"
-        argv.append(_in_chroot(links))
-    if wanted.keep_modules:
-        argv.append(_in_chroot(f"exec /usr/lib/drbd-harness/slim-modules {shlex.join(wanted.keep_modules)}"))
-    argv += [_in_chroot(command) for command in wanted.commands]
-    argv += [f"--customize-hook=copy-out /boot {shlex.quote(str(parts))}", _in_chroot("rm -rf /boot/*")]
+    argv += [in_chroot(command) for command in units(wanted)]
+    argv += [in_chroot(command) for command in slimming(wanted)]
+    argv += [in_chroot(command) for command in wanted.commands]
+    argv += [f"--customize-hook=copy-out /boot {shlex.quote(str(parts))}", in_chroot("rm -rf /boot/*")]
     return [*argv, wanted.suite, str(tar), *([mirror] if mirror else [])]
 
 
-def _in_chroot(command: str) -> str:
+def units(wanted: Recipe) -> list[str]:
+    """What starts, and what does not."""
+    commands = [
+        f"systemctl {verb} {shlex.join(names)}"
+        for verb, names in (("enable", wanted.enable), ("disable", wanted.disable))
+        if names
+    ]
+    if wanted.mask:
+        links = f"for unit in {shlex.join(wanted.mask)}; do ln -sfn /dev/null /etc/systemd/system/$unit; done"
+        commands.append(links)
+    return commands
+
+
+def slimming(wanted: Recipe) -> list[str]:
+    """What leaves only those modules in the image that ``wanted`` names, unpacked."""
+    if not wanted.keep_modules:
+        return []
+    patterns = shlex.join(wanted.keep_modules)
+    return [_UNPACK_ZSTD, f"exec /usr/lib/drbd-harness/slim-modules {patterns}"]
+
+
+def stale_options() -> list[str]:
+    """apt's options where the user said that the mirror's lists may have expired."""
+    return ['Acquire::Check-Valid-Until "false"'] if os.environ.get(STALE_VARIABLE) else []
+
+
+def _hooks(suite: str) -> list[str]:
+    # Later suites bring this about with a package of their own; here it has to be done before the first one.
+    links = 'mkdir -p "$1/usr/$name"; ln -s "usr/$name" "$1/$name"'
+    merged = f"for name in bin sbin lib lib32 lib64 libx32; do {links}; done"
+    return [merged] if suite == "bullseye" else []
+
+
+def in_chroot(command: str) -> str:
+    """mmdebstrap's option for ``command``, run by a shell in the image."""
     return f'--customize-hook=chroot "$1" sh -e -c {shlex.quote(command)}'
 
 

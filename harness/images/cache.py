@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from harness.config import recipe as _recipe
-from harness.config.recipe import OTHER_ROLES, ROLES, ImageError, Recipe
+from harness.config.recipe import OTHER_ROLES, ROLES, ImageError
 from harness.images import builder
 from harness.images.builder import remove_image
 from harness.images.process import Step, StoppedError
@@ -69,6 +69,11 @@ class Image:
         return str(self.manifest["kernel"])
 
     @property
+    def added(self) -> dict[str, str]:
+        """What was added to the image of :attr:`suite`: component of a stack to where it comes from, in short."""
+        return dict(self.manifest.get("stack", {}).get("origins", {}))
+
+    @property
     def built_at(self) -> datetime:
         """When it was built."""
         return datetime.fromisoformat(self.manifest["built_at"])
@@ -85,20 +90,34 @@ class Image:
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """A recipe of today, its digest, and where its image is or will be."""
+class Plan:
+    """An image that is wanted: what progress calls it, where it is or will be, and what builds it there."""
 
-    recipe: Recipe
-    digest: str
-    recipes: Path
+    title: str
     target: Path
+    make: Callable[[Path, Step], None] = field(compare=False)
+    """Takes the log of the build, and how it reports; see :func:`harness.images.builder.into`."""
 
-    @classmethod
-    def of(cls, role: str, suite: str, cache: Path) -> _Wanted:
-        recipes = _recipe.recipes_directory()
-        wanted = _recipe.load(role, suite, recipes)
-        digest = _recipe.digest(wanted, recipes)
-        return cls(wanted, digest, recipes, _images(cache) / f"{role}-{suite}-{digest[:DIGEST_SHOWN]}")
+    fits: Callable[[Image], bool] = field(default=lambda image: True, compare=False)
+    """Whether the image that is there will do."""
+
+
+def target_of(role: str, suite: str, digest: str, cache: Path) -> Path:
+    """Where the image of that digest is, or will be."""
+    return _images(cache) / f"{role}-{suite}-{digest[:DIGEST_SHOWN]}"
+
+
+def _plan_of(role: str, suite: str, cache: Path) -> Plan:
+    """Today's recipe as a plan."""
+    recipes = _recipe.recipes_directory()
+    wanted = _recipe.load(role, suite, recipes)
+    digest = _recipe.digest(wanted, recipes)
+    target = target_of(role, suite, digest, cache)
+
+    def make(log: Path, step: Step) -> None:
+        builder.into(target, wanted, digest, recipes, log, step)
+
+    return Plan(f"{role} image, {suite}", target, make)
 
 
 def ensure(role: str, suite: str, cache: Path) -> Image:
@@ -115,12 +134,12 @@ def ensure_all(wanted: Sequence[tuple[str, str]], cache: Path) -> list[Image]:
 
     The first :class:`ImageError` ends the other builds and is raised.
     """
-    plans = [_Wanted.of(role, suite, cache) for role, suite in wanted]
-    images = [_load(plan.target) for plan in plans]
+    plans = [_plan_of(role, suite, cache) for role, suite in wanted]
+    images = [load_image(plan.target) for plan in plans]
     found = [image for image in images if image]
     if len(found) == len(plans):
         return found
-    return _build_all(plans, cache, again=False)
+    return build_all(plans, cache, again=False)
 
 
 def build(role: str, suite: str, cache: Path) -> Image:
@@ -128,10 +147,14 @@ def build(role: str, suite: str, cache: Path) -> Image:
 
     Raises :class:`ImageError`.
     """
-    return _build_all([_Wanted.of(role, suite, cache)], cache, again=True)[0]
+    return build_all([_plan_of(role, suite, cache)], cache, again=True)[0]
 
 
-def _build_all(plans: Sequence[_Wanted], cache: Path, *, again: bool) -> list[Image]:
+def build_all(plans: Sequence[Plan], cache: Path, *, again: bool) -> list[Image]:
+    """The images of ``plans``, built side by side where they are not there yet, or ``again``.
+
+    The first :class:`ImageError` ends the other builds and is raised.
+    """
     stop = Event()
     with ThreadPoolExecutor(len(plans)) as pool:
         futures = [pool.submit(_build_one, plan, cache, stop, again) for plan in plans]
@@ -146,23 +169,23 @@ def _build_all(plans: Sequence[_Wanted], cache: Path, *, again: bool) -> list[Im
     return [future.result() for future in futures]
 
 
-def _build_one(plan: _Wanted, cache: Path, stop: Event, again: bool) -> Image:
+def _build_one(plan: Plan, cache: Path, stop: Event, again: bool) -> Image:
     images, name = plan.target.parent, plan.target.name
     _make_directory(images)
-    step = Step(f"{plan.recipe.role} image, {plan.recipe.suite}", time.monotonic(), stop)
+    step = Step(plan.title, time.monotonic(), stop)
     lock = FileLock(images / f".{name}.lock", mode=0o644)
     with _acquired(lock, step):
-        if not again and (found := _load(plan.target)):
+        if not again and (found := load_image(plan.target)) and plan.fits(found):
             return found
         _remove_leftovers(images, name)
         log = _new_log(cache, name)
         try:
-            builder.into(plan.target, plan.recipe, plan.digest, plan.recipes, log, step)
+            plan.make(log, step)
         except StoppedError:
             log.unlink(missing_ok=True)
             raise
         log.unlink(missing_ok=True)
-        built = _load(plan.target)
+        built = load_image(plan.target)
     if built is None:
         raise ImageError(f"the image {plan.target} vanished as soon as it was built; is the cache being pruned?")
     return built
@@ -172,7 +195,7 @@ def list_images(cache: Path) -> list[Image]:
     """The complete images in ``cache``, newest first."""
     directory = _images(cache)
     names = sorted(path for path in directory.iterdir() if not path.name.startswith(".")) if directory.is_dir() else []
-    found = [image for path in names if (image := _load(path))]
+    found = [image for path in names if (image := load_image(path))]
     return sorted(found, key=lambda image: image.built_at, reverse=True)
 
 
@@ -218,7 +241,7 @@ def _images(cache: Path) -> Path:
     return cache / "images"
 
 
-def _load(directory: Path) -> Image | None:
+def load_image(directory: Path) -> Image | None:
     """The image in ``directory`` if it is complete and of a schema this version knows."""
     try:
         manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
