@@ -44,6 +44,7 @@ KEYS: Mapping[str, Key] = {
     "filesystem": Key("filesystem", lambda cell: cell.filesystem.value, lambda cell: cell.filesystem.value),
     "layout": Key("layout", lambda cell: cell.layout.value, lambda cell: cell.layout.value),
     "aio": Key("aio", lambda cell: cell.aio.value, lambda cell: cell.aio.value),
+    "bus": Key("bus", lambda cell: cell.bus.value, lambda cell: cell.bus.value),
     "delays": Key("delays", _delays, _delays),
     "replication": Key("replication", lambda cell: str(cell.replication), lambda cell: str(cell.replication)),
     "protocol": Key("protocol", lambda cell: cell.replication.protocol.value, lambda cell: cell.replication.protocol),
