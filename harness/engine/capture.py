@@ -14,7 +14,8 @@ from harness.model import Alarms
 from harness.parse.alarms import alarms_of, first_digest_to_split_brain
 from harness.parse.events2 import skipped
 from harness.parse.guest_console import error_lines as console_errors
-from harness.parse.kernel_log import KernelLine, error_lines, missing
+from harness.parse.kernel_log import KernelLine, error_lines, left_out, missing
+from harness.parse.log_flood import some_of_each_kind
 
 
 class LogCapture:
@@ -30,6 +31,7 @@ class LogCapture:
         # What the kernel of a node printed before its power was cut: in this cell, and since the preconditions held.
         self._before_cut: dict[str, tuple[KernelLine, ...]] = {}
         self._watched_before_cut: dict[str, tuple[KernelLine, ...]] = {}
+        self._counted_before_cut: dict[str, tuple[KernelLine, ...]] = {}
         self._consoles: dict[str, int] = {}
         self._console_text: list[str] = []
 
@@ -39,6 +41,9 @@ class LogCapture:
         """The cell begins in both kernel logs; waits until a marker of it came back from each."""
         context = self._context
         self._kernel_from = {node.name: node.log.mark(f"{context.cell.id} begins") for node in context.nodes}
+        for node in context.nodes:
+            # Nobody reads what was logged before; a lab that stays up would keep it all.
+            node.log.begin(self._kernel_from[node.name])
         # For now: where the preconditions are never reached, the alarms of the cell are those on the way to them.
         self._watched_from = dict(self._kernel_from)
         self._events_from = context.resource.events(context.lab.a).cursor()
@@ -59,6 +64,7 @@ class LogCapture:
         cursor = self._kernel_from.get(node.name, 0)
         self._context.attempt.write_raw(f"kmsg-{node.name}-before-power-cut.txt", node.log.raw(cursor))
         self._before_cut[node.name] = node.log.lines(cursor)
+        self._counted_before_cut[node.name] = node.log.counted(cursor)
         self._watched_before_cut[node.name] = self._since_boot(node)
         self._kernel_from[node.name] = self._watched_from[node.name] = 0
         if node is self._context.lab.a:
@@ -106,17 +112,21 @@ class LogCapture:
         """Keep both kernel logs of the whole cell and look for errors and holes in them."""
         context = self._context
         found: list[str] = []
-        holes = 0
+        holes = repetitions = 0
         for node in context.nodes:
             cursor = self._kernel_from.get(node.name, 0)
             node.log.mark(f"{context.cell.id} ended")
             context.attempt.write_raw(f"kmsg-{node.name}.txt", node.log.raw(cursor))
             lines = node.log.lines(cursor)
             before = self._before_cut.get(node.name, ())
-            found += (f"{node.name}: {line}" for line in error_lines((*before, *lines)))
+            found += (f"{node.name}: {line}" for line in some_of_each_kind(error_lines((*before, *lines))))
             # Each boot counts its messages anew.
-            holes += missing(lines) + missing(before)
-        context.note(kernel_errors=tuple(found), log_holes=holes, events_lost=self._events_lost())
+            for counted in (node.log.counted(cursor), self._counted_before_cut.get(node.name, ())):
+                holes += missing(counted)
+                repetitions += left_out(counted)
+        context.note(
+            kernel_errors=tuple(found), log_holes=holes, log_left_out=repetitions, events_lost=self._events_lost()
+        )  # fmt: skip
 
     def _events_lost(self) -> tuple[str, ...]:
         """What of the events that the alarms are made from was lost, in sentences."""

@@ -11,7 +11,8 @@ from pathlib import Path
 import libvirt
 
 from harness.errors import DeadlineError, HarnessError, LostNodeError
-from harness.parse.kernel_log import KernelLine, parse_kmsg, record_number
+from harness.parse.kernel_log import KernelLine, parse_kmsg
+from harness.parse.log_flood import LogSift
 from harness.remote.libvirt_calls import LibvirtConnection
 from harness.remote.ssh import SshRunner
 from harness.remote.stream import LineStream
@@ -26,28 +27,12 @@ MARKER_SECONDS = 30.0
 _FOLLOW = r"while cat /dev/kmsg 2> /dev/null; [ $? -lt 128 ]; do printf '\n' || exit; sleep 0.1; done"
 
 
-class _EachRecordOnce:
-    """Tells which lines of /dev/kmsg are new: a log that was opened again begins with records that came already."""
-
-    def __init__(self) -> None:
-        self._last = -1
-        self._new = True
-
-    def __call__(self, line: str) -> bool:
-        if not line:
-            return False
-        # The lines of a record's dictionary follow it and begin with a space.
-        if (number := record_number(line)) is not None:
-            self._new = number > self._last
-            self._last = max(self._last, number)
-        return self._new
-
-
 class KernelLog:
     """A node's kernel log from the moment it was opened, with markers of the harness's own in it.
 
     The source is ``/dev/kmsg`` on the node, followed for as long as the connection.  Records that the kernel overwrote
-    before they were read are missing in it, which their numbers show.  Any thread may read it.
+    before they were read are missing in it, which their numbers show.  It is bounded: what repeats itself is left out
+    and counted (:mod:`harness.parse.log_flood`).  Any thread may read it.
     """
 
     def __init__(self, runner: SshRunner) -> None:
@@ -55,8 +40,9 @@ class KernelLog:
         self._numbers = itertools.count(1)
         # The log of a lab that stays up holds the markers of the runs before.
         self._reader = secrets.token_hex(3)
+        self._sift = LogSift()
         # The first lines are the boot's, from wherever the kernel's ring buffer begins.
-        self.stream: LineStream = runner.stream(["sh", "-c", _FOLLOW], "kernel log", _EachRecordOnce())
+        self.stream: LineStream = runner.stream(["sh", "-c", _FOLLOW], "kernel log", self._sift)
 
     def mark(self, what: str) -> int:
         """Write a marker and wait until it came back; everything logged before it has then arrived.
@@ -70,6 +56,15 @@ class KernelLog:
         deadline = Deadline.after(MARKER_SECONDS, f"the marker in the kernel log of {self._runner.host}")
         _, behind = self.stream.wait(lambda line: True if line.endswith(marker) else None, cursor, deadline)
         return behind
+
+    def begin(self, cursor: int) -> None:
+        """Keep nothing before the marker that ``cursor`` is behind, and count anew what repeats itself from now on."""
+        self.stream.forget(cursor - 1)
+        self._sift.begin()
+
+    def counted(self, cursor: int) -> tuple[KernelLine, ...]:
+        """:meth:`lines` with the marker that ``cursor`` is behind: from it on no number may be missing."""
+        return self.lines(max(0, cursor - 1))
 
     def raw(self, cursor: int) -> str:
         """The log from ``cursor`` on as /dev/kmsg printed it, as far as it has arrived."""

@@ -43,7 +43,8 @@ class Evidence:
     such a program.
     ``rejoin_comparisons`` were made each time before the replicas found together again, and a resync could have made
     equal what was not.
-    ``log_holes`` counts kernel messages that were lost before they were read; ``events_lost`` says what was lost of
+    ``log_holes`` counts kernel messages that were lost before they were read, and ``log_left_out`` those that came and
+    were left out, as repetitions that no oracle reads; ``events_lost`` says what was lost of
     DRBD's events, from which the alarms are made, None where nobody looked.
     ``planted`` is what was changed below DRBD on purpose.  ``fault_injected``: the cell's crash or fault really
     happened.  ``event_log`` are sentences about what was done to the lab on purpose and how it was put right;
@@ -84,6 +85,7 @@ class Evidence:
     console_errors: tuple[str, ...] = ()
     kernel_errors: tuple[str, ...] = ()
     log_holes: int = 0
+    log_left_out: int = 0
     events_lost: tuple[str, ...] | None = None
     failure: Failure | None = None
     phases: Mapping[str, float] = field(default_factory=dict)

@@ -9,21 +9,30 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from harness.model import SECTOR_BYTES, Extent, NodeVerify
 
 
 @dataclass(frozen=True)
 class KernelLine:
-    """One line of the kernel log.  ``seq`` is its number in ``/dev/kmsg`` (None from dmesg); ``seconds`` since boot."""
+    """One line of the kernel log.  ``seq`` is its number in ``/dev/kmsg`` (None from dmesg); ``seconds`` since boot.
+
+    ``left_out``: how many lines right before it came and were left out as repetitions that no oracle reads.
+    """
 
     seq: int | None
     seconds: float
     text: str
+    left_out: int = 0
 
 
 # --------------------------------------------------------------------------- lines
 
+#: How a line begins that stands for some that were left out: their number follows.
+LEFT_OUT = "drbd-harness left out lines:"
+
+_LEFT_OUT = re.compile(re.escape(LEFT_OUT) + r" (\d+)\b", re.ASCII)
 _KMSG = re.compile(r"\d+,(\d+),(\d+),[^;]*;(.*)", re.ASCII)
 _DMESG = re.compile(r"\[\s*(\d+\.\d+)\](?:\[\s*[CT]\d+\])? ?(.*)", re.ASCII)
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
@@ -34,14 +43,26 @@ def parse_kmsg(text: str) -> tuple[KernelLine, ...]:
 
     What was left out shows as a hole in the numbers: see :func:`missing`.
     """
-    found = (_KMSG.fullmatch(line) for line in text.split("\n"))
-    return tuple(KernelLine(int(m[1]), int(m[2]) / 1e6, _unescape(m[3])) for m in found if m)
+    lines, left_out = [], 0
+    for line in text.split("\n"):
+        if m := _KMSG.fullmatch(line):
+            lines.append(KernelLine(int(m[1]), int(m[2]) / 1e6, _unescape(m[3]), left_out))
+            left_out = 0
+        elif counted := _LEFT_OUT.match(line):
+            left_out += int(counted[1])
+    return tuple(lines)
 
 
 def record_number(line: str) -> int | None:
     """The number of the record of ``/dev/kmsg`` that ``line`` is; None where it is none, or of a dictionary."""
     found = _KMSG.fullmatch(line)
     return int(found[1]) if found else None
+
+
+def message(line: str) -> str:
+    """What the record of ``/dev/kmsg`` that ``line`` is says; the line itself where it is none."""
+    found = _KMSG.fullmatch(line)
+    return _unescape(found[3]) if found else line
 
 
 def parse_dmesg(text: str) -> tuple[KernelLine, ...]:
@@ -53,10 +74,20 @@ def parse_dmesg(text: str) -> tuple[KernelLine, ...]:
 def missing(lines: Iterable[KernelLine]) -> int:
     """How many records are missing between the first and the last of ``lines``; 0 where they have no numbers.
 
-    The kernel overwrites what nobody read in time.  A log with holes proves nothing by what is not in it.
+    The kernel overwrites what nobody read in time.  A log with holes proves nothing by what is not in it.  What came
+    and was left out as repetitions is no hole.
     """
-    numbers = {line.seq for line in lines if line.seq is not None}
-    return max(numbers) - min(numbers) + 1 - len(numbers) if numbers else 0
+    numbered = [line for line in lines if line.seq is not None]
+    return sum(max(0, _gap(one, other) - other.left_out) for one, other in pairwise(numbered))
+
+
+def left_out(lines: Iterable[KernelLine]) -> int:
+    """How many records between the first and the last of ``lines`` came and were left out as repetitions."""
+    return sum(line.left_out for line in list(lines)[1:])
+
+
+def _gap(one: KernelLine, other: KernelLine) -> int:
+    return (other.seq or 0) - (one.seq or 0) - 1
 
 
 def since(lines: Sequence[KernelLine], marker: str) -> tuple[KernelLine, ...]:
@@ -185,6 +216,19 @@ def became_standalone(text: str) -> bool:
     The side of DRBD 9 that did not find the split brain itself reports only that it is StandAlone.
     """
     return _SPLIT_BRAIN in text or _STAND_ALONE.match(text) is not None
+
+
+_ABOUT_DRBD = re.compile(r"(?:block )?drbd", re.ASCII)
+_READ_BY_ORACLES = re.compile(
+    "|".join(one.pattern for one in (_START, _EXTENT, _DONE, _FOUND, _RESYNC_BEGAN, _MISMATCH, _DIGEST_FAILED))
+    + rf"|{_SPLIT_BRAIN}|StandAlone|Online [Vv]erify|network protocol|DRBD dialects",
+    re.ASCII,
+)
+
+
+def bears_on_oracles(text: str) -> bool:
+    """Whether an oracle, the alarms or whoever waits for a handshake reads this line: it must not be left out."""
+    return _ABOUT_DRBD.match(text) is not None and _READ_BY_ORACLES.search(text) is not None
 
 
 def _writes(pattern: re.Pattern[str], lines: Iterable[KernelLine], minor: int) -> tuple[Extent, ...]:

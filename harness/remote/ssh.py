@@ -6,7 +6,7 @@ import contextlib
 import shlex
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 import paramiko
@@ -166,12 +166,12 @@ class SshRunner:
         """Make the file at ``path`` hold exactly ``text``."""
         self.run(["sh", "-c", 'cat > "$1"', "sh", path], stdin=text)
 
-    def stream(self, argv: Sequence[str], name: str, wanted: Callable[[str], bool] | None = None) -> LineStream:
+    def stream(self, argv: Sequence[str], name: str, sift: Callable[[str], Iterable[str]] | None = None) -> LineStream:
         """Start ``argv`` and hand out its standard output as a growing stream; it ends with the connection.
 
-        ``wanted``: whether a line belongs to the stream; all do without it.
+        ``sift``: what of a line belongs to the stream; all does without it.
         """
-        stream = LineStream(f"{name} on {self.host}", wanted)
+        stream = LineStream(f"{name} on {self.host}", sift)
         began = time.monotonic()
         with logs.command(self.host, argv, self.lab) as logged:
             channel = self._channel()

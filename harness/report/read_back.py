@@ -97,6 +97,7 @@ def lost_rows(evidence: Evidence) -> list[Row]:
     known = "none" if events == () else "; ".join(events or ())
     return [
         ("Kernel messages lost", count(holes) if holes else ""),
+        ("Kernel messages left out, which only repeat", count(evidence.log_left_out) if evidence.log_left_out else ""),
         ("DRBD's events lost", known),
     ]
 

@@ -127,6 +127,12 @@ class FakeLog:
         self._story(f"mark {self.name}: {what}")
         return len(self.said)
 
+    def begin(self, cursor: int) -> None:
+        self.begins = cursor
+
+    def counted(self, cursor: int) -> tuple[KernelLine, ...]:
+        return self.lines(cursor)
+
     def raw(self, cursor: int) -> str:
         return self.text + "".join(self.said[cursor:])
 

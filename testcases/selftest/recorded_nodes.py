@@ -5,7 +5,7 @@ Nothing here is a test.  What the recordings lack is said where it is made up.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -108,7 +108,7 @@ class RecordedRunner(ScriptedRunner):
         self.given += [stdin] if stdin else []
         return super().run(argv, stdin=stdin, timeout=timeout, ok=ok)
 
-    def stream(self, argv: Sequence[str], name: str, wanted: Callable[[str], bool] | None = None) -> LineStream:
+    def stream(self, argv: Sequence[str], name: str, sift: Callable[[str], Iterable[str]] | None = None) -> LineStream:
         """The kernel log; or events2, which begins with what was so before anybody followed it."""
         if name == "kernel log":
             return self.kernel

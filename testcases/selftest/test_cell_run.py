@@ -48,6 +48,8 @@ from harness.model import (
     Work,
     extents_of,
 )
+from harness.parse.kernel_log import LEFT_OUT
+from harness.report.read_back import lost_rows
 from harness.store import Attempt
 from harness.workloads.controls import Planted
 
@@ -208,6 +210,16 @@ def test_capture_kernel_errors_and_holes_are_noted(staged: Callable[..., Stage])
     found = stage.play()
     assert found.kernel_errors == ("nodeb: BUG: soft lockup - CPU#0",)
     assert found.log_holes == 3
+
+
+def test_capture_of_a_flood_notes_what_was_left_out_and_some_of_its_errors(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    flood = "".join(f"4,{n},1000,-;drbd r0/0 drbd0: ASSERTION put_ldev {n} FAILED\n" for n in range(1, 101))
+    stage.lab.a.log.text = f"{flood}{LEFT_OUT} 900, such as: x\n4,1001,1001,-;fine\n"
+    found = stage.play()
+    assert (found.log_holes, found.log_left_out) == (0, 900)
+    assert len(found.kernel_errors) == 21 and found.kernel_errors[-1].startswith("nodea: 80 more like: drbd r0/0 drbd0")
+    assert ("Kernel messages left out, which only repeat", "900") in lost_rows(found)
 
 
 # --------------------------------------------------------------------------- how DRBD replicates

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +19,7 @@ from harness.errors import LostNodeError
 from harness.lab import node as module
 from harness.lab.node import Node
 from harness.parse.kernel_log import missing, parse_kmsg
+from harness.parse.log_flood import LogSift
 from harness.remote.stream import LineStream
 
 
@@ -84,7 +85,7 @@ class Runner:
         if self.error is not None:
             raise self.error
 
-    def stream(self, argv: list[str], name: str, wanted: Callable[[str], bool] | None = None) -> LineStream:
+    def stream(self, argv: list[str], name: str, sift: Callable[[str], Iterable[str]] | None = None) -> LineStream:
         self.calls.append(f"stream the {name}")
         return LineStream(name)
 
@@ -230,7 +231,7 @@ def test_kernel_log_whose_reader_is_gone_is_not_opened_again(tmp_path: Path) -> 
 
 
 def test_kernel_log_opened_again_has_each_record_once_and_shows_the_hole() -> None:
-    stream = LineStream("kernel log", module._EachRecordOnce())
+    stream = LineStream("kernel log", LogSift())
     dictionary = " SUBSYSTEM=block\n"
     again = [
         *RECORDS[:1],

@@ -172,6 +172,34 @@ def test_line_stream_match_error_raised() -> None:
     assert stream.wait(is_line("y"), 0, soon()) == ("y", 2), "and the stream lives on"
 
 
+def test_line_stream_forgets_what_is_before_a_cursor_and_cursors_stay() -> None:
+    stream = filled("a", "b", "c")
+    cursor = stream.cursor()
+    stream.append("d")
+    stream.forget(2)
+    assert (stream.since(0), stream.since(2), stream.since(cursor), stream.cursor()) == (
+        ["c", "d"],
+        ["c", "d"],
+        ["d"],
+        4,
+    )
+    assert stream.wait(is_line("d"), 0, past()) == ("d", 4), "who waits from before it begins with what there is"
+    stream.forget(1)
+    stream.forget(-5)
+    assert stream.since(0) == ["c", "d"]
+    stream.forget(99)
+    assert (stream.since(0), stream.cursor()) == ([], 4)
+    stream.append("e")
+    assert stream.since(cursor) == ["e"] and stream.wait(is_line("e"), 4, past()) == ("e", 5)
+
+
+def test_line_stream_sift_puts_in_what_it_makes_of_a_line() -> None:
+    stream = LineStream("log", lambda line: () if line == "no" else (f"before {line}", line))
+    for line in ("yes", "no"):
+        stream.append(line)
+    assert stream.since(0) == ["before yes", "yes"] and stream.cursor() == 2
+
+
 # --------------------------------------------------------------------------- patience
 
 
