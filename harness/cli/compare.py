@@ -14,6 +14,9 @@ from harness.errors import NothingRanError, UsageError
 if TYPE_CHECKING:
     from harness.report.compare import Comparison
 
+# More flips than that get no strip: each run would be read for all of them.
+_STRIPS = 100
+
 
 def compare(
     old: Annotated[str, typer.Argument(metavar="OLD", help="the run before: its id, its folder, or 'latest'")],
@@ -33,6 +36,7 @@ def compare(
     """
     from harness.report.compare import ComparedRun, compare_stored
     from harness.report.compare_forms import compare_json, compare_markdown, compare_text
+    from harness.report.history import strips
     from harness.store import Store
 
     if as_json and markdown:
@@ -47,7 +51,9 @@ def compare(
     if as_json:
         print(compare_json(comparison))
     elif markdown:
-        print(compare_markdown(comparison), end="")
+        flips = [cell.cell_id for cell in comparison.cells if cell.flipped][:_STRIPS]
+        shown = strips(flips, runs, stores, warn) if flips else {}
+        print(compare_markdown(comparison, shown), end="")
     else:
         for part in compare_text(comparison):
             console.print(part, highlight=False, soft_wrap=True)

@@ -13,7 +13,20 @@ from harness import __version__
 from harness.cli.processor import known_processor
 
 with known_processor():
-    from harness.cli import baseline, bisect, claims, compare, doctor, images, lab, leftovers, merge, report, runs
+    from harness.cli import (
+        baseline,
+        bisect,
+        claims,
+        compare,
+        doctor,
+        history,
+        images,
+        lab,
+        leftovers,
+        merge,
+        report,
+        runs,
+    )
 
 from harness.errors import HarnessError, UsageError
 from harness.util import logs
@@ -73,6 +86,7 @@ app.command("list")(runs.list_runs)
 app.command()(runs.judge)
 app.command()(report.report)
 app.command()(compare.compare)
+app.command()(history.history)
 app.command()(baseline.baseline)
 app.command()(bisect.bisect)
 app.command(bisect.STEP)(bisect.bisect_step)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
+from harness.config.controls import with_controls
 from harness.judgement.rejudge import judged_attempts, rejudged
 from harness.model import SCHEMA_VERSION, Result
 from harness.store.run_store import Attempt, Store
@@ -19,6 +21,17 @@ def judged_folders(store: Store) -> tuple[list[Result], dict[int, Path]]:
     attempts = list(store.attempts())
     results = rejudged(store.run(), [evidence for _, evidence in attempts])
     return results, {id(evidence): folder for folder, evidence in attempts}
+
+
+def judged_cells(store: Store, cell_ids: Iterable[str]) -> list[Result]:
+    """The plays of some cells of the run, judged between its controls; reads no evidence of others.
+
+    So what a CLEAN is worth, which other cells may show, is not known.
+    """
+    run, wanted = store.run(), {*cell_ids}
+    controls = {cell.id for cell in with_controls(run.cells) if cell.control is not None}
+    attempts = [evidence for _, evidence in store.attempts({*wanted, *controls})]
+    return [one for one in rejudged(run, attempts) if one.cell.id in wanted and one.cell.control is None]
 
 
 def keep_judged(store: Store) -> list[Result]:

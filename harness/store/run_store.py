@@ -14,7 +14,7 @@ import math
 import re
 import secrets
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import UTC, datetime
@@ -183,9 +183,14 @@ class Store:
             return _load(_VERDICT, directory / "verdict.json")
         return None
 
-    def attempts(self) -> Iterator[tuple[Path, Evidence]]:
-        """The folder and the evidence of every attempt that is whole, oldest first within a cell."""
+    def attempts(self, only: Container[str] | None = None) -> Iterator[tuple[Path, Evidence]]:
+        """The folder and the evidence of every attempt that is whole, oldest first within a cell.
+
+        ``only``: the ids of the cells that are meant; None for all.
+        """
         for cell_id in self._cell_ids():
+            if only is not None and cell_id not in only:
+                continue
             for number in self._numbers(cell_id):
                 directory = self._cell(cell_id) / str(number)
                 with suppress(_DamagedError, FileNotFoundError):
