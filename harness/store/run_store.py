@@ -103,7 +103,10 @@ class Store:
 
     @classmethod
     def open(cls, root: Path, which: str) -> Store:
-        """The run of that id below ``root``, in that directory, or the ``latest``; its ``run.json`` is checked."""
+        """The run of that id below ``root``, in that directory or the newest below it, or the ``latest``.
+
+        Its ``run.json`` is checked.
+        """
         known = run_ids(root)
         if which == "latest":
             if not known:
@@ -113,6 +116,9 @@ class Store:
             directory = root / which
         else:
             directory = Path(which)
+            if below := run_ids(directory):
+                # A folder of runs, which --runs was: the newest of them.
+                directory /= below[-1]
             if not (directory / "run.json").is_file():
                 near = get_close_matches(which, known, n=1)
                 raise UsageError(
