@@ -200,7 +200,7 @@ def test_store_open_id_path_latest(tmp_path: Path) -> None:
     assert Store.open(tmp_path, "latest").directory == new.directory
     assert Store.open(tmp_path, RUN.id).directory == old.directory
     assert Store.open(tmp_path / "elsewhere", str(old.directory)).run() == RUN
-    assert Store.open(tmp_path / "elsewhere", str(tmp_path)).directory == new.directory, "the newest in a folder of runs"
+    assert Store.open(tmp_path / "elsewhere", str(tmp_path)).directory == new.directory, "the newest of a folder"
 
 
 def test_store_open_or_create_impossible_usage_error(tmp_path: Path) -> None:
