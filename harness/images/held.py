@@ -12,12 +12,12 @@ import lzma
 import posixpath
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from harness.images.cache import Image
 from harness.model import ImageLock, Software
@@ -69,7 +69,17 @@ def _software(image: Image) -> Software:
     if image.role != "node":
         return found
     with tempfile.TemporaryDirectory(prefix="drbd-harness-") as scratch:
-        return _programs(image.root, Path(scratch), found)
+        return _as_asked(_programs(image.root, Path(scratch), found), image.manifest.get("stack", {}))
+
+
+def _as_asked(found: Software, stack: Mapping[str, Any]) -> Software:
+    """``found``, but for what a stack put into the image: that is to run, whatever depmod and the links may say."""
+    module, qemu = stack.get("modules", {}).get("drbd.ko", {}), stack.get("qemu", {})
+    if module:
+        found = replace(
+            found, drbd=module["version"], drbd_srcversion=module["srcversion"], drbd_sha256=module["sha256"]
+        )  # fmt: skip
+    return replace(found, qemu_sha256=qemu["sha256"]) if qemu else found
 
 
 def _programs(root: Path, scratch: Path, known: Software) -> Software:

@@ -15,19 +15,29 @@ import pytest
 from fakes import LibvirtSaid
 from scripted_libvirt import ScriptedConnection, ScriptedLibvirt, read_only_versions
 from test_nested_lab import SPEC, STACK, image
+from test_software_parse import PRINTED
 
 from harness.config.stack_spec import StackSpec
 from harness.drbd.resource import Resource
-from harness.errors import CommandError, DeadlineError, HarnessError, InfrastructureError, LostNodeError
+from harness.errors import (
+    CommandError,
+    DeadlineError,
+    HarnessError,
+    InfrastructureError,
+    LostNodeError,
+    StackError,
+)
 from harness.images import StackDigests, StackImages
 from harness.lab import node as nodes
 from harness.lab.nested import boot, domains, provider
+from harness.lab.nested import lab as labs
 from harness.lab.nested import record as records
 from harness.lab.nested.accel import Accelerator
 from harness.lab.nested.lab import NestedLab
 from harness.lab.nested.lease import holder, lease
 from harness.lab.nested.libvirt_daemon import URI_OVERRIDE
 from harness.lab.nested.provider import nested_lab
+from harness.model import ImageLock, Software
 from harness.remote.scripted import Answer
 from harness.util import paths
 
@@ -76,6 +86,29 @@ def test_lab_that_comes_up_has_two_nodes_and_ends_with_its_context(world: Script
         assert len(world.running) == 2 and holder() == str(os.getpid())
     assert nothing_is_left(world)
     assert {path.name for path in (tmp_path / "consoles").glob("*/*")} == {"console-a.log", "console-b.log"}
+
+
+def test_lab_that_comes_up_is_locked_and_has_the_newest_machine_type_of_its_qemus(
+    world: ScriptedLibvirt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(argv: tuple[str, ...]) -> Answer:
+        return (0, PRINTED, "") if "-machine" in argv else read_only_versions(argv)
+
+    monkeypatch.setenv("DRBD_HARNESS_CACHE", str(tmp_path / "cache"))
+    world.answers = lambda side: asked
+    with nested_lab(SPEC, STACK) as lab:
+        assert lab.lock.machine == lab.stack.machine == "pc-q35-10.0"
+        assert [(one.name, one.image.digest, one.runs.drbd) for one in lab.lock.nodes] == [
+            ("left", "node-digest", "8.4.11"), ("right", "node-digest", "8.4.11"),
+        ]  # fmt: skip
+        assert lab.lock.guest.digest == "guest-digest" and lab.lock.suite == "bookworm"
+    other, said = (
+        STACK.model_copy(update={"machine": "pc-q35-99.0"}),
+        r"pc-q35-99\.0 is not known to QEMU .* on left and",
+    )
+    with pytest.raises(StackError, match=said), nested_lab(SPEC, other):
+        pytest.fail("there is no lab")
+    assert nothing_is_left(world)
 
 
 def test_lab_to_keep_stays_up_and_is_found(world: ScriptedLibvirt) -> None:
@@ -224,6 +257,16 @@ STEPS: dict[str, tuple[Setup, type[HarnessError], str]] = {
         refuses("b", "uname -r", (2, "", "sh: syntax error\n")),
         CommandError,
         "on right, 'sh -c ",
+    ),
+    "another module than the image's": (
+        lambda world, patch: patch.setattr(provider, "lock_of", lambda image: ImageLock(holds=Software(drbd="9.3.3"))),
+        StackError,
+        "left runs DRBD 8.4.11, where its image holds DRBD 9.3.3",
+    ),
+    "machine type": (
+        replaced(labs, "guest_machine", StackError("the nodes' QEMUs have no machine type in common")),
+        StackError,
+        "the nodes' QEMUs have no machine type in common",
     ),
 }  # fmt: skip
 

@@ -181,6 +181,17 @@ def test_lock_of_an_image_is_what_its_files_hold(image: Image) -> None:
     assert holds.qemu_sha256 == hashlib.sha256(program).hexdigest() and holds.drbd_utils == "9.22"
 
 
+def test_lock_of_an_image_of_a_stack_has_the_module_and_the_qemu_that_the_stack_put_in(image: Image) -> None:
+    module = {"version": "9.3.4", "srcversion": "MINE", "sha256": "c" * 64, "kernel": "6.12.118+deb13-amd64"}
+    image.manifest["stack"] = {"modules": {"drbd.ko": module}, "qemu": {"folder": "/mine", "sha256": "d" * 64}}
+    holds = lock_of(image).holds
+    assert (holds.drbd, holds.drbd_srcversion, holds.drbd_sha256) == ("9.3.4", "MINE", "c" * 64)
+    assert (holds.qemu, holds.qemu_sha256) == ("11.1.0", "d" * 64)
+    image.manifest["stack"] = {"modules": {}, "qemu": {}}
+    image.manifest["built_at"] = "later"
+    assert lock_of(image).holds.drbd == "9.3.3"
+
+
 def test_lock_of_an_image_without_module_and_qemu_leaves_them_empty(image: Image) -> None:
     subprocess.run(
         ["debugfs", "-w", "-R", "rm /usr/lib/modules/6.12.118+deb13-amd64/modules.dep", str(image.root)],
