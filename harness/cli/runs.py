@@ -45,7 +45,7 @@ def run(
         str | None,
         typer.Option(
             help="smoke, quick, natural, full, migration, failover, database, alarms, faults, cuts, figures, meta,"
-            " owners, or a TOML file"
+            " owners, flush, or a TOML file"
         ),
     ] = None,
     resume: Annotated[str | None, typer.Option(help="go on with a run: its id, its folder, or 'latest'")] = None,

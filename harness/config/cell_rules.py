@@ -6,12 +6,15 @@ from collections.abc import Collection, Iterator
 
 from harness.config.sentences import hint
 from harness.model import CacheMode, Cell, ClientKind, Crash, DiskBus, Fault, FilesystemKind, Layout, Sabotage, SwapOn
+from harness.model.acknowledgement import QEMU_PROBES
 
 #: The keys that only a guest has: with ``client = "host"`` there is no QEMU.
 GUEST_ONLY = (
     "cache", "aio", "bus", "migrations", "unsafe_migration", "migration_deadline", "crash", "fault", "sabotage",
     "iothread", "detect_zeroes", "discard", "guest_stable_writes", "online_discard", "swap_on", "mitigation", "preset",
 )  # fmt: skip
+# A flush that is shorter cannot be told from what a busy machine takes for anything.
+LEAST_FLUSH_MS = 200
 #: What a sabotage needs on the device.
 _SABOTAGE_NEEDS = {
     Sabotage.FLIP_FILE: FilesystemKind.EXT4,
@@ -42,10 +45,13 @@ def _broken(cell: Cell, given: Collection[str], usable: Collection[FilesystemKin
             f"the workload '{cell.workload}' does not go with filesystem = \"{cell.filesystem}\""
             f"{hint(cell.filesystem, usable)}"
         )
-    of_a_guest = [key for key in GUEST_ONLY if key in given]
+    probe = cell.workload in QEMU_PROBES
+    of_a_guest = [key for key in GUEST_ONLY if key in given and not (probe and key in ("cache", "aio"))]
     if cell.client is ClientKind.HOST and of_a_guest:
         yield f"'{of_a_guest[0]}' is given with client = \"host\", which has no QEMU; leave it out"
-    if cell.client is ClientKind.GUEST and cell.cache is None:
+    if probe:
+        yield from _broken_by_probe(cell)
+    elif cell.client is ClientKind.GUEST and cell.cache is None:
         yield f"'cache' is missing, a guest needs one{hint('', CacheMode)}"
     if cell.fault is not None and cell.fault.needs_migration and not cell.migrations:
         yield f"'fault' is '{cell.fault}', which is injected in mid-migration; give 'migrations' too"
@@ -66,6 +72,22 @@ def _broken(cell: Cell, given: Collection[str], usable: Collection[FilesystemKin
         yield from _broken_by_sabotage(cell, cell.sabotage)
     if cell.deadline <= cell.seconds:
         yield f"'deadline' is {cell.deadline}, which leaves no time behind 'seconds' = {cell.seconds}"
+
+
+def _broken_by_probe(cell: Cell) -> Iterator[str]:
+    """Rules over a workload that asks the node's QEMU whether it flushes."""
+    what = f"the workload '{cell.workload}'"
+    if cell.client is not ClientKind.HOST:
+        yield f'{what} asks the QEMU of the node; write client = "host"'
+    if cell.cache is None or cell.cache.guest_write_cache != "write through":
+        wanted = f'cache = "{CacheMode.WRITETHROUGH}" or "{CacheMode.DIRECTSYNC}"'
+        yield f"{what} is about {wanted}, with which QEMU flushes by itself, not {cell.cache or 'none given'}"
+    if cell.delays.flush_delay_ms < LEAST_FLUSH_MS:
+        yield f"{what} needs flushes that take long: 'flush_delay_ms' of {LEAST_FLUSH_MS} at least"
+    if cell.delays.disk_delay_ms or cell.delays.link_delay_ms:
+        yield f"{what} goes with no other delay than 'flush_delay_ms': a write that is late looks flushed"
+    if cell.layout is not Layout.RAW:
+        yield f'{what} goes with layout = "{Layout.RAW}" only, not "{cell.layout}"'
 
 
 def _broken_by_options(cell: Cell) -> Iterator[str]:

@@ -19,63 +19,17 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from harness.doctor.other_root import Root, private_mounts, root_of
 from harness.doctor.probe_main import exit_code
 from harness.doctor.slow_flush import slow_disk
 from harness.errors import HarnessError, UsageError
+from harness.model.acknowledgement import DELAY_SECONDS, WRITES
+from harness.parse.qemu_io import durations, unflushed
 from harness.remote.local import LocalRunner
+from harness.render.qemu_io import Image, three_writes
 from harness.util.signals import stop_like_ctrl_c
-
-#: How long each flush takes, in seconds.
-DELAY_SECONDS = 0.8
-# The first write; then two, of which the second comes while the first is being flushed.
-_SCRIPT = (
-    "aio_write 64k 4k",
-    "sleep 1000",
-    "aio_write 0 4k",
-    "sleep 300",
-    "aio_write 4k 4k",
-    "sleep 1500",
-    "aio_flush",
-)
-WRITES = ("the first write after opening", "the next write, alone", "a write that came while another was being flushed")
-# qemu-io: "wrote 4096/4096 bytes at offset 65536", then "4 KiB, 1 ops; 00.40 sec (9.970 KiB/sec and 2.4924 ops/sec)",
-# or "... 0:00:01.50 (2.6 KiB/sec ..." from one second on.  In the order in which they were acknowledged.
-_TOOK = re.compile(
-    r"^wrote \d+/\d+ bytes at offset (\d+)\n\S+ \S+, 1 ops; (?:(\d+):(\d+):)?(\d+\.\d+)(?: sec)? \(", re.MULTILINE
-)
-_OFFSETS = (65536, 0, 4096)
-
-
-@dataclass(frozen=True)
-class Image:
-    """How ``qemu-io`` opens the disk.
-
-    ``driver`` is ``file`` or ``host_device``; ``raw``: with a format layer above it, as libvirt before 10.0 gave each
-    disk.
-    """
-
-    cache: str
-    aio: str
-    driver: str
-    raw: bool
-
-    def options(self, disk: Path) -> str:
-        """For ``--image-opts``."""
-        protocol = {"driver": self.driver, "filename": str(disk), "aio": self.aio}
-        # QEMU has aio=native with O_DIRECT only, and -t says that of the topmost layer alone.
-        if self.cache == "directsync":
-            protocol["cache.direct"] = "on"
-        if self.raw:
-            return "driver=raw," + ",".join(f"file.{key}={value}" for key, value in protocol.items())
-        return ",".join(f"{key}={value}" for key, value in protocol.items())
-
-    def __str__(self) -> str:
-        return f"cache={self.cache}, aio={self.aio}, {'raw above ' if self.raw else ''}{self.driver}"
-
 
 # With cache=writethrough QEMU refuses aio=native.
 _MODES = {"writethrough": ("threads", "io_uring"), "directsync": ("threads", "native", "io_uring")}
@@ -89,26 +43,6 @@ IMAGES = {
     ),
     "file": tuple(Image("writethrough", "threads", "file", raw) for raw in (False, True)),
 }
-
-
-def durations(output: str) -> tuple[float, ...]:
-    """From qemu-io's ``output``: how long each of the :data:`WRITES` took until it was acknowledged, in s.
-
-    Fewer where the output does not report all of them.
-    """
-    found = {
-        int(offset): int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-        for offset, hours, minutes, seconds in (match.groups("0") for match in _TOOK.finditer(output))
-    }
-    return tuple(found[offset] for offset in _OFFSETS if offset in found)
-
-
-def unflushed(took: Sequence[float], delay: float = DELAY_SECONDS) -> tuple[int, ...]:
-    """Which of the writes were acknowledged before a flush of theirs can have ended.
-
-    qemu-io reports hundredths of a second.
-    """
-    return tuple(number for number, seconds in enumerate(took) if seconds < delay - 0.01)
 
 
 def other_way(trace: str) -> str | None:
@@ -161,9 +95,7 @@ class Probe:
         """How long the three writes took.  :class:`HarnessError` when it does not run, or flushes in a way that cannot
         be seen.
         """
-        argv = [*self._root.argv, self._qemu_io, "-t", image.cache, "--image-opts", image.options(disk)]
-        for command in _SCRIPT:
-            argv += ["-c", command]
+        argv = [*self._root.argv, *image.argv(self._qemu_io, disk, three_writes())]
         with tempfile.TemporaryDirectory(prefix="drbd-harness-trace-") as folder:
             traced = Path(folder, "trace")
             if image.driver == "file":

@@ -44,7 +44,10 @@ class Counts:
 
 @dataclass(frozen=True)
 class Question:
-    """What is looked for: ``bad`` names it by the verdict; DIVERGED is that or worse, CLEAN is CLEAN or TRANSIENT."""
+    """What is looked for: ``bad`` names it by the verdict; DIVERGED is that or worse, CLEAN is CLEAN or TRANSIENT.
+
+    With DIVERGED goes a write that QEMU acknowledged before it was flushed.
+    """
 
     bad: VerdictKind
 
@@ -69,11 +72,10 @@ class Question:
 
     def counts(self, plays: Iterable[Result]) -> Counts:
         """What ``plays`` of one cell on one version say; a refusal counts only where it is what is looked for."""
-        kinds = [play.verdict.kind if play.verdict is not None else None for play in plays]
-        counting = {*_ORDER, *self.telling}
-        answered = [kind for kind in kinds if kind in counting]
-        telling = sum(kind in self.telling for kind in answered)
-        return Counts(telling, len(answered), len(kinds) - len(answered))
+        verdicts = [play.verdict for play in plays]
+        answered = [one for one in verdicts if one is not None and one.kind in {*_ORDER, *self.telling}]
+        telling = sum(one.among(self.telling) for one in answered)
+        return Counts(telling, len(answered), len(verdicts) - len(answered))
 
     def answer(self, counts: Counts, wanted: int) -> Answer:
         """What ``counts`` say where ``wanted`` plays without a telling one are asked for."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from harness.judgement.acknowledged import with_acknowledgements
 from harness.judgement.cause import cause_findings
 from harness.judgement.doubts import doubts, without_ground
 from harness.judgement.hazard import with_hazard
@@ -60,7 +61,7 @@ def judge(evidence: Evidence, controls: Controls | None = None) -> Verdict:
         answer = _with_failed_controls(answer, evidence, controls)
         if answer.kind is VerdictKind.CLEAN:
             answer = _downgrade_unproven_clean(answer, evidence, controls)
-    return own_potency(with_hazard(answer, evidence, controls), evidence)
+    return with_acknowledgements(own_potency(with_hazard(answer, evidence, controls), evidence), evidence)
 
 
 def _with_misattributed_changes(answer: Verdict, evidence: Evidence) -> Verdict:

@@ -10,15 +10,19 @@ from harness.model import Cell, Result, VerdictKind
 
 
 class Level(IntEnum):
-    """How bad an answer is.  The replicas are equal at the end; the stack would not do it; they differ; data is lost.
+    """How bad an answer is.
+
+    The replicas are equal at the end; the stack would not do it; a write was acknowledged before it was flushed; the
+    replicas differ; data is lost.
 
     Whether a matrix expected it makes no difference to that: an expectation is its author's, a flip is the stack's.
     """
 
     EQUAL = 0
     REFUSED = 1
-    DIVERGED = 2
-    CORRUPT = 3
+    EARLY = 2
+    DIVERGED = 3
+    CORRUPT = 4
 
 
 LEVELS: Mapping[VerdictKind, Level] = {
@@ -88,7 +92,10 @@ class Standing:
 
 def level_of(play: Result) -> Level | None:
     """How bad the answer of one play is; None where it has none."""
-    return None if play.verdict is None else LEVELS.get(play.verdict.kind)
+    if play.verdict is None:
+        return None
+    level = LEVELS.get(play.verdict.kind)
+    return Level.EARLY if level is Level.EQUAL and play.verdict.acknowledged_early else level
 
 
 def standings(results: Iterable[Result]) -> dict[str, Standing]:

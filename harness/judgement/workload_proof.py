@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.model import Evidence, Work
+from harness.model.acknowledgement import ACKNOWLEDGED
 
 #: The newest schema whose workloads did not count all of these figures.
 LAST_WITHOUT_PROOFS = 2
@@ -64,6 +65,8 @@ PROOFS: Mapping[str, tuple[Proof, ...]] = {
     ),
     "sqlite-wal": (_COMMITTED,),
     "sqlite-journal": (_COMMITTED,),
+    "flush-probe": (Proof(ACKNOWLEDGED, 1, "no write was acknowledged"),),
+    "flush-probe-raw-layer": (Proof(ACKNOWLEDGED, 1, "no write was acknowledged"),),
     "fio-job": (Proof("write_bytes", 1, "the job file wrote nothing"),),
     "guest-script": (),
 }

@@ -235,7 +235,10 @@ class Cell:
         who = "host" if self.client is ClientKind.HOST else str(self.cache)
         workload = f"{self.workload}.{self.user_file.digest[:8]}" if self.user_file else self.workload
         parts = [who, f"{self.layout.prefix}{self.filesystem.prefix}{workload}"]
-        if self.client is ClientKind.GUEST and self.aio is not AioMode.THREADS:
+        if self.client is ClientKind.HOST and self.cache is not None:
+            # Of a probe that asks the node's QEMU.
+            parts.append(self.cache.value)
+        if self.cache is not None and self.aio is not AioMode.THREADS:
             parts.append(self.aio.value.replace("_", ""))
         if self.client is ClientKind.GUEST and self.bus is not DiskBus.VIRTIO:
             parts.append(self.bus.value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from harness.model.axes import Control, Hazard, Potency, VerdictKind
@@ -26,7 +26,8 @@ class Verdict:
     ``hazard``: what became of the writes that changed in flight; None where nobody can tell, or where there is no
     answer.  ``potency`` and ``potency_reason``: how much a CLEAN is worth, None for the other kinds.
     ``rate_upper_95`` is the bound on the rate of differing blocks among ``opportunities``, or among the exposed blocks
-    where nobody counted them.
+    where nobody counted them.  ``acknowledged_early``: how many writes QEMU acknowledged before it had flushed them,
+    where a probe asked; None elsewhere.
     """
 
     kind: VerdictKind
@@ -39,6 +40,11 @@ class Verdict:
     potency: Potency | None = None
     potency_reason: str = ""
     opportunities: Opportunities | None = None
+    acknowledged_early: int | None = None
+
+    def among(self, kinds: Collection[VerdictKind]) -> bool:
+        """Whether it is one of ``kinds``; with DIVERGED go writes that were acknowledged before they were flushed."""
+        return self.kind in kinds or (bool(self.acknowledged_early) and VerdictKind.DIVERGED in kinds)
 
     def answers(self, expected: Expectation | None) -> bool:
         """Whether it is an answer; INCONCLUSIVE is one only where that is expected, with what its sentence says."""
@@ -47,10 +53,11 @@ class Verdict:
     def meets(self, expected: Expectation | None) -> bool:
         """Whether this is what was expected.
 
-        Without an expectation every answer is, but for CORRUPT: data that was lost or read wrong is a finding.
+        Without an expectation every answer is, but for CORRUPT: data that was lost or read wrong is a finding.  So is
+        a write that was acknowledged before it was flushed.
         """
         if expected is None:
-            return self.kind not in (VerdictKind.INCONCLUSIVE, VerdictKind.CORRUPT)
+            return self.kind not in (VerdictKind.INCONCLUSIVE, VerdictKind.CORRUPT) and not self.acknowledged_early
         return self.kind in expected.verdicts and expected.says in self.sentence
 
 

@@ -34,7 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--drbd-matrix",
         metavar="NAME",
         help="cells to play: smoke, quick, natural, full, migration, failover, database, alarms, faults, cuts, figures,"
-        " meta, owners, or a TOML file",
+        " meta, owners, flush, or a TOML file",
     )
     group.addoption("--drbd-runs", metavar="DIR", default="runs", help="where runs are kept (default: ./runs)")
     group.addoption("--drbd-run-id", metavar="ID", help="the id of the new run (default: made from the time)")

@@ -22,7 +22,7 @@ class StopAt:
 
     def after(self, session: pytest.Session, result: Result) -> None:
         """Let nothing be played after ``result`` where it is what was waited for; the closing controls still are."""
-        if result.cell.control is None and result.verdict is not None and result.verdict.kind in self._kinds:
+        if result.cell.control is None and result.verdict is not None and result.verdict.among(self._kinds):
             self._stopped = True
             session.shouldfail = f"{result.cell.id} ended as {result.verdict.kind}, which --stop-at waited for"
 

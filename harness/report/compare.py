@@ -37,6 +37,7 @@ ARROW = "\u2192"
 #: What the counts of a row count, by the worst answer in it.
 COUNTED: Mapping[Level, str] = {
     Level.REFUSED: "refused or worse",
+    Level.EARLY: "acknowledged too early or worse",
     Level.DIVERGED: "diverged or worse",
     Level.CORRUPT: "corrupt",
 }

@@ -11,6 +11,7 @@ from harness.workloads.database import SqliteJournal, SqliteWal
 from harness.workloads.files import AppendDelete, SmallFiles
 from harness.workloads.fio import Buffered, FioVerify
 from harness.workloads.fio_cost import FioCost
+from harness.workloads.flush_probe import FlushProbe, FlushProbeRawLayer
 from harness.workloads.job_files import FioBuffered, FioDirect, FioMmap
 from harness.workloads.mapped import Mmap, Truncate
 from harness.workloads.swap import Pressure, Reclaim
@@ -19,7 +20,7 @@ from harness.workloads.user_work import FioJob, GuestScript
 _ALL: tuple[type[Workload], ...] = (
     NoWrites, Planted, Steady, InflightModify, FioVerify, Pressure, Reclaim, Buffered, Mmap, Truncate,
     FioBuffered, FioMmap, FioDirect, FioCost, AppendDelete, SmallFiles, SqliteWal, SqliteJournal,
-    FioJob, GuestScript,
+    FioJob, GuestScript, FlushProbe, FlushProbeRawLayer,
 )  # fmt: skip
 _BY_NAME: Mapping[str, type[Workload]] = {one.name: one for one in _ALL}
 #: Each workload's name and the filesystems it can use.

@@ -13,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.doctor import flush_probe
-from harness.doctor.flush_probe import IMAGES, Image, durations, lines, unflushed
+from harness.doctor.flush_probe import IMAGES, lines
 from harness.doctor.other_root import Root, root_of
 from harness.errors import UsageError
+from harness.parse.qemu_io import durations, unflushed
+from harness.render.qemu_io import Image, three_writes
 
 RECORDINGS = Path(__file__).parent / "recordings" / "qemu-io"
 RAW, BARE = (
@@ -184,3 +186,10 @@ with tempfile.TemporaryDirectory() as folder, slow_disk(Path(folder), 0.5) as di
     assert (fast, slow) == ("False b'\\x07'", "True b'\\x07'")
     assert disk not in Path("/proc/mounts").read_text()
     assert disk not in subprocess.run(["losetup", "--all"], capture_output=True, text=True, check=False).stdout
+
+
+def test_three_writes_are_so_far_apart_that_the_third_comes_while_the_second_is_flushed() -> None:
+    assert three_writes() == (
+        "aio_write 64k 4k", "sleep 1000", "aio_write 0 4k", "sleep 300", "aio_write 4k 4k", "sleep 1500", "aio_flush"
+    )  # fmt: skip
+    assert [one for one in three_writes(0.4) if one.startswith("sleep")] == ["sleep 500", "sleep 150", "sleep 750"]

@@ -34,6 +34,7 @@ from harness.model import (
     Work,
     blocks_of,
 )
+from harness.model.acknowledgement import QEMU_PROBES
 from harness.remote.base import Completed
 from harness.remote.local import LocalRunner
 from harness.remote.scripted import ScriptedRunner
@@ -125,8 +126,13 @@ def storms(runner: ScriptedRunner) -> list[tuple[str, ...]]:
     return [argv for argv in runner.ran if argv[0].endswith("storm")]
 
 
-# Those of Windows: test_windows.py.
-COMBINATIONS = [(name, kind) for name, kinds in WORKLOADS.items() for kind in kinds if FILESYSTEMS[kind].linux]
+# Those of Windows: test_windows.py; the probes of QEMU: test_flush_workload.py.
+COMBINATIONS = [
+    (name, kind)
+    for name, kinds in WORKLOADS.items()
+    for kind in kinds
+    if FILESYSTEMS[kind].linux and name not in QEMU_PROBES
+]
 DIRECT = ("steady", "inflight-modify", "fio-verify", "fio-direct", "fio-cost", "fio-job")
 CACHED = ("buffered", "fio-buffered", "mmap", "fio-mmap", "truncate", "append-delete", "small-files",
           "sqlite-wal", "sqlite-journal")  # fmt: skip
@@ -148,6 +154,7 @@ def script(argv: tuple[str, ...]) -> str:
 def test_workload_of_known_names_over_their_filesystems() -> None:
     assert {name: set(kinds) for name, kinds in WORKLOADS.items()} == {
         **{name: set(FilesystemKind) for name in ("no-writes", "guest-script")},
+        **{name: {FilesystemKind.RAW} for name in QEMU_PROBES},
         "planted": {FilesystemKind.RAW},
         **{name: {FilesystemKind.RAW, *ON_FILES} for name in DIRECT},
         **dict.fromkeys(("pressure", "reclaim"), ON_SWAP),
