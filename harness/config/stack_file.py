@@ -71,6 +71,8 @@ def with_module(spec: StackSpec, path: str, option: str) -> StackSpec:
 
     ``path``, which ``option`` named, is relative to the working directory; ``in-tree`` is the kernel's own.
     """
+    if spec.a.drbd and spec.b.drbd:
+        raise UsageError(f"{option} {path} would be on no node: the stack '{spec.label}' says the DRBD of each itself")
     drbd = _resolved((path,), "drbd", Path.cwd(), option)
     return spec.model_copy(update={"node": NodeTable(drbd=drbd).over(spec.node)})
 

@@ -23,6 +23,8 @@ from harness.images.process import Step, run
 from harness.remote.local import LocalRunner
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+"""Debian's keys; mmdebstrap, which every image is built with, looks for them there too."""
+
 LISTS_SECONDS = 3600.0
 """How long lists that were fetched are taken to be today's."""
 

@@ -12,6 +12,8 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from filelock import FileLock
+
 from harness.config.recipe import ImageError, Recipe
 from harness.images import archive, builder, chroot_script, debs, modules, sources
 from harness.images.apt import Apt, UnresolvedError
@@ -76,8 +78,11 @@ def dkms_modules(
             "anew, with what 'drbd-harness images build' finds there now"
         ) from None
     folder = modules_folder(apt.cache) / _key(deb, kernel, tools.files)
-    if not folder.is_dir():
-        _build(folder, deb, kernel, tools.files, wanted, system, scratch, log, step)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # The two nodes' images may want the same at once.
+    with FileLock(folder.with_name(f".{folder.name}.lock"), mode=0o644):
+        if not folder.is_dir():
+            _build(folder, deb, kernel, tools.files, wanted, system, scratch, log, step)
     return [modules.read(path) for path in modules.files_in(folder)]
 
 
@@ -118,5 +123,4 @@ def _build(
                 (made / Path(member.name).name).write_bytes(content.read())
     if not list(made.iterdir()):
         raise ImageError(f"dkms built no module of {deb.path.name} for the kernel {kernel} (whole log: {log})")
-    folder.parent.mkdir(parents=True, exist_ok=True)
     made.rename(folder)

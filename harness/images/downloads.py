@@ -28,7 +28,7 @@ def prune_downloads(cache: Path, kept: Iterable[Image], dry_run: bool) -> list[P
     packages = {name for stack in said for name in stack.get("debs", {})}
     built = {Path(facts["origin"]).parent for stack in said for facts in stack.get("modules", {}).values()}
     doomed = [path for path in sorted(packages_folder(cache).glob("*.deb")) if path.name not in packages]
-    doomed += [path for path in sorted(modules_folder(cache).glob("*")) if path not in built]
+    doomed += [path for path in sorted(modules_folder(cache).glob("[!.]*")) if path not in built]
     for path in [] if dry_run else doomed:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     return doomed

@@ -18,6 +18,9 @@ from harness.images import debs
 from harness.images.debs import Deb, UserDebError
 
 MODULE_NAME = re.compile(r"\.ko(\.xz|\.zst|\.gz)?$")
+NOT_FOR_A_LAB = frozenset({"drbd_transport_rdma.ko"})
+"""What a build of DRBD has and no node can load: their kernels have no InfiniBand, and their networks neither."""
+
 _INFO = re.compile(rb"\0(vermagic|version|srcversion|depends|name)=([^\0]*)")
 _BUILT_FOR = re.compile(rb"(?:^|\0)vermagic=([^\0 ]*)")
 

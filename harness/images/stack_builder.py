@@ -142,7 +142,7 @@ def _resolve(
         elif deb.has_dkms:
             found += dkms_modules(deb, kernel, parts, wanted, system, apt, scratch, log, step)
     if parts.stack.drbd:
-        found = modules.one_of_each(found)
+        found = modules.one_of_each(module for module in found if module.name not in modules.NOT_FOR_A_LAB)
         modules.check(found, kernel, ", ".join(parts.stack.drbd))
     return Added(download, found, kernel, bool(new_kernel))
 

@@ -88,6 +88,10 @@ def test_option_drbd_is_for_both_nodes_unless_one_says_its_own(written: Path, mo
     monkeypatch.chdir(written.parent)
     spec = stack_from_options({"stack": "mixed.toml", "modules": "debs"})
     assert (spec.of_node("a").drbd, spec.of_node("b").drbd) == ((), (str(written.parent / "debs"),))
+    both = written.read_text().replace("[guest]", '[b]\ndrbd = "in-tree"\n[guest]')
+    (written.parent / "both.toml").write_text(both)
+    with pytest.raises(UsageError, match=r"--drbd mods would be on no node: the stack '.*both\.toml' says"):
+        stack_from_options({"stack": "both.toml", "modules": "mods"})
     plain = stack_from_options({"suite": "bookworm", "modules": "mods"})
     assert plain.of_node("a").drbd == plain.of_node("b").drbd == (str(written.parent / "mods"),)
     assert stack_from_options({"modules": "in-tree"}).plain
