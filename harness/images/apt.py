@@ -156,6 +156,6 @@ class Apt:
 def words(out: str, err: str) -> str:
     """Why apt would not install something, in its own words and on one line."""
     unmet = out.partition("The following packages have unmet dependencies:\n")[2]
-    told = [" ".join(found.split()) for found in _UNMET.findall(unmet)][:2]
+    told = [", ".join(line.strip() for line in found.splitlines()) for found in _UNMET.findall(unmet)][:2]
     errors = [line.removeprefix("E: ") for line in err.splitlines() if line.startswith("E: ")]
     return " / ".join(told or errors[:2]) or "apt does not say why"

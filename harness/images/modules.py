@@ -101,7 +101,7 @@ def check(modules: Sequence[Module], kernel: str, where: str) -> None:
         if module.kernel != kernel:
             raise UserDebError(
                 f"{module.origin} was built for the kernel {module.kernel}, and the image has {kernel}: "
-                "build it against the headers of that one, or say that 'kernel'"
+                "build it for that one, or name the kernel that it is for as 'kernel' of the stack"
             )
 
 

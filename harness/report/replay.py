@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 
 from harness.config.user_work import FIO_JOB, OPTIONS
 from harness.model import Cell, ClientKind, Run
@@ -27,6 +28,14 @@ def replay_command(run: Run, cell: Cell) -> str:
         argv += ["--matrix", run.matrix if own else f"{run.matrix}.toml", "-k", cell.id]
     stack, suite = run.stack_spec.get("name"), run.stack_spec.get("suite") or run.stack.suite
     argv += ["--stack", str(stack)] if stack else ["--suite", str(suite)] if suite else []
+    argv += _own_drbd(run)
     argv += ["--seed", str(run.seed)] if run.seed and cell.seed else []
     argv += ["--repeat", str(cell.repetition)] if cell.repetition > 1 else []
     return shlex.join(argv)
+
+
+def _own_drbd(run: Run) -> list[str]:
+    """``--drbd PATH`` where it was given: no stack that comes along names a path itself, and a user's file says its."""
+    drbd: Sequence[object] = (run.stack_spec.get("node") or {}).get("drbd") or ()
+    of_a_file = "/" in str(run.stack_spec.get("name", ""))
+    return ["--drbd", str(drbd[0])] if len(drbd) == 1 and "/" in str(drbd[0]) and not of_a_file else []

@@ -117,6 +117,13 @@ def test_replay_command_same_matrix_cell_seed_and_repetition() -> None:
     assert words[:6] == ["drbd-harness", "run", "--matrix", "quick", "-k", cell.id]
     assert "--seed 77 --repeat 3" in " ".join(words)
     assert "own.toml" in replay_command(run_of([], matrix="own"), cell)
+    of_mine = {"suite": "trixie", "name": "", "node": {"drbd": ["/mods"]}}
+    for stack, options in (
+        (of_mine, "--suite trixie --drbd /mods"), (of_mine | {"name": "sid"}, "--stack sid --drbd /mods"),
+        (of_mine | {"name": "/my/own.toml"}, "--stack /my/own.toml --seed"),
+    ):  # fmt: skip
+        run = replace(run_of([], matrix="quick", seed=77), stack_spec=stack)
+        assert options in replay_command(run, cell)
     assert replay_command(run_of([], matrix=""), cell) == ""
 
 
