@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.judgement.stack_changes import ComponentChange, component_changes
 from harness.judgement.standing import Level, Standing, standings
-from harness.model import Result, Run
+from harness.model import Result, Run, StackLock
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class Judged:
     name: str
     run: Run
     results: tuple[Result, ...]
+    lock: StackLock | None = None
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,13 @@ def history(cell_id: str, runs: Iterable[Judged]) -> tuple[Point, ...]:
     A run that was merged into another of them, or is a copy of it, is left out: its plays would be there twice.
     """
     points: list[Point] = []
+    before: Judged | None = None
     for one in without_merged(sorted(runs, key=lambda judged: (judged.run.started_at, judged.name))):
         standing = standings(one.results).get(cell_id)
         if standing is None:
             continue
-        changes = component_changes(points[-1].run, one.run) if points else ()
+        changes = component_changes(before.run, one.run, before.lock, one.lock) if before is not None else ()
+        before = one
         points.append(Point(one.name, one.run, standing, tuple(c for c in changes if c.under_test and c.known)))
     return tuple(points)
 

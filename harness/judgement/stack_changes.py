@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.model import Run, Stack
+from harness.model import Run, Stack, StackLock
 
 #: By role (node, guest): package to version.
 Packages = Mapping[str, Mapping[str, str]]
@@ -25,6 +25,9 @@ _COMPONENTS = {
     "drbd_protocol": "DRBD protocol version",
 }
 _MACHINE = {"accelerator": "accelerator", "cpu": "processor", "controller": "controller's kernel"}
+# A build of one's own may have the version of another: by what names it, its files tell them apart.
+_FILES = {"kernel's file": ("kernel", "kernel build"), "DRBD module's file": ("DRBD", "DRBD source version"),
+          "QEMU program's file": ("QEMU",), "guest kernel's file": ("guest kernel",)}  # fmt: skip
 UNKNOWN = "not recorded"
 
 
@@ -39,7 +42,7 @@ class ComponentChange:
     @property
     def under_test(self) -> bool:
         """Whether it is one of the versions that a stack is made of, and not the machine or the harness."""
-        return self.name in _COMPONENTS.values()
+        return self.name in (*_COMPONENTS.values(), *_FILES)
 
     @property
     def known(self) -> bool:
@@ -57,10 +60,19 @@ class PackageChange:
     new: str | None
 
 
-def component_changes(old: Run, new: Run) -> tuple[ComponentChange, ...]:
-    """The components that are not the same, those under test first; what only one run recorded comes last."""
-    made = [(_made(one), _components(one.stack)) for one in (old, new)]
-    before, after = ({**components, **own} for own, components in made)
+def component_changes(
+    old: Run, new: Run, old_lock: StackLock | None = None, new_lock: StackLock | None = None
+) -> tuple[ComponentChange, ...]:
+    """The components that are not the same, those under test first; what only one run recorded comes last.
+
+    With the locks of both also files that are not the same although what they say of themselves is.
+    """
+    before, after = ({**_components(one.stack), **_made(one)} for one in (old, new))
+    files = [_files(lock) for lock in (old_lock, new_lock)]
+    for name, versions in _FILES.items():
+        alike = all(before.get(one, "") == after.get(one, "") for one in versions)
+        if alike and all(one.get(name) for one in files):
+            before[name], after[name] = (one[name] for one in files)
     changed = [
         ComponentChange(name, before.get(name) or UNKNOWN, after.get(name) or UNKNOWN)
         for name in dict.fromkeys((*before, *after))
@@ -84,8 +96,26 @@ def _components(stack: Stack) -> dict[str, str]:
     return {words: getattr(stack, name) for name, words in {**_COMPONENTS, **_MACHINE}.items()}
 
 
+def _files(lock: StackLock | None) -> dict[str, str]:
+    if lock is None:
+        return {}
+    nodes = [(node, node.runs, node.image.holds) for node in lock.nodes]
+    found = {
+        "kernel's file": [node.image.kernel_sha256 for node, _, _ in nodes],
+        "DRBD module's file": [runs.drbd_sha256 or holds.drbd_sha256 for _, runs, holds in nodes],
+        "QEMU program's file": [runs.qemu_sha256 or holds.qemu_sha256 for _, runs, holds in nodes],
+        "guest kernel's file": [lock.guest.kernel_sha256],
+    }
+    return {
+        name: " / ".join(dict.fromkeys(f"sha256 {digest[:12]}" for digest in digests))
+        for name, digests in found.items()
+        if all(digests)
+    }
+
+
 def _made(run: Run) -> dict[str, str]:
     made = run.provenance
     harness = f"{made.harness_version} ({made.harness_commit[:12]})" if made.harness_commit else made.harness_version
     images = {f"recipe of the {role}'s image": digest[:12] for role, digest in made.images.items()}
-    return {"harness": harness, **images, "matrix": run.matrix, "matrix file": run.matrix_digest[:12]}
+    stack = str(run.stack_spec.get("name", ""))
+    return {"stack": stack, "harness": harness, **images, "matrix": run.matrix, "matrix file": run.matrix_digest[:12]}

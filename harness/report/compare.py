@@ -26,12 +26,12 @@ from harness.judgement.stack_changes import (
     package_changes,
 )
 from harness.judgement.standing import Level, Standing, standings
-from harness.model import Result, Run
+from harness.model import Result, Run, StackLock
 from harness.report.formatting import joined, plural
 from harness.report.formatting import sentence as full_stop
 from harness.report.repetitions import answer_potency
 from harness.report.replay import replay_command
-from harness.store import Store, judged_folders, kept_packages
+from harness.store import Store, judged_folders, kept_packages, read_lock
 
 ARROW = "\u2192"
 #: What the counts of a row count, by the worst answer in it.
@@ -63,6 +63,7 @@ class ComparedRun:
     packages: Packages = field(default_factory=dict)
     folders: Mapping[int, Path] = field(default_factory=dict)
     directory: Path | None = None
+    lock: StackLock | None = None
     again: tuple[ComparedRun, ...] = ()
 
     @classmethod
@@ -70,7 +71,8 @@ class ComparedRun:
         """A stored run; :class:`~harness.errors.UsageError` where it cannot be read."""
         results, folders = judged_folders(store)
         name = store.directory.resolve().name
-        return cls(name, store.run(), tuple(results), kept_packages(store), folders, store.directory)
+        run, packages, lock = store.run(), kept_packages(store), read_lock(store)
+        return cls(name, run, tuple(results), packages, folders, store.directory, lock)
 
     def with_more(self, again: Sequence[ComparedRun]) -> ComparedRun:
         """The same with the plays of further runs, which asked the same on the same stack."""
@@ -153,7 +155,7 @@ class Comparison:
 def compare_stored(old: ComparedRun, new: ComparedRun) -> Comparison:
     """The comparison of two runs."""
     cells = compare_runs(old.results, new.results, other_lab(old.run, new.run))
-    components = component_changes(old.run, new.run)
+    components = component_changes(old.run, new.run, old.lock, new.lock)
     return Comparison(old, new, components, package_changes(old.packages, new.packages), cells)
 
 
@@ -178,14 +180,15 @@ def other_stack(first: Comparison, old: Sequence[ComparedRun], new: Sequence[Com
         f"the {name} stack is not what it was: {what}"
         for name, side, runs in (("old", first.old, old), ("new", first.new, new))
         for one in runs
-        for what in _others(side.run, one.run)
+        for what in _others(side, one)
     ]
     return tuple(dict.fromkeys(found))
 
 
-def _others(before: Run, after: Run) -> list[str]:
-    changes = (one for one in component_changes(before, after) if one.under_test and one.known)
-    return [*(f"{one.name} {one.old} {ARROW} {one.new}" for one in changes), *other_lab(before, after)]
+def _others(before: ComparedRun, after: ComparedRun) -> list[str]:
+    components = component_changes(before.run, after.run, before.lock, after.lock)
+    changes = (one for one in components if one.under_test and one.known)
+    return [*(f"{one.name} {one.old} {ARROW} {one.new}" for one in changes), *other_lab(before.run, after.run)]
 
 
 def replayed_sentence(again: Replayed) -> str:

@@ -17,7 +17,7 @@ from harness.report.formatting import clean
 from harness.report.summary import stack_rows
 from harness.report.table import LETTERS
 from harness.report.terminal import STYLES
-from harness.store import Store, judged_cells, run_ids
+from harness.store import Store, judged_cells, read_lock, run_ids
 
 JSON_SCHEMA = 1
 ANOTHER_STACK = "|"
@@ -37,7 +37,7 @@ def read_history(cell_ids: Iterable[str], stores: Iterable[Store], warn: Warn) -
     for store in stores:
         try:
             name = store.directory.resolve().name
-            judged.append(Judged(name, store.run(), tuple(judged_cells(store, cell_ids))))
+            judged.append(Judged(name, store.run(), tuple(judged_cells(store, cell_ids)), read_lock(store)))
         except HarnessError as error:
             warn(f"{store.directory.name}: {error}")
     return {cell_id: history(cell_id, judged) for cell_id in cell_ids}

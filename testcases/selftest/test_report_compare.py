@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 from test_compare_runs import CLEAN, DIVERGED, INCONCLUSIVE, NONE, plays
 
 from harness.judgement.stack_changes import component_changes, package_changes
 from harness.model import Cell, Expectation, Provenance, Result, Run, Stack, VerdictKind
+from harness.model.stack_lock import ImageLock, NodeLock, Software, StackLock
 from harness.report.compare import ComparedRun, Comparison, compare_stored, probability
 from harness.report.compare_forms import MOST_BYTES, compare_markdown
 
@@ -80,3 +81,25 @@ def test_compare_row_lost_says_how_many_and_why() -> None:
 
 def test_probability_is_never_shown_as_zero() -> None:
     assert (probability(1e-9), probability(0.00397), probability(0.5)) == ("p < 0.0001", "p = 0.004", "p = 0.5")
+
+
+def test_component_changes_of_every_field_of_a_stack_is_told() -> None:
+    for item in fields(Stack):
+        changes = component_changes(RUN, replace(RUN, stack=replace(RUN.stack, **{item.name: "another"})))
+        assert len(changes) == 1, item.name
+
+
+def test_component_changes_own_build_with_the_version_of_another_is_told_by_its_file() -> None:
+    def lock(qemu: str, on_b: str = "") -> StackLock:
+        node = NodeLock("a", ImageLock(kernel_sha256="k" * 64), Software(qemu_sha256=qemu * 64))
+        return StackLock(a=node, b=replace(node, runs=Software(qemu_sha256=(on_b or qemu) * 64)))
+
+    (change,) = component_changes(RUN, RUN, lock("1"), lock("2"))
+    assert (change.name, change.old, change.new, change.under_test) == (
+        "QEMU program's file", f"sha256 {'1' * 12}", f"sha256 {'2' * 12}", True,
+    )  # fmt: skip
+    (change,) = component_changes(RUN, RUN, lock("1"), lock("1", "2"))
+    assert change.new == f"sha256 {'1' * 12} / sha256 {'2' * 12}"
+    assert component_changes(RUN, RUN, lock("1"), lock("1")) == component_changes(RUN, RUN, lock("1"), None) == ()
+    other = replace(RUN, stack=replace(RUN.stack, qemu="11.0"))
+    assert [one.name for one in component_changes(RUN, other, lock("1"), lock("2"))] == ["QEMU"], "said once"
