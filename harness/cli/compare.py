@@ -23,6 +23,10 @@ def compare(
     new: Annotated[str, typer.Argument(metavar="NEW", help="the run after: its id, its folder, or 'latest'")],
     as_json: Annotated[bool, typer.Option("--json", help="for a program: docs/compare.md")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="for the summary of a job, at most 1 MiB")] = False,
+    cell: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="only this cell, with * and ? several; can be given again"),
+    ] = None,
     rerun: Annotated[
         bool, typer.Option("--rerun", help="play what flipped again on both stacks: old, new, new, old, a lab each")
     ] = False,
@@ -45,7 +49,7 @@ def compare(
     for store in stores:
         for sentence in store.damaged():
             warn(f"{sentence}; it counts as missing")
-    comparison = compare_stored(*(ComparedRun.of(store) for store in stores))
+    comparison = compare_stored(*(ComparedRun.of(store).only(cell or ()) for store in stores))
     if rerun:
         comparison = _with_rerun(comparison, plays, runs)
     if as_json:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.cli.bisect_plays import own_process, require_no_lab
 from harness.errors import HarnessError, UsageError
 from harness.judgement.rerun_plan import Block, blocks, worth_playing
 from harness.judgement.standing import level_of
@@ -69,6 +68,7 @@ class Rerun:
 
         :class:`~harness.errors.HarnessError` where a block could not be played; the same command goes on there.
         """
+        require_no_lab(own_process)
         played: dict[bool, list[ComparedRun]] = {False: [], True: []}
         for block in self.blocks:
             played[block.new].append(ComparedRun.of(self._played(block)))
@@ -86,7 +86,7 @@ class Rerun:
         begin = ["--like", str(side.directory.resolve()), *cells, "--repeat", str(block.plays)]
         how = ["--resume", known[-1]] if known else begin
         print(f"block {block.number} of {len(self.blocks)}: the {block.stack} stack", file=sys.stderr, flush=True)
-        code = _run([sys.executable, "-m", "harness.cli.main", "run", *how, "--runs", str(folder)])
+        code = own_process(["run", *how, "--runs", str(folder)])
         if code not in _PLAYED or not run_ids(folder):
             raise HarnessError(f"block {block.number} ({block.stack} stack) could not be played; it says why above")
         store = Store.open(folder, run_ids(folder)[-1])
@@ -104,23 +104,6 @@ def _answered(store: Store) -> tuple[bool, bool]:
 
     there = [level_of(result) is not None for result in judged_results(store) if result.cell.control is None]
     return any(there), all(there)
-
-
-def _run(argv: Sequence[str]) -> int:
-    """Run a command until it ends, its output on standard error; an interruption is handed on, and waited for."""
-    # A group of its own: Ctrl-C reaches it once, from here, and it takes its lab down.
-    process = subprocess.Popen(argv, stdout=sys.stderr, stdin=subprocess.DEVNULL, process_group=0)
-    interrupted = False
-    while True:
-        try:
-            code = process.wait()
-            break
-        except KeyboardInterrupt:
-            interrupted = True
-            process.send_signal(signal.SIGINT)
-    if interrupted:
-        raise KeyboardInterrupt
-    return code
 
 
 def _seconds(run: Run, cells: Sequence[str], plays: int, runs: Path) -> float:

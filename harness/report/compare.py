@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from harness.judgement.comparable import other_lab
@@ -27,6 +28,7 @@ from harness.judgement.stack_changes import (
 )
 from harness.judgement.standing import Level, Standing, standings
 from harness.model import Result, Run, StackLock
+from harness.model.aliases import former_id
 from harness.report.formatting import joined, plural
 from harness.report.formatting import sentence as full_stop
 from harness.report.repetitions import answer_potency
@@ -73,6 +75,15 @@ class ComparedRun:
         name = store.directory.resolve().name
         run, packages, lock = store.run(), kept_packages(store), read_lock(store)
         return cls(name, run, tuple(results), packages, folders, store.directory, lock)
+
+    def only(self, patterns: Sequence[str]) -> ComparedRun:
+        """The same with the cells alone whose ids match one of ``patterns``, in which ``*`` and ``?`` may stand.
+
+        With all of them where there is none; an id of an earlier version is the cell of today.
+        """
+        named = [(one, (one.cell.id, former_id(one.cell.id))) for one in self.results]
+        found = (one for one, names in named if any(fnmatchcase(name, each) for name in names for each in patterns))
+        return replace(self, results=tuple(found)) if patterns else self
 
     def with_more(self, again: Sequence[ComparedRun]) -> ComparedRun:
         """The same with the plays of further runs, which asked the same on the same stack."""

@@ -385,6 +385,15 @@ def test_compare_json_and_markdown_say_the_same(command: Any) -> None:
     assert command("compare", "run1", "run2", "--markdown", "--json")[0] == 4
 
 
+def test_compare_cell_only_those_that_match(command: Any) -> None:
+    stored()
+    stored(run_id="run2", writeback=None)
+    assert command("compare", "run1", "run2", "--cell", "none-*")[0] == 0
+    code, out, _ = command("compare", "run1", "run2", "--cell", "none-*", "--cell", "writeback-swap")
+    assert code == 2 and "1 lost, 1 still failing" in out, "also by the name of an earlier version"
+    assert command("compare", "run1", "run2", "--cell", "unsafe-*")[0] == 3
+
+
 def test_compare_packages_that_are_another_are_named(command: Any) -> None:
     for name, version in (("run1", "10.0"), ("run2", "11.0")):
         packages = {"node": {"qemu-system-x86": version, "zlib1g": "1"}, "guest": {"fio": "3"}}

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import sys
-import threading
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -93,11 +88,12 @@ class Played:
         self.code = 0
         self.finds = {"old": {}, "new": HIT, **finds}
         self.kernel = "6.12-fake"
-        monkeypatch.setattr(rerun, "_run", self)
+        monkeypatch.setattr(rerun, "own_process", self)
+        monkeypatch.setattr(rerun, "require_no_lab", lambda _: None)
         monkeypatch.setattr(rerun, "_seconds", lambda *_: 600.0)
 
     def __call__(self, argv: Sequence[str]) -> int:
-        words = list(argv[3:])
+        words = list(argv)
         self.commands.append(words)
         folder = Path(words[words.index("--runs") + 1])
         finds = self.finds[folder.name.partition("-")[2]]
@@ -219,34 +215,3 @@ def test_rerun_says_beforehand_how_long_it_will_take(command: Any, monkeypatch: 
     assert 60 < few < many
     _, _, err = command("compare", "run1", "run2", "--rerun")
     assert "about " in err.splitlines()[0]
-
-
-# --------------------------------------------------------------------------- the process
-
-
-def test_run_hands_an_interruption_on_once_and_waits_for_the_end(tmp_path: Path) -> None:
-    said = tmp_path / "said"
-    program = f"""
-import signal, time, pathlib
-def stop(*_):
-    time.sleep(0.5)
-    pathlib.Path({str(said)!r}).write_text("taken down")
-    raise SystemExit(2)
-signal.signal(signal.SIGINT, stop)
-pathlib.Path({str(tmp_path / "up")!r}).touch()
-time.sleep(60)
-"""
-
-    def interrupt() -> None:
-        while not (tmp_path / "up").exists():
-            time.sleep(0.02)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=interrupt).start()
-    with pytest.raises(KeyboardInterrupt):
-        rerun._run([sys.executable, "-c", program])
-    assert said.read_text() == "taken down"
-
-
-def test_run_exit_code_of_the_command() -> None:
-    assert rerun._run([sys.executable, "-c", "raise SystemExit(3)"]) == 3
