@@ -260,6 +260,8 @@ def _notes(cell: CellComparison, again: bool) -> tuple[str, ...]:
         notes.append(_how_often(cell))
     if expected := _not_expected(cell):
         notes.append(expected)
+    if cell.change in (Change.STILL_FAILING, Change.UNSTABLE) and cell.new is not None and _as_expected(cell.new):
+        notes.append("As the matrix expects.")
     return tuple(notes)
 
 
@@ -283,6 +285,12 @@ def _not_expected(cell: CellComparison) -> str:
         if expected is not None and verdict is not None and not verdict.meets(expected):
             return f"The matrix expects {joined(expected.verdicts, 'or')}: {full_stop(expected.reason)}"
     return ""
+
+
+def _as_expected(standing: Standing) -> bool:
+    """Whether a matrix expects something of the cell, and each answer is that."""
+    met = [play.verdict.meets(play.cell.expected) for play in standing.answers if play.cell.expected and play.verdict]
+    return bool(met) and all(met)
 
 
 def _near(path: Path) -> str:

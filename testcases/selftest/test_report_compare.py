@@ -74,6 +74,13 @@ def test_compare_row_flip_that_the_matrix_does_not_expect_says_so() -> None:
     assert found.exit_code == 0 and "1 fixed" in found.headline
 
 
+def test_compare_row_that_fails_as_before_says_whether_the_matrix_expects_it() -> None:
+    asked = replace(NONE, expected=Expectation((DIVERGED,), "buffers change in flight"))
+    for cell, notes in ((asked, ("As the matrix expects.",)), (NONE, ())):
+        found = comparison(plays(DIVERGED, cell=cell), plays(DIVERGED, cell=cell))
+        assert found.row(found.cells[0]).notes == notes
+
+
 def test_compare_row_lost_says_how_many_and_why() -> None:
     found = comparison(plays(CLEAN, CLEAN), plays(CLEAN, INCONCLUSIVE))
     assert found.row(found.cells[0]).notes == ("1 of 2 INCONCLUSIVE: seen: INCONCLUSIVE.",)
