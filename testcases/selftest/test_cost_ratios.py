@@ -7,8 +7,9 @@ import random
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from scipy import stats
 
 from harness.judgement.cost_ratios import CostRatio, cost_ratios, ratio_interval
 from harness.model import (
@@ -90,6 +91,17 @@ def test_ratio_interval_of_five_covers_the_truth_as_often_as_it_says() -> None:
     assert 0.935 < covered / trials < 0.965
 
 
+@given(RATIOS)
+def test_ratio_interval_is_students_as_scipy_has_it(ratios: list[float]) -> None:
+    found, logs = ratio_interval(ratios), [math.log(one) for one in ratios]
+    assume(len({*logs}) > 1)
+    assert found is not None
+    ends = stats.t.interval(0.95, len(logs) - 1, loc=sum(logs) / len(logs), scale=stats.sem(logs))
+    for mine, theirs in zip(found[1:], ends, strict=True):
+        if abs(theirs) < 600:
+            assert math.log(mine) == pytest.approx(theirs, rel=1e-6, abs=1e-6)
+
+
 def test_ratio_interval_of_one_is_none() -> None:
     assert ratio_interval([0.5]) is None
 
@@ -103,7 +115,8 @@ def test_cost_ratios_of_a_slow_machine_pairs_by_repetition() -> None:
     one = measured(found, "IOPS")
     assert (one.mitigation, one.cache, one.n, one.baseline) == ("protocol-a", "none", 2, "none-fio-cost")
     assert (one.ratio, one.low, one.high) == pytest.approx((0.5, 0.5, 0.5))
-    assert one.more_is_better and not measured(found, "p99 latency").more_is_better
+    better = {measure: measured(found, measure).more_is_better for measure in ("IOPS", "bandwidth", "p99 latency")}
+    assert better == {"IOPS": True, "bandwidth": True, "p99 latency": False}
 
 
 @pytest.mark.parametrize(

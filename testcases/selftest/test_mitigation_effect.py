@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from harness.judgement.mitigation_effect import Effect, EffectWord, effects
 from harness.model import (
+    Alarms,
     CacheMode,
     Cell,
     Comparison,
@@ -19,6 +20,7 @@ from harness.model import (
     Mitigation,
     Result,
     Run,
+    Sabotage,
     Verdict,
     VerdictKind,
     settings,
@@ -27,6 +29,7 @@ from harness.report.html import render_html
 from harness.report.remedies import effect_grid
 
 BASE = Cell("reclaim", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE)
+RESYNCED = Alarms(resynced_kib=400)
 CURE = replace(BASE, mitigation=Mitigation.STABLE_WRITES).with_values(settings(None, Mitigation.STABLE_WRITES))
 
 
@@ -82,6 +85,28 @@ def test_effect_cures_only_where_nothing_diverged_and_something_did_without(base
         assert not any(cure) and any(base) and len(cure) + len(base) >= 5
     if found.word in (EffectWord.NARROWS, EffectWord.NEITHER):
         assert any(cure) and any(base)
+
+
+def test_effects_of_sabotaged_cells_are_none() -> None:
+    sabotaged = [replace(one, sabotage=Sabotage.FLIP_FREE) for one in (BASE, CURE)]
+    assert effects([*plays(sabotaged[0], [500] * 5), *plays(sabotaged[1], [0] * 5)]) == ()
+
+
+def changed(result: Result, **changes: object) -> Result:
+    """The same with other evidence."""
+    assert result.evidence is not None
+    return replace(result, evidence=replace(result.evidence, **changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"lab": "another"}, {"alarms": RESYNCED}],
+    ids=["another lab", "a resync took differences away"],
+)
+def test_effect_narrows_only_by_pairs_that_can_be_compared(changes: dict[str, object]) -> None:
+    base, cure = plays(BASE, [500, 510, 490, 500, 505]), plays(CURE, [50, 52, 49, 51, 50])
+    assert effects([*base, *cure])[0].word is EffectWord.NARROWS
+    assert effects([*base, *(changed(one, **changes) for one in cure)])[0].word is EffectWord.OPEN
 
 
 def test_effects_without_the_baseline_are_none() -> None:
