@@ -14,10 +14,21 @@ import pytest
 from test_report import everything, evidence, nodes, run_of
 
 from harness.cli.main import _main
-from harness.model import BlockOwner, Failure, FileBlocks, Ownership, Result, Run
+from harness.model import (
+    BlockOwner,
+    Failure,
+    FileBlocks,
+    Ownership,
+    PlantedChange,
+    Result,
+    Run,
+    Verdict,
+    VerdictKind,
+)
 from harness.report.bundle import StoredReport, on_hardware
 from harness.report.export import CSV_COLUMNS, REPORT_SCHEMA, as_csv, as_json, as_markdown
 from harness.report.formatting import clean
+from harness.report.without_data import without_data
 from harness.store import Store, judged_results
 from harness.util.anonymous import ADDRESS, HOST, anonymizer
 
@@ -120,6 +131,22 @@ def test_zip_without_data_can_be_read_again(tmp_path: Path) -> None:
     (again,) = (Store(path.parent) for path in tmp_path.glob("*/run.json"))
     kinds = [one.verdict.kind for one in judged_results(again) if one.verdict]
     assert len(kinds) == len([one for one in judged_results(Store(QUICK)) if one.verdict])
+
+
+def test_without_data_a_verdict_quotes_nobody() -> None:
+    """Names that stand in one place only: the controller's own, a node of a planted change, the hosts of a lab."""
+    base = next(one for one in everything() if one.evidence)
+    assert base.evidence
+    said = "stor20 said: I/O error on payroll.db"
+    change = PlantedChange(0, 8, "stor21")
+    dirty = replace(base.evidence, event_log=(said,), planted=(change,))
+    quoting = Verdict(
+        VerdictKind.INCONCLUSIVE, f"the node said '{said}'", ("seen by ctrl9",), potency_reason="on stor21"
+    )
+    run = replace(run_of([base]), lab_spec={"hosts": {"stor22": {"ansible_host": "10.9.8.7"}}}, notes=("ctrl9",))
+    cleaned = without_data(run, [replace(base, evidence=dirty, verdict=quoting)], (), ["ctrl9"])
+    for word in ("stor20", "stor21", "stor22", "ctrl9", "payroll", "10.9.8.7"):
+        assert word not in str(cleaned[:3]), word
 
 
 def test_without_data_default_on_hardware_only() -> None:

@@ -97,7 +97,15 @@ def test_look_at_image_that_cannot_be_used_one_sentence(tmp_path: Path) -> None:
     empty = qcow2(tmp_path / "empty.qcow2", b"\0")
     child = tmp_path / "child.qcow2"
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", good, child], check=True)
+    outside, locked = tmp_path / "outside.qcow2", tmp_path / "locked.qcow2"
+    for path, *options in (
+        (outside, "-o", f"data_file={tmp_path / 'data'}"),
+        (locked, "--object", "secret,id=key,data=abc", "-o", "encrypt.format=luks,encrypt.key-secret=key"),
+    ):
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *options, path, "1M"], check=True)
     wrong = {
+        outside: "has an external data file",
+        locked: "is encrypted; 'qemu-img convert'",
         tmp_path / "none.qcow2": "cannot be read: No such file",
         tmp_path: "cannot be read: Is a directory",
         tmp_path / "text.qcow2": "is no qcow2 image; 'qemu-img convert",
@@ -140,6 +148,26 @@ def test_keep_image_without_room_is_a_sentence_and_leaves_nothing(
     with pytest.raises(ImageError, match=r"no room for the guest image .*: its copy needs 102\d MiB .* 1 MiB are free"):
         keep(look_at(path, "x"), tmp_path / "cache")
     assert not list((tmp_path / "cache/guest-images").iterdir())
+
+
+@needs_qemu_img
+def test_keep_image_that_changes_meanwhile_is_a_sentence_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, cache = qcow2(tmp_path / "mine.qcow2", mbr((0x80, 0x83))), tmp_path / "cache"
+    image, digest_of = look_at(path, "x"), user_image._digest
+
+    def then_written(one: Path) -> str:
+        found = digest_of(one)
+        if one == path:
+            with path.open("ab") as file:
+                file.write(b"a machine runs from it")
+        return found
+
+    monkeypatch.setattr(user_image, "_digest", then_written)
+    with pytest.raises(ImageError, match=r"mine\.qcow2 changed while it was copied; is a machine running from it\?"):
+        keep(image, cache)
+    assert not list((cache / "guest-images").iterdir())
 
 
 # --------------------------------------------------------------------------- what a lab and a guest are made of
