@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,6 +61,12 @@ def test_every_stack_that_comes_along_is_read_and_says_what_it_is(name: str) -> 
     spec = stack_file.load(name, resources.stacks())
     assert spec.label == name
     assert stack_file.description(name, resources.stacks())
+
+
+def test_page_about_stacks_has_every_one_that_comes_along() -> None:
+    page = (resources.recipes().parent / "docs" / "stacks.md").read_text()
+    rows = re.findall(r"^\| `([a-z-]+)` \| Debian", page, re.MULTILINE)
+    assert sorted(rows) == list(stack_file.names(resources.stacks()))
 
 
 def test_stack_of_a_suite_alone_is_the_stack_that_the_suite_option_asks_for() -> None:
