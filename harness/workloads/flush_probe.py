@@ -2,7 +2,9 @@
 
 ``qemu-io`` writes to /dev/drbdN as a guest's disk would, while each flush of the lower device takes long
 (``flush_delay_ms``).  A write that is acknowledged sooner cannot have waited for a flush that began after it was
-written.  That holds for every aio mode; a slow machine can hide such a write and cannot make one up.
+written.  That holds for every aio mode where the writes go through the page cache, cache=writethrough: its flush is one
+of the whole device, with fdatasync as with RWF_DSYNC.  A direct write may carry FUA instead, which no delay holds up.
+A slow machine can hide an early write and cannot make one up.
 """
 
 from __future__ import annotations
@@ -93,8 +95,7 @@ class FlushProbe(Workload):
                 f"a flush of {target.device} took {flush:.0f} ms, and {self._delay * 1000:.0f} ms were asked for:"
                 " whether a write waited for one cannot be told"
             )
-        direct = CacheMode(self._image.cache).direct
-        plain = replace(self._image, cache=CacheMode.NONE if direct else CacheMode.WRITEBACK)
+        plain = replace(self._image, cache=CacheMode.WRITEBACK)
         done = self._qemu_io(target, plain, (f"aio_write {_CONTROL_OFFSET // 1024}k 4k", "aio_flush"))
         took = durations(done.stdout, (_CONTROL_OFFSET,))
         if len(took) != 1 or not unflushed(took, self._delay):
