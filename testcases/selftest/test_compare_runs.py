@@ -210,6 +210,7 @@ def test_compare_runs_three_and_three_is_not_less_than_five_percent() -> None:
 def test_compare_runs_fails_far_more_often_than_before_regression_though_unstable() -> None:
     cell = compared(plays(DIVERGED, *[CLEAN] * 9), plays(*[DIVERGED] * 9, CLEAN))
     assert (cell.change, cell.rose, cell.regressed) == (Change.UNSTABLE, True, True)
+    assert exit_code([cell]) == 1
     back = compared(plays(*[DIVERGED] * 9, CLEAN), plays(DIVERGED, *[CLEAN] * 9))
     assert (back.change, back.fell, back.regressed) == (Change.UNSTABLE, True, False)
     assert not compared(plays(DIVERGED, CLEAN), plays(DIVERGED, DIVERGED)).regressed
