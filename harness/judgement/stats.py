@@ -96,7 +96,9 @@ def bootstrapped_rate(counts: Sequence[tuple[int, int]], confidence: float = 0.9
         n_resamples=_RESAMPLES, paired=True, vectorized=True, confidence_level=confidence, method="percentile",
         random_state=_SEED,
     )  # fmt: skip
-    return Interval(float(found.confidence_interval.low), float(found.confidence_interval.high))
+    # Where the rate never varied the two may be apart by a rounding error, the wrong way round.
+    low, high = sorted((float(found.confidence_interval.low), float(found.confidence_interval.high)))
+    return Interval(low, high)
 
 
 def compare(hits_a: int, trials_a: int, hits_b: int, trials_b: int) -> RateComparison | None:

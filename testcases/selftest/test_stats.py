@@ -138,6 +138,8 @@ def test_bootstrapped_rate_too_few_repetitions_with_trials_none() -> None:
 
 def test_bootstrapped_rate_known_repetitions_known_values() -> None:
     assert bootstrapped_rate([(3, 10)] * 4) == Interval(0.3, 0.3), "what never varied does not vary"
+    rounded = bootstrapped_rate([(1, 309)] * 3)
+    assert rounded and rounded.low <= rounded.high
     found = bootstrapped_rate([(0, 100), (0, 100), (0, 100), (80, 100), (0, 100)])
     assert found == Interval(0.0, 0.48), "one burst may come three times in five, or never"
     assert found == bootstrapped_rate([(0, 100), (0, 100), (0, 100), (80, 100), (0, 100)]), "and again the same"
