@@ -70,7 +70,7 @@ def bisect_step(
     asked = cell_of(matrix, cell, _bad(bad_is) or VerdictKind.DIVERGED)
     wanted = rate_of(rate, runs, asked).plays_wanted if rate else plays or PLAYS
     _require_readable(stack)
-    require_no_lab(own_process)
+    require_no_lab()
     try:
         played = Player(asked, runs, own_process, reuse=False).play(stack, wanted)
     except UsageError as error:
@@ -111,7 +111,7 @@ def bisect(
         # Now, not hours later.
         check_stack(stack_from_options({"stack": stack}))
     asked = cell_of(matrix, cell, VerdictKind.DIVERGED)
-    require_no_lab(own_process)
+    require_no_lab()
     search = Search(asked, stacks, runs, own_process, plays or PLAYS, _bad(bad_is))
     found = search.run()
     if as_json:

@@ -14,6 +14,7 @@ from harness.config.stack_spec import StackSpec
 from harness.errors import HarnessError, InfrastructureError, UsageError
 from harness.images import stack_digests
 from harness.judgement.bisect import Answer, Counts, Question, Rate
+from harness.lab.nested.leftovers import leftovers
 from harness.model import Result, Run, Stack, VerdictKind
 from harness.store import Store, judged_results, run_ids
 from harness.util import logs
@@ -86,10 +87,10 @@ def cell_of(matrix: str, select: str, bad: VerdictKind) -> Asked:
     return Asked(matrix, loaded.digest, found[0], words, Question(bad))
 
 
-def require_no_lab(command: Command) -> None:
-    """:class:`~harness.errors.InfrastructureError` where a lab is there: its stack would be taken for another."""
-    if command(["status"]):
-        raise InfrastructureError("a lab is up here or was left behind; each stack needs its own: see above")
+def require_no_lab() -> None:
+    """:class:`~harness.errors.InfrastructureError` where a lab runs here: it would be used, whatever its stack."""
+    if running := [one for one in leftovers() if one.domains]:
+        raise InfrastructureError(f"each stack needs a lab of its own, and {running[0].sentence}")
 
 
 class Player:

@@ -68,7 +68,7 @@ class Rerun:
 
         :class:`~harness.errors.HarnessError` where a block could not be played; the same command goes on there.
         """
-        require_no_lab(own_process)
+        require_no_lab()
         played: dict[bool, list[ComparedRun]] = {False: [], True: []}
         for block in self.blocks:
             played[block.new].append(ComparedRun.of(self._played(block)))

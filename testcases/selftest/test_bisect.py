@@ -21,6 +21,7 @@ from harness.config.repetitions import repeated
 from harness.config.run_specs import stack_from_options
 from harness.errors import UsageError
 from harness.images import stack_digests
+from harness.lab.nested.leftovers import Leftover
 from harness.model import CacheMode, Cell, Evidence, Failure, FilesystemKind, Provenance, Run, Stack, VerdictKind
 from harness.store import Store, run_ids
 
@@ -34,6 +35,7 @@ workload = "pressure"
 link_delay_ms = [0, 20]
 """
 CELL = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE)
+UP = Leftover("57f071", None, ("a", "b"), True, "lab 57f071 with a, b is up")
 D, C, NO = VerdictKind.DIVERGED, VerdictKind.CLEAN, VerdictKind.INCONCLUSIVE
 
 
@@ -47,6 +49,7 @@ class Labs:
     asked: list[tuple[str, ...]] = field(default_factory=list)
     plays: list[str] = field(default_factory=list)
     interrupt: str = ""
+    labs: list[Leftover] = field(default_factory=list)
 
     def __call__(self, arguments: Sequence[str]) -> int:
         self.asked.append(tuple(arguments))
@@ -121,6 +124,7 @@ def labs(monkeypatch: pytest.MonkeyPatch, command: Any) -> Labs:
         Path(f"{name}.toml").write_text('schema = 1\ndescription = "one"\nsuite = "trixie"\n')
     made = Labs()
     monkeypatch.setattr(bisect_plays, "own_process", made)
+    monkeypatch.setattr(bisect_plays, "leftovers", lambda: made.labs)
     return made
 
 
@@ -236,9 +240,9 @@ def test_bisect_machine_that_is_to_blame_ends_it(bisect: Bisect, labs: Labs) -> 
     labs.broken, labs.codes = {"b.toml": 2}, {"doctor": 2}
     code, _, err = bisect(versions="ab")
     assert code == 2 and "no lab can come up on this machine any more" in err
-    labs.codes = {"status": 1}
+    labs.labs = [Leftover("31d20e", None, (), False, "lab 31d20e without a running domain was left behind"), UP]
     code, _, err = bisect(versions="ab")
-    assert code == 2 and "a lab is up here or was left behind" in err
+    assert code == 2 and "each stack needs a lab of its own, and lab 57f071 with a, b is up" in err
 
 
 @pytest.mark.parametrize(
@@ -319,15 +323,15 @@ def test_bisect_step_trouble_of_the_machine_is_no_answer_for_git(
     assert step("--rate", "1/5", "--plays", "3")[0] == 132 and step("--rate", "0/5")[0] == 132
     Path("b.toml").write_text("schema = 1\nsuit = 3\n")
     assert step(stack="b.toml")[0] == 132
-    labs.codes = {"status": 1}
+    labs.labs = [UP]
     assert step()[0] == 130
-    labs.codes, labs.broken = {"doctor": 2}, {"a.toml": 2}
+    labs.labs, labs.codes, labs.broken = [], {"doctor": 2}, {"a.toml": 2}
     assert step()[0] == 130
     labs.codes, labs.broken = {}, {"a.toml": -9}
     assert step()[0] == 130
     labs.broken, labs.interrupt = {}, "a.toml"
     assert step()[0] == 130
-    monkeypatch.setattr(bisect_plays, "require_no_lab", lambda _: 1 / 0)
+    monkeypatch.setattr(bisect_plays, "require_no_lab", lambda: 1 / 0)
     assert step()[0] == 129 and not labs.plays
 
 

@@ -89,7 +89,7 @@ class Played:
         self.finds = {"old": {}, "new": HIT, **finds}
         self.kernel = "6.12-fake"
         monkeypatch.setattr(rerun, "own_process", self)
-        monkeypatch.setattr(rerun, "require_no_lab", lambda _: None)
+        monkeypatch.setattr(rerun, "require_no_lab", lambda: None)
         monkeypatch.setattr(rerun, "_seconds", lambda *_: 600.0)
 
     def __call__(self, argv: Sequence[str]) -> int:
