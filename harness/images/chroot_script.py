@@ -43,11 +43,11 @@ for name in {" ".join(QEMU_PROGRAMS)}; do
         sed -n 's/^[[:space:]]*\\([^ ]*\\) => not found.*/\\1/p; s/.*: \\(.*version .* not found\\).*/\\1/p' |
         sort -u | tr '\\n' ' ')
     if [ -n "$missing" ]; then
-        echo "E: $name of the folder 'qemu' needs libraries that the image of $SUITE lacks: $missing" >&2; exit 1
+        echo "E: $name of $FOLDER needs libraries that the image of $SUITE lacks: $missing" >&2; exit 1
     fi
 done
 /usr/bin/qemu-system-x86_64 --version < /dev/null > /dev/null || {{
-    echo "E: qemu-system-x86_64 of the folder 'qemu' does not start in the image of $SUITE" >&2; exit 1; }}"""
+    echo "E: qemu-system-x86_64 of $FOLDER does not start in the image of $SUITE" >&2; exit 1; }}"""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ def script(parts: Parts, wanted: Recipe, base: Image, added: Added) -> list[str]
         needs = sorted({name for module in added.modules for name in module.needs} - own)
         commands.append(f"K={shlex.quote(added.kernel)} NEEDS={shlex.quote(' '.join(needs))}\n{_MODULES}")
     if parts.qemu_folder:
-        commands.append(f"SUITE={shlex.quote(wanted.suite)}\n{_QEMU}")
+        names = f"SUITE={shlex.quote(wanted.suite)} FOLDER={shlex.quote(str(parts.qemu_folder))}"
+        commands.append(f"{names}\n{_QEMU}")
     commands += builder.units(wanted)
     commands.append(
         f"rm -rf {STAGE} /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/apt/archives/*.deb /var/log/*.log"
