@@ -127,6 +127,9 @@ def bring_up(
     """
     cache = cache_dir()
     images = ensure_stack(stack, cache)
+    for image in (images.a, images.b, images.guest):
+        # What cannot be read of them is said before anything boots.
+        lock_of(image)
     lab_id = secrets.token_hex(3)
     user_image, firmware = _user_image(spec.guest.image, cache)
     parts = Parts(
