@@ -37,6 +37,13 @@ class WorkloadFailedError(HarnessError):
     exit_code = 1
 
 
+class ProtectedError(HarnessError):
+    """What was to be written on somebody's machine may be theirs: it was not.
+
+    No failure of a lab, which would be made anew: a person has to look at it.
+    """
+
+
 class InfrastructureError(HarnessError):
     """The lab, not the thing under test, failed: the answer is unknown."""
 
@@ -55,6 +62,10 @@ class DeadlineError(InfrastructureError):
 
 class LostNodeError(InfrastructureError):
     """A node no longer answers; the lab has to be rebuilt."""
+
+
+class HostKeyError(InfrastructureError):
+    """A machine shows a host key that nobody pinned, or another one than was pinned: nobody logged in to it."""
 
 
 class LostGuestError(InfrastructureError):

@@ -31,14 +31,25 @@ _ERRORS = (paramiko.SSHException, OSError, EOFError)
 class SshRunner:
     """A :class:`~harness.remote.base.Runner` on one node.
 
-    The node's host key is known before its first boot; any other key is rejected.  ``lab`` is for the log.  A node that
-    once gave no answer in all the time that a command has is not asked again over that connection: each command would
-    wait as long.  Whether it answers at all is watched in a thread of its own: everything that waits for one that has
-    been silent for half a minute ends with :class:`~harness.errors.LostNodeError`.
+    The node's host key is known before its first boot; any other key is rejected.  Without a ``key`` those of ssh's
+    agent and the user's own are tried.  ``before`` is a command that runs each command: it makes an ordinary ``user``
+    root (``sudo -n --``), or sets what a command's output depends on.  ``lab`` is for the log.  A node that once gave
+    no answer in all the time that a command has is not asked again over that connection: each command would wait as
+    long.  Whether it answers at all is watched in a thread of its own: everything that waits for one that has been
+    silent for half a minute ends with :class:`~harness.errors.LostNodeError`.
     """
 
     def __init__(
-        self, host: str, port: int, *, key: Path, known_hosts: Path, name: str, user: str = "root", lab: str = ""
+        self,
+        host: str,
+        port: int,
+        *,
+        key: Path | None,
+        known_hosts: Path,
+        name: str,
+        user: str = "root",
+        lab: str = "",
+        before: Sequence[str] = (),
     ) -> None:
         self.host = name
         self.lab = lab
@@ -46,6 +57,7 @@ class SshRunner:
         self._key = key
         self._known_hosts = known_hosts
         self._user = user
+        self._before = tuple(before)
         self._client: paramiko.SSHClient | None = None
         self._connecting = threading.Lock()
         self._streams: list[paramiko.Channel] = []
@@ -68,8 +80,9 @@ class SshRunner:
             ):
                 with attempt:
                     client.connect(
-                        self._address[0], self._address[1], username=self._user, key_filename=str(self._key),
-                        allow_agent=False, look_for_keys=False, timeout=10, banner_timeout=30, auth_timeout=30,
+                        self._address[0], self._address[1], username=self._user,
+                        key_filename=str(self._key) if self._key else None, allow_agent=self._key is None,
+                        look_for_keys=self._key is None, timeout=10, banner_timeout=30, auth_timeout=30,
                     )  # fmt: skip
         except _ERRORS as error:
             client.close()
@@ -129,7 +142,8 @@ class SshRunner:
     def _run(self, argv: Sequence[str], stdin: str | None, timeout: float) -> Completed:
         began = time.monotonic()
         channel = self._channel()
-        bounded = ["timeout", "-k", "2", f"{timeout:.0f}", *argv]
+        # Behind what makes the user root: an ordinary user's timeout(1) could not end what root runs.
+        bounded = [*self._before, "timeout", "-k", "2", f"{timeout:.0f}", *argv]
         out, err = bytearray(), bytearray()
         try:
             channel.settimeout(timeout + GRACE_SECONDS)
@@ -176,7 +190,7 @@ class SshRunner:
         with logs.command(self.host, argv, self.lab) as logged:
             channel = self._channel()
             try:
-                channel.exec_command(shlex.join(argv))
+                channel.exec_command(shlex.join([*self._before, *argv]))
             except _ERRORS as error:
                 raise LostNodeError(f"cannot stream '{argv[0]}' on {self.host}: {error}") from None
             logged.status = "started"

@@ -109,12 +109,13 @@ class Place:
     sshd: Sshd
     folder: Path
 
-    def runner(self, *, key: str = "user_key", hosts: str = "known_hosts") -> SshRunner:
+    def runner(self, *, key: str = "user_key", hosts: str = "known_hosts", before: tuple[str, ...] = ()) -> SshRunner:
         """A client, not connected yet."""
         known = self.folder / hosts
         return SshRunner(
-            "127.0.0.1", self.sshd.port, key=self.folder / key, known_hosts=known, name="nodea", lab="lab1"
-        )
+            "127.0.0.1", self.sshd.port, key=self.folder / key, known_hosts=known, name="nodea", lab="lab1",
+            before=before,
+        )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +147,19 @@ def test_ssh_run_arguments_unchanged(node: SshRunner, place: Place) -> None:
     assert done.stdout == "".join(f"{argument}|" for argument in arguments)
     assert (done.host, done.argv[0], done.status) == ("nodea", "printf", 0)
     assert place.sshd.commands[-1].startswith("timeout -k 2 60 printf "), "bounded there as well as here"
+
+
+def test_ssh_run_behind_another_command_keeps_arguments_input_and_bound(place: Place) -> None:
+    runner = place.runner(before=("env", "WORD=a b"))
+    runner.connect(10)
+    done = runner.run(["sh", "-c", 'printf "%s|" "$WORD" "$@"; cat', "sh", "$HOME", "it's"], stdin="in\nput")
+    assert done.stdout == "a b|$HOME|it's|in\nput"
+    assert place.sshd.commands[-1].startswith("env 'WORD=a b' timeout -k 2 60 sh -c ")
+    stream = runner.stream(["sh", "-c", 'echo "$WORD streaming"'], "words")
+    while stream.ended is None:
+        time.sleep(0.01)
+    assert stream.since(0) == ["a b streaming"]
+    runner.close()
 
 
 def test_ssh_run_outputs_and_status_returned(node: SshRunner) -> None:

@@ -1,0 +1,320 @@
+"""Inventories: which two real machines are a lab, and what on them may be written.
+
+A TOML file of our own (``schema = 1``, a table ``[hosts.NAME]`` for each of the two), or what ``ansible-inventory
+--list`` prints: a group of two hosts, Ansible's own variables for the connection, and one variable ``drbd_harness``
+with the rest.  Whatever is wrong is one sentence: a :class:`~harness.errors.UsageError`.  Nothing is guessed: a
+machine, a volume group or a disk that is not named is not used.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+
+from harness.config.lab_spec import LOWER_MIB
+from harness.config.sentences import WrittenFile, WrittenModel, array, hint, quoted, shown, validated
+from harness.config.spec import at_least
+from harness.errors import UsageError
+
+INVENTORY_SCHEMA = 1
+#: The variable of a host in Ansible's inventory that holds what Ansible has no name for, and the group's usual name.
+VARIABLE = "drbd_harness"
+_OF_ANSIBLE = ("ansible_host", "ansible_port", "ansible_user", "ansible_ssh_private_key_file")
+_OF_LAB = ("name", "size_mib")
+_TEMPLATE = re.compile(r"\{[{%]")
+
+VOLUME_GROUP, THIN, DISK, LOOP = "volume-group", "thin", "disk", "loop"
+# The keys that each kind of storage has, and of those the ones that it has to have.
+_KEYS = {
+    VOLUME_GROUP: (("volume_group",), ("volume_group",)),
+    THIN: (("volume_group", "thin_pool"), ("volume_group", "thin_pool")),
+    DISK: (("disk", "serial", "wwn", "size_bytes"), ("disk", "size_bytes")),
+    LOOP: (("directory",), ("directory",)),
+}
+
+
+def _written(pattern: str, meaning: str) -> AfterValidator:
+    def check(value: str, info: ValidationInfo) -> str:
+        if not re.fullmatch(pattern, value, re.ASCII):
+            raise ValueError(f"{info.field_name} is {quoted(value)}; it has to be {meaning}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _address(value: str, info: ValidationInfo) -> str:
+    try:
+        address = IPv4Address(value)
+    except ValueError:
+        raise ValueError(f"{info.field_name} is {quoted(value)}; it has to be an IPv4 address") from None
+    if address.is_loopback or address.is_unspecified or address.is_multicast:
+        raise ValueError(f"{info.field_name} is {value}; two machines cannot reach each other by it")
+    return value
+
+
+_Word = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
+LabName = Annotated[
+    str, _written(r"[a-z0-9][a-z0-9-]{0,30}", "up to 31 small letters, digits and '-', the first no sign")
+]
+# As lvm(8) has them: no leading sign, which a command would take for an option.
+LvmName = Annotated[
+    str, _written(r"[A-Za-z0-9_.+][A-Za-z0-9_.+-]{0,126}", "a name as LVM has it: letters, digits and '_.+-'")
+]
+#: No name that the kernel gives in the order in which it finds disks.
+ById = Annotated[
+    str,
+    _written(r"/dev/disk/by-id/[A-Za-z0-9_.:+@=-]+", "a name below /dev/disk/by-id, which stays with the disk"),
+]
+Directory = Annotated[str, _written(r"(/[A-Za-z0-9_.-]+)+", "an absolute path of letters, digits, '_', '.' and '-'")]
+Nic = Annotated[str, _written(r"[A-Za-z0-9][A-Za-z0-9_.@:-]{0,14}", "the name of a network interface")]
+HostText = Annotated[str, _written(r"[A-Za-z0-9][A-Za-z0-9_.:-]*", "a host name or an address")]
+
+
+class StorageEntry(WrittenModel):
+    """Where a machine's replica may lie; ``kind`` decides which of the other keys there are.
+
+    ``volume-group`` (the default of what to use) and ``thin``: the harness makes a volume of its own in it and removes
+    only that.  ``disk``: a whole disk or a partition, whose serial number or WWN and exact size are given here and
+    whose name stands in a file of root's on the machine too.  ``loop``: a file in ``directory``, for a first try.
+    """
+
+    kind: Literal["volume-group", "thin", "disk", "loop"] = "volume-group"
+    volume_group: LvmName | None = None
+    thin_pool: LvmName | None = None
+    disk: ById | None = None
+    serial: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    wwn: (
+        Annotated[str, _written(r"(0x[0-9a-f]{16,32}|[a-z]+\.[A-Za-z0-9_.-]+)", "a WWN, such as 0x5000c500a1b2c3d4")]
+        | None
+    ) = None
+    size_bytes: Annotated[int, at_least(1)] | None = None
+    directory: Directory | None = None
+
+    @model_validator(mode="after")
+    def _keys_of_its_kind(self) -> Self:
+        known, needed = _KEYS[self.kind]
+        given = [name for name in type(self).model_fields if name != "kind" and getattr(self, name) is not None]
+        for name in given:
+            if name not in known:
+                raise ValueError(f"'{name}' does not belong to storage of the kind '{self.kind}'{hint('', known)}")
+        for name in needed:
+            if name not in given:
+                raise ValueError(f"'{name}' is missing, which storage of the kind '{self.kind}' needs")
+        if self.kind == DISK and self.serial is None and self.wwn is None:
+            raise ValueError(
+                "a disk is named twice: 'serial' or 'wwn' is missing beside its name below /dev/disk/by-id"
+            )
+        return self
+
+
+class PowerEntry(WrittenModel):
+    """How a machine's power is switched: a ``fence_*`` agent with its options, or a command of the user's.
+
+    ``command`` is run on the controller with ``on``, ``off`` or ``status`` behind it.  A password stands in a file of
+    its own, whose path ``password_file`` is.
+    """
+
+    agent: Annotated[str, _written(r"fence_[a-z0-9_]+", "a program fence_*")] | None = None
+    options: dict[str, str] = Field(default_factory=dict)
+    password_file: str | None = None
+    command: Annotated[tuple[str, ...], array()] = ()
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if bool(self.agent) == bool(self.command):
+            raise ValueError("power is switched either by an 'agent' or by a 'command'")
+        if self.command and (self.options or self.password_file):
+            raise ValueError("'options' and 'password_file' are those of an 'agent', not of a 'command'")
+        for name in self.options:
+            if "pass" in name.lower():
+                raise ValueError(
+                    f"'{name}' is no place for a password: write it to a file and name that as password_file"
+                )
+        return self
+
+
+class HostEntry(WrittenModel):
+    """One of the two machines; the first four keys have Ansible's names and meanings.
+
+    Without ``ansible_ssh_private_key_file`` the keys of ssh's agent and the user's own are tried.
+    ``replication_address`` is the address on ``replication_nic`` that DRBD uses.
+    """
+
+    ansible_host: HostText | None = None
+    ansible_port: Annotated[int, at_least(1), Field(le=65535)] = 22
+    ansible_user: Annotated[str, _written(_Word, "the name of a user")] = "root"
+    ansible_ssh_private_key_file: str | None = None
+    replication_address: Annotated[str, AfterValidator(_address)]
+    replication_nic: Nic
+    storage: StorageEntry
+    power: PowerEntry | None = None
+
+
+class InventoryFile(WrittenFile):
+    """An inventory of our own as it is written: ``name`` is in all that the harness makes on the machines."""
+
+    reads: ClassVar[int] = INVENTORY_SCHEMA
+
+    name: LabName = "lab"
+    size_mib: Annotated[int, at_least(64)] = LOWER_MIB
+    hosts: dict[str, HostEntry]
+
+    @model_validator(mode="after")
+    def _two_machines(self) -> Self:
+        names = list(self.hosts)
+        if len(names) != 2:
+            named = f": {', '.join(names)}" if names else ""
+            raise ValueError(f"a lab has two machines, and 'hosts' names {len(names)}{named}")
+        for name in names:
+            if not re.fullmatch(_Word, name, re.ASCII) or len(name) > 64:
+                raise ValueError(f"{quoted(name)} is no name of a machine: letters, digits, '_', '.' and '-'")
+        one, other = self.hosts.values()
+        where = [(host.ansible_host or name, host.ansible_port) for name, host in self.hosts.items()]
+        if where[0] == where[1]:
+            raise ValueError(f"{names[0]} and {names[1]} are the same machine: {where[0][0]} port {where[0][1]}")
+        if one.replication_address == other.replication_address:
+            raise ValueError(f"{names[0]} and {names[1]} have the same replication_address {one.replication_address}")
+        return self
+
+
+class Host(WrittenModel):
+    """One machine of an inventory that was read: ``key`` is absolute."""
+
+    name: str
+    address: str
+    port: int
+    user: str
+    key: Path | None
+    replication_address: str
+    replication_nic: str
+    storage: StorageEntry
+    power: PowerEntry | None
+
+
+class Inventory(WrittenModel):
+    """Two machines, in their order in the file, and what is made of them.
+
+    ``path`` is the file it was read from; ``known_hosts`` beside it has the pinned keys of the machines.
+    """
+
+    path: Path
+    name: str
+    size_mib: int
+    a: Host
+    b: Host
+
+    @property
+    def known_hosts(self) -> Path:
+        """The file with the host keys that the user compared and pinned."""
+        return self.path.with_name(f"{self.path.name}.known_hosts")
+
+    @property
+    def hosts(self) -> tuple[Host, Host]:
+        """Both machines."""
+        return self.a, self.b
+
+
+def load(path: Path, group: str | None = None) -> Inventory:
+    """The inventory in ``path``; ``group`` is that of the two machines in an inventory of Ansible's (``drbd_harness``,
+    or the only group of two).
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"the inventory {path} cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"the inventory {path} is no text in UTF-8") from None
+    path = path.absolute()
+    if text.lstrip().startswith("{"):
+        return _read(_from_ansible(text, str(path), group), path)
+    if group is not None:
+        raise UsageError(f"{path} is no inventory of Ansible's and has no group '{group}'")
+    try:
+        return _read(tomllib.loads(text), path)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is neither valid TOML nor what 'ansible-inventory --list' prints: {error}") from None
+
+
+def _read(table: Mapping[str, Any], path: Path) -> Inventory:
+    file = validated(InventoryFile, dict(table), source=str(path))
+    a, b = (_host(name, entry, path.parent) for name, entry in file.hosts.items())
+    return Inventory(path=path, name=file.name, size_mib=file.size_mib, a=a, b=b)
+
+
+def _host(name: str, entry: HostEntry, folder: Path) -> Host:
+    written = entry.ansible_ssh_private_key_file
+    key = folder / Path(written).expanduser() if written else None
+    if key is not None and not key.is_file():
+        raise UsageError(f"the private key {key} of {name} is not there")
+    return Host(
+        name=name, address=entry.ansible_host or name, port=entry.ansible_port, user=entry.ansible_user, key=key,
+        replication_address=entry.replication_address, replication_nic=entry.replication_nic, storage=entry.storage,
+        power=entry.power,
+    )  # fmt: skip
+
+
+# --------------------------------------------------------------------------- Ansible's
+
+
+def _from_ansible(text: str, source: str, group: str | None) -> dict[str, Any]:
+    """What ``ansible-inventory --list`` printed as the table of a file of our own."""
+    try:
+        found = json.loads(text)
+        variables = found["_meta"]["hostvars"]
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{source} is no valid JSON: {error}") from None
+    except (KeyError, TypeError):
+        raise UsageError(f"{source} is not what 'ansible-inventory --list' prints: it has no _meta.hostvars") from None
+    hosts = _group(found, source, group)
+    lab: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
+    for name in hosts:
+        of_host = variables.get(name) if isinstance(variables, dict) else None
+        own = of_host.get(VARIABLE) if isinstance(of_host, dict) else None
+        if not isinstance(of_host, dict) or not isinstance(own, dict):
+            raise UsageError(f"{source}: the host {name} has no variable {VARIABLE} with its storage and its link")
+        for key in _OF_LAB:
+            if key in own and lab.setdefault(key, own[key]) != own[key]:
+                raise UsageError(f"{source}: {VARIABLE}.{key} is not the same on {' and '.join(hosts)}")
+        taken = {key: of_host[key] for key in _OF_ANSIBLE if key in of_host}
+        entries[name] = taken | {key: value for key, value in own.items() if key not in _OF_LAB}
+        if template := _template(entries[name]):
+            raise UsageError(f"{source}: {name} has the template {quoted(template)}; only Ansible can fill it in")
+        if (port := taken.get("ansible_port")) and isinstance(port, str) and port.isascii() and port.isdigit():
+            entries[name]["ansible_port"] = int(port)
+    return {"schema": INVENTORY_SCHEMA, **lab, "hosts": entries}
+
+
+def _group(found: Mapping[str, Any], source: str, group: str | None) -> list[str]:
+    """The names of the two hosts of ``group``, or of the group that there is."""
+    groups = {
+        name: one.get("hosts", [])
+        for name, one in found.items()
+        if name not in ("_meta", "all", "ungrouped") and isinstance(one, dict)
+    }  # fmt: skip
+    if group is None:
+        pairs = [name for name, hosts in groups.items() if isinstance(hosts, list) and len(hosts) == 2]
+        if VARIABLE not in groups and len(pairs) != 1:
+            raise UsageError(f"{source} has {len(pairs)} groups of two hosts; name the one that is meant with --group")
+        group = VARIABLE if VARIABLE in groups else pairs[0]
+    if group not in groups:
+        raise UsageError(f"{source} has no group {quoted(group)}{hint(group, groups)}")
+    hosts = groups[group]
+    if not isinstance(hosts, list) or len(hosts) != 2 or not all(isinstance(one, str) for one in hosts):
+        raise UsageError(f"{source}: the group '{group}' has the hosts {shown(hosts)}; a lab has two machines")
+    return hosts
+
+
+def _template(value: object) -> str | None:
+    """The first text in ``value`` that Ansible would fill in; ansible-inventory prints it as it was written."""
+    if isinstance(value, str):
+        return value if _TEMPLATE.search(value) else None
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return next((found for one in inside if (found := _template(one))), None)
