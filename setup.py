@@ -19,6 +19,7 @@ setup(
     package_data={
         "harness": ["py.typed"],
         "harness.doctor": ["*.txt"],
+        "harness.lab.hardware": ["programs/*.py"],
         "harness.report": ["*.j2", "costs.json"],
         "harness.workloads": ["guest_programs/*.py", "guest_programs/*.cs", "jobs/*.fio"],
         "harness.testcases": ["claims.toml"],

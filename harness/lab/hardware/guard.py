@@ -1,0 +1,355 @@
+"""The one place that writes to a machine's storage: every step passes :meth:`Guard.do`, and nothing else of this
+package names a block device in a command.
+
+Before each step the machine is looked at anew and judged (:mod:`harness.judgement.disk_guard`,
+:mod:`harness.judgement.volume_guard`); a single reason against it is a :class:`~harness.errors.ProtectedError`, and
+nothing was written.  What is written to a raw disk is written under a descriptor that nobody else can claim the disk
+beside, by a program that checks once more what was seen (``programs/act.py``).
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from harness.config.inventory import DISK, LOOP, THIN, VOLUME_GROUP, StorageEntry
+from harness.errors import CommandError, InfrastructureError, ProtectedError
+from harness.judgement.disk_guard import OwnMapping, Stage, disk_refusals, label_of, shared_disk
+from harness.judgement.volume_guard import (
+    TAG,
+    directory_refusals,
+    is_own,
+    lab_tag,
+    making_refusals,
+    removing_refusals,
+    shared_group,
+    volume_of,
+)
+from harness.model.disks import MIB, BlockDevice, DiskLook, FileLook, MachineDisks, WantedDisk
+from harness.parse.machine_disks import machine_disks
+from harness.remote.base import Completed, Runner
+from harness.render.disk_label import DiskLabel, disk_label, read_label
+
+#: The file on a machine in which root allows a disk: its name below /dev/disk/by-id in a line of its own.
+ALLOW_FILE = "/etc/drbd-harness/disks"
+LOOK_SECONDS = 180.0
+STEP_SECONDS = 120.0
+_PROGRAMS = Path(__file__).parent / "programs"
+_PREFIX = "drbd-harness-"
+_UUID = "DRBD-HARNESS-"
+# Slower than any disk that somebody would test with.
+_ZEROED_MIB_PER_SECOND = 5
+
+
+class Step(StrEnum):
+    """What can be done to a machine's storage; there is nothing else."""
+
+    MAKE_VOLUME = "make-volume"
+    REMOVE_VOLUME = "remove-volume"
+    LABEL = "label"
+    UNLABEL = "unlabel"
+    MAP = "map"
+    UNMAP = "unmap"
+    MAKE_FILE = "make-file"
+    REMOVE_FILE = "remove-file"
+    ATTACH = "attach"
+    DETACH = "detach"
+    ZERO = "zero"
+
+
+#: What makes a replica's lower device of each kind of storage, and what takes it back; in their order.
+MAKING: Mapping[str, tuple[Step, ...]] = {
+    VOLUME_GROUP: (Step.MAKE_VOLUME, Step.ZERO),
+    THIN: (Step.MAKE_VOLUME,),
+    DISK: (Step.LABEL, Step.MAP, Step.ZERO),
+    LOOP: (Step.MAKE_FILE, Step.ATTACH),
+}
+REMOVING: Mapping[str, tuple[Step, ...]] = {
+    VOLUME_GROUP: (Step.REMOVE_VOLUME,),
+    THIN: (Step.REMOVE_VOLUME,),
+    DISK: (Step.UNMAP, Step.UNLABEL),
+    LOOP: (Step.DETACH, Step.REMOVE_FILE),
+}
+
+
+# What programs/act.py does; it ends with 1 where it has written nothing.
+_BY_PROGRAM = (Step.LABEL, Step.UNLABEL, Step.MAP, Step.MAKE_FILE, Step.REMOVE_FILE)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine of an inventory: its name there, root's commands on it, and its Python."""
+
+    name: str
+    runner: Runner
+    python: str = "python3"
+
+
+class Guard:
+    """The storage of one machine; ``size`` of the replica's lower device in bytes (of a whole disk: what it has)."""
+
+    def __init__(self, machine: Machine, storage: StorageEntry, lab: str, size: int) -> None:
+        self.machine = machine
+        self.storage = storage
+        self.lab = lab
+        self.size = size
+        #: The name of the volume, of the mapping, and, with an ending, of the file.
+        self.name = f"{_PREFIX}{lab}"
+
+    # ------------------------------------------------------------------------------------------ looking
+
+    def look(self) -> MachineDisks:
+        """The machine's disks at this moment; nothing is written.
+
+        :class:`ProtectedError` where they cannot be read.
+        """
+        asked = {
+            "disks": [self.storage.disk] if self.storage.disk else [],
+            "directories": [self.storage.directory] if self.storage.directory else [],
+            "allow": ALLOW_FILE if self.storage.disk else "",
+        }
+        done = self._program("look", asked, LOOK_SECONDS)
+        if done.status:
+            raise ProtectedError(f"the disks of {self.machine.name} cannot be looked at: {done.message}")
+        try:
+            return machine_disks(done.stdout)
+        except ValueError as error:
+            raise ProtectedError(f"the disks of {self.machine.name} cannot be judged: {error}") from None
+
+    @property
+    def subject(self) -> str:
+        """The storage as a sentence names it."""
+        storage = self.storage
+        if storage.kind == DISK:
+            return str(storage.disk)
+        if storage.kind == LOOP:
+            return f"{storage.directory}/{self.name}.img"
+        return f"the volume {storage.volume_group}/{self.name}"
+
+    def is_done(self, step: Step, disks: MachineDisks) -> bool:
+        """Whether what ``step`` makes is there, or what it takes back is gone; zeros are never taken as given."""
+        there = {
+            Step.MAKE_VOLUME: lambda: self._own_volume(disks),
+            Step.LABEL: lambda: self._label(disks) is not None,
+            Step.MAP: lambda: self._mapping_device(disks) is not None,
+            Step.MAKE_FILE: lambda: self._file(disks) is not None,
+            Step.ATTACH: lambda: self._loop(disks) is not None,
+        }
+        back = {
+            Step.REMOVE_VOLUME: Step.MAKE_VOLUME, Step.UNLABEL: Step.LABEL, Step.UNMAP: Step.MAP,
+            Step.REMOVE_FILE: Step.MAKE_FILE, Step.DETACH: Step.ATTACH,
+        }  # fmt: skip
+        if step in back:
+            return not there[back[step]]()
+        return step in there and there[step]()
+
+    def lower(self, disks: MachineDisks) -> str | None:
+        """The path of the replica's lower device; None where it is not there (yet)."""
+        if self.storage.kind == DISK:
+            return f"/dev/mapper/{self.name}" if self._mapping_device(disks) else None
+        if self.storage.kind == LOOP:
+            loop = self._loop(disks)
+            return f"/dev/{loop.name}" if loop else None
+        return f"/dev/{self.storage.volume_group}/{self.name}" if self._own_volume(disks) else None
+
+    # ------------------------------------------------------------------------------------------ judging
+
+    def refusals(self, step: Step, disks: MachineDisks) -> tuple[str, ...]:
+        """Every reason not to do ``step`` now, as ends of a sentence about :attr:`subject`."""
+        storage = self.storage
+        if storage.kind == DISK:
+            return self._disk_refusals(step, disks)
+        if storage.kind == LOOP:
+            return self._file_refusals(step, disks)
+        group = str(storage.volume_group)
+        if step is Step.MAKE_VOLUME:
+            return making_refusals(disks, group, self.name, self.size, self.lab, storage.thin_pool)
+        # As may be removed, so may be filled with zeros.
+        return removing_refusals(disks, group, self.name, self.lab)
+
+    def _disk_refusals(self, step: Step, disks: MachineDisks) -> tuple[str, ...]:
+        stages = {
+            Step.LABEL: Stage.UNLABELLED, Step.MAP: Stage.LABELLED, Step.UNLABEL: Stage.LABELLED,
+            Step.UNMAP: Stage.MAPPED, Step.ZERO: Stage.MAPPED,
+        }  # fmt: skip
+        look, own, label = self._disk(disks), self._mapping_device(disks), self._label(disks)
+        mapping = OwnMapping(self.name, f"{_UUID}{label.id}" if label else "")
+        found = disk_refusals(disks, look, self.wanted, stages[step], mapping, self.lab)
+        if step is Step.MAP and any(one.dm_name == self.name for one in disks.devices.values()):
+            found += (f"there is a mapping {self.name} already, of something else",)
+        if stages[step] is Stage.MAPPED and own is not None:
+            above = [*own.holders, *(f"process {use.process} ({use.program})" for use in disks.opened
+                                     if use.kind == "b" and use.number == own.number)]  # fmt: skip
+            mounts = [mount.where for mount in disks.mounts if mount.number == own.number]
+            found += tuple(f"its mapping {self.name} is used by {one}" for one in (*above, *mounts))
+        return found
+
+    def _file_refusals(self, step: Step, disks: MachineDisks) -> tuple[str, ...]:
+        (directory,) = disks.directories
+        if step is Step.MAKE_FILE:
+            return tuple(f"{directory.path}: {one}" for one in directory_refusals(directory, self.file_name, self.size))
+        if self._file(disks) is None:
+            return ("it is not there, or it is no file of the harness's",)
+        loop = self._loop(disks)
+        if loop is None:
+            return ("no loop device has it",) if step is Step.DETACH else ()
+        if step is not Step.DETACH:
+            return (f"{loop.name} has it already",)
+        users = [*loop.holders, *(mount.where for mount in disks.mounts if mount.number == loop.number)]
+        users += [f"process {use.process} ({use.program})" for use in disks.opened if use.number == loop.number]
+        return tuple(f"{loop.name}, which has it, is used by {one}" for one in users)
+
+    @property
+    def wanted(self) -> WantedDisk:
+        """The disk as the inventory names it."""
+        entry = self.storage
+        return WantedDisk(str(entry.disk), entry.size_bytes or 0, entry.serial or "", entry.wwn or "")
+
+    @property
+    def file_name(self) -> str:
+        """The name of the file in the inventory's directory."""
+        return f"{self.name}.img"
+
+    # ------------------------------------------------------------------------------------------ doing
+
+    def do(self, step: Step) -> None:
+        """Look, judge and do one step, and see that it is done; blocks for at most some minutes.
+
+        :class:`ProtectedError` with the first reason against it: then nothing was written.
+        :class:`InfrastructureError` where it failed on the way.
+        """
+        disks = self.look()
+        if reasons := self.refusals(step, disks):
+            more = f" (and {len(reasons) - 1} more reasons)" if len(reasons) > 1 else ""
+            raise ProtectedError(
+                f"on {self.machine.name}, {self.subject} stays as it is: {reasons[0]}{more}; nothing was written"
+            )
+        done = self._run(step, disks)
+        if done.status == 1 and step in _BY_PROGRAM:
+            raise ProtectedError(
+                f"on {self.machine.name}, {self.subject} stays as it is: {done.message}; nothing was written"
+            )
+        if done.status:
+            raise InfrastructureError(f"on {self.machine.name}, '{step}' of {self.subject} failed: {done.message}")
+        if step is not Step.ZERO and not self.is_done(step, self.look()):
+            raise InfrastructureError(
+                f"on {self.machine.name}, '{step}' of {self.subject} ended well and has no effect: {done.message}"
+            )
+
+    def _run(self, step: Step, disks: MachineDisks) -> Completed:
+        """The step's command; all that names a device stands here and in :meth:`lower`."""
+        run, volume = self.machine.runner.run, f"{self.storage.volume_group}/{self.name}"
+        if step is Step.MAKE_VOLUME:
+            tags = ["--addtag", TAG, "--addtag", lab_tag(self.lab)]
+            argv = ["lvcreate", "--yes", "--name", self.name, *tags]
+            if self.storage.thin_pool:
+                argv += ["--type", "thin", "--virtualsize", f"{self.size}b", "--thinpool", self.storage.thin_pool]
+            else:
+                argv += ["--type", "linear", "--wipesignatures", "y", "--zero", "y", "--size", f"{self.size}b"]
+            return run([*argv, str(self.storage.volume_group)], timeout=STEP_SECONDS, ok=())
+        if step is Step.REMOVE_VOLUME:
+            found = volume_of(disks, str(self.storage.volume_group), self.name)
+            # LVM itself looks once more, under its lock, whether it is the volume that was looked at.
+            same = f"lv_uuid={found.uuid if found else ''} && lv_tags={{{TAG} && {lab_tag(self.lab)}}}"
+            return run(["lvremove", "--yes", "--select", same, volume], timeout=STEP_SECONDS, ok=())
+        if step is Step.ZERO:
+            return run(["blkdiscard", "--zeroout", self.lower(disks) or ""], timeout=zero_seconds(self), ok=())
+        if step is Step.UNMAP:
+            label = self._label(disks)
+            return run(["dmsetup", "remove", "--uuid", f"{_UUID}{label.id if label else ''}"], ok=())
+        if step is Step.ATTACH:
+            argv = ["losetup", "--find", "--show", "--direct-io=on", "--offset", str(MIB), self.subject]
+            return run(argv, ok=())
+        if step is Step.DETACH:
+            loop = self._loop(disks)
+            return run(["losetup", "--detach", f"/dev/{loop.name if loop else ''}"], ok=())
+        return self._program("act", self._asked(step, disks), STEP_SECONDS)
+
+    def _asked(self, step: Step, disks: MachineDisks) -> dict[str, object]:
+        """What ``programs/act.py`` is asked for."""
+        if step in (Step.MAKE_FILE, Step.REMOVE_FILE):
+            file = self._file(disks)
+            text = self._text(DiskLabel(self.lab, secrets.token_hex(8), self.size))
+            return {
+                "act": str(step), "path": self.subject, "size": self.size + MIB, "text": text,
+                "was_sha256": file.head_sha256 if file else "",
+            }  # fmt: skip
+        look = self._disk(disks)
+        device = disks.devices[look.number]
+        asked: dict[str, object] = {
+            "path": look.path, "number": look.number, "size": look.size, "serial": device.serial, "wwid": device.wwid,
+            "was_sha256": look.head_sha256,
+        }  # fmt: skip
+        if step is Step.MAP:
+            label = label_of(look)
+            sectors = (look.size - 2 * MIB) // MIB * MIB // 512
+            return asked | {"act": "map", "mapping": self.name, "uuid": f"{_UUID}{label.id}", "sectors": sectors}
+        wanted = self.wanted
+        label = DiskLabel(self.lab, secrets.token_hex(8), wanted.size, wanted.serial, wanted.wwn)
+        return asked | {"act": "label", "text": self._text(label) if step is Step.LABEL else ""}
+
+    @staticmethod
+    def _text(label: DiskLabel) -> str:
+        return disk_label(label).rstrip(b"\0").decode()
+
+    def _program(self, name: str, asked: Mapping[str, object], timeout: float) -> Completed:
+        """Run ``programs/NAME.py`` on the machine; its text goes there by standard input."""
+        text = (_PROGRAMS / f"{name}.py").read_text(encoding="utf-8")
+        argv = [self.machine.python, "-I", "-", json.dumps(asked, sort_keys=True)]
+        try:
+            return self.machine.runner.run(argv, stdin=text, timeout=timeout, ok=())
+        except CommandError as error:
+            raise ProtectedError(f"the disks of {self.machine.name} cannot be looked at: {error}") from None
+
+    # ------------------------------------------------------------------------------------------ finding what is ours
+
+    def _disk(self, disks: MachineDisks) -> DiskLook:
+        (look,) = disks.disks
+        return look
+
+    def _label(self, disks: MachineDisks) -> DiskLabel | None:
+        try:
+            return label_of(self._disk(disks))
+        except ValueError:
+            return None
+
+    def _mapping_device(self, disks: MachineDisks) -> BlockDevice | None:
+        label = self._label(disks)
+        uuid = f"{_UUID}{label.id}" if label else ""
+        found = [one for one in disks.devices.values() if one.dm_name == self.name and one.dm_uuid == uuid]
+        return found[0] if uuid and len(found) == 1 else None
+
+    def _own_volume(self, disks: MachineDisks) -> bool:
+        found = volume_of(disks, str(self.storage.volume_group), self.name)
+        return found is not None and is_own(found, self.lab)
+
+    def _file(self, disks: MachineDisks) -> FileLook | None:
+        (directory,) = disks.directories
+        file = directory.files.get(self.file_name)
+        try:
+            label = read_label(file.label, file.head_sha256) if file is not None and file.plain else None
+        except ValueError:
+            label = None
+        return file if label is not None and label.lab == self.lab else None
+
+    def _loop(self, disks: MachineDisks) -> BlockDevice | None:
+        return next((one for one in disks.devices.values() if one.backing == self.subject), None)
+
+
+def zero_seconds(guard: Guard) -> float:
+    """The longest that filling the lower device with zeros may take."""
+    return STEP_SECONDS + (guard.storage.size_bytes or guard.size) / MIB / _ZEROED_MIB_PER_SECOND
+
+
+def shared(a: tuple[Guard, MachineDisks], b: tuple[Guard, MachineDisks]) -> str | None:
+    """Why the storage of the two machines may be one and the same; None where it is not."""
+    (one, its_disks), (other, other_disks) = a, b
+    if one.storage.kind == other.storage.kind == DISK:
+        return shared_disk((its_disks, one._disk(its_disks)), (other_disks, other._disk(other_disks)))
+    if one.storage.volume_group and other.storage.volume_group:
+        return shared_group((its_disks, one.storage.volume_group), (other_disks, other.storage.volume_group))
+    return None

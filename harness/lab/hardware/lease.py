@@ -1,0 +1,94 @@
+"""One harness at a time on two machines: a lease on each, taken in the same order by everybody, with an end.
+
+It lies in :data:`FOLDER` on the machine, which root alone reads; who breaks one stands in ``leases.log`` there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import json
+import platform
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness.errors import InfrastructureError, ProtectedError
+from harness.lab.hardware.guard import Machine
+
+FOLDER = "/var/lib/drbd-harness"
+_PROGRAM = Path(__file__).parent / "programs" / "lease.py"
+_TAKEN = 4
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lease: this process by its ``id``, a person as he is known, and what for."""
+
+    id: str
+    owner: str
+    what: str
+
+    @classmethod
+    def of_this_process(cls, what: str) -> Holder:
+        """A new one, for ``what`` is done."""
+        return cls(secrets.token_hex(8), f"{getpass.getuser()} on {platform.node()}", what)
+
+
+@contextlib.contextmanager
+def held(machines: Sequence[tuple[str, Machine]], holder: Holder, seconds: int, folder: str = FOLDER) -> Iterator[None]:
+    """The leases of all ``machines`` for at most ``seconds``; each comes with what everybody orders them by.
+
+    :class:`~harness.errors.ProtectedError` that says who holds one; then none was taken.
+    """
+    with contextlib.ExitStack() as undo:
+        for _, machine in sorted(machines, key=lambda one: one[0]):
+            _ask(machine, "take", folder, holder, seconds)
+            undo.callback(_give, machine, folder, holder)
+        yield
+
+
+def shown(machine: Machine, folder: str = FOLDER) -> str:
+    """Who holds the machine's lease, in words; nothing is written."""
+    return _words(_ask(machine, "show", folder))
+
+
+def broken(machine: Machine, holder: Holder, folder: str = FOLDER) -> str:
+    """Break the machine's lease, whoever holds it, and keep who did; whose it was, in words."""
+    before = shown(machine, folder)
+    _ask(machine, "break", folder, holder)
+    return before
+
+
+def _give(machine: Machine, folder: str, holder: Holder) -> None:
+    # One that was broken is somebody else's by now, and a machine that is gone keeps it until its end.
+    with contextlib.suppress(InfrastructureError, ProtectedError):
+        _ask(machine, "give", folder, holder)
+
+
+def _ask(machine: Machine, act: str, folder: str, holder: Holder | None = None, seconds: int = 0) -> dict[str, object]:
+    asked = {"act": act, "folder": folder, "holder": vars(holder) if holder else {}, "seconds": seconds}
+    argv = [machine.python, "-I", "-", json.dumps(asked, sort_keys=True)]
+    done = machine.runner.run(argv, stdin=_PROGRAM.read_text(encoding="utf-8"), ok=())
+    try:
+        lease = dict(json.loads(done.stdout)) if done.status in (0, _TAKEN) else None
+    except (ValueError, TypeError):
+        lease = None
+    if lease is None:
+        raise InfrastructureError(f"the lease of {machine.name} cannot be read: {done.message}")
+    if done.status == _TAKEN:
+        raise ProtectedError(f"{machine.name} is in use: {_words(lease)}; nothing was written")
+    return lease
+
+
+def _words(lease: dict[str, object]) -> str:
+    if not lease:
+        return "nobody holds its lease"
+    return f"{lease.get('owner', 'somebody')} holds its lease for '{lease.get('what', '?')}'{_until(lease)}"
+
+
+def _until(lease: dict[str, object]) -> str:
+    until = lease.get("until")
+    return f" until {datetime.fromtimestamp(until, UTC):%Y-%m-%d %H:%M} UTC" if isinstance(until, int) else ""

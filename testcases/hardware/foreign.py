@@ -1,0 +1,186 @@
+"""A machine that nobody prepared for the harness, in plain QEMU: reached over ssh alone, disks plugged in and out.
+
+``DIR`` is what ``ci/foreign-machine`` made: ``vmlinuz``, ``initrd.img``, ``root.img`` and the key ``user_key``.  What
+one that runs needs is in ``DIR/run``; one that runs already is used, and left running.  Nothing here is a test.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from harness.errors import HarnessError, InfrastructureError
+from harness.lab.hardware.guard import Machine
+from harness.remote.host_keys import fingerprint, pin, presented
+from harness.remote.ssh import SshRunner
+
+MIB = 2**20
+BOOT_SECONDS = 1200
+_COMMAND_LINE = "root=/dev/vda rw console=ttyS0 mitigations=off cryptomgr.notests random.trust_cpu=on"
+
+
+def link_of(serial: str, wwn: int | None = None) -> str:
+    """What udev calls a SCSI disk of QEMU's."""
+    name = f"scsi-0QEMU_QEMU_HARDDISK_{serial}" if wwn is None else f"wwn-0x{wwn:016x}"
+    return f"/dev/disk/by-id/{name}"
+
+
+class Foreign:
+    """The machine; ``close`` ends it only where this process started it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory.absolute()
+        self.run = self.directory / "run"
+        self.plugged: dict[str, Path] = {}
+        self._started = False
+        self.port = 0
+        self.runner: SshRunner
+
+    # ------------------------------------------------------------------------------------------ up and down
+
+    def start(self) -> None:
+        """Start it unless it runs, and wait until ssh answers; a boot under emulation takes minutes."""
+        self.run.mkdir(exist_ok=True)
+        try:
+            self.qmp("query-status")
+        except OSError:
+            self._boot()
+        self.port = int((self.run / "port").read_text())
+        deadline = time.monotonic() + BOOT_SECONDS
+        known_hosts = self.run / "known_hosts"
+        while True:
+            try:
+                known_hosts.unlink(missing_ok=True)
+                pin("foreign", "127.0.0.1", self.port, known_hosts, fingerprint(self._presented()))
+                self.runner = SshRunner(
+                    "127.0.0.1", self.port, key=self.directory / "user_key", known_hosts=known_hosts, name="foreign",
+                    before=("env", "LC_ALL=C"),
+                )  # fmt: skip
+                self.runner.connect(60)
+                return
+            except HarnessError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(2)
+
+    def _presented(self) -> Any:
+        return presented("foreign", "127.0.0.1", self.port)
+
+    def _boot(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        (self.run / "port").write_text(str(port))
+        overlay = self.run / "root.qcow2"
+        overlay.unlink(missing_ok=True)
+        base = ["-b", str(self.directory / "root.img"), "-F", "raw"]
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *base, str(overlay)], check=True)
+        argv = [
+            "nice", "-n", "19", "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg", "-cpu", "max", "-m", "1536",
+            "-display", "none", "-vga", "none", "-parallel", "none", "-nodefaults",
+            "-kernel", str(self.directory / "vmlinuz"), "-initrd", str(self.directory / "initrd.img"),
+            "-append", _COMMAND_LINE, "-serial", f"file:{self.run / 'console'}",
+            "-drive", f"file={overlay},format=qcow2,if=virtio,cache=unsafe",
+            "-netdev", f"user,id=n,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22", "-device", "virtio-net-pci,netdev=n",
+            "-device", "virtio-scsi-pci,id=scsi0", "-object", "rng-random,id=r,filename=/dev/urandom",
+            "-device", "virtio-rng-pci,rng=r", "-qmp", f"unix:{self.run / 'qmp'},server=on,wait=off",
+            "-daemonize", "-pidfile", str(self.run / "pid"),
+        ]  # fmt: skip
+        subprocess.run(argv, check=True)
+        self._started = True
+
+    def close(self) -> None:
+        """Unplug what this process plugged in, and end the machine if this process started it."""
+        if self._started:
+            self.runner.close()
+            os.kill(int((self.run / "pid").read_text()), signal.SIGTERM)
+            return
+        for name in list(self.plugged):
+            self.unplug(name)
+        self.runner.close()
+
+    def qmp(self, command: str, **arguments: object) -> Any:
+        """One command of QEMU's monitor; OSError where there is no QEMU."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(60)
+            connection.connect(str(self.run / "qmp"))
+            with connection.makefile("rw") as stream:
+                stream.readline()
+                for one in ({"execute": "qmp_capabilities"}, {"execute": command, "arguments": arguments}):
+                    stream.write(json.dumps(one) + "\n")
+                    stream.flush()
+                    answer: dict[str, Any] = {}
+                    while not answer.keys() & {"return", "error"}:
+                        answer = json.loads(stream.readline())
+        if "error" in answer:
+            raise InfrastructureError(f"{command}: {answer['error']['desc']}")
+        return answer["return"]
+
+    # ------------------------------------------------------------------------------------------ its disks
+
+    @property
+    def machine(self) -> Machine:
+        """As the guard knows it."""
+        return Machine("foreign", self.runner)
+
+    def sh(self, script: str, *, timeout: float = 300, ok: tuple[int, ...] = (0,)) -> str:
+        """What a script printed that root runs there."""
+        return self.runner.run(["sh", "-ec", script], timeout=timeout, ok=ok).stdout
+
+    def plug(self, name: str, serial: str, wwn: int | None = None, *, mib: int = 64, model: str = "") -> str:
+        """Plug in an empty disk, and its name in the kernel; ``name`` is ours for it."""
+        path = self.run / f"{name}.img"
+        path.unlink(missing_ok=True)
+        with path.open("wb") as file:
+            file.truncate(mib * MIB)
+        return self.plug_again(name, path, serial, wwn)
+
+    def plug_again(self, name: str, path: Path, serial: str, wwn: int | None = None) -> str:
+        """Plug in a disk whose content ``path`` holds; its name in the kernel."""
+        drive = {"driver": "raw", "file": {"driver": "file", "filename": str(path)}}
+        self.qmp("blockdev-add", **{"node-name": f"n-{name}", **drive})
+        more: dict[str, object] = {} if wwn is None else {"wwn": wwn}
+        self.qmp("device_add", driver="scsi-hd", id=name, drive=f"n-{name}", bus="scsi0.0", serial=serial, **more)
+        self.plugged[name] = path
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            link = link_of(serial, wwn)
+            found = self.sh(f"udevadm settle; readlink -f {link}; test -e {link}", ok=(0, 1)).strip()
+            if found.startswith("/dev/sd"):
+                return found.removeprefix("/dev/")
+            time.sleep(1)
+        raise InfrastructureError(f"the disk {name} did not appear")
+
+    def unplug(self, name: str) -> Path:
+        """Unplug a disk and wait until it is gone; the file with its content."""
+        self.qmp("device_del", id=name)
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            try:
+                self.qmp("blockdev-del", **{"node-name": f"n-{name}"})
+            except InfrastructureError:
+                time.sleep(0.5)
+            else:
+                self.sh("udevadm settle")
+                return self.plugged.pop(name)
+        raise InfrastructureError(f"the disk {name} stays plugged in")
+
+    def digests(self) -> dict[str, str]:
+        """The SHA-256 of each disk, read from its file here, after all that the machine had to write was written."""
+        self.sh("sync; udevadm settle; sync")
+        found = {}
+        for name, path in self.plugged.items():
+            with path.open("rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        return found
+
+    def keep(self, name: str, target: Path) -> None:
+        """Copy the content of a disk."""
+        shutil.copyfile(self.plugged[name], target)
