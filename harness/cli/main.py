@@ -21,6 +21,7 @@ with known_processor():
         doctor,
         history,
         images,
+        inventory,
         lab,
         leftovers,
         merge,
@@ -82,6 +83,8 @@ def version() -> None:
 # In the order in which --help lists them.
 app.command()(doctor.doctor)
 app.command()(runs.run)
+app.command()(inventory.inventory)
+app.command()(inventory.locks)
 app.command("list")(runs.list_runs)
 app.command()(runs.judge)
 app.command()(report.report)

@@ -19,7 +19,7 @@ from harness.util.atomic_file import write_atomic
 from harness.util.paths import make
 
 # A new process of QEMU's, emulated.
-_ASK_SECONDS = 120.0
+_ASK_SECONDS = 60.0
 
 
 def guest_machine(nodes: Sequence[tuple[Node, Software]], asked: str, cache: Path) -> str:

@@ -43,7 +43,7 @@ def some_of_each_kind(lines: Iterable[str], most: int = SHOWN_OF_A_KIND) -> tupl
 
 
 class LogSift:
-    """Which lines of ``/dev/kmsg`` are kept, in the order they come; all come by one thread.
+    """Which lines of ``/dev/kmsg`` are kept, in the order they come; for one thread.
 
     A log that was opened again begins with records that came already: each is kept once.  In the place of lines that
     were left out as repetitions stands one that counts them (:data:`~harness.parse.kernel_log.LEFT_OUT`).
@@ -57,19 +57,16 @@ class LogSift:
         self._lines = 0
         self._left_out = 0
         self._example = ""
-        self._begins = False
 
     def begin(self) -> None:
-        """Count anew from the next line on: what was kept so far is not kept in memory any more.  Any thread may."""
-        self._begins = True
+        """Count anew: what was kept so far is not kept in memory any more."""
+        self._kinds.clear()
+        self._lines = 0
 
     def __call__(self, line: str) -> Iterator[str]:
         """What is to be kept where ``line`` came: nothing, the line, or a count of what was left out and the line."""
         if not line:
             return
-        if self._begins:
-            self._begins, self._lines = False, 0
-            self._kinds.clear()
         # The lines of a record's dictionary follow it and begin with a space.
         number = record_number(line)
         if number is None:

@@ -62,6 +62,7 @@ SCRIPTS = {
     "costs": ("harness/report/costs.py",),
     "example-report": ("ci/example-report",),
     "controller-machine": ("ci/controller-machine",),
+    "foreign-machine": ("ci/foreign-machine",),
     "probe-flush": ("harness/doctor/flush_probe.py",),
     "probe-migration": ("harness/doctor/migration_probe.py",),
 }
