@@ -256,6 +256,30 @@ def test_disk_whose_mapping_is_another_or_in_use_is_refused() -> None:
     assert second.against(Step.UNMAP)
 
 
+@pytest.mark.parametrize(
+    ("storage", "lab", "reason"),
+    [
+        ({}, "other", "it has the label of another lab, 'test'"),
+        ({"size_bytes": 2**26 + 1}, "test", "its label was written for another disk (TARGET1, 67108864 bytes)"),
+        ({"serial": "CLONE"}, "test", "its label was written for another disk (TARGET1, 67108864 bytes)"),
+        ({"size_bytes": 7 * MIB}, "test", "it is too small for a label and a replica"),
+    ],
+)
+def test_label_of_another_lab_or_disk_is_refused(storage: dict[str, Any], lab: str, reason: str) -> None:
+    recorded = copy.deepcopy(RECORDED["free-before-map"])
+    recorded["storage"].update(storage)
+    recorded["lab"] = lab
+    assert reason in Heard(recorded).against(Step.MAP)
+
+
+def test_disk_without_its_label_is_not_mapped_and_one_without_names_is_not_labelled() -> None:
+    blank = _disk(head="zero", label="")
+    assert "the harness's label is not on it any more" in heard("free-before-map", blank).against(Step.MAP)
+    one = heard("free-before-label")
+    one.storage = one.storage.model_copy(update={"serial": None, "wwn": None})
+    assert "the inventory names neither its serial number nor its WWN" in one.against(Step.LABEL)
+
+
 def test_mapping_of_the_same_name_above_something_else_is_refused() -> None:
     taken = {"name": "dm-9", "dm_name": "drbd-harness-test", "dm_uuid": "theirs"}
     one = heard("free-before-map", lambda look: look["sysfs"].update({"252:9": {**of_a_disk(look), **taken}}))
