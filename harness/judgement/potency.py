@@ -2,7 +2,8 @@
 
 It is strong where writes changed in flight in this cell, or where the same work diverged, or changed writes in flight,
 in another cell or repetition of the run.  The same work is the same workload from the same client on the same
-filesystem and layout; what mitigates (cache mode, aio, bus) may differ, for that is what a matrix compares.
+filesystem and layout; what mitigates (cache mode, aio, bus, encryption below the filesystem) may differ, for that is
+what a matrix compares.
 
 But whatever makes a difference likelier in the other cell must be in this one too, or it shows nothing about this one:
 delays at least as long, and the same migrations, crash, fault and replication profile where the other has any.  That
@@ -16,7 +17,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from harness.judgement.witness_coverage import changed_in_flight
-from harness.model import Cell, Evidence, Potency, Result, Verdict, VerdictKind
+from harness.model import Cell, Evidence, Layout, Potency, Result, Verdict, VerdictKind
+
+ENCRYPTING = frozenset({Layout.CRYPT, Layout.CRYPT_NODE, Layout.CRYPT_QEMU})
 
 
 def own_potency(verdict: Verdict, evidence: Evidence) -> Verdict:
@@ -65,10 +68,7 @@ def _changed_here(changed: int) -> str:
 
 def _same_work(other: Cell, this: Cell) -> bool:
     """Whether what the work did in ``other`` shows what it can do in ``this``."""
-    # A layout that is a mitigation is below what the work does.
-    layouts = (cell.without_presets().layout if cell.mitigation else cell.layout for cell in (other, this))
-    cells = zip((other, this), layouts, strict=True)
-    what = [(cell.workload, cell.client, cell.filesystem, layout) for cell, layout in cells]
+    what = [(cell.workload, cell.client, cell.filesystem, _layout(cell)) for cell in (other, this)]
     special = [
         (bool(other.migrations), bool(this.migrations)),
         (other.crash, this.crash),
@@ -84,6 +84,12 @@ def _same_work(other: Cell, this: Cell) -> bool:
         and other.delays.flush_delay_ms <= this.delays.flush_delay_ms
         and all(not theirs or theirs == ours for theirs, ours in special)
     )
+
+
+def _layout(cell: Cell) -> Layout:
+    """The layout without what mitigates in it: encryption is below what the work does, and copies what it writes."""
+    layout = cell.without_presets().layout if cell.mitigation else cell.layout
+    return Layout.RAW if layout in ENCRYPTING else layout
 
 
 def _name(other: Cell, this: Cell) -> str:

@@ -27,6 +27,7 @@ from harness.model import (
     Evidence,
     Fault,
     FilesystemKind,
+    Layout,
     Potency,
     ReplicationProfile,
     Result,
@@ -78,6 +79,16 @@ def test_potency_same_work_diverged_in_another_cell_strong(kind: VerdictKind) ->
     reason = f"the same work ended as {kind} in {NONE.id}"
     assert potency(clean(), clean(NONE), diverged(kind=kind)) == (Potency.STRONG, reason)
     assert potency(clean(), diverged(kind=kind, blocks=0))[0] is Potency.WEAK, "what was lost is no difference"
+
+
+@pytest.mark.parametrize(
+    "layout", [Layout.RAW, Layout.CRYPT, Layout.CRYPT_NODE, Layout.PARTITIONED, Layout.LVM, Layout.RAW_ON_XFS]
+)
+def test_potency_encryption_is_below_the_same_work_and_another_layout_is_not(layout: Layout) -> None:
+    shown = (
+        Potency.STRONG if layout in {Layout.RAW, Layout.CRYPT, Layout.CRYPT_NODE, Layout.CRYPT_QEMU} else Potency.WEAK
+    )
+    assert potency(clean(replace(NONE, layout=layout)), diverged(NONE))[0] is shown
 
 
 def test_potency_another_repetition_diverged_strong() -> None:
