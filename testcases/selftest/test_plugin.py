@@ -428,7 +428,7 @@ def test_run_says_how_long_it_will_take_before_it_begins_and_what_is_left(
 ) -> None:
     monkeypatch.setenv("DRBD_HARNESS_ACCEL", "tcg")
     only = run("--collect-only", "--drbd-matrix", str(matrix))
-    assert re.search(r"estimate: about 7 min for 3 plays, by the phases of", only.out)
+    assert re.search(r"estimate: about \d+ min for 3 plays, by the phases of", only.out)
     assert re.search(r" 10 x controls\n", only.out) and world.labs == []
     ran = run("--drbd-matrix", str(matrix), "-s")
     estimated, lab = ran.out.index("estimate: about"), ran.out.index("the seed of this run is")
