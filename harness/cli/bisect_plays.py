@@ -12,7 +12,7 @@ from pathlib import Path
 from harness.config.run_specs import stack_from_options
 from harness.config.stack_spec import StackSpec
 from harness.errors import HarnessError, InfrastructureError, UsageError
-from harness.images import stack_digests
+from harness.images import by_role, stack_digests
 from harness.judgement.bisect import Answer, Counts, Question, Rate
 from harness.lab.nested.leftovers import leftovers
 from harness.model import Result, Run, Stack, VerdictKind
@@ -166,9 +166,7 @@ class Player:
             digests = stack_digests(spec)
         except HarnessError:
             return
-        today = {"node": digests.a, "guest": digests.guest}
-        if digests.b != digests.a:
-            today["node-b"] = digests.b
+        today = by_role(digests.a, digests.b, digests.guest)
         yield from ((store, run) for store, run in runs if run.provenance.images == today)
 
     def _readable(self) -> Iterator[tuple[Store, Run]]:

@@ -12,7 +12,7 @@ from harness.cli.bisect_plays import own_process, require_no_lab
 from harness.errors import HarnessError, UsageError
 from harness.judgement.rerun_plan import Block, blocks, worth_playing
 from harness.judgement.standing import level_of
-from harness.model import Cell, Run
+from harness.model import Run
 from harness.report.compare import ComparedRun, Comparison, other_stack, with_rerun
 from harness.report.formatting import plural
 from harness.store import Store, run_ids
@@ -107,21 +107,12 @@ def _answered(store: Store) -> tuple[bool, bool]:
 
 
 def _seconds(run: Run, cells: Sequence[str], plays: int, runs: Path) -> float:
+    from harness.cli.estimates import estimated
     from harness.config.controls import with_controls
     from harness.config.repetitions import repeated
     from harness.config.run_specs import specs_of
-    from harness.engine.control_rounds import CONTROLS_EVERY
-    from harness.engine.device_size import device_mib, play_order
-    from harness.lab.nested.accel import likely
-    from harness.report.estimate import Schedule, costs_here, estimate
-    from harness.util.paths import cache_dir
 
     lab, _ = specs_of(run)
-
-    def size(cell: Cell) -> float:
-        return device_mib(cell, lab.device_mib, lab.guest.canary_blocks)
-
     chosen = with_controls(repeated([cell for cell in run.cells if cell.id in cells], plays, 1))
-    ordered = sorted(chosen, key=lambda cell: play_order(cell, int(size(cell))))
-    made = estimate(Schedule.of(ordered, CONTROLS_EVERY, size), costs_here(runs, likely(cache_dir())))
+    made = estimated(chosen, lab, runs)
     return made.total if made else 0.0

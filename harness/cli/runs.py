@@ -35,7 +35,7 @@ from harness.config.shards import Shard
 from harness.errors import HarnessError, NothingRanError, UsageError
 from harness.judgement.baseline import fails, is_known
 from harness.judgement.rejudge import conclusive, workload_failed
-from harness.model import Cell, Result
+from harness.model import Result
 from harness.model.baseline import Baseline
 from harness.util import resources
 
@@ -216,14 +216,11 @@ def list_runs(
 
 
 def _list_cells(matrix: str, runs: Path) -> None:
+    from harness.cli.estimates import estimated
     from harness.config.controls import with_controls
     from harness.config.lab_spec import LabSpec
     from harness.config.matrix import load
-    from harness.engine.control_rounds import CONTROLS_EVERY
-    from harness.engine.device_size import device_mib, play_order
-    from harness.lab.nested.accel import likely
-    from harness.report.estimate import Schedule, costs_here, estimate, estimate_lines
-    from harness.util.paths import cache_dir
+    from harness.report.estimate import estimate_lines
     from harness.workloads import WORKLOADS
 
     loaded = load(matrix, WORKLOADS, resources.matrices())
@@ -234,13 +231,7 @@ def _list_cells(matrix: str, runs: Path) -> None:
         if cell.repetition == 1:
             print(cell.id)
     # Not among the ids, which a script may read.
-    lab = LabSpec()
-
-    def size(cell: Cell) -> int:
-        return device_mib(cell, lab.device_mib, lab.guest.canary_blocks)
-
-    schedule = Schedule.of(sorted(cells, key=lambda cell: play_order(cell, size(cell))), CONTROLS_EVERY, size)
-    made = estimate(schedule, costs_here(runs, likely(cache_dir())))
+    made = estimated(cells, LabSpec(), runs)
     for line in estimate_lines(made) if made else ():
         print(line, file=sys.stderr)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from pydantic import AfterValidator, ValidationInfo
 
 from harness.config.sentences import WrittenModel, validated
+from harness.util.tables import flat
 
 
 class Spec(WrittenModel):
@@ -30,7 +31,7 @@ class Spec(WrittenModel):
 
 def differences(one: Spec, other: Spec) -> list[str]:
     """What is another in ``one`` than in ``other``, such as ``guest.memory_mib is 256 instead of 384``."""
-    left, right = dict(_flat(one.as_table())), dict(_flat(other.as_table()))
+    left, right = dict(flat(one.as_table())), dict(flat(other.as_table()))
     return [
         f"{name} is {_shown(left[name])} instead of {_shown(right[name])}"
         for name in left
@@ -47,14 +48,6 @@ def at_least(least: int) -> AfterValidator:
         return value
 
     return AfterValidator(check)
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _shown(value: object) -> str:

@@ -17,7 +17,15 @@ from harness.images.cache import (
     prune,
 )
 from harness.images.downloads import prune_downloads
-from harness.images.stacks import StackDigests, StackImages, check_stack, ensure_stack, kept_digests, stack_digests
+from harness.images.stacks import (
+    StackDigests,
+    StackImages,
+    by_role,
+    check_stack,
+    ensure_stack,
+    kept_digests,
+    stack_digests,
+)
 
 __all__ = [
     "DEFAULT_SUITE",
@@ -27,6 +35,7 @@ __all__ = [
     "StackDigests",
     "StackImages",
     "build",
+    "by_role",
     "check_stack",
     "current_digest",
     "current_digests",

@@ -6,9 +6,7 @@ The image is asked itself, and not what was written down when it was built: so t
 from __future__ import annotations
 
 import functools
-import gzip
 import hashlib
-import lzma
 import posixpath
 import re
 import tempfile
@@ -19,7 +17,9 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, TypeVar
 
+from harness.images import modules
 from harness.images.cache import Image
+from harness.images.debs import sha256
 from harness.model import ImageLock, Software
 from harness.parse.software import kernel_of, module_facts, module_file, qemu_version
 from harness.remote.local import LocalRunner
@@ -91,7 +91,7 @@ def _programs(root: Path, scratch: Path, known: Software) -> Software:
         if name := module_file(listed.read_text(errors="replace"), "drbd"):
             module = _copied(root, f"{folder}/{name}", scratch)
             content = module.read_bytes() if module else b""
-            facts = module_facts(_unpacked(content, name))
+            facts = module_facts(_unpacked(module))
             known = replace(
                 known, drbd=facts.drbd, drbd_srcversion=facts.drbd_srcversion, drbd_git_hash=facts.drbd_git_hash,
                 drbd_sha256=hashlib.sha256(content).hexdigest() if content else "",
@@ -125,24 +125,17 @@ def _debugfs(root: Path, request: str) -> str:
     return LocalRunner().run(argv, timeout=_READ_SECONDS).stdout
 
 
-def _unpacked(content: bytes, name: str) -> bytes:
-    """The content of a module; empty where it is packed in a way that Python cannot unpack."""
-    with suppress(lzma.LZMAError, OSError, EOFError):
-        if name.endswith(".ko"):
-            return content
-        if name.endswith(".xz"):
-            return lzma.decompress(content)
-        if name.endswith(".gz"):
-            return gzip.decompress(content)
+def _unpacked(module: Path | None) -> bytes:
+    """The content of a module; empty where there is none, or it cannot be unpacked."""
+    with suppress(*modules.UNPACK_ERRORS):
+        return modules.unpacked(module) if module else b""
     return b""
 
 
 def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return ""
+    with suppress(OSError):
+        return sha256(path)
+    return ""
 
 
 def _mapped(path: Path, read: Callable[[mmap], T]) -> T | None:

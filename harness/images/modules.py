@@ -21,6 +21,9 @@ MODULE_NAME = re.compile(r"\.ko(\.xz|\.zst|\.gz)?$")
 NOT_FOR_A_LAB = frozenset({"drbd_transport_rdma.ko"})
 """What a build of DRBD has and no node can load: their kernels have no InfiniBand, and their networks neither."""
 
+UNPACK_ERRORS = (OSError, EOFError, lzma.LZMAError, subprocess.SubprocessError)
+"""What :func:`unpacked` raises."""
+
 _INFO = re.compile(rb"\0(vermagic|version|srcversion|depends|name)=([^\0]*)")
 _BUILT_FOR = re.compile(rb"(?:^|\0)vermagic=([^\0 ]*)")
 
@@ -51,8 +54,8 @@ class Module:
 def read(path: Path) -> Module:
     """The module in the file ``path``; :class:`UserDebError` where it is none."""
     try:
-        content = _unpacked(path)
-    except (OSError, lzma.LZMAError, EOFError, subprocess.SubprocessError) as error:
+        content = unpacked(path)
+    except UNPACK_ERRORS as error:
         raise UserDebError(f"{path} cannot be read as a kernel module: {error}") from error
     built_for = _BUILT_FOR.search(content)
     if not content.startswith(b"\x7fELF") or built_for is None:
@@ -105,7 +108,8 @@ def check(modules: Sequence[Module], kernel: str, where: str) -> None:
             )
 
 
-def _unpacked(path: Path) -> bytes:
+def unpacked(path: Path) -> bytes:
+    """The content of the file of a module, whatever its suffix says it is packed with; :data:`UNPACK_ERRORS`."""
     if path.suffix == ".xz":
         return lzma.decompress(path.read_bytes())
     if path.suffix == ".gz":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from harness.config import stack_file
 from harness.config.stack_spec import NodeStack, StackSpec
@@ -13,6 +14,8 @@ from harness.images.cache import Image, Plan, build_all, current_digest, ensure_
 from harness.images.parts import Parts
 from harness.images.process import Step
 from harness.util import resources
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,11 @@ class StackDigests:
     a: str
     b: str
     guest: str
+
+
+def by_role(a: T, b: T, guest: T) -> dict[str, T]:
+    """The images, or their digests, as provenance calls them: ``node-b`` is there where it is another than ``node``."""
+    return {"node": a, **({"node-b": b} if b != a else {}), "guest": guest}
 
 
 def parts_of(spec: StackSpec) -> tuple[Parts, Parts, Parts]:

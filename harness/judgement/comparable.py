@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 from harness.judgement.standing import Standing
 from harness.model import BLOCK_BYTES, Cell, Run
+from harness.util.tables import flat
 
 # What may be another without another question: how long is waited at most, by which chance, what somebody expects.
 _FREE = frozenset({"expected", "repetition", "seed", "control", "deadline", "migration_deadline", "user_file"})
@@ -32,7 +33,7 @@ def other_lab(old: Run, new: Run) -> tuple[str, ...]:
     found = []
     if old.stack.accelerator and new.stack.accelerator and old.stack.accelerator != new.stack.accelerator:
         found.append(f"nodes under {old.stack.accelerator} \u2192 {new.stack.accelerator}")
-    before, after = (dict(_flat(run.lab_spec)) for run in (old, new))
+    before, after = (dict(flat(run.lab_spec)) for run in (old, new))
     vcpus = old.provenance.node_vcpus, new.provenance.node_vcpus
     if all(vcpus):
         before["vcpus"], after["vcpus"] = vcpus
@@ -70,14 +71,6 @@ def _asked(cell: Cell) -> Iterator[tuple[str, Any]]:
 def _devices(standing: Standing) -> list[str]:
     blocks = {play.evidence.device_blocks for play in standing.plays if play.evidence is not None}
     return [f"{size * BLOCK_BYTES / 2**20:g} MiB" for size in sorted(blocks) if size]
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _shown(value: object) -> str:

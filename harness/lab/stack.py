@@ -60,11 +60,6 @@ def stack_of(on_a: Software, on_b: Software, suite: str, accelerator: str, machi
     )  # fmt: skip
 
 
-def read_stack(a: Node, b: Node, suite: str, accelerator: str) -> Stack:
-    """What runs on the nodes, as :func:`read_software` reads it, with its errors."""
-    return stack_of(*read_software(a, b), suite, accelerator)
-
-
 def require_as_locked(lock: StackLock, a: Node, b: Node) -> None:
     """:class:`~harness.errors.StackError` where a node does not run what its image holds, or has no DRBD or QEMU at
     all, or where the two DRBDs have no network protocol in common.

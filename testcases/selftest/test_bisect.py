@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from own_command import run_here
 from test_cli import found
 from test_judge import evidence, observed, oracles
 
-from harness.cli import bisect_plays, main
+from harness.cli import bisect_plays
 from harness.cli.bisect import for_git_bisect
 from harness.cli.bisect_plays import cell_of
 from harness.config.controls import with_controls
@@ -104,17 +105,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], 
     monkeypatch.setenv("DRBD_HARNESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "200")
 
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["drbd-harness", *arguments])
-        code: Any = 0
-        try:
-            main.main()
-        except SystemExit as ended:
-            code = ended.code
-        printed = capfd.readouterr()
-        return int(code or 0), printed.out, printed.err
-
-    return run
+    return partial(run_here, monkeypatch, capfd)
 
 
 @pytest.fixture

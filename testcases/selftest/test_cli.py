@@ -10,10 +10,12 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from own_command import run_here
 from test_judge import evidence, observed, oracles
 
 from harness import images
@@ -70,17 +72,7 @@ def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
     """Run ``drbd-harness`` in this process: (exit code, standard output, standard error)."""
 
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["drbd-harness", *arguments])
-        code: Any = 0
-        try:
-            main.main()
-        except SystemExit as ended:
-            code = ended.code
-        printed = capfd.readouterr()
-        return int(code or 0), printed.out, printed.err
-
-    return run
+    return partial(run_here, monkeypatch, capfd)
 
 
 def found(cell: Cell) -> Evidence:

@@ -13,6 +13,7 @@ import pytest
 from layer_machine import BLOCKS, INFO, MAP, MIB, Machine, nothing_left_open, places, scripts, target
 
 from harness.filesystems import mounted
+from harness.filesystems.base import WorkloadTarget
 from harness.filesystems.ext4 import Ext4
 from harness.filesystems.layers import Layer
 from harness.filesystems.layers import image_file as image_module
@@ -119,32 +120,19 @@ def test_image_file_content_is_found_at_the_place_that_is_told(
     kind: type[ImageFile], runner: LocalRunner, tmp_path: Path
 ) -> None:
     backing, layer = tmp_path / "backing", kind()
-    blocks = kind.device_mib(32) * MIB // BLOCK_BYTES
-    with backing.open("wb") as file:
-        file.truncate(blocks * BLOCK_BYTES)
-    content = {1: b"\x41", 100: b"\x42", 8191: b"\x43"}
-    with loop_device(runner, backing) as device:
-        below = target(runner, device, blocks)
-        try:
-            layer.make(below)
-            opened = layer.open(below)
-            assert opened.own_blocks * BLOCK_BYTES >= 32 * MIB, "as much as was asked for"
-            writes = [f"write -P {byte[0]} {block * BLOCK_BYTES} {BLOCK_BYTES}" for block, byte in content.items()]
-            commands = [word for write in writes for word in ("-c", write)]
-            runner.run(["qemu-io", "-f", layer.image, *commands, opened.device])
-        finally:
-            layer.close(below)
-    view = ReplicaView(runner, str(backing), blocks)
+    with written_image(layer, runner, backing) as (below, opened):
+        assert opened.own_blocks * BLOCK_BYTES >= 32 * MIB, "as much as was asked for"
+    view = ReplicaView(runner, str(backing), below.own_blocks)
     with layer.inner(view) as inner:
         found = inner.places(range(view.blocks))
         there = {place: block for block, place in found.items() if isinstance(place, int)}
         assert inner.view.blocks == opened.own_blocks
-        for block, byte in content.items():
+        for block, byte in CONTENT.items():
             assert view.read(there[block] * BLOCK_BYTES, BLOCK_BYTES) == byte * BLOCK_BYTES
             assert inner.view.read(block * BLOCK_BYTES, BLOCK_BYTES) == byte * BLOCK_BYTES
         unknown = {block for block, place in found.items()
                    if isinstance(place, OwnedBlock) and place.owner is BlockOwner.UNKNOWN}  # fmt: skip
-        assert len(unknown) < blocks / 1000
+        assert len(unknown) < view.blocks / 1000
     left = runner.run(["sh", "-c", "losetup --list; cat /proc/mounts"]).stdout
     assert str(tmp_path) not in left
 
@@ -155,29 +143,39 @@ def test_image_file_copied_while_settled_its_content_is_found(
 ) -> None:
     """The filesystem below the image is in use: what its journal holds alone has to be seen in the copy too."""
     backing, copy, layer = tmp_path / "backing", tmp_path / "copied", kind()
-    blocks = kind.device_mib(32) * MIB // BLOCK_BYTES
+    with written_image(layer, runner, backing) as (below, _), layer.settled(below):
+        runner.run(["dd", f"if={below.device}", f"of={copy}", "bs=1M", "conv=sparse", "status=none"])
+    view = ReplicaView(runner, str(copy), below.own_blocks)
+    with layer.inner(view) as inner:
+        there = {place: block for block, place in inner.places(range(view.blocks)).items() if isinstance(place, int)}
+        for block, byte in CONTENT.items():
+            assert view.read(there[block] * BLOCK_BYTES, BLOCK_BYTES) == byte * BLOCK_BYTES
+    left = runner.run(["sh", "-c", "losetup --list; cat /proc/mounts"]).stdout
+    assert str(tmp_path) not in left
+
+
+CONTENT = {1: b"\x41", 100: b"\x42", 8191: b"\x43"}
+
+
+@contextmanager
+def written_image(
+    layer: ImageFile, runner: LocalRunner, backing: Path
+) -> Iterator[tuple[WorkloadTarget, WorkloadTarget]]:
+    """The device with an image that has :data:`CONTENT`, and the image; closed at the end."""
+    blocks = layer.device_mib(32) * MIB // BLOCK_BYTES
     with backing.open("wb") as file:
         file.truncate(blocks * BLOCK_BYTES)
-    content = {1: b"\x41", 100: b"\x42", 8191: b"\x43"}
     with loop_device(runner, backing) as device:
         below = target(runner, device, blocks)
         try:
             layer.make(below)
             opened = layer.open(below)
-            for block, byte in content.items():
-                write = f"write -P {byte[0]} {block * BLOCK_BYTES} {BLOCK_BYTES}"
-                runner.run(["qemu-io", "-f", layer.image, "-c", write, opened.device])
-            with layer.settled(below):
-                runner.run(["dd", f"if={device}", f"of={copy}", "bs=1M", "conv=sparse", "status=none"])
+            writes = [f"write -P {byte[0]} {block * BLOCK_BYTES} {BLOCK_BYTES}" for block, byte in CONTENT.items()]
+            commands = [word for write in writes for word in ("-c", write)]
+            runner.run(["qemu-io", "-f", layer.image, *commands, opened.device])
+            yield below, opened
         finally:
             layer.close(below)
-    view = ReplicaView(runner, str(copy), blocks)
-    with layer.inner(view) as inner:
-        there = {place: block for block, place in inner.places(range(view.blocks)).items() if isinstance(place, int)}
-        for block, byte in content.items():
-            assert view.read(there[block] * BLOCK_BYTES, BLOCK_BYTES) == byte * BLOCK_BYTES
-    left = runner.run(["sh", "-c", "losetup --list; cat /proc/mounts"]).stdout
-    assert str(tmp_path) not in left
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from fakes import FakeNode, Story
 
 from harness.lab import stack as module
 from harness.lab.node import Node
-from harness.lab.stack import read_stack
+from harness.lab.stack import read_software, stack_of
+from harness.model import Stack
 from harness.remote.scripted import ScriptedRunner
 
 RECORDINGS = Path(__file__).parent / "recordings"
@@ -32,6 +33,10 @@ def node(name: str, printed: str) -> Node:
     made = FakeNode(Story(), name)
     made.runner = ScriptedRunner(lambda argv: (0, printed, ""), name)
     return cast(Node, cast(Any, made))
+
+
+def read_stack(a: Node, b: Node, suite: str, accelerator: str) -> Stack:
+    return stack_of(*read_software(a, b), suite, accelerator)
 
 
 def test_read_stack_of_two_equal_nodes_has_each_version_once() -> None:

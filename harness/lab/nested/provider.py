@@ -13,14 +13,13 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
 
 import libvirt
 
 from harness.config.lab_spec import LabSpec, UserImageSpec
 from harness.config.stack_spec import StackSpec
 from harness.errors import InfrastructureError
-from harness.images import Image, StackDigests, ensure_stack, stack_digests
+from harness.images import Image, StackDigests, by_role, ensure_stack, stack_digests
 from harness.images.held import lock_of
 from harness.images.user_image import require_kept, uefi_firmware
 from harness.lab.nested import boot
@@ -37,8 +36,6 @@ from harness.remote.libvirt_calls import LibvirtConnection
 from harness.render.domain import NodeDomain, node_xml
 from harness.util import logs
 from harness.util.paths import cache_dir, make, state_dir
-
-T = TypeVar("T")
 
 PORT_TRIES = 3
 # What QEMU prints where it cannot have a port for ssh or for the link.
@@ -241,7 +238,7 @@ def _record(parts: Parts, stack: StackSpec, domains: list[NodeDomain], uri: str,
         NodeRecord(side, name, domain.name, domain.ssh_port, address)
         for side, name, domain, address in zip(SIDES, spec.node_names, domains, spec.link.addresses, strict=True)
     )
-    images = _by_role(parts.a, parts.b, parts.guest)
+    images = by_role(parts.a, parts.b, parts.guest)
     return LabRecord(
         id=parts.lab_id,
         uri=uri,
@@ -264,14 +261,9 @@ def _record(parts: Parts, stack: StackSpec, domains: list[NodeDomain], uri: str,
     )
 
 
-def _by_role(a: T, b: T, guest: T) -> dict[str, T]:
-    """The images, or their digests, as provenance calls them: ``node-b`` is there where it is another than ``node``."""
-    return {"node": a, **({"node-b": b} if b != a else {}), "guest": guest}
-
-
 def _stale(record: LabRecord, today: StackDigests) -> list[str]:
     """The roles of which the lab in ``record`` has another image than it would get today."""
-    asked = _by_role(today.a, today.b, today.guest)
+    asked = by_role(today.a, today.b, today.guest)
     return [role for role, digest in asked.items() if record.provenance.images.get(role) != digest]
 
 
