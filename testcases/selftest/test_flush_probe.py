@@ -73,6 +73,26 @@ def test_unflushed_of_each_recorded_version_is_what_the_docs_say(version: str, o
             assert any(MEANWHILE in one for one in early), f"{version}, {image}"
 
 
+def test_tables_of_the_bug_report_are_the_recordings() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "qemu-missed-flush.md").read_text(encoding="utf-8")
+    tables = text.partition("cache=directsync, where")
+    written: dict[tuple[str, str], list[str]] = {}
+    for cache, table in (("writethrough", tables[0]), ("directsync", tables[2])):
+        for line in table.splitlines():
+            row = [part.strip(" *").replace("*", "") for part in line.strip("|").split("|")]
+            if len(row) == 4 and row[0].startswith(("threads, ", "native, ", "io_uring, ")):
+                written[cache, row[0]] = row[1:]
+    counted: dict[tuple[str, str], list[str]] = {}
+    for on, images in IMAGES.items():
+        for image in images:
+            name = f"{image.aio}, {'raw above ' if image.raw else ''}{image.driver}"
+            for version in ("7.2", "10.0", "11.1"):
+                early = [unflushed(durations(output)) for output in recorded(f"{version}-{on}.txt")[str(image)]]
+                figures = " / ".join(str(sum(which in one for one in early)) for which in (FIRST, LONE, MEANWHILE))
+                counted.setdefault((image.cache, name), []).append(figures)
+    assert written == counted
+
+
 @pytest.mark.parametrize(("told", "status"), [(FLUSHED, 0), (EARLY, 1)])
 def test_main_status_is_one_where_a_write_did_not_wait(
     told: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
