@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import RunArgument, RunsOption, console, warn
+from harness.cli.options import RunArgument, RunsOption, console, print_document, warn
 from harness.errors import UsageError
 from harness.model import Result, Run
 from harness.model.baseline import Baseline
@@ -39,7 +39,7 @@ def baseline(
     for sentence in store.damaged():
         warn(sentence)
     day = None if until is None else _day(until)
-    print(baseline_toml(store.run(), judged_results(store), date.today(), day, reason.strip()), end="")
+    print_document(baseline_toml(store.run(), judged_results(store), date.today(), day, reason.strip()))
 
 
 def read(path: Path | None) -> Baseline | None:

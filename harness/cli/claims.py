@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import RunsOption, console, warn
+from harness.cli.options import RunsOption, console, print_document, warn
 from harness.errors import NothingRanError, UsageError
 from harness.judgement.stacks import PlayedRun
 from harness.util import resources
@@ -35,9 +35,9 @@ def claims(
     played = played_runs(which, runs)
     assessed = assess(specs, played)
     if as_json:
-        print(claims_json(assessed, played))
+        print_document(claims_json(assessed, played) + "\n")
     elif markdown:
-        print(claims_markdown(assessed, played))
+        print_document(claims_markdown(assessed, played) + "\n")
     else:
         for line in claims_text(assessed, played):
             console.print(line, highlight=False)

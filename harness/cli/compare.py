@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.options import RunsOption, console, warn
+from harness.cli.options import RunsOption, console, print_document, warn
 from harness.errors import NothingRanError, UsageError
 
 if TYPE_CHECKING:
@@ -53,11 +53,11 @@ def compare(
     if rerun:
         comparison = _with_rerun(comparison, plays, runs)
     if as_json:
-        print(compare_json(comparison))
+        print_document(compare_json(comparison) + "\n")
     elif markdown:
         flips = [cell.cell_id for cell in comparison.cells if cell.flipped][:_STRIPS]
         shown = strips(flips, runs, stores, warn) if flips else {}
-        print(compare_markdown(comparison, shown), end="")
+        print_document(compare_markdown(comparison, shown))
     else:
         for part in compare_text(comparison):
             console.print(part, highlight=False, soft_wrap=True)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import RunsOption, console, warn
+from harness.cli.options import RunsOption, console, print_document, warn
 from harness.errors import HarnessError, NothingRanError, UsageError
 from harness.store import Store
 
@@ -34,7 +34,7 @@ def history(
     if not points:
         raise UsageError(f"no run of these has a cell '{cell}'{_near(cell_id, stores)}")
     if as_json:
-        print(history_json(cell_id, points))
+        print_document(history_json(cell_id, points) + "\n")
         return
     for line in history_text(cell_id, points):
         console.print(line, highlight=False, soft_wrap=True)

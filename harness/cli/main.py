@@ -5,6 +5,7 @@ Exit codes: 0 as expected, 1 a finding, 2 inconclusive or machinery, 3 nothing r
 
 from __future__ import annotations
 
+import io
 import sys
 
 import typer
@@ -46,6 +47,9 @@ _INTERRUPTED = 130
 def main() -> None:
     """Entry point: one sentence and the right exit code for everything that goes wrong on purpose."""
     stop_like_ctrl_c()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # In a locale that has not all of what is printed a sign is written as its number; nothing ends by it.
+        sys.stdout.reconfigure(errors="backslashreplace")
     with logs.with_handler(logs.PROGRESS, Progress()):
         if sys.argv[1:2] == [bisect.STEP]:
             bisect.for_git_bisect(_main)

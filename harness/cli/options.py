@@ -42,6 +42,13 @@ GuestBootSecondsOption = Annotated[int | None, typer.Option(min=10, help="how lo
 console = Console(highlight=False)
 
 
+def print_document(text: str) -> None:
+    """Print what another program or a file takes: UTF-8 in every locale, as the same file would be."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode())
+    sys.stdout.buffer.flush()
+
+
 def warn(sentence: str) -> None:
     """A sentence on standard error; the command goes on."""
     print(f"drbd-harness: {sentence}", file=sys.stderr)

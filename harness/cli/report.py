@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import RunArgument, RunsOption, warn
+from harness.cli.options import RunArgument, RunsOption, print_document, warn
 from harness.errors import UsageError
 
 
@@ -49,7 +49,7 @@ def report(
     if json or csv or markdown:
         text = found.json() if json else found.csv() if csv else found.markdown()
         if output is None:
-            print(text, end="")
+            print_document(text)
             return
         path = output
         write_atomic(path, text.encode())

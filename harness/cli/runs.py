@@ -28,6 +28,7 @@ from harness.cli.options import (
     StackOption,
     check_image_choices,
     console,
+    print_document,
     stack_options,
     warn,
 )
@@ -208,7 +209,7 @@ def list_runs(
     if fio_job:
         from harness.workloads.job_files import job_text
 
-        print(job_text(fio_job), end="")
+        print_document(job_text(fio_job))
     elif matrix:
         _list_cells(matrix, runs)
     else:

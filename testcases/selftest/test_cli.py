@@ -577,3 +577,23 @@ def test_command_on_a_processor_without_what_numpy_needs_is_one_sentence(tmp_pat
     done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "x86-64-v2" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("report", "--markdown"), ("report", "--csv"), ("judge",)])
+def test_command_in_a_locale_without_unicode_ends_as_in_any_other(arguments: tuple[str, ...]) -> None:
+    command, *options = arguments
+    program = Path(sys.executable).with_name("drbd-harness")
+
+    def told(encoding: str) -> bytes:
+        settings = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "LC_ALL": "C.UTF-8"}
+        asked = [str(program), command, str(GOLDEN / "full-drbd-8.4"), *options]
+        done = subprocess.run(asked, env=os.environ | settings, capture_output=True, timeout=120, check=False)
+        assert done.returncode == (0 if command == "report" else 2), "42 of its cells were not run"
+        assert b"Traceback" not in done.stderr
+        return done.stdout
+
+    as_ascii = told("ascii")
+    if command == "report":
+        assert as_ascii == told("utf-8")
+    else:
+        assert as_ascii.isascii()
