@@ -51,7 +51,7 @@ def inventory(
         if pin:
             _pin(found, pin)
             return
-        with connected(found, _pin_command(file, group)) as machines:
+        with connected(found, pin_command(file, group)) as machines:
             looks = [_show(machine, making=not remove_storage) for machine in machines]
             good = _judged(machines, looks)
             if dry_run or not (make_storage or remove_storage):
@@ -80,7 +80,7 @@ def locks(
     for name in break_lease or ():
         if name not in names:
             raise UsageError(f"--break: there is no machine '{name}' in {file}; there are {', '.join(names)}")
-    with logs.kept_below(log_dir(), "locks"), connected(found, _pin_command(file, group)) as machines:
+    with logs.kept_below(log_dir(), "locks"), connected(found, pin_command(file, group)) as machines:
         for machine in machines:
             if machine.host.name in (break_lease or ()):
                 was = broken(machine.guard.machine, Holder.of_this_process("locks --break"))
@@ -101,7 +101,7 @@ def _do(guards: Sequence[Guard], *, making: bool) -> None:
         print(f"{guard.machine.name}: {'taken back' if remove(guard) else 'nothing of the harness was there'}")
 
 
-def _pin_command(file: Path, group: str | None) -> str:
+def pin_command(file: Path, group: str | None) -> str:
     """The command that pins a host key, up to the machine's name."""
     return f"{own_command()} inventory {file}{f' --group {group}' if group else ''} --pin"
 

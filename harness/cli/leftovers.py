@@ -1,11 +1,21 @@
-"""The commands ``status`` and ``clean``: what the harness left on this machine."""
+"""The commands ``status`` and ``clean``: what the harness left on this machine, or on those of an inventory."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
+from harness.cli.inventory import GroupOption, pin_command
+from harness.errors import HarnessError, InfrastructureError, UsageError
 from harness.util import logs
 from harness.util.paths import log_dir
+
+if TYPE_CHECKING:
+    from harness.config.inventory import Inventory
+    from harness.lab.hardware.journal import Journal
+    from harness.lab.hardware.machines import FoundMachine
 
 
 def status() -> None:
@@ -20,8 +30,20 @@ def status() -> None:
     raise typer.Exit(0 if not found else 1)
 
 
-def clean() -> None:
-    """End and remove every lab of this user on this machine, found by its label."""
+def clean(
+    inventory: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="put back what this lab changed on the two machines of an inventory"),
+    ] = None,
+    group: GroupOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="with --inventory: only list what was changed")] = False,
+) -> None:
+    """End and remove every lab of this user on this machine, found by its label; with --inventory, put back there."""
+    if inventory is not None:
+        with logs.kept_below(log_dir(), "clean"):
+            raise typer.Exit(_clean_machines(inventory, group, dry_run=dry_run))
+    if group or dry_run:
+        raise UsageError("--group and --dry-run belong to --inventory")
     from harness.lab.nested.leftovers import clean as remove
 
     with logs.kept_below(log_dir(), "clean"):
@@ -30,3 +52,66 @@ def clean() -> None:
         print(f"removed {what}")
     if not gone:
         print("nothing was left")
+
+
+def _clean_machines(file: Path, group: str | None, *, dry_run: bool) -> int:
+    """Put back what the journals of both machines say of the lab, or list it; the exit code."""
+    from harness.config.inventory import load
+    from harness.lab.hardware.lease import Holder, held
+    from harness.lab.hardware.machines import reachable
+    from harness.lab.hardware.storage import lease_seconds
+
+    found = load(file, group)
+    with reachable(found, pin_command(file, group)) as (machines, errors):
+        for error in errors:
+            print(f"not reached: {error}; what was changed there stays as it is, and noted there")
+        good = not errors
+        if dry_run:
+            for machine in machines:
+                good &= _told(machine, found)
+            return 0 if good else InfrastructureError.exit_code
+        leases = [(machine.facts["boot"], machine.guard.machine) for machine in machines]
+        holder = Holder.of_this_process(f"clean of {found.name}")
+        with held(leases, holder, lease_seconds([machine.guard for machine in machines])):
+            for machine in machines:
+                good &= _put_back(machine, _journal(machine, found, holder), found.name)
+    return 0 if good else InfrastructureError.exit_code
+
+
+def _journal(machine: FoundMachine, found: Inventory, holder: object = None) -> Journal:
+    from harness.lab.hardware.journal import Journal
+    from harness.lab.hardware.lease import Holder
+
+    return Journal(machine.guard.machine, found.name, holder if isinstance(holder, Holder) else None)
+
+
+def _told(machine: FoundMachine, found: Inventory) -> bool:
+    """Print what is noted on one machine; whether it could be read."""
+    name = machine.host.name
+    try:
+        entries = _journal(machine, found).entries()
+    except HarnessError as error:
+        print(f"{name}: {error}")
+        return False
+    for entry in reversed(entries):
+        print(f"{name}: {entry.words}")
+    if not entries:
+        print(f"{name}: nothing of the lab {found.name} is noted")
+    return True
+
+
+def _put_back(machine: FoundMachine, journal: Journal, lab: str) -> bool:
+    """Put back what is noted on one machine and print it; whether all of it is as it was, or somebody else's."""
+    name = machine.host.name
+    try:
+        stays = journal.end_commands()
+        if not journal.entries():
+            print(f"{name}: nothing of the lab {lab} is noted")
+            return not stays
+        back = journal.put_back(machine.guard)
+    except HarnessError as error:
+        print(f"{name}: {error}")
+        return False
+    for sentence in (*back.done, *back.left, *back.failed, *stays):
+        print(f"{name}: {sentence}")
+    return not (back.failed or stays)

@@ -22,12 +22,13 @@ from harness.config.lab_spec import LOWER_MIB
 from harness.config.sentences import WrittenFile, WrittenModel, array, hint, quoted, shown, validated
 from harness.config.spec import at_least
 from harness.errors import UsageError
+from harness.model.changes import ASKED_FOR
 
 INVENTORY_SCHEMA = 1
 #: The variable of a host in Ansible's inventory that holds what Ansible has no name for, and the group's usual name.
 VARIABLE = "drbd_harness"
 _OF_ANSIBLE = ("ansible_host", "ansible_port", "ansible_user", "ansible_ssh_private_key_file")
-_OF_LAB = ("name", "size_mib")
+_OF_LAB = ("name", "size_mib", "may_change")
 _TEMPLATE = re.compile(r"\{[{%]")
 
 VOLUME_GROUP, THIN, DISK, LOOP = "volume-group", "thin", "disk", "loop"
@@ -158,13 +159,24 @@ class HostEntry(WrittenModel):
 
 
 class InventoryFile(WrittenFile):
-    """An inventory of our own as it is written: ``name`` is in all that the harness makes on the machines."""
+    """An inventory of our own as it is written: ``name`` is in all that the harness makes on the machines.
+
+    ``may_change``: what of the things that resources of the machines' owner feel too a run may change, and put back.
+    """
 
     reads: ClassVar[int] = INVENTORY_SCHEMA
 
     name: LabName = "lab"
     size_mib: Annotated[int, at_least(64)] = LOWER_MIB
+    may_change: Annotated[tuple[str, ...], array()] = ()
     hosts: dict[str, HostEntry]
+
+    @model_validator(mode="after")
+    def _known_changes(self) -> Self:
+        for name in self.may_change:
+            if name not in ASKED_FOR.values():
+                raise ValueError(f"may_change has {quoted(name)}{hint(name, ASKED_FOR.values())}")
+        return self
 
     @model_validator(mode="after")
     def _two_machines(self) -> Self:
@@ -207,6 +219,7 @@ class Inventory(WrittenModel):
     path: Path
     name: str
     size_mib: int
+    may_change: tuple[str, ...]
     a: Host
     b: Host
 
@@ -245,7 +258,7 @@ def load(path: Path, group: str | None = None) -> Inventory:
 def _read(table: Mapping[str, Any], path: Path) -> Inventory:
     file = validated(InventoryFile, dict(table), source=str(path))
     a, b = (_host(name, entry, path.parent) for name, entry in file.hosts.items())
-    return Inventory(path=path, name=file.name, size_mib=file.size_mib, a=a, b=b)
+    return Inventory(path=path, name=file.name, size_mib=file.size_mib, may_change=file.may_change, a=a, b=b)
 
 
 def _host(name: str, entry: HostEntry, folder: Path) -> Host:
