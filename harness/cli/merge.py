@@ -14,7 +14,11 @@ def merge(
     which: Annotated[list[str], typer.Argument(metavar="RUN...", help="the runs: ids, folders, or 'latest'")],
     into: Annotated[str | None, typer.Option(metavar="ID", help="the new run's id (default: a new one)")] = None,
     partial: Annotated[
-        bool, typer.Option("--partial", help="end with 0 also where a part of --shard is missing (it is 2)")
+        bool,
+        typer.Option(
+            "--partial",
+            help="end with 0 also where a part of --shard is missing, or its -k or --repeat is another (it is 2)",
+        ),
     ] = False,
     runs: RunsOption = Path("runs"),
 ) -> None:
@@ -23,7 +27,7 @@ def merge(
     Parts may be of different sizes: 1/6, 2/3, 3/3 and 4/6 are the whole.
     """
     from harness.report.html import write_html
-    from harness.store import Store, judged_results, merge_runs, missing_of, new_run_id
+    from harness.store import Store, cut_differently, judged_results, merge_runs, missing_of, new_run_id
 
     stores = [Store.open(runs, one) for one in which]
     for store in stores:
@@ -37,10 +41,12 @@ def merge(
     answered = sum(result.evidence is not None for result in played)
     print(f"{merged.directory.name}: {len(stores)} runs, {answered} of {len(played)} plays with evidence")
     print(path.resolve())
-    if missing := missing_of([store.run() for store in stores]):
+    sources = [store.run() for store in stores]
+    sentences = list(cut_differently(sources))
+    if missing := missing_of(sources):
         several = len(missing) > 1
-        warn(
-            f"the part{'s' if several else ''} {', '.join(missing)} {'are' if several else 'is'} missing:"
-            " the merged run is not the whole matrix (--partial makes that no failure)"
-        )
+        sentences.append(f"the part{'s' if several else ''} {', '.join(missing)} {'are' if several else 'is'} missing")
+    for sentence in sentences:
+        warn(f"{sentence}: the merged run is not the whole matrix (--partial makes that no failure)")
+    if sentences:
         raise typer.Exit(0 if partial else 2)

@@ -87,8 +87,9 @@ class Run:
     failed without an answer in between until the run gave up on its lab, and why.
     ``matrix_digest``: the SHA-256 of the matrix file, empty where that is not known.  ``shard``: which part of the
     matrix' plays it was asked for, as ``2/3``; empty for all of them.  ``plan``: the ids of all cells of the matrix in
-    their order, also of those that are in other parts; empty where the run is no part.  ``merged``: the runs that it
-    was made of, oldest first.
+    their order, also of those that are in other parts; empty where the run is no part.  ``chosen``: the options that
+    decided which plays of the matrix are in it (``-k``, ``--repeat``), with their values; None where that is not known.
+    ``merged``: the runs that it was made of, oldest first.
     """
 
     id: str
@@ -107,5 +108,6 @@ class Run:
     matrix_digest: str = ""
     shard: str = ""
     plan: tuple[str, ...] = ()
+    chosen: Mapping[str, str] | None = None
     merged: tuple[MergedRun, ...] = ()
     schema: int = SCHEMA_VERSION

@@ -89,6 +89,12 @@ def _shard(config: pytest.Config) -> Shard | None:
     return None if text is None else Shard.parse(text, flag("shard"))
 
 
+def _chosen(config: pytest.Config) -> dict[str, str]:
+    """The options that decide which plays of the matrix there are, as the command line of ``run`` calls them."""
+    asked = {"-k": config.option.keyword, "--repeat": config.getoption(flag("repeat"))}
+    return {name: str(value) for name, value in asked.items() if value}
+
+
 def _part(run: Run, shard: Shard) -> Run:
     """``run`` with the plays of its part only."""
     plays = sum(cell.control is None for cell in run.cells)
@@ -208,7 +214,7 @@ class PytestRun:
             lab, stack = self._specs(self._image)
             run = replace(
                 self._planned, id=run_id, started_at=now, cells=tuple(self.cells), lab_spec=lab.as_table(),
-                stack_spec=stack.as_table(),
+                stack_spec=stack.as_table(), chosen=_chosen(self.config),
             )  # fmt: skip
             self.store = Store.create(Path(self.config.getoption("--drbd-runs")), run)
         _leave_out_of_reports(self.config)

@@ -2,7 +2,7 @@
 
 from harness.store.lock import keep_lock, keep_protocol, read_lock
 from harness.store.merge import merge_runs
-from harness.store.merge_plan import missing_of
+from harness.store.merge_plan import cut_differently, missing_of
 from harness.store.provenance import keep_provenance, kept_packages
 from harness.store.results import judged_cells, judged_folders, judged_results, keep_judged
 from harness.store.run_store import Attempt, Store, dumped, new_run_id, run_ids
@@ -11,6 +11,7 @@ from harness.store.small_form import keep_small
 __all__ = [
     "Attempt",
     "Store",
+    "cut_differently",
     "dumped",
     "judged_cells",
     "judged_folders",

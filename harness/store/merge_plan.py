@@ -77,6 +77,7 @@ def merge_plan(parts: Sequence[Part], run_id: str) -> MergePlan:
         given_up={lab: why for run in runs for lab, why in run.given_up.items()},
         matrix_digest=next((run.matrix_digest for run in runs if run.matrix_digest), ""),
         plan=tuple(order),
+        chosen=first.chosen if all(run.chosen == first.chosen for run in runs) else None,
         merged=tuple(one for run in runs for one in run.merged or (_named(run),)),
         schema=SCHEMA_VERSION,
     )
@@ -99,6 +100,39 @@ def missing_of(runs: Sequence[Run]) -> tuple[str, ...]:
     if not parts or any(planned <= {cell.id for cell in run.cells} for run in wholes):
         return ()
     return tuple(map(str, missing_parts(parts)))
+
+
+def cut_differently(runs: Sequence[Run]) -> tuple[str, ...]:
+    """Why the parts among ``runs`` are no parts of one whole, in sentences; empty where nothing says so.
+
+    A part is dealt out of the plays that its ``--repeat`` makes, and its ``-k`` leaves some of those out: with other
+    options the i-th of n parts is one of something else.  Of runs that do not know their options it shows where cells
+    are in none of the parts although none is missing.
+    """
+    parts = [run for run in runs if run.shard or any(one.shard for one in run.merged)]
+    found = []
+    for option in dict.fromkeys(name for run in parts for name in run.chosen or {}):
+        given = {run.id: _given(option, run.chosen) for run in parts if run.chosen is not None}
+        if len(set(given.values())) > 1:
+            each = ", ".join(f"{run_id} {how}" for run_id, how in given.items())
+            found.append(f"the parts were played with another {option} ({each}): they are not parts of one whole")
+    narrowed = any("-k" in (run.chosen or {}) for run in parts)
+    there = {cell.id for run in runs for cell in run.cells}
+    absent = [cell_id for run in parts for cell_id in run.plan if cell_id not in there]
+    if absent and not found and not narrowed and not missing_of(runs):
+        found.append(
+            f"'{absent[0]}'{_and_more(len(set(absent)) - 1)} of the matrix {'are' if len(set(absent)) > 1 else 'is'} in"
+            " none of the parts, as with another -k or --repeat for one of them"
+        )
+    return tuple(found)
+
+
+def _given(option: str, chosen: Mapping[str, str]) -> str:
+    return f"{option} {chosen[option]}" if option in chosen else f"no {option}"
+
+
+def _and_more(count: int) -> str:
+    return f" and {count} more cell{'s' if count > 1 else ''}" if count > 0 else ""
 
 
 # --------------------------------------------------------------------------- what fits
@@ -235,6 +269,7 @@ def _remarks(runs: Sequence[Run]) -> list[str]:
     remarks = [f"merged from {', '.join(named)}"]
     if missing := missing_of(runs):
         remarks.append(f"without the part{'s' if len(missing) > 1 else ''} {', '.join(missing)}")
+    remarks += cut_differently(runs)
     remarks += [
         f"the {role} images of the merged runs are not all the same"
         for role in sorted({role for run in runs for role in run.provenance.images})

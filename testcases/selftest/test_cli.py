@@ -569,6 +569,20 @@ def test_merge_part_that_is_missing_is_no_success_unless_asked_for(command: Any)
     assert command("merge", "three", "run4", "--into", "four")[::2] == (0, "")
 
 
+def test_merge_parts_with_another_repeat_is_no_success_unless_asked_for(command: Any) -> None:
+    for number in (1, 2):
+        store = stored(run_id=f"run{number}")
+        for path in store.directory.rglob("evidence.json"):
+            path.write_text(path.read_text().replace('"lab": "lab"', f'"lab": "lab{number}"'))
+        store.save_run(replace(store.run(), shard=f"{number}/2", chosen={"--repeat": str(number)}))
+    code, _, err = command("merge", "run1", "run2", "--into", "both")
+    assert code == 2 and err == (
+        "drbd-harness: the parts were played with another --repeat (run1 --repeat 1, run2 --repeat 2): they are not"
+        " parts of one whole: the merged run is not the whole matrix (--partial makes that no failure)\n"
+    )
+    assert command("merge", "run1", "run2", "--into", "two", "--partial")[0] == 0
+
+
 def test_command_on_a_processor_without_what_numpy_needs_is_one_sentence(tmp_path: Path) -> None:
     said = "NumPy was built with baseline optimizations: \n(X86_V2) but your machine doesn't support: \n(X86_V2)."
     (tmp_path / "numpy.py").write_text(f"raise RuntimeError({said!r})\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -25,7 +26,7 @@ from harness.judgement.rejudge import rejudged
 from harness.judgement.repetitions import answers
 from harness.model import CacheMode, Cell, Evidence, Failure, FilesystemKind, MergedRun, Run, Stack, VerdictKind
 from harness.store import Store, judged_results, merge_runs, run_ids
-from harness.store.merge_plan import Part, in_order, merge_plan, missing_of
+from harness.store.merge_plan import Part, cut_differently, in_order, merge_plan, missing_of
 
 GOLDEN = Path(__file__).parent / "golden"
 STACK = Stack("trixie", "6.12-fake", "8.4.11", qemu="10.0.13", libvirt="11.3", accelerator="tcg")
@@ -150,6 +151,45 @@ def test_missing_of_whole_run_stands_for_every_part_where_it_has_every_cell() ->
     assert missing_of([half, whole]) == () == missing_of([whole, whole])
     few = replace(whole, cells=tuple(cell for cell in whole.cells if cell.id != WHOLE[-1].id))
     assert missing_of([half, few]) == ("2/2",)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "words"),
+    [
+        ({}, {"-k": "none"}, r"another -k \(run1 no -k, run2 -k none\)"),
+        ({"--repeat": "3"}, {"--repeat": "5"}, r"another --repeat \(run1 --repeat 3, run2 --repeat 5\)"),
+        ({"-k": "none"}, {"-k": "unsafe"}, r"another -k \(run1 -k none, run2 -k unsafe\)"),
+    ],
+)
+def test_cut_differently_parts_with_other_options_said(one: dict[str, str], other: dict[str, str], words: str) -> None:
+    first, second = shards(2)
+    first, second = (
+        replace(part, run=replace(part.run, chosen=chosen)) for part, chosen in ((first, one), (second, other))
+    )
+    (sentence,) = cut_differently([first.run, second.run])
+    assert re.search(words, sentence)
+    merged = merge_plan((first, second), "m").run
+    assert sentence in merged.notes and merged.chosen is None
+
+
+def test_cut_differently_parts_with_the_same_options_silent() -> None:
+    runs = [replace(one.run, chosen={"-k": "none", "--repeat": "3"}) for one in shards(3)]
+    few = [replace(run, cells=run.cells[:6]) for run in runs]
+    assert cut_differently(runs) == () == cut_differently(few), "what all of them left out was asked for"
+    whole = [replace(part(WHOLE, number).run, chosen={"-k": str(number)}) for number in (1, 2)]
+    assert cut_differently(whole) == (), "no parts: each is a whole of its own"
+    assert cut_differently(runs[:2]) == (), "that one is missing is another sentence"
+
+
+def test_cut_differently_runs_that_do_not_know_their_options_shown_by_their_cells() -> None:
+    one, two = (item.run for item in shards(2))
+    without = replace(two, cells=tuple(cell for cell in two.cells if cell.cache is not CacheMode.UNSAFE))
+    fewer = replace(one, cells=tuple(cell for cell in one.cells if cell.cache is not CacheMode.UNSAFE))
+    assert cut_differently([one, two]) == ()
+    (sentence,) = cut_differently([fewer, without])
+    assert sentence == (
+        "'unsafe-swap-pressure' of the matrix is in none of the parts, as with another -k or --repeat for one of them"
+    )
 
 
 def test_merge_plan_what_is_known_of_a_run_is_kept() -> None:

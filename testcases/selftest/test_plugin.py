@@ -810,7 +810,8 @@ def test_shard_parts_play_every_play_once_with_its_seed(run: Runs, matrix: Path,
         assert world.played == [*CONTROLS, *(cell.id for cell in stored.cells[5:]), *CONTROLS]
         found += [cell for cell in stored.cells if cell.control is None]
     assert sorted(found, key=str) == sorted((cell for cell in whole.cells if cell.control is None), key=str)
-    assert (whole.shard, whole.plan) == ("", ())
+    assert (whole.shard, whole.plan, whole.chosen) == ("", (), {"--repeat": "2"})
+    assert run(*asked, "--drbd-run-id", "r3", "-k", "unsafe").store.run().chosen == {"-k": "unsafe", "--repeat": "2"}
 
 
 def test_shard_resume_keeps_the_part(run: Runs, matrix: Path, world: World) -> None:
