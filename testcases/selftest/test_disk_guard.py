@@ -396,8 +396,10 @@ def test_only_the_guard_and_its_programs_name_a_block_device_or_a_program_that_w
         ]
     assert seen["guard.py"] and seen["programs/act.py"]
     assert {name for name, found in seen.items() if found} == {
-        "guard.py", "programs/act.py", "programs/look.py", "programs/journal_made.py"
+        "guard.py", "programs/act.py", "programs/look.py", "programs/journal_made.py", "programs/taken.py"
     }  # fmt: skip
+    assert seen["programs/taken.py"] == ["drbdsetup"]
+    assert '["drbdsetup", "show"]' in (PACKAGE / "programs" / "taken.py").read_text()
     # What is put back is taken down by its own name or UUID, and no loop device is let go of but that of our own file.
     assert set(seen["programs/journal_made.py"]) == {"drbdsetup", "dmsetup", "losetup", "/dev/"}
     made = ast.parse((PACKAGE / "programs" / "journal_made.py").read_text())
@@ -426,9 +428,11 @@ def test_only_the_guard_starts_the_program_that_writes_to_disks() -> None:
     texts = {path.name: path.read_text() for path in PACKAGE.glob("*.py")}
     # The script of machines.py only looks; lease.py starts its own program.
     assert {name for name, text in texts.items() if ".run" in text} == {
-        "guard.py", "journal.py", "lease.py", "machines.py"
+        "guard.py", "journal.py", "lease.py", "machines.py", "taken.py"
     }  # fmt: skip
-    assert {name for name, text in texts.items() if '"programs"' in text} == {"guard.py", "journal.py", "lease.py"}
+    assert {name for name, text in texts.items() if '"programs"' in text} == {
+        "guard.py", "journal.py", "lease.py", "taken.py"
+    }  # fmt: skip
     assert '/ "programs" / "lease.py"' in texts["lease.py"] and "{name}.py" not in texts["lease.py"]
 
 

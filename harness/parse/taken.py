@@ -1,0 +1,143 @@
+"""What ``programs/taken.py`` printed on a machine: the names, numbers and addresses that are in use there already.
+
+:class:`ValueError` with one sentence for whatever is not understood.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.render.drbd_conf import SIGNATURE
+
+_COMMENT = re.compile(r"#[^\n]*")
+_RESOURCE = re.compile(r'^[ \t]*resource\s+"?([^\s"{]+)"?\s*\{', re.MULTILINE)
+_DEVICE = re.compile(r'\bdevice\s+(?:"?/dev/drbd(\d+)"?\s*;|(?:"?[^\s";]+"?\s+)?minor\s+(\d+))')
+_ADDRESS = re.compile(r'\baddress\s+(?:(?:ipv4|ipv6|ssocks|sdp)\s+)?"?(\[[^\]]+\]|[\w.-]+):(\d+)')
+_LISTENS = "0A"
+
+
+@dataclass(frozen=True)
+class TakenResource:
+    """A resource of DRBD's, up or only configured; ``addresses`` are those of all its nodes.
+
+    ``file`` is where it is configured, empty where it is only up; ``signed``: by the harness.
+    """
+
+    name: str
+    minors: frozenset[int]
+    ports: frozenset[int]
+    addresses: frozenset[str]
+    file: str = ""
+    signed: bool = False
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What is in use on one machine.  ``nics`` has the addresses of each interface, ``by_nic`` the interface of the
+    default route, ``ssh_nic`` the one that its caller came by; ``domains`` is None where libvirt does not say.
+    """
+
+    resources: tuple[TakenResource, ...]
+    minors: frozenset[int]
+    ports: frozenset[int]
+    mappings: Mapping[str, str]
+    files: frozenset[str]
+    domains: frozenset[str] | None
+    nics: Mapping[str, tuple[str, ...]]
+    by_nic: str
+    ssh_nic: str
+    firewall: str
+
+    def carries(self, nic: str, but: str = "") -> str:
+        """What ``nic`` carries beside the resource ``but``, as the end of a sentence; empty for nothing."""
+        own = set(self.nics.get(nic, ()))
+        found = [f"the resource {one.name}" for one in self.resources if one.name != but and one.addresses & own]
+        if nic == self.ssh_nic:
+            found.append("the harness's own connection")
+        if nic == self.by_nic:
+            found.append("the default route")
+        return ", ".join(dict.fromkeys(found))
+
+
+def taken(text: str) -> Taken:
+    """All that was printed."""
+    try:
+        return _taken(json.loads(text))
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(f"what the machine printed of its names and ports lacks something: {error!r}") from None
+
+
+def _taken(found: Mapping[str, Any]) -> Taken:
+    resources = tuple(_resources(found["drbd"], ""))
+    for path, text in sorted(found["files"].items()):
+        resources += tuple(_resources(text, path))
+    devices = {int(name[4:]) for name in found["devices"] if name[4:].isdigit()}
+    nics = _nics(found["addresses"])
+    connection = found["connection"].split()
+    ours = connection[2] if len(connection) > 2 else ""
+    routes = json.loads(found["routes"] or "[]")
+    listed = found["domains"]
+    domains = frozenset(listed["out"].split()) if listed["status"] == 0 else None
+    return Taken(
+        resources=resources,
+        minors=frozenset(devices | {minor for one in resources for minor in one.minors}),
+        ports=frozenset(_listening(found["sockets"])) | {port for one in resources for port in one.ports},
+        mappings=dict(found["mappings"]),
+        files=frozenset(found["files"]),
+        domains=frozenset() if listed["status"] is None else domains,
+        nics=nics,
+        by_nic=routes[0].get("dev", "") if routes else "",
+        ssh_nic=next((nic for nic, addresses in nics.items() if ours and ours in addresses), ""),
+        firewall=_firewall(found),
+    )
+
+
+def _resources(text: str, path: str) -> Iterator[TakenResource]:
+    """The resources in a text of drbd.conf's grammar, which ``drbdsetup show`` prints too."""
+    signed = text.split("\n", 1)[0] == SIGNATURE
+    text = _COMMENT.sub("", text)
+    heads = list(_RESOURCE.finditer(text))
+    ends = [*(one.start() for one in heads[1:]), len(text)]
+    for head, behind in zip(heads, ends, strict=False):
+        own = text[head.end() : behind]
+        addresses = _ADDRESS.findall(own)
+        yield TakenResource(
+            name=head.group(1),
+            minors=frozenset(int(one or other) for one, other in _DEVICE.findall(own)),
+            ports=frozenset(int(port) for _, port in addresses),
+            addresses=frozenset(address.strip("[]") for address, _ in addresses),
+            file=path,
+            signed=signed,
+        )
+
+
+def _listening(tables: str) -> Iterator[int]:
+    """The local ports of ``/proc/net/tcp`` and ``tcp6`` that somebody listens on."""
+    for line in tables.splitlines():
+        words = line.split()
+        if len(words) > 3 and words[3] == _LISTENS:
+            yield int(words[1].rpartition(":")[2], 16)
+
+
+def _nics(text: str) -> dict[str, tuple[str, ...]]:
+    return {
+        one["ifname"]: tuple(address["local"] for address in one.get("addr_info", ()) if "local" in address)
+        for one in json.loads(text or "[]")
+        if "ifname" in one
+    }
+
+
+def _firewall(found: Mapping[str, Any]) -> str:
+    """Who decides what comes in: ``firewalld``, ``iptables``, ``nft``; empty where nothing is kept out."""
+    if found["firewalld"]["out"].strip() == "running":
+        return "firewalld"
+    rules = found["iptables"]["out"].splitlines()
+    if any(line.startswith("-A") for line in rules) or "-P INPUT DROP" in rules:
+        return "iptables"
+    if re.search(r"\bhook input\b", found["nft"]["out"]) and re.search(r"\b(drop|reject)\b", found["nft"]["out"]):
+        return "nft"
+    return ""
