@@ -23,14 +23,14 @@ _STATIC = ("gcc", "-O2", "-Wall", "-static", "-pthread")
 _BPF = ("clang", "-g", "-O2", "-Wall", "-target", "bpf", "-mcpu=v3")
 
 
-def compile_program(source: Path, directory: Path, bpf: Path | None = None) -> Path:
+def compile_program(source: Path, directory: Path, bpf: Path | None = None, needs: str = "libc6-dev is needed") -> Path:
     """Build the C ``source`` as a static program in ``directory``, with the BPF program ``bpf`` embedded if given.
 
-    Raises :class:`ImageError` with the line of the compiler or linker that says why.  Takes about a second.
+    Raises :class:`ImageError` with the line of the compiler or linker that says why, and what it ``needs``.  Takes
+    about a second.
     """
     binary = directory / source.stem
     argv = [*_STATIC, "-o", str(binary), str(source)]
-    needs = "libc6-dev is needed"
     if bpf is not None:
         argv += [f'-DBPF_OBJECT="{_compile_bpf(bpf, directory)}"', *_libbpf()]
         needs = "libc6-dev, libbpf-dev, libelf-dev and zlib1g-dev are needed"

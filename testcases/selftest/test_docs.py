@@ -58,6 +58,7 @@ SCRIPTS = {
     "test": ("ci/test",),
     "bench": ("harness/report/bench.py",),
     "bench-witness": ("ci/lib/bench_witness.py",),
+    "bench-digests": ("ci/lib/bench_digests.py",),
     "figures": ("harness/report/figures.py",),
     "costs": ("harness/report/costs.py",),
     "example-report": ("ci/example-report",),
