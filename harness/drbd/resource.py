@@ -251,10 +251,9 @@ class Resource:
             raise InfrastructureError(f"the status of DRBD on {node.name} cannot be read: {error}") from error
 
     def raw_status(self, node: Node) -> dict[str, str]:
-        """What one node reports of the resource, verbatim: its status, and all events since they are followed."""
-        events = "\n".join(self.events(node).stream.since(0))
+        """What one node reports: its status, and the events since they begin anew, behind the state at that moment."""
         status = node.runner.run(self.dialect.read_status(self.spec)).stdout
-        return {"status": status, "events2": f"{events}\n"}
+        return {"status": status, "events2": "\n".join([*self.events(node).complete()[0], ""])}
 
     def sync(self, node: Node | None = None) -> None:
         """Flush the page cache of a Primary's device (``a`` by default) and wait until nothing is in flight.

@@ -45,9 +45,22 @@ def allow_two_primaries(resource: Resource, allowed: bool, *nodes: Node) -> None
         resource.drbdadm(node, "net-options", *(_TWO_PRIMARIES if allowed else _ONE_PRIMARY))
 
 
+# What is over as soon as another change of state is, or whoever reads the peer's device has closed it; DRBD 9 looks at
+# the whole cluster for a promotion, and says it of the peer's state too.
+_FOR_A_MOMENT = (
+    "In transient state", "Concurrent state changes", "opened read-only", "Timeout in operation", "Interrupted state",
+)  # fmt: skip
+# udev and a QEMU that is just ending hold a device open for a moment.
+_HELD_OPEN = ("held open", "opened")
+CHANGE_SECONDS = 30.0
+
+
 def promote(resource: Resource, node: Node) -> None:
-    """Make ``node`` Primary; raises :class:`RefusedError` where DRBD does not allow it."""
-    resource.drbdadm(node, "primary")
+    """Make ``node`` Primary as soon as no other change of state is under way.
+
+    Blocks for at most 30 s; raises :class:`DeadlineError` then, and :class:`RefusedError` where DRBD does not allow it.
+    """
+    _change_role(resource, node, "primary", _FOR_A_MOMENT, f"the promotion of {node.name}")
 
 
 def demote(resource: Resource, node: Node) -> None:
@@ -55,19 +68,28 @@ def demote(resource: Resource, node: Node) -> None:
 
     Blocks for at most 30 s; raises :class:`DeadlineError` then, and :class:`RefusedError` for any other refusal.
     """
-    deadline = Deadline.after(30, f"the demotion of {node.name}")
+    _change_role(resource, node, "secondary", (*_HELD_OPEN, *_FOR_A_MOMENT), f"the demotion of {node.name}")
+
+
+def _change_role(resource: Resource, node: Node, role: str, passing: tuple[str, ...], what: str) -> None:
+    """``drbdadm ROLE``, again while what it is refused for is one of ``passing``."""
+    said = ""
 
     def attempt() -> bool | None:
+        nonlocal said
         try:
-            resource.drbdadm(node, "secondary")
+            resource.drbdadm(node, role)
             return True
         except RefusedError as refused:
-            # udev and a QEMU that is just ending hold it open for a moment.
-            if "held open" not in refused.message and "opened" not in refused.message:
+            if not any(text in refused.message for text in passing):
                 raise
+            said = refused.message
             return None
 
-    poll(attempt, deadline, every=0.3)
+    try:
+        poll(attempt, Deadline.after(CHANGE_SECONDS, what), every=0.3)
+    except DeadlineError as late:
+        raise DeadlineError(f"{late}: {said}") from None
 
 
 def set_single_primary(resource: Resource, primary: Node) -> None:

@@ -44,6 +44,7 @@ class LogCapture:
         for node in context.nodes:
             # Nobody reads what was logged before; a lab that stays up would keep it all.
             node.log.begin(self._kernel_from[node.name])
+            context.resource.events(node).begin()
         # For now: where the preconditions are never reached, the alarms of the cell are those on the way to them.
         self._watched_from = dict(self._kernel_from)
         self._events_from = context.resource.events(context.lab.a).cursor()
@@ -89,10 +90,11 @@ class LogCapture:
     def alarms(self) -> Alarms:
         """What DRBD itself noticed since the preconditions held."""
         context = self._context
+        events, events_from = context.resource.events(context.lab.a).complete(self._events_from)
         return alarms_of(
-            *self.kernel_logs(), context.resource.events(context.lab.a).stream.since(0),
+            *self.kernel_logs(), events,
             resource=context.resource.spec.name, minor=context.resource.spec.minor,
-            algorithm=context.cell.replication.integrity, events_from=self._events_from,
+            algorithm=context.cell.replication.integrity, events_from=events_from,
             watched_seconds=time.monotonic() - self._watched_since,
         )  # fmt: skip
 
@@ -125,15 +127,17 @@ class LogCapture:
                 holes += missing(counted)
                 repetitions += left_out(counted)
         context.note(
-            kernel_errors=tuple(found), log_holes=holes, log_left_out=repetitions, events_lost=self._events_lost()
+            kernel_errors=tuple(found), log_holes=holes, log_left_out=repetitions, events_lost=self._events_lost(),
+            events_left_out=context.resource.events(context.lab.a).left_out,
         )  # fmt: skip
 
     def _events_lost(self) -> tuple[str, ...]:
         """What of the events that the alarms are made from was lost, in sentences."""
         node = self._context.lab.a
-        stream = self._context.resource.events(node).stream
-        lost = skipped(stream.since(self._events_from))
+        events = self._context.resource.events(node)
+        stream, lost = events.stream, skipped(events.stream.since(self._events_from))
         found = [f"{lost} events of {node.name} were skipped"] if lost else []
+        found += [f"{events.lost} events of {node.name} were more than can be kept"] if events.lost else []
         return (*found, *([f"the events of {node.name} ended: {stream.ended}"] if stream.ended is not None else []))
 
     def keep_kernel_logs(self) -> None:

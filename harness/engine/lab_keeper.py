@@ -29,6 +29,7 @@ from harness.guest.domain import Guest
 from harness.guest.leftovers import leftovers
 from harness.lab.base import FullLab
 from harness.lab.node import Node
+from harness.lab.stack import require_unchanged
 from harness.model import DelayProfile
 from harness.parse.software import agreed_protocol, protocols, refused_dialect
 from harness.util.logs import progress
@@ -216,15 +217,15 @@ class LabKeeper:
     def recover(self) -> None:
         """Bring the lab back to where a cell can begin, or give it up."""
         try:
-            for node in (self.lab.a, self.lab.b):
-                node.runner.run(["true"], timeout=20)
-                _require_libvirt(node)
+            _require_nodes(self.lab)
             _listen_again(self.lab, self.resource)
             state, counters = self.resource.status()
             if not state.healthy or counters.out_of_sync_kib:
                 progress("the resource is not healthy; setting it up again")
                 self._drop_guest()
                 self.resource.create(skip_initial_sync=False)
+        except StackError as error:
+            self.stop(str(error))
         except HarnessError as error:
             self.rebuild(str(error))
 
@@ -301,6 +302,15 @@ def _kernel_of(guest: Guest) -> str | None:
     if guest.image is not None:
         return f"{guest.ready.facts}, from {guest.image.name}, SHA-256 {guest.image.digest[:12]}"
     return None if guest.spec.image.there else guest.agent.run(["uname", "-r"]).stdout.strip()
+
+
+def _require_nodes(lab: FullLab) -> None:
+    """Both nodes answer, libvirt on them too, and they run what they ran; :class:`HarnessError` otherwise."""
+    for node in (lab.a, lab.b):
+        node.runner.run(["true"], timeout=20)
+        _require_libvirt(node)
+    # Whatever went wrong, a node may have booted.
+    require_unchanged(lab.lock, lab.a, lab.b)
 
 
 def _require_libvirt(node: Node) -> None:

@@ -11,6 +11,7 @@ from harness.engine.context import CellContext
 from harness.engine.rejoin import compare_before_rejoin
 from harness.guest.domain import Guest
 from harness.lab.node import Node
+from harness.lab.stack import require_unchanged
 from harness.model import SplitBrain, State
 from harness.parse.kernel_log import split_brain
 from harness.util.deadline import Deadline
@@ -79,8 +80,12 @@ def _discard_changes(
 
 
 def bring_back(context: CellContext, capture: LogCapture, node: Node) -> None:
-    """Give a node its power back and let it rejoin the resource, as it replicated before."""
+    """Give a node its power back and let it rejoin the resource, as it replicated before.
+
+    :class:`~harness.errors.StackError` where it runs other versions than before: what it says would be of those.
+    """
     context.lab.power_on(node)
+    require_unchanged(context.lab.lock, node)
     capture.node_is_back(node)
     context.resource.rejoin(node)
     replication.reapply_volatile(context.resource, node)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import platform
 import textwrap
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
 
 from harness.errors import HarnessError, StackError
 from harness.lab.node import Node
-from harness.model import NodeLock, Software, Stack, StackLock
-from harness.model.stack_lock import not_as_its_image
+from harness.model import ImageLock, NodeLock, Software, Stack, StackLock
+from harness.model.stack_lock import not_as_before, not_as_its_image
 from harness.parse.software import protocols
 
 # Fields of Software, and the shell command that prints each on a node.
@@ -28,10 +29,8 @@ _COMMANDS = {
     "qemu_sha256": "sha256sum \"$(command -v qemu-system-x86_64)\" | cut -d ' ' -f 1",
     "libvirt": "/usr/sbin/libvirtd --version | sed 's/.* //'",
 }
-# One round trip: each costs a third of a second under emulation.
-_SCRIPT = "modprobe drbd 2>/dev/null\n" + "".join(
-    f'echo "{name}=$({command})"\n' for name, command in _COMMANDS.items()
-)
+# What takes a node seconds to say, and what nothing is held against.
+_SLOW = ("qemu_sha256", "drbd_protocols", "drbd_utils", "libvirt")
 # Why a module cannot be loaded is in the kernel's log; modprobe has only the number of its error in words.
 _WHY_NO_MODULE = "modprobe drbd 2>&1 | tail -n 1; dmesg | grep -w 'drbd: ' | tail -n 1"
 _WHY_NO_QEMU = "qemu-system-x86_64 --version 2>&1 | tail -n 1"
@@ -58,6 +57,23 @@ def stack_of(on_a: Software, on_b: Software, suite: str, accelerator: str, machi
     return Stack(
         suite=suite, accelerator=accelerator, controller=controller, cpu=_processor(), machine=machine, **both
     )  # fmt: skip
+
+
+def require_unchanged(lock: StackLock, *nodes: Node) -> None:
+    """:class:`~harness.errors.StackError` where one of ``nodes`` does not run what it ran when its lab came up: after a
+    boot it may have another kernel, DRBD or QEMU, or none that can be used.
+
+    One round trip of at most 60 s each; the digest of QEMU is not taken again, its version is read.
+    """
+    for node in nodes:
+        locked = next((one for one in lock.nodes if one.name == node.name), None)
+        if locked is None:
+            continue
+        now = _read(node, without=_SLOW)
+        if why := _missing(replace(locked, image=ImageLock(holds=locked.runs), runs=now), node):
+            raise StackError(f"since it has booted: {why}")
+        if (other := not_as_before(locked, now)) is not None:
+            raise StackError(other)
 
 
 def require_as_locked(lock: StackLock, a: Node, b: Node) -> None:
@@ -110,7 +126,9 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
-def _read(node: Node) -> Software:
-    lines = node.runner.run(["sh", "-c", _SCRIPT]).stdout.splitlines()
+def _read(node: Node, without: Collection[str] = ()) -> Software:
+    # One round trip: each costs a third of a second under emulation.
+    asked = [f'echo "{name}=$({command})"\n' for name, command in _COMMANDS.items() if name not in without]
+    lines = node.runner.run(["sh", "-c", "modprobe drbd 2>/dev/null\n" + "".join(asked)]).stdout.splitlines()
     found = dict(line.split("=", 1) for line in lines if "=" in line)
     return replace(Software(), **{name: found.get(name, "") for name in _COMMANDS})

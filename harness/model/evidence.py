@@ -45,7 +45,8 @@ class Evidence:
     equal what was not.
     ``log_holes`` counts kernel messages that were lost before they were read, and ``log_left_out`` those that came and
     were left out, as repetitions that no oracle reads; ``events_lost`` says what was lost of
-    DRBD's events, from which the alarms are made, None where nobody looked.
+    DRBD's events, from which the alarms are made, None where nobody looked; ``events_left_out`` counts those that came
+    and were left out because they change no state.
     ``planted`` is what was changed below DRBD on purpose.  ``fault_injected``: the cell's crash or fault really
     happened.  ``event_log`` are sentences about what was done to the lab on purpose and how it was put right;
     ``console_errors`` are lines of the guest's console that report an error.
@@ -87,6 +88,7 @@ class Evidence:
     log_holes: int = 0
     log_left_out: int = 0
     events_lost: tuple[str, ...] | None = None
+    events_left_out: int = 0
     failure: Failure | None = None
     phases: Mapping[str, float] = field(default_factory=dict)
     schema: int = SCHEMA_VERSION

@@ -126,6 +126,15 @@ def not_as_its_image(node: NodeLock) -> str | None:
     return f"{node.name} runs {'; and '.join(found)}" if found else None
 
 
+def not_as_before(node: NodeLock, now: Software) -> str | None:
+    """What runs on ``node`` ``now`` and is not what ran there when its lab came up, as one sentence; None where all is.
+
+    What is not known of one of the two moments is not compared.
+    """
+    found = [f"{one.text(now)}, where it ran {one.text(node.runs)} before" for one in _differing(node.runs, now)]
+    return f"{node.name} has booted and runs {'; and '.join(found)}" if found else None
+
+
 def not_as_it_began(began: StackLock, now: StackLock) -> str | None:
     """What is another in ``now`` than in the lock that a run began with, as one sentence; None where nothing is.
 

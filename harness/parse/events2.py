@@ -49,6 +49,16 @@ def skipped(lines: Iterable[str]) -> int:
     return sum(int(count) if count.isascii() and count.isdigit() else 1 for count in counts)
 
 
+def as_events(view: ResourceView, timestamp: str | None = None) -> list[str]:
+    """Lines of events2 that fold into ``view``: how the tool would begin if it were started then."""
+    head = f"{timestamp} " if timestamp else ""
+    lines = [
+        f"{head}exists {key[0]} {' '.join(f'{name}:{value}' for name, value in fields.items())}".rstrip()
+        for key, fields in view.objects.items()
+    ]
+    return [*lines, *([f"{head}exists -"] if view.complete else [])]
+
+
 _Key = tuple[str, ...]
 
 

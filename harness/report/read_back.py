@@ -93,12 +93,16 @@ def moved_page_rows(evidence: Evidence) -> list[Row]:
 
 def lost_rows(evidence: Evidence) -> list[Row]:
     """What was lost of the kernel's messages and of DRBD's events before it was read."""
-    holes, events = evidence.log_holes, evidence.events_lost
+    holes, events, left_out = evidence.log_holes, evidence.events_lost, evidence.events_left_out
     known = "none" if events == () else "; ".join(events or ())
     return [
         ("Kernel messages lost", count(holes) if holes else ""),
         ("Kernel messages left out, which only repeat", count(evidence.log_left_out) if evidence.log_left_out else ""),
         ("DRBD's events lost", known),
+        (
+            "DRBD's events left out, which change no state",
+            count(left_out) if left_out else "",
+        ),
     ]
 
 

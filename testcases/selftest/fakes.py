@@ -353,8 +353,16 @@ class FakeEvents:
         self._resource, self._node = resource, node
         self.stream = LineStream(f"events2 on {node.name}")
 
+    left_out = lost = 0
+
     def cursor(self) -> int:
         return self.stream.cursor()
+
+    def begin(self) -> None:
+        """What came so far is forgotten."""
+
+    def complete(self, cursor: int = 0) -> tuple[list[str], int]:
+        return self.stream.since(0), cursor
 
     def wait(self, accept: Callable[[State], bool], what: str, deadline: Deadline, cursor: int | None = None) -> int:
         self._resource.lab.story(f"wait on {self._node.name}: {what}")

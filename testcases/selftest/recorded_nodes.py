@@ -114,7 +114,7 @@ class RecordedRunner(ScriptedRunner):
             return self.kernel
         assert list(argv[:-1]) == ["drbdsetup", "events2", "--timestamps", "--statistics"]
         self.followed += 1
-        self.events = LineStream(name)
+        self.events = LineStream(name, sift)
         self.tell(*self.before)
         return self.events
 

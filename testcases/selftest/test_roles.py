@@ -135,6 +135,28 @@ def test_set_single_primary_in_two_primaries_profile_keeps_the_permission(fake: 
     assert f"nodea {ONE}" in done(fake), "nobody knows what is allowed"
 
 
+READER = "State change failed: (-27) Peer may not become primary while device is opened read-only"
+TRANSIENT = "State change failed: (-18) In transient state, retry after next state change"
+
+
+def test_promote_while_udev_reads_the_peers_device_waits(fake: FakeResource) -> None:
+    fake.refuses["nodea primary"] = [READER, TRANSIENT]
+    roles.promote(real(fake), node(fake.a))
+    assert done(fake) == ["nodea primary"] * 3 and fake.roles["nodea"] == "Primary"
+
+
+def test_promote_that_never_may_is_deadline_error_with_what_drbd_said(fake: FakeResource, impatient: None) -> None:
+    fake.refuses["nodea primary"] = [READER] * 100_000
+    with pytest.raises(DeadlineError, match=r"the promotion of nodea did not happen within 30 s.*opened read-only"):
+        roles.promote(real(fake), node(fake.a))
+
+
+def test_demote_in_a_transient_state_waits(fake: FakeResource) -> None:
+    fake.refuses["nodea secondary"] = [TRANSIENT]
+    roles.demote(real(fake), node(fake.a))
+    assert done(fake) == ["nodea secondary"] * 2
+
+
 def test_demote_while_device_is_open_waits(fake: FakeResource) -> None:
     fake.refuses["nodea secondary"] = [HELD_OPEN, HELD_OPEN, "r0 is opened by qemu (pid 7)"]
     roles.demote(real(fake), node(fake.a))

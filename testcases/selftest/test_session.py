@@ -396,6 +396,25 @@ def test_recover_listens_again_where_a_stream_has_ended(stage: Stage) -> None:
     assert "the kernel log of nodeb had ended, and is read anew" in stage.reported
 
 
+def test_recover_node_that_booted_with_another_kernel_ends_the_run(stage: Stage) -> None:
+    def booted(cell: Cell, turn: int) -> dict[str, Any]:
+        if cell != SWAP:
+            return {}
+        lab = cast(Any, stage.labs[-1])
+        lab.lock = StackLock(a=NodeLock(lab.a.name, runs=Software(kernel="6.12.118")))
+        lab.a.answers["uname -r"] = (0, "kernel=7.1.2\n", "")
+        return failing("infrastructure")
+
+    stage.finds = booted
+    with stage.session as session:
+        assert verdict(session.play(SWAP)) is VerdictKind.INCONCLUSIVE
+        with pytest.raises(
+            InfrastructureError, match=r"not played: nodea has booted and runs Linux 7\.1\.2, where it ran"
+        ):
+            session.play(OTHER)
+    assert len(stage.labs) == 1, "another lab would be no better"
+
+
 def test_recover_starts_a_libvirtd_anew_that_was_stopped(stage: Stage) -> None:
     def stopped(cell: Cell, turn: int) -> dict[str, Any]:
         if cell == SWAP:

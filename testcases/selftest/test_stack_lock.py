@@ -19,7 +19,7 @@ from harness.images import Image
 from harness.images.held import lock_of
 from harness.lab.machine import guest_machine
 from harness.lab.node import Node
-from harness.lab.stack import require_as_locked
+from harness.lab.stack import require_as_locked, require_unchanged
 from harness.model import ImageLock, LabProvenance, NodeLock, Run, Software, Stack, StackLock
 from harness.model.stack_lock import not_as_it_began, not_as_its_image
 from harness.remote.scripted import ScriptedRunner
@@ -134,6 +134,58 @@ def test_two_generations_that_could_speak_to_each_other_are_refused_too() -> Non
 
 def test_two_versions_of_one_generation_are_taken() -> None:
     require_as_locked(lock(drbd="8.4.12", drbd_srcversion="9"), node("nodea"), node("nodeb"))
+
+
+# --------------------------------------------------------------------------- a node that has booted
+
+
+def says(**now: str) -> dict[str, str]:
+    """What a node answers that runs what it ran, but for ``now``."""
+    found = {name: value for name, value in vars(replace(RUNS, **now)).items() if value}
+    return {"uname": "".join(f"{name}={value}\n" for name, value in found.items())}
+
+
+def test_node_that_booted_and_runs_what_it_ran_is_taken() -> None:
+    require_unchanged(lock(), node("nodea", says()), node("nodeb", says()))
+    require_unchanged(StackLock(), node("nodea", says(kernel="7.1")))
+    asked = node("nodea", says())
+    require_unchanged(lock(), asked)
+    (argv,) = cast(ScriptedRunner, cast(Any, asked.runner)).ran
+    assert "sha256sum" not in " ".join(argv), "which takes an emulated node seconds"
+
+
+@pytest.mark.parametrize(
+    ("now", "sentence"),
+    [
+        (
+            {"kernel": "6.12.120+deb13-amd64", "kernel_build": "#2 SMP"},
+            "nodea has booted and runs Linux 6.12.120+deb13-amd64 (#2 SMP), where it ran Linux 6.12.118+deb13-amd64"
+            f" ({BUILD}) before",
+        ),
+        (
+            NINE,
+            "nodea has booted and runs DRBD 9.3.3 (srcversion E0634C2B893C65C232A8771), where it ran DRBD 8.4.11"
+            " (srcversion 637677C4EAFCF5D1D5446B0) before",
+        ),
+        (
+            {"qemu": "11.1.0", "qemu_sha256": ""},
+            "nodea has booted and runs QEMU 11.1.0, where it ran QEMU 10.0.13 (SHA-256 d3c1a558ad22) before",
+        ),
+    ],
+)
+def test_node_that_booted_with_another_version_is_refused_with_both(now: dict[str, str], sentence: str) -> None:
+    with pytest.raises(StackError) as caught:
+        require_unchanged(lock(), node("nodea", says(**now)))
+    assert str(caught.value) == sentence
+
+
+def test_node_that_booted_without_drbd_is_refused_in_the_words_of_the_kernel() -> None:
+    answers = {
+        "uname": "kernel=6.12.118+deb13-amd64\nqemu=10.0.13\n",
+        "dmesg": "modprobe: FATAL: Module drbd not found",
+    }
+    with pytest.raises(StackError, match=r"^since it has booted: DRBD 8\.4\.11 .* not load on nodea: .*drbd not found"):
+        require_unchanged(lock(), node("nodea", answers))
 
 
 # --------------------------------------------------------------------------- what an image holds
