@@ -15,7 +15,6 @@ _PACKAGES: Mapping[str, Mapping[str, str]] = {
     "python3": {"apt": "python3", "dnf": "python3", "zypper": "python3"},
     "lsblk": {"apt": "util-linux", "dnf": "util-linux", "zypper": "util-linux"},
     "wipefs": {"apt": "util-linux", "dnf": "util-linux", "zypper": "util-linux"},
-    "blkdiscard": {"apt": "util-linux", "dnf": "util-linux", "zypper": "util-linux"},
     "losetup": {"apt": "mount", "dnf": "util-linux", "zypper": "util-linux"},
     "udevadm": {"apt": "udev", "dnf": "systemd-udev", "zypper": "udev"},
     "lvcreate": {"apt": "lvm2", "dnf": "lvm2", "zypper": "lvm2"},
@@ -30,9 +29,9 @@ _PACKAGES: Mapping[str, Mapping[str, str]] = {
 }
 _ALWAYS = ("lsblk", "wipefs", "udevadm", "drbdadm", "dmsetup", "ip", "tc", "ethtool", "fio")
 _OF_STORAGE = {
-    "volume-group": ("lvcreate", "blkdiscard"),
+    "volume-group": ("lvcreate",),
     "thin": ("lvcreate",),
-    "disk": ("blkdiscard",),
+    "disk": (),
     "loop": ("losetup",),
 }
 

@@ -101,6 +101,12 @@ def _identity(machine: MachineDisks, look: DiskLook, device: BlockDevice, wanted
         yield f"{device.name} is no disk, partition or md array of its own"
     if wanted.serial and wanted.serial not in (serials := _serials(machine, look, device)):
         yield f"its serial number is {_listed(serials)}, not {wanted.serial} as in the inventory"
+    elif wanted.serial and not wanted.wwn:
+        # As namespaces of one NVMe controller, or units of one RAID controller; udev's name may lead to either.
+        for other in machine.devices.values():
+            is_whole = not other.parent and not other.dm_name and other.number not in (device.number, device.parent)
+            if is_whole and wanted.serial in (other.serial, other.vpd_serial):
+                yield f"{other.name} has the same serial number: its WWN has to be in the inventory too"
     if wanted.wwn and _hex(wanted.wwn) not in (wwns := _wwns(look, device)):
         yield f"its WWN is {_listed(wwns)}, not {wanted.wwn} as in the inventory"
     if not wanted.serial and not wanted.wwn:
@@ -173,13 +179,28 @@ def _users(machine: MachineDisks, look: DiskLook, device: BlockDevice, own: Bloc
     tree = _above(machine, device, own)
     # Who has the whole disk has its partitions.
     tree += tuple(filter(None, [machine.devices.get(device.parent)]))
+    yield from _users_of(machine, tree, device, own)
+    if look.udev.get("DM_MULTIPATH_DEVICE_PATH") == "1":
+        yield "it is a path of a multipath device"
+
+
+def mapping_refusals(machine: MachineDisks, own: BlockDevice) -> tuple[str, ...]:
+    """Everything that uses the harness's own mapping, each as the end of a sentence about the mapping."""
+    return tuple(dict.fromkeys(_users_of(machine, _above(machine, own, None), own, None)))
+
+
+def _users_of(
+    machine: MachineDisks, tree: Sequence[BlockDevice], device: BlockDevice, own: BlockDevice | None
+) -> Iterator[str]:
+    """Whoever uses one of ``tree``, which belongs to ``device``; ``own`` is no user."""
     for one in tree:
         for name in one.holders:
             holder = machine.named(name)
             if own is None or name != own.name:
                 yield f"{_it(one, device)} is held by {_holder(name, holder)}"
     numbers = {one.number: one for one in tree}
-    paths = {f"/dev/{one.name}": one for one in tree} | {
+    # The kernel writes '!' in a name where the path has '/'.
+    paths = {f"/dev/{one.name.replace('!', '/')}": one for one in tree} | {
         f"/dev/mapper/{one.dm_name}": one for one in tree if one.dm_name
     }
     for mount in machine.mounts:
@@ -193,7 +214,7 @@ def _users(machine: MachineDisks, look: DiskLook, device: BlockDevice, own: Bloc
             yield f"{_it(one, device)} belongs to an md array"
         if re.search(rf"/dev/{re.escape(one.name)}(p?\d+)?(?!\S)", machine.zpool):
             yield f"{_it(one, device)} belongs to a ZFS pool"
-    yield from _lvm(machine, paths, device)
+    yield from _lvm(machine, paths, numbers, device)
     for name, number in machine.loops.items():
         if used := numbers.get(number):
             yield f"{_it(used, device)} is the file of {name}"
@@ -202,21 +223,21 @@ def _users(machine: MachineDisks, look: DiskLook, device: BlockDevice, own: Bloc
     for path, number in machine.exported.items():
         if used := numbers.get(number):
             yield f"{_it(used, device)} is handed to other machines by {path}"
-    if look.udev.get("DM_MULTIPATH_DEVICE_PATH") == "1":
-        yield "it is a path of a multipath device"
     ways = {number for one in tree for number in one.passthrough}
     for use in machine.opened:
         if (use.kind == "b" and use.number in numbers) or (use.kind == "c" and use.number in ways):
             yield f"{_it(numbers.get(use.number, device), device)} is open in process {use.process} ({use.program})"
 
 
-def _lvm(machine: MachineDisks, paths: dict[str, BlockDevice], device: BlockDevice) -> Iterator[str]:
+def _lvm(
+    machine: MachineDisks, paths: dict[str, BlockDevice], numbers: dict[str, BlockDevice], device: BlockDevice
+) -> Iterator[str]:
     if machine.physical is None:
         if machine.lvm_error != "LVM is not installed":
             yield f"LVM does not say which disks it has ({machine.lvm_error})"
         return
     for one in machine.physical:
-        if used := paths.get(one.device):
+        if used := paths.get(one.device) or numbers.get(one.number):
             group = f" of the group {one.group}" if one.group else " of no group"
             yield f"{_it(used, device)} is a physical volume{group}"
 

@@ -48,7 +48,12 @@ def removing_refusals(machine: MachineDisks, group: str, name: str, lab: str) ->
 
 def directory_refusals(look: DirectoryLook, name: str, size: int) -> tuple[str, ...]:
     """Every reason not to make the file ``name`` of ``size`` bytes in a directory."""
-    return tuple(_against_file(look, name, size))
+    return (*place_refusals(look), *_against_file(look, name, size))
+
+
+def place_refusals(look: DirectoryLook) -> tuple[str, ...]:
+    """Every reason not to touch a file in a directory: somebody else could put another one in its place."""
+    return tuple(_against_place(look))
 
 
 def shared_group(one: tuple[MachineDisks, str], other: tuple[MachineDisks, str]) -> str | None:
@@ -156,7 +161,7 @@ def _against_removing(machine: MachineDisks, group: str, name: str, lab: str) ->
         yield f"the volume {group}/{name} is of a type that the harness does not make"
 
 
-def _against_file(look: DirectoryLook, name: str, size: int) -> Iterator[str]:
+def _against_place(look: DirectoryLook) -> Iterator[str]:
     if look.error:
         yield f"it cannot be looked at: {look.error}"
         return
@@ -164,6 +169,16 @@ def _against_file(look: DirectoryLook, name: str, size: int) -> Iterator[str]:
         yield "it is no plain directory: a symbolic link is on the way" if look.real != look.path else "it is none"
     if look.owner or look.mode & _OTHERS:
         yield "others than root can write to it"
+    for path, owner, mode in look.above:
+        if owner or mode & _OTHERS:
+            yield f"others than root can write to {path}, and so exchange what is below it"
+    if not look.above:
+        yield "who can write to the directories above it is not known"
+
+
+def _against_file(look: DirectoryLook, name: str, size: int) -> Iterator[str]:
+    if look.error:
+        return
     if look.kind not in _LOCAL_FILESYSTEMS:
         yield f"it is on {look.kind or 'an unknown filesystem'}, not on one of {', '.join(_LOCAL_FILESYSTEMS)}"
     if look.free < size + _DISK_RESERVE:

@@ -14,7 +14,8 @@ class BlockDevice:
 
     ``parent`` is the number of the disk that a partition is of, "" for a whole disk.  ``holders``, ``slaves`` and
     ``partitions`` are names; ``backing`` is the file of a loop device; ``passthrough`` the numbers of character devices
-    that lead to the same disk.
+    that lead to the same disk.  ``sequence`` is the kernel's number of this disk, which no other gets until
+    a boot ("" before Linux 5.15).
     """
 
     number: str
@@ -34,6 +35,7 @@ class BlockDevice:
     wwid: str = ""
     model: str = ""
     passthrough: tuple[str, ...] = ()
+    sequence: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,18 +97,20 @@ class DiskLook:
     tail: str = ""
     label: str = ""
     head_sha256: str = ""
+    tail_sha256: str = ""
     signatures: tuple[Signature, ...] | None = None
     udev: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class PhysicalVolume:
-    """A physical volume of LVM's: the device, and its group ("" for none)."""
+    """A physical volume of LVM's: the device as LVM calls it, its group ("" for none), its number ("" if not known)."""
 
     device: str
     group: str
     missing: bool = False
     duplicate: bool = False
+    number: str = ""
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,10 @@ class FileLook:
 
 @dataclass(frozen=True)
 class DirectoryLook:
-    """A directory that was asked about; ``kind`` of its filesystem, ``free`` bytes, ``files`` with our names in it."""
+    """A directory that was asked about; ``kind`` of its filesystem, ``free`` bytes, ``files`` with our names in it.
+
+    ``above``: path, owner and mode of each directory above it.
+    """
 
     path: str
     real: str = ""
@@ -160,6 +167,7 @@ class DirectoryLook:
     kind: str = ""
     free: int = 0
     files: Mapping[str, FileLook] = field(default_factory=dict)
+    above: tuple[tuple[str, int, int], ...] = ()
 
 
 @dataclass(frozen=True)

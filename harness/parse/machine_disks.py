@@ -58,7 +58,7 @@ def _machine(found: Mapping[str, Any]) -> MachineDisks:
     lsblk = commands["lsblk"]
     if lsblk["status"] != 0:
         raise ValueError(f"lsblk says nothing of the machine's disks: {_why(lsblk)}")
-    physical, groups, volumes, lvm_error = _lvm(commands)
+    physical, groups, volumes, lvm_error = _lvm(commands, found.get("physical", {}))
     zpool = commands.get("zpool")
     return MachineDisks(
         devices={number: _device(number, one) for number, one in found["sysfs"].items()},
@@ -94,7 +94,7 @@ def _device(number: str, one: Mapping[str, Any]) -> BlockDevice:
         parent=one["parent"], partitions=tuple(one["partitions"]), holders=tuple(one["holders"]),
         slaves=tuple(one["slaves"]), dm_name=one["dm_name"], dm_uuid=one["dm_uuid"], md_level=one["md_level"],
         backing=one["loop"], serial=one["serial"], vpd_serial=one["vpd_serial"], wwid=one["wwid"], model=one["model"],
-        passthrough=tuple(one["passthrough"]),
+        passthrough=tuple(one["passthrough"]), sequence=one.get("sequence", ""),
     )  # fmt: skip
 
 
@@ -120,7 +120,8 @@ def _disk(one: Mapping[str, Any]) -> DiskLook:
     return DiskLook(
         **{
             **vars(basis), "exclusive": one["exclusive"], "size": int(one["bytes"]), "head": one["head"],
-            "tail": one["tail"], "label": one["label"], "head_sha256": one["label_sha256"], "signatures": found,
+            "tail": one["tail"], "label": one["label"], "head_sha256": one["label_sha256"],
+            "tail_sha256": one.get("tail_sha256", ""), "signatures": found,
         }
     )  # fmt: skip
 
@@ -130,7 +131,7 @@ def _directory(one: Mapping[str, Any]) -> DirectoryLook:
         return DirectoryLook(path=one["path"], real=one["real"], error=one["error"])
     return DirectoryLook(
         path=one["path"], real=one["real"], owner=one["uid"], mode=one["mode"], is_directory=one["directory"],
-        kind=one["kind"], free=one["free"],
+        kind=one["kind"], free=one["free"], above=tuple((path, uid, mode) for path, uid, mode in one.get("above", ())),
         files={
             name: FileLook(file["plain"], int(file["bytes"]), file["label"], file["sha256"])
             for name, file in one["files"].items()
@@ -150,7 +151,7 @@ def _allow(one: Mapping[str, Any]) -> AllowFile:
 
 
 def _lvm(
-    commands: Mapping[str, Any],
+    commands: Mapping[str, Any], numbers: Mapping[str, str]
 ) -> tuple[tuple[PhysicalVolume, ...] | None, tuple[VolumeGroup, ...] | None, tuple[LogicalVolume, ...] | None, str]:
     """Physical volumes, groups, logical volumes, and why LVM does not say; all None where it is not there."""
     if "pvs" not in commands:
@@ -159,9 +160,12 @@ def _lvm(
         if commands[name]["status"] != 0:
             return None, None, None, f"{name}: {_why(commands[name])}"
     physical = tuple(
-        PhysicalVolume(one["pv_name"], one["vg_name"], bool(one["pv_missing"]), bool(one["pv_duplicate"]))
+        PhysicalVolume(
+            one["pv_name"], one["vg_name"], bool(one["pv_missing"]), bool(one["pv_duplicate"]),
+            numbers.get(one["pv_name"], ""),
+        )
         for one in _rows(commands["pvs"]["out"], "pv")
-    )
+    )  # fmt: skip
     groups = tuple(
         VolumeGroup(
             one["vg_name"], one["vg_uuid"], one["vg_attr"], int(one["vg_free"]), int(one["vg_extent_size"]),

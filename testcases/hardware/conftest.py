@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 from foreign import Foreign
+from guarded import BLANK, LINK, SERIAL, WWN
+
+from harness.config.inventory import StorageEntry
+from harness.lab.hardware.guard import ALLOW_FILE
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,3 +40,33 @@ def record(pytestconfig: pytest.Config) -> Path | None:
     if directory is not None:
         directory.mkdir(parents=True, exist_ok=True)
     return directory
+
+
+@pytest.fixture
+def disk(foreign: Foreign) -> Iterator[str]:
+    """An empty disk that the inventory and the machine's root name; its name in the kernel."""
+    folder = ALLOW_FILE.rpartition("/")[0]
+    allow = f"mkdir -p -m 755 {folder}; echo {LINK} > {ALLOW_FILE}; chmod 644 {ALLOW_FILE}"
+    if "target" in foreign.plugged:
+        foreign.sh(f"{allow}; d=$(readlink -f {LINK}); {BLANK}")
+        name = foreign.sh(f"readlink -f {LINK}").strip().removeprefix("/dev/")
+    else:
+        name = foreign.plug("target", SERIAL, WWN)
+        foreign.sh(allow)
+    assert not any(foreign.plugged["target"].read_bytes())
+    yield name
+
+
+@pytest.fixture
+def group(foreign: Foreign) -> Iterator[StorageEntry]:
+    """A volume group of somebody's with a volume that has data in it."""
+    name = foreign.plug("pv", "PV1", 0x5000C50000000011, mib=192)
+    foreign.sh(
+        f"vgcreate -q theirs /dev/{name} > /dev/null; lvcreate -q -y -n data -L 32m theirs > /dev/null; "
+        "dd if=/dev/urandom of=/dev/theirs/data bs=1M count=32 status=none conv=fsync"
+    )
+    try:
+        yield StorageEntry(kind="volume-group", volume_group="theirs")
+    finally:
+        foreign.sh("umount /media || :; vgremove -f -q theirs || :")
+        foreign.unplug("pv")

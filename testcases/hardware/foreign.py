@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -24,6 +23,7 @@ from harness.remote.ssh import SshRunner
 
 MIB = 2**20
 BOOT_SECONDS = 1200
+NVME_PORTS = ("port1", "port2")
 _COMMAND_LINE = "root=/dev/vda rw console=ttyS0 mitigations=off cryptomgr.notests random.trust_cpu=on"
 
 
@@ -31,6 +31,27 @@ def link_of(serial: str, wwn: int | None = None) -> str:
     """What udev calls a SCSI disk of QEMU's."""
     name = f"scsi-0QEMU_QEMU_HARDDISK_{serial}" if wwn is None else f"wwn-0x{wwn:016x}"
     return f"/dev/disk/by-id/{name}"
+
+
+def nvme_link_of(serial: str) -> str:
+    """What udev calls an NVMe disk of QEMU's."""
+    return f"/dev/disk/by-id/nvme-QEMU_NVMe_Ctrl_{serial}"
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of all that is not zero in a file, and where; what is a hole in it is not read."""
+    found = hashlib.sha256(str(path.stat().st_size).encode())
+    with path.open("rb") as file:
+        at = 0
+        while True:
+            try:
+                at = os.lseek(file.fileno(), at, os.SEEK_DATA) // MIB * MIB
+            except OSError:
+                return found.hexdigest()
+            file.seek(at)
+            if any(piece := file.read(MIB)):
+                found.update(at.to_bytes(8, "big") + piece)
+            at += MIB
 
 
 class Foreign:
@@ -82,6 +103,8 @@ class Foreign:
         overlay.unlink(missing_ok=True)
         base = ["-b", str(self.directory / "root.img"), "-F", "raw"]
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *base, str(overlay)], check=True)
+        # NVMe is plugged into a port of its own.
+        ports = [word for one in NVME_PORTS for word in ("-device", f"pcie-root-port,id={one},chassis={one[4:]}")]
         argv = [
             "nice", "-n", "19", "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg", "-cpu", "max", "-m", "1536",
             "-display", "none", "-vga", "none", "-parallel", "none", "-nodefaults",
@@ -89,9 +112,9 @@ class Foreign:
             "-append", _COMMAND_LINE, "-serial", f"file:{self.run / 'console'}",
             "-drive", f"file={overlay},format=qcow2,if=virtio,cache=unsafe",
             "-netdev", f"user,id=n,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22", "-device", "virtio-net-pci,netdev=n",
-            "-device", "virtio-scsi-pci,id=scsi0", "-object", "rng-random,id=r,filename=/dev/urandom",
-            "-device", "virtio-rng-pci,rng=r", "-qmp", f"unix:{self.run / 'qmp'},server=on,wait=off",
-            "-daemonize", "-pidfile", str(self.run / "pid"),
+            "-device", "virtio-scsi-pci,id=scsi0", "-device", "virtio-scsi-pci,id=scsi1", *ports,
+            "-object", "rng-random,id=r,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=r",
+            "-qmp", f"unix:{self.run / 'qmp'},server=on,wait=off", "-daemonize", "-pidfile", str(self.run / "pid"),
         ]  # fmt: skip
         subprocess.run(argv, check=True)
         self._started = True
@@ -134,26 +157,34 @@ class Foreign:
         """What a script printed that root runs there."""
         return self.runner.run(["sh", "-ec", script], timeout=timeout, ok=ok).stdout
 
-    def plug(self, name: str, serial: str, wwn: int | None = None, *, mib: int = 64, model: str = "") -> str:
+    def plug(self, name: str, serial: str, wwn: int | None = None, *, mib: int = 64, **more: object) -> str:
         """Plug in an empty disk, and its name in the kernel; ``name`` is ours for it."""
         path = self.run / f"{name}.img"
         path.unlink(missing_ok=True)
         with path.open("wb") as file:
             file.truncate(mib * MIB)
-        return self.plug_again(name, path, serial, wwn)
+        return self.plug_again(name, path, serial, wwn, **more)
 
-    def plug_again(self, name: str, path: Path, serial: str, wwn: int | None = None) -> str:
-        """Plug in a disk whose content ``path`` holds; its name in the kernel."""
-        drive = {"driver": "raw", "file": {"driver": "file", "filename": str(path)}}
+    def plug_again(self, name: str, path: Path, serial: str, wwn: int | None = None, **more: object) -> str:
+        """Plug in a disk whose content ``path`` holds; its name in the kernel.  ``more``: properties of QEMU's device,
+        ``driver`` and ``bus`` among them, and ``unreadable``, a sector that cannot be read.
+        """
+        drive: dict[str, object] = {"driver": "raw", "file": {"driver": "file", "filename": str(path)}}
+        if (sector := more.pop("unreadable", None)) is not None:
+            error = {"event": "none", "iotype": "read", "sector": sector}
+            drive = {"driver": "blkdebug", "image": drive, "inject-error": [error]}
+            more |= {"rerror": "report"}
         self.qmp("blockdev-add", **{"node-name": f"n-{name}", **drive})
-        more: dict[str, object] = {} if wwn is None else {"wwn": wwn}
-        self.qmp("device_add", driver="scsi-hd", id=name, drive=f"n-{name}", bus="scsi0.0", serial=serial, **more)
+        device: dict[str, object] = {"driver": "scsi-hd", "bus": "scsi0.0", "id": name, "serial": serial, **more}
+        if wwn is not None:
+            device |= {"wwn": wwn}
+        self.qmp("device_add", drive=f"n-{name}", **device)
         self.plugged[name] = path
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
+        link = nvme_link_of(serial) if device["driver"] == "nvme" else link_of(serial, wwn)
         while time.monotonic() < deadline:
-            link = link_of(serial, wwn)
             found = self.sh(f"udevadm settle; readlink -f {link}; test -e {link}", ok=(0, 1)).strip()
-            if found.startswith("/dev/sd"):
+            if found.startswith(("/dev/sd", "/dev/nvme")):
                 return found.removeprefix("/dev/")
             time.sleep(1)
         raise InfrastructureError(f"the disk {name} did not appear")
@@ -175,12 +206,14 @@ class Foreign:
     def digests(self) -> dict[str, str]:
         """The SHA-256 of each disk, read from its file here, after all that the machine had to write was written."""
         self.sh("sync; udevadm settle; sync")
-        found = {}
-        for name, path in self.plugged.items():
-            with path.open("rb") as file:
-                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
-        return found
+        return {name: digest(path) for name, path in self.plugged.items()}
 
-    def keep(self, name: str, target: Path) -> None:
-        """Copy the content of a disk."""
-        shutil.copyfile(self.plugged[name], target)
+    def slow_down(self, name: str, bytes_per_second: int) -> None:
+        """Let no more be written to a disk; 0 takes the limit away."""
+        others = dict.fromkeys(("bps", "bps_rd", "iops", "iops_rd", "iops_wr"), 0)
+        self.qmp("block_set_io_throttle", id=name, bps_wr=bytes_per_second, **others)
+
+    def written(self, name: str) -> int:
+        """How many bytes the machine has written to a disk."""
+        found = self.qmp("query-blockstats")
+        return int(next(one["stats"]["wr_bytes"] for one in found if name in one.get("qdev", "").split("/")))

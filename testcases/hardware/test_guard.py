@@ -5,28 +5,17 @@ In each case the content of every disk of the machine, read from its file here, 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from foreign import Foreign, link_of
+from guarded import LINK, MIB, MKFS, SERIAL, SIZE, WHOLE, WWN, between, guard, keep, refused
 
 from harness.config.inventory import StorageEntry
 from harness.errors import ProtectedError
 from harness.lab.hardware.guard import ALLOW_FILE, Guard, Step
 from harness.lab.hardware.storage import make, remove
-from harness.model.disks import MachineDisks
-from harness.remote.base import Completed
-
-MIB = 2**20
-SIZE = 64 * MIB
-SERIAL, WWN = "TARGET1", 0x5000C50000000001
-LINK = link_of(SERIAL, WWN)
-# Without it the kernel goes on writing to a filesystem that is mounted.
-MKFS = "mkfs.ext4 -q -E lazy_itable_init=0"
-WHOLE = StorageEntry(kind="disk", disk=LINK, serial=SERIAL, wwn=f"0x{WWN:016x}", size_bytes=SIZE)
 
 
 @dataclass(frozen=True)
@@ -83,69 +72,41 @@ CASES = (
          "it is held by multipath (mpathz)", "dmsetup remove --retry mpathz"),
     Case("drbd-metadata", "modprobe drbd; yes yes | drbdmeta 40 v08 $d internal create-md --force > /dev/null 2>&1",
          "it has a signature of drbd at byte"),
+    Case("drbd-in-use-with-metadata-elsewhere",
+         "modprobe drbd; printf 'resource theirs { device minor 7; on %s { disk %s; flexible-meta-disk %s; "
+         "address 127.0.0.1:7799; } on other { disk %s; flexible-meta-disk %s; address 127.0.0.2:7799; } }' "
+         "$(uname -n) $d $e $d $e > /run/theirs.conf; drbdadm -c /run/theirs.conf create-md --force theirs > /dev/null "
+         "2>&1; drbdadm -c /run/theirs.conf up theirs",
+         "it could not be opened for the harness alone (EBUSY): somebody has a claim on it",
+         "drbdadm -c /run/theirs.conf down theirs", second=True),
+    Case("zfs-labels-by-hand", "perl -e 'open D, \"+<\", $ARGV[0]; for $l (0, 262144) { for (0 .. 15) { "
+         "seek D, $l + 131072 + 1024 * $_, 0; print D pack \"Q<5\", 0x00bab10c, 5000, $_ + 9, 77, 1700000000 } } "
+         "close D' $d; sync", "it has a signature of zfs_member at byte"),
+    Case("lvm-does-not-list-it", "pvcreate -q $d > /dev/null; mkdir -p /etc/lvm/devices; "
+         "echo 'devices { use_devicesfile=1 }' > /etc/lvm/lvmlocal.conf; : > /etc/lvm/devices/system.devices; "
+         "test -z \"$(pvs --noheadings)\"", "it has a signature of LVM2_member at byte 536",
+         "rm -f /etc/lvm/devices/system.devices /etc/lvm/lvmlocal.conf"),
+    Case("mapped-into-memory", "perl -e 'open F, \"<\", $ARGV[0]; $a = syscall(9, 0, 4096, 1, 1, fileno(F), 0); "
+         "die $! if $a == -1; close F; sleep 1000' $d > /dev/null 2>&1 & echo $! > /run/other; sleep 3",
+         "it is open in process", "kill $(cat /run/other); sleep 1"),
+    Case("registered-with-io-uring", "perl -e 'open F, \"+<\", $ARGV[0]; $p = \"\\0\" x 120; $r = syscall(425, 4, $p); "
+         "die $! if $r < 0; $f = pack \"l\", fileno(F); syscall(427, $r, 2, $f, 1) == 0 or die $!; close F; "
+         "sleep 1000' $d > /dev/null 2>&1 & echo $! > /run/other; sleep 3", "it is open in process",
+         "kill $(cat /run/other); sleep 1"),
+    Case("open-in-a-process-of-an-odd-name", "p=$(printf '/run/o\\033[2J\\nx'); cp /bin/sleep \"$p\"; "
+         "\"$p\" 1000 < $d > /dev/null 2>&1 & echo $! > /run/other; sleep 1", "it is open in process",
+         "kill $(cat /run/other); rm -f /run/o*; sleep 1"),
+    Case("file-of-a-target",
+         "modprobe target_core_file; c=/sys/kernel/config/target/core/fileio_0; mkdir -p $c/theirs; "
+         "echo fd_dev_name=$d,fd_dev_size=67108864 > $c/theirs/control; echo 1 > $c/theirs/enable",
+         "it is handed to other machines by /sys/kernel/config/target/core/fileio_0/theirs/info",
+         "c=/sys/kernel/config/target/core/fileio_0; rmdir $c/theirs $c"),
     Case("not-allowed-by-root", f": > {ALLOW_FILE}", f"{ALLOW_FILE} on the machine does not allow it: it has no"),
     Case("allowed-by-anybody", f"chmod 666 {ALLOW_FILE}", f"{ALLOW_FILE} on the machine, or its directory, can be",
          f"chmod 644 {ALLOW_FILE}"),
     Case("no-allow-file", f"rm {ALLOW_FILE}", f"{ALLOW_FILE} on the machine, in which root allows a disk, cannot be"),
     Case("read-only", "blockdev --setro $d", "it is read-only"),
 )  # fmt: skip
-
-
-# What the test before left on the disk; plugging it out and in takes longer than all else.
-BLANK = (
-    "blockdev --setrw $d; dd if=/dev/zero of=$d bs=1M count=64 oflag=direct conv=nocreat,fsync status=none; "
-    "blockdev --rereadpt $d; udevadm settle"
-)
-
-
-@pytest.fixture
-def disk(foreign: Foreign) -> Iterator[str]:
-    """An empty disk that the inventory and the machine's root name; its name in the kernel."""
-    folder = ALLOW_FILE.rpartition("/")[0]
-    allow = f"mkdir -p -m 755 {folder}; echo {LINK} > {ALLOW_FILE}; chmod 644 {ALLOW_FILE}"
-    if "target" in foreign.plugged:
-        foreign.sh(f"{allow}; d=$(readlink -f {LINK}); {BLANK}")
-        name = foreign.sh(f"readlink -f {LINK}").strip().removeprefix("/dev/")
-    else:
-        name = foreign.plug("target", SERIAL, WWN)
-        foreign.sh(allow)
-    assert not any(foreign.plugged["target"].read_bytes())
-    yield name
-
-
-def guard(foreign: Foreign, storage: StorageEntry = WHOLE, size: int = SIZE) -> Guard:
-    return Listening(foreign.machine, storage, "test", size)
-
-
-def refused(foreign: Foreign, one: Guard, step: Step, record: Path | None, name: str) -> str:
-    """The sentence with which the guard refuses a step; every byte of every disk is what it was."""
-    before = foreign.digests()
-    with pytest.raises(ProtectedError) as caught:
-        one.do(step)
-    assert foreign.digests() == before
-    sentence = str(caught.value)
-    assert "\n" not in sentence
-    keep(record, name, one, step, sentence)
-    return sentence
-
-
-def keep(record: Path | None, name: str, one: Guard, step: Step, sentence: str) -> None:
-    """Keep what the machine said last, with the answer to it ("" for none), as a recording of the selftests."""
-    if record is not None and name and isinstance(one, Listening):
-        kept = {"step": step, "storage": one.storage.model_dump(), "size": one.size, "lab": one.lab}
-        kept |= {"sentence": sentence, "look": json.loads(one.heard)}
-        (record / f"{name}.json").write_text(json.dumps(kept) + "\n")
-
-
-class Listening(Guard):
-    """A guard that keeps what the machine said when it was last looked at."""
-
-    heard = ""
-
-    def _program(self, name: str, asked: Mapping[str, object], timeout: float) -> Completed:
-        done = super()._program(name, asked, timeout)
-        self.heard = done.stdout if name == "look" else self.heard
-        return done
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -163,36 +124,6 @@ def test_disk_that_somebody_uses_stays_as_it_is(foreign: Foreign, disk: str, rec
             foreign.unplug("second")
 
 
-def test_disk_of_the_inventory_is_labelled_mapped_and_given_back(
-    foreign: Foreign, disk: str, record: Path | None
-) -> None:
-    name = foreign.plug("bystander", "BYSTANDER")
-    foreign.sh(f"dd if=/dev/urandom of=/dev/{name} bs=1M count=8 status=none")
-    one, before = guard(foreign), foreign.digests()
-    try:
-        assert one.lower(one.look()) is None
-        for step in (Step.LABEL, Step.MAP, Step.ZERO):
-            look = one.look()
-            keep(record, f"free-before-{step}", one, step, "")
-            assert one.refusals(step, look) == ()
-            one.do(step)
-        lower = one.lower(one.look())
-        assert lower == "/dev/mapper/drbd-harness-test"
-        # What a test writes is no foreign signature, and nothing of it is at the disk's ends.
-        foreign.sh(f"{MKFS} {lower}; dd if=/dev/urandom of={lower} bs=1M seek=61 count=1 status=none; sync")
-        assert "its mapping drbd-harness-test is used by /mnt" in refused_while_mounted(foreign, one, str(lower))
-        one.do(Step.UNMAP)
-        one.do(Step.MAP)
-        assert remove(one) == 2
-        after = foreign.digests()
-        assert after["bystander"] == before["bystander"]
-        content = foreign.plugged["target"].read_bytes()
-        assert not any(content[:MIB]) and not any(content[-MIB:]) and any(content[MIB : 2 * MIB])
-    finally:
-        foreign.sh("umount /mnt || :; dmsetup remove --retry drbd-harness-test || :")
-        foreign.unplug("bystander")
-
-
 def refused_while_mounted(foreign: Foreign, one: Guard, lower: str) -> str:
     foreign.sh(f"mount {lower} /mnt")
     try:
@@ -201,17 +132,29 @@ def refused_while_mounted(foreign: Foreign, one: Guard, lower: str) -> str:
         foreign.sh("umount /mnt")
 
 
-def between(one: Guard, act: Callable[[], object]) -> None:
-    """Do ``act`` behind the guard's next look, before it does what it looked for."""
-    look = one.look
-
-    def looked() -> MachineDisks:
-        found = look()
-        one.look = look  # type: ignore[method-assign]
-        act()
-        return found
-
-    one.look = looked  # type: ignore[method-assign]
+def test_disk_of_the_inventory_is_labelled_mapped_and_given_back(
+    foreign: Foreign, disk: str, record: Path | None
+) -> None:
+    name = foreign.plug("bystander", "BYSTANDER")
+    foreign.sh(f"dd if=/dev/urandom of=/dev/{name} bs=1M count=8 status=none")
+    one, before = guard(foreign), foreign.digests()
+    try:
+        for step in (Step.LABEL, Step.MAP, Step.ZERO):
+            one.do(step)
+            keep(record, f"free-before-{step}", one, step, "")
+        lower = one.lower(one.last)
+        assert lower == "/dev/mapper/drbd-harness-test"
+        # What a test writes is no foreign signature, and nothing of it is at the disk's ends.
+        foreign.sh(f"{MKFS} {lower}; dd if=/dev/urandom of={lower} bs=1M seek=61 count=1 status=none; sync")
+        assert "its mapping drbd-harness-test: it is mounted at /mnt" in refused_while_mounted(foreign, one, str(lower))
+        assert remove(one) == 2
+        after = foreign.digests()
+        assert after["bystander"] == before["bystander"]
+        content = foreign.plugged["target"].read_bytes()
+        assert not any(content[:MIB]) and not any(content[-MIB:]) and any(content[MIB : 2 * MIB])
+    finally:
+        foreign.sh("umount /mnt || :; dmsetup remove --retry drbd-harness-test || :")
+        foreign.unplug("bystander")
 
 
 @pytest.mark.parametrize(
@@ -318,42 +261,27 @@ def test_label_of_a_disk_that_was_copied_is_none(foreign: Foreign, disk: str, re
 # --------------------------------------------------------------------------- volumes and files
 
 
-@pytest.fixture
-def group(foreign: Foreign) -> Iterator[StorageEntry]:
-    """A volume group of somebody's with a volume that has data in it."""
-    name = foreign.plug("pv", "PV1", 0x5000C50000000011, mib=192)
-    foreign.sh(
-        f"vgcreate -q theirs /dev/{name} > /dev/null; lvcreate -q -y -n data -L 32m theirs > /dev/null; "
-        "dd if=/dev/urandom of=/dev/theirs/data bs=1M count=32 status=none conv=fsync"
-    )
-    try:
-        yield StorageEntry(kind="volume-group", volume_group="theirs")
-    finally:
-        foreign.sh("umount /media || :; vgremove -f -q theirs || :")
-        foreign.unplug("pv")
-
-
 def test_volume_is_made_of_free_room_and_only_that_is_removed(
     foreign: Foreign, group: StorageEntry, record: Path | None
 ) -> None:
     digest = "sha256sum < /dev/theirs/data; lvs --noheadings -o lv_name,lv_uuid,seg_pe_ranges theirs/data"
     one, before = guard(foreign, group), foreign.sh(digest)
-    one.look()
-    keep(record, "free-before-make-volume", one, Step.MAKE_VOLUME, "")
     foreign.sh("lvcreate -q -y -n old -L 64m theirs; yes old | dd of=/dev/theirs/old bs=1M count=64 iflag=fullblock "
                "status=none conv=fsync; lvremove -q -y theirs/old")  # fmt: skip
     one.do(Step.MAKE_VOLUME)
+    keep(record, "free-before-make-volume", one, Step.MAKE_VOLUME, "")
     one.do(Step.ZERO)
-    assert one.lower(one.look()) == "/dev/theirs/drbd-harness-test"
+    keep(record, "free-before-zero-volume", one, Step.ZERO, "")
+    assert one.lower(one.last) == "/dev/theirs/drbd-harness-test"
     foreign.sh("cmp -n 67108864 /dev/zero /dev/theirs/drbd-harness-test; "
                f"{MKFS} /dev/theirs/drbd-harness-test; "
                "mount /dev/theirs/drbd-harness-test /media")  # fmt: skip
     assert "the volume theirs/drbd-harness-test is in use" in refused(foreign, one, Step.REMOVE_VOLUME, None, "")
     assert "is in use" in refused(foreign, one, Step.ZERO, None, "")
     foreign.sh("umount /media")
-    one.look()
+    assert remove(one) == 1
     keep(record, "free-before-remove-volume", one, Step.REMOVE_VOLUME, "")
-    assert remove(one) == 1 and remove(one) == 0
+    assert one.is_done(Step.REMOVE_VOLUME, one.last)
     assert foreign.sh(digest) == before
 
 
@@ -400,7 +328,7 @@ def test_thin_volume_is_made_and_removed_and_a_full_pool_is_refused(foreign: For
     storage = StorageEntry(kind="thin", volume_group="theirs", thin_pool="pool")
     one = guard(foreign, storage)
     one.do(Step.MAKE_VOLUME)
-    assert one.lower(one.look()) == "/dev/theirs/drbd-harness-test"
+    assert one.lower(one.last) == "/dev/theirs/drbd-harness-test"
     foreign.sh("dd if=/dev/urandom of=/dev/theirs/drbd-harness-test bs=1M count=40 status=none conv=fsync")
     two = Guard(foreign.machine, storage, "second", SIZE)
     assert "MiB free and 73 MiB are needed, with a tenth to spare" in refused(foreign, two, Step.MAKE_VOLUME, None, "")
@@ -414,7 +342,7 @@ def test_file_is_made_attached_and_removed(foreign: Foreign) -> None:
     one = guard(foreign, storage)
     one.do(Step.MAKE_FILE)
     one.do(Step.ATTACH)
-    lower = one.lower(one.look())
+    lower = one.lower(one.last)
     assert lower and foreign.sh(f"blockdev --getsize64 {lower}").strip() == str(SIZE)
     foreign.sh(f"{MKFS} {lower}; mount {lower} /media")
     assert "which has it, is used by /media" in refused(foreign, one, Step.DETACH, None, "")

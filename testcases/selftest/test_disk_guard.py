@@ -157,6 +157,13 @@ def _pvs(**facts: object) -> Callable[[dict[str, Any]], None]:
     return lambda look: look["commands"]["pvs"].update(facts)
 
 
+def _physical_by_another_name(look: dict[str, Any]) -> None:
+    """As LVM prints it where 'preferred_names' of lvm.conf says so."""
+    row = {"pv_name": "/dev/disk/by-id/x", "vg_name": "theirs", "pv_missing": "", "pv_duplicate": ""}
+    look["commands"]["pvs"].update(out=json.dumps({"report": [{"pv": [row]}]}))
+    look["physical"] = {"/dev/disk/by-id/x": look["disks"][0]["number"]}
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -188,6 +195,9 @@ def _pvs(**facts: object) -> Callable[[dict[str, Any]], None]:
         (_add("mdstat", lambda number, name: f"\nmd127 : inactive {name}[0](S)\n"), "it belongs to an md array"),
         (_add("swaps", lambda number, name: f"\n/dev/{name} partition 1 0 -2\n"), "it is in use as swap"),
         (_add("mounts", lambda number, name: ["0:52", "/data", "btrfs", f"/dev/{name}"]), "it is mounted at /data"),
+        (_physical_by_another_name, "it is a physical volume of the group theirs"),
+        (lambda look: of_a_disk(look).update(name="cciss!c0d0") or look.update(
+            swaps="Filename\tType\n/dev/cciss/c0d0 partition 1 0 -2\n"), "it is in use as swap"),
         (_lsblk(fstype="ceph_bluestore"), "udev knows ceph_bluestore on it"),
         (_lsblk(mountpoints=["/x"]), "lsblk says that it is mounted at /x"),
         (_lsblk(**{"maj:min": "99:9"}), "lsblk does not list it"),
@@ -249,11 +259,46 @@ def test_disk_whose_mapping_is_another_or_in_use_is_refused() -> None:
     foreign_uuid = heard("free-before-zero", lambda look: dm(look)[1].update(dm_uuid="CRYPT-LUKS2-x"))
     assert "its one holder is not the harness's mapping drbd-harness-test" in foreign_uuid.against(Step.ZERO)[0]
     held = heard("free-before-zero", lambda look: dm(look)[1].update(holders=["drbd0"]))
-    assert held.against(Step.UNMAP) == ("its mapping drbd-harness-test is used by drbd0",)
+    assert held.against(Step.UNMAP) == ("its mapping drbd-harness-test: it is held by drbd0",)
     opened = heard("free-before-zero", lambda look: look["opened"].append(["b", dm(look)[0], 9, "qemu"]))
-    assert opened.against(Step.UNMAP) == ("its mapping drbd-harness-test is used by process 9 (qemu)",)
+    assert opened.against(Step.UNMAP) == ("its mapping drbd-harness-test: it is open in process 9 (qemu)",)
     second = heard("free-before-zero", lambda look: of_a_disk(look)["holders"].append("dm-7"))
     assert second.against(Step.UNMAP)
+    looped = heard("free-before-zero", lambda look: look["loops"].update(loop5=dm(look)[0]))
+    assert looped.against(Step.ZERO) == ("its mapping drbd-harness-test: it is the file of loop5",)
+    swapped = heard("free-before-zero", _add("swaps", lambda *_: "\n/dev/mapper/drbd-harness-test partition 1 0 -2\n"))
+    assert swapped.against(Step.ZERO) == ("its mapping drbd-harness-test: it is in use as swap",)
+
+
+def test_mapping_above_a_disk_that_is_gone_or_lost_its_label_is_not_passed_over() -> None:
+    for change in (_disk(error="No such file or directory"), _disk(head="data", label="")):
+        one = heard("free-before-zero", change)
+        assert not one.is_done(Step.UNMAP, one.look()) and [planned.step for planned in plan(
+            one, one.look(), making=False)] == [Step.UNMAP]  # fmt: skip
+        assert one.against(Step.UNMAP)[0] == (
+            "its mapping drbd-harness-test is left of a disk that is gone or has lost its label; "
+            "'dmsetup remove drbd-harness-test' on the machine takes it away"
+        )
+    assert heard("free-before-map").is_done(Step.UNMAP, heard("free-before-map").look())
+
+
+def test_disk_with_a_serial_number_that_another_has_too_needs_its_wwn() -> None:
+    def second_namespace(look: dict[str, Any]) -> None:
+        look["sysfs"]["259:7"] = dict(of_a_disk(look), name="nvme0n2", wwid="eui.0000000000000002")
+
+    one = heard("free-before-label", second_namespace)
+    assert one.against(Step.LABEL) == ()
+    one.storage = one.storage.model_copy(update={"wwn": None})
+    assert one.against(Step.LABEL) == (
+        "nvme0n2 has the same serial number: its WWN has to be in the inventory too",
+    )  # fmt: skip
+
+
+def test_reason_has_no_signs_that_a_terminal_would_obey() -> None:
+    def opened(look: dict[str, Any]) -> None:
+        look["opened"].append(["b", look["disks"][0]["number"], 9, "a\n\x1b[2J"])
+
+    assert heard("free-before-label", opened).against(Step.LABEL) == ("it is open in process 9 (a??[2J)",)
 
 
 @pytest.mark.parametrize(

@@ -18,29 +18,28 @@ from pathlib import Path
 
 from harness.config.inventory import DISK, LOOP, THIN, VOLUME_GROUP, StorageEntry
 from harness.errors import CommandError, InfrastructureError, ProtectedError
-from harness.judgement.disk_guard import OwnMapping, Stage, disk_refusals, label_of, shared_disk
+from harness.judgement.disk_guard import OwnMapping, Stage, disk_refusals, label_of, mapping_refusals, shared_disk
 from harness.judgement.volume_guard import (
     TAG,
     directory_refusals,
-    is_own,
     lab_tag,
     making_refusals,
+    place_refusals,
     removing_refusals,
     shared_group,
     volume_of,
 )
-from harness.model.disks import MIB, BlockDevice, DiskLook, FileLook, MachineDisks, WantedDisk
+from harness.lab.hardware.own import UUID, OwnStorage
+from harness.model.disks import MIB, MachineDisks
 from harness.parse.machine_disks import machine_disks
 from harness.remote.base import Completed, Runner
-from harness.render.disk_label import DiskLabel, disk_label, read_label
+from harness.render.disk_label import DiskLabel, disk_label
 
 #: The file on a machine in which root allows a disk: its name below /dev/disk/by-id in a line of its own.
 ALLOW_FILE = "/etc/drbd-harness/disks"
 LOOK_SECONDS = 180.0
 STEP_SECONDS = 120.0
 _PROGRAMS = Path(__file__).parent / "programs"
-_PREFIX = "drbd-harness-"
-_UUID = "DRBD-HARNESS-"
 # Slower than any disk that somebody would test with.
 _ZEROED_MIB_PER_SECOND = 5
 
@@ -77,7 +76,9 @@ REMOVING: Mapping[str, tuple[Step, ...]] = {
 
 
 # What programs/act.py does; it ends with 1 where it has written nothing.
-_BY_PROGRAM = (Step.LABEL, Step.UNLABEL, Step.MAP, Step.MAKE_FILE, Step.REMOVE_FILE)
+_BY_PROGRAM = (
+    Step.LABEL, Step.UNLABEL, Step.MAP, Step.ZERO, Step.MAKE_FILE, Step.REMOVE_FILE, Step.ATTACH, Step.DETACH,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,16 +90,12 @@ class Machine:
     python: str = "python3"
 
 
-class Guard:
+class Guard(OwnStorage):
     """The storage of one machine; ``size`` of the replica's lower device in bytes (of a whole disk: what it has)."""
 
     def __init__(self, machine: Machine, storage: StorageEntry, lab: str, size: int) -> None:
+        super().__init__(storage, lab, size)
         self.machine = machine
-        self.storage = storage
-        self.lab = lab
-        self.size = size
-        #: The name of the volume, of the mapping, and, with an ending, of the file.
-        self.name = f"{_PREFIX}{lab}"
 
     # ------------------------------------------------------------------------------------------ looking
 
@@ -112,7 +109,10 @@ class Guard:
             "directories": [self.storage.directory] if self.storage.directory else [],
             "allow": ALLOW_FILE if self.storage.disk else "",
         }
-        done = self._program("look", asked, LOOK_SECONDS)
+        try:
+            done = self._program("look", asked, LOOK_SECONDS)
+        except CommandError as error:
+            raise ProtectedError(f"the disks of {self.machine.name} cannot be looked at: {error}") from None
         if done.status:
             raise ProtectedError(f"the disks of {self.machine.name} cannot be looked at: {done.message}")
         try:
@@ -120,29 +120,22 @@ class Guard:
         except ValueError as error:
             raise ProtectedError(f"the disks of {self.machine.name} cannot be judged: {error}") from None
 
-    @property
-    def subject(self) -> str:
-        """The storage as a sentence names it."""
-        storage = self.storage
-        if storage.kind == DISK:
-            return str(storage.disk)
-        if storage.kind == LOOP:
-            return f"{storage.directory}/{self.name}.img"
-        return f"the volume {storage.volume_group}/{self.name}"
-
     def is_done(self, step: Step, disks: MachineDisks) -> bool:
         """Whether what ``step`` makes is there, or what it takes back is gone; zeros are never taken as given."""
         there = {
-            Step.MAKE_VOLUME: lambda: self._own_volume(disks),
-            Step.LABEL: lambda: self._label(disks) is not None,
-            Step.MAP: lambda: self._mapping_device(disks) is not None,
-            Step.MAKE_FILE: lambda: self._file(disks) is not None,
-            Step.ATTACH: lambda: self._loop(disks) is not None,
+            Step.MAKE_VOLUME: lambda: self.own_volume(disks),
+            Step.LABEL: lambda: self.label(disks) is not None,
+            Step.MAP: lambda: self.mapping_device(disks) is not None,
+            Step.MAKE_FILE: lambda: self.file(disks) is not None,
+            Step.ATTACH: lambda: self.loop(disks) is not None,
         }
         back = {
-            Step.REMOVE_VOLUME: Step.MAKE_VOLUME, Step.UNLABEL: Step.LABEL, Step.UNMAP: Step.MAP,
+            Step.REMOVE_VOLUME: Step.MAKE_VOLUME, Step.UNLABEL: Step.LABEL,
             Step.REMOVE_FILE: Step.MAKE_FILE, Step.DETACH: Step.ATTACH,
         }  # fmt: skip
+        if step is Step.UNMAP:
+            # One above a disk that is gone, or has lost its label, is there: it is refused and not passed over.
+            return not any(self.is_named_mapping(one) for one in disks.devices.values())
         if step in back:
             return not there[back[step]]()
         return step in there and there[step]()
@@ -150,16 +143,20 @@ class Guard:
     def lower(self, disks: MachineDisks) -> str | None:
         """The path of the replica's lower device; None where it is not there (yet)."""
         if self.storage.kind == DISK:
-            return f"/dev/mapper/{self.name}" if self._mapping_device(disks) else None
+            return f"/dev/mapper/{self.name}" if self.mapping_device(disks) else None
         if self.storage.kind == LOOP:
-            loop = self._loop(disks)
+            loop = self.loop(disks)
             return f"/dev/{loop.name}" if loop else None
-        return f"/dev/{self.storage.volume_group}/{self.name}" if self._own_volume(disks) else None
+        return f"/dev/{self.storage.volume_group}/{self.name}" if self.own_volume(disks) else None
 
     # ------------------------------------------------------------------------------------------ judging
 
     def refusals(self, step: Step, disks: MachineDisks) -> tuple[str, ...]:
         """Every reason not to do ``step`` now, as ends of a sentence about :attr:`subject`."""
+        # Anybody on the machine may have named what is in them, such as a process.
+        return tuple("".join(one if one.isprintable() else "?" for one in why) for why in self._refusals(step, disks))
+
+    def _refusals(self, step: Step, disks: MachineDisks) -> tuple[str, ...]:
         storage = self.storage
         if storage.kind == DISK:
             return self._disk_refusals(step, disks)
@@ -169,32 +166,37 @@ class Guard:
         if step is Step.MAKE_VOLUME:
             return making_refusals(disks, group, self.name, self.size, self.lab, storage.thin_pool)
         # As may be removed, so may be filled with zeros.
-        return removing_refusals(disks, group, self.name, self.lab)
+        found = removing_refusals(disks, group, self.name, self.lab)
+        if step is Step.ZERO and not found and self.lower_device(disks) is None:
+            return (f"the volume {group}/{self.name} is not active, or its number is another one's",)
+        return found
 
     def _disk_refusals(self, step: Step, disks: MachineDisks) -> tuple[str, ...]:
         stages = {
             Step.LABEL: Stage.UNLABELLED, Step.MAP: Stage.LABELLED, Step.UNLABEL: Stage.LABELLED,
             Step.UNMAP: Stage.MAPPED, Step.ZERO: Stage.MAPPED,
         }  # fmt: skip
-        look, own, label = self._disk(disks), self._mapping_device(disks), self._label(disks)
-        mapping = OwnMapping(self.name, f"{_UUID}{label.id}" if label else "")
+        look, own, label = self.disk(disks), self.mapping_device(disks), self.label(disks)
+        mapping = OwnMapping(self.name, f"{UUID}{label.id}" if label else "")
         found = disk_refusals(disks, look, self.wanted, stages[step], mapping, self.lab)
         if step is Step.MAP and any(one.dm_name == self.name for one in disks.devices.values()):
             found += (f"there is a mapping {self.name} already, of something else",)
+        if step is Step.UNMAP and own is None and not self.is_done(step, disks):
+            what = f"its mapping {self.name} is left of a disk that is gone or has lost its label"
+            return (f"{what}; 'dmsetup remove {self.name}' on the machine takes it away", *found)
         if stages[step] is Stage.MAPPED and own is not None:
-            above = [*own.holders, *(f"process {use.process} ({use.program})" for use in disks.opened
-                                     if use.kind == "b" and use.number == own.number)]  # fmt: skip
-            mounts = [mount.where for mount in disks.mounts if mount.number == own.number]
-            found += tuple(f"its mapping {self.name} is used by {one}" for one in (*above, *mounts))
+            found += tuple(f"its mapping {self.name}: {one}" for one in mapping_refusals(disks, own))
         return found
 
     def _file_refusals(self, step: Step, disks: MachineDisks) -> tuple[str, ...]:
         (directory,) = disks.directories
         if step is Step.MAKE_FILE:
             return tuple(f"{directory.path}: {one}" for one in directory_refusals(directory, self.file_name, self.size))
-        if self._file(disks) is None:
+        if self.file(disks) is None:
             return ("it is not there, or it is no file of the harness's",)
-        loop = self._loop(disks)
+        if unsafe := place_refusals(directory):
+            return tuple(f"{directory.path}: {one}" for one in unsafe)
+        loop = self.loop(disks)
         if loop is None:
             return ("no loop device has it",) if step is Step.DETACH else ()
         if step is not Step.DETACH:
@@ -202,17 +204,6 @@ class Guard:
         users = [*loop.holders, *(mount.where for mount in disks.mounts if mount.number == loop.number)]
         users += [f"process {use.process} ({use.program})" for use in disks.opened if use.number == loop.number]
         return tuple(f"{loop.name}, which has it, is used by {one}" for one in users)
-
-    @property
-    def wanted(self) -> WantedDisk:
-        """The disk as the inventory names it."""
-        entry = self.storage
-        return WantedDisk(str(entry.disk), entry.size_bytes or 0, entry.serial or "", entry.wwn or "")
-
-    @property
-    def file_name(self) -> str:
-        """The name of the file in the inventory's directory."""
-        return f"{self.name}.img"
 
     # ------------------------------------------------------------------------------------------ doing
 
@@ -241,7 +232,7 @@ class Guard:
             )
 
     def _run(self, step: Step, disks: MachineDisks) -> Completed:
-        """The step's command; all that names a device stands here and in :meth:`lower`."""
+        """The step's command; all that names a device stands here, in :meth:`lower` and in ``programs/act.py``."""
         run, volume = self.machine.runner.run, f"{self.storage.volume_group}/{self.name}"
         if step is Step.MAKE_VOLUME:
             tags = ["--addtag", TAG, "--addtag", lab_tag(self.lab)]
@@ -256,40 +247,37 @@ class Guard:
             # LVM itself looks once more, under its lock, whether it is the volume that was looked at.
             same = f"lv_uuid={found.uuid if found else ''} && lv_tags={{{TAG} && {lab_tag(self.lab)}}}"
             return run(["lvremove", "--yes", "--select", same, volume], timeout=STEP_SECONDS, ok=())
-        if step is Step.ZERO:
-            return run(["blkdiscard", "--zeroout", self.lower(disks) or ""], timeout=zero_seconds(self), ok=())
         if step is Step.UNMAP:
-            label = self._label(disks)
-            return run(["dmsetup", "remove", "--uuid", f"{_UUID}{label.id if label else ''}"], ok=())
-        if step is Step.ATTACH:
-            argv = ["losetup", "--find", "--show", "--direct-io=on", "--offset", str(MIB), self.subject]
-            return run(argv, ok=())
-        if step is Step.DETACH:
-            loop = self._loop(disks)
-            return run(["losetup", "--detach", f"/dev/{loop.name if loop else ''}"], ok=())
-        return self._program("act", self._asked(step, disks), STEP_SECONDS)
+            label = self.label(disks)
+            return run(["dmsetup", "remove", "--uuid", f"{UUID}{label.id if label else ''}"], ok=())
+        timeout = zero_seconds(self) if step is Step.ZERO else STEP_SECONDS
+        return self._program("act", {"act": str(step), **self._asked(step, disks)}, timeout)
 
     def _asked(self, step: Step, disks: MachineDisks) -> dict[str, object]:
-        """What ``programs/act.py`` is asked for."""
-        if step in (Step.MAKE_FILE, Step.REMOVE_FILE):
-            file = self._file(disks)
-            text = self._text(DiskLabel(self.lab, secrets.token_hex(8), self.size))
+        """What ``programs/act.py`` is asked for: what was seen, which it compares once more, and what it writes."""
+        if step in (Step.MAKE_FILE, Step.REMOVE_FILE, Step.ATTACH, Step.DETACH):
+            file, loop = self.file(disks), self.loop(disks)
             return {
-                "act": str(step), "path": self.subject, "size": self.size + MIB, "text": text,
+                "path": self.subject, "size": self.size + MIB, "loop": loop.name if loop else "",
+                "text": self._text(DiskLabel(self.lab, secrets.token_hex(8), self.size)),
                 "was_sha256": file.head_sha256 if file else "",
             }  # fmt: skip
-        look = self._disk(disks)
+        if step is Step.ZERO:
+            own = self.lower_device(disks)
+            return {"number": own.number, "size": own.size, "uuid": own.dm_uuid} if own else {}
+        look = self.disk(disks)
         device = disks.devices[look.number]
         asked: dict[str, object] = {
             "path": look.path, "number": look.number, "size": look.size, "serial": device.serial, "wwid": device.wwid,
-            "was_sha256": look.head_sha256,
+            "sequence": device.sequence, "was_sha256": look.head_sha256, "tail_sha256": look.tail_sha256,
         }  # fmt: skip
         if step is Step.MAP:
             label = label_of(look)
             sectors = (look.size - 2 * MIB) // MIB * MIB // 512
-            return asked | {"act": "map", "mapping": self.name, "uuid": f"{_UUID}{label.id}", "sectors": sectors}
+            return asked | {"mapping": self.name, "uuid": f"{UUID}{label.id}", "sectors": sectors}
         wanted = self.wanted
         label = DiskLabel(self.lab, secrets.token_hex(8), wanted.size, wanted.serial, wanted.wwn)
+        # One that is taken back is written over with zeros.
         return asked | {"act": "label", "text": self._text(label) if step is Step.LABEL else ""}
 
     @staticmethod
@@ -300,44 +288,7 @@ class Guard:
         """Run ``programs/NAME.py`` on the machine; its text goes there by standard input."""
         text = (_PROGRAMS / f"{name}.py").read_text(encoding="utf-8")
         argv = [self.machine.python, "-I", "-", json.dumps(asked, sort_keys=True)]
-        try:
-            return self.machine.runner.run(argv, stdin=text, timeout=timeout, ok=())
-        except CommandError as error:
-            raise ProtectedError(f"the disks of {self.machine.name} cannot be looked at: {error}") from None
-
-    # ------------------------------------------------------------------------------------------ finding what is ours
-
-    def _disk(self, disks: MachineDisks) -> DiskLook:
-        (look,) = disks.disks
-        return look
-
-    def _label(self, disks: MachineDisks) -> DiskLabel | None:
-        try:
-            return label_of(self._disk(disks))
-        except ValueError:
-            return None
-
-    def _mapping_device(self, disks: MachineDisks) -> BlockDevice | None:
-        label = self._label(disks)
-        uuid = f"{_UUID}{label.id}" if label else ""
-        found = [one for one in disks.devices.values() if one.dm_name == self.name and one.dm_uuid == uuid]
-        return found[0] if uuid and len(found) == 1 else None
-
-    def _own_volume(self, disks: MachineDisks) -> bool:
-        found = volume_of(disks, str(self.storage.volume_group), self.name)
-        return found is not None and is_own(found, self.lab)
-
-    def _file(self, disks: MachineDisks) -> FileLook | None:
-        (directory,) = disks.directories
-        file = directory.files.get(self.file_name)
-        try:
-            label = read_label(file.label, file.head_sha256) if file is not None and file.plain else None
-        except ValueError:
-            label = None
-        return file if label is not None and label.lab == self.lab else None
-
-    def _loop(self, disks: MachineDisks) -> BlockDevice | None:
-        return next((one for one in disks.devices.values() if one.backing == self.subject), None)
+        return self.machine.runner.run(argv, stdin=text, timeout=timeout, ok=())
 
 
 def zero_seconds(guard: Guard) -> float:
@@ -349,7 +300,7 @@ def shared(a: tuple[Guard, MachineDisks], b: tuple[Guard, MachineDisks]) -> str 
     """Why the storage of the two machines may be one and the same; None where it is not."""
     (one, its_disks), (other, other_disks) = a, b
     if one.storage.kind == other.storage.kind == DISK:
-        return shared_disk((its_disks, one._disk(its_disks)), (other_disks, other._disk(other_disks)))
+        return shared_disk((its_disks, one.disk(its_disks)), (other_disks, other.disk(other_disks)))
     if one.storage.volume_group and other.storage.volume_group:
         return shared_group((its_disks, one.storage.volume_group), (other_disks, other.storage.volume_group))
     return None

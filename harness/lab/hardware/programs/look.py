@@ -12,6 +12,7 @@ import hashlib
 import json
 import mmap
 import os
+import re
 import shutil
 import stat
 import struct
@@ -21,20 +22,17 @@ import sys
 MIB = 1048576
 BLKGETSIZE64 = 0x80081272
 LOOP_GET_STATUS64 = 0x4C05
+# Character devices that lead to the same disk.
+WAYS = ("scsi_generic/*", "bsg/*", "nvme-generic/*", "ng[0-9]*")
 MAGIC = b"DRBD-HARNESS-DISK"
 LSBLK = ["lsblk", "-J", "-b", "-a", "-o"]
 COLUMNS = "NAME,MAJ:MIN,TYPE,SIZE,FSTYPE,"
 LVM = ["--reportformat", "json", "--units", "b", "--nosuffix", "-o"]
+VOLUMES = "vg_name,lv_name,lv_uuid,lv_attr,lv_size,lv_tags,pool_lv,data_percent,metadata_percent,lv_kernel_"
 COMMANDS = {
     "pvs": ["pvs", *LVM, "pv_name,vg_name,pv_missing,pv_duplicate"],
     "vgs": ["vgs", *LVM, "vg_name,vg_uuid,vg_attr,vg_free,vg_extent_size,vg_missing_pv_count"],
-    "lvs": [
-        "lvs",
-        "-a",
-        *LVM,
-        "vg_name,lv_name,lv_uuid,lv_attr,lv_size,lv_tags,pool_lv,data_percent,metadata_percent,"
-        "lv_kernel_major,lv_kernel_minor",
-    ],
+    "lvs": ["lvs", "-a", *LVM, VOLUMES + "major,lv_kernel_minor"],
     "zpool": ["zpool", "status", "-L", "-P"],
 }
 
@@ -104,13 +102,9 @@ def sysfs():
             "serial": read(disk + "/device/serial") or read(disk + "/serial"),
             "vpd_serial": page[4:].decode(errors="replace").strip(" \0"),
             "wwid": read(disk + "/device/wwid") or read(disk + "/wwid"),
+            "sequence": read(disk + "/diskseq"),
             "model": read(disk + "/device/model"),
-            "passthrough": [
-                read(one + "/dev")
-                for one in glob.glob(disk + "/device/scsi_generic/*")
-                + glob.glob(disk + "/device/nvme-generic/*")
-                + glob.glob(disk + "/device/ng[0-9]*")
-            ],
+            "passthrough": [read(one + "/dev") for way in WAYS for one in glob.glob(disk + "/device/" + way)],
         }
     return found
 
@@ -150,6 +144,19 @@ def loops():
     return found
 
 
+def physical(pvs):
+    """LVM's name of each physical volume, which may be any of a device's, and the device's number."""
+    found = {}
+    try:
+        rows = json.loads(pvs["out"])["report"][0]["pv"] if pvs and pvs["status"] == 0 else []
+        for name in {row["pv_name"] for row in rows}:
+            if name.startswith("/") and os.path.exists(name):
+                found[name] = number(os.stat(name).st_rdev)
+    except (ValueError, KeyError, IndexError, OSError):
+        pass
+    return found
+
+
 def exported():
     """What the kernel hands to other machines: path in configfs, and the number of the device."""
     found = []
@@ -162,18 +169,58 @@ def exported():
                 found.append([path, number(status.st_rdev)])
         except OSError:
             pass
+    # A file of LIO's may be a block device too, which it has open in the kernel and does not claim.
+    for path in glob.glob("/sys/kernel/config/target/core/fileio_*/*/info"):
+        behind = re.search(r"File: (\S+)", read(path))
+        try:
+            status = os.stat(behind.group(1)) if behind else None
+        except OSError:
+            continue
+        if status and stat.S_ISBLK(status.st_mode):
+            found.append([path, number(status.st_rdev)])
+    return found
+
+
+def registered(process, name):
+    """Numbers of the block devices that an io_uring has, whose descriptors may be closed."""
+    found, within = [], False
+    for line in read("/proc/" + process + "/fdinfo/" + name).splitlines():
+        entry = re.match(r"\s*\d+: (\S+)$", line)
+        within = line.startswith("UserFiles:") or (within and entry is not None)
+        if within and entry:
+            found.append(read("/sys/class/block/" + os.path.basename(entry.group(1)) + "/dev"))
+    return [one for one in found if one]
+
+
+def in_memory():
+    """Block devices that a process has mapped into its memory; the descriptor may be closed."""
+    found = set()
+    for path in glob.glob("/proc/[0-9]*/maps"):
+        process = path.split("/")[2]
+        for line in read(path).splitlines():
+            fields = line.split(None, 5)
+            if len(fields) == 6 and fields[5].startswith("/dev/"):
+                try:
+                    status = os.stat("/proc/" + process + "/map_files/" + fields[0])
+                except OSError:
+                    continue
+                if stat.S_ISBLK(status.st_mode):
+                    found.add(("b", number(status.st_rdev), int(process), read("/proc/" + process + "/comm")))
     return found
 
 
 def opened():
     """Which processes have which block and character devices open."""
-    found = set()
+    found = in_memory()
     for path in glob.glob("/proc/[0-9]*/fd/*"):
         process = path.split("/")[2]
         if int(process) == os.getpid():
             continue
         try:
             status = os.stat(path)
+            if not stat.S_IFMT(status.st_mode) and "io_uring" in os.readlink(path):
+                for one in registered(process, os.path.basename(path)):
+                    found.add(("b", one, int(process), read("/proc/" + process + "/comm")))
         except OSError:
             continue
         kind = "b" if stat.S_ISBLK(status.st_mode) else "c" if stat.S_ISCHR(status.st_mode) else ""
@@ -189,7 +236,10 @@ def piece(descriptor, offset):
         with os.fdopen(os.dup(descriptor), "rb", 0) as file:
             file.seek(offset)
             got = file.readinto(buffer)
-        return bytes(buffer[:got])
+        if got != MIB:
+            # What could not be read is not zero.
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return bytes(buffer)
 
 
 def content(data):
@@ -241,7 +291,9 @@ def disk(path):
             found["head"] = content(head)
             found["label"] = head[:4096].rstrip(b"\0").decode(errors="replace") if found["head"] == "label" else ""
             found["label_sha256"] = hashlib.sha256(head).hexdigest()
-            found["tail"] = content(piece(direct, max(0, found["bytes"] - MIB)))
+            tail = piece(direct, max(0, found["bytes"] - MIB))
+            found["tail"] = content(tail)
+            found["tail_sha256"] = hashlib.sha256(tail).hexdigest()
         finally:
             os.close(direct)
     except OSError as error:
@@ -266,6 +318,16 @@ def labelled(path):
     return {"plain": plain, "bytes": status.st_size, "label": text, "sha256": hashlib.sha256(data).hexdigest()}
 
 
+def ancestors(path):
+    """Path, owner and mode of each directory above a path."""
+    found = []
+    while path != "/":
+        path = os.path.dirname(path)
+        status = os.lstat(path)
+        found.append([path, status.st_uid, stat.S_IMODE(status.st_mode)])
+    return found
+
+
 def directory(path):
     found = {"path": path, "real": os.path.realpath(path)}
     try:
@@ -280,6 +342,7 @@ def directory(path):
         directory=stat.S_ISDIR(status.st_mode),
         device=number(status.st_dev),
         free=room.f_bavail * room.f_frsize,
+        above=ancestors(path),
         names=[name for name in names(path) if name.startswith("drbd-harness-")],
     )
     found["files"] = {name: labelled(path + "/" + name) for name in found["names"]}
@@ -324,6 +387,7 @@ def main():
     }
     found["sysfs"] = sysfs()
     found["loops"] = loops()
+    found["physical"] = physical(commands.get("pvs"))
     found["exported"] = exported()
     found["opened"] = opened()
     found["disks"] = [disk(path) for path in asked.get("disks", [])]

@@ -1,0 +1,96 @@
+"""What of a machine's disks is the harness's own: found anew in each look, by tags, labels and names of its own."""
+
+from __future__ import annotations
+
+from harness.config.inventory import DISK, LOOP, StorageEntry
+from harness.judgement.disk_guard import label_of
+from harness.judgement.volume_guard import group_of, is_own, volume_of
+from harness.model.disks import BlockDevice, DiskLook, FileLook, MachineDisks, WantedDisk
+from harness.render.disk_label import DiskLabel, read_label
+
+_PREFIX = "drbd-harness-"
+#: What the UUID of a mapping of the harness's begins with; its label's id is behind it.
+UUID = "DRBD-HARNESS-"
+
+
+class OwnStorage:
+    """The storage of one machine; ``size`` of the replica's lower device in bytes (of a whole disk: what it has)."""
+
+    def __init__(self, storage: StorageEntry, lab: str, size: int) -> None:
+        self.storage = storage
+        self.lab = lab
+        self.size = size
+        #: The name of the volume, of the mapping, and, with an ending, of the file.
+        self.name = f"{_PREFIX}{lab}"
+
+    @property
+    def subject(self) -> str:
+        """The storage as a sentence names it."""
+        storage = self.storage
+        if storage.kind == DISK:
+            return str(storage.disk)
+        if storage.kind == LOOP:
+            return f"{storage.directory}/{self.name}.img"
+        return f"the volume {storage.volume_group}/{self.name}"
+
+    @property
+    def wanted(self) -> WantedDisk:
+        """The disk as the inventory names it."""
+        entry = self.storage
+        return WantedDisk(str(entry.disk), entry.size_bytes or 0, entry.serial or "", entry.wwn or "")
+
+    @property
+    def file_name(self) -> str:
+        """The name of the file in the inventory's directory."""
+        return f"{self.name}.img"
+
+    def lower_device(self, disks: MachineDisks) -> BlockDevice | None:
+        """The replica's lower device as the kernel has it; None where it is not there (yet)."""
+        if self.storage.kind == DISK:
+            return self.mapping_device(disks)
+        if self.storage.kind == LOOP:
+            return self.loop(disks) if self.file(disks) is not None else None
+        group = group_of(disks, str(self.storage.volume_group))
+        found = volume_of(disks, str(self.storage.volume_group), self.name)
+        if group is None or found is None or not is_own(found, self.lab):
+            return None
+        # A name and a number can be another volume's a moment later; what LVM has device-mapper call it never is.
+        uuid = f"LVM-{group.uuid}{found.uuid}".replace("-", "")
+        device = disks.devices.get(found.number)
+        return device if device is not None and device.dm_uuid.replace("-", "") == uuid else None
+
+    def disk(self, disks: MachineDisks) -> DiskLook:
+        (look,) = disks.disks
+        return look
+
+    def label(self, disks: MachineDisks) -> DiskLabel | None:
+        try:
+            return label_of(self.disk(disks))
+        except ValueError:
+            return None
+
+    def mapping_device(self, disks: MachineDisks) -> BlockDevice | None:
+        label = self.label(disks)
+        uuid = f"{UUID}{label.id}" if label else ""
+        found = [one for one in disks.devices.values() if one.dm_name == self.name and one.dm_uuid == uuid]
+        return found[0] if uuid and len(found) == 1 else None
+
+    def is_named_mapping(self, device: BlockDevice) -> bool:
+        """Whether it has the name and the kind of UUID of the harness's mapping; of which disk is not said."""
+        return device.dm_name == self.name and device.dm_uuid.startswith(UUID)
+
+    def own_volume(self, disks: MachineDisks) -> bool:
+        found = volume_of(disks, str(self.storage.volume_group), self.name)
+        return found is not None and is_own(found, self.lab)
+
+    def file(self, disks: MachineDisks) -> FileLook | None:
+        (directory,) = disks.directories
+        file = directory.files.get(self.file_name)
+        try:
+            label = read_label(file.label, file.head_sha256) if file is not None and file.plain else None
+        except ValueError:
+            label = None
+        return file if label is not None and label.lab == self.lab else None
+
+    def loop(self, disks: MachineDisks) -> BlockDevice | None:
+        return next((one for one in disks.devices.values() if one.backing == self.subject), None)
