@@ -28,7 +28,7 @@ INVENTORY_SCHEMA = 1
 #: The variable of a host in Ansible's inventory that holds what Ansible has no name for, and the group's usual name.
 VARIABLE = "drbd_harness"
 _OF_ANSIBLE = ("ansible_host", "ansible_port", "ansible_user", "ansible_ssh_private_key_file")
-_OF_LAB = ("name", "size_mib", "may_change")
+_OF_LAB = ("name", "size_mib", "owner", "may_change")
 _TEMPLATE = re.compile(r"\{[{%]")
 
 VOLUME_GROUP, THIN, DISK, LOOP = "volume-group", "thin", "disk", "loop"
@@ -161,6 +161,7 @@ class HostEntry(WrittenModel):
 class InventoryFile(WrittenFile):
     """An inventory of our own as it is written: ``name`` is in all that the harness makes on the machines.
 
+    ``owner`` is whose it is (without it, who runs the harness and where): another's of the same name is not touched.
     ``may_change``: what of the things that resources of the machines' owner feel too a run may change, and put back.
     """
 
@@ -168,6 +169,9 @@ class InventoryFile(WrittenFile):
 
     name: LabName = "lab"
     size_mib: Annotated[int, at_least(64)] = LOWER_MIB
+    owner: (
+        Annotated[str, _written(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,62}", "up to 63 letters, digits and '_.@-'")] | None
+    ) = None
     may_change: Annotated[tuple[str, ...], array()] = ()
     hosts: dict[str, HostEntry]
 
@@ -219,6 +223,7 @@ class Inventory(WrittenModel):
     path: Path
     name: str
     size_mib: int
+    owner: str | None
     may_change: tuple[str, ...]
     a: Host
     b: Host
@@ -258,7 +263,9 @@ def load(path: Path, group: str | None = None) -> Inventory:
 def _read(table: Mapping[str, Any], path: Path) -> Inventory:
     file = validated(InventoryFile, dict(table), source=str(path))
     a, b = (_host(name, entry, path.parent) for name, entry in file.hosts.items())
-    return Inventory(path=path, name=file.name, size_mib=file.size_mib, may_change=file.may_change, a=a, b=b)
+    return Inventory(
+        path=path, name=file.name, size_mib=file.size_mib, owner=file.owner, may_change=file.may_change, a=a, b=b
+    )
 
 
 def _host(name: str, entry: HostEntry, folder: Path) -> Host:

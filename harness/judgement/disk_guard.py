@@ -40,15 +40,15 @@ class OwnMapping:
 
 
 def disk_refusals(
-    machine: MachineDisks, look: DiskLook, wanted: WantedDisk, stage: Stage, mapping: OwnMapping, lab: str
+    machine: MachineDisks, look: DiskLook, wanted: WantedDisk, stage: Stage, mapping: OwnMapping, lab: str, owner: str
 ) -> tuple[str, ...]:
-    """Every reason not to write the disk ``wanted`` of ``lab``, in the order in which a person would look."""
+    """Every reason not to write the disk ``wanted`` of ``owner``'s ``lab``, in the order of a person who looks."""
     if look.error:
         return (f"it cannot be looked at: {look.error}",)
     device = machine.devices.get(look.number)
     if device is None:
         return ("the kernel has no such block device in /sys",)
-    return tuple(dict.fromkeys(_reasons(machine, look, device, wanted, stage, mapping, lab)))
+    return tuple(dict.fromkeys(_reasons(machine, look, device, wanted, stage, mapping, lab, owner)))
 
 
 def label_of(look: DiskLook) -> DiskLabel:
@@ -60,7 +60,7 @@ def label_of(look: DiskLook) -> DiskLabel:
 
 def _reasons(
     machine: MachineDisks, look: DiskLook, device: BlockDevice, wanted: WantedDisk, stage: Stage, mapping: OwnMapping,
-    lab: str,
+    lab: str, owner: str,
 ) -> Iterator[str]:  # fmt: skip
     yield from _allowed(machine, wanted)
     yield from _identity(machine, look, device, wanted)
@@ -70,7 +70,7 @@ def _reasons(
     if stage is Stage.MAPPED and own is None:
         yield f"its one holder is not the harness's mapping {mapping.name}, but {_listed(device.holders)}"
     yield from _users(machine, look, device, own)
-    yield from _content(look, wanted, stage, lab)
+    yield from _content(look, wanted, stage, lab, owner)
     yield from _lsblk(machine, device, own)
     if own is None and look.exclusive != "yes":
         yield f"it could not be opened for the harness alone ({look.exclusive}): somebody has a claim on it"
@@ -273,7 +273,7 @@ def _it(used: BlockDevice, device: BlockDevice) -> str:
 # --------------------------------------------------------------------------- what is on it
 
 
-def _content(look: DiskLook, wanted: WantedDisk, stage: Stage, lab: str) -> Iterator[str]:
+def _content(look: DiskLook, wanted: WantedDisk, stage: Stage, lab: str, owner: str) -> Iterator[str]:
     label: DiskLabel | None = None
     if look.head == "label":
         try:
@@ -281,7 +281,7 @@ def _content(look: DiskLook, wanted: WantedDisk, stage: Stage, lab: str) -> Iter
         except ValueError as error:
             yield f"it has a label of the harness's that is not whole: {error}"
         else:
-            yield from _foreign_label(label, wanted, lab)
+            yield from _foreign_label(label, wanted, lab, owner)
     elif stage is not Stage.UNLABELLED:
         yield "the harness's label is not on it any more"
     if look.signatures is None:
@@ -295,9 +295,11 @@ def _content(look: DiskLook, wanted: WantedDisk, stage: Stage, lab: str) -> Iter
                 yield f"its {where} MiB holds data, though no signature says whose; zero it yourself if it may be lost"
 
 
-def _foreign_label(label: DiskLabel, wanted: WantedDisk, lab: str) -> Iterator[str]:
+def _foreign_label(label: DiskLabel, wanted: WantedDisk, lab: str, owner: str) -> Iterator[str]:
     if label.lab != lab:
         yield f"it has the label of another lab, '{label.lab}'"
+    elif label.owner not in ("", owner):
+        yield f"it has the label of a lab of {label.owner}'s that has the same name '{lab}'; this one is {owner}'s"
     if label.size != wanted.size or (label.serial, label.wwn) != (wanted.serial, wanted.wwn):
         which = label.serial or label.wwn
         yield f"its label was written for another disk ({which}, {label.size} bytes)"

@@ -6,6 +6,7 @@ harness's name.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from harness.model.disks import DirectoryLook, LogicalVolume, MachineDisks, VolumeGroup
@@ -23,6 +24,11 @@ def lab_tag(lab: str) -> str:
     return f"{TAG}.lab={lab}"
 
 
+def owner_tag(owner: str) -> str:
+    """The tag that tells the owner of a lab, with the signs that LVM allows in it."""
+    return f"{TAG}.owner={re.sub(r'[^A-Za-z0-9_.+-]', ':', owner)}"
+
+
 def group_of(machine: MachineDisks, group: str) -> VolumeGroup | None:
     """The volume group of that name; None where there is none, or more than one."""
     found = [one for one in machine.groups or () if one.name == group]
@@ -35,15 +41,15 @@ def volume_of(machine: MachineDisks, group: str, name: str) -> LogicalVolume | N
 
 
 def making_refusals(
-    machine: MachineDisks, group: str, name: str, size: int, lab: str, pool: str | None = None
+    machine: MachineDisks, group: str, name: str, size: int, lab: str, owner: str, pool: str | None = None
 ) -> tuple[str, ...]:
     """Every reason not to make the volume ``name`` of ``size`` bytes in ``group``, or in its thin pool ``pool``."""
-    return tuple(_against_making(machine, group, name, size, lab, pool))
+    return tuple(_against_making(machine, group, name, size, lab, owner, pool))
 
 
-def removing_refusals(machine: MachineDisks, group: str, name: str, lab: str) -> tuple[str, ...]:
-    """Every reason not to remove the volume ``name`` of ``lab`` from ``group``."""
-    return tuple(_against_removing(machine, group, name, lab))
+def removing_refusals(machine: MachineDisks, group: str, name: str, lab: str, owner: str) -> tuple[str, ...]:
+    """Every reason not to remove the volume ``name`` of ``lab``, ``owner``'s, from ``group``."""
+    return tuple(_against_removing(machine, group, name, lab, owner))
 
 
 def directory_refusals(look: DirectoryLook, name: str, size: int) -> tuple[str, ...]:
@@ -74,15 +80,17 @@ def shared_group(one: tuple[MachineDisks, str], other: tuple[MachineDisks, str])
 
 
 def _against_making(
-    machine: MachineDisks, group: str, name: str, size: int, lab: str, pool: str | None
+    machine: MachineDisks, group: str, name: str, size: int, lab: str, owner: str, pool: str | None
 ) -> Iterator[str]:
     yield from (reasons := tuple(_against_group(machine, group)))
     found = group_of(machine, group)
     if reasons or found is None:
         return
     taken = volume_of(machine, group, name)
-    if taken is not None and is_own(taken, lab):
+    if taken is not None and is_own(taken, lab, owner):
         yield f"the volume {group}/{name} of the lab '{lab}' is there already"
+    elif taken is not None and is_of_lab(taken, lab):
+        yield _of_somebody_else(f"{group}/{name}", lab, owner)
     elif taken is not None:
         yield f"the volume {group}/{name} is there and is none of the harness's"
     if pool is None:
@@ -138,12 +146,22 @@ def _against_pool(pool: LogicalVolume | None, name: str, size: int) -> Iterator[
         yield f"the metadata of the thin pool {name} is {pool.metadata_used:.0f} % full"
 
 
-def is_own(volume: LogicalVolume, lab: str) -> bool:
-    """Whether it carries the tags of the harness's lab ``lab``."""
+def is_of_lab(volume: LogicalVolume, lab: str) -> bool:
+    """Whether it carries the tags of a lab of the harness's with the name ``lab``, whoever's that is."""
     return {TAG, lab_tag(lab)} <= set(volume.tags)
 
 
-def _against_removing(machine: MachineDisks, group: str, name: str, lab: str) -> Iterator[str]:
+def is_own(volume: LogicalVolume, lab: str, owner: str) -> bool:
+    """Whether it carries the tags of the harness's lab ``lab``, and no tag of another owner of a lab of that name."""
+    owners = {tag for tag in volume.tags if tag.startswith(owner_tag(""))}
+    return is_of_lab(volume, lab) and owners <= {owner_tag(owner)}
+
+
+def _of_somebody_else(volume: str, lab: str, owner: str) -> str:
+    return f"the volume {volume} is of a lab of somebody else's that has the same name '{lab}'; this one is {owner}'s"
+
+
+def _against_removing(machine: MachineDisks, group: str, name: str, lab: str, owner: str) -> Iterator[str]:
     if machine.volumes is None:
         yield f"LVM does not say which volumes there are ({machine.lvm_error})"
         return
@@ -153,7 +171,9 @@ def _against_removing(machine: MachineDisks, group: str, name: str, lab: str) ->
     volume = volume_of(machine, group, name)
     if volume is None:
         yield f"there is no volume {group}/{name}"
-    elif not is_own(volume, lab):
+    elif is_of_lab(volume, lab) and not is_own(volume, lab, owner):
+        yield _of_somebody_else(f"{group}/{name}", lab, owner)
+    elif not is_own(volume, lab, owner):
         yield f"the volume {group}/{name} does not carry the tags of the harness's lab '{lab}'"
     elif len(volume.attributes) < 6 or volume.attributes[5] == "o":
         yield f"the volume {group}/{name} is in use"

@@ -21,18 +21,22 @@ _HEADER_BYTES = 4096
 
 @dataclass(frozen=True)
 class DiskLabel:
-    """Whose disk it is: the lab's name, and the disk as the inventory named it; ``id`` is of this label alone (hex)."""
+    """Whose disk it is: the lab's name and its owner ("" where that is not known), and the disk as the inventory named
+    it; ``id`` is of this label alone (hex).
+    """
 
     lab: str
     id: str
     size: int
     serial: str = ""
     wwn: str = ""
+    owner: str = ""
 
 
 def disk_label(label: DiskLabel) -> bytes:
     """The MiB; :class:`ValueError` where the fields have no room in it."""
-    text = f"{_FIRST}\n{json.dumps(asdict(label), sort_keys=True)}\n".encode()
+    fields = {name: value for name, value in asdict(label).items() if name != "owner" or value}
+    text = f"{_FIRST}\n{json.dumps(fields, sort_keys=True)}\n".encode()
     if len(text) > _HEADER_BYTES:
         raise ValueError("the label has no room for such long names")
     return text.ljust(LABEL_BYTES, b"\0")

@@ -50,7 +50,7 @@ def refused(foreign: Foreign, one: Guard, step: Step, record: Path | None, name:
 def keep(record: Path | None, name: str, one: Guard, step: Step, sentence: str) -> None:
     """Keep what the machine said before ``step``, with the answer to it ("" for none), as a selftest reads it."""
     if record is not None and name and isinstance(one, Listening):
-        kept = {"step": step, "storage": one.storage.model_dump(), "size": one.size, "lab": one.lab}
+        kept = {"step": step, "storage": one.storage.model_dump(), "size": one.size, "lab": one.lab, "owner": one.owner}
         kept |= {"sentence": sentence, "look": json.loads(one.before)}
         (record / f"{name}.json").write_text(json.dumps(kept) + "\n")
 

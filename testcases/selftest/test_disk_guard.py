@@ -7,6 +7,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ import pytest
 
 from harness.config.inventory import StorageEntry
 from harness.errors import HarnessError, ProtectedError
+from harness.judgement.volume_guard import is_own, lab_tag, making_refusals, owner_tag, removing_refusals
 from harness.lab import hardware
 from harness.lab.hardware.guard import MAKING, REMOVING, Guard, Machine, Step, shared
 from harness.lab.hardware.storage import make, plan
-from harness.model.disks import MIB, Signature
+from harness.model.disks import MIB, LogicalVolume, Signature
 from harness.parse.machine_disks import machine_disks, signatures, swap_devices
 from harness.remote.scripted import ScriptedRunner
 from harness.render.disk_label import DiskLabel, disk_label, read_label
@@ -34,7 +36,8 @@ class Heard(Guard):
         self.commands: list[tuple[str, ...]] = []
         self._said = json.dumps(recorded["look"])
         machine = Machine("foreign", ScriptedRunner(self._answer, host="foreign"))
-        super().__init__(machine, StorageEntry(**recorded["storage"]), recorded["lab"], recorded["size"])
+        super().__init__(machine, StorageEntry(**recorded["storage"]), recorded["lab"], recorded["size"],
+                         recorded.get("owner"))  # fmt: skip
 
     def _answer(self, argv: tuple[str, ...]) -> tuple[int, str, str]:
         self.commands.append(argv)
@@ -315,6 +318,33 @@ def test_label_of_another_lab_or_disk_is_refused(storage: dict[str, Any], lab: s
     recorded["storage"].update(storage)
     recorded["lab"] = lab
     assert reason in Heard(recorded).against(Step.MAP)
+
+
+def test_label_of_somebody_else_s_lab_of_the_same_name_is_refused() -> None:
+    label = DiskLabel("test", "ab", 64 * MIB, "TARGET1", "0x5000c50000000001", "bob@shelf")
+    data = disk_label(label)
+    change = _disk(label=data[:4096].rstrip(b"\0").decode(), label_sha256=hashlib.sha256(data).hexdigest())
+    one = heard("free-before-map", change)
+    one.owner = "alice@desk"
+    for step in (Step.MAP, Step.UNLABEL):
+        assert one.against(step) == (
+            "it has the label of a lab of bob@shelf's that has the same name 'test'; this one is alice@desk's",
+        )  # fmt: skip
+    one.owner = "bob@shelf"
+    assert one.against(Step.MAP) == ()
+
+
+def test_volume_of_somebody_else_s_lab_of_the_same_name_is_refused() -> None:
+    tags = ("drbd-harness", lab_tag("test"))
+    volume = LogicalVolume("theirs", "x", "u", "-wi-a-----", MIB, (*tags, owner_tag("bob@shelf")))
+    assert is_own(volume, "test", "bob@shelf") and not is_own(volume, "test", "bob@desk")
+    assert is_own(replace(volume, tags=tags), "test", "alice") and not is_own(volume, "tes", "bob@shelf")
+    look = heard("free-before-make-volume").look()
+    for refusals in (making_refusals(replace(look, volumes=(volume,)), "theirs", "x", MIB, "test", "alice"),
+                     removing_refusals(replace(look, volumes=(volume,)), "theirs", "x", "test", "alice")):  # fmt: skip
+        assert refusals == (
+            "the volume theirs/x is of a lab of somebody else's that has the same name 'test'; this one is alice's",
+        )  # fmt: skip
 
 
 def test_disk_without_its_label_is_not_mapped_and_one_without_names_is_not_labelled() -> None:

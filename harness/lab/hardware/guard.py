@@ -24,6 +24,7 @@ from harness.judgement.volume_guard import (
     directory_refusals,
     lab_tag,
     making_refusals,
+    owner_tag,
     place_refusals,
     removing_refusals,
     shared_group,
@@ -93,8 +94,8 @@ class Machine:
 class Guard(OwnStorage):
     """The storage of one machine; ``size`` of the replica's lower device in bytes (of a whole disk: what it has)."""
 
-    def __init__(self, machine: Machine, storage: StorageEntry, lab: str, size: int) -> None:
-        super().__init__(storage, lab, size)
+    def __init__(self, machine: Machine, storage: StorageEntry, lab: str, size: int, owner: str | None = None) -> None:
+        super().__init__(storage, lab, size, owner)
         self.machine = machine
 
     # ------------------------------------------------------------------------------------------ looking
@@ -164,9 +165,9 @@ class Guard(OwnStorage):
             return self._file_refusals(step, disks)
         group = str(storage.volume_group)
         if step is Step.MAKE_VOLUME:
-            return making_refusals(disks, group, self.name, self.size, self.lab, storage.thin_pool)
+            return making_refusals(disks, group, self.name, self.size, self.lab, self.owner, storage.thin_pool)
         # As may be removed, so may be filled with zeros.
-        found = removing_refusals(disks, group, self.name, self.lab)
+        found = removing_refusals(disks, group, self.name, self.lab, self.owner)
         if step is Step.ZERO and not found and self.lower_device(disks) is None:
             return (f"the volume {group}/{self.name} is not active, or its number is another one's",)
         return found
@@ -178,7 +179,7 @@ class Guard(OwnStorage):
         }  # fmt: skip
         look, own, label = self.disk(disks), self.mapping_device(disks), self.label(disks)
         mapping = OwnMapping(self.name, f"{UUID}{label.id}" if label else "")
-        found = disk_refusals(disks, look, self.wanted, stages[step], mapping, self.lab)
+        found = disk_refusals(disks, look, self.wanted, stages[step], mapping, self.lab, self.owner)
         if step is Step.MAP and any(one.dm_name == self.name for one in disks.devices.values()):
             found += (f"there is a mapping {self.name} already, of something else",)
         if step is Step.UNMAP and own is None and not self.is_done(step, disks):
@@ -235,7 +236,7 @@ class Guard(OwnStorage):
         """The step's command; all that names a device stands here, in :meth:`lower` and in ``programs/act.py``."""
         run, volume = self.machine.runner.run, f"{self.storage.volume_group}/{self.name}"
         if step is Step.MAKE_VOLUME:
-            tags = ["--addtag", TAG, "--addtag", lab_tag(self.lab)]
+            tags = [word for tag in (TAG, lab_tag(self.lab), owner_tag(self.owner)) for word in ("--addtag", tag)]
             argv = ["lvcreate", "--yes", "--name", self.name, *tags]
             if self.storage.thin_pool:
                 argv += ["--type", "thin", "--virtualsize", f"{self.size}b", "--thinpool", self.storage.thin_pool]
@@ -259,7 +260,7 @@ class Guard(OwnStorage):
             file, loop = self.file(disks), self.loop(disks)
             return {
                 "path": self.subject, "size": self.size + MIB, "loop": loop.name if loop else "",
-                "text": self._text(DiskLabel(self.lab, secrets.token_hex(8), self.size)),
+                "text": self._text(DiskLabel(self.lab, secrets.token_hex(8), self.size, owner=self.owner)),
                 "was_sha256": file.head_sha256 if file else "",
             }  # fmt: skip
         if step is Step.ZERO:
@@ -276,7 +277,7 @@ class Guard(OwnStorage):
             sectors = (look.size - 2 * MIB) // MIB * MIB // 512
             return asked | {"mapping": self.name, "uuid": f"{UUID}{label.id}", "sectors": sectors}
         wanted = self.wanted
-        label = DiskLabel(self.lab, secrets.token_hex(8), wanted.size, wanted.serial, wanted.wwn)
+        label = DiskLabel(self.lab, secrets.token_hex(8), wanted.size, wanted.serial, wanted.wwn, self.owner)
         # One that is taken back is written over with zeros.
         return asked | {"act": "label", "text": self._text(label) if step is Step.LABEL else ""}
 

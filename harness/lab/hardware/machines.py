@@ -83,4 +83,5 @@ def _connect(inventory: Inventory, host: Host, pin_command: str, undo: contextli
     if facts["user"] != "0":
         raise LostNodeError(f"{host.user} on {host.name} is not root there, but has the number {facts['user']}")
     machine = Machine(host.name, runner, facts["python"] or "python3")
-    return FoundMachine(host, facts, Guard(machine, host.storage, inventory.name, inventory.size_mib * MIB))
+    guard = Guard(machine, host.storage, inventory.name, inventory.size_mib * MIB, inventory.owner)
+    return FoundMachine(host, facts, guard)

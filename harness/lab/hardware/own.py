@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
+import platform
+
 from harness.config.inventory import DISK, LOOP, StorageEntry
 from harness.judgement.disk_guard import label_of
 from harness.judgement.volume_guard import group_of, is_own, volume_of
@@ -13,10 +16,19 @@ _PREFIX = "drbd-harness-"
 UUID = "DRBD-HARNESS-"
 
 
-class OwnStorage:
-    """The storage of one machine; ``size`` of the replica's lower device in bytes (of a whole disk: what it has)."""
+def this_owner() -> str:
+    """Who runs the harness, and where."""
+    return f"{getpass.getuser()}@{platform.node()}"
 
-    def __init__(self, storage: StorageEntry, lab: str, size: int) -> None:
+
+class OwnStorage:
+    """The storage of one machine; ``size`` of the replica's lower device in bytes (of a whole disk: what it has).
+
+    ``owner`` is written on what is made, since a lab of somebody else's may have the same name.
+    """
+
+    def __init__(self, storage: StorageEntry, lab: str, size: int, owner: str | None = None) -> None:
+        self.owner = owner or this_owner()
         self.storage = storage
         self.lab = lab
         self.size = size
@@ -52,7 +64,7 @@ class OwnStorage:
             return self.loop(disks) if self.file(disks) is not None else None
         group = group_of(disks, str(self.storage.volume_group))
         found = volume_of(disks, str(self.storage.volume_group), self.name)
-        if group is None or found is None or not is_own(found, self.lab):
+        if group is None or found is None or not is_own(found, self.lab, self.owner):
             return None
         # A name and a number can be another volume's a moment later; what LVM has device-mapper call it never is.
         uuid = f"LVM-{group.uuid}{found.uuid}".replace("-", "")
@@ -81,7 +93,7 @@ class OwnStorage:
 
     def own_volume(self, disks: MachineDisks) -> bool:
         found = volume_of(disks, str(self.storage.volume_group), self.name)
-        return found is not None and is_own(found, self.lab)
+        return found is not None and is_own(found, self.lab, self.owner)
 
     def file(self, disks: MachineDisks) -> FileLook | None:
         (directory,) = disks.directories
@@ -90,7 +102,8 @@ class OwnStorage:
             label = read_label(file.label, file.head_sha256) if file is not None and file.plain else None
         except ValueError:
             label = None
-        return file if label is not None and label.lab == self.lab else None
+        is_ours = label is not None and label.lab == self.lab and label.owner in ("", self.owner)
+        return file if is_ours else None
 
     def loop(self, disks: MachineDisks) -> BlockDevice | None:
         return next((one for one in disks.devices.values() if one.backing == self.subject), None)
