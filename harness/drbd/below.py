@@ -38,6 +38,8 @@ def plant(node: Node, changes: Iterable[PlantedChange]) -> None:
     device does not take it.
     """
     changes = list(changes)
+    if changes:
+        node.require_lower("changes below DRBD")
     sectors = [f"{one.start}+{one.size}" for one in changes if one.kind is PlantedKind.SECTORS]
     inverted = [f"{one.start}+{one.byte}" for one in changes if one.kind is PlantedKind.BYTE]
     for script, places in ((_OVERWRITE, sectors), (_INVERT, inverted)):

@@ -8,7 +8,7 @@ nodes at the same time, but not on the same one.
 
 from __future__ import annotations
 
-from harness.errors import InfrastructureError
+from harness.errors import InfrastructureError, RefusedError
 from harness.lab.node import Node
 from harness.model import DelayProfile
 from harness.parse.delays import dm_delays_ms, netem_delay_ms
@@ -19,7 +19,7 @@ from harness.render.drbd_conf import ResourceSpec
 _APPLY = """
 set -e
 link=$1 link_ms=$2 disk_ms=$3 flush_ms=$4 lower=$5 port=$6 mapping=$7
-tc qdisc del dev "$link" root 2>/dev/null || true
+[ -z "$link" ] || tc qdisc del dev "$link" root 2>/dev/null || true
 if [ "$link_ms" -gt 0 ]; then
     tc qdisc add dev "$link" root handle 1: prio bands 3 priomap 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0
     tc qdisc add dev "$link" parent 1:3 handle 30: netem delay "$link_ms"ms limit 20000
@@ -52,12 +52,15 @@ dmsetup resume "$1"
 def apply(node: Node, spec: ResourceSpec, profile: DelayProfile) -> None:
     """Delay what ``node`` sends for ``spec``'s resource, and what it writes to the lower device and flushes there.
 
-    An empty ``profile`` clears all of it.  A delay of the disk alone delays flushes by as much too.
+    An empty ``profile`` clears all of it.  A delay of the disk alone delays flushes by as much too.  Of a link that is
+    not the lab's nothing is changed: :class:`~harness.errors.RefusedError` where it is to be delayed.
     """
+    if profile.link_delay_ms and not node.own_link:
+        raise RefusedError(f"the harness on {node.name}", f"{node.link} is not the lab's, and is not delayed")
     if profile.disk_delay_ms or profile.flush_delay_ms:
         _needs_mapping(node, spec)
     milliseconds = (profile.link_delay_ms, profile.disk_delay_ms, profile.flush_delay_ms)
-    argv = ["sh", "-c", _APPLY, "sh", node.link, *map(str, milliseconds), node.lower]
+    argv = ["sh", "-c", _APPLY, "sh", node.link if node.own_link else "", *map(str, milliseconds), node.lower]
     node.runner.run([*argv, str(spec.port), spec.mapping])
 
 
@@ -86,3 +89,4 @@ def _needs_mapping(node: Node, spec: ResourceSpec) -> None:
             f"the lower device of {spec.name} on {node.name} is no device-mapper table of the harness, so that it can "
             "be neither delayed nor broken"
         )
+    node.require_lower("another table of the mapping on it")

@@ -73,7 +73,12 @@ def settings(resource: Resource, node: Node) -> NodeSettings:
 
 
 def _apply_kernel_settings(node: Node, replication: ReplicationProfile) -> None:
-    """What is not DRBD's configuration: the parameter of its module, the feature of the NIC."""
+    """What is not DRBD's configuration: the parameter of its module, the feature of the NIC.
+
+    On a machine whose NIC is not the lab's both stay as they are: resources of its owner's feel them too.
+    """
+    if not node.own_link:
+        return
     script = """
     if [ -e "$1" ]; then echo "$2" > "$1"; elif [ "$2" = Y ]; then echo "this DRBD has no parameter $1" >&2; exit 1; fi
     ethtool -K "$3" sg "$4"

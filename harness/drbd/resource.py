@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 # The lower device is always a linear device-mapper table, so that a delay can go on and off under a running resource.
 _PREPARE = """
-name=$1 lower=$2 mapping=$3 path=$4 mebibytes=$5
+name=$1 lower=$2 mapping=$3 path=$4 mebibytes=$5 uuid=$6
 modprobe drbd; modprobe dm-delay
 drbdsetup down "$name" >/dev/null 2>&1
 if [ -n "$mapping" ]; then
@@ -51,7 +51,7 @@ if [ -n "$mapping" ]; then
         exit 1
     fi
     [ "$mebibytes" = 0 ] || sectors=$((mebibytes * 2048))
-    dmsetup create "$mapping" --table "0 $sectors linear $lower 0"
+    dmsetup create "$mapping" ${uuid:+--uuid "$uuid"} --table "0 $sectors linear $lower 0"
     udevadm settle 2>/dev/null || true
 fi
 set -e
@@ -98,7 +98,7 @@ class Resource:
         """What ``spec`` (or the defaults) describes, with a random secret if it has none; nothing is done yet."""
         spec = spec or ResourceSpec()
         secret = spec.secret or secrets.token_hex(SECRET_CHARACTERS // 2)
-        nodes = tuple(ResourceNode(node.name, node.address, spec.mapped or node.lower) for node in (a, b))
+        nodes = tuple(ResourceNode(node.drbd_name, node.address, spec.mapped or node.lower) for node in (a, b))
         return cls(a, b, replace(spec, nodes=nodes, secret=secret))
 
     @classmethod
@@ -165,7 +165,7 @@ class Resource:
         # What an earlier cell changed outside of the resource file is not known where something went wrong.
         self.replication = ReplicationProfile() if skip_initial_sync else None
         both(self._prepare, self.a, self.b)
-        both(lambda node: self._drbdadm(node, "create-md", "--force"), self.a, self.b)
+        both(lambda node: _create_metadata(node, self.spec), self.a, self.b)
         for node in (self.a, self.b):
             self._follow(node)
         both(lambda node: self._drbdadm(node, "up"), self.a, self.b)
@@ -190,9 +190,10 @@ class Resource:
 
     def _prepare(self, node: Node) -> None:
         """Away with an old resource; the mapping and the resource file of this one."""
+        node.require_lower("a mapping on it")
         conf, path = (self.dialect.resource_file(self.spec), self.spec.path) if self.owns_files else (None, "")
         argv = ["sh", "-c", f"{_WRITE}{_PREPARE}", "sh", self.spec.name, node.lower, self.spec.mapping, path]
-        node.runner.run([*argv, str(self.spec.size_mib)], stdin=conf, timeout=self.spec.connect_seconds)
+        node.runner.run([*argv, *self.spec.table], stdin=conf, timeout=self.spec.connect_seconds)
 
     def _drbdadm(self, node: Node, *args: str) -> None:
         node.runner.run(["drbdadm", *args, self.spec.name], timeout=self.spec.connect_seconds)
@@ -327,6 +328,13 @@ def follow_again(resource: Resource) -> tuple[str, ...]:
     for node in ended:
         resource._follow(node)
     return tuple(node.name for node in ended)
+
+
+def _create_metadata(node: Node, spec: ResourceSpec) -> None:
+    if node.guard is not None:
+        node.guard.create_metadata()
+    else:
+        node.runner.run(["drbdadm", "create-md", "--force", spec.name], timeout=spec.connect_seconds)
 
 
 def _load(node: Node) -> str:

@@ -176,7 +176,7 @@ def adopted_spec(spec: ResourceSpec, a: RunningResource, b: RunningResource) -> 
     It has no mapping unless both lower devices are the one that ``spec`` names: any other table is not the harness's
     to replace.
     """
-    nodes = tuple(ResourceNode(one.node.name, one.connection.local.host, one.disk) for one in (a, b))
+    nodes = tuple(ResourceNode(one.node.drbd_name, one.connection.local.host, one.disk) for one in (a, b))
     mapped = all(one.disk == spec.mapped for one in (a, b))
     # Apart from the options, which are printed here and there.  An algorithm without a secret authenticates nobody.
     secret = dict(a.connection.net).get("shared-secret", "")

@@ -64,6 +64,7 @@ def resize(resource: Resource, mebibytes: int, equal: Callable[[int], bool]) -> 
     resource.spec = replace(resource.spec, size_mib=mebibytes)
 
     def clear(node: Node) -> None:
+        node.require_lower("another size of the device on it")
         argv = ["sh", "-c", _CLEAR, "sh", resource.spec.name, node.lower, str(mebibytes), *places]
         node.runner.run(argv, timeout=resource.spec.connect_seconds)
 

@@ -276,7 +276,7 @@ class LabKeeper:
 
     def _keep_logs(self) -> None:
         """Keep what the guest printed on its console, and libvirt and QEMU on the nodes, in a folder of the lab's."""
-        if self._lab is None:
+        if self._lab is None or not self._lab.carries_guests:
             return
         lab, guest = self._lab, self._guest
         found: dict[str, Callable[[], str]] = {
@@ -305,10 +305,11 @@ def _kernel_of(guest: Guest) -> str | None:
 
 
 def _require_nodes(lab: FullLab) -> None:
-    """Both nodes answer, libvirt on them too, and they run what they ran; :class:`HarnessError` otherwise."""
+    """Both nodes answer, libvirt too where there are guests, and run what they ran; :class:`HarnessError` otherwise."""
     for node in (lab.a, lab.b):
         node.runner.run(["true"], timeout=20)
-        _require_libvirt(node)
+        if lab.carries_guests:
+            _require_libvirt(node)
     # Whatever went wrong, a node may have booted.
     require_unchanged(lab.lock, lab.a, lab.b)
 

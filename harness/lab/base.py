@@ -19,7 +19,8 @@ class Lab(Protocol):
     """Two nodes and the versions that run on them.
 
     ``lock``: these and what the images hold, to the byte; its machine type is the one that a guest gets.  ``fresh``:
-    nothing has written to the lower devices yet, so they are equal.
+    nothing has written to the lower devices yet, so they are equal.  ``carries_guests``: whether guests run on it; else
+    nobody asks the libvirt of its nodes, which is somebody's.
     """
 
     id: str
@@ -28,6 +29,7 @@ class Lab(Protocol):
     stack: Stack
     lock: StackLock
     fresh: bool
+    carries_guests: bool
 
     @property
     def resource_spec(self) -> ResourceSpec:

@@ -7,6 +7,7 @@ import itertools
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import libvirt
 
@@ -75,12 +76,29 @@ class KernelLog:
         return parse_kmsg(self.raw(cursor))
 
 
+class LowerGuard(Protocol):
+    """Stands before whatever writes to the lower device of a machine that is somebody's, or to its metadata."""
+
+    def require(self, what: str) -> None:
+        """Look whose the lower device is at this moment, before ``what`` is done to it; blocks for some seconds.
+
+        :class:`~harness.errors.ProtectedError` unless it is the harness's own, and nobody else uses it.
+        """
+        ...
+
+    def create_metadata(self) -> None:
+        """Look in the same way, and make DRBD's metadata on it."""
+        ...
+
+
 @dataclass
 class Node:
     """One node, and the connections to it: ssh, its kernel log, two to its libvirt.
 
     ``link`` is its replication NIC, ``address`` the address on it, ``lower`` the block device for its replica.
-    ``image`` is the file behind that device where the controller can read it.  Log and libvirt are connected to at
+    ``image`` is the file behind that device where the controller can read it.  ``host_name`` is what the machine calls
+    itself, where that is not ``name``.  ``guard``: of the lower device, on a machine that is somebody's.  ``own_link``:
+    whether the NIC is the lab's, so that it may be delayed and its features set.  Log and libvirt are connected to at
     their first use, and again at the first use after :meth:`forget`, :meth:`reconnect` or :meth:`close`.  Commands may
     be run from several threads; see :attr:`monitor_connection` for libvirt.
     """
@@ -92,11 +110,26 @@ class Node:
     lower: str
     libvirt_uri: str
     image: Path | None = None
+    host_name: str = ""
+    guard: LowerGuard | None = field(default=None, repr=False)
+    own_link: bool = True
     #: Whether it has no power, as far as was done from here.
     away: bool = False
     _log: KernelLog | None = field(default=None, repr=False)
     _libvirt: LibvirtConnection | None = field(default=None, repr=False)
     _monitor_connection: LibvirtConnection | None = field(default=None, repr=False)
+
+    @property
+    def drbd_name(self) -> str:
+        """What DRBD's configuration has to call it."""
+        return self.host_name or self.name
+
+    def require_lower(self, what: str) -> None:
+        """Before ``what`` is done to the lower device: :class:`~harness.errors.ProtectedError` where it may be
+        somebody's.
+        """
+        if self.guard is not None:
+            self.guard.require(what)
 
     @property
     def log(self) -> KernelLog:

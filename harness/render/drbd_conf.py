@@ -30,8 +30,9 @@ class ResourceSpec:
     ``nodes`` may stay empty until the nodes are known; :func:`resource_file` needs both.  ``net`` and ``disk`` are
     further options by name; the defaults verify a small device as quickly as it goes.  ``mapping`` is the name of the
     device-mapper table that carries the lower device, so that it can be delayed and broken under a running resource;
-    empty: there is none, and it cannot.  ``size_mib`` is how much of the lower device that table shows, 0 for all of
-    it.  ``directory`` is where resource files are kept on the nodes.  ``secret`` is what the nodes authenticate each
+    empty: there is none, and it cannot.  ``mapping_uuid`` is the identity that it is made with on a machine that is
+    somebody's; empty: none.  ``size_mib`` is how much of the lower device that table shows, 0 for all of it.
+    ``directory`` is where resource files are kept on the nodes.  ``secret`` is what the nodes authenticate each
     other with, in no ``repr``; empty: they do not.
     ``connect_seconds`` bounds a first connection and each single command, ``verify_seconds`` one online verify,
     ``resync_seconds`` one resync of the whole device.
@@ -44,6 +45,7 @@ class ResourceSpec:
     net: tuple[tuple[str, str], ...] = ()
     disk: tuple[tuple[str, str], ...] = ()
     mapping: str = "drbd-lower"
+    mapping_uuid: str = ""
     size_mib: int = 0
     directory: str = "/etc/drbd.d"
     secret: str = field(default="", repr=False)
@@ -65,6 +67,11 @@ class ResourceSpec:
     def path(self) -> str:
         """The path of its resource file on either node."""
         return f"{self.directory}/{self.name}.res"
+
+    @property
+    def table(self) -> tuple[str, ...]:
+        """The size of its device-mapper table in MiB, 0 for all of the lower device, and its identity if it has one."""
+        return (str(self.size_mib), *filter(None, [self.mapping_uuid]))
 
     @property
     def mapped(self) -> str:

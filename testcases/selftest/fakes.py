@@ -294,6 +294,7 @@ class FakeLab:
     stack: Stack = field(default_factory=lambda: Stack(kernel="6.12"))
     lock: StackLock = field(default_factory=StackLock)
     fresh: bool = True
+    carries_guests: bool = True
     resources: list[FakeResource] = field(default_factory=list)
     spec: LabSpec = field(default_factory=LabSpec)
 

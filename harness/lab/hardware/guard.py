@@ -19,6 +19,7 @@ from pathlib import Path
 from harness.config.inventory import DISK, LOOP, THIN, VOLUME_GROUP, StorageEntry
 from harness.errors import CommandError, InfrastructureError, ProtectedError
 from harness.judgement.disk_guard import OwnMapping, Stage, disk_refusals, label_of, mapping_refusals, shared_disk
+from harness.judgement.lower_guard import lower_refusals
 from harness.judgement.volume_guard import (
     TAG,
     directory_refusals,
@@ -59,6 +60,7 @@ class Step(StrEnum):
     ATTACH = "attach"
     DETACH = "detach"
     ZERO = "zero"
+    METADATA = "metadata"
 
 
 #: What makes a replica's lower device of each kind of storage, and what takes it back; in their order.
@@ -83,6 +85,14 @@ _BY_PROGRAM = (
 
 
 @dataclass(frozen=True)
+class DrbdAbove:
+    """What of DRBD's lies above the lower device: the harness's resource, and the mapping below it."""
+
+    resource: str
+    mapping: str
+
+
+@dataclass(frozen=True)
 class Machine:
     """A machine of an inventory: its name there, root's commands on it, and its Python."""
 
@@ -97,6 +107,8 @@ class Guard(OwnStorage):
     def __init__(self, machine: Machine, storage: StorageEntry, lab: str, size: int, owner: str | None = None) -> None:
         super().__init__(storage, lab, size, owner)
         self.machine = machine
+        #: The one resource whose metadata may be made; None before it is known.
+        self.above: DrbdAbove | None = None
 
     # ------------------------------------------------------------------------------------------ looking
 
@@ -159,6 +171,8 @@ class Guard(OwnStorage):
 
     def _refusals(self, step: Step, disks: MachineDisks) -> tuple[str, ...]:
         storage = self.storage
+        if step is Step.METADATA:
+            return self._lower_refusals(disks, mapped=True)
         if storage.kind == DISK:
             return self._disk_refusals(step, disks)
         if storage.kind == LOOP:
@@ -172,7 +186,16 @@ class Guard(OwnStorage):
             return (f"the volume {group}/{self.name} is not active, or its number is another one's",)
         return found
 
-    def _disk_refusals(self, step: Step, disks: MachineDisks) -> tuple[str, ...]:
+    def _lower_refusals(self, disks: MachineDisks, *, mapped: bool = False) -> tuple[str, ...]:
+        """Every reason not to write to the lower device past DRBD; ``mapped``: DRBD's mapping has to be on it."""
+        device = self.lower_device(disks)
+        if device is None or self.above is None:
+            return ("it is not there, or it is none of the harness's",)
+        # Of a disk all that speaks against taking the mapping away, but for what lies above it.
+        own = self._disk_refusals(Step.UNMAP, disks, below=True) if self.storage.kind == DISK else ()
+        return (*own, *lower_refusals(disks, device, self.above.mapping, mapped=mapped))
+
+    def _disk_refusals(self, step: Step, disks: MachineDisks, *, below: bool = False) -> tuple[str, ...]:
         stages = {
             Step.LABEL: Stage.UNLABELLED, Step.MAP: Stage.LABELLED, Step.UNLABEL: Stage.LABELLED,
             Step.UNMAP: Stage.MAPPED, Step.ZERO: Stage.MAPPED,
@@ -185,7 +208,7 @@ class Guard(OwnStorage):
         if step is Step.UNMAP and own is None and not self.is_done(step, disks):
             what = f"its mapping {self.name} is left of a disk that is gone or has lost its label"
             return (f"{what}; 'dmsetup remove {self.name}' on the machine takes it away", *found)
-        if stages[step] is Stage.MAPPED and own is not None:
+        if stages[step] is Stage.MAPPED and own is not None and not below:
             found += tuple(f"its mapping {self.name}: {one}" for one in mapping_refusals(disks, own))
         return found
 
@@ -227,10 +250,21 @@ class Guard(OwnStorage):
             )
         if done.status:
             raise InfrastructureError(f"on {self.machine.name}, '{step}' of {self.subject} failed: {done.message}")
-        if step is not Step.ZERO and not self.is_done(step, self.look()):
+        if step not in (Step.ZERO, Step.METADATA) and not self.is_done(step, self.look()):
             raise InfrastructureError(
                 f"on {self.machine.name}, '{step}' of {self.subject} ended well and has no effect: {done.message}"
             )
+
+    def require(self, what: str) -> None:
+        """Before ``what`` is done to the lower device, past DRBD: :class:`ProtectedError` with the first reason
+        against it at this moment.
+        """
+        if reasons := self._lower_refusals(self.look()):
+            raise ProtectedError(f"on {self.machine.name}, {what} is not made: {self.subject}: {reasons[0]}")
+
+    def create_metadata(self) -> None:
+        """Make DRBD's metadata of the harness's resource; blocks for at most some minutes."""
+        self.do(Step.METADATA)
 
     def _run(self, step: Step, disks: MachineDisks) -> Completed:
         """The step's command; all that names a device stands here, in :meth:`lower` and in ``programs/act.py``."""
@@ -251,6 +285,8 @@ class Guard(OwnStorage):
         if step is Step.UNMAP:
             label = self.label(disks)
             return run(["dmsetup", "remove", "--uuid", f"{UUID}{label.id if label else ''}"], ok=())
+        if step is Step.METADATA and self.above is not None:
+            return run(["drbdadm", "create-md", "--force", self.above.resource], timeout=STEP_SECONDS, ok=())
         timeout = zero_seconds(self) if step is Step.ZERO else STEP_SECONDS
         return self._program("act", {"act": str(step), **self._asked(step, disks)}, timeout)
 

@@ -28,6 +28,8 @@ from harness.util.paths import cache_dir
 class NestedLab:
     """Two virtual nodes that are up: every capability of :class:`~harness.lab.base.FullLab`."""
 
+    carries_guests = True
+
     def __init__(
         self,
         record: LabRecord,
