@@ -11,8 +11,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.render.drbd_conf import SIGNATURE
-
 _COMMENT = re.compile(r"#[^\n]*")
 _RESOURCE = re.compile(r'^[ \t]*resource\s+"?([^\s"{]+)"?\s*\{', re.MULTILINE)
 _DEVICE = re.compile(r'\bdevice\s+(?:"?/dev/drbd(\d+)"?\s*;|(?:"?[^\s";]+"?\s+)?minor\s+(\d+))')
@@ -24,7 +22,7 @@ _LISTENS = "0A"
 class TakenResource:
     """A resource of DRBD's, up or only configured; ``addresses`` are those of all its nodes.
 
-    ``file`` is where it is configured, empty where it is only up; ``signed``: by the harness.
+    ``file`` is where it is configured, empty where it is only up, ``first_line`` the first one of that file.
     """
 
     name: str
@@ -32,7 +30,7 @@ class TakenResource:
     ports: frozenset[int]
     addresses: frozenset[str]
     file: str = ""
-    signed: bool = False
+    first_line: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ def _taken(found: Mapping[str, Any]) -> Taken:
 
 def _resources(text: str, path: str) -> Iterator[TakenResource]:
     """The resources in a text of drbd.conf's grammar, which ``drbdsetup show`` prints too."""
-    signed = text.split("\n", 1)[0] == SIGNATURE
+    first_line = text.split("\n", 1)[0]
     text = _COMMENT.sub("", text)
     heads = list(_RESOURCE.finditer(text))
     ends = [*(one.start() for one in heads[1:]), len(text)]
@@ -111,7 +109,7 @@ def _resources(text: str, path: str) -> Iterator[TakenResource]:
             ports=frozenset(int(port) for _, port in addresses),
             addresses=frozenset(address.strip("[]") for address, _ in addresses),
             file=path,
-            signed=signed,
+            first_line=first_line,
         )
 
 

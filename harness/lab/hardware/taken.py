@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.errors import InfrastructureError, ProtectedError
 from harness.lab.hardware.guard import Machine
 from harness.parse.taken import Taken, taken
-from harness.render.drbd_conf import ResourceSpec
+from harness.render.drbd_conf import SIGNATURE, ResourceSpec
 
 _PROGRAM = Path(__file__).parent / "programs" / "taken.py"
 LOOK_SECONDS = 120.0
@@ -57,7 +57,7 @@ def require_free(machines: Sequence[tuple[Machine, Taken]], spec: ResourceSpec, 
 
 
 def _collisions(seen: Taken, spec: ResourceSpec, domain: str) -> Iterator[str]:
-    own = {one.name for one in seen.resources if one.signed and one.name == spec.name and one.file == spec.path}
+    own = {one.name for one in seen.resources if (one.first_line, one.name, one.file) == (SIGNATURE, *_own(spec))}
     others = [one for one in seen.resources if one.name not in own]
     for one in others:
         where = f"in {one.file}" if one.file else "which is up"
@@ -78,6 +78,10 @@ def _collisions(seen: Taken, spec: ResourceSpec, domain: str) -> Iterator[str]:
         yield f"there is a mapping {spec.mapping} already"
     if domain and seen.domains and domain in seen.domains and not own:
         yield f"there is a domain {domain} already"
+
+
+def _own(spec: ResourceSpec) -> tuple[str, str]:
+    return spec.name, spec.path
 
 
 def _free(first: int, last: int, used: Sequence[Collection[int]], what: str) -> int:
