@@ -33,7 +33,8 @@ def report(
     ] = None,
 ) -> None:
     """Write a stored run's report.html again and print where it is; or print it, or pack it, in another form."""
-    from harness.report.bundle import StoredReport, on_hardware
+    from harness.report.bundle import StoredReport
+    from harness.report.without_data import on_hardware
     from harness.store import Store
     from harness.util.atomic_file import write_atomic
 

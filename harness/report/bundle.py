@@ -33,12 +33,6 @@ _NOT_PACKED = (".lock",)
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 
-def on_hardware(run: Run) -> bool:
-    """Whether the nodes are machines of somebody's own: then nothing of theirs is shown unless that is asked for."""
-    spec = run.lab_spec
-    return bool(spec.get("inventory")) or str(spec.get("provider", "nested")) != "nested"
-
-
 class StoredReport:
     """What is to be shown of a stored run, with data or ``without``."""
 

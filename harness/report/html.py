@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from harness.report.repetitions import play_name
 from harness.report.summary import provenance_rows, stack_rows, summarize, title_of
 from harness.report.table import SIGNS, WIDEST, Entry, HeatMap, heat_map, style_of
 from harness.report.view import PhaseBar, ResultView, sectors, view
+from harness.report.without_data import on_hardware, without_data
 from harness.util.atomic_file import write_atomic
 
 MEANINGS = {
@@ -173,8 +175,16 @@ def write_html(
     attempts: Sequence[Evidence] = (),
     unreadable: Sequence[str] = (),
 ) -> None:
-    """Write the page to ``path``: complete and synced; :class:`~harness.errors.StoreError` leaves the old file."""
-    write_atomic(path, render_html(run, results, title, attempts, unreadable).encode())
+    """Write the page to ``path``: complete and synced; :class:`~harness.errors.StoreError` leaves the old file.
+
+    That of a run on machines of somebody's holds nothing of theirs; ``report --with-data`` makes the other.
+    """
+    raw = not on_hardware(run)
+    if not raw:
+        own = platform.node()
+        run, results, attempts, anonymous = without_data(run, results, attempts, [own, own.split(".")[0]])
+        title, unreadable = anonymous(title), [anonymous(one) for one in unreadable]
+    write_atomic(path, render_html(run, results, title, attempts, unreadable, raw).encode())
 
 
 def heat_map_html(results: Sequence[Result]) -> str:

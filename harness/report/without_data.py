@@ -29,6 +29,12 @@ T = TypeVar("T")
 Anonymous = Callable[[str], str]
 
 
+def on_hardware(run: Run) -> bool:
+    """Whether the nodes are machines of somebody's own: then nothing of theirs is shown unless that is asked for."""
+    spec = run.lab_spec
+    return bool(spec.get("inventory")) or str(spec.get("provider", "nested")) != "nested"
+
+
 def without_data(
     run: Run, results: Sequence[Result], attempts: Sequence[Evidence] = (), hosts: Sequence[str] = ()
 ) -> tuple[Run, list[Result], list[Evidence], Anonymous]:

@@ -25,10 +25,11 @@ from harness.model import (
     Verdict,
     VerdictKind,
 )
-from harness.report.bundle import StoredReport, on_hardware
+from harness.report.bundle import StoredReport
 from harness.report.export import CSV_COLUMNS, REPORT_SCHEMA, as_csv, as_json, as_markdown
 from harness.report.formatting import clean
-from harness.report.without_data import without_data
+from harness.report.html import write_html
+from harness.report.without_data import on_hardware, without_data
 from harness.store import Store, judged_results
 from harness.util.anonymous import ADDRESS, HOST, anonymizer
 
@@ -154,6 +155,18 @@ def test_without_data_default_on_hardware_only() -> None:
     assert not on_hardware(run) and not on_hardware(Store(QUICK).run())
     assert on_hardware(replace(run, lab_spec={"inventory": "hosts.yml"}))
     assert on_hardware(replace(run, lab_spec={"provider": "hardware"}))
+
+
+def test_write_html_of_a_run_on_hardware_has_no_name_address_or_content(tmp_path: Path) -> None:
+    store = planted_names(tmp_path)
+    page = tmp_path / "page.html"
+    run = store.run()
+    owned = replace(run, lab_spec={**run.lab_spec, "provider": "hardware"})
+    write_html(page, owned, judged_results(store), attempts=store.every_attempt(), unreadable=["stor17 is full"])
+    for word in FORBIDDEN:
+        assert word.lower() not in page.read_text().lower(), word
+    write_html(page, run, judged_results(store), attempts=store.every_attempt())
+    assert "stor17" in page.read_text(), "a nested lab's page has all of it"
 
 
 @pytest.mark.parametrize(
