@@ -13,9 +13,8 @@ from harness.util import logs
 from harness.util.paths import log_dir, own_command
 
 if TYPE_CHECKING:
-    from harness.config.inventory import Inventory
     from harness.lab.hardware.guard import Guard
-    from harness.lab.hardware.machines import FoundMachine
+    from harness.lab.hardware.machines import FoundMachine, ReachedHost
     from harness.model.disks import MachineDisks
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="TOML, or what 'ansible-inventory --list' printed")]
@@ -49,7 +48,7 @@ def inventory(
     found = load(file, group)
     with logs.kept_below(log_dir(), "inventory"):
         if pin:
-            _pin(found, pin)
+            pin_keys(found.hosts, found.path, found.known_hosts, pin)
             return
         with connected(found, pin_command(file, group)) as machines:
             looks = [_show(machine, making=not remove_storage) for machine in machines]
@@ -106,17 +105,18 @@ def pin_command(file: Path, group: str | None) -> str:
     return f"{own_command()} inventory {file}{f' --group {group}' if group else ''} --pin"
 
 
-def _pin(found: Inventory, wanted: Sequence[str]) -> None:
+def pin_keys(hosts: Sequence[ReachedHost], path: Path, known_hosts: Path, wanted: Sequence[str]) -> None:
+    """Pin the host keys that are ``wanted``, of the machines of the inventory ``path``, and say so."""
     from harness.remote.host_keys import pin
 
-    hosts = {host.name: host for host in found.hosts}
+    named = {host.name: host for host in hosts}
     for one in wanted:
         name, _, fingerprint = one.partition("=")
-        if name not in hosts:
-            raise UsageError(f"--pin: there is no machine '{name}' in {found.path}; there are {', '.join(hosts)}")
-        host = hosts[name]
-        pin(name, host.address, host.port, found.known_hosts, fingerprint)
-        print(f"{name}: the host key {fingerprint} is pinned in {found.known_hosts}")
+        if name not in named:
+            raise UsageError(f"--pin: there is no machine '{name}' in {path}; there are {', '.join(named)}")
+        host = named[name]
+        pin(name, host.address, host.port, known_hosts, fingerprint)
+        print(f"{name}: the host key {fingerprint} is pinned in {known_hosts}")
 
 
 def _judged(machines: Sequence[FoundMachine], looks: Sequence[MachineDisks]) -> bool:

@@ -22,6 +22,7 @@ with known_processor():
         doctor,
         history,
         images,
+        inspect,
         inventory,
         lab,
         leftovers,
@@ -89,6 +90,7 @@ app.command()(doctor.doctor)
 app.command()(runs.run)
 app.command()(inventory.inventory)
 app.command()(inventory.locks)
+app.command()(inspect.inspect)
 app.command("list")(runs.list_runs)
 app.command()(runs.judge)
 app.command()(report.report)

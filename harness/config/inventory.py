@@ -141,25 +141,32 @@ class PowerEntry(WrittenModel):
         return self
 
 
-class HostEntry(WrittenModel):
-    """One of the two machines; the first four keys have Ansible's names and meanings.
+ReplicationAddress = Annotated[str, AfterValidator(_address)]
+
+
+class ReachedEntry(WrittenModel):
+    """How one of the two machines is reached, with Ansible's names and meanings.
 
     Without ``ansible_ssh_private_key_file`` the keys of ssh's agent and the user's own are tried.
-    ``replication_address`` is the address on ``replication_nic`` that DRBD uses.
     """
 
     ansible_host: HostText | None = None
     ansible_port: Annotated[int, at_least(1), Field(le=65535)] = 22
     ansible_user: Annotated[str, _written(_Word, "the name of a user")] = "root"
     ansible_ssh_private_key_file: str | None = None
-    replication_address: Annotated[str, AfterValidator(_address)]
+
+
+class HostEntry(ReachedEntry):
+    """One of the two machines; ``replication_address`` is the address on ``replication_nic`` that DRBD uses."""
+
+    replication_address: ReplicationAddress
     replication_nic: Nic
     storage: StorageEntry
     power: PowerEntry | None = None
 
 
-class InventoryFile(WrittenFile):
-    """An inventory of our own as it is written: ``name`` is in all that the harness makes on the machines.
+class LabFile(WrittenFile):
+    """What an inventory of our own says beside its hosts: ``name`` is in all that the harness makes on the machines.
 
     ``owner`` is whose it is (without it, who runs the harness and where): another's of the same name is not touched.
     ``may_change``: what of the things that resources of the machines' owner feel too a run may change, and put back.
@@ -173,7 +180,6 @@ class InventoryFile(WrittenFile):
         Annotated[str, _written(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,62}", "up to 63 letters, digits and '_.@-'")] | None
     ) = None
     may_change: Annotated[tuple[str, ...], array()] = ()
-    hosts: dict[str, HostEntry]
 
     @model_validator(mode="after")
     def _known_changes(self) -> Self:
@@ -182,22 +188,34 @@ class InventoryFile(WrittenFile):
                 raise ValueError(f"may_change has {quoted(name)}{hint(name, ASKED_FOR.values())}")
         return self
 
+
+class InventoryFile(LabFile):
+    """An inventory of our own as it is written."""
+
+    hosts: dict[str, HostEntry]
+
     @model_validator(mode="after")
     def _two_machines(self) -> Self:
+        require_two(self.hosts)
         names = list(self.hosts)
-        if len(names) != 2:
-            named = f": {', '.join(names)}" if names else ""
-            raise ValueError(f"a lab has two machines, and 'hosts' names {len(names)}{named}")
-        for name in names:
-            if not re.fullmatch(_Word, name, re.ASCII) or len(name) > 64:
-                raise ValueError(f"{quoted(name)} is no name of a machine: letters, digits, '_', '.' and '-'")
         one, other = self.hosts.values()
-        where = [(host.ansible_host or name, host.ansible_port) for name, host in self.hosts.items()]
-        if where[0] == where[1]:
-            raise ValueError(f"{names[0]} and {names[1]} are the same machine: {where[0][0]} port {where[0][1]}")
         if one.replication_address == other.replication_address:
             raise ValueError(f"{names[0]} and {names[1]} have the same replication_address {one.replication_address}")
         return self
+
+
+def require_two(hosts: Mapping[str, ReachedEntry]) -> None:
+    """:class:`ValueError` unless they are two, with names that a machine may have, and not the same one."""
+    names = list(hosts)
+    if len(names) != 2:
+        named = f": {', '.join(names)}" if names else ""
+        raise ValueError(f"a lab has two machines, and 'hosts' names {len(names)}{named}")
+    for name in names:
+        if not re.fullmatch(_Word, name, re.ASCII) or len(name) > 64:
+            raise ValueError(f"{quoted(name)} is no name of a machine: letters, digits, '_', '.' and '-'")
+    where = [(host.ansible_host or name, host.ansible_port) for name, host in hosts.items()]
+    if where[0] == where[1]:
+        raise ValueError(f"{names[0]} and {names[1]} are the same machine: {where[0][0]} port {where[0][1]}")
 
 
 class Host(WrittenModel):
@@ -243,19 +261,27 @@ def load(path: Path, group: str | None = None) -> Inventory:
     """The inventory in ``path``; ``group`` is that of the two machines in an inventory of Ansible's (``drbd_harness``,
     or the only group of two).
     """
+    path = path.absolute()
+    return _read(table_of(path, group), path)
+
+
+def table_of(path: Path, group: str | None = None, *, whole: bool = True) -> dict[str, Any]:
+    """What is written in the inventory ``path``, as a table of a file of our own.
+
+    Not ``whole``: hosts of Ansible's need no variable ``drbd_harness``.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UsageError(f"the inventory {path} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise UsageError(f"the inventory {path} is no text in UTF-8") from None
-    path = path.absolute()
     if text.lstrip().startswith("{"):
-        return _read(_from_ansible(text, str(path), group), path)
+        return _from_ansible(text, str(path), group, whole=whole)
     if group is not None:
         raise UsageError(f"{path} is no inventory of Ansible's and has no group '{group}'")
     try:
-        return _read(tomllib.loads(text), path)
+        return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is neither valid TOML nor what 'ansible-inventory --list' prints: {error}") from None
 
@@ -269,21 +295,27 @@ def _read(table: Mapping[str, Any], path: Path) -> Inventory:
 
 
 def _host(name: str, entry: HostEntry, folder: Path) -> Host:
-    written = entry.ansible_ssh_private_key_file
-    key = folder / Path(written).expanduser() if written else None
-    if key is not None and not key.is_file():
-        raise UsageError(f"the private key {key} of {name} is not there")
     return Host(
-        name=name, address=entry.ansible_host or name, port=entry.ansible_port, user=entry.ansible_user, key=key,
+        name=name, address=entry.ansible_host or name, port=entry.ansible_port, user=entry.ansible_user,
+        key=key_of(name, entry, folder),
         replication_address=entry.replication_address, replication_nic=entry.replication_nic, storage=entry.storage,
         power=entry.power,
     )  # fmt: skip
 
 
+def key_of(name: str, entry: ReachedEntry, folder: Path) -> Path | None:
+    """The file of a machine's private key, absolute; None where none is named."""
+    written = entry.ansible_ssh_private_key_file
+    key = folder / Path(written).expanduser() if written else None
+    if key is not None and not key.is_file():
+        raise UsageError(f"the private key {key} of {name} is not there")
+    return key
+
+
 # --------------------------------------------------------------------------- Ansible's
 
 
-def _from_ansible(text: str, source: str, group: str | None) -> dict[str, Any]:
+def _from_ansible(text: str, source: str, group: str | None, *, whole: bool) -> dict[str, Any]:
     """What ``ansible-inventory --list`` printed as the table of a file of our own."""
     try:
         found = json.loads(text)
@@ -297,7 +329,7 @@ def _from_ansible(text: str, source: str, group: str | None) -> dict[str, Any]:
     entries: dict[str, Any] = {}
     for name in hosts:
         of_host = variables.get(name) if isinstance(variables, dict) else None
-        own = of_host.get(VARIABLE) if isinstance(of_host, dict) else None
+        own = of_host.get(VARIABLE, None if whole else {}) if isinstance(of_host, dict) else None
         if not isinstance(of_host, dict) or not isinstance(own, dict):
             raise UsageError(f"{source}: the host {name} has no variable {VARIABLE} with its storage and its link")
         for key in _OF_LAB:

@@ -13,15 +13,15 @@ from harness.util.deadline import Deadline
 
 
 class Events:
-    """One node's ``drbdsetup events2`` about one resource, folded into states of its volume 0.
+    """One node's ``drbdsetup events2`` about one resource, folded into states of one of its volumes.
 
     Any number of threads may wait on it at the same time.  It goes on until the node's connection ends; a node that
     has booted needs a new one.  It is bounded (:mod:`harness.parse.event_flood`).
     """
 
-    def __init__(self, node: Node, resource: str) -> None:
+    def __init__(self, node: Node, resource: str, volume: int = 0) -> None:
         """Begin to follow; raises :class:`~harness.errors.LostNodeError` when the node does not answer."""
-        self._resource = resource
+        self._resource, self._volume = resource, volume
         self._sift = EventSift()
         # What was forgotten, as the state that it left behind.
         self._before = ResourceView()
@@ -74,14 +74,14 @@ class Events:
         view = self._before
         for line in lines if cursor is None else lines[: max(0, cursor - self._from)]:
             view = _folded(view, line)
-        present = view.state(self._resource, 0)
+        present = view.state(self._resource, self._volume)
         if cursor is None and present is not None and accept(present):
             return self._from + len(lines)
 
         def match(line: str) -> State | None:
             nonlocal view
             view = _folded(view, line)
-            state = view.state(self._resource, 0)
+            state = view.state(self._resource, self._volume)
             return state if state is not None and accept(state) else None
 
         bounded = Deadline(what, deadline.at, deadline.seconds)

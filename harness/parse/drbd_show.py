@@ -172,11 +172,16 @@ def net_options(show: str) -> dict[str, str]:
     Without ``--show-defaults`` DRBD prints only what is not the default.  An option without a value means ``yes``.
     DRBD 8.4 forgets them when it disconnects: then there is no such section.
     """
+    return options_in(show, "net")
+
+
+def options_in(show: str, *names: str) -> dict[str, str]:
+    """The options of all sections with one of ``names``, wherever they are nested; of two with one name the last."""
     options: dict[str, str] = {}
     left = [_parse(show)]
     while left:
         section = left.pop()
-        if section.head[:1] == ("net",):
+        if section.head[:1] and section.head[0] in names:
             options |= section.options()
         left.extend(reversed(section.sections))
     return options

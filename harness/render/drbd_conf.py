@@ -25,7 +25,9 @@ class ResourceNode:
 
 @dataclass(frozen=True)
 class ResourceSpec:
-    """A DRBD resource with one volume (0) over two nodes, and how long its steps may take.
+    """A DRBD resource with one volume over two nodes, and how long its steps may take.
+
+    ``number`` is that volume's: 0, but in a resource of somebody's that has several.
 
     ``nodes`` may stay empty until the nodes are known; :func:`resource_file` needs both.  ``net`` and ``disk`` are
     further options by name; the defaults verify a small device as quickly as it goes.  ``mapping`` is the name of the
@@ -52,6 +54,7 @@ class ResourceSpec:
     connect_seconds: float = 60.0
     verify_seconds: float = 120.0
     resync_seconds: float = 120.0
+    number: int = 0
 
     @property
     def device(self) -> str:
@@ -61,7 +64,7 @@ class ResourceSpec:
     @property
     def volume(self) -> str:
         """Its volume as drbdadm names it."""
-        return f"{self.name}/0"
+        return f"{self.name}/{self.number}"
 
     @property
     def path(self) -> str:

@@ -43,3 +43,12 @@ def matrices() -> Path:
 def claims() -> Path:
     """The file of claims that comes with the harness."""
     return testcases() / "claims.toml"
+
+
+def kept_runs() -> tuple[Path, ...]:
+    """The runs whose evidence is in the checkout, in ``docs/evidence`` and the golden corpus; none where it was
+    installed.
+    """
+    top = _PACKAGE.parent
+    folders = (top / "docs" / "evidence", top / "testcases" / "selftest" / "golden")
+    return tuple(found.parent for folder in folders for found in sorted(folder.glob("*/run.json")))

@@ -472,8 +472,13 @@ def test_only_the_guard_and_its_programs_name_a_block_device_or_a_program_that_w
         ]
     assert seen["guard.py"] and seen["programs/act.py"]
     assert {name for name, found in seen.items() if found} == {
-        "guard.py", "programs/act.py", "programs/look.py", "programs/journal_made.py", "programs/taken.py"
+        "guard.py", "programs/act.py", "programs/look.py", "programs/journal_made.py", "programs/resource.py",
+        "programs/taken.py",
     }  # fmt: skip
+    # Of a resource in use it is said how it is set up and used.
+    assert [text for text in seen["programs/resource.py"] if not text.startswith("/dev/")] == ["drbdsetup"] * 2
+    own = (PACKAGE / "programs" / "resource.py").read_text()
+    assert '["drbdsetup", "show", ' in own and '["drbdsetup", "status", ' in own and '"wb' not in own
     assert seen["programs/taken.py"] == ["drbdsetup"]
     assert '["drbdsetup", "show"]' in (PACKAGE / "programs" / "taken.py").read_text()
     # What is put back is taken down by its own name or UUID, and no loop device is let go of but that of our own file.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 from harness.config.inventory import Host, Inventory
 from harness.config.machine_tools import needed
@@ -20,6 +22,35 @@ CONNECT_SECONDS = 15.0
 _ENVIRONMENT = ("env", "LC_ALL=C", "LANGUAGE=", "PATH=/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin")
 #: By this the journal finds what commands of a run that was killed still do; ``programs/journal.py`` looks for it.
 LAB_VARIABLE = "DRBD_HARNESS_LAB"
+
+
+class ReachedHost(Protocol):
+    """A machine of an inventory, as far as it takes to reach it."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the inventory."""
+        ...
+
+    @property
+    def address(self) -> str:
+        """Where ssh finds it."""
+        ...
+
+    @property
+    def port(self) -> int:
+        """That of its sshd."""
+        ...
+
+    @property
+    def user(self) -> str:
+        """Root, or somebody who may 'sudo -n'."""
+        ...
+
+    @property
+    def key(self) -> Path | None:
+        """The private key; None for the agent's and the user's own."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -61,20 +92,45 @@ def reachable(inventory: Inventory, pin_command: str) -> Iterator[tuple[list[Fou
 
 
 def _require_two(one: FoundMachine, other: FoundMachine) -> None:
-    if one.facts["boot"] and one.facts["boot"] == other.facts["boot"]:
-        raise UsageError(f"{one.host.name} and {other.host.name} are one machine: both addresses lead to it")
+    require_two_machines((one.host.name, one.facts), (other.host.name, other.facts))
+
+
+def require_two_machines(*found: tuple[str, MachineFacts]) -> None:
+    """:class:`~harness.errors.UsageError` where both names lead to one machine."""
+    (one, its), (other, others) = found
+    if its["boot"] and its["boot"] == others["boot"]:
+        raise UsageError(f"{one} and {other} are one machine: both addresses lead to it")
 
 
 def _connect(inventory: Inventory, host: Host, pin_command: str, undo: contextlib.ExitStack) -> FoundMachine:
-    require_pinned(host.name, host.address, host.port, inventory.known_hosts, f"{pin_command} {host.name}=")
+    tools = needed(host.storage.kind)
+    runner, facts = reached(
+        host, inventory.known_hosts, inventory.name, pin_command, undo, tools, host.replication_nic
+    )  # fmt: skip
+    machine = Machine(host.name, runner, facts["python"] or "python3")
+    guard = Guard(machine, host.storage, inventory.name, inventory.size_mib * MIB, inventory.owner)
+    return FoundMachine(host, facts, guard)
+
+
+def reached(
+    host: ReachedHost, known_hosts: Path, lab: str, pin_command: str, undo: contextlib.ExitStack,
+    tools: Sequence[str], nic: str = "",
+) -> tuple[SshRunner, MachineFacts]:  # fmt: skip
+    """A connection to ``host``, as root, and what the machine says of itself and of ``tools``; ``undo`` ends it.
+
+    ``lab`` may be empty: then no journal takes its commands for those of a lab.
+    :class:`~harness.errors.HostKeyError`, :class:`~harness.errors.LostNodeError`.
+    """
+    require_pinned(host.name, host.address, host.port, known_hosts, f"{pin_command} {host.name}=")
     escalation = () if host.user == "root" else ("sudo", "-n", "--")
+    named = (f"{LAB_VARIABLE}={lab}",) if lab else ()
     runner = SshRunner(
-        host.address, host.port, key=host.key, known_hosts=inventory.known_hosts, name=host.name, user=host.user,
-        lab=inventory.name, before=(*escalation, *_ENVIRONMENT, f"{LAB_VARIABLE}={inventory.name}"),
+        host.address, host.port, key=host.key, known_hosts=known_hosts, name=host.name, user=host.user,
+        lab=lab, before=(*escalation, *_ENVIRONMENT, *named),
     )  # fmt: skip
     undo.callback(runner.close)
     runner.connect(CONNECT_SECONDS)
-    settings = f"tools='{' '.join(needed(host.storage.kind))}' nic='{host.replication_nic}'"
+    settings = f"tools='{' '.join(tools)}' nic='{nic}'"
     done = runner.run(["sh", "-c", f"{settings}\n{SCRIPT}"], ok=())
     if done.status:
         how = "become root by 'sudo -n'" if escalation else "run a command"
@@ -82,6 +138,4 @@ def _connect(inventory: Inventory, host: Host, pin_command: str, undo: contextli
     facts = machine_facts(done.stdout)
     if facts["user"] != "0":
         raise LostNodeError(f"{host.user} on {host.name} is not root there, but has the number {facts['user']}")
-    machine = Machine(host.name, runner, facts["python"] or "python3")
-    guard = Guard(machine, host.storage, inventory.name, inventory.size_mib * MIB, inventory.owner)
-    return FoundMachine(host, facts, guard)
+    return runner, facts
