@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from harness.config.sentences import hint
-from harness.model import CacheMode, Cell, ClientKind, Crash, DiskBus, Fault, FilesystemKind, Layout, Sabotage, SwapOn
+from harness.model import (
+    CacheMode,
+    Cell,
+    ClientKind,
+    Crash,
+    DiskBus,
+    Fault,
+    FilesystemKind,
+    Layout,
+    Quorum,
+    Sabotage,
+    SwapOn,
+)
 from harness.model.acknowledgement import QEMU_PROBES
 
 #: The keys that only a guest has: with ``client = "host"`` there is no QEMU.
@@ -61,6 +73,8 @@ def _broken(cell: Cell, given: Collection[str], usable: Collection[FilesystemKin
         yield f"'deadline' is {cell.deadline}, no more than 'migration_deadline', {cell.migration_deadline}"
     if cell.replication.two_primaries and (cell.migrations or cell.crash is not None or cell.fault is not None):
         yield "'two_primaries' goes with none of 'migrations', 'crash' and 'fault'"
+    if cell.replication.quorum is not Quorum.OFF and cell.crash is Crash.NODE:
+        yield f"'quorum' is '{cell.replication.quorum}', which no node has alone; not with crash = \"{Crash.NODE}\""
     if cell.crash is not None and (cell.migrations or cell.fault is not None):
         yield "'crash' goes with neither 'migrations' nor 'fault': one thing at a time"
     if cell.crash is not None and cell.filesystem.damaged_by_crash:

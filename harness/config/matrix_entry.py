@@ -31,6 +31,7 @@ from harness.config.sentences import (
     one_or_more,
 )
 from harness.model import (
+    BITMAP_BLOCK_SIZES,
     AioMode,
     CacheMode,
     ClientKind,
@@ -46,8 +47,10 @@ from harness.model import (
     Mitigation,
     Preset,
     Protocol,
+    Quorum,
     Sabotage,
     SwapOn,
+    Transport,
     VerdictKind,
     aliases,
 )
@@ -125,6 +128,11 @@ class Axes(WrittenModel):
     scatter_gather: _Several[bool] = ()
     two_primaries: _Several[bool] = ()
     allow_two_primaries: _Several[bool] = ()
+    transport: _Several[Annotated[Transport, choice(Transport)]] = ()
+    tls: _Several[bool] = ()
+    quorum: _Several[Annotated[Quorum, choice(Quorum)]] = ()
+    auto_promote: _Several[bool] = ()
+    bitmap_block_size: _Several[Annotated[str, one_of(BITMAP_BLOCK_SIZES)]] = ()
     iothread: _Several[bool] = ()
     detect_zeroes: _Several[Annotated[DetectZeroes, choice(DetectZeroes)]] = ()
     discard: _Several[Annotated[Discard, choice(Discard)]] = ()

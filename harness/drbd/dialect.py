@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from harness.errors import InfrastructureError
-from harness.model import Counters, State
+from harness.model import BITMAP_BLOCK_SIZES, Counters, ReplicationProfile, State
 from harness.parse.drbd_status import parse_proc, parse_status_json
-from harness.render.drbd_conf import ResourceSpec, resource_file
+from harness.render.drbd_conf import ResourceSpec, profile_options, resource_file, resource_options
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,14 @@ class DrbdDialect(Protocol):
         """Copies what a verify has marked, and nothing else, from the node that these are run on."""
         ...
 
+    def lacks(self, replication: ReplicationProfile) -> str:
+        """What of ``replication`` this generation does not have, as a sentence; empty where it has all."""
+        ...
+
+    def create_metadata(self, spec: ResourceSpec) -> tuple[str, ...]:
+        """What drbdadm is told to write new metadata to the lower device."""
+        ...
+
 
 class Drbd84:
     """DRBD 8.4: its status is ``/proc/drbd``; drbdadm takes drbdsetup's options behind a ``--``."""
@@ -109,6 +117,15 @@ class Drbd84:
             ResyncStep(("drbdadm", "connect", spec.name), (RESYNCED,)),
         )
 
+    def lacks(self, replication: ReplicationProfile) -> str:
+        """All that came with DRBD 9."""
+        found = " and ".join(f"{name} {value}" for name, value in options_of_9(replication).items())
+        return f"it has no {found}: DRBD 9 has" if found else ""
+
+    def create_metadata(self, spec: ResourceSpec) -> tuple[str, ...]:
+        """With a bitmap of 4 KiB blocks, which it has no other of."""
+        return ("create-md", "--force")
+
 
 class Drbd9:
     """DRBD 9: nodes have numbers, the status is JSON, and a reconnect copies nothing that a verify marked."""
@@ -143,6 +160,23 @@ class Drbd9:
         rule=reconnected``).
         """
         return (_invalidate_remote(spec, "--reset-bitmap=no"),)
+
+    def lacks(self, replication: ReplicationProfile) -> str:
+        """Nothing: what a version of it or its drbd-utils do not know is asked of them."""
+        return ""
+
+    def create_metadata(self, spec: ResourceSpec) -> tuple[str, ...]:
+        """With the bitmap's block size where it is not DRBD's default, which older drbd-utils know no other of."""
+        size = spec.bitmap_block_size
+        return ("create-md", "--force", *([f"--bitmap-block-size={size}"] if size != BITMAP_BLOCK_SIZES[0] else []))
+
+
+def options_of_9(replication: ReplicationProfile) -> dict[str, str]:
+    """What ``replication`` asks for that only DRBD 9 has, by the name of the option."""
+    net = {name: value for name, value in profile_options(replication) if name in ("transport", "tls")}
+    size = replication.bitmap_block_size
+    metadata = {"bitmap-block-size": size} if size != BITMAP_BLOCK_SIZES[0] else {}
+    return {**net, **dict(resource_options(replication)), **metadata}
 
 
 def resync_all(spec: ResourceSpec) -> tuple[ResyncStep, ...]:

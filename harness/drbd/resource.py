@@ -32,7 +32,7 @@ from harness.model import (
     Verify,
 )
 from harness.parse.drbd_status import parse_version
-from harness.render.drbd_conf import SECRET_CHARACTERS, ResourceNode, ResourceSpec, profile_options
+from harness.render.drbd_conf import SECRET_CHARACTERS, ResourceNode, ResourceSpec, replicating
 from harness.util.deadline import Deadline
 
 T = TypeVar("T")
@@ -116,7 +116,7 @@ class Resource:
         one, other = both(lambda node: read_running(node, spec), a, b)
         require_agreement(name, one, other)
         resource = cls(a, b, adopted_spec(spec, one, other))
-        resource.spec = replace(resource.spec, net=(*resource.net, *profile_options(one.replication)))
+        resource.spec = replicating(resource.spec, resource.net, one.replication)
         resource.version = one.version
         resource.replication = one.replication
         resource.owns_files = one.signed and other.signed
@@ -161,11 +161,12 @@ class Resource:
         self.require_own_files()
         self.version = _load(self.a)
         dialect = dialect_of(self.version)
-        self.spec = replace(self.spec, net=self.net)
+        plain = ReplicationProfile(bitmap_block_size=self.spec.bitmap_block_size)
+        self.spec = replicating(self.spec, self.net, plain)
         # What an earlier cell changed outside of the resource file is not known where something went wrong.
-        self.replication = ReplicationProfile() if skip_initial_sync else None
+        self.replication = plain if skip_initial_sync else None
         both(self._prepare, self.a, self.b)
-        both(lambda node: _create_metadata(node, self.spec), self.a, self.b)
+        both(lambda node: _create_metadata(node, dialect, self.spec), self.a, self.b)
         for node in (self.a, self.b):
             self._follow(node)
         both(lambda node: self._drbdadm(node, "up"), self.a, self.b)
@@ -330,11 +331,11 @@ def follow_again(resource: Resource) -> tuple[str, ...]:
     return tuple(node.name for node in ended)
 
 
-def _create_metadata(node: Node, spec: ResourceSpec) -> None:
+def _create_metadata(node: Node, dialect: DrbdDialect, spec: ResourceSpec) -> None:
     if node.guard is not None:
         node.guard.create_metadata()
     else:
-        node.runner.run(["drbdadm", "create-md", "--force", spec.name], timeout=spec.connect_seconds)
+        node.runner.run(["drbdadm", *dialect.create_metadata(spec), spec.name], timeout=spec.connect_seconds)
 
 
 def _load(node: Node) -> str:

@@ -45,22 +45,23 @@ def allow_two_primaries(resource: Resource, allowed: bool, *nodes: Node) -> None
         resource.drbdadm(node, "net-options", *(_TWO_PRIMARIES if allowed else _ONE_PRIMARY))
 
 
-# What is over as soon as another change of state is, or whoever reads the peer's device has closed it; DRBD 9 looks at
-# the whole cluster for a promotion, and says it of the peer's state too.
-_FOR_A_MOMENT = (
-    "In transient state", "Concurrent state changes", "opened read-only", "Timeout in operation", "Interrupted state",
-)  # fmt: skip
+# What is over as soon as another change of state is.
+_FOR_A_MOMENT = ("In transient state", "Concurrent state changes", "Timeout in operation", "Interrupted state change")
+# DRBD 9 asks the peer for a promotion, which declines while somebody, udev say, reads its device; it tells no more.
+_DECLINED = ("refused by peer node", "opened read-only")
 # udev and a QEMU that is just ending hold a device open for a moment.
 _HELD_OPEN = ("held open", "opened")
-CHANGE_SECONDS = 30.0
+PROMOTION_SECONDS = 15.0
+DEMOTION_SECONDS = 30.0
 
 
 def promote(resource: Resource, node: Node) -> None:
-    """Make ``node`` Primary as soon as no other change of state is under way.
+    """Make ``node`` Primary as soon as no other change of state is under way and nobody reads the peer's device.
 
-    Blocks for at most 30 s; raises :class:`DeadlineError` then, and :class:`RefusedError` where DRBD does not allow it.
+    Blocks for at most 15 s; raises :class:`RefusedError` where DRBD does not allow it, also then.
     """
-    _change_role(resource, node, "primary", _FOR_A_MOMENT, f"the promotion of {node.name}")
+    deadline = Deadline.after(PROMOTION_SECONDS, f"the promotion of {node.name}")
+    _change_role(resource, node, "primary", (*_FOR_A_MOMENT, *_DECLINED), deadline)
 
 
 def demote(resource: Resource, node: Node) -> None:
@@ -68,28 +69,35 @@ def demote(resource: Resource, node: Node) -> None:
 
     Blocks for at most 30 s; raises :class:`DeadlineError` then, and :class:`RefusedError` for any other refusal.
     """
-    _change_role(resource, node, "secondary", (*_HELD_OPEN, *_FOR_A_MOMENT), f"the demotion of {node.name}")
+    deadline = Deadline.after(DEMOTION_SECONDS, f"the demotion of {node.name}")
+    try:
+        _change_role(resource, node, "secondary", (*_HELD_OPEN, *_FOR_A_MOMENT), deadline)
+    except RefusedError:
+        # Of what is over in a moment, and was not: it is late.
+        deadline.left()
+        raise
 
 
-def _change_role(resource: Resource, node: Node, role: str, passing: tuple[str, ...], what: str) -> None:
-    """``drbdadm ROLE``, again while what it is refused for is one of ``passing``."""
-    said = ""
+def _change_role(resource: Resource, node: Node, role: str, passing: tuple[str, ...], deadline: Deadline) -> None:
+    """``drbdadm ROLE``, again until ``deadline`` while what it is refused for is one of ``passing``."""
+    refusal: list[RefusedError] = []
 
     def attempt() -> bool | None:
-        nonlocal said
         try:
             resource.drbdadm(node, role)
             return True
         except RefusedError as refused:
             if not any(text in refused.message for text in passing):
                 raise
-            said = refused.message
+            refusal[:] = [refused]
             return None
 
     try:
-        poll(attempt, Deadline.after(CHANGE_SECONDS, what), every=0.3)
-    except DeadlineError as late:
-        raise DeadlineError(f"{late}: {said}") from None
+        poll(attempt, deadline, every=0.3)
+    except DeadlineError:
+        if refusal:
+            raise refusal[0] from None
+        raise
 
 
 def set_single_primary(resource: Resource, primary: Node) -> None:

@@ -25,6 +25,7 @@ _PROFILE = """
 drbdsetup show --show-defaults "$1"
 echo "== parameter"; cat "$2" 2>/dev/null
 echo "== stable_writes"; cat "/sys/block/drbd$4/queue/stable_writes" 2>/dev/null
+echo "== bitmap"; dmesg | grep "drbd$4: resync bitmap: " | tail -n 1
 echo "== link"; ethtool -k "$3"
 """
 _LOWER = """
@@ -64,9 +65,10 @@ def read_settings(node: Node, name: str, minor: int) -> NodeSettings:
     show, _, rest = node.runner.run(argv, ok=()).stdout.partition("== parameter\n")
     rest, _, link = rest.partition("== link\n")
     parameter, _, stable = rest.partition("== stable_writes\n")
+    stable, _, bitmap = stable.partition("== bitmap\n")
     gather = offloads(link).get("scatter-gather")
     try:
-        profile = profile_of(show, parameter, gather)
+        profile = profile_of(show, parameter, gather, bitmap)
         return NodeSettings(profile, node.link, gather, stable.strip() == "1" if stable.strip() else None)
     except ValueError as error:
         raise InfrastructureError(f"how {node.name} replicates cannot be read back: {error}") from error
@@ -184,5 +186,6 @@ def adopted_spec(spec: ResourceSpec, a: RunningResource, b: RunningResource) -> 
     net = tuple((name, value) for name, value in lasting_net(a.connection.net) if name not in apart)
     return replace(
         spec, minor=a.minor, port=a.connection.local.port, nodes=nodes, net=net, secret=secret,
+        bitmap_block_size=a.replication.bitmap_block_size,
         mapping=spec.mapping if mapped else "", size_mib=a.mapped_mib if a.mapped_mib == b.mapped_mib else 0,
     )  # fmt: skip

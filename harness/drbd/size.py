@@ -42,8 +42,12 @@ def size_mib(resource: Resource) -> int:
     return resource.spec.size_mib or -(-resource.blocks // _MIB_BLOCKS)
 
 
-def resize(resource: Resource, mebibytes: int, equal: Callable[[int], bool]) -> bool:
+def resize(
+    resource: Resource, mebibytes: int, equal: Callable[[int], bool], bitmap_block_size: str | None = None
+) -> bool:
     """Make the device of ``resource`` ``mebibytes`` MiB large, DRBD's metadata among them; what it held is gone.
+
+    ``bitmap_block_size``: what one bit of the bitmap in the metadata is for; None leaves it as it is.
 
     It is taken down on both nodes and made anew, Connected and UpToDate, ``a`` Primary; nobody may have it open, and
     event streams and replication profile begin anew.  The old size's metadata becomes data, or data becomes metadata:
@@ -61,7 +65,8 @@ def resize(resource: Resource, mebibytes: int, equal: Callable[[int], bool]) -> 
         )
     resource.require_own_files()
     places = [f"0+{_METADATA_MIB}", *(_metadata(size) for size in sorted({size_mib(resource), mebibytes}))]
-    resource.spec = replace(resource.spec, size_mib=mebibytes)
+    size = bitmap_block_size or resource.spec.bitmap_block_size
+    resource.spec = replace(resource.spec, size_mib=mebibytes, bitmap_block_size=size)
 
     def clear(node: Node) -> None:
         node.require_lower("another size of the device on it")

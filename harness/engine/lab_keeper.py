@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from harness.drbd.replication import bitmap_for
 from harness.drbd.resource import Resource, follow_again
 from harness.drbd.size import resize, size_mib
 from harness.engine.run_record import RunRecord
@@ -30,7 +31,7 @@ from harness.guest.leftovers import leftovers
 from harness.lab.base import FullLab
 from harness.lab.node import Node
 from harness.lab.stack import require_unchanged
-from harness.model import DelayProfile
+from harness.model import DelayProfile, ReplicationProfile
 from harness.parse.software import agreed_protocol, protocols, refused_dialect
 from harness.util.logs import progress
 
@@ -92,8 +93,7 @@ class LabKeeper:
     def resource(self) -> Resource:
         """The resource over the lab's nodes, up and healthy."""
         if self._resource is None:
-            lab = self.lab
-            began = time.monotonic()
+            lab, began = self.lab, time.monotonic()
             try:
                 self._resource = self._adopted(lab) or _created(lab)
                 self._record.drbd_protocol(_protocol(lab))
@@ -104,20 +104,21 @@ class LabKeeper:
             self._record.took("resource", began)
         return self._resource
 
-    def resource_of(self, mebibytes: int) -> Resource:
-        """The resource with a device of that size, made anew where it has another one; no guest may have it open.
+    def resource_of(self, mebibytes: int, replication: ReplicationProfile) -> Resource:
+        """The resource with a device of that size and the bitmap for ``replication``, made anew where it has others; no
+        guest may have it open.
 
         Blocks for some seconds where the size changes, and longer where the replicas are not alike then.
         """
         resource = self.resource
-        if (now := size_mib(resource)) != mebibytes:
-            began = time.monotonic()
+        bits = bitmap_for(resource, replication)
+        if ((now := size_mib(resource)), resource.spec.bitmap_block_size) != (mebibytes, bits):
+            began, lab = time.monotonic(), self.lab
             progress(f"the device of {now} MiB is made anew with {mebibytes} MiB")
-            lab = self.lab
             try:
                 # What was left on in it may hold the device.
                 self._drop_unclean_guest()
-                alike = resize(resource, mebibytes, lambda blocks: lab.compare(blocks).differing_blocks == 0)
+                alike = resize(resource, mebibytes, lambda blocks: lab.compare(blocks).differing_blocks == 0, bits)
             except HarnessError as error:
                 self.rebuild(str(error))
                 raise

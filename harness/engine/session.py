@@ -143,7 +143,7 @@ class Session:
         wanted = device_size.device_mib(cell, lab.resource_spec.size_mib, lab.guest_spec.canary_blocks)
         if cell.control is not None:
             wanted = max(wanted, size_mib(self.resource))
-        return self._keeper.resource_of(wanted)
+        return self._keeper.resource_of(wanted, cell.replication)
 
     def close(self) -> None:
         """Play the closing controls, once, where cells were played since the last time and the lab is up.

@@ -87,6 +87,17 @@ def _profile(asked: ReplicationProfile, found: ReplicationProfile, node: str, ni
             f"{drbd} {does} two Primaries, although the cell asked for "
             f"{'two' if asked.permits_two_primaries else 'one'}"
         )
+    for what, is_found, is_asked in _of_drbd_9(asked, found):
+        if is_found != is_asked:
+            yield f"{drbd} has {what} {is_found}, although the cell asked for {is_asked}"
+
+
+def _of_drbd_9(asked: ReplicationProfile, found: ReplicationProfile) -> Iterator[tuple[str, str, str]]:
+    yield "the transport", found.transport, asked.transport
+    yield "TLS", _on(found.tls), _on(asked.tls)
+    yield "the quorum", found.quorum, asked.quorum
+    yield "auto-promote", _on(found.auto_promote), _on(asked.auto_promote)
+    yield "a bitmap with blocks of", found.bitmap_block_size, asked.bitmap_block_size
 
 
 def _on(value: bool) -> str:

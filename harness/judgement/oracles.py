@@ -20,13 +20,15 @@ class OracleAgreement:
     """The oracles' common answer, in 4 KiB blocks.
 
     ``marked``: how many DRBD holds out of sync; ``named``: those that a kernel log names; ``differing``: those that the
-    comparison found.  ``dispute`` says in one sentence how they contradict each other, or is None.
+    comparison found; ``covered``: those that DRBD marks for it, which are more where one bit of its bitmap is for more
+    than one block.  ``dispute`` says in one sentence how they contradict each other, or is None.
     """
 
     marked: int
     named: frozenset[int]
     differing: frozenset[int]
     dispute: str | None
+    covered: frozenset[int]
 
     @property
     def unnamed(self) -> int:
@@ -36,7 +38,7 @@ class OracleAgreement:
     @property
     def healed(self) -> int:
         """Marked blocks that were equal again when the devices were compared."""
-        return self.marked - len(self.differing)
+        return self.marked - len(self.covered)
 
 
 def combine(evidence: Evidence) -> OracleAgreement:
@@ -46,14 +48,24 @@ def combine(evidence: Evidence) -> OracleAgreement:
         raise ValueError("an oracle has no answer")
     source, target = blocks_of(verify.source.extents), blocks_of(verify.target.extents)
     named, differing = source | target, blocks_of(comparison.differing)
+    covered = _covered(differing, evidence.cell.replication.bitmap_block_kib // KIB_PER_BLOCK)
     marked = counter // KIB_PER_BLOCK
     dispute = None
     if counter % KIB_PER_BLOCK:
         dispute = f"DRBD counts {counter} KiB out of sync, which is no whole number of blocks"
     elif len(named) > marked:
         dispute = f"the kernel logs of the verify name {len(named)} blocks, DRBD counts {marked} out of sync"
-    elif len(named | differing) > marked:
-        dispute = f"{len(named | differing) - marked} blocks differ that verify did not report"
+    elif len(named | covered) > marked:
+        dispute = f"{len(named | covered) - marked} blocks differ that verify did not report"
     elif source != target and len(named) == marked:
         dispute = f"{len(source ^ target)} blocks of the same verify stand in the log of one node only"
-    return OracleAgreement(marked, named, differing, dispute)
+    return OracleAgreement(marked, named, differing, dispute, covered)
+
+
+def _covered(blocks: frozenset[int], a_bit: int) -> frozenset[int]:
+    """All blocks of the bits that ``blocks`` are in, each for ``a_bit`` blocks of 4 KiB."""
+    if a_bit <= 1:
+        return blocks
+    return frozenset(
+        one for first in {block - block % a_bit for block in blocks} for one in range(first, first + a_bit)
+    )

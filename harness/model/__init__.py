@@ -18,11 +18,14 @@ from harness.model.axes import (
     Layout,
     Potency,
     Protocol,
+    Quorum,
     Sabotage,
     SwapOn,
+    Transport,
     VerdictKind,
 )
 from harness.model.cell import (
+    BITMAP_BLOCK_SIZES,
     PART_OF,
     Cell,
     DelayProfile,
@@ -80,6 +83,7 @@ from harness.model.stack_lock import ImageLock, NodeLock, Software, StackLock
 from harness.model.verdict import ControlOutcome, Controls, Opportunities, Result, Verdict
 
 __all__ = [
+    "BITMAP_BLOCK_SIZES",
     "BLOCK_BYTES",
     "DISK_UNDER_TEST",
     "PART_OF",
@@ -140,6 +144,7 @@ __all__ = [
     "Preset",
     "Protocol",
     "Provenance",
+    "Quorum",
     "Readback",
     "RejoinComparison",
     "Repair",
@@ -154,6 +159,7 @@ __all__ = [
     "StackLock",
     "State",
     "SwapOn",
+    "Transport",
     "UserFile",
     "Verdict",
     "VerdictKind",

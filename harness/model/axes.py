@@ -181,6 +181,21 @@ class Protocol(StrEnum):
     C = "C"
 
 
+class Transport(StrEnum):
+    """What carries DRBD 9's packets to the peer: one TCP connection, or several that share the load."""
+
+    TCP = "tcp"
+    LB_TCP = "lb-tcp"
+
+
+class Quorum(StrEnum):
+    """How many nodes DRBD 9 has to see before it writes; of two that is both, whichever it is."""
+
+    OFF = "off"
+    MAJORITY = "majority"
+    ALL = "all"
+
+
 class Crash(StrEnum):
     """What dies in the middle of the work."""
 

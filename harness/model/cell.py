@@ -19,10 +19,13 @@ from harness.model.axes import (
     FilesystemKind,
     Layout,
     Protocol,
+    Quorum,
     Sabotage,
     SwapOn,
+    Transport,
     VerdictKind,
 )
+from harness.model.device import BLOCK_BYTES
 from harness.model.mitigation import Mitigation, Preset, settings
 
 
@@ -49,6 +52,10 @@ class DelayProfile:
         return "".join(f"-{name}{ms}ms" for name, ms in parts if ms)
 
 
+#: What DRBD 9.3 takes for a bit of its bitmap, the least first, which every version has.
+BITMAP_BLOCK_SIZES = ("4k", "8k", "16k", "32k", "64k", "128k", "256k", "512k", "1M")
+
+
 @dataclass(frozen=True)
 class ReplicationProfile:
     """How DRBD replicates; the default is how the harness sets a resource up.
@@ -56,6 +63,9 @@ class ReplicationProfile:
     ``integrity`` is the algorithm of ``data-integrity-alg``, empty for none.  ``disable_sendpage`` is the parameter of
     DRBD's module, ``scatter_gather`` the feature of both replication NICs.  ``two_primaries``: both nodes are Primary
     all the time; ``allow_two_primaries``: DRBD would let them, all the time.
+    DRBD 9 alone has the rest: the ``transport``, ``tls`` (the kernel encrypts it), the ``quorum`` without which it
+    suspends I/O, ``auto_promote`` (who opens a Secondary's device to write makes it Primary), and
+    ``bitmap_block_size``, how much of the device one bit of the bitmap is, which belongs to the metadata.
     """
 
     protocol: Protocol = Protocol.C
@@ -64,6 +74,11 @@ class ReplicationProfile:
     scatter_gather: bool = True
     two_primaries: bool = False
     allow_two_primaries: bool = False
+    transport: Transport = Transport.TCP
+    tls: bool = False
+    quorum: Quorum = Quorum.OFF
+    auto_promote: bool = True
+    bitmap_block_size: str = BITMAP_BLOCK_SIZES[0]
 
     def __str__(self) -> str:
         parts = [
@@ -73,6 +88,11 @@ class ReplicationProfile:
             (not self.scatter_gather, "no scatter-gather"),
             (self.two_primaries, "two Primaries"),
             (self.allow_two_primaries, "two Primaries allowed"),
+            (self.transport is not Transport.TCP, f"transport {self.transport}"),
+            (self.tls, "TLS"),
+            (self.quorum is not Quorum.OFF, f"quorum {self.quorum}"),
+            (not self.auto_promote, "no auto-promote"),
+            (self.bitmap_block_kib != BLOCK_BYTES // 1024, f"bitmap blocks of {self.bitmap_block_size}"),
         ]
         return ", ".join(text for there, text in parts if there)
 
@@ -80,6 +100,12 @@ class ReplicationProfile:
     def permits_two_primaries(self) -> bool:
         """Whether DRBD's configuration lets both nodes be Primary."""
         return self.two_primaries or self.allow_two_primaries
+
+    @property
+    def bitmap_block_kib(self) -> int:
+        """How many KiB of the device one bit of the bitmap is."""
+        number, unit = self.bitmap_block_size[:-1], self.bitmap_block_size[-1]
+        return int(number) * {"k": 1, "M": 1024}[unit]
 
     @property
     def plain(self) -> bool:
@@ -95,6 +121,11 @@ class ReplicationProfile:
             (not self.scatter_gather, "nosg"),
             (self.two_primaries, "twoprimaries"),
             (self.allow_two_primaries, "twoallowed"),
+            (self.transport is not Transport.TCP, self.transport.replace("-", "")),
+            (self.tls, "tls"),
+            (self.quorum is not Quorum.OFF, f"quorum.{self.quorum}"),
+            (not self.auto_promote, "noautopromote"),
+            (self.bitmap_block_kib != BLOCK_BYTES // 1024, f"bitmap{self.bitmap_block_size}"),
         ]
         return "".join(f"-{name}" for there, name in parts if there)
 

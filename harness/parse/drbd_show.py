@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from harness.model import Protocol, ReplicationProfile
+from harness.model import BITMAP_BLOCK_SIZES, Protocol, Quorum, ReplicationProfile, Transport
 from harness.util.redact import redacted
 
 _TOKEN = re.compile(r'#[^\n]*|"((?:[^"\\]|\\.)*)"|([{};])|([^\s{};"#]+)', re.DOTALL)
@@ -158,7 +158,9 @@ def _number(text: str) -> int:
 # --------------------------------------------------------------------------- how it replicates
 
 # What a replication profile sets, and what is changed while a resource runs so that two nodes may be Primary.
-_PROFILE = frozenset({"protocol", "data-integrity-alg", "allow-two-primaries", "ping-timeout"})
+_PROFILE = frozenset({"protocol", "data-integrity-alg", "allow-two-primaries", "ping-timeout", "transport", "tls"})
+# What DRBD 9.3 logs of a device's bitmap, as often as it is attached.
+_BITMAP = re.compile(r"resync bitmap: bits=(\d+) bits_4k=(\d+)\b", re.ASCII)
 
 
 def lasting_net(options: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
@@ -187,24 +189,39 @@ def options_in(show: str, *names: str) -> dict[str, str]:
     return options
 
 
-def profile_of(show: str, disable_sendpage: str, scatter_gather: bool | None) -> ReplicationProfile:
+def profile_of(show: str, disable_sendpage: str, scatter_gather: bool | None, bitmap: str = "") -> ReplicationProfile:
     """The replication that is really in force, from the output of ``drbdsetup show RESOURCE``.
 
     ``disable_sendpage`` is the text of ``/sys/module/drbd/parameters/disable_sendpage``, empty where there is none.
-    ``scatter_gather``: of the replication NICs; None (not known) counts as on.  ``two_primaries`` is whether DRBD would
+    ``scatter_gather``: of the replication NICs; None (not known) counts as on.  ``bitmap`` is the line that the kernel
+    logged of the device's bitmap; without one its blocks have 4 KiB.  ``two_primaries`` is whether DRBD would
     allow them.  :class:`ValueError` if ``show`` has no resource, which must not pass for one with nothing but
     defaults, or if a value is none that DRBD prints.
     """
     if not re.search(r"^\s*resource\s", show, re.MULTILINE):
         raise ValueError(f"drbdsetup shows no resource: '{redacted(show.strip())}'")
-    options = net_options(show)
+    options, own = net_options(show), options_in(show, "options")
     return ReplicationProfile(
         protocol=Protocol(options.get("protocol", "C")),
         integrity=options.get("data-integrity-alg", ""),
         disable_sendpage=_yes("disable_sendpage", disable_sendpage.strip()),
         scatter_gather=scatter_gather is not False,
         two_primaries=_yes("allow-two-primaries", options.get("allow-two-primaries", "no")),
+        transport=Transport(options.get("transport") or "tcp"),
+        tls=_yes("tls", options.get("tls", "no")),
+        quorum=Quorum(own.get("quorum", "off")),
+        auto_promote=_yes("auto-promote", own.get("auto-promote", "yes")),
+        bitmap_block_size=_bitmap_block_size(bitmap),
     )
+
+
+def _bitmap_block_size(line: str) -> str:
+    found = _BITMAP.search(line)
+    if found is None or not int(found[1]):
+        return BITMAP_BLOCK_SIZES[0]
+    # The last bit of either is for less than a whole block.
+    wanted = int(found[2]) / int(found[1])
+    return min(BITMAP_BLOCK_SIZES, key=lambda size: abs(2 ** BITMAP_BLOCK_SIZES.index(size) - wanted))
 
 
 def _yes(name: str, value: str) -> bool:

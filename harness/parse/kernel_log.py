@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from harness.model import SECTOR_BYTES, Extent, NodeVerify
+from harness.model import SECTOR_BYTES, SECTORS_PER_BLOCK, Extent, NodeVerify
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,7 @@ def _unescape(text: str) -> str:
 _DEVICE = re.compile(r"(?:block drbd(\d+)|drbd \S+/\d+ drbd(\d+)(?: \S+)?): (.*)", re.ASCII | re.DOTALL)
 _START = re.compile(r"(?:Starting Online Verify from|Online Verify start) sector:? (\d+)", re.ASCII)
 _EXTENT = re.compile(r"Out of sync: start=(\d+), size=(\d+) \(sectors\)", re.ASCII)
+_SKIPPED = re.compile(r"Skipped verify, too busy: start=\d+, size=(\d+) \(sectors\)", re.ASCII)
 _DONE = re.compile(r"Online verify\s+done(?: but (\d+) (\d+)k blocks? skipped)? \(total ", re.ASCII)
 _FOUND = re.compile(r"Online verify found (\d+) (\d+)k blocks? out of sync!", re.ASCII)
 
@@ -140,10 +141,15 @@ def last_verify(lines: Iterable[KernelLine], minor: int) -> VerifyLog:
             if log.finished:  # the start of the next one was lost
                 log, extents = VerifyLog(), []
             extents.append(Extent(int(extent[1]), int(extent[2])))
+        elif skipped := _SKIPPED.match(text):
+            if log.finished:
+                log, extents = VerifyLog(), []
+            log = replace(log, skipped_blocks=log.skipped_blocks + -(-int(skipped[1]) // SECTORS_PER_BLOCK))
         elif done := _DONE.match(text):
             if log.finished:
                 log, extents = VerifyLog(), []
-            log = replace(log, finished=True, skipped_blocks=_in_4k(done[1], done[2]))
+            # Each is logged twice, by itself and in the sum.
+            log = replace(log, finished=True, skipped_blocks=max(log.skipped_blocks, _in_4k(done[1], done[2])))
         elif found := _FOUND.match(text):
             log = replace(log, found_blocks=_in_4k(found[1], found[2]))
     return replace(log, extents=tuple(extents))
@@ -220,7 +226,9 @@ def became_standalone(text: str) -> bool:
 
 _ABOUT_DRBD = re.compile(r"(?:block )?drbd", re.ASCII)
 _READ_BY_ORACLES = re.compile(
-    "|".join(one.pattern for one in (_START, _EXTENT, _DONE, _FOUND, _RESYNC_BEGAN, _MISMATCH, _DIGEST_FAILED))
+    "|".join(
+        one.pattern for one in (_START, _EXTENT, _SKIPPED, _DONE, _FOUND, _RESYNC_BEGAN, _MISMATCH, _DIGEST_FAILED)
+    )
     + rf"|{_SPLIT_BRAIN}|StandAlone|Online [Vv]erify|network protocol|DRBD dialects",
     re.ASCII,
 )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import jinja2
 
-from harness.model import Protocol, ReplicationProfile
+from harness.model import BITMAP_BLOCK_SIZES, Protocol, Quorum, ReplicationProfile, Transport
 
 # The first line of each file the harness writes; a file without it is somebody else's and is never overwritten by a
 # resource that was taken over.
@@ -29,13 +29,14 @@ class ResourceSpec:
 
     ``number`` is that volume's: 0, but in a resource of somebody's that has several.
 
-    ``nodes`` may stay empty until the nodes are known; :func:`resource_file` needs both.  ``net`` and ``disk`` are
-    further options by name; the defaults verify a small device as quickly as it goes.  ``mapping`` is the name of the
-    device-mapper table that carries the lower device, so that it can be delayed and broken under a running resource;
-    empty: there is none, and it cannot.  ``mapping_uuid`` is the identity that it is made with on a machine that is
-    somebody's; empty: none.  ``size_mib`` is how much of the lower device that table shows, 0 for all of it.
-    ``directory`` is where resource files are kept on the nodes.  ``secret`` is what the nodes authenticate each
-    other with, in no ``repr``; empty: they do not.
+    ``nodes`` may stay empty until the nodes are known; :func:`resource_file` needs both.  ``net``, ``disk`` and
+    ``options`` (the resource's own) are further options by name; the defaults verify a small device as quickly as it
+    goes.  ``bitmap_block_size`` is what its metadata is made with.  ``mapping`` is the name of the device-mapper table
+    that carries the lower device, so that it can be delayed and broken under a running resource; empty: there is none,
+    and it cannot.  ``mapping_uuid`` is the identity that it is made with on a machine that is somebody's; empty: none.
+    ``size_mib`` is how much of the lower device that table shows, 0 for all of it.  ``directory`` is where resource
+    files are kept on the nodes.  ``secret`` is what the nodes authenticate each other with, in no ``repr``; empty:
+    they do not.
     ``connect_seconds`` bounds a first connection and each single command, ``verify_seconds`` one online verify,
     ``resync_seconds`` one resync of the whole device.
     """
@@ -46,6 +47,8 @@ class ResourceSpec:
     nodes: tuple[ResourceNode, ...] = ()
     net: tuple[tuple[str, str], ...] = ()
     disk: tuple[tuple[str, str], ...] = ()
+    options: tuple[tuple[str, str], ...] = ()
+    bitmap_block_size: str = BITMAP_BLOCK_SIZES[0]
     mapping: str = "drbd-lower"
     mapping_uuid: str = ""
     size_mib: int = 0
@@ -103,6 +106,13 @@ resource {{ spec.name }} {
     shared-secret "{{ spec.secret }}";
 {% endif %}
   }
+{% if spec.options %}
+  options {
+{% for key, value in spec.options %}
+    {{ key }} {{ value }};
+{% endfor %}
+  }
+{% endif %}
   disk {
 {% for key, value in disk %}
     {{ key }} {{ value }};
@@ -139,6 +149,11 @@ def resource_file(spec: ResourceSpec, *, node_ids: bool) -> str:
     return _TEMPLATE.render(signature=SIGNATURE, spec=spec, net=net, disk=disk, node_ids=node_ids)
 
 
+def replicating(spec: ResourceSpec, net: tuple[tuple[str, str], ...], replication: ReplicationProfile) -> ResourceSpec:
+    """``spec`` with the options ``net`` and those that make it replicate as ``replication`` says, and no others."""
+    return replace(spec, net=(*net, *profile_options(replication)), options=resource_options(replication))
+
+
 def profile_options(replication: ReplicationProfile) -> tuple[tuple[str, str], ...]:
     """The options of the net section that make a resource replicate as ``replication`` says; none for the defaults."""
     options: list[tuple[str, str]] = []
@@ -148,4 +163,18 @@ def profile_options(replication: ReplicationProfile) -> tuple[tuple[str, str], .
         options.append(("data-integrity-alg", replication.integrity))
     if replication.permits_two_primaries:
         options.append(("allow-two-primaries", "yes"))
+    if replication.transport is not Transport.TCP:
+        options.append(("transport", replication.transport.value))
+    if replication.tls:
+        options.append(("tls", "yes"))
+    return tuple(options)
+
+
+def resource_options(replication: ReplicationProfile) -> tuple[tuple[str, str], ...]:
+    """The same of the options section; none for the defaults, and so none that DRBD 8.4 does not know."""
+    options: list[tuple[str, str]] = []
+    if replication.quorum is not Quorum.OFF:
+        options.append(("quorum", replication.quorum.value))
+    if not replication.auto_promote:
+        options.append(("auto-promote", "no"))
     return tuple(options)

@@ -99,6 +99,7 @@ def _delays(cell: Cell, observed: Observed) -> tuple[Property, ...]:
 def _replication(requested: ReplicationProfile, observed: ReplicationProfile | None) -> tuple[Property, ...]:
     if observed is None:
         return ()
+    plain = ReplicationProfile()
     return (
         _same("Protocol", requested.protocol, observed.protocol),
         _same("data-integrity-alg", requested.integrity or "none", observed.integrity or "none"),
@@ -110,6 +111,18 @@ def _replication(requested: ReplicationProfile, observed: ReplicationProfile | N
         ),
         _same("Scatter-gather of both NICs", requested.scatter_gather, observed.scatter_gather),
         _same("Two Primaries allowed", requested.permits_two_primaries, observed.two_primaries),
+        *(
+            _same(name, one, other)
+            for name, one, other, default in (
+                ("Transport", requested.transport, observed.transport, plain.transport),
+                ("TLS", requested.tls, observed.tls, plain.tls),
+                ("Quorum", requested.quorum, observed.quorum, plain.quorum),
+                ("auto-promote", requested.auto_promote, observed.auto_promote, plain.auto_promote),
+                ("Bitmap blocks", requested.bitmap_block_size, observed.bitmap_block_size, plain.bitmap_block_size),
+            )
+            # Which only DRBD 9 has.
+            if (one, other) != (default, default)
+        ),
     )
 
 

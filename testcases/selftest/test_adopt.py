@@ -273,7 +273,7 @@ def test_adopt_of_data_kept_elsewhere_is_refused(generation: str, below: str) ->
             r"address of nodea \(192\.168\.77\.1 port 7789 and 192\.168\.77\.9 port",
         ),
         ("max-buffers     \t8192", "max-buffers\t4096", "the net option max-buffers$"),
-        ("max-buffers ", "tls yes;\nmax-buffers ", "the net option tls$"),
+        ("max-buffers ", "load-balance-paths yes;\nmax-buffers ", "the net option load-balance-paths$"),
         ("verify-alg ", "protocol A;\nverify-alg ", r"how it replicates \(plain and protoA\)"),
     ],
 )

@@ -196,13 +196,13 @@ class Sized:
     sizes: list[int] = field(default_factory=list)
     error: HarnessError | None = None
 
-    def resize(self, resource: FakeResource, mebibytes: int, equal: Callable[[int], bool]) -> bool:
+    def resize(self, resource: FakeResource, mebibytes: int, equal: Callable[[int], bool], bits: str) -> bool:
         """In the place of :func:`harness.drbd.size.resize`."""
         if self.error is not None:
             raise self.error
         assert equal(mebibytes * 256)
         self.sizes.append(mebibytes)
-        resource.spec = replace(resource.spec, size_mib=mebibytes)
+        resource.spec = replace(resource.spec, size_mib=mebibytes, bitmap_block_size=bits)
         resource.blocks = mebibytes * 256
         return True
 
