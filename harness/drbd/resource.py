@@ -160,13 +160,12 @@ class Resource:
         """
         self.require_own_files()
         self.version = _load(self.a)
-        dialect = dialect_of(self.version)
         plain = ReplicationProfile(bitmap_block_size=self.spec.bitmap_block_size)
         self.spec = replicating(self.spec, self.net, plain)
         # What an earlier cell changed outside of the resource file is not known where something went wrong.
         self.replication = plain if skip_initial_sync else None
         both(self._prepare, self.a, self.b)
-        both(lambda node: _create_metadata(node, dialect, self.spec), self.a, self.b)
+        both(lambda node: _create_metadata(node, self.dialect, self.spec), self.a, self.b)
         for node in (self.a, self.b):
             self._follow(node)
         both(lambda node: self._drbdadm(node, "up"), self.a, self.b)
@@ -178,7 +177,7 @@ class Resource:
                 deadline,
             )
         if skip_initial_sync:
-            self.a.runner.run(dialect.skip_initial_sync(self.spec))
+            self.a.runner.run(self.dialect.skip_initial_sync(self.spec))
         else:
             self._drbdadm(self.a, "primary", "--force")
             seconds = _for_the_device(self.spec.resync_seconds, self.spec.size_mib * 2**20 // BLOCK_BYTES)

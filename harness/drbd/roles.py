@@ -51,6 +51,9 @@ _FOR_A_MOMENT = ("In transient state", "Concurrent state changes", "Timeout in o
 _DECLINED = ("refused by peer node", "opened read-only")
 # udev and a QEMU that is just ending hold a device open for a moment.
 _HELD_OPEN = ("held open", "opened")
+# DRBD 9 forgets whose changes are discarded where the connection breaks in the middle of the handshake, and the next
+# handshake finds a split brain again (seen with 9.3.3 on a machine that was very slow).
+_DISCARDS = 3
 PROMOTION_SECONDS = 15.0
 DEMOTION_SECONDS = 30.0
 
@@ -159,14 +162,16 @@ def reconnect_discarding(resource: Resource, victim: Node, deadline: Deadline) -
     becomes StandAlone again.
     """
     survivor = other(resource, victim)
-    for node in (victim, survivor):
-        with contextlib.suppress(RefusedError):
-            resource.drbdadm(node, "disconnect")
-    demote(resource, victim)
-    resource.drbdadm(victim, "connect", "--discard-my-data")
-    resource.drbdadm(survivor, "connect")
-    if not wait_healthy_or_standalone(resource, deadline):
-        raise DeadlineError(f"{victim.name} and {survivor.name} are StandAlone again: {_describe(states(resource))}")
+    for _ in range(_DISCARDS):
+        for node in (victim, survivor):
+            with contextlib.suppress(RefusedError):
+                resource.drbdadm(node, "disconnect")
+        demote(resource, victim)
+        resource.drbdadm(victim, "connect", "--discard-my-data")
+        resource.drbdadm(survivor, "connect")
+        if wait_healthy_or_standalone(resource, deadline):
+            return
+    raise DeadlineError(f"{victim.name} and {survivor.name} are StandAlone again: {_describe(states(resource))}")
 
 
 def restore_baseline(resource: Resource, deadline: Deadline) -> str | None:

@@ -216,6 +216,8 @@ class FakeNode:
         self.link = "repl0"
         self.lower = "/dev/vdb"
         self.address = "192.0.2.1" if name == "nodea" else "192.0.2.2"
+        self.own_link, self.guard, self.journal = True, None, None
+        self.drbd_name = name
         self.log = FakeLog(story, name)
         self.alive = True
         self.log_ended = False

@@ -232,6 +232,19 @@ def test_reconnect_discarding_discards_only_the_victims_changes(fake: FakeResour
     assert fake.seen_by(fake.a).healthy and fake.roles[winner.name] == "Primary"
 
 
+def test_reconnect_discarding_that_is_forgotten_in_the_handshake_is_tried_again(fake: FakeResource) -> None:
+    fake.split, fake.links = True, {"nodea": "StandAlone", "nodeb": "StandAlone"}
+    tries: list[int] = []
+
+    def connected() -> None:
+        tries.append(1)
+        fake.split = len(tries) < 3
+
+    fake.lab.story.when["drbdadm nodea connect"] = connected
+    roles.reconnect_discarding(real(fake), node(fake.b), soon())
+    assert len(tries) == 3 and fake.seen_by(fake.a).healthy
+
+
 def test_reconnect_discarding_when_already_disconnected_connects(fake: FakeResource) -> None:
     fake.links = {"nodea": "StandAlone", "nodeb": "StandAlone"}
     fake.refuses = {f"{name} disconnect": ["no such connection"] for name in ("nodea", "nodeb")}
