@@ -14,6 +14,12 @@ def misattributed(evidence: Evidence) -> str | None:
     return next((wrong for change in evidence.planted if (wrong := _wrong(evidence, change))), None)
 
 
+def right_owners(evidence: Evidence) -> tuple[int, int]:
+    """Of how many planted changes with a known owner block and owner were found, and how many there are."""
+    known = [change for change in evidence.planted if change.owner is not None]
+    return sum(_wrong(evidence, change) is None for change in known), len(known)
+
+
 def _wrong(evidence: Evidence, change: PlantedChange) -> str | None:
     if change.owner is None:
         return None

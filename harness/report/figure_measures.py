@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.judgement.planted_owner import right_owners
 from harness.judgement.repetitions import HITS, TRIALS
 from harness.judgement.stats import rate_interval
 from harness.model import (
@@ -187,6 +188,28 @@ def message(plays: Group) -> str:
     return "; ".join(dict.fromkeys(said))
 
 
+# --------------------------------------------------------------------------- owners that were planted
+
+
+def right(plays: Group) -> str:
+    """Of how many blocks that were changed below DRBD the owner was found as it is known; the verdicts without one."""
+    found, known = (
+        sum(column) for column in zip((0, 0), *(right_owners(one) for _, one in _facts(plays)), strict=True)
+    )
+    return _share(found, known) or verdicts(plays)
+
+
+def whose_planted(plays: Group) -> str:
+    """Whose the blocks are that were changed below DRBD: ``2 allocated, 1 free and 2 metadata``."""
+    owners = [change.owner for _, one in _facts(plays) for change in one.planted if change.owner is not None]
+    return joined(f"{count(owners.count(owner))} {owner}" for owner in BlockOwner if owner in owners)
+
+
+def means(plays: Group) -> str:
+    """How the owners were looked up."""
+    return "; ".join(dict.fromkeys(one.ownership.method for _, one in _facts(plays) if one.ownership.method))
+
+
 # --------------------------------------------------------------------------- canary, read-back, migrations
 
 
@@ -290,6 +313,9 @@ MEASURES: Mapping[str, Measure] = {
     "opportunities": Measure("chances to diverge", opportunities),
     "reclaimed": Measure("pages swapped out while being modified", reclaimed),
     "changed": Measure("changed in flight, of block writes watched", changed_in_flight),
+    "right": Measure("owners found", right),
+    "whose_planted": Measure("whose the blocks are", whose_planted),
+    "means": Measure("by", means),
     "message": Measure("message", message),
     "losing": Measure("plays that lost an acknowledged write", losing),
     "losing_interval": Measure("their share, 95 %", losing_interval),

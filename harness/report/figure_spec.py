@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from harness.config.sentences import NoChoiceError, WrittenModel, array, hint, one_or_more
-from harness.model import CacheMode, Cell, FilesystemKind, Layout
+from harness.model import CacheMode, Cell, FilesystemKind, Layout, Sabotage
 from harness.report.descriptions import CRASHES, FAULTS, replication_order
 from harness.report.figure_measures import MEASURES
 
@@ -100,12 +100,14 @@ Words = Annotated[dict[str, Annotated[tuple[str, ...], one_or_more()]], AfterVal
 class Selection(WrittenModel):
     """Which plays.  ``runs`` are names of kept runs, with ``*`` for any part of one; ``drbd`` begins their version.
 
-    ``where``: the cells with one of the values in each of these properties; controls and sabotage are in none.
+    ``where``: the cells with one of the values in each of these properties.  Controls are in none, and sabotage only
+    where ``sabotage`` asks for it, alone.
     """
 
     runs: Names = ()
     drbd: str = ""
     where: Words = Field(default_factory=dict)
+    sabotage: Annotated[Sabotage | None, Field(strict=False)] = None
 
 
 class FigureTable(Selection):

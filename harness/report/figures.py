@@ -193,7 +193,7 @@ class KeptRuns:
 
 def _chosen(play: Play, selection: Selection) -> bool:
     cell = play.result.cell
-    if cell.tests_instrument or play.kind is None:
+    if play.kind is None or cell.control is not None or cell.sabotage is not selection.sabotage:
         return False
     return all(KEYS[key].word(cell) in words for key, words in selection.where.items())
 

@@ -14,6 +14,7 @@ from test_judge import evidence, oracles
 from harness.errors import UsageError
 from harness.model import (
     AioMode,
+    BlockOwner,
     CacheMode,
     Canary,
     Cell,
@@ -25,6 +26,7 @@ from harness.model import (
     Readback,
     Result,
     Run,
+    Sabotage,
     Stack,
     Verdict,
     VerdictKind,
@@ -313,6 +315,21 @@ def test_selection_leaves_out_controls_sabotage_and_what_was_not_played(tmp_path
     assert len(figures.KeptRuns(tmp_path).plays(figures.Selection(runs=("*",)), "one")) == 8
     with pytest.raises(UsageError, match="made from 'none'"):
         kept.plays(figures.Selection(runs=("none", "*")), "one")
+
+
+def test_selection_of_sabotage_has_that_alone_and_counts_owners() -> None:
+    kept = figures.KeptRuns(CHECKOUT)
+    plays = kept.plays(figures.Selection(runs=("owners-*",), sabotage="flip-owners"), "owners")
+    assert plays and all(one.result.cell.sabotage is Sabotage.FLIP_OWNERS for one in plays)
+    (xfs,) = (one for one in plays if one.result.cell.filesystem is FilesystemKind.XFS)
+    assert MEASURES["right"].text([xfs]) == "6 of 6"
+    assert MEASURES["whose_planted"].text([xfs]) == "2 allocated, 1 free, 2 metadata and 1 journal"
+    found = xfs.result.evidence
+    assert found is not None
+    other = (replace(found.planted[0], owner=BlockOwner.FREE), *found.planted[1:])
+    taken = replace(xfs, result=replace(xfs.result, evidence=replace(found, planted=other)))
+    assert MEASURES["right"].text([xfs, taken]) == "11 of 12"
+    assert kept.plays(figures.Selection(runs=("owners-*",)), "owners") == []
 
 
 def test_command_below_the_claims_names_runs_only() -> None:
