@@ -54,6 +54,7 @@ _HELD_OPEN = ("held open", "opened")
 # DRBD 9 forgets whose changes are discarded where the connection breaks in the middle of the handshake, and the next
 # handshake finds a split brain again (seen with 9.3.3 on a machine that was very slow).
 _DISCARDS = 3
+APART_SECONDS = 15.0
 PROMOTION_SECONDS = 15.0
 DEMOTION_SECONDS = 30.0
 
@@ -167,11 +168,22 @@ def reconnect_discarding(resource: Resource, victim: Node, deadline: Deadline) -
             with contextlib.suppress(RefusedError):
                 resource.drbdadm(node, "disconnect")
         demote(resource, victim)
+        _wait_apart(resource, deadline)
         resource.drbdadm(victim, "connect", "--discard-my-data")
         resource.drbdadm(survivor, "connect")
         if wait_healthy_or_standalone(resource, deadline):
             return
     raise DeadlineError(f"{victim.name} and {survivor.name} are StandAlone again: {_describe(states(resource))}")
+
+
+def _wait_apart(resource: Resource, deadline: Deadline) -> None:
+    """Wait until neither is in the middle of a disconnect: DRBD 9 refuses to connect then.  Blocks for at most 15 s."""
+    with contextlib.suppress(DeadlineError):
+        poll(
+            lambda: None if any(one.connection == "Disconnecting" for one in states(resource).values()) else True,
+            deadline.sooner(APART_SECONDS, "the end of the disconnect"),
+            every=0.2,
+        )
 
 
 def restore_baseline(resource: Resource, deadline: Deadline) -> str | None:

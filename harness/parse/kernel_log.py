@@ -180,7 +180,11 @@ def _in_4k(count: str | None, kib: str | None) -> int:
 _RESYNC_BEGAN = re.compile(r"Began resync as Sync(?:Source|Target) \(will sync (\d+) KB ", re.ASCII)
 _MISMATCH = re.compile(r"Digest mismatch, buffer modified by upper layers during write: (\d+)s \+(\d+)", re.ASCII)
 _DIGEST_FAILED = re.compile(r"Digest integrity check FAILED: (\d+)s \+(\d+)", re.ASCII)
-_SPLIT_BRAIN = "Split-Brain detected but unresolved, dropping connection"
+# The second is said of two Primaries of which only one has written since they lost each other: DRBD 9 tells that from a
+# split brain by its UUIDs, and unites them as little.
+_SPLIT_BRAIN = re.compile(
+    "Split-Brain detected but unresolved, dropping connection|I shall become SyncTarget, but I am primary!"
+)
 _STAND_ALONE = re.compile(r"(?:block|drbd) [^:]+: .*\bconn\( \w+ -> StandAlone \)", re.ASCII)
 
 
@@ -206,8 +210,8 @@ def digest_failures(lines: Iterable[KernelLine], minor: int = 0) -> tuple[Extent
 
 
 def split_brain(lines: Iterable[KernelLine]) -> bool:
-    """Whether DRBD found a split brain that it does not resolve by itself."""
-    return any(_SPLIT_BRAIN in line.text for line in lines)
+    """Whether DRBD found a split brain that it does not resolve by itself, or two Primaries that it does not unite."""
+    return any(_SPLIT_BRAIN.search(line.text) for line in lines)
 
 
 def is_digest_error(text: str) -> bool:
@@ -221,7 +225,7 @@ def became_standalone(text: str) -> bool:
 
     The side of DRBD 9 that did not find the split brain itself reports only that it is StandAlone.
     """
-    return _SPLIT_BRAIN in text or _STAND_ALONE.match(text) is not None
+    return _SPLIT_BRAIN.search(text) is not None or _STAND_ALONE.match(text) is not None
 
 
 _ABOUT_DRBD = re.compile(r"(?:block )?drbd", re.ASCII)
@@ -229,7 +233,7 @@ _READ_BY_ORACLES = re.compile(
     "|".join(
         one.pattern for one in (_START, _EXTENT, _SKIPPED, _DONE, _FOUND, _RESYNC_BEGAN, _MISMATCH, _DIGEST_FAILED)
     )
-    + rf"|{_SPLIT_BRAIN}|StandAlone|Online [Vv]erify|network protocol|DRBD dialects",
+    + rf"|{_SPLIT_BRAIN.pattern}|StandAlone|Online [Vv]erify|network protocol|DRBD dialects",
     re.ASCII,
 )
 

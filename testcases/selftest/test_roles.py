@@ -245,6 +245,24 @@ def test_reconnect_discarding_that_is_forgotten_in_the_handshake_is_tried_again(
     assert len(tries) == 3 and fake.seen_by(fake.a).healthy
 
 
+def test_reconnect_discarding_waits_for_the_end_of_a_disconnect(fake: FakeResource) -> None:
+    fake.links = {"nodea": "Disconnecting", "nodeb": "StandAlone"}
+    fake.refuses = {f"{name} disconnect": ["it is under way"] for name in ("nodea", "nodeb")}
+    looks: list[int] = []
+    looks_then: list[int] = []
+
+    def later() -> None:
+        looks.append(1)
+        if len(looks) == 6:
+            fake.links["nodea"] = "StandAlone"
+
+    fake.lab.story.when["status"] = later
+    fake.lab.story.when["drbdadm nodeb connect --discard-my-data"] = lambda: looks_then.append(len(looks))
+    roles.reconnect_discarding(real(fake), node(fake.b), soon())
+    assert looks_then and looks_then[0] >= 6, "DRBD 9 refuses it before"
+    assert fake.seen_by(fake.a).healthy
+
+
 def test_reconnect_discarding_when_already_disconnected_connects(fake: FakeResource) -> None:
     fake.links = {"nodea": "StandAlone", "nodeb": "StandAlone"}
     fake.refuses = {f"{name} disconnect": ["no such connection"] for name in ("nodea", "nodeb")}
