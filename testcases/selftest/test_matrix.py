@@ -61,7 +61,7 @@ def ids(cells: tuple[Cell, ...]) -> list[str]:
 
 
 def test_load_shipped_matrices_have_cells_and_a_description() -> None:
-    disturbed = ["alarms", "cuts", "database", "failover", "faults", "figures", "flush"]
+    disturbed = ["alarms", "cuts", "database", "drbd-9", "failover", "faults", "figures", "flush"]
     others = ["full", "meta", "migration", "mitigations", "natural", "owners", "proxmox-ve", "quick", "smoke"]
     assert list(names(SHIPPED)) == [*disturbed, *others]
     for name in names(SHIPPED):
