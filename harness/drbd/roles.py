@@ -150,10 +150,20 @@ def wait_healthy_or_standalone(resource: Resource, deadline: Deadline) -> bool:
 
 
 def reattach(resource: Resource) -> None:
-    """Attach the lower device again on each node that is Diskless."""
+    """Attach the lower device again on each node that is Diskless.
+
+    A Primary that lost all data takes none back but the newest, which its peer's disk may have to show first: so one
+    that is refused is tried again behind the other.  Raises :class:`RefusedError` where that is no help.
+    """
+    refused = []
     for node in (resource.a, resource.b):
         if resource.status(node)[0].local_disk == "Diskless":
-            resource.drbdadm(node, "attach")
+            try:
+                resource.drbdadm(node, "attach")
+            except RefusedError:
+                refused.append(node)
+    for node in refused:
+        resource.drbdadm(node, "attach")
 
 
 def reconnect_discarding(resource: Resource, victim: Node, deadline: Deadline) -> None:

@@ -176,6 +176,24 @@ def test_demote_other_refusal_is_raised_at_once(fake: FakeResource) -> None:
     assert done(fake) == ["nodea secondary"]
 
 
+NOT_CURRENT = "Failure: (142) Can only attach to the data we lost last (see kernel log)."
+
+
+def test_reattach_of_a_primary_that_needs_its_peers_disk_first_is_tried_behind_it(fake: FakeResource) -> None:
+    fake.disks = {"nodea": "Diskless", "nodeb": "Diskless"}
+    fake.refuses["nodea attach"] = [NOT_CURRENT]
+    roles.reattach(real(fake))
+    assert done(fake) == ["nodea attach", "nodeb attach", "nodea attach"]
+    assert "Diskless" not in fake.disks.values()
+
+
+def test_reattach_that_is_refused_again_is_refused_with_drbds_message(fake: FakeResource) -> None:
+    fake.disks = {"nodea": "Diskless", "nodeb": "UpToDate"}
+    fake.refuses["nodea attach"] = [NOT_CURRENT] * 2
+    with pytest.raises(RefusedError, match="Can only attach to the data"):
+        roles.reattach(real(fake))
+
+
 # --------------------------------------------------------------------------- what both say
 
 
