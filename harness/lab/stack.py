@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import textwrap
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -83,7 +84,7 @@ def require_as_locked(lock: StackLock, a: Node, b: Node) -> None:
     The nodes are asked only where something is missing on them, to say why.
     """
     for locked, node in zip(lock.nodes, (a, b), strict=True):
-        if why := _missing(locked, node) or not_as_its_image(locked):
+        if why := _missing(locked, node) or not_as_its_image(locked) or _too_old(locked):
             raise StackError(why)
     one, other = (locked.runs for locked in lock.nodes)
     known = [protocols(runs.drbd_protocols) for runs in (one, other)]
@@ -107,6 +108,21 @@ def _missing(locked: NodeLock, node: Node) -> str:
     if image.qemu_path and not runs.qemu:
         return f"the QEMU of its image, {image.qemu_path}, does not start on {node.name}: {_said(node, _WHY_NO_QEMU)}"
     return ""
+
+
+# From when on drbdadm has the repair of what a verify found on DRBD 9, ``invalidate-remote --reset-bitmap=no``.
+_UTILS_FOR_9 = (9, 17)
+
+
+def _too_old(locked: NodeLock) -> str:
+    runs = locked.runs
+    found = re.match(r"(?:\d+:)?(\d+)\.(\d+)", runs.drbd_utils)
+    if not runs.drbd.startswith("9.") or found is None or (int(found[1]), int(found[2])) >= _UTILS_FOR_9:
+        return ""
+    return (
+        f"the drbd-utils {runs.drbd_utils} of {locked.name} are too old for DRBD {runs.drbd}: it takes"
+        f" {'.'.join(map(str, _UTILS_FOR_9))} or newer, with 'drbd_utils' in the stack's file"
+    )
 
 
 def _said(node: Node, script: str) -> str:

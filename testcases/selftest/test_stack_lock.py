@@ -132,6 +132,24 @@ def test_two_generations_that_could_speak_to_each_other_are_refused_too() -> Non
         require_as_locked(lock(drbd="9.1.4", drbd_protocols="86-121"), node("nodea"), node("nodeb"))
 
 
+@pytest.mark.parametrize(
+    ("utils", "fit"), [("9.15.0-1", False), ("1:9.16.9", False), ("9.17.0", True), ("10.0", True), ("", True)]
+)
+def test_drbd_utils_that_are_too_old_for_drbd_9_are_refused(utils: str, fit: bool) -> None:
+    both = lock(**NINE, drbd_utils=utils)
+    nine = replace(both, a=replace(both.b, name="nodea"))
+    if fit:
+        require_as_locked(nine, node("nodea"), node("nodeb"))
+        return
+    with pytest.raises(StackError) as caught:
+        require_as_locked(nine, node("nodea"), node("nodeb"))
+    assert str(caught.value) == (
+        f"the drbd-utils {utils} of nodea are too old for DRBD 9.3.3: it takes 9.17 or newer, with 'drbd_utils' in the"
+        " stack's file"
+    )
+    require_as_locked(lock(drbd_utils=utils), node("nodea"), node("nodeb"))
+
+
 def test_two_versions_of_one_generation_are_taken() -> None:
     require_as_locked(lock(drbd="8.4.12", drbd_srcversion="9"), node("nodea"), node("nodeb"))
 
