@@ -64,25 +64,26 @@ class SshRunner:
         #: Why the node is lost, where it answered nothing for too long; None while it is not, and once connected again.
         self.silent: str | None = None
 
-    def connect(self, patience: float) -> None:
-        """Connect, trying again for ``patience`` seconds while the node refuses or resets."""
+    def connect(self, seconds: float) -> None:
+        """Connect, trying again for ``seconds`` while the node refuses or resets."""
         where = f"ssh {self._user}@{self._address[0]}:{self._address[1]}"
         with logs.timed("connection", self.host, where, self.lab):
-            self._connect(patience)
+            self._connect(seconds * patience())
 
-    def _connect(self, patience: float) -> None:
+    def _connect(self, seconds: float) -> None:
         client = paramiko.SSHClient()
         client.load_host_keys(str(self._known_hosts))
         client.set_missing_host_key_policy(paramiko.RejectPolicy())
         try:
             for attempt in Retrying(
-                retry=retry_if_exception(_passes), stop=stop_after_delay(patience), wait=wait_fixed(0.5), reraise=True
+                retry=retry_if_exception(_passes), stop=stop_after_delay(seconds), wait=wait_fixed(0.5), reraise=True
             ):
                 with attempt:
                     client.connect(
                         self._address[0], self._address[1], username=self._user,
                         key_filename=str(self._key) if self._key else None, allow_agent=self._key is None,
-                        look_for_keys=self._key is None, timeout=10, banner_timeout=30, auth_timeout=30,
+                        look_for_keys=self._key is None, timeout=10 * patience(), banner_timeout=30 * patience(),
+                        auth_timeout=30 * patience(),
                     )  # fmt: skip
         except _ERRORS as error:
             client.close()
