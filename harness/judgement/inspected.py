@@ -79,9 +79,16 @@ def exit_code(seen: Inspection) -> int:
 
 def answer(verify: VolumeVerify) -> str:
     """False alarms or corruption, in one sentence, as far as it can be told."""
+    if not verify.marked and verify.complete:
+        return "nothing differed"
+    found = _of_marked(verify) if verify.marked else "nothing was found"
+    return (
+        found if verify.complete else f"{found}; but the verify did not run to its end, and did not look at all of it"
+    )
+
+
+def _of_marked(verify: VolumeVerify) -> str:
     readings = verify.readings
-    if not verify.marked:
-        return "nothing differed" if verify.complete else "nothing was found, and the verify did not end"
     if readings is None:
         return f"whether they still differ could not be read: {verify.unread}"
     if readings.lasting:

@@ -8,6 +8,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,11 +44,8 @@ def ran(*argv: str, stdin: str = "") -> str:
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """One on a disk: what is in memory cannot be read past the page cache."""
-    found = Path(__file__).parent / ".inspected-owners"
-    shutil.rmtree(found, ignore_errors=True)
-    found.mkdir()
-    yield found
-    shutil.rmtree(found)
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as found:
+        yield Path(found)
 
 
 def ext4_in(image: Path, folder: Path, offset: int = 0, mebibytes: int = 32) -> None:

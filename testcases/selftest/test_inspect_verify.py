@@ -1,0 +1,140 @@
+"""A verify that somebody asked for, on two machines that answer with what DRBD printed; disks are files here."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from in_use import O_DIRECT, answered
+from recorded_nodes import START_VERIFY, RecordedRunner, recorded_verify, running
+
+from harness.config.inspected import InspectedHost
+from harness.inspection.look import Looked, look
+from harness.inspection.machine import InspectedNode
+from harness.inspection.verify import Snapshot, verified
+from harness.judgement.inspected import FOUND, answer, exit_code
+from harness.model import BLOCK_BYTES, blocks_of
+from harness.parse.machine import MachineFacts
+from harness.remote.local import LocalRunner
+from harness.report.inspection import inspection_text
+
+BLOCKS = 32758
+VERSIONS = {"8.4": "8.4.11", "9": "9.3.3"}
+
+
+@dataclass(frozen=True)
+class RecordedMachine(InspectedNode):
+    """A machine whose programs answer what was recorded, and whose lower device is the file ``disk``."""
+
+    disk: str = ""
+    tells: dict[str, Any] = field(default_factory=dict)
+
+    def ask(
+        self, program: str, asked: Mapping[str, Any], seconds: float = 60.0, before: str = ""
+    ) -> dict[str, Any]:  # fmt: skip
+        if program == "resource":
+            return self.tells
+        assert asked["path"] == "/dev/mapper/drbd-lower"
+        here = InspectedNode(self.host, cast(Any, LocalRunner()), self.facts)
+        return here.ask(program, {**asked, "path": self.disk, "pause": 0.05}, seconds)
+
+
+@pytest.fixture
+def disks() -> Iterator[tuple[Path, Path]]:
+    """On a disk: what is in memory cannot be read past the page cache."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        one, other = Path(folder, "a"), Path(folder, "b")
+        for path in (one, other):
+            with path.open("wb") as file:
+                file.truncate(BLOCKS * BLOCK_BYTES)
+        yield one, other
+
+
+def two(
+    generation: str, disks: tuple[Path, Path], flags: str | None = None, cut: bool = False
+) -> tuple[Looked, RecordedRunner]:  # fmt: skip
+    """Both machines looked at; the next verify goes as the recorded one did."""
+    recorded = recorded_verify(generation)
+    if cut:
+        recorded.source[:] = [
+            line for line in recorded.source if "verify done" not in line and "verify  done" not in line
+        ]
+    machines, runners = [], []
+    for number, (name, disk) in enumerate(zip(("nodea", "nodeb"), disks, strict=True), 1):
+        _, runner = running(name, generation)
+        runners.append(runner)
+        host = InspectedHost(name=name, address=name, port=22, user="root", key=None, nic="")
+        facts = MachineFacts({"python": sys.executable, "drbd_loaded": VERSIONS[generation]}, (), ())
+        tells = answered(generation, number, flags if number == 1 else None)
+        machines.append(RecordedMachine(host, cast(Any, runner), facts, str(disk), tells))
+
+    def begin() -> None:
+        runners[0].log("\n".join(recorded.source))
+        runners[1].log("\n".join(recorded.target))
+        runners[0].tell(*recorded.events)
+
+    runners[0].happens[START_VERIFY[generation]] = begin
+    return look((machines[0], machines[1]), "r0"), runners[0]
+
+
+def differ(disk: Path, blocks: set[int]) -> None:
+    with disk.open("r+b") as file:
+        for block in blocks:
+            file.seek(block * BLOCK_BYTES + 7)
+            file.write(b"x")
+
+
+@pytest.mark.parametrize("generation", ["8.4", "9"])
+def test_verified_marks_what_both_logs_say_and_reads_it_again(generation: str, disks: tuple[Path, Path]) -> None:
+    looked, runner = two(generation, disks)
+    logged = recorded_verify(generation)
+    assert logged.source and logged.target
+    first = verified(looked, looked.seen.volumes[0], None)
+    assert first.verify is not None and first.verify.complete
+    marked = blocks_of(first.verify.marked)
+    assert marked and first.verify.readings is not None
+    assert blocks_of(first.verify.readings.equal) == marked, "the disks are equal"
+    some = set(sorted(marked)[::2])
+    differ(disks[1], some)
+    looked, runner = two(generation, disks)
+    (volume,) = looked.seen.volumes
+    again = verified(looked, volume, None)
+    assert again.verify is not None and again.verify.readings is not None
+    assert blocks_of(again.verify.readings.lasting) == some
+    assert again.verify.readings.written_kib == (0, 0)
+    assert again.verify.before_kib == volume.out_of_sync_kib
+    (started,) = runner.drbd()
+    assert started.startswith("drbdadm ") and started.endswith(START_VERIFY[generation]), "nothing else is done to DRBD"
+
+
+def test_verified_of_a_volume_in_use_says_why_nobody_was_asked_whose_blocks_are(disks: tuple[Path, Path]) -> None:
+    looked, runner = two("8.4", disks, O_DIRECT)
+    found = verified(looked, looked.seen.volumes[0], None)
+    assert found.verify is not None and found.verify.ownership is None
+    assert "the guest payroll-vm on nodea" in found.verify.no_owners
+    assert not [argv for argv in runner.ran if argv[0] in ("dumpe2fs", "blockdev")]
+    told = "\n".join(inspection_text(replace(looked.seen, volumes=(found,))))
+    assert "whose they are was not asked: it is in use" in told
+
+
+def test_verified_with_a_snapshot_asks_there_though_the_volume_is_in_use(disks: tuple[Path, Path]) -> None:
+    looked, runner = two("8.4", disks, O_DIRECT)
+    found = verified(looked, looked.seen.volumes[0], Snapshot("nodea", "/dev/vg0/snap"))
+    assert found.verify is not None and found.verify.ownership is not None
+    assert found.verify.owners_of == "the snapshot on nodea"
+    # No disk answers there: all of it is unknown, and nothing is made up.
+    assert found.verify.ownership.unknown == len(blocks_of(found.verify.marked))
+    assert ("blockdev", "--flushbufs", "/dev/vg0/snap") in runner.ran
+
+
+def test_verify_whose_end_is_in_no_log_is_not_complete_though_it_marked(disks: tuple[Path, Path]) -> None:
+    looked, _ = two("8.4", disks, cut=True)
+    found = verified(looked, looked.seen.volumes[0], None)
+    assert found.verify is not None and not found.verify.complete
+    assert exit_code(replace(looked.seen, volumes=(found,))) == FOUND
+    assert "did not run to its end" in answer(found.verify)
