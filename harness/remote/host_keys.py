@@ -15,6 +15,7 @@ import paramiko
 
 from harness.errors import HostKeyError, LostNodeError, UsageError
 from harness.util.atomic_file import write_atomic
+from harness.util.deadline import patience
 
 _SECONDS = 30.0
 _ERRORS = (paramiko.SSHException, OSError, EOFError)
@@ -43,14 +44,15 @@ def presented(name: str, address: str, port: int, prefer: tuple[str, ...] = ()) 
 
     Within a minute; :class:`~harness.errors.LostNodeError` where no sshd answers.
     """
+    seconds = _SECONDS * patience()
     with contextlib.ExitStack() as undo:
         try:
-            connection = undo.enter_context(socket.create_connection((address, port), timeout=_SECONDS))
+            connection = undo.enter_context(socket.create_connection((address, port), timeout=seconds))
             transport = undo.enter_context(contextlib.closing(paramiko.Transport(connection)))
-            transport.banner_timeout = _SECONDS
+            transport.banner_timeout = seconds
             options = transport.get_security_options()
             options.key_types = tuple(sorted(options.key_types, key=lambda kind: kind not in _algorithms(prefer)))
-            transport.start_client(timeout=_SECONDS)
+            transport.start_client(timeout=seconds)
             return transport.get_remote_server_key()
         except _ERRORS as error:
             raise LostNodeError(f"no ssh to {name} at {address}:{port}: {error}") from None
