@@ -28,6 +28,7 @@ from harness.model import (
     VerdictKind,
     Verify,
 )
+from harness.parse.alarms import drops, link_history
 from harness.parse.drbd_show import profile_of
 from harness.parse.drbd_status import parse_status_json
 from harness.parse.kernel_log import (
@@ -213,6 +214,17 @@ def test_status_without_quorum_is_not_healthy() -> None:
     state, counters = parse_status_json((RECORDED / "status-no-quorum.json").read_text(), "r0", 0)
     assert (state.connection, state.peer_disk, state.healthy) == ("Connecting", "DUnknown", False)
     assert counters.disk_write_kib == 6388
+
+
+def test_events_of_a_lost_quorum_are_one_drop_and_of_an_auto_promotion_none() -> None:
+    lines = (RECORDED / "events2-verify-resync-quorum-promotion.txt").read_text().splitlines()
+    history = link_history(lines, "r0")
+    assert drops(history) == 1
+    seen = [entry.state.replication for entry in history]
+    assert [one for one, before in zip(seen, ["", *seen], strict=False) if one != before] == [
+        "Off", "Established", "VerifyS", "Established", "VerifyS", "Established",
+        "WFBitMapS", "SyncSource", "Established", "Off", "Established",
+    ]  # fmt: skip
 
 
 def test_no_recorded_line_of_quorum_or_promotion_is_an_error_of_the_kernel() -> None:
