@@ -58,15 +58,15 @@ def disk(foreign: Foreign) -> Iterator[str]:
 
 
 @pytest.fixture
-def group(foreign: Foreign) -> Iterator[StorageEntry]:
-    """A volume group of somebody's with a volume that has data in it."""
-    name = foreign.plug("pv", "PV1", 0x5000C50000000011, mib=192)
-    foreign.sh(
-        f"vgcreate -q theirs /dev/{name} > /dev/null; lvcreate -q -y -n data -L 32m theirs > /dev/null; "
-        "dd if=/dev/urandom of=/dev/theirs/data bs=1M count=32 status=none conv=fsync"
-    )
-    try:
-        yield StorageEntry(kind="volume-group", volume_group="theirs")
-    finally:
-        foreign.sh("umount /media || :; vgremove -f -q theirs || :")
-        foreign.unplug("pv")
+def group(foreign: Foreign) -> StorageEntry:
+    """A volume group of somebody's with a volume that has data in it; what the test before left is gone."""
+    if "pv" in foreign.plugged:
+        foreign.sh("umount /media 2> /dev/null || :; vgs theirs > /dev/null; "
+                   "lvremove -q -f -y --select 'lv_name!=data' theirs > /dev/null")  # fmt: skip
+    else:
+        name = foreign.plug("pv", "PV1", 0x5000C50000000011, mib=192)
+        foreign.sh(
+            f"vgcreate -q theirs /dev/{name} > /dev/null; lvcreate -q -y -n data -L 32m theirs > /dev/null; "
+            "dd if=/dev/urandom of=/dev/theirs/data bs=1M count=32 status=none conv=fsync"
+        )
+    return StorageEntry(kind="volume-group", volume_group="theirs")

@@ -192,10 +192,10 @@ def test_disk_that_got_a_signature_between_two_steps_stays_as_it_is(
     one = guard(foreign)
     one.do(Step.LABEL)
     foreign.sh(f"mkfs.ext4 -q -F -E lazy_itable_init=0,lazy_journal_init=0 /dev/{disk}")
-    assert "the first MiB holds something else beside it" in refused(
+    assert "the harness's label is not on it any more" in refused(
         foreign, one, Step.MAP, record, "signature-after-the-label"
     )
-    assert "the first MiB holds something else beside it" in refused(
+    assert "the harness's label is not on it any more" in refused(
         foreign, one, Step.UNLABEL, record, "signature-before-the-label-goes"
     )
 

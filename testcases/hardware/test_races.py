@@ -15,6 +15,12 @@ from harness.errors import InfrastructureError, ProtectedError
 from harness.lab.hardware.guard import Step
 from harness.lab.hardware.storage import remove
 
+# Adds (1) and takes away (2) a partition that the kernel knows and no table on the disk has, by BLKPG.
+PARTITION = (
+    'perl -e \'open F, "<", $ARGV[0]; $p = pack "q q i Z64 Z64 x4", 1048576, 4194304, 1, "", ""; '
+    '$a = pack "i i i x4 P", $ARGV[1], 0, length $p, $p; ioctl F, 0x1269, $a or die $!\' $d'
+)
+
 
 @pytest.mark.parametrize(
     ("script", "undo", "part"),
@@ -23,7 +29,7 @@ from harness.lab.hardware.storage import remove
          "status=none", "", "its last MiB is another one by now"),
         ("sleep 1000 < $d > /dev/null 2>&1 & echo $! > /run/other; sleep 1", "kill $(cat /run/other)",
          r"it is open in process \d+ \(sleep\) by now"),
-        ("addpart $d 1 2048 8192", "delpart $d 1", "it has holders or partitions by now"),
+        (f"{PARTITION} 1", f"{PARTITION} 2", "it has holders or partitions by now"),
     ],
     ids=["data-at-the-end", "open", "partition"],
 )  # fmt: skip
@@ -65,11 +71,11 @@ def test_disk_of_the_same_names_and_number_that_was_exchanged_stays_as_it_is(for
 def test_partition_that_was_made_after_the_label_is_a_reason(foreign: Foreign, disk: str, record: Path | None) -> None:
     one = guard(foreign)
     one.do(Step.LABEL)
-    foreign.sh(f"addpart /dev/{disk} 1 2048 8192; udevadm settle")
+    foreign.sh(f"d=/dev/{disk}; {PARTITION} 1; udevadm settle")
     try:
         assert "it has partitions: sd" in refused(foreign, one, Step.MAP, record, "partition-after-the-label")
     finally:
-        foreign.sh(f"delpart /dev/{disk} 1")
+        foreign.sh(f"d=/dev/{disk}; {PARTITION} 2")
 
 
 def test_disk_that_is_unplugged_while_it_is_filled_with_zeros_says_so(foreign: Foreign, disk: str) -> None:
