@@ -77,8 +77,7 @@ CASES = (
          "address 127.0.0.1:7799; } on other { disk %s; flexible-meta-disk %s; address 127.0.0.2:7799; } }' "
          "$(uname -n) $d $e $d $e > /run/theirs.conf; drbdadm -c /run/theirs.conf create-md --force theirs > /dev/null "
          "2>&1; drbdadm -c /run/theirs.conf up theirs",
-         "it could not be opened for the harness alone (EBUSY): somebody has a claim on it",
-         "drbdadm -c /run/theirs.conf down theirs", second=True),
+         "it is held by drbd7", "drbdadm -c /run/theirs.conf down theirs", second=True),
     Case("zfs-labels-by-hand", "perl -e 'open D, \"+<\", $ARGV[0]; for $l (0, 262144) { for (0 .. 15) { "
          "seek D, $l + 131072 + 1024 * $_, 0; print D pack \"Q<5\", 0x00bab10c, 5000, $_ + 9, 77, 1700000000 } } "
          "close D' $d; sync", "it has a signature of zfs_member at byte"),

@@ -1,4 +1,4 @@
-"""A resource of the user's that has the name, minor and port that a lab would take: it is seen, and others are taken."""
+"""A resource of the user's with the name, minor and port that a lab would take: it is seen, and others are taken."""
 
 from __future__ import annotations
 

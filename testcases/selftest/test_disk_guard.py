@@ -15,11 +15,19 @@ import pytest
 
 from harness.config.inventory import StorageEntry
 from harness.errors import HarnessError, ProtectedError
-from harness.judgement.volume_guard import is_own, lab_tag, making_refusals, owner_tag, removing_refusals
+from harness.judgement.volume_guard import (
+    directory_refusals,
+    is_own,
+    lab_tag,
+    making_refusals,
+    owner_tag,
+    place_refusals,
+    removing_refusals,
+)  # fmt: skip
 from harness.lab import hardware
 from harness.lab.hardware.guard import MAKING, REMOVING, Guard, Machine, Step, shared
 from harness.lab.hardware.storage import make, plan
-from harness.model.disks import MIB, LogicalVolume, Signature
+from harness.model.disks import MIB, DirectoryLook, LogicalVolume, Signature
 from harness.parse.machine_disks import machine_disks, signatures, swap_devices
 from harness.remote.scripted import ScriptedRunner
 from harness.render.disk_label import DiskLabel, disk_label, read_label
@@ -345,6 +353,22 @@ def test_volume_of_somebody_else_s_lab_of_the_same_name_is_refused() -> None:
         assert refusals == (
             "the volume theirs/x is of a lab of somebody else's that has the same name 'test'; this one is alice's",
         )  # fmt: skip
+
+
+def test_file_is_only_touched_where_nobody_else_can_exchange_it() -> None:
+    look = DirectoryLook(
+        "/srv/a", real="/srv/a", owner=0, mode=0o755, is_directory=True, kind="ext2/ext3", free=2**40,
+        above=(("/srv", 0, 0o755), ("/", 0, 0o755)),
+    )  # fmt: skip
+    assert directory_refusals(look, "x", MIB) == place_refusals(look) == ()
+    for above in ((("/srv", 1000, 0o755), ("/", 0, 0o755)), (("/srv", 0, 0o775), ("/", 0, 0o755))):
+        found = ("others than root can write to /srv, and so exchange what is below it",)
+        assert directory_refusals(replace(look, above=above), "x", MIB) == found
+    assert place_refusals(replace(look, above=())) == ("who can write to the directories above it is not known",)
+    assert place_refusals(replace(look, mode=0o777)) == ("others than root can write to it",)
+    assert place_refusals(replace(look, real="/srv/b")) == (
+        "it is no plain directory: a symbolic link is on the way",
+    )  # fmt: skip
 
 
 def test_disk_without_its_label_is_not_mapped_and_one_without_names_is_not_labelled() -> None:
