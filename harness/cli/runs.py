@@ -55,6 +55,10 @@ def run(
     drbd: DrbdOption = None,
     runs: RunsOption = Path("runs"),
     select: Annotated[str, typer.Option("-k", help="only cells whose id matches, as pytest's -k")] = "",
+    inventory: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="play on the two real machines of an inventory (client=host)")
+    ] = None,
+    group: Annotated[str | None, typer.Option(help="the two hosts, in an inventory of Ansible's")] = None,
     device_mib: Annotated[int | None, typer.Option(help="least size of the DRBD device in MiB (128)")] = None,
     repeat: Annotated[
         int | None, typer.Option(min=1, help="play each cell N times, all once before one is played again")
@@ -109,6 +113,10 @@ def run(
     from harness.store import Store, new_run_id
 
     software = stack_options(stack, drbd, suite)
+    if inventory is None and group is not None:
+        raise UsageError("--group is a group in an inventory: give it with --inventory FILE")
+    if resume and inventory:
+        raise UsageError("--resume goes on on the machines that the run has; leave --inventory out")
     if resume and (matrix or software or device_mib):
         raise UsageError("--resume goes on with the matrix, the stack and the device the run has; leave them out")
     if resume and (repeat or seed or shard):
@@ -133,7 +141,7 @@ def run(
     )  # fmt: skip
     if resume and image:
         raise UsageError("--resume goes on with the guest image that the run has; leave it out")
-    if like and (resume or matrix or device_mib or own or image):
+    if like and (resume or matrix or device_mib or own or image or inventory):
         raise UsageError("--like plays what that run has, on a lab like its own; only the stack may be another")
     if cell and not like:
         raise UsageError("--cell chooses among the cells of a run: give it with --like RUN")
@@ -150,6 +158,8 @@ def run(
         chosen = [*played, "--drbd-run-id", run_id, "--drbd-runs", str(runs)]
     lab = [word for name, value in software.items() for word in (f"--drbd-{name}", value)]
     lab += ["--drbd-device-mib", str(device_mib)] if device_mib else []
+    lab += ["--drbd-inventory", str(inventory.absolute())] if inventory else []
+    lab += ["--drbd-inventory-group", group] if group else []
     lab += ["--drbd-repeat", str(repeat)] if repeat else []
     lab += ["--drbd-seed", str(seed)] if seed else []
     lab += ["--drbd-shard", shard] if shard else []

@@ -172,8 +172,10 @@ class GuestSpec(Spec):
 
 
 class LabSpec(Spec):
-    """A nested lab: two virtual nodes on this machine.
+    """A lab: two virtual nodes on this machine, or the two machines of an inventory.
 
+    ``inventory`` is the absolute path of that file, empty for virtual nodes, ``inventory_group`` the group of the two
+    in one of Ansible's; of the rest only the size of the device, and where minors and ports begin, are for such a lab.
     ``name`` is that of its folder in a run, another for each lab of a run.  Sizes in MiB: ``memory_mib`` of each node;
     ``device_mib`` is the least of the DRBD device, and what it has in each cell whose filesystem needs no more.
     ``vcpus`` of a node, 0 for what is best: more than one each on two cores made emulated nodes
@@ -184,6 +186,8 @@ class LabSpec(Spec):
     title: ClassVar[str] = "the lab spec"
 
     name: Name = "lab"
+    inventory: str = ""
+    inventory_group: str = ""
     node_names: Annotated[tuple[HostName, HostName], _pair()] = ("nodea", "nodeb")
     memory_mib: Annotated[int, at_least(64)] = 2560
     vcpus: Annotated[int, at_least(0), Field(le=64)] = 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 from harness.filesystems.base import MARGIN_SECONDS, Filesystem, Offers, WorkloadTarget
-from harness.model.changes import Change, ChangeKind
 
 MOUNT_POINT = "/mnt/drbd-harness"
 
@@ -28,7 +27,6 @@ class Mounted(Filesystem):
         mkdir -p "$2"
         mount -t {self.mount_type} {options}"$1" "$2"
         """
-        target.note(Change(ChangeKind.DIRECTORY, MOUNT_POINT), Change(ChangeKind.MOUNT, MOUNT_POINT, (target.device,)))
         target.sh(script, target.device, MOUNT_POINT, timeout=MARGIN_SECONDS)
 
     def unmount(self, target: WorkloadTarget) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import ClassVar
 
 from harness.filesystems.base import MARGIN_SECONDS, WorkloadTarget
@@ -52,7 +51,7 @@ class GuestDiskSwap(Swap):
     @staticmethod
     def _elsewhere(target: WorkloadTarget) -> WorkloadTarget:
         device = target.sh(_OWN_DISK, OWN_DISK_SERIAL).strip()
-        return replace(target, device=device, blocks=0)
+        return WorkloadTarget(target.runner, device, target.resource)
 
 
 class ZramSwap(Swap):
@@ -67,7 +66,6 @@ class ZramSwap(Swap):
 
     def mount(self, target: WorkloadTarget) -> None:
         """Make it and use it."""
-        target.require_swap()
         target.sh(_ZRAM, f"{ZRAM_MIB}M", timeout=MARGIN_SECONDS)
 
     def unmount(self, target: WorkloadTarget) -> None:

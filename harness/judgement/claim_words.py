@@ -87,6 +87,8 @@ def hardware_of(stack: Stack) -> str:
     """The processor and how its nodes were virtualized; empty where either is not known."""
     if not stack.cpu or not stack.accelerator:
         return ""
+    if stack.accelerator == "hardware":
+        return f"{stack.cpu}, real machines"
     if stack.accelerator == "kvm":
         return f"{stack.cpu}, hardware KVM"
     return f"{stack.cpu}, nodes emulated by QEMU ({stack.accelerator}): not representative in timing"

@@ -263,7 +263,7 @@ def _rate_words(says: Says, tally: Tally, trials: Sequence[_Play]) -> tuple[Word
     holds, fails = interval.low >= OFTEN_FROM, interval.high < OFTEN_FROM
     if says is Says.RARELY:
         holds, fails = interval.high <= RARELY_TO, interval.low > RARELY_TO
-    if any(play.stack.accelerator != "kvm" for play in trials):
+    if any(play.stack.accelerator not in ("kvm", "hardware") for play in trials):
         return Word.NO_ANSWER, f"{Word.NO_ANSWER} ({figures}; on emulated nodes, whose timing is none of hardware)"
     if not holds and not fails:
         return Word.NO_ANSWER, f"{Word.NO_ANSWER} ({figures})"

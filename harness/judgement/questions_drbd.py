@@ -156,7 +156,7 @@ def how_often(facts: Facts) -> QuestionAnswer:
         return not_asked(HOW_OFTEN, play, "Every play was slowed down, or could not have diverged")
     found = tally(plays)
     lasted = statistics.median(one.cell.seconds for one in plays)
-    emulated = any(one.stack.accelerator != "kvm" for one in plays)
+    emulated = any(one.stack.accelerator not in ("kvm", "hardware") for one in plays)
     only, telling = seen(ClaimEvent.ONLY_VERIFY, plays)
     rate = _interval(found.hits, found.answered)
     caveat = ", on emulated nodes, whose rate is none of hardware" if emulated else ""

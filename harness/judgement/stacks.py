@@ -40,7 +40,8 @@ class StackKey:
     def parts(self) -> tuple[str, ...]:
         """Each component in words."""
         named = ((self.drbd, "DRBD "), (self.kernel, "Linux "), (self.qemu, "QEMU "), (self.guest, "guest "))
-        nodes = {"kvm": "hardware KVM", "": "unknown nodes"}.get(self.accelerator, EMULATED)
+        known = {"kvm": "hardware KVM", "hardware": "real machines", "": "unknown nodes"}
+        nodes = known.get(self.accelerator, EMULATED)
         return (*(f"{prefix}{version or '(unknown)'}" for version, prefix in named), nodes)
 
     def __str__(self) -> str:

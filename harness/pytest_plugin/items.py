@@ -118,7 +118,10 @@ def _by_device_size(run: PytestRun, items: list[pytest.Item]) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """The cells that were selected are the run."""
     cells = [cell for item in session.items if (cell := _cell_of(item)) is not None]
-    session.config.stash[RUN].select(cells)
+    try:
+        session.config.stash[RUN].select(cells)
+    except HarnessError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> list[str]:

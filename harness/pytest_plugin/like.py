@@ -19,6 +19,7 @@ from harness.model.aliases import former_id
 from harness.pytest_plugin.options import (
     CHOICE_OPTIONS,
     IMAGE_OPTIONS,
+    INVENTORY_OPTIONS,
     LAB_OPTIONS,
     STACK_OPTIONS,
     USER_FILE_OPTIONS,
@@ -29,7 +30,7 @@ from harness.workloads import WORKLOADS
 
 # Of a stack, which may be another; all else is the stored run's.
 _STACK = ("suite", "guest_suite", *STACK_OPTIONS)
-_REFUSED = ("matrix", "resume", *USER_FILE_OPTIONS, *CHOICE_OPTIONS, *IMAGE_OPTIONS)
+_REFUSED = ("matrix", "resume", *USER_FILE_OPTIONS, *CHOICE_OPTIONS, *IMAGE_OPTIONS, *INVENTORY_OPTIONS)
 
 
 def planned_like(config: pytest.Config, repeat: int | None, seed: int) -> Run | None:

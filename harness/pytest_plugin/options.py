@@ -12,6 +12,8 @@ import pytest
 FIXTURES = "harness.fixtures"
 # What makes a lab what it is, by the names of fields in LabSpec and StackSpec; each is an option ``--drbd-...``.
 LAB_OPTIONS = ("suite", "guest_suite", "device_mib", "memory_mib")
+# Two real machines instead of virtual ones.
+INVENTORY_OPTIONS = ("inventory", "inventory_group")
 # A user's own guest image, and how it is started.
 IMAGE_OPTIONS = (
     "guest_image", "guest_firmware", "guest_disk_bus", "guest_memory_mib", "guest_vcpus", "guest_boot_seconds"
@@ -82,6 +84,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--drbd-guest-suite", metavar="SUITE", help="Debian suite of the guest (default: as nodes)")
     group.addoption("--drbd-device-mib", metavar="N", type=int, help="least size of the DRBD device in MiB (128)")
     group.addoption("--drbd-memory-mib", metavar="N", type=int, help="memory of a node (default: 2560)")
+    group.addoption("--drbd-inventory", metavar="FILE", help="two real machines instead of virtual ones (client=host)")
+    group.addoption("--drbd-inventory-group", metavar="NAME", help="the group of the two, in an inventory of Ansible's")
     group.addoption("--drbd-guest-image", metavar="FILE", help="a qcow2 of yours with a guest agent: cells play in it")
     group.addoption(
         "--drbd-guest-firmware", choices=["bios", "uefi"], help="what your image boots by (default: as it is made)"
@@ -115,6 +119,7 @@ def pytest_collection_modifyitems(config: pytest.Config) -> None:
         *LAB_OPTIONS,
         *STACK_OPTIONS,
         *IMAGE_OPTIONS,
+        *INVENTORY_OPTIONS,
     )
     given = [name for name in names if config.getoption(flag(name)) is not None]
     if given and not config.pluginmanager.has_plugin(FIXTURES):

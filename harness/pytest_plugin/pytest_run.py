@@ -32,12 +32,9 @@ from harness.engine.device_size import device_mib
 from harness.engine.pace import Pace
 from harness.engine.session import Session
 from harness.errors import UsageError
-from harness.images import check_stack
 from harness.judgement.baseline import assess
 from harness.judgement.rejudge import conclusive, workload_failed
 from harness.lab.base import FullLab
-from harness.lab.nested.accel import likely
-from harness.lab.nested.provider import nested_lab
 from harness.model import Cell, Result, Run
 from harness.pytest_plugin.baseline import baseline_of
 from harness.pytest_plugin.final_outcomes import FinalOutcomes, Play
@@ -46,6 +43,7 @@ from harness.pytest_plugin.options import (
     CELL_OPTIONS,
     CHOICE_OPTIONS,
     IMAGE_OPTIONS,
+    INVENTORY_OPTIONS,
     LAB_OPTIONS,
     LIKE_OPTIONS,
     STACK_OPTIONS,
@@ -53,6 +51,13 @@ from harness.pytest_plugin.options import (
     flag,
 )
 from harness.pytest_plugin.stop_at import StopAt
+from harness.pytest_plugin.two_machines import (
+    inventory_options,
+    lab_of,
+    likely_accelerator,
+    require_playable_on,
+    require_stack,
+)
 from harness.pytest_plugin.user_files import cells_without_matrix, refuse_choices, user_files
 from harness.pytest_plugin.user_guest_image import ChosenImage, chosen_image
 from harness.report.baseline import baseline_lines
@@ -63,17 +68,15 @@ from harness.report.summary import EXPECTED_NOTHING
 from harness.report.terminal import print_report
 from harness.store import Store, judged_results, keep_judged, new_run_id
 from harness.util import logs
-from harness.util.paths import cache_dir
 from harness.util.progress import Progress
 from harness.util.signals import stop_like_ctrl_c
 
-# More than any run takes.
-MOST_SECONDS = 10**9
+MOST_SECONDS = 10**9  # more than any run takes
 
 
 def _asked(config: pytest.Config) -> dict[str, str | int]:
     asked = {name: config.getoption(flag(name)) for name in (*LAB_OPTIONS, *STACK_OPTIONS)}
-    return {name: value for name, value in asked.items() if value is not None}
+    return {name: value for name, value in asked.items() if value is not None} | inventory_options(config)
 
 
 def _number(config: pytest.Config, name: str, most: int) -> int | None:
@@ -139,7 +142,7 @@ class PytestRun:
     def of(cls, config: pytest.Config, search: Path, workloads: Workloads) -> PytestRun:
         """From the options; whatever is wrong with them is a :class:`~harness.errors.UsageError`."""
         if which := config.getoption("--drbd-resume"):
-            lab = (*LAB_OPTIONS, *STACK_OPTIONS, *IMAGE_OPTIONS)
+            lab = (*LAB_OPTIONS, *STACK_OPTIONS, *IMAGE_OPTIONS, *INVENTORY_OPTIONS)
             names = ("matrix", *LIKE_OPTIONS, *USER_FILE_OPTIONS, *CHOICE_OPTIONS, *CELL_OPTIONS, *lab)
             given = [name for name in names if config.getoption(flag(name))]
             if given:
@@ -149,15 +152,15 @@ class PytestRun:
             resumed = cls(config, run, store)
             if any(resumed.finished(cell) is None for cell in run.cells):
                 # Said now, before a lab is asked for.
-                check_stack(specs_of(run)[1])
+                require_stack(*specs_of(run))
             return resumed
-        check_stack(specs_from_options(_asked(config))[1])
+        require_stack(*specs_from_options(_asked(config)))
         image = chosen_image(config, _asked(config))
         seed = _number(config, "seed", 2**63 - 1) or new_seed()
         repeat = _number(config, "repeat", MOST_REPETITIONS)
         shard = _shard(config)
         if (like := planned_like(config, repeat, seed)) is not None:
-            check_stack(specs_of(like)[1])
+            require_stack(*specs_of(like))
             return cls(config, _part(replace(like, shard=str(shard)), shard) if shard else like)
         run = Run("", "", "", (), seed=seed, shard=str(shard) if shard else "")
         files = user_files(config)
@@ -199,6 +202,8 @@ class PytestRun:
         """Keep the cells that pytest will really play."""
         if not self._resumed:
             self.cells = list({cell.play: cell for cell in cells}.values())
+        spec = self._specs()[0] if self.store is None else specs_of(self.store.run())[0]
+        require_playable_on(spec, self.cells, self.device_mib)
 
     def finished(self, cell: Cell) -> Result | None:
         """What an earlier part of a resumed run found out about ``cell``."""
@@ -244,7 +249,7 @@ class PytestRun:
         return Pace(self._schedule(left), self._costs())
 
     def _costs(self) -> Costs:
-        accelerator = self._planned.stack.accelerator or likely(cache_dir())
+        accelerator = self._planned.stack.accelerator or likely_accelerator(self._specs()[0])
         return costs_here(Path(self.config.getoption("--drbd-runs")), accelerator)
 
     def _schedule(self, cells: Sequence[Cell]) -> Schedule:
@@ -252,8 +257,7 @@ class PytestRun:
 
     def _lab(self) -> AbstractContextManager[FullLab]:
         assert self.store is not None
-        spec, stack = specs_of(self.store.run())
-        return nested_lab(spec, stack, self.store.directory / spec.name)
+        return lab_of(*specs_of(self.store.run()), self.store.directory)
 
     # ------------------------------------------------------------------------------------------ what is written
 

@@ -64,6 +64,12 @@ class SshRunner:
         #: Why the node is lost, where it answered nothing for too long; None while it is not, and once connected again.
         self.silent: str | None = None
 
+    @property
+    def connected(self) -> bool:
+        """Whether it has a connection that works, as far as is known."""
+        transport = self._client.get_transport() if self._client is not None else None
+        return transport is not None and transport.is_active()
+
     def connect(self, seconds: float) -> None:
         """Connect, trying again for ``seconds`` while the node refuses or resets."""
         where = f"ssh {self._user}@{self._address[0]}:{self._address[1]}"

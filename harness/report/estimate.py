@@ -53,6 +53,8 @@ class Costs:
         """What an estimate rests on, as the rest of a sentence."""
         attempts = sum(kind.attempts for kind in (*self._elsewhere, *self._own))
         text = f"by the phases of {attempts} stored attempts in {len(self._runs) + len(self._own_runs)} runs"
+        if not self.known and self.accelerator == "hardware":
+            return f"{text}, all of them on virtual machines: on real ones it takes another time"
         if not self.known:
             return f"{text}, none of them under {self.accelerator.upper()}: it takes less"
         if self._own_runs:

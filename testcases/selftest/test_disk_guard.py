@@ -510,8 +510,7 @@ def test_only_the_guard_and_its_programs_name_a_block_device_or_a_program_that_w
     made = ast.parse((PACKAGE / "programs" / "journal_made.py").read_text())
     commands = [ast.unparse(one.elts[1]) for one in ast.walk(made) if isinstance(one, ast.List) and len(one.elts) > 1]
     assert {one for one in commands if one.startswith("'")} == {
-        "'show'", "'down'", "'info'", "'resume'", "'remove'", "'--detach'", "'-a'", "'delete'", "'-q'", "'-w'",
-        "'--zone=' + first",
+        "'show'", "'down'", "'info'", "'resume'", "'remove'", "'--detach'", "'-q'", "'-w'", "'--zone=' + first"
     }  # fmt: skip
     # What looks names programs that can write too, none of them with what makes them write.
     assert set(seen["programs/look.py"]) <= {"/dev/disk/by-id/*", "/dev/", "wipefs", "zpool"}
@@ -535,7 +534,7 @@ def test_only_the_guard_starts_the_program_that_writes_to_disks() -> None:
     # The script of machines.py only looks; lease.py starts its own program; that of compare.py opens what it reads
     # with O_RDONLY (test_digest_comparison.py).
     assert {name for name, text in texts.items() if ".run" in text} == {
-        "compare.py", "guard.py", "journal.py", "lease.py", "machines.py", "taken.py"
+        "compare.py", "guard.py", "journal.py", "lease.py", "machines.py", "provider.py", "taken.py"
     }  # fmt: skip
     assert {name for name, text in texts.items() if '"programs"' in text} == {
         "guard.py", "journal.py", "lease.py", "taken.py"

@@ -12,9 +12,10 @@ import pytest
 
 from harness.errors import InfrastructureError, ProtectedError
 from harness.lab.hardware.guard import Machine
-from harness.lab.hardware.lease import Holder, broken, held, shown
+from harness.lab.hardware.lease import Holder, Lease, broken, held, kept, shown
 from harness.remote.local import LocalRunner
 from harness.remote.scripted import ScriptedRunner
+from harness.util.deadline import Deadline, poll
 
 ADA, BOB = Holder("aa", "ada on desk", "run 1"), Holder("bb", "bob on shelf", "run 2")
 
@@ -98,3 +99,34 @@ def test_lease_that_cannot_be_read_is_an_error_and_no_lease() -> None:
         runner = ScriptedRunner(lambda argv, answer=answer: answer)  # type: ignore[misc]
         with pytest.raises(InfrastructureError, match="the lease of alpha cannot be read"):
             shown(Machine("alpha", runner))
+
+
+def test_lease_of_a_run_is_renewed_until_its_end_and_a_broken_one_ends_all_writing(tmp_path: Path) -> None:
+    folder, one = str(tmp_path), machine("alpha")
+    path = tmp_path / "lease.json"
+    with kept([("1", one)], ADA, folder, every=0.05) as lease:
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"until": 2**40}))
+        poll(lambda: json.loads(path.read_text())["until"] < 2**40 or None, Deadline.after(30, "a renewal"))
+        lease.require()
+        broken(one, BOB, folder)
+        with held([("1", one)], BOB, 600, folder):
+            poll(lambda: lost(lease), Deadline.after(30, "the loss of the lease"))
+            with pytest.raises(ProtectedError, match=r"alpha.*nothing more is written"):
+                lease.require()
+    assert shown(one, folder) == "nobody holds its lease"
+
+
+def lost(lease: Lease) -> bool | None:
+    try:
+        lease.require()
+    except ProtectedError:
+        return True
+    return None
+
+
+def test_lease_that_nobody_holds_is_not_renewed(tmp_path: Path) -> None:
+    folder, one = str(tmp_path), machine("alpha")
+    with kept([("1", one)], ADA, folder, every=0.05) as lease:
+        broken(one, BOB, folder)
+        poll(lambda: lost(lease), Deadline.after(30, "the loss of the lease"))
+        assert shown(one, folder) == "nobody holds its lease"

@@ -25,7 +25,7 @@ from harness.engine import session
 from harness.errors import InfrastructureError, StoreError
 from harness.guest.domain import Guest
 from harness.model import Cell, Control, Failure, Observed, Stack, VerdictKind, Work
-from harness.pytest_plugin import pytest_run
+from harness.pytest_plugin import pytest_run, two_machines
 from harness.report.html import evidence_html, write_html
 from harness.store import Store, judged_results, run_ids
 from harness.util import resources
@@ -123,7 +123,7 @@ class World:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     made = World()
-    monkeypatch.setattr(pytest_run, "nested_lab", made.lab)
+    monkeypatch.setattr(two_machines, "nested_lab", made.lab)
     monkeypatch.setattr(pytest_run, "evidence_html", lambda result: "")
     monkeypatch.setattr(pytest_run, "write_html", lambda path, run, results, **_: path.write_text(run.id))
     monkeypatch.setattr(session, "play", made.play)

@@ -10,15 +10,20 @@ import getpass
 import json
 import platform
 import secrets
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness.errors import InfrastructureError, ProtectedError
+from harness.errors import HarnessError, InfrastructureError, ProtectedError
 from harness.lab.hardware.guard import Machine
+from harness.util.logs import progress
 
 FOLDER = "/var/lib/drbd-harness"
+# How long a lease that is renewed lasts without that: for so long a machine waits for a controller that is gone.
+KEPT_SECONDS = 900
+_RENEW_SECONDS = 180.0
 _PROGRAM = Path(__file__).parent / "programs" / "lease.py"
 _TAKEN = 4
 
@@ -50,6 +55,51 @@ def held(machines: Sequence[tuple[str, Machine]], holder: Holder, seconds: int, 
         yield
 
 
+class Lease:
+    """The leases of two machines for as long as a run lasts; whoever writes asks first whether they are still held."""
+
+    def __init__(self) -> None:
+        self._lost: str | None = None
+
+    def lost(self, why: str) -> None:
+        """One of them was taken away."""
+        self._lost = why
+
+    def require(self) -> None:
+        """:class:`~harness.errors.ProtectedError` where one of them is not held any more."""
+        if self._lost is not None:
+            raise ProtectedError(f"{self._lost}; nothing more is written")
+
+
+@contextlib.contextmanager
+def kept(
+    machines: Sequence[tuple[str, Machine]], holder: Holder, folder: str = FOLDER, every: float = _RENEW_SECONDS
+) -> Iterator[Lease]:
+    """The leases of all ``machines``, renewed in a thread of its own until the context ends.
+
+    A lease that somebody broke ends all writing; a machine that does not answer keeps it for ``KEPT_SECONDS`` more.
+    """
+    lease, ended = Lease(), threading.Event()
+
+    def renew() -> None:
+        while not ended.wait(every):
+            for _, machine in machines:
+                try:
+                    _ask(machine, "renew", folder, holder, KEPT_SECONDS)
+                except ProtectedError as error:
+                    lease.lost(str(error).removesuffix("; nothing was written"))
+                except HarnessError as error:
+                    progress(f"the lease of {machine.name} was not renewed, which is tried again: {error}")
+
+    with held(machines, holder, KEPT_SECONDS, folder):
+        thread = threading.Thread(target=renew, name="the leases", daemon=True)
+        thread.start()
+        try:
+            yield lease
+        finally:
+            ended.set()
+
+
 def shown(machine: Machine, folder: str = FOLDER) -> str:
     """Who holds the machine's lease, in words; nothing is written."""
     return _words(_ask(machine, "show", folder))
@@ -79,6 +129,8 @@ def _ask(machine: Machine, act: str, folder: str, holder: Holder | None = None, 
     if lease is None:
         raise InfrastructureError(f"the lease of {machine.name} cannot be read: {done.message}")
     if done.status == _TAKEN:
+        if not lease:
+            raise ProtectedError(f"somebody ended the harness's lease of {machine.name}; nothing was written")
         raise ProtectedError(f"{machine.name} is in use: {_words(lease)}; nothing was written")
     return lease
 

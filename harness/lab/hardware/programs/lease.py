@@ -1,8 +1,9 @@
 """The lease of a machine: one file of root's that says which harness uses it, and until when by the machine's clock.
 
 Runs on the machine, from standard input, with the Python that is there (3.6 is enough) and as root.  Its one argument
-is JSON: ``act`` (``take``, ``give``, ``show``, ``break``), ``folder``, and for all but ``show`` the ``holder``, of which
-``id`` tells two apart.  It prints the lease that holds now as JSON, ``{}`` for none; status 4 where somebody else holds it.
+is JSON: ``act`` (``take``, ``renew``, ``give``, ``show``, ``break``), ``folder``, and for all but ``show`` the
+``holder``, of which ``id`` tells two apart.  It prints the lease that holds now as JSON, ``{}`` for none; status 4 where
+somebody else holds it, or nobody the one that is to be renewed.
 """
 
 import fcntl
@@ -59,7 +60,10 @@ def main():
         elif lease and lease.get("id") != holder["id"]:
             print(json.dumps(lease))
             sys.exit(4)
-        if act == "take":
+        elif act == "renew" and not lease:
+            print("{}")
+            sys.exit(4)
+        if act in ("take", "renew"):
             lease = dict(holder, boot=boot, until=int(time.time()) + asked["seconds"])
             write(path, lease)
         else:

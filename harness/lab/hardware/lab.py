@@ -1,0 +1,106 @@
+"""Two real machines as a lab: what they can do, and a sentence for what they cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from harness.config.lab_spec import GuestSpec
+from harness.errors import RefusedError
+from harness.lab.base import GuestImage, ReplicaComparison
+from harness.lab.hardware.guard import Guard
+from harness.lab.hardware.lease import Lease
+from harness.lab.node import Node
+from harness.model import Comparison, LabProvenance, Sample, Stack, StackLock
+from harness.render.drbd_conf import ResourceSpec
+
+_WHO = "the lab of two real machines"
+
+
+@dataclass
+class LeasedGuard:
+    """The guard of a node's lower device (:class:`~harness.lab.node.LowerGuard`) for as long as the lease is held."""
+
+    guard: Guard
+    lease: Lease
+
+    def require(self, what: str) -> None:
+        """As the guard does; and nothing is written on a machine whose lease somebody else has."""
+        self.lease.require()
+        self.guard.require(what)
+
+    def create_metadata(self) -> None:
+        """As the guard does."""
+        self.lease.require()
+        self.guard.create_metadata()
+
+
+class HardwareLab:
+    """Two machines of an inventory: a :class:`~harness.lab.base.FullLab` that has no guests, and no say over power."""
+
+    carries_guests = False
+
+    def __init__(
+        self, name: str, nodes: tuple[Node, Node], resource: ResourceSpec, guest: GuestSpec, stack: Stack,
+        lock: StackLock, made_of: LabProvenance, comparison: ReplicaComparison, *, fresh: bool,
+    ) -> None:  # fmt: skip
+        self.id = name
+        self.a, self.b = nodes
+        self.stack = stack
+        self.lock = lock
+        self.fresh = fresh
+        self._resource = resource
+        self._guest = guest
+        self._made_of = made_of
+        self._comparison = comparison
+
+    @property
+    def resource_spec(self) -> ResourceSpec:
+        """The DRBD resource that belongs on its machines, beside those of their owner."""
+        return self._resource
+
+    @property
+    def guest_spec(self) -> GuestSpec:
+        """How much of the device a canary would have; there is no guest."""
+        return self._guest
+
+    @property
+    def guest_image(self) -> GuestImage:
+        """:class:`~harness.errors.RefusedError`: there is none."""
+        raise RefusedError(_WHO, "guests are not started on machines that are somebody's")
+
+    def provenance(self) -> LabProvenance:
+        """What the machines are."""
+        return self._made_of
+
+    def compare(self, blocks: int) -> Comparison:
+        """Each machine reads its own lower device, around the page cache."""
+        return self._comparison.compare(blocks)
+
+    def block_digests(self, node: Node, blocks: int) -> bytes:
+        """``node`` reads its own lower device."""
+        return self._comparison.block_digests(node, blocks)
+
+    def sample(self, blocks: Iterable[int]) -> tuple[Sample, ...]:
+        """A piece of both sides of each of ``blocks``."""
+        return self._comparison.sample(blocks)
+
+    def power_off(self, node: Node) -> None:
+        """:class:`~harness.errors.RefusedError`."""
+        raise _no_power(node)
+
+    def power_on(self, node: Node) -> None:
+        """:class:`~harness.errors.RefusedError`."""
+        raise _no_power(node)
+
+    def stop(self, node: Node) -> None:
+        """:class:`~harness.errors.RefusedError`."""
+        raise _no_power(node)
+
+    def kill_libvirt(self) -> bool:
+        """None was started by the harness."""
+        return False
+
+
+def _no_power(node: Node) -> RefusedError:
+    return RefusedError(_WHO, f"the power of {node.name} is not switched")

@@ -1,0 +1,234 @@
+"""The two machines of an inventory as a lab, for as long as a run lasts; everything on them is as it was after it.
+
+Whatever is changed is noted on the machine first (:mod:`harness.lab.hardware.journal`), and put back from there at the
+end, well or badly; a process that is killed leaves it to ``drbd-harness clean --inventory``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from harness.config.inventory import DISK, VOLUME_GROUP, Inventory
+from harness.config.lab_spec import LabSpec
+from harness.config.machine_tools import family, packages
+from harness.errors import HarnessError, InfrastructureError, ProtectedError, UsageError
+from harness.lab.hardware import storage
+from harness.lab.hardware.compare import DigestComparison
+from harness.lab.hardware.guard import DrbdAbove
+from harness.lab.hardware.journal import Journal
+from harness.lab.hardware.lab import HardwareLab, LeasedGuard
+from harness.lab.hardware.lease import FOLDER, Holder, Lease, kept
+from harness.lab.hardware.machines import CONNECT_SECONDS, FoundMachine, connected
+from harness.lab.hardware.own import UUID
+from harness.lab.hardware.taken import free_minor, free_port, require_free
+from harness.lab.hardware.taken import look as look_what_is_taken
+from harness.lab.node import Node
+from harness.lab.stack import read_software, require_as_locked, stack_of
+from harness.model import LabProvenance, NodeLock, Stack, StackLock
+from harness.model.changes import ChangeKind
+from harness.remote.ssh import SshRunner
+from harness.render.drbd_conf import SIGNATURE, ResourceNode, ResourceSpec
+from harness.util.logs import progress
+from harness.util.paths import own_command
+
+#: What a run on such machines says of how its nodes are made.
+HARDWARE = "hardware"
+_MODULES = ("drbd", "dm_delay")
+# What DRBD's device and what lies below it hold is a test's: no volume group, array or filesystem in there is taken
+# into use by the machine, and it gets no names by what is in it.
+_RULES_FOLDER = "/run/udev/rules.d"
+_RULES = """\
+# Written by drbd-harness; gone with the run, or with a boot.
+{matches}
+GOTO="drbd_harness_end"
+LABEL="drbd_harness"
+ENV{{DM_NOSCAN}}="1"
+ENV{{DM_UDEV_DISABLE_OTHER_RULES_FLAG}}="1"
+ENV{{UDEV_DISABLE_PERSISTENT_STORAGE_RULES_FLAG}}="1"
+ENV{{SYSTEMD_READY}}="0"
+LABEL="drbd_harness_end"
+"""
+_WRITE_RULES = 'mkdir -p "${1%/*}" && cat > "$1" && udevadm control --reload'
+_MOUNT_POINT = "/mnt/drbd-harness"
+
+
+@contextlib.contextmanager
+def hardware_lab(inventory: Inventory, spec: LabSpec) -> Iterator[HardwareLab]:
+    """A lab over the machines of ``inventory``: DRBD's lower devices made, the place for its resource found.
+
+    Blocks for some minutes at its beginning and its end.  :class:`~harness.errors.UsageError` where a machine lacks
+    something, :class:`~harness.errors.ProtectedError` where something on it may be somebody's, in both cases with
+    nothing written; :class:`~harness.errors.HostKeyError`, :class:`~harness.errors.LostNodeError`.
+    """
+    group = f" --group {spec.inventory_group}" if spec.inventory_group else ""
+    clean = f"{own_command()} clean --inventory {inventory.path}{group}"
+    pin = f"{own_command()} inventory {inventory.path}{group} --pin"
+    with contextlib.ExitStack() as undo:
+        machines = undo.enter_context(connected(inventory, pin))
+        for machine in machines:
+            _require(machine)
+        resource = _resource(inventory, spec, machines)
+        holder = Holder.of_this_process(f"a run on {inventory.name}")
+        lease = undo.enter_context(kept([(one.facts["boot"], one.guard.machine) for one in machines], holder))
+        journals = [Journal(one.guard.machine, inventory.name, holder) for one in machines]
+        for journal in journals:
+            _require_put_back(journal, clean)
+        # Looked at again, now that no other harness can take what is free.
+        looks = [(one.guard.machine, look_what_is_taken(one.guard.machine)) for one in machines]
+        require_free(looks, resource)
+        for machine, journal in zip(machines, journals, strict=True):
+            undo.callback(_put_back, machine, journal, clean)
+        fresh = _make_storage(machines, journals)
+        for machine, journal in zip(machines, journals, strict=True):
+            machine.guard.above = DrbdAbove(resource.name, resource.mapping)
+            _note(journal, resource)
+            _hide_content(machine, journal, resource)
+        a, b = (_node(one, lease) for one in machines)
+        yield _lab(inventory, spec, resource, machines, (a, b), fresh=fresh)
+
+
+# --------------------------------------------------------------------------- before anything is written
+
+
+def _require(machine: FoundMachine) -> None:
+    """:class:`~harness.errors.UsageError` where the machine lacks a program, DRBD, or the address it is to use."""
+    host, facts = machine.host, machine.facts
+    missing = [*facts.missing, *([] if facts["python"] else ["python3"])]
+    known = packages(family(facts["family"]), missing)
+    if missing:
+        named = ", ".join(f"{tool} (package {known[tool]})" if tool in known else tool for tool in missing)
+        raise UsageError(f"{host.name} lacks {named}; nothing is installed by the harness")
+    if not facts["drbd"] and not facts["drbd_loaded"]:
+        raise UsageError(f"the kernel {facts['kernel']} of {host.name} has no module drbd")
+    if host.replication_address not in facts.addresses:
+        raise UsageError(f"{host.replication_address} is not on {host.replication_nic} of {host.name}")
+
+
+def _resource(inventory: Inventory, spec: LabSpec, machines: Sequence[FoundMachine]) -> ResourceSpec:
+    """The lab's resource: names of its own, a minor and a port that nobody has on either machine.
+
+    The identity of its mapping is of this run alone.
+    """
+    names = [one.facts["host"] for one in machines]
+    if names[0] == names[1]:
+        raise UsageError(f"both machines call themselves {names[0]} (uname -n), by which DRBD tells its nodes apart")
+    looks = [look_what_is_taken(one.guard.machine) for one in machines]
+    name = f"drbd-harness-{inventory.name}"
+    resource = ResourceSpec(
+        name=name, minor=free_minor(looks), port=free_port(looks), mapping=f"{name}-lower",
+        mapping_uuid=f"{UUID}LOWER-{secrets.token_hex(8)}", size_mib=spec.device_mib,
+    )  # fmt: skip
+    addresses = [one.host.replication_address for one in machines]
+    nodes = tuple(ResourceNode(*one, resource.mapped) for one in zip(names, addresses, strict=True))
+    return replace(resource, nodes=nodes)
+
+
+def _require_put_back(journal: Journal, clean: str) -> None:
+    if entries := journal.entries():
+        raise ProtectedError(
+            f"a run that was killed left {len(entries)} changes on {journal.machine.name}, the last of them "
+            f"{entries[-1].kind} {entries[-1].what}; '{clean}' puts them back"
+        )
+
+
+# --------------------------------------------------------------------------- made, and put back
+
+
+def _make_storage(machines: Sequence[FoundMachine], journals: Sequence[Journal]) -> bool:
+    """Make the lower devices; whether nothing has written to them yet, so that they are equal.
+
+    One that was there before is used, and stays.
+    """
+    for machine, journal in zip(machines, journals, strict=True):
+        guard = machine.guard
+        if guard.lower(guard.look()) is None:
+            journal.note(ChangeKind.STORAGE, guard.subject)
+    storage.make([machine.guard for machine in machines])
+    return all(machine.guard.storage.kind in (VOLUME_GROUP, DISK) for machine in machines)
+
+
+def _note(journal: Journal, resource: ResourceSpec) -> None:
+    """What DRBD's resource and the cells on it will change on a machine; the last noted is the first put back."""
+    for module in _MODULES:
+        journal.note(ChangeKind.MODULE, module)
+    for folder in (f"{FOLDER}/programs", f"{FOLDER}-replica"):
+        journal.note(ChangeKind.PROGRAMS, folder)
+    signed = f"begins {SIGNATURE}"
+    journal.note(ChangeKind.FILE, resource.path, signed)
+    journal.note(ChangeKind.MAPPING, resource.mapping, resource.mapping_uuid)
+    journal.note(ChangeKind.RESOURCE, resource.name, signed, file=resource.path)
+    journal.note(ChangeKind.DIRECTORY, _MOUNT_POINT)
+    journal.note(ChangeKind.MOUNT, _MOUNT_POINT, resource.device)
+
+
+def _hide_content(machine: FoundMachine, journal: Journal, resource: ResourceSpec) -> None:
+    """Let udev, LVM and systemd take nothing into use that a test has on the devices."""
+    volume = machine.guard.name.replace("-", "--")
+    kernel = resource.device.rpartition("/")[2]
+    matches = (f'KERNEL=="{kernel}"', f'ENV{{DM_NAME}}=="{resource.mapping}"', f'ENV{{DM_NAME}}=="*-{volume}"')
+    text = _RULES.format(matches="\n".join(f'{one}, GOTO="drbd_harness"' for one in matches))
+    path = f"{_RULES_FOLDER}/12-{resource.name}.rules"
+    journal.note(ChangeKind.DIRECTORY, _RULES_FOLDER)
+    journal.note(ChangeKind.FILE, path, f"sha256 {hashlib.sha256(text.encode()).hexdigest()}")
+    machine.guard.machine.runner.run(["sh", "-c", _WRITE_RULES, "sh", path], stdin=text)
+
+
+def _put_back(machine: FoundMachine, journal: Journal, clean: str) -> None:
+    """Put back all that was noted; what cannot be stays noted there, and is said."""
+    name, runner = machine.host.name, _ssh(machine)
+    progress(f"{name}: what was changed is put back")
+    try:
+        if not runner.connected:
+            runner.connect(CONNECT_SECONDS)
+        left = [*journal.end_commands()]
+        became = journal.put_back(machine.guard)
+        left += [*became.failed, *became.left]
+    except HarnessError as error:
+        left = [str(error)]
+    for sentence in left:
+        progress(f"{name}: {sentence}")
+    if left:
+        progress(f"{name}: '{clean}' tries again what was not put back")
+
+
+# --------------------------------------------------------------------------- the lab
+
+
+def _ssh(machine: FoundMachine) -> SshRunner:
+    runner = machine.guard.machine.runner
+    assert isinstance(runner, SshRunner)
+    return runner
+
+
+def _node(machine: FoundMachine, lease: Lease) -> Node:
+    host, guard = machine.host, machine.guard
+    lower = guard.lower(guard.look())
+    if lower is None:
+        raise InfrastructureError(f"on {host.name}, {guard.subject} is not there any more")
+    return Node(
+        name=host.name, runner=_ssh(machine), link=host.replication_nic, address=host.replication_address, lower=lower,
+        libvirt_uri="", host_name=machine.facts["host"], guard=LeasedGuard(guard, lease), own_link=False,
+    )  # fmt: skip
+
+
+def _lab(
+    inventory: Inventory, spec: LabSpec, resource: ResourceSpec, machines: Sequence[FoundMachine],
+    nodes: tuple[Node, Node], *, fresh: bool,
+) -> HardwareLab:  # fmt: skip
+    on = read_software(*nodes)
+    one, other = (NodeLock(node.name, runs=runs) for node, runs in zip(nodes, on, strict=True))
+    lock = StackLock("", one, other)
+    require_as_locked(lock, *nodes)
+    return HardwareLab(
+        inventory.name, nodes, resource, spec.guest, _stack(machines, stack_of(*on, "", HARDWARE)), lock,
+        LabProvenance(), DigestComparison(*nodes, nodes[0].lower, nodes[1].lower), fresh=fresh,
+    )  # fmt: skip
+
+
+def _stack(machines: Sequence[FoundMachine], stack: Stack) -> Stack:
+    """With the machines' processors in the place of the controller's."""
+    return replace(stack, cpu=" / ".join(dict.fromkeys(one.facts["processor"] for one in machines)))

@@ -1,0 +1,203 @@
+"""The lab over two machines of an inventory: what is asked before anything is written, noted before it is changed, and
+put back.  The machines answer over ssh what was recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_inventory_command import FACTS, OneMachine, Two, volume_group
+from test_taken import answer
+
+from harness.config import inventory
+from harness.config.lab_spec import LabSpec
+from harness.errors import HarnessError, ProtectedError, UsageError
+from harness.lab.hardware.lab import HardwareLab
+from harness.lab.hardware.provider import hardware_lab
+from harness.lab.nested.keys import new_key_pair, write_private
+
+_JOURNAL = ("note", "list", "put-back", "drop", "end-commands")
+
+
+class Played(OneMachine):
+    """A machine that keeps in which order it was asked for what, and the rules that udev was given."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.story: list[str] = []
+        self.entries: list[dict[str, Any]] = []
+        self.taken = answer()
+
+    def _answer(self, argv: tuple[str, ...]) -> tuple[int, str, str]:
+        asked = json.loads(argv[-1]) if argv[0] == "python3" else {}
+        if asked.get("act") in _JOURNAL:
+            return 0, json.dumps(self._journal(asked)), ""
+        if argv[0] == "python3" and not asked:
+            return 0, self.taken, ""
+        if argv[0] == "sh" and "udevadm control" in argv[2]:
+            self.story.append(f"write {argv[4]}")
+        if argv[0] in ("lvcreate", "lvremove"):
+            self.story.append(argv[0])
+        if asked.get("act") in ("take", "give"):
+            self.story.append(f"{asked['act']} the lease")
+        return super()._answer(argv)
+
+    def _journal(self, asked: dict[str, Any]) -> dict[str, Any]:
+        self.story += [f"note {one['kind']} {one['what']}" for one in asked.get("items", ())]
+        if asked["act"] == "list":
+            return {"entries": self.entries}
+        if asked["act"] == "put-back":
+            self.story.append("put back")
+            is_last = bool(asked["skip"])
+            storage = None if is_last else {"number": 1, "what": "the volume theirs/drbd-harness-test"}
+            return {"done": [], "left": [], "failed": [], "tried": [], "storage": storage}
+        return {"failed": [], "noted": [True]}
+
+
+@pytest.fixture
+def machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Two]:
+    monkeypatch.setenv("DRBD_HARNESS_STATE", str(tmp_path / "state"))
+    user = new_key_pair("user")
+    write_private(tmp_path / "key", user.private)
+    found = []
+    for number, boot in ((1, "one"), (2, "two")):
+        look, made = json.dumps(volume_group()), json.dumps(volume_group(made=True))
+        if number == 2:
+            # Another group of the same name.
+            look, made = (text.replace('\\"vg_uuid\\": \\"', '\\"vg_uuid\\": \\"other') for text in (look, made))
+            made = made.replace("LVM-", "LVM-other")
+        facts = FACTS.replace("missing=tc\n", "").replace("10.20.0.1", f"10.20.0.{number}") + f"host=m{number}\n"
+        found.append(Played(new_key_pair(boot), user.public, look=look, made=made, boot=boot, facts=facts))
+    path = tmp_path / "machines.toml"
+    hosts = "".join(
+        f"""
+[hosts.{name}]
+ansible_host = "127.0.0.1"
+ansible_port = {machine.port}
+ansible_ssh_private_key_file = "key"
+replication_address = "10.20.0.{number}"
+replication_nic = "eno2"
+storage = {{ volume_group = "theirs" }}
+"""
+        for number, name, machine in zip((1, 2), ("alpha", "beta"), found, strict=True)
+    )
+    path.write_text(f'schema = 1\nname = "test"\nsize_mib = 64\n{hosts}')
+    two = Two((found[0], found[1]), path)
+    two.pin()
+    yield two
+    for machine in found:
+        machine.close()
+
+
+@contextlib.contextmanager
+def lab(machines: Two) -> Iterator[HardwareLab]:
+    with hardware_lab(inventory.load(machines.path), LabSpec(device_mib=32)) as made:
+        yield made
+
+
+def stories(machines: Two) -> list[list[str]]:
+    return [machine.story for machine in machines.machines if isinstance(machine, Played)]
+
+
+def refusal(machines: Two, kind: type[HarnessError]) -> str:
+    with pytest.raises(kind) as caught, lab(machines):
+        pytest.fail("there is a lab")
+    return str(caught.value)
+
+
+# --------------------------------------------------------------------------- in which order
+
+
+def test_hardware_lab_notes_each_change_before_it_and_puts_all_back(machines: Two) -> None:
+    with lab(machines) as made:
+        names = (made.a.name, made.b.name), (made.a.drbd_name, made.b.drbd_name)
+        assert names == (("alpha", "beta"), ("m1", "m2"))
+        assert (made.stack.drbd, made.stack.accelerator, made.fresh) == ("8.4.11", "hardware", True)
+        assert not made.carries_guests and not made.a.own_link and made.a.guard is not None
+        assert made.a.lower == "/dev/theirs/drbd-harness-test"
+        spec = made.resource_spec
+        assert (spec.name, spec.size_mib, [one.name for one in spec.nodes]) == ("drbd-harness-test", 32, ["m1", "m2"])
+    for story in stories(machines):
+        begun = story.index("write /run/udev/rules.d/12-drbd-harness-test.rules")
+        order = [
+            "take the lease", "note storage the volume theirs/drbd-harness-test", "lvcreate", "note module drbd",
+            "note file /etc/drbd.d/drbd-harness-test.res", "note mapping drbd-harness-test-lower",
+            "note resource drbd-harness-test", "note file /run/udev/rules.d/12-drbd-harness-test.rules",
+        ]  # fmt: skip
+        assert [one for one in story[:begun] if one in order] == order
+        assert story[begun + 1 :] == ["put back", "lvremove", "put back", "give the lease"]
+
+
+def test_hardware_lab_whose_run_fails_puts_all_back(machines: Two) -> None:
+    with pytest.raises(KeyboardInterrupt), lab(machines):
+        raise KeyboardInterrupt
+    assert all(story[-1] == "give the lease" and "lvremove" in story for story in stories(machines))
+
+
+def test_hardware_lab_takes_a_minor_and_a_port_that_neither_machine_has(machines: Two) -> None:
+    one, other = machines.machines
+    assert isinstance(one, Played) and isinstance(other, Played)
+    one.taken, other.taken = answer(devices=["drbd100"]), answer(devices=["drbd101"])
+    with lab(machines) as made:
+        assert (made.resource_spec.minor, made.resource_spec.port) == (102, 7901)
+
+
+# --------------------------------------------------------------------------- refused, and nothing written
+
+
+def _nothing_written(machines: Two) -> bool:
+    return not any(re.match("note|lv|write|put", one) for story in stories(machines) for one in story)
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        (("python=python3", "python=python3\nmissing=fio"), r"alpha lacks fio \(package fio\); nothing is installed"),
+        (("drbd=8.4.11\n", ""), "the kernel 6.12.118.deb13-amd64 of alpha has no module drbd"),
+        (("address=10.20.0.1", "address=10.20.0.9"), "10.20.0.1 is not on eno2 of alpha"),
+        (("host=m1", "host=m2"), "both machines call themselves m2"),
+    ],
+)
+def test_hardware_lab_on_a_machine_that_lacks_something_is_one_sentence(
+    machines: Two, facts: tuple[str, str], words: str
+) -> None:
+    machines.machines[0].facts = machines.machines[0].facts.replace(*facts)
+    assert re.search(words, refusal(machines, UsageError)) and _nothing_written(machines)
+
+
+def test_hardware_lab_after_a_run_that_was_killed_says_what_puts_it_back(machines: Two) -> None:
+    (_, other) = machines.machines
+    assert isinstance(other, Played)
+    left = {"number": 7, "kind": "mapping", "what": "drbd-harness-test-lower", "how": "", "holder": {}, "at": 0}
+    other.entries = [left | {"boot": "two"}]
+    said = refusal(machines, ProtectedError)
+    assert "left 1 changes on beta, the last of them mapping drbd-harness-test-lower" in said
+    assert f"clean --inventory {machines.path}' puts them back" in said and _nothing_written(machines)
+
+
+def test_hardware_lab_beside_a_resource_of_that_name_is_refused(machines: Two) -> None:
+    (one, _) = machines.machines
+    assert isinstance(one, Played)
+    one.taken = answer(files={"/etc/drbd.d/drbd-harness-test.res": "resource drbd-harness-test { }\n"})
+    assert "there is a resource drbd-harness-test already" in refusal(machines, ProtectedError)
+    assert _nothing_written(machines)
+
+
+def test_hardware_lab_that_somebody_else_uses_is_refused(machines: Two) -> None:
+    machines.machines[1].lease = {"owner": "bob on shelf", "what": "a run on two"}
+    assert "beta is in use: bob on shelf" in refusal(machines, ProtectedError) and _nothing_written(machines)
+
+
+def test_hardware_lab_has_no_guests_and_no_power(machines: Two) -> None:
+    with lab(machines) as made:
+        for act in (lambda: made.power_off(made.a), lambda: made.power_on(made.a), lambda: made.stop(made.b)):
+            with pytest.raises(HarnessError, match=r"the power of (alpha|beta) is not switched"):
+                act()
+        with pytest.raises(HarnessError, match="guests are not started"):
+            made.guest_image  # noqa: B018 - which is refused
+        assert not made.kill_libvirt()
