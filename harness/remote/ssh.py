@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import logging
 import shlex
 import threading
 import time
@@ -26,6 +28,30 @@ GRACE_SECONDS = 15.0
 KEEPALIVE_SECONDS = 5.0
 SILENT_SECONDS = 30.0
 _ERRORS = (paramiko.SSHException, OSError, EOFError)
+_CONNECTIONS = itertools.count(1)
+
+
+class _LastWords(logging.Handler):
+    """Why a connection ended.  Paramiko raises nothing where the other side ends one, and says why in its log alone."""
+
+    _BEGIN = ("Disconnect (code", "Exception (", "Socket exception", "Unknown exception")
+
+    def __init__(self, name: str) -> None:
+        super().__init__(logging.DEBUG)
+        self.text = ""
+        # A logger of its own, which nobody else reads: of a whole run it would be a hundred thousand lines.
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.DEBUG)
+        logger.propagate = False
+        logger.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a line that says why."""
+        said = record.getMessage()
+        if said.startswith(self._BEGIN):
+            self.text = said.splitlines()[0]
+        elif said == "EOF in transport thread" and not self.text:
+            self.text = "it was closed at the other end"
 
 
 class SshRunner:
@@ -61,6 +87,7 @@ class SshRunner:
         self._client: paramiko.SSHClient | None = None
         self._connecting = threading.Lock()
         self._streams: list[paramiko.Channel] = []
+        self._last_words: _LastWords | None = None
         #: Why the node is lost, where it answered nothing for too long; None while it is not, and once connected again.
         self.silent: str | None = None
 
@@ -80,6 +107,9 @@ class SshRunner:
         client = paramiko.SSHClient()
         client.load_host_keys(str(self._known_hosts))
         client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        log = f"drbd-harness.ssh.{next(_CONNECTIONS)}"
+        client.set_log_channel(log)
+        self._last_words = _LastWords(log)
         try:
             for attempt in Retrying(
                 retry=retry_if_exception(_passes), stop=stop_after_delay(seconds), wait=wait_fixed(0.5), reraise=True
@@ -128,13 +158,17 @@ class SshRunner:
                 raise LostNodeError(f"{self.host} is not connected")
             transport = self._client.get_transport()
             if transport is None or not transport.is_active():
-                raise LostNodeError(self.silent or f"the ssh connection to {self.host} was lost")
+                raise LostNodeError(self.silent or f"the ssh connection to {self.host} was lost{self._why()}")
             try:
                 return transport.open_session(timeout=30)
             except _ERRORS as error:
                 if not isinstance(error, paramiko.ChannelException):
                     transport.close()
-                raise LostNodeError(f"{self.host} does not open an ssh session: {error}") from None
+                raise LostNodeError(f"{self.host} does not open an ssh session: {error}{self._why()}") from None
+
+    def _why(self) -> str:
+        """What is known of why the connection ended, to be put behind that it did."""
+        return f": {self._last_words.text}" if self._last_words is not None and self._last_words.text else ""
 
     def run(
         self, argv: Sequence[str], *, stdin: str | None = None, timeout: float = 60, ok: Collection[int] = (0,)
@@ -177,7 +211,7 @@ class SshRunner:
         if status in (124, 137) and seconds >= timeout:
             raise DeadlineError(f"'{' '.join(argv)}' on {self.host} did not end within {timeout:.0f} s")
         if status == -1:
-            why = f": {self.silent}" if self.silent else ""
+            why = f": {self.silent}" if self.silent else self._why()
             raise LostNodeError(f"the connection to {self.host} was lost during '{argv[0]}'{why}")
         return Completed(
             self.host, tuple(argv), status, out.decode(errors="replace"), err.decode(errors="replace"), seconds

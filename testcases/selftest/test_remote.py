@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import threading
 import time
@@ -11,7 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import paramiko
 import pytest
+from paramiko.common import cMSG_DISCONNECT
 from sshd import Sshd
 
 from harness.errors import CommandError, DeadlineError, LostNodeError
@@ -243,6 +246,36 @@ def test_ssh_connection_lost_command_and_streams_end(place: Place) -> None:
         stream.wait(lambda line: None, 1, Deadline.after(10, "more"))
     with pytest.raises(LostNodeError):
         runner.run(["true"])
+    runner.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (None, "it was closed at the other end"),
+        ("Received eof for nonexistent channel 3.", "Disconnect (code 2): Received eof for nonexistent channel 3."),
+    ],
+)
+def test_ssh_connection_that_the_other_end_closes_says_why(place: Place, said: str | None, told: str) -> None:
+    runner = place.runner()
+    runner.connect(10)
+    stream = runner.stream(["sh", "-c", ": streaming; echo up; exec sleep 5"], "log")
+    stream.wait(lambda line: line or None, 0, Deadline.after(10, "the first line"))
+    there = place.sshd.transports[-1]
+    if said is not None:
+        message = paramiko.Message()
+        message.add_byte(cMSG_DISCONNECT)
+        message.add_int(2)
+        message.add_string(said)
+        message.add_string("")
+        there._send_message(message)
+    there.close()
+    with pytest.raises(LostNodeError):
+        stream.wait(lambda line: None, 1, Deadline.after(10, "more"))
+    with pytest.raises(LostNodeError, match=f"the ssh connection to nodea was lost: {re.escape(told)}"):
+        runner.run(["true"])
+    runner.connect(10)
+    assert runner.run(["true"]).status == 0
     runner.close()
 
 
