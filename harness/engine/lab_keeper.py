@@ -308,11 +308,22 @@ def _kernel_of(guest: Guest) -> str | None:
 def _require_nodes(lab: FullLab) -> None:
     """Both nodes answer, libvirt too where there are guests, and run what they ran; :class:`HarnessError` otherwise."""
     for node in (lab.a, lab.b):
-        node.runner.run(["true"], timeout=20)
+        _require_shell(node)
         if lab.carries_guests:
             _require_libvirt(node)
     # Whatever went wrong, a node may have booted.
     require_unchanged(lab.lock, lab.a, lab.b)
+
+
+def _require_shell(node: Node) -> None:
+    """``node`` runs commands, if need be over a new connection; :class:`HarnessError` where that is no help."""
+    try:
+        node.runner.run(["true"], timeout=20)
+    except LostNodeError as error:
+        if not node.connect_again():
+            raise
+        progress(f"connected to {node.name} anew: {error}")
+        node.runner.run(["true"], timeout=20)
 
 
 def _require_libvirt(node: Node) -> None:
@@ -335,18 +346,20 @@ def _listen_again(lab: FullLab, resource: Resource) -> None:
 
 
 # At most 1 MiB of each; what there is none of is left out.
-_LIBVIRT_LOGS = """
+_LIBVIRT_LOGS = r"""
 for log in /var/log/libvirt/qemu/*.log; do
     [ -e "$log" ] && echo "== $log" && tail -c 1048576 "$log"
 done
-journalctl --boot --no-pager --unit libvirtd --unit virtqemud --unit virtlogd 2> /dev/null | tail -c 1048576
+journalctl --boot --no-pager --unit libvirtd --unit virtqemud --unit virtlogd --unit ssh --unit sshd 2> /dev/null |
+    tail -c 1048576
 true
 """
 _LOGS_SECONDS = 20.0
 
 
 def _libvirt_logs(node: Node) -> str:
-    """What QEMU and libvirt's daemons printed on ``node`` since it booted; takes at most 35 s."""
+    """What QEMU, libvirt's daemons and sshd printed on ``node`` since it booted; takes at most 100 s."""
+    _require_shell(node)
     return node.runner.run(["sh", "-c", _LIBVIRT_LOGS], timeout=_LOGS_SECONDS, ok=()).stdout
 
 

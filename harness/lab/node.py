@@ -20,6 +20,7 @@ from harness.remote.stream import LineStream
 from harness.util.deadline import Deadline
 
 CONNECT_SECONDS = 60.0
+CONNECT_AGAIN_SECONDS = 5.0
 MARKER_SECONDS = 30.0
 
 
@@ -193,6 +194,22 @@ class Node:
         self.forget()
         self.runner.connect(CONNECT_SECONDS)
         self.away = False
+
+    def connect_again(self) -> bool:
+        """Connect anew where only the ssh connection has ended: not to a node that was silent, or has no power.
+
+        What was read over it (kernel log, events) has ended with it.  Blocks for at most some 40 s; False where that is
+        no help.
+        """
+        if self.away or self.runner.silent is not None:
+            return False
+        self._log = None
+        self.runner.close()
+        try:
+            self.runner.connect(CONNECT_AGAIN_SECONDS)
+        except LostNodeError:
+            return False
+        return True
 
     def forget(self) -> None:
         """Let go of every connection to a node that is away; whoever still uses one gets an error from it.

@@ -220,6 +220,8 @@ class FakeNode:
         self.drbd_name = name
         self.log = FakeLog(story, name)
         self.alive = True
+        # Whether a new connection is all that it takes.
+        self.connection_lost = False
         self.log_ended = False
         # All that its guests ever said; what is there already is no cell's.
         self.console = "said before\n"
@@ -241,6 +243,10 @@ class FakeNode:
     def require_libvirt(self) -> None:
         if self.libvirt_lost:
             raise LostNodeError(f"no libvirt on {self.name}: it hangs")
+
+    def connect_again(self) -> bool:
+        self.alive, self.connection_lost = self.alive or self.connection_lost, False
+        return self.alive
 
     def listen_again(self) -> bool:
         ended, self.log_ended = self.log_ended, False

@@ -196,6 +196,29 @@ def test_reconnect_to_a_node_that_does_not_answer_is_a_lost_node(opened: Opened)
     assert runner.calls[0] == "close", "nothing of the old connection is left"
 
 
+def test_connect_again_renews_what_the_connection_carried_and_no_libvirt(opened: Opened) -> None:
+    runner = Runner()
+    one = node(runner)
+    one.reconnect()
+    log, libvirt = one.log, one.libvirt
+    assert one.connect_again()
+    assert one.log is not log and one.libvirt is libvirt
+    assert runner.calls[-3:] == ["close", "connect within 5 s", "stream the kernel log"]
+    runner.error = LostNodeError("no ssh to nodea")
+    assert not one.connect_again()
+
+
+@pytest.mark.parametrize("why", ["silent", "away"])
+def test_connect_again_not_to_a_node_that_was_silent_or_has_no_power(opened: Opened, why: str) -> None:
+    runner = Runner()
+    one = node(runner)
+    if why == "silent":
+        cast(Any, runner).silent = "nodea has answered nothing for 30 s"
+    else:
+        one.away = True
+    assert not one.connect_again() and runner.calls == []
+
+
 # --------------------------------------------------------------------------- a kernel log that was overrun
 
 

@@ -360,6 +360,24 @@ def test_recover_libvirt_that_hangs_on_a_node_rebuilds_the_lab(stage: Stage) -> 
     assert stage.store.run().notes == ("the lab was rebuilt: no libvirt on nodeb: it hangs",)
 
 
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_recover_connection_lost_connects_again_before_it_rebuilds(stage: Stage, comes_back: bool) -> None:
+    def lost(cell: Cell, turn: int) -> dict[str, Any]:
+        if cell != SWAP or turn > 1:
+            return {}
+        node = cast(Any, stage.labs[-1].b)
+        node.alive, node.connection_lost = False, comes_back
+        return failing("lost-node")
+
+    stage.finds = lost
+    with stage.session as session:
+        assert verdict(session.play(SWAP)) is VerdictKind.CLEAN, "played once more, in either case"
+        assert verdict(session.play(OTHER)) is VerdictKind.CLEAN
+    assert stage.played.count(SWAP.id) == 2
+    assert len(stage.labs) == (1 if comes_back else 2)
+    assert any(line.startswith("connected to nodeb anew") for line in stage.reported) is comes_back
+
+
 def test_recover_unhealthy_resource_sets_it_up_again(stage: Stage) -> None:
     def ill(cell: Cell, turn: int) -> dict[str, Any]:
         if cell != SWAP:
