@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.errors import ProtectedError, UsageError
+from harness.errors import InfrastructureError, ProtectedError, UsageError
 from harness.util import logs
 from harness.util.paths import log_dir, own_command
 
 if TYPE_CHECKING:
+    from harness.config.inventory import Inventory
     from harness.lab.hardware.guard import Guard
     from harness.lab.hardware.machines import FoundMachine, ReachedHost
     from harness.model.disks import MachineDisks
@@ -33,6 +34,9 @@ def inventory(
         bool, typer.Option("--make-storage", help="make the lower devices, as the plan says")
     ] = False,
     remove_storage: Annotated[bool, typer.Option("--remove-storage", help="take back what was made of them")] = False,
+    power_status: Annotated[
+        bool, typer.Option("--power-status", help="only ask by 'power' whether each machine has power")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="only say what would be written (as without options)")
     ] = False,
@@ -50,6 +54,8 @@ def inventory(
         if pin:
             pin_keys(found.hosts, found.path, found.known_hosts, pin)
             return
+        if power_status:
+            raise typer.Exit(0 if _show_power(found) else InfrastructureError.exit_code)
         with connected(found, pin_command(file, group)) as machines:
             looks = [_show(machine, making=not remove_storage) for machine in machines]
             good = _judged(machines, looks)
@@ -103,6 +109,15 @@ def _do(guards: Sequence[Guard], *, making: bool) -> None:
 def pin_command(file: Path, group: str | None) -> str:
     """The command that pins a host key, up to the machine's name."""
     return f"{own_command()} inventory {file}{f' --group {group}' if group else ''} --pin"
+
+
+def _show_power(found: Inventory) -> bool:
+    """Print each machine's power; whether that of all is known, as far as it can be switched."""
+    from harness.lab.hardware.power import MachinePower, power_lines
+
+    lines, known = power_lines(MachinePower(found.hosts, found.name), [host.name for host in found.hosts])
+    print("\n".join(lines))
+    return known
 
 
 def pin_keys(hosts: Sequence[ReachedHost], path: Path, known_hosts: Path, wanted: Sequence[str]) -> None:

@@ -115,11 +115,18 @@ class StorageEntry(WrittenModel):
         return self
 
 
+_NO_OPTIONS = {
+    "action": "the harness says what is to be done",
+    "method": "the power is cut and given back, each by itself",
+    **dict.fromkeys(("verbose", "verbose_level", "debug", "debug_file"), "with it an agent writes passwords to a log"),
+}
+
+
 class PowerEntry(WrittenModel):
     """How a machine's power is switched: a ``fence_*`` agent with its options, or a command of the user's.
 
-    ``command`` is run on the controller with ``on``, ``off`` or ``status`` behind it.  A password stands in a file of
-    its own, whose path ``password_file`` is.
+    ``command`` is run on the controller with ``on``, ``off`` or ``status`` behind it; for ``status``, the last word
+    that it prints is ``on`` or ``off``.  A password stands in a file of its own, whose path ``password_file`` is.
     """
 
     agent: Annotated[str, _written(r"fence_[a-z0-9_]+", "a program fence_*")] | None = None
@@ -133,11 +140,15 @@ class PowerEntry(WrittenModel):
             raise ValueError("power is switched either by an 'agent' or by a 'command'")
         if self.command and (self.options or self.password_file):
             raise ValueError("'options' and 'password_file' are those of an 'agent', not of a 'command'")
-        for name in self.options:
+        for name, value in self.options.items():
             if "pass" in name.lower():
                 raise ValueError(
                     f"'{name}' is no place for a password: write it to a file and name that as password_file"
                 )
+            if name in _NO_OPTIONS:
+                raise ValueError(f"'{name}' is no option for an agent here: {_NO_OPTIONS[name]}")
+            if not re.fullmatch(r"[a-z][a-z0-9_-]*", name, re.ASCII) or not value.isprintable():
+                raise ValueError(f"the option {quoted(name)} of an agent, or its value, is not one line of text")
         return self
 
 
@@ -299,7 +310,7 @@ def _host(name: str, entry: HostEntry, folder: Path) -> Host:
         name=name, address=entry.ansible_host or name, port=entry.ansible_port, user=entry.ansible_user,
         key=key_of(name, entry, folder),
         replication_address=entry.replication_address, replication_nic=entry.replication_nic, storage=entry.storage,
-        power=entry.power,
+        power=entry.power and _power(entry.power, folder),
     )  # fmt: skip
 
 
@@ -310,6 +321,17 @@ def key_of(name: str, entry: ReachedEntry, folder: Path) -> Path | None:
     if key is not None and not key.is_file():
         raise UsageError(f"the private key {key} of {name} is not there")
     return key
+
+
+def _power(entry: PowerEntry, folder: Path) -> PowerEntry:
+    """With paths that do not depend on where the harness was started."""
+    password = str(folder / Path(entry.password_file).expanduser()) if entry.password_file else None
+    program, *arguments = entry.command or ("",)
+    if "/" in program:
+        program = str(folder / Path(program).expanduser())
+    return entry.model_copy(
+        update={"password_file": password, "command": (program, *arguments) if entry.command else ()}
+    )
 
 
 # --------------------------------------------------------------------------- Ansible's

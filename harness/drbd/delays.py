@@ -8,7 +8,8 @@ nodes at the same time, but not on the same one.
 
 from __future__ import annotations
 
-from harness.errors import InfrastructureError, RefusedError
+from harness.drbd import changes
+from harness.errors import InfrastructureError
 from harness.lab.node import Node
 from harness.model import DelayProfile
 from harness.parse.delays import dm_delays_ms, netem_delay_ms
@@ -55,12 +56,20 @@ def apply(node: Node, spec: ResourceSpec, profile: DelayProfile) -> None:
     An empty ``profile`` clears all of it.  A delay of the disk alone delays flushes by as much too.  Of a link that is
     not the lab's nothing is changed: :class:`~harness.errors.RefusedError` where it is to be delayed.
     """
-    if profile.link_delay_ms and not node.own_link:
-        raise RefusedError(f"the harness on {node.name}", f"{node.link} is not the lab's, and is not delayed")
+    if profile.link_delay_ms:
+        changes.note_delay(node)
     if profile.disk_delay_ms or profile.flush_delay_ms:
         _needs_mapping(node, spec)
     milliseconds = (profile.link_delay_ms, profile.disk_delay_ms, profile.flush_delay_ms)
-    argv = ["sh", "-c", _APPLY, "sh", node.link if node.own_link else "", *map(str, milliseconds), node.lower]
+    argv = [
+        "sh",
+        "-c",
+        _APPLY,
+        "sh",
+        node.link if changes.touches_link(node) else "",
+        *map(str, milliseconds),
+        node.lower,
+    ]
     node.runner.run([*argv, str(spec.port), spec.mapping])
 
 

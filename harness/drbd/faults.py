@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 
-from harness.drbd import roles
+from harness.drbd import changes, roles
 from harness.drbd.resource import Resource, both
 from harness.errors import RefusedError
+from harness.lab.node import Node
 from harness.model import DelayProfile
 from harness.util.deadline import Deadline
 
@@ -24,13 +25,23 @@ def stand_alone(resource: Resource) -> None:
 def cut_link(resource: Resource) -> None:
     """The link swallows everything, silently: no node is told, as when a switch dies."""
     script = 'tc qdisc replace dev "$1" root netem loss 100%'
-    both(lambda node: node.runner.run(["sh", "-ec", script, "sh", node.link]), resource.a, resource.b)
+
+    def cut(node: Node) -> None:
+        changes.note_cut(node)
+        node.runner.run(["sh", "-ec", script, "sh", node.link])
+
+    both(cut, resource.a, resource.b)
 
 
 def join_link(resource: Resource) -> None:
     """The link carries again, without any delay."""
     script = 'tc qdisc del dev "$1" root 2>/dev/null || true'
-    both(lambda node: node.runner.run(["sh", "-c", script, "sh", node.link]), resource.a, resource.b)
+
+    def join(node: Node) -> None:
+        if changes.touches_link(node):
+            node.runner.run(["sh", "-c", script, "sh", node.link])
+
+    both(join, resource.a, resource.b)
 
 
 def break_disks(resource: Resource) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from harness.drbd import roles
+from harness.drbd import changes, roles
 from harness.drbd.dialect import options_of_9
 from harness.drbd.resource import Resource, both
 from harness.drbd.running import SENDPAGE_PARAMETER, read_settings
@@ -132,10 +132,12 @@ def settings(resource: Resource, node: Node) -> NodeSettings:
 def _apply_kernel_settings(node: Node, replication: ReplicationProfile) -> None:
     """What is not DRBD's configuration: the parameter of its module, the feature of the NIC.
 
-    On a machine whose NIC is not the lab's both stay as they are: resources of its owner's feel them too.
+    On a machine whose NIC is not the lab's both stay as they are, or are changed where the inventory asks for it:
+    resources of its owner's feel them too.
     """
-    if not node.own_link:
+    if not node.own_link and node.journal is None:
         return
+    changes.note_kernel_settings(node, replication)
     script = """
     if [ -e "$1" ]; then echo "$2" > "$1"; elif [ "$2" = Y ]; then echo "this DRBD has no parameter $1" >&2; exit 1; fi
     ethtool -K "$3" sg "$4"

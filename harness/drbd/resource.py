@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
 
-from harness.drbd import below, delays
+from harness.drbd import below, changes, delays
 from harness.drbd.dialect import DrbdDialect, dialect_of, resync_all
 from harness.drbd.events import Events
 from harness.drbd.running import adopted_spec, read_running, require_agreement
@@ -190,7 +190,7 @@ class Resource:
 
     def _prepare(self, node: Node) -> None:
         """Away with an old resource; the mapping and the resource file of this one."""
-        node.require_lower("a mapping on it")
+        changes.note_resource(node, self.spec)
         conf, path = (self.dialect.resource_file(self.spec), self.spec.path) if self.owns_files else (None, "")
         argv = ["sh", "-c", f"{_WRITE}{_PREPARE}", "sh", self.spec.name, node.lower, self.spec.mapping, path]
         node.runner.run([*argv, *self.spec.table], stdin=conf, timeout=self.spec.connect_seconds)
@@ -339,6 +339,7 @@ def _create_metadata(node: Node, dialect: DrbdDialect, spec: ResourceSpec) -> No
 
 def _load(node: Node) -> str:
     """Load DRBD's module on ``node``, and its version."""
+    changes.note_module(node)
     text = node.runner.run(["sh", "-c", "modprobe drbd; cat /proc/drbd"]).stdout
     try:
         return parse_version(text)

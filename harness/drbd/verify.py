@@ -5,19 +5,22 @@ Nothing here holds state; one verify or resync of a resource at a time.
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 from harness.drbd.dialect import DrbdDialect, ResyncStep
 from harness.drbd.events import Events
-from harness.errors import InfrastructureError
+from harness.errors import DeadlineError, InfrastructureError
 from harness.lab.node import Node
 from harness.model import Verify
 from harness.parse.kernel_log import last_verify, verify_of
 from harness.render.drbd_conf import ResourceSpec
-from harness.util.deadline import Deadline
+from harness.util.deadline import Deadline, poll
 
 # From the end of the command that starts a verify to the event that says so: DRBD has begun when the command ends.
 START_SECONDS = 30.0
+BUSY_SECONDS = 15.0
+_BUSY = "Can not start OV/resync since it is already active"
 
 
 def run_verify(
@@ -49,10 +52,20 @@ def run_verify(
 
 
 def _start(node: Node, dialect: DrbdDialect, spec: ResourceSpec) -> None:
+    said = ""
+
+    def attempt() -> bool | None:
+        nonlocal said
+        done = node.runner.run(dialect.start_verify(spec), ok=())
+        said = done.message if done.status else ""
+        # DRBD 9 may begin a resync anew just behind the end of one.
+        return None if _BUSY in said else True
+
+    with contextlib.suppress(DeadlineError):
+        poll(attempt, Deadline.after(BUSY_SECONDS, "the end of the resync before the verify"), every=0.5)
     # A refusal is no answer about the stack under test: nothing was compared.
-    done = node.runner.run(dialect.start_verify(spec), ok=())
-    if done.status:
-        raise InfrastructureError(f"DRBD on {node.name} did not start the online verify: {done.message}")
+    if said:
+        raise InfrastructureError(f"DRBD on {node.name} did not start the online verify: {said}")
 
 
 def resync(source: Node, events: Events, steps: tuple[ResyncStep, ...], seconds: float) -> None:

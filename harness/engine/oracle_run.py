@@ -99,7 +99,7 @@ def primary_target(context: CellContext) -> WorkloadTarget:
     # On what a layout on the node holds the canary is at the end of that.
     canary = context.cell.has_canary and not context.cell.layout.on_node
     blocks = context.region.first_block if canary else 0
-    return WorkloadTarget(context.lab.a.runner, context.resource.device, context.resource, blocks)
+    return WorkloadTarget(context.lab.a.runner, context.resource.device, context.resource, blocks, context.lab.a)
 
 
 def repair(context: CellContext) -> None:

@@ -16,6 +16,7 @@ from harness.errors import HarnessError
 from harness.filesystems.owned import OwnedBlock, unknown
 from harness.filesystems.view import ReplicaView
 from harness.model import BLOCK_BYTES
+from harness.model.changes import Change, ChangeKind
 
 #: On node a's own disk; what a session that was killed left there is removed by the next.
 FOLDER = "/var/lib/drbd-harness-replica"
@@ -92,6 +93,8 @@ def _view(context: CellContext, blocks: int, stack: contextlib.ExitStack) -> Rep
     allowed = COPY_SECONDS + size / 2**20 / COPY_MIB_PER_SECOND
     deadline = context.deadline.sooner(allowed, f"the copy of the replica of {node.name}")
     stack.callback(_remove, context)
+    # Of a layer that is in it loop devices are made.
+    node.note(Change(ChangeKind.PROGRAMS, FOLDER), Change(ChangeKind.LOOP, f"{FOLDER}/replica"))
     node.runner.run(["sh", "-ec", _COPY, "sh", node.lower, FOLDER, str(size)], timeout=deadline.left())
     return ReplicaView(node.runner, f"{FOLDER}/replica", blocks)
 

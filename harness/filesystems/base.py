@@ -11,7 +11,9 @@ from harness.drbd.resource import Resource
 from harness.errors import RefusedError
 from harness.filesystems.owned import OwnedBlock, summary, unknown
 from harness.filesystems.view import ReplicaView
+from harness.lab.node import Node
 from harness.model import BLOCK_BYTES, FilesystemCheck, FilesystemKind
+from harness.model.changes import Change
 from harness.parse.fsck import fsck_meaning
 from harness.remote.base import Runner
 
@@ -34,18 +36,32 @@ done
 class WorkloadTarget:
     """Where a workload runs: ``device`` as ``runner`` sees it; ``resource`` is the DRBD resource below.
 
-    ``blocks``: how many 4 KiB blocks from its beginning are the workload's; 0 for all.
+    ``blocks``: how many 4 KiB blocks from its beginning are the workload's; 0 for all.  ``node``: the one that it is;
+    None in a guest.
     """
 
     runner: Runner
     device: str
     resource: Resource
     blocks: int = 0
+    node: Node | None = None
 
     @property
     def own_blocks(self) -> int:
         """The number of 4 KiB blocks that are the workload's."""
         return self.blocks or self.resource.blocks
+
+    def note(self, *changes: Change) -> None:
+        """Before ``changes`` are made there: :meth:`harness.lab.node.Node.note`."""
+        if self.node is not None:
+            self.node.note(*changes)
+
+    def require_swap(self) -> None:
+        """:class:`~harness.errors.RefusedError` where all programs of somebody's machine would swap."""
+        if self.node is not None and self.node.journal is not None:
+            raise RefusedError(
+                f"the harness on {self.node.name}", "swap there would be that of all the machine's programs"
+            )
 
     def sh(self, script: str, *arguments: str, timeout: float = 60) -> str:
         """Run a shell script with positional ``arguments`` there and return what it printed.

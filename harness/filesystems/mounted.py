@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from harness.filesystems.base import MARGIN_SECONDS, Filesystem, Offers, WorkloadTarget
+from harness.model.changes import Change, ChangeKind
 
 MOUNT_POINT = "/mnt/drbd-harness"
 
@@ -27,6 +28,7 @@ class Mounted(Filesystem):
         mkdir -p "$2"
         mount -t {self.mount_type} {options}"$1" "$2"
         """
+        target.note(Change(ChangeKind.DIRECTORY, MOUNT_POINT), Change(ChangeKind.MOUNT, MOUNT_POINT, (target.device,)))
         target.sh(script, target.device, MOUNT_POINT, timeout=MARGIN_SECONDS)
 
     def unmount(self, target: WorkloadTarget) -> None:

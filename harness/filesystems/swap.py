@@ -23,6 +23,7 @@ class Swap(Filesystem):
 
     def mount(self, target: WorkloadTarget) -> None:
         """Use it."""
+        target.require_swap()
         discard = "--discard " if self.online_discard else ""
         target.sh(f'swapon {discard}"$1"', target.device)
 

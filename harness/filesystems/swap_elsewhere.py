@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 from harness.filesystems.base import MARGIN_SECONDS, WorkloadTarget
@@ -51,7 +52,7 @@ class GuestDiskSwap(Swap):
     @staticmethod
     def _elsewhere(target: WorkloadTarget) -> WorkloadTarget:
         device = target.sh(_OWN_DISK, OWN_DISK_SERIAL).strip()
-        return WorkloadTarget(target.runner, device, target.resource)
+        return replace(target, device=device, blocks=0)
 
 
 class ZramSwap(Swap):
@@ -66,6 +67,7 @@ class ZramSwap(Swap):
 
     def mount(self, target: WorkloadTarget) -> None:
         """Make it and use it."""
+        target.require_swap()
         target.sh(_ZRAM, f"{ZRAM_MIB}M", timeout=MARGIN_SECONDS)
 
     def unmount(self, target: WorkloadTarget) -> None:

@@ -38,6 +38,7 @@ class SwapFile(Ext4):
 
     def mount(self, target: WorkloadTarget) -> None:
         """Mount the filesystem, make the swap file where there is none, use it."""
+        target.require_swap()
         super().mount(target)
         discard = "--discard" if self.online_discard else ""
         target.sh(_SWAP_ON, f"{MOUNT_POINT}{FILE}", MOUNT_POINT, discard, timeout=MARGIN_SECONDS)

@@ -26,6 +26,7 @@ from harness.guest.disk import AttachedDisk, observe_guest
 from harness.lab.base import GuestLab
 from harness.lab.node import Node
 from harness.model import Cell, DiskSource, Fault, Observed
+from harness.model.changes import Change, ChangeKind
 from harness.parse.guest_console import last_lines
 from harness.remote.guest_agent import GuestAgent
 from harness.remote.libvirt_calls import Bounded, LibvirtConnection
@@ -63,7 +64,7 @@ def _no_answer(user: UserImageSpec | None, error: HarnessError, console: str) ->
 
 
 class Guest:
-    """A guest that is up and whose agent answers; ``ended`` when it was ended from here.
+    """A guest that is up and whose agent answers; ``ended`` when it was ended from here, ``uuid`` of its domain.
 
     Each call of libvirt's takes a minute at most (see :mod:`harness.remote.libvirt_calls`).  Where no other error is
     named, :class:`~harness.errors.LostNodeError` when libvirt is lost on the way, and
@@ -81,7 +82,7 @@ class Guest:
         self.agent = GuestAgent(
             lambda: self.domain, lab=lab.id, lost=lambda: lab.a.runner.silent or lab.b.runner.silent
         )
-        self.ended = False
+        self.ended, self.uuid = False, ""
         self._lab_id = lab.id
 
     @classmethod
@@ -101,6 +102,7 @@ class Guest:
         user = None if harness_own or not spec.image.there else spec.image
         description = _description(lab) if user is None else user_guest.describe(lab, node, user)
         description = replace(description, disk=disk)
+        node.note(Change(ChangeKind.DOMAIN, spec.name, (description.uuid,)))
         try:
             with logs.timed("libvirt", node.name, f"createXML {spec.name}", lab.id):
                 domain = node.libvirt.createXML(guest_xml(description), 0)
@@ -110,6 +112,7 @@ class Guest:
             why = f"libvirt on {node.name} did not start the guest: {error}"
             raise (LostGuestError(why) if user is None else GuestImageError(why)) from None
         guest = cls(lab, node, domain, user)
+        guest.uuid = description.uuid
         try:
             if user is None:
                 guest.agent.wait_ready(Deadline.after(AGENT_SECONDS, "the first answer of the guest's agent"))

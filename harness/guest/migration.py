@@ -20,6 +20,7 @@ from harness.guest.domain import Guest
 from harness.guest.ending import end
 from harness.lab.node import Node
 from harness.model import Migration, MigrationOutcome
+from harness.model.changes import Change, ChangeKind
 from harness.parse.migration import figures
 from harness.remote.libvirt_calls import RETURN_SECONDS, Bounded, LibvirtConnection
 from harness.util import logs
@@ -128,6 +129,7 @@ def _move(
     parameters: dict[str, object] = {libvirt.VIR_MIGRATE_PARAM_URI: f"tcp://{target.address}"}
     if request.bandwidth_mib:
         parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = request.bandwidth_mib
+    target.note(Change(ChangeKind.DOMAIN, guest.spec.name, (guest.uuid,)))
     source, destination, seen = guest.domain, target.libvirt, guest.monitor_domain()
     where = guest.node
     began = time.monotonic()

@@ -38,7 +38,9 @@ def watched(node: InspectedNode, minor: int, seconds: int, built: str) -> Witnes
     :class:`~harness.errors.InfrastructureError` with the reason where the machine cannot be watched: no BTF, no BPF.
     """
     if node.facts["machine"] not in ("", _X86):
-        raise InfrastructureError(f"{node.name} is a {node.facts['machine']}, and the program is built for {_X86}")
+        raise InfrastructureError(
+            f"{node.name} has the processor {node.facts['machine']}, and the program is built for {_X86}"
+        )
     asked = {"minor": minor, "seconds": seconds}
     found = node.ask("watch", asked, seconds + _AROUND_SECONDS, before=built)
     start = parse_start(str(found["start"]))

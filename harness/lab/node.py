@@ -12,6 +12,7 @@ from typing import Protocol
 import libvirt
 
 from harness.errors import DeadlineError, HarnessError, LostNodeError
+from harness.model.changes import Change, ChangeKind
 from harness.parse.kernel_log import KernelLine, parse_kmsg
 from harness.parse.log_flood import LogSift
 from harness.remote.libvirt_calls import LibvirtConnection
@@ -92,14 +93,34 @@ class LowerGuard(Protocol):
         ...
 
 
+class ChangeJournal(Protocol):
+    """What is written down, on a machine that is somebody's, before it is changed there."""
+
+    def note_all(self, *changes: Change) -> None:
+        """``changes`` are about to be made, in this order; on the machine's disk when this returns.
+
+        :class:`~harness.errors.RefusedError` or :class:`~harness.errors.ProtectedError` where one may not be.
+        """
+        ...
+
+    def has_noted(self, kind: ChangeKind, what: str) -> bool:
+        """Whether it was noted by this process, whatever it was to become."""
+        ...
+
+    def forget(self) -> None:
+        """The machine may have booted: what it took back has to be noted again before it is changed again."""
+        ...
+
+
 @dataclass
 class Node:
     """One node, and the connections to it: ssh, its kernel log, two to its libvirt.
 
     ``link`` is its replication NIC, ``address`` the address on it, ``lower`` the block device for its replica.
     ``image`` is the file behind that device where the controller can read it.  ``host_name`` is what the machine calls
-    itself, where that is not ``name``.  ``guard``: of the lower device, on a machine that is somebody's.  ``own_link``:
-    whether the NIC is the lab's, so that it may be delayed and its features set.  Log and libvirt are connected to at
+    itself, where that is not ``name``.  On a machine that is somebody's there is a ``guard`` of the lower device, and a
+    ``journal`` of all that is changed; without that, a NIC that is not the lab's (``own_link``) is neither delayed nor
+    are its features set.  Log and libvirt are connected to at
     their first use, and again at the first use after :meth:`forget`, :meth:`reconnect` or :meth:`close`.  Commands may
     be run from several threads; see :attr:`monitor_connection` for libvirt.
     """
@@ -114,11 +135,17 @@ class Node:
     host_name: str = ""
     guard: LowerGuard | None = field(default=None, repr=False)
     own_link: bool = True
+    journal: ChangeJournal | None = field(default=None, repr=False)
     #: Whether it has no power, as far as was done from here.
     away: bool = False
     _log: KernelLog | None = field(default=None, repr=False)
     _libvirt: LibvirtConnection | None = field(default=None, repr=False)
     _monitor_connection: LibvirtConnection | None = field(default=None, repr=False)
+
+    def note(self, *changes: Change) -> None:
+        """Before ``changes`` are made: written down where the machine is somebody's (:class:`ChangeJournal`)."""
+        if self.journal is not None:
+            self.journal.note_all(*changes)
 
     @property
     def drbd_name(self) -> str:
@@ -221,6 +248,8 @@ class Node:
             if connection is not None:
                 connection.end()
         self.away = True
+        if self.journal is not None:
+            self.journal.forget()
         self._libvirt = self._monitor_connection = None
         self._log = None
         self.runner.close()

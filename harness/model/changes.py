@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -23,6 +24,20 @@ class ChangeKind(StrEnum):
     DOMAIN = "domain"  # of libvirt's
     FIREWALL = "firewall"
     STORAGE = "storage"  # a volume, a label, a file: the guard makes it and takes it back
+
+
+@dataclass(frozen=True)
+class Change:
+    """``what`` is about to be changed, to one of ``ours``.
+
+    Of a file these are ``sha256 HEX`` or ``begins FIRST-LINE``, of a mapping its UUID with the harness's prefix, of a
+    domain its UUID, of a mount its device, of a value the value.  ``file`` is where a resource of DRBD's is configured.
+    """
+
+    kind: ChangeKind
+    what: str
+    ours: tuple[str, ...] = ()
+    file: str = ""
 
 
 #: What resources of the machine's owner feel too, and by what name the inventory has to ask for it.

@@ -236,6 +236,12 @@ class FakeNode:
         # Whether a new start of its daemon helps.
         self.libvirt_starts = False
 
+    def note(self, *changes: object) -> None:
+        """It is nobody's machine but the lab's."""
+
+    def require_lower(self, what: str) -> None:
+        """Its lower device is the lab's."""
+
     @property
     def away(self) -> bool:
         return not self.alive
@@ -712,6 +718,7 @@ class FakeGuest:
     """A guest with room for one disk, on ``node``."""
 
     def __init__(self, story: Story, node: Any = None, said: str = "guest") -> None:
+        self.uuid = ""
         self.story = story
         self.spec = GuestSpec()
         self.node: Any = node or FakeNode(story, "nodea")

@@ -32,7 +32,7 @@ def lower(tmp_path: Path) -> Path:
 def planted_in(file: Path, *changes: PlantedChange) -> set[int]:
     """Plant ``changes`` and say which bytes changed."""
     before = file.read_bytes()
-    plant(cast(Any, SimpleNamespace(lower=str(file), runner=LocalRunner())), changes)
+    plant(cast(Any, SimpleNamespace(lower=str(file), runner=LocalRunner(), require_lower=lambda what: None)), changes)
     after = file.read_bytes()
     assert len(after) == len(before)
     return {at for at in range(len(before)) if before[at] != after[at]}
@@ -61,5 +61,7 @@ def test_plant_seeded_places_every_change_in_its_block(lower: Path) -> None:
 
 def test_plant_missing_device_error(tmp_path: Path) -> None:
     with pytest.raises(CommandError):
-        planted_in_nothing = SimpleNamespace(lower=str(tmp_path / "none" / "x"), runner=LocalRunner())
+        planted_in_nothing = SimpleNamespace(
+            lower=str(tmp_path / "none" / "x"), runner=LocalRunner(), require_lower=lambda what: None
+        )
         plant(cast(Any, planted_in_nothing), [PlantedChange(0, 1, "nodeb", PlantedKind.BYTE, 0)])

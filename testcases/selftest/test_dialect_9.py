@@ -216,8 +216,16 @@ def test_status_without_quorum_is_not_healthy() -> None:
     assert counters.disk_write_kib == 6388
 
 
+def test_two_primaries_of_which_one_wrote_while_apart_are_a_split_brain_in_the_log_of_the_other() -> None:
+    wrote, idle = recorded("dmesg-two-primaries-apart-wrote.txt"), recorded("dmesg-two-primaries-apart-idle.txt")
+    assert (split_brain(wrote), split_brain(idle)) == (False, True)
+    for log in (wrote, idle):
+        assert [line.text for line in log if became_standalone(line.text)][-1].endswith("StandAlone ) [disconnected]")
+        assert not error_lines(log)
+
+
 def test_events_of_a_lost_quorum_are_one_drop_and_of_an_auto_promotion_none() -> None:
-    lines = (RECORDED / "events2-verify-resync-quorum-promotion.txt").read_text().splitlines()
+    lines = (RECORDED / "events2-skips-resync-quorum-promotion.txt").read_text().splitlines()
     history = link_history(lines, "r0")
     assert drops(history) == 1
     seen = [entry.state.replication for entry in history]

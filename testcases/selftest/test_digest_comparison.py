@@ -289,6 +289,12 @@ def test_differing_any_rows_are_those_that_differ(one: list[bytes], other: list[
         differing(rows[0], rows[1] + bytes(16))
 
 
+def test_differing_of_many_is_counted_from_the_first() -> None:
+    row = bytearray(3000 * DIGEST_BYTES)
+    row[2500 * DIGEST_BYTES + 15] = row[-1] = 1
+    assert differing(bytes(len(row)), bytes(row)) == [2500, 2999]
+
+
 def test_digests_and_contents_only_what_is_whole() -> None:
     one = "AAAAAAAAAAAAAAAAAAAAAA=="
     assert digests(f"{one}\n*3\n", 4) == bytes(4 * DIGEST_BYTES)

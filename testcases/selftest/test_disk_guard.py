@@ -510,7 +510,8 @@ def test_only_the_guard_and_its_programs_name_a_block_device_or_a_program_that_w
     made = ast.parse((PACKAGE / "programs" / "journal_made.py").read_text())
     commands = [ast.unparse(one.elts[1]) for one in ast.walk(made) if isinstance(one, ast.List) and len(one.elts) > 1]
     assert {one for one in commands if one.startswith("'")} == {
-        "'show'", "'down'", "'info'", "'resume'", "'remove'", "'--detach'", "'-q'", "'-w'", "'--zone=' + first"
+        "'show'", "'down'", "'info'", "'resume'", "'remove'", "'--detach'", "'-a'", "'delete'", "'-q'", "'-w'",
+        "'--zone=' + first",
     }  # fmt: skip
     # What looks names programs that can write too, none of them with what makes them write.
     assert set(seen["programs/look.py"]) <= {"/dev/disk/by-id/*", "/dev/", "wipefs", "zpool"}

@@ -263,7 +263,6 @@ def test_digest_mismatches_and_failures_of_recordings_are_read() -> None:
 def test_split_brain_unresolved_is_one_and_resolved_is_none() -> None:
     assert split_brain(logged("block drbd0: Split-Brain detected but unresolved, dropping connection!"))
     assert not split_brain(logged("block drbd0: Split-Brain detected, 1 primaries, automatically solved."))
-    # Of two Primaries of which one alone has written: the text is that of DRBD 9's sources, 8.4 has it too.
     assert split_brain(logged("drbd r0/0 drbd0 nodea: I shall become SyncTarget, but I am primary!"))
     assert bears_on_oracles("drbd r0/0 drbd0 nodea: I shall become SyncTarget, but I am primary!")
 

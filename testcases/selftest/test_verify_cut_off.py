@@ -8,6 +8,7 @@ import pytest
 from recorded_nodes import START_VERIFY, RecordedVerify, adopted, verified
 from test_judge import HELD, evidence
 
+from harness.drbd import verify
 from harness.drbd.resource import Resource
 from harness.errors import InfrastructureError, LostNodeError, RefusedError
 from harness.judgement.judge import judge
@@ -175,7 +176,10 @@ CALLS = {
 
 @pytest.mark.parametrize("generation", GENERATIONS)
 @pytest.mark.parametrize("words", sorted(REFUSALS))
-def test_verify_that_is_refused_is_an_error_with_drbds_message(generation: str, words: str) -> None:
+def test_verify_that_is_refused_is_an_error_with_drbds_message(
+    generation: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "BUSY_SECONDS", 0.1)
     resource, on_a, on_b = adopted(generation)
     who, call = CALLS[generation]
     on_a.answers[START_VERIFY[generation]] = (11, "", f"{who}State change failed: {words}\n{call}\n")
@@ -185,6 +189,23 @@ def test_verify_that_is_refused_is_an_error_with_drbds_message(generation: str, 
     assert message.startswith(f"DRBD on nodea did not start the online verify: {who}State change failed: {words} ")
     assert "\n" not in message and not isinstance(caught.value, RefusedError), "that would be an answer"
     assert on_b.drbd() == []
+
+
+def test_verify_while_a_resync_is_just_ending_is_started_again() -> None:
+    resource, on_a, _ = verified("9")
+    begin = on_a.happens.pop(START_VERIFY["9"])
+    tried: list[int] = []
+
+    def starts() -> None:
+        tried.append(1)
+        if len(tried) == 3:
+            del on_a.answers[START_VERIFY["9"]]
+            begin()
+
+    busy = "(-8) Can not start OV/resync since it is already active"
+    on_a.answers[START_VERIFY["9"]] = (11, "", f"r0: State change failed: {busy}\n")
+    on_a.happens[START_VERIFY["9"]] = starts
+    assert complete(resource) and len(tried) == 3
 
 
 def test_verify_after_one_that_was_refused_is_an_answer() -> None:

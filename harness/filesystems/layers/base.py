@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from harness.errors import HarnessError, InfrastructureError
@@ -102,7 +102,7 @@ def opened(target: WorkloadTarget, device: str, size: int) -> WorkloadTarget:
     blocks = size // BLOCK_BYTES
     if blocks <= 0:
         raise InfrastructureError(f"{device} on {target.runner.host} has {size} bytes, which is not a block")
-    return WorkloadTarget(target.runner, device, target.resource, blocks)
+    return replace(target, device=device, blocks=blocks)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 from harness.filesystems.base import WorkloadTarget
 from harness.filesystems.layers.base import Inner
@@ -38,7 +39,7 @@ class CryptQemu(Luks):
     def open(self, target: WorkloadTarget) -> WorkloadTarget:
         """The device as large as the guest sees it; it is QEMU that opens it."""
         own = target.own_blocks - _HEADER_BLOCKS
-        return WorkloadTarget(target.runner, target.device, target.resource, own)
+        return replace(target, blocks=own)
 
     def disk(self, target: WorkloadTarget) -> DiskSource:
         """The device, and the key of its header."""

@@ -19,7 +19,7 @@ from harness.errors import HarnessError, InfrastructureError, ProtectedError, Re
 from harness.lab.hardware.guard import Guard, Machine
 from harness.lab.hardware.lease import FOLDER, Holder
 from harness.lab.hardware.storage import remove
-from harness.model.changes import ASKED_FOR, ChangeKind
+from harness.model.changes import ASKED_FOR, Change, ChangeKind
 
 NOTE_SECONDS, PUT_BACK_SECONDS = 120.0, 600.0
 _PARTS = ("journal_values", "journal_made", "journal")
@@ -67,34 +67,42 @@ class Journal:
     may_change: Sequence[str] = ()
     carries: Mapping[str, str] = field(default_factory=dict)
     folder: str = FOLDER
-    _noted: set[tuple[str, ...]] = field(default_factory=set, repr=False)
+    _noted: set[Change] = field(default_factory=set, repr=False)
+    _ever: set[tuple[ChangeKind, str]] = field(default_factory=set, repr=False)
 
-    def note(self, kind: ChangeKind, what: str, *ours: str, **more: str) -> None:
-        """Write on the machine that ``what`` is about to be changed, and how it is now; on its disk when this returns.
+    def note(self, kind: ChangeKind, what: str, *ours: str, file: str = "") -> None:
+        """One change is about to be made: :meth:`note_all`."""
+        self.note_all(Change(kind, what, ours, file))
 
-        ``ours`` are the values that it gets (of a file ``sha256 HEX`` or ``begins FIRST-LINE``; of a mapping its UUID
-        with the harness's prefix; of a domain its UUID; of a mount its device).  More of them for what was noted before
-        are added.  What this process has noted already is not asked for again.
+    def note_all(self, *changes: Change) -> None:
+        """Write on the machine that ``changes`` are about to be made, and how it is now; on its disk on return.
 
-        :class:`~harness.errors.RefusedError` where it may not be changed, :class:`~harness.errors.ProtectedError` where
+        More values for what was noted before are added.  What this process has noted already is not asked for again.
+        :class:`~harness.errors.RefusedError` where one may not be made, :class:`~harness.errors.ProtectedError` where
         it is there already and somebody's, :class:`~harness.errors.InfrastructureError` where it cannot be written: in
-        each case nothing may be changed.
+        each case none may be made.
         """
-        self._require_asked_for(kind, what)
-        key = (kind, what, *ours)
-        if key in self._noted:
+        new = [one for one in changes if one not in self._noted]
+        for one in new:
+            self._require_asked_for(one.kind, one.what)
+        if not new:
             return
-        item = {"kind": kind, "what": what, "ours": list(ours), **more}
-        done = self._run("note", NOTE_SECONDS, items=[item])
+        items = [{"kind": one.kind, "what": one.what, "ours": list(one.ours), "file": one.file} for one in new]
+        done = self._run("note", NOTE_SECONDS, items=items)
         if done.status == _REFUSED:
-            if kind in ASKED_FOR:
+            if all(one.kind in ASKED_FOR for one in new):
                 raise RefusedError(f"the journal of {self.machine.name}", done.message)
             raise ProtectedError(f"on {self.machine.name}, {done.message}; nothing was changed")
         self._answer(done)
-        self._noted.add(key)
+        self._noted.update(new)
+        self._ever.update((one.kind, one.what) for one in new)
+
+    def has_noted(self, kind: ChangeKind, what: str) -> bool:
+        """Whether this process has noted it, before a boot of the machine or after."""
+        return (kind, what) in self._ever
 
     def forget(self) -> None:
-        """After a boot of the machine: what it took back has to be noted again before it is changed again."""
+        """The machine may have booted: what it took back has to be noted again before it is changed again."""
         self._noted.clear()
 
     def entries(self) -> tuple[Entry, ...]:

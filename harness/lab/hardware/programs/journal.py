@@ -82,6 +82,8 @@ class Book:
 
     def note(self, item):
         """Write what is about to be changed; whether it was not written down before."""
+        if item["kind"] == "qdisc":
+            KINDS["qdisc"].require_reachable(item)
         known = [one for one in self.entries() if (one["kind"], one["what"]) == (item["kind"], item["what"])]
         known = [one for one in known if not self.past(one)]
         if known:

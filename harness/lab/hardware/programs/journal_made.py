@@ -128,7 +128,9 @@ class Domain:
 
 
 class Firewall:
-    """A rule with our comment: 'iptables CHAIN ...' as -A takes it, or 'firewalld ZONE RICH RULE' of the runtime."""
+    """A rule with our comment: 'iptables CHAIN ...' as -A takes it, 'nft FAMILY TABLE CHAIN COMMENT', or 'firewalld
+    ZONE RICH RULE' of the runtime.
+    """
 
     volatile = False
 
@@ -139,10 +141,18 @@ class Firewall:
         if tool == "firewalld":
             option = {"look": "--query-rich-rule", "undo": "--remove-rich-rule"}[does]
             return ["firewall-cmd", "--zone=" + first, option, rest]
-        raise RefusedError("there is no firewall '%s'" % tool)
+        if tool != "nft":
+            raise RefusedError("there is no firewall '%s'" % tool)
+        chain, _, comment = (first + " " + rest).rpartition(" ")
+        listed = run(["nft", "-a", "list", "chain", *chain.split()], ok=()) or ""
+        rules = re.findall(r'comment "%s".* # handle (\d+)$' % re.escape(comment), listed, re.MULTILINE)
+        return ["nft", "delete", "rule", *chain.split(), "handle", rules[0]] if rules else []
 
     def look(self, entry):
-        return "there" if run(self._argv(entry, "look"), ok=()) is not None else None
+        argv = self._argv(entry, "look")
+        if entry["what"].startswith("nft "):
+            return "there" if argv else None
+        return "there" if run(argv, ok=()) is not None else None
 
     def is_ours(self, entry, now):
         return entry["before"] is None
@@ -151,4 +161,4 @@ class Firewall:
         run(self._argv(entry, "undo"))
 
     def words(self, entry):
-        return " ".join(self._argv(entry, "undo"))
+        return "the firewall without the rule %s" % entry["what"]

@@ -218,6 +218,10 @@ class Parameter:
         return "echo '%s' > %s" % (entry["before"], entry["what"])
 
 
+def is_loaded(name):
+    return os.path.isdir("/sys/module/" + name)
+
+
 class Module:
     """A module that was loaded, and those that it needs; 'with' are the ones that were not there before."""
 
@@ -225,12 +229,12 @@ class Module:
 
     def look(self, entry):
         name = matching(entry["what"], r"[\w-]+").replace("-", "_")
-        if "with" not in entry and not os.path.isdir("/sys/module/" + name):
+        if "with" not in entry and not is_loaded(name):
             shown = run(["modprobe", "--show-depends", name], ok=()) or ""
             needs = [os.path.basename(line.split()[1]).split(".ko")[0] for line in shown.splitlines() if ".ko" in line]
             missing = [one.replace("-", "_") for one in needs]
-            entry["with"] = [one for one in missing if one != name and not os.path.isdir("/sys/module/" + one)]
-        return "loaded" if os.path.isdir("/sys/module/" + name) else None
+            entry["with"] = [one for one in missing if one != name and not is_loaded(one)]
+        return "loaded" if is_loaded(name) else None
 
     def is_ours(self, entry, now):
         return now == "loaded"
@@ -273,6 +277,18 @@ class NicFeature:
         return "ethtool -K %s %s" % (entry["what"], entry["before"])
 
 
+def own_address():
+    """The address of this machine's that the harness came by: that of the sshd above."""
+    process = os.getpid()
+    while process > 1:
+        with open("/proc/%d/environ" % process, "rb") as file:
+            for one in file.read().decode(errors="replace").split("\0"):
+                if one.startswith("SSH_CONNECTION="):
+                    return one.split()[2]
+        process = int(read("/proc/%d/stat" % process).rpartition(")")[2].split()[1])
+    return ""
+
+
 class Qdisc:
     """The root qdisc of a NIC, with a word for each kind that there is: 'default', where nobody chose one."""
 
@@ -293,6 +309,13 @@ class Qdisc:
         options = root[0].get("options", {})
         loss = options.get("loss-random", {}).get("loss")
         return "netem loss" if name == "netem" and loss == 1 else json.dumps(root, sort_keys=True)
+
+    def require_reachable(self, item):
+        """What loses all that is sent would cut the harness off too."""
+        address = own_address() if "netem loss" in item["ours"] else ""
+        here = re.findall(r" inet6? ([^ /]+)", run(["ip", "-o", "address", "show", "dev", item["what"]], ok=()) or "")
+        if address in here:
+            raise RefusedError("the harness's own connection is over %s: cut, it could not be put back" % item["what"])
 
     def is_ours(self, entry, now):
         return entry["before"] == "default" and now in entry["ours"]
