@@ -127,6 +127,7 @@ def test_resource_file_has_the_options_where_they_belong() -> None:
     ("name", "profile"),
     [
         ("show-defaults.txt", ReplicationProfile()),
+        ("show-lb-tcp.txt", ReplicationProfile(transport=Transport.LB_TCP)),
         ("show-quorum.txt", ReplicationProfile(quorum=Quorum.MAJORITY)),
     ],
 )
