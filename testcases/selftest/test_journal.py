@@ -117,6 +117,18 @@ def test_new_file_goes_only_where_it_is_ours_or_was_being_written(tmp_path: Path
         assert kept.entries() == () and len(list((tmp_path / "lib" / "journal" / "left").iterdir())) == 1
 
 
+@pytest.mark.parametrize("before", [None, "theirs\n"])
+def test_file_that_was_opened_and_not_written_yet_is_ours(tmp_path: Path, before: str | None) -> None:
+    path = tmp_path / "x"
+    if before is not None:
+        path.write_text(before)
+    kept, _ = journal(tmp_path / "lib")
+    kept.note(K.FILE, str(path), sha256("ours"))
+    path.write_text("")
+    assert kept.put_back().done == (f"file {path}: put back",)
+    assert (path.read_text() if path.exists() else None) == before
+
+
 def test_file_that_cannot_be_put_back_exactly_is_not_noted(tmp_path: Path) -> None:
     kept, _ = journal(tmp_path / "lib")
     (tmp_path / "a").write_text("x")

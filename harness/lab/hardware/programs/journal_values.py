@@ -126,6 +126,9 @@ class File:
             return False
         data = base64.b64decode(now["content"])
         first, whole, _ = data.partition(b"\n")
+        # Opened by who was to write it, and killed before.
+        if not data:
+            return True
         for one in entry["ours"]:
             how, _, value = one.partition(" ")
             line = value.encode()
