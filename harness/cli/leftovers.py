@@ -102,9 +102,12 @@ def _told(machine: FoundMachine, found: Inventory) -> bool:
 
 def _put_back(machine: FoundMachine, journal: Journal, lab: str) -> bool:
     """Put back what is noted on one machine and print it; whether all of it is as it was, or somebody else's."""
+    from harness.lab.hardware.compare import remove_programs
+
     name = machine.host.name
     try:
         stays = journal.end_commands()
+        remove_programs(machine.guard.machine)
         if not journal.entries():
             print(f"{name}: nothing of the lab {lab} is noted")
             return not stays

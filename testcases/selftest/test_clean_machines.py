@@ -77,6 +77,9 @@ def test_clean_puts_back_what_a_killed_run_of_this_lab_noted_and_no_other_labs(
     assert "other" not in said and on_alpha.exists() and noted.two.machines[0].leases == []
     assert noted.clean() == 0
     said = capsys.readouterr().out
+    # What a comparison brought there too.
+    programs = ("rm", "-rf", "--", "/var/lib/drbd-harness/programs")
+    assert all(machine.ran.count(programs) == 1 for machine in noted.two.machines), "not for --dry-run"
     assert f"alpha: file {on_alpha}: put back\n" in said and f"beta: file {on_beta}: put back\n" in said
     assert not on_alpha.exists() and not on_beta.exists() and of_another.exists()
     assert noted.two.machines[0].leases == noted.two.machines[1].leases == ["take", "give"]
