@@ -78,7 +78,7 @@ from harness.model.observation import (
     Written,
 )
 from harness.model.observed import DISK_UNDER_TEST, DelayReading, NodeSettings, Observed, ObservedAfterMove
-from harness.model.run import LabProvenance, MergedRun, Provenance, Run, Stack
+from harness.model.run import LabProvenance, MachineModel, MergedRun, Provenance, Run, Stack
 from harness.model.stack_lock import ImageLock, NodeLock, Software, StackLock
 from harness.model.verdict import ControlOutcome, Controls, Opportunities, Result, Verdict
 
@@ -127,6 +127,7 @@ __all__ = [
     "ImageLock",
     "LabProvenance",
     "Layout",
+    "MachineModel",
     "MergedRun",
     "Migration",
     "MigrationOutcome",

@@ -38,30 +38,49 @@ class Stack:
 
 
 @dataclass(frozen=True)
+class MachineModel:
+    """A real machine that was a node: what it is, without a name or an address of it.
+
+    ``nic`` is the replication NIC's driver, and its model where udev knows it; ``disks`` are the models of those below
+    the replica, ``storage`` is the kind of an inventory.
+    """
+
+    system: str = ""
+    processor: str = ""
+    memory_mib: int = 0
+    nic: str = ""
+    storage: str = ""
+    disks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class LabProvenance:
     """What a lab was made of, beside the versions that run in it (:class:`Stack`).
 
     By role (``node``, ``guest``): ``images`` are the digests of the recipes, ``packages`` map package to version.
-    ``node_vcpus`` is how many each node got, 0 where that is unknown.
+    ``node_vcpus`` is how many each node got, 0 where that is unknown.  ``machines`` are the two that a lab on real
+    hardware has, and empty for one of virtual nodes.
     """
 
     images: Mapping[str, str] = field(default_factory=dict)
     packages: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     node_vcpus: int = 0
+    machines: tuple[MachineModel, ...] = ()
 
 
 @dataclass(frozen=True)
 class Provenance:
     """What a run was made with: its newest lab, and the harness itself.
 
-    ``images`` and ``node_vcpus`` are those of :class:`LabProvenance`; its packages are in ``packages.json`` beside the
-    run, whose sha256 (hex) is ``packages_digest``.  ``harness_commit`` is the commit of the checkout, with
-    ``+modified`` where its files differ from that, and empty outside of a checkout.
+    ``images``, ``node_vcpus`` and ``machines`` are those of :class:`LabProvenance`; its packages are in
+    ``packages.json`` beside the run, whose sha256 (hex) is ``packages_digest``. ``harness_commit`` is the commit of
+    the checkout, with ``+modified`` where its files differ from that, and empty outside of a checkout.
     """
 
     images: Mapping[str, str] = field(default_factory=dict)
     packages_digest: str = ""
     node_vcpus: int = 0
+    machines: tuple[MachineModel, ...] = ()
     harness_version: str = ""
     harness_commit: str = ""
 

@@ -308,7 +308,9 @@ def _stacks(plays: Sequence[Play]) -> str:
     known = each("cpu")
     on = f" on {known}" if known else ""
     nodes = f"nodes with hardware KVM{on}"
-    if any(stack.accelerator != "kvm" for stack in stacks):
+    if stacks and all(stack.accelerator == "hardware" for stack in stacks):
+        nodes = f"real machines{on}"
+    elif any(stack.accelerator != "kvm" for stack in stacks):
         nodes = f"nodes under QEMU's TCG with emulated SVM{on}, not representative in timing"
     return f"Linux {kernels}, DRBD {each('drbd')}, QEMU {each('qemu')}; {nodes}."
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from harness.model import Result, Run, Stack, VerdictKind
+from harness.model import MachineModel, Result, Run, Stack, VerdictKind
 from harness.report.formatting import count, joined, part_of, plural
 from harness.report.formatting import sentence as full_stop
 from harness.report.headline import Headline, headline
@@ -124,11 +124,19 @@ def stack_rows(stack: Stack) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in rows if value)
 
 
+def _machine(one: MachineModel) -> str:
+    memory = f"{one.memory_mib} MiB" if one.memory_mib else ""
+    disks = f"disks {' and '.join(one.disks)}" if one.disks else "disks that do not say their model"
+    nic = f"replication by {one.nic}" if one.nic else ""
+    return "; ".join(filter(None, (one.system, one.processor, memory, f"{disks} ({one.storage})", nic)))
+
+
 def provenance_rows(run: Run) -> tuple[tuple[str, str], ...]:
     """What the run was made with, beside the versions under test; what is not known is left out."""
     made = run.provenance
     rows = [
         ("Processors of each node", str(made.node_vcpus) if made.node_vcpus else ""),
+        *((f"Node {number}, real hardware", _machine(one)) for number, one in enumerate(made.machines, 1)),
         *((f"Recipe of the {_ROLES.get(role, role)}'s image", digest[:16]) for role, digest in made.images.items()),
         ("Packages of the images", f"packages.json, {made.packages_digest[:16]}" if made.packages_digest else ""),
         ("Harness", " ".join(filter(None, (made.harness_version, made.harness_commit[:12])))),

@@ -19,6 +19,7 @@ LEFT_OUT = "(left out)"
 #: Fields whose texts machines printed or people wrote: how many there are stays, what they say does not.
 _PRINTED = frozenset({
     "console_errors", "detail", "event_log", "events_lost", "examples", "file", "files", "findings", "fsck_message",
+    "inventory",
     "given_up", "kernel_errors", "looks_a", "looks_b", "message", "mount_message", "names", "notes", "owner_detail",
     "path", "text",
 })  # fmt: skip

@@ -30,6 +30,7 @@ def keep_provenance(store: Store, lab: LabProvenance) -> None:
         images=dict(lab.images),
         packages_digest=packages_digest(lab),
         node_vcpus=lab.node_vcpus,
+        machines=lab.machines,
         harness_version=__version__,
         harness_commit=harness_commit(),
     )

@@ -20,6 +20,9 @@ from harness.errors import HarnessError, ProtectedError, UsageError
 from harness.lab.hardware.lab import HardwareLab
 from harness.lab.hardware.provider import hardware_lab
 from harness.lab.nested.keys import new_key_pair, write_private
+from harness.model import MachineModel, Provenance, Run
+from harness.report.summary import provenance_rows
+from harness.report.without_data import without_data
 
 _JOURNAL = ("note", "list", "put-back", "drop", "end-commands")
 
@@ -72,6 +75,7 @@ def machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Two]:
             look, made = (text.replace('\\"vg_uuid\\": \\"', '\\"vg_uuid\\": \\"other') for text in (look, made))
             made = made.replace("LVM-", "LVM-other")
         facts = FACTS.replace("missing=tc\n", "").replace("10.20.0.1", f"10.20.0.{number}") + f"host=m{number}\n"
+        facts += "processor=A Processor\n"
         found.append(Played(new_key_pair(boot), user.public, look=look, made=made, boot=boot, facts=facts))
     path = tmp_path / "machines.toml"
     hosts = "".join(
@@ -122,6 +126,9 @@ def test_hardware_lab_notes_each_change_before_it_and_puts_all_back(machines: Tw
         assert made.a.lower == "/dev/theirs/drbd-harness-test"
         spec = made.resource_spec
         assert (spec.name, spec.size_mib, [one.name for one in spec.nodes]) == ("drbd-harness-test", 32, ["m1", "m2"])
+        (one, _) = made.provenance().machines
+        assert (one.nic, one.storage) == ("virtio_net", "volume-group") and one.disks == ("QEMU HARDDISK",)
+        assert one.system == "Debian GNU/Linux 13 (trixie)" and one.processor == "A Processor"
     for story in stories(machines):
         begun = story.index("write /run/udev/rules.d/12-drbd-harness-test.rules")
         order = [
@@ -131,6 +138,17 @@ def test_hardware_lab_notes_each_change_before_it_and_puts_all_back(machines: Tw
         ]  # fmt: skip
         assert [one for one in story[:begun] if one in order] == order
         assert story[begun + 1 :] == ["put back", "lvremove", "put back", "give the lease"]
+
+
+def test_report_of_a_run_on_real_machines_has_their_models_and_without_data_not_their_inventory() -> None:
+    made = MachineModel("Debian 13", "A Processor", 2048, "X710 (i40e)", "volume-group", ("ST1000", "ST2000"))
+    run = Run(
+        "1", "m", "", (), lab_spec={"inventory": "/home/ada/machines.toml"}, provenance=Provenance(machines=(made,))
+    )
+    words = "Debian 13; A Processor; 2048 MiB; disks ST1000 and ST2000 (volume-group); replication by X710 (i40e)"
+    assert ("Node 1, real hardware", words) in provenance_rows(run)
+    shown, *_ = without_data(run, [])
+    assert "ada" not in str(shown) and ("Node 1, real hardware", words) in provenance_rows(shown)
 
 
 def test_hardware_lab_whose_run_fails_puts_all_back(machines: Two) -> None:

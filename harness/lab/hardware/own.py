@@ -71,6 +71,19 @@ class OwnStorage:
         device = disks.devices.get(found.number)
         return device if device is not None and device.dm_uuid.replace("-", "") == uuid else None
 
+    def models(self, disks: MachineDisks) -> tuple[str, ...]:
+        """The models of the disks below the replica, as far as the kernel has them; none for a file."""
+        if self.storage.kind == DISK:
+            names = [self.disk(disks).number]
+        else:
+            group = str(self.storage.volume_group)
+            below = [
+                disks.named(one.device.removeprefix("/dev/")) for one in disks.physical or () if one.group == group
+            ]
+            names = [one.number for one in below if one is not None]
+        found = [disks.devices[number] for number in names if number in disks.devices]
+        return tuple(dict.fromkeys(filter(None, (disks.devices.get(one.parent, one).model for one in found))))
+
     def disk(self, disks: MachineDisks) -> DiskLook:
         (look,) = disks.disks
         return look

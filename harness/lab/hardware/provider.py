@@ -28,7 +28,7 @@ from harness.lab.hardware.taken import free_minor, free_port, require_free
 from harness.lab.hardware.taken import look as look_what_is_taken
 from harness.lab.node import Node
 from harness.lab.stack import read_software, require_as_locked, stack_of
-from harness.model import LabProvenance, NodeLock, Stack, StackLock
+from harness.model import LabProvenance, MachineModel, NodeLock, Stack, StackLock
 from harness.model.changes import ChangeKind
 from harness.remote.ssh import SshRunner
 from harness.render.drbd_conf import SIGNATURE, ResourceNode, ResourceSpec
@@ -223,9 +223,21 @@ def _lab(
     one, other = (NodeLock(node.name, runs=runs) for node, runs in zip(nodes, on, strict=True))
     lock = StackLock("", one, other)
     require_as_locked(lock, *nodes)
+    made_of = LabProvenance(machines=tuple(map(_model, machines)))
     return HardwareLab(
         inventory.name, nodes, resource, spec.guest, _stack(machines, stack_of(*on, "", HARDWARE)), lock,
-        LabProvenance(), DigestComparison(*nodes, nodes[0].lower, nodes[1].lower), fresh=fresh,
+        made_of, DigestComparison(*nodes, nodes[0].lower, nodes[1].lower), fresh=fresh,
+    )  # fmt: skip
+
+
+def _model(machine: FoundMachine) -> MachineModel:
+    facts, guard = machine.facts, machine.guard
+    driver = facts["nic"].partition(" ")[0]
+    return MachineModel(
+        system=f"{facts['distribution']}, {facts['machine']}".strip(", "), processor=facts["processor"],
+        memory_mib=int(facts["memory_kib"] or 0) // 1024,
+        nic=f"{facts['nic_model']} ({driver})" if facts["nic_model"] else driver, storage=guard.storage.kind,
+        disks=guard.models(guard.look()),
     )  # fmt: skip
 
 
