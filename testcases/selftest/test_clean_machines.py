@@ -57,7 +57,7 @@ def noted(two: Two, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
         name = "alpha" if machine is two.machines[0] else "beta"
         assert asked["folder"] == "/var/lib/drbd-harness"
         kept = found.journal(name)._run(
-            asked.pop("act"), 60, **{key: value for key, value in asked.items() if key in ("skip", "failed", "number")}
+            asked.pop("act"), 60, **{key: value for key, value in asked.items() if key in ("skip", "stuck", "number")}
         ) if asked["act"] != "end-commands" else None  # fmt: skip
         return (kept.status, kept.stdout, kept.stderr) if kept is not None else (0, '{"failed": []}', "")
 

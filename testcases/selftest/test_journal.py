@@ -170,6 +170,33 @@ def test_directory_goes_when_it_is_empty_and_programs_with_all_that_is_below(tmp
         kept.note(K.PROGRAMS, f"{tmp_path}/lib/../etc")
 
 
+def test_what_was_made_before_waits_for_what_cannot_be_put_back_and_values_do_not(tmp_path: Path) -> None:
+    kept, runner = journal(tmp_path / "lib", may_change=("sysctls",))
+    (tmp_path / "made").mkdir()
+    kept.note(K.SYSCTL, "/proc/sys/kernel/hostname", "ours")
+    kept.note(K.FILE, str(tmp_path / "x"), sha256("1"))
+    (tmp_path / "x").write_text("1")
+    kept.note(K.DIRECTORY, str(tmp_path / "later"))
+    (tmp_path / "later").mkdir()
+
+    def stuck(names: dict[str, object]) -> None:
+        def restore(self: object, entry: object, now: object) -> None:
+            raise names["RefusedError"]("it is stuck")  # type: ignore[operator]
+
+        names["Directory"].restore = restore  # type: ignore[attr-defined]
+
+    runner.change = stuck
+    back = kept.put_back()
+    assert back.done == ("sysctl /proc/sys/kernel/hostname: it is as it was",)
+    assert back.failed == (
+        f"directory {tmp_path}/later cannot be put back: it is stuck",
+        f"1 earlier changes wait for that, the last file {tmp_path}/x",
+    )
+    assert (tmp_path / "x").exists() and len(kept.entries()) == 2
+    runner.change = lambda names: None
+    assert len(kept.put_back().done) == 2 and not (tmp_path / "x").exists() and not (tmp_path / "later").exists()
+
+
 # --------------------------------------------------------------------------- killed
 
 

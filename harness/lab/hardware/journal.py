@@ -128,18 +128,22 @@ class Journal:
         left: list[str] = []
         failed: list[str] = []
         skip: list[int] = []
+        stuck = False
         while True:
-            said = self._answer(self._run("put-back", PUT_BACK_SECONDS, skip=skip, failed=bool(failed)))
+            said = self._answer(self._run("put-back", PUT_BACK_SECONDS, skip=skip, stuck=stuck))
             done += said["done"]
             left += said["left"]
             failed += said["failed"]
             skip += said["tried"]
+            if said["waiting"]:
+                failed.append(f"{len(said['waiting'])} earlier changes wait for that, the last {said['waiting'][0]}")
             if said["storage"] is None:
                 return PutBack(tuple(done), tuple(left), tuple(failed))
             skip.append(said["storage"]["number"])
             try:
                 done.append(self._storage(guard, said["storage"]))
             except HarnessError as error:
+                stuck = True
                 failed.append(f"storage {said['storage']['what']} cannot be put back: {error}")
 
     def _storage(self, guard: Guard | None, entry: Mapping[str, Any]) -> str:

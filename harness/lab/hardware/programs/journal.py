@@ -24,6 +24,8 @@ KINDS = {
 }  # fmt: skip
 # What only the guard takes back.
 STORAGE = "storage"
+# What nothing else rests on: put back also where something else cannot be.
+INDEPENDENT = ("module-parameter", "sysctl", "nic-feature", "qdisc", "firewall")
 # What is made has to be new; what is changed has to be there.
 MADE = ("resource", "mapping", "loop", "mount", "domain", "directory", "module", "programs", "firewall")
 CHANGED = ("module-parameter", "sysctl", "nic-feature", "qdisc")
@@ -112,8 +114,8 @@ class Book:
         self.write(entry)
         return True
 
-    def put_back(self, entry, failed):
-        """One change; (what became of it, a sentence).  ``failed``: one that was made after it is still there."""
+    def put_back(self, entry):
+        """One change; (what became of it, a sentence)."""
         kind, what = KINDS[entry["kind"]], entry["what"]
         if self.past(entry):
             self.close(entry)
@@ -134,8 +136,6 @@ class Book:
             self.close(entry)
             return "done", "%s %s: put back" % (entry["kind"], what)
         except LeftError as why:
-            if failed and isinstance(why, UsedError):
-                return "failed", str(why)
             self.close(entry, left=True)
             return "left", str(why)
         except (RefusedError, OSError) as why:
@@ -194,15 +194,21 @@ def main():
                 book.close(entry)
         print("{}")
         return
-    said = {"done": [], "left": [], "failed": [], "tried": [], "storage": None}
+    said = {"done": [], "left": [], "failed": [], "waiting": [], "tried": [], "storage": None}
+    stuck = asked.get("stuck", False)
     for entry in reversed(book.entries()):
         if entry["number"] in skipped:
+            continue
+        if stuck and entry["kind"] not in INDEPENDENT:
+            # What was made later may need it: a resource its file, by which it is known, a loop device its file.
+            said["waiting"].append("%s %s" % (entry["kind"], entry["what"]))
             continue
         if entry["kind"] == STORAGE:
             said["storage"] = {"number": entry["number"], "what": entry["what"]}
             break
-        became, sentence = book.put_back(entry, asked.get("failed") or bool(said["failed"]))
+        became, sentence = book.put_back(entry)
         said[became].append(sentence)
+        stuck |= became == "failed" and entry["kind"] not in INDEPENDENT
         said["tried"].append(entry["number"])
     print(json.dumps(said))
 

@@ -65,7 +65,9 @@ class Loop:
     def look(self, entry):
         matching(entry["what"], entry["own"] + r"[/-][A-Za-z0-9._/-]+")
         found = glob.glob("/sys/block/loop*/loop/backing_file")
-        return sorted(path.split("/")[3] for path in found if read(path) == entry["what"]) or None
+        # The kernel says so of a file that was removed meanwhile.
+        files = (entry["what"], entry["what"] + " (deleted)")
+        return sorted(path.split("/")[3] for path in found if read(path) in files) or None
 
     def is_ours(self, entry, now):
         return entry["before"] is None

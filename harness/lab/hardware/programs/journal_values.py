@@ -32,10 +32,6 @@ class LeftError(Exception):
     """It is not the harness's any more: a sentence."""
 
 
-class UsedError(LeftError):
-    """Somebody uses it; not somebody else, where what the harness made after it is still there."""
-
-
 def run(argv, ok=(0,)):
     """What a command printed; None where its status is not in ``ok``."""
     status, out, err = status_of(argv)
@@ -174,7 +170,7 @@ class Directory:
 
     def restore(self, entry, now):
         if os.listdir(entry["what"]):
-            raise UsedError("the directory %s is not empty, and stays" % entry["what"])
+            raise LeftError("the directory %s is not empty, and stays" % entry["what"])
         os.rmdir(entry["what"])
 
     def words(self, entry):
@@ -246,9 +242,9 @@ class Module:
         name = entry["what"].replace("-", "_")
         used = resources() if name == "drbd" else []
         if used:
-            raise UsedError("the module drbd stays loaded: the resource %s is up" % used[0])
+            raise LeftError("the module drbd stays loaded: the resource %s is up" % used[0])
         if read("/sys/module/%s/refcnt" % name) != "0":
-            raise UsedError("the module %s stays loaded: it is in use" % name)
+            raise LeftError("the module %s stays loaded: it is in use" % name)
         run(["rmmod", name])
         for one in reversed(entry.get("with", [])):
             if read("/sys/module/%s/refcnt" % one) == "0":
