@@ -496,9 +496,11 @@ def test_only_the_guard_and_its_programs_name_a_block_device_or_a_program_that_w
         ]
     assert seen["guard.py"] and seen["programs/act.py"]
     assert {name for name, found in seen.items() if found} == {
-        "guard.py", "programs/act.py", "programs/look.py", "programs/journal_made.py", "programs/resource.py",
-        "programs/taken.py",
+        "guard.py", "own.py", "programs/act.py", "programs/look.py", "programs/journal_made.py",
+        "programs/resource.py", "programs/taken.py",
     }  # fmt: skip
+    # What LVM calls a device is cut down to its name.
+    assert seen["own.py"] == ["/dev/"]
     # Of a resource in use it is said how it is set up and used.
     assert [text for text in seen["programs/resource.py"] if not text.startswith("/dev/")] == ["drbdsetup"] * 2
     own = (PACKAGE / "programs" / "resource.py").read_text()
