@@ -62,7 +62,8 @@ def before_verify(seen: Inspection, volume: InspectedVolume) -> Iterator[str]:
     )
     yield (
         "Blocks that differ are marked out of sync, and DRBD keeps the marks, also where a later write makes them"
-        " equal. It changes no data. A line goes into both kernel logs before and after it."
+        " equal. It changes no data. A line goes into both kernel logs before and after it; where something differs"
+        " DRBD runs your out-of-sync handler, if you have one."
     )
     primaries = [one.machine for one in volume.sides if one.state.local_role == "Primary"]
     yield from (f"{line[0].upper()}{line[1:]}." for line in sides_that_win(seen, primaries))
