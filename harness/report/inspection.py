@@ -120,6 +120,8 @@ def _volume(seen: Inspection, volume: InspectedVolume) -> Iterator[str]:
         primaries = [side.machine for side in volume.sides if side.state.local_role == "Primary"]
         yield "  before anything is resynced, read docs/oos-found.md:"
         yield from (f"    {line}" for line in sides_that_win(seen, primaries))
+    elif any(side.state.connection != "Connected" for side in volume.sides):
+        yield "  not told: the two are not connected, and what is out of sync is counted when they are again"
     elif volume.verify is None:
         yield "  the counter knows what a verify or a lost connection marked, and nothing else: --verify compares"
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from in_use import BUFFERED, O_DIRECT, answered
+from recorded_nodes import DRBD_84
 
 from harness.errors import ProtectedError, UsageError
 from harness.inspection.verify import require_verifiable, used_by
@@ -265,3 +266,24 @@ def test_options_that_belong_to_others_are_refused(capsys: pytest.CaptureFixture
     for option, needs in (("--yes", "--verify"), ("--with-data", "--json")):
         done = CliRunner().invoke(app, ["inspect", "--inventory", "x", "--resource", "r0", option])
         assert isinstance(done.exception, UsageError) and needs in str(done.exception)
+
+
+# --------------------------------------------------------------------------- recorded on a machine of somebody's
+
+
+def test_machine_that_lost_its_peer_is_told_as_it_is_and_not_as_in_sync() -> None:
+    told = json.loads((DRBD_84 / "resource-in-use-link-cut.json").read_text())
+    side = sides("alpha", told, "r0")[0]
+    assert str(side.state) == "NetworkFailure, Primary/Unknown, UpToDate/Inconsistent, Off"
+    assert (side.device, side.lower, side.out_of_sync_kib) == ("/dev/drbd30", "/dev/vginsp/r0", 0)
+    assert (side.blocks, side.lower_bytes, side.stable_writes) == (24566, 100663296, True)
+    assert not side.in_use
+    found = replication("alpha", told, "r0")
+    assert (found.nic, found.scatter_gather, found.option("resync-rate")) == ("enp0s3", False, "40960k")
+    assert link(told, "r0") == ("10.15.0.1:7830", "10.15.0.2:7830")
+    seen = inspected()
+    alone = replace(seen, volumes=(InspectedVolume(0, (side, replace(side, machine="beta"))),))
+    assert exit_code(alone) == UNTOLD
+    assert "not told: the two are not connected" in text_of(alone)
+    with pytest.raises(ProtectedError, match="not to be verified now"):
+        require_verifiable(seen, alone.volumes[0])
