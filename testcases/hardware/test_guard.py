@@ -315,11 +315,17 @@ def test_volume_that_is_not_the_harness_s_stays_as_it_is(
 def test_volume_that_changed_between_look_and_removal_stays(foreign: Foreign, group: StorageEntry) -> None:
     one = guard(foreign, group)
     one.do(Step.MAKE_VOLUME)
-    between(one, lambda: foreign.sh("lvremove -q -y theirs/drbd-harness-test; "
-                                    "lvcreate -q -y -n drbd-harness-test -L 8m theirs"))  # fmt: skip
-    with pytest.raises(Exception, match="drbd-harness-test"):
-        one.do(Step.REMOVE_VOLUME)
-    foreign.sh("lvs theirs/drbd-harness-test")
+    uuid = "lvs --noheadings -o lv_uuid theirs/drbd-harness-test"
+    theirs: list[str] = []
+
+    def exchanged() -> None:
+        foreign.sh("lvremove -q -y theirs/drbd-harness-test; lvcreate -q -y -n drbd-harness-test -L 8m theirs")
+        theirs.append(foreign.sh(uuid))
+
+    between(one, exchanged)
+    # LVM finds none of that UUID and is content, as the harness's is gone indeed.
+    one.do(Step.REMOVE_VOLUME)
+    assert foreign.sh(uuid) == theirs[0]
 
 
 def test_thin_volume_is_made_and_removed_and_a_full_pool_is_refused(foreign: Foreign, group: StorageEntry) -> None:
