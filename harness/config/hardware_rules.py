@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from harness.config.inventory import Inventory
 from harness.errors import UsageError
 from harness.model import Cell, ClientKind, Crash, Fault, FilesystemKind, Layout
+from harness.model.changes import ASKED_FOR, ChangeKind
 
+_QDISC, _PARAMETER = ASKED_FOR[ChangeKind.QDISC], ASKED_FOR[ChangeKind.MODULE_PARAMETER]
+_FEATURE = ASKED_FOR[ChangeKind.NIC_FEATURE]
 # Workloads whose program only the harness's own images have, and those that are for a guest or a QEMU.
 _PROGRAMS = ("mmap", "truncate", "pressure", "reclaim")
 _NOT_OF_A_NODE = ("guest-script", "flush-probe", "flush-probe-raw-layer")
@@ -16,27 +19,35 @@ _NOT_OF_A_NODE = ("guest-script", "flush-probe", "flush-probe-raw-layer")
 def require_playable(cells: Iterable[Cell], inventory: Inventory) -> None:
     """:class:`~harness.errors.UsageError` with the first of ``cells`` that the machines' lab cannot play, and why."""
     for cell in cells:
-        if why := unplayable(cell):
+        if why := unplayable(cell, inventory.may_change):
             raise UsageError(
                 f"{cell.id} cannot be played on the machines of {inventory.path.name}: {why}; leave it out with -k, or "
                 "play it on a lab of virtual machines"
             )
 
 
-def unplayable(cell: Cell) -> str | None:
-    """Why ``cell`` is not for two real machines, as an end of a sentence; None where it is."""
+def unplayable(cell: Cell, may_change: Collection[str] = ()) -> str | None:
+    """Why ``cell`` is not for two real machines, as an end of a sentence; None where it is.
+
+    ``may_change``: what the inventory lets it change of what resources of the machines' owner feel too.
+    """
     if cell.client is not ClientKind.HOST:
         return "guests are not started on them, only what client = 'host' plays"
     if cell.crash is Crash.NODE or cell.fault is Fault.TARGET_KILL:
         return "their power is not cut"
     if cell.sabotage is not None:
         return "what sabotages the instrument would change their settings"
-    if cell.delays.link_delay_ms:
-        return "their replication link is not delayed, for it may be somebody's"
+    if cell.delays.link_delay_ms and _QDISC not in may_change:
+        return f'their replication link is not delayed, for it may be somebody\'s, without may_change = ["{_QDISC}"]'
     if cell.fault is not None and cell.fault is not Fault.STANDALONE:
         return f"the fault '{cell.fault}' is not made on them"
-    if cell.replication.disable_sendpage or not cell.replication.scatter_gather:
-        return "a parameter of DRBD's module or a feature of their NIC would change for every resource on them"
+    wanted = [*([_PARAMETER] if cell.replication.disable_sendpage else [])]
+    wanted += [] if cell.replication.scatter_gather else [_FEATURE]
+    if missing := [one for one in wanted if one not in may_change]:
+        return (
+            "a parameter of DRBD's module or a feature of their NIC would change for every resource on them, without "
+            f'may_change = ["{missing[0]}"]'
+        )
     if cell.filesystem in (FilesystemKind.SWAP, FilesystemKind.SWAPFILE):
         return "swap of theirs would lie on DRBD"
     if cell.layout is not Layout.RAW:

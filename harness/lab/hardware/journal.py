@@ -135,7 +135,7 @@ class Journal:
             left += said["left"]
             failed += said["failed"]
             skip += said["tried"]
-            if said["waiting"]:
+            if said.get("waiting"):
                 failed.append(f"{len(said['waiting'])} earlier changes wait for that, the last {said['waiting'][0]}")
             if said["storage"] is None:
                 return PutBack(tuple(done), tuple(left), tuple(failed))

@@ -74,7 +74,7 @@ def hardware_lab(inventory: Inventory, spec: LabSpec) -> Iterator[HardwareLab]:
         resource = _resource(inventory, spec, machines)
         holder = Holder.of_this_process(f"a run on {inventory.name}")
         lease = undo.enter_context(kept([(one.facts["boot"], one.guard.machine) for one in machines], holder))
-        journals = [Journal(one.guard.machine, inventory.name, holder) for one in machines]
+        journals = [Journal(one.guard.machine, inventory.name, holder, inventory.may_change) for one in machines]
         for journal in journals:
             _require_put_back(journal, clean)
         # Looked at again, now that no other harness can take what is free.
@@ -87,7 +87,7 @@ def hardware_lab(inventory: Inventory, spec: LabSpec) -> Iterator[HardwareLab]:
             machine.guard.above = DrbdAbove(resource.name, resource.mapping)
             _note(journal, resource)
             _hide_content(machine, journal, resource)
-        a, b = (_node(one, lease) for one in machines)
+        a, b = (_node(one, lease, journal) for one, journal in zip(machines, journals, strict=True))
         yield _lab(inventory, spec, resource, machines, (a, b), fresh=fresh)
 
 
@@ -204,7 +204,7 @@ def _ssh(machine: FoundMachine) -> SshRunner:
     return runner
 
 
-def _node(machine: FoundMachine, lease: Lease) -> Node:
+def _node(machine: FoundMachine, lease: Lease, journal: Journal) -> Node:
     host, guard = machine.host, machine.guard
     lower = guard.lower(guard.look())
     if lower is None:
@@ -212,6 +212,7 @@ def _node(machine: FoundMachine, lease: Lease) -> Node:
     return Node(
         name=host.name, runner=_ssh(machine), link=host.replication_nic, address=host.replication_address, lower=lower,
         libvirt_uri="", host_name=machine.facts["host"], guard=LeasedGuard(guard, lease), own_link=False,
+        journal=journal,
     )  # fmt: skip
 
 
