@@ -60,7 +60,7 @@ def test_lab_spec_without_a_choice_is_the_lab_of_today() -> None:
         ({"guest": {"memory_mib": 1}}, "[guest]: memory_mib is 1; the least is 64"),
         ({"memory_mib": True}, "'memory_mib' is True, not a whole number"),
         ({"memory_mib": "900"}, "'memory_mib' is '900', not a whole number"),
-        ({"device_mb": 64}, "'device_mb' is no key; did you mean 'device_mib'? allowed: name, node_names, memory_mib"),
+        ({"device_mb": 64}, "'device_mb' is no key; did you mean 'device_mib'? allowed: name, inventory"),
         ({"guest": {"memory": 64}}, "[guest]: 'memory' is no key; did you mean 'memory_mib'?"),
         ({"guest": 3}, "[guest]: it is not a table"),
         ({"drbd": {"port": 65536}}, "[drbd]: 'port' is 65536; the most it may be is 65535"),

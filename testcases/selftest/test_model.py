@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.model import (
+    BITMAP_BLOCK_SIZES,
     SECTORS_PER_BLOCK,
     AioMode,
     CacheMode,
@@ -31,9 +32,11 @@ from harness.model import (
     Mitigation,
     Preset,
     Protocol,
+    Quorum,
     ReplicationProfile,
     Sabotage,
     SwapOn,
+    Transport,
     UserFile,
     blocks_of,
     extents_of,
@@ -165,6 +168,11 @@ ARMS: dict[str, list[Any]] = {
     "scatter_gather": [True, False],
     "two_primaries": [False, True],
     "allow_two_primaries": [False, True],
+    "transport": [*Transport],
+    "tls": [False, True],
+    "quorum": [*Quorum],
+    "auto_promote": [True, False],
+    "bitmap_block_size": [*BITMAP_BLOCK_SIZES],
 }
 WIDENERS: dict[str, list[Any]] = {"link_delay_ms": [0, 2, 20], "disk_delay_ms": [0, 2, 20], "flush_delay_ms": [0, 2]}
 DISK_OPTIONS: dict[str, list[Any]] = {

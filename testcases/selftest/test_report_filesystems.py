@@ -170,7 +170,7 @@ def test_page_of_every_stored_run_has_the_table_and_every_link_leads_somewhere(r
     store = Store.open(root, run_id)
     run, results, attempts = store.run(), judged_results(store), store.every_attempt()
     page = render_html(run, results, attempts=attempts)
-    tested = {one.cell.id for one in results if one.cell.control is None}
+    tested = {one.cell.id for one in results if not one.cell.tests_instrument}
     links = nodes(page, "//a[contains(@class, 'line')]/@href")
     assert len(links) == len(tested) and {link[1:] for link in links} <= {*nodes(page, "//@id")}
     assert ("By filesystem and layout" in text_of(page)) == bool(tested)
