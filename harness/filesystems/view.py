@@ -13,7 +13,7 @@ from harness.remote.base import Runner
 
 READ_SECONDS = 60.0
 # A round trip to an emulated node takes as long as reading so much there.
-_CHUNK_BYTES = 256 * 1024
+CHUNK_BYTES = 256 * 1024
 _CHUNKS_KEPT = 64
 _READ = 'dd if="$1" bs="$2" skip="$3" count=1 iflag=fullblock status=none | base64 -w 0'
 
@@ -42,24 +42,31 @@ class ReplicaView:
         end = min(offset + size, self.blocks * BLOCK_BYTES)
         if end <= offset:
             return b""
-        chunks = range(offset // _CHUNK_BYTES, (end - 1) // _CHUNK_BYTES + 1)
+        chunks = range(offset // CHUNK_BYTES, (end - 1) // CHUNK_BYTES + 1)
         data = b"".join(self._chunk(number) for number in chunks)
-        return data[offset - chunks[0] * _CHUNK_BYTES :][: end - offset]
+        return data[offset - chunks[0] * CHUNK_BYTES :][: end - offset]
 
     def _chunk(self, number: int) -> bytes:
         if (data := self._read.get(number)) is None:
-            argv = ["sh", "-ec", _READ, "sh", self.path, str(_CHUNK_BYTES), str(number)]
-            done = self.runner.run(argv, timeout=READ_SECONDS)
+            done = self.runner.run(self._reading(number), timeout=READ_SECONDS)
             try:
                 data = base64.b64decode(done.stdout, validate=True)
             except binascii.Error:
                 data = b""
-            if len(data) < min(_CHUNK_BYTES, self.blocks * BLOCK_BYTES - number * _CHUNK_BYTES):
+            if len(data) < min(CHUNK_BYTES, self.blocks * BLOCK_BYTES - number * CHUNK_BYTES):
                 why = f": {done.message}" if done.stderr.strip() else ""
                 where = f"{self.path} on {self.runner.host}"
-                raise InfrastructureError(f"{where} cannot be read to its end of {self.blocks} blocks{why}")
+                raise InfrastructureError(f"{where} cannot be read {self._place(number)}{why}")
             self._read[number] = data
         self._read.move_to_end(number)
         while len(self._read) > _CHUNKS_KEPT:
             self._read.popitem(last=False)
         return data
+
+    def _reading(self, number: int) -> list[str]:
+        """The command that prints a chunk in Base64."""
+        return ["sh", "-ec", _READ, "sh", self.path, str(CHUNK_BYTES), str(number)]
+
+    def _place(self, number: int) -> str:
+        """Where a chunk could not be read, as an end of a sentence."""
+        return f"to its end of {self.blocks} blocks"

@@ -7,19 +7,17 @@ harness reads it itself (NTFS, FAT, exFAT).
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from harness.errors import HarnessError, InfrastructureError
+from harness.errors import HarnessError
 from harness.filesystems.btrfs_owners import btrfs_owners
 from harness.filesystems.ext_owners import ext_owners
 from harness.filesystems.fat_owners import exfat_owners, fat_owners
 from harness.filesystems.ntfs_owners import ntfs_owners
 from harness.filesystems.owned import ByteMap, OwnedBlock, unknown
 from harness.filesystems.swap import Swap
-from harness.filesystems.view import READ_SECONDS, ReplicaView
+from harness.filesystems.view import CHUNK_BYTES, ReplicaView
 from harness.filesystems.xfs_owners import xfs_owners
 from harness.inspection.machine import InspectedNode
 from harness.model import BLOCK_BYTES, BlockOwner
@@ -34,7 +32,6 @@ _READ = 'dd if="$1" bs="$2" skip="$3" count=1 iflag=direct,fullblock,skip_bytes 
 # The tools read through the page cache of the lower device, which DRBD writes past; what they leave in it would be
 # old some day, and somebody else's trap.
 _FLUSH = ["blockdev", "--flushbufs"]
-_CHUNK_BYTES = 256 * 1024
 
 _ANYWHERE: Mapping[str, tuple[Owners, str]] = {
     "ext": (ext_owners, "the filesystem's own maps, by dumpe2fs and debugfs"),
@@ -64,19 +61,14 @@ class DiskView(ReplicaView):
 
     start: int = 0
 
-    def _chunk(self, number: int) -> bytes:
-        if number not in self._read:
-            at = self.start + number * _CHUNK_BYTES
-            argv = ["sh", "-ec", _READ, "sh", self.path, str(_CHUNK_BYTES), str(at)]
-            done = self.runner.run(argv, timeout=READ_SECONDS)
-            try:
-                data = base64.b64decode(done.stdout, validate=True)
-            except binascii.Error:
-                data = b""
-            if len(data) < min(_CHUNK_BYTES, self.blocks * BLOCK_BYTES - number * _CHUNK_BYTES):
-                raise InfrastructureError(f"{self.path} on {self.runner.host} cannot be read at byte {at}")
-            self._read[number] = data
-        return super()._chunk(number)
+    def _reading(self, number: int) -> list[str]:
+        return ["sh", "-ec", _READ, "sh", self.path, str(CHUNK_BYTES), str(self._byte(number))]
+
+    def _place(self, number: int) -> str:
+        return f"at byte {self._byte(number)}"
+
+    def _byte(self, number: int) -> int:
+        return self.start + number * CHUNK_BYTES
 
 
 def owners_on(
