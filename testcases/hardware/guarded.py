@@ -88,3 +88,23 @@ def between(one: Guard, act: Callable[[], object]) -> None:
         return found
 
     one.look = looked  # type: ignore[method-assign]
+
+
+def refuses_what_is_taken(foreign: Foreign, disk: str, script: str, undo: str, part: str) -> None:
+    """A disk that ``script`` does something to between look and write gets no label, with ``part`` as the reason, and
+    keeps every byte; ``undo`` takes back what it did.  ``$d`` is the disk in both.
+    """
+    one = guard(foreign)
+    digests = {}
+
+    def taken() -> None:
+        foreign.sh(f"d=/dev/{disk}; {script}")
+        digests.update(foreign.digests())
+
+    between(one, taken)
+    try:
+        with pytest.raises(ProtectedError, match=part):
+            one.do(Step.LABEL)
+        assert foreign.digests() == digests
+    finally:
+        foreign.sh(f"d=/dev/{disk}; {undo}", ok=())

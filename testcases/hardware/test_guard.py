@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from foreign import Foreign, link_of
-from guarded import LINK, MIB, MKFS, SERIAL, SIZE, WHOLE, WWN, between, guard, keep, refused
+from guarded import LINK, MIB, MKFS, SERIAL, SIZE, WHOLE, WWN, between, guard, keep, refused, refuses_what_is_taken
 
 from harness.config.inventory import StorageEntry
 from harness.errors import ProtectedError
@@ -169,20 +169,7 @@ def test_disk_of_the_inventory_is_labelled_mapped_and_given_back(
 def test_disk_that_somebody_took_between_look_and_write_stays_as_it_is(
     foreign: Foreign, disk: str, script: str, undo: str, part: str
 ) -> None:
-    one = guard(foreign)
-    digests = {}
-
-    def taken() -> None:
-        foreign.sh(f"d=/dev/{disk}; {script}")
-        digests.update(foreign.digests())
-
-    between(one, taken)
-    try:
-        with pytest.raises(ProtectedError, match=part):
-            one.do(Step.LABEL)
-        assert foreign.digests() == digests
-    finally:
-        foreign.sh(f"d=/dev/{disk}; {undo}", ok=())
+    refuses_what_is_taken(foreign, disk, script, undo, part)
 
 
 def test_disk_that_got_a_signature_between_two_steps_stays_as_it_is(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from foreign import Foreign
-from guarded import MIB, SERIAL, WWN, between, guard, refused
+from guarded import MIB, SERIAL, WWN, between, guard, refused, refuses_what_is_taken
 
 from harness.config.inventory import StorageEntry
 from harness.errors import InfrastructureError, ProtectedError
@@ -36,20 +36,7 @@ PARTITION = (
 def test_disk_that_is_taken_without_a_claim_between_look_and_write_stays_as_it_is(
     foreign: Foreign, disk: str, script: str, undo: str, part: str
 ) -> None:
-    one = guard(foreign)
-    digests = {}
-
-    def taken() -> None:
-        foreign.sh(f"d=/dev/{disk}; {script}")
-        digests.update(foreign.digests())
-
-    between(one, taken)
-    try:
-        with pytest.raises(ProtectedError, match=part):
-            one.do(Step.LABEL)
-        assert foreign.digests() == digests
-    finally:
-        foreign.sh(f"d=/dev/{disk}; {undo}", ok=())
+    refuses_what_is_taken(foreign, disk, script, undo, part)
 
 
 def test_disk_of_the_same_names_and_number_that_was_exchanged_stays_as_it_is(foreign: Foreign, disk: str) -> None:

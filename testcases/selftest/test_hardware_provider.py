@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_inventory_command import FACTS, OneMachine, Two, volume_group
+from test_inventory_command import FACTS, OneMachine, Two, volume_group, write_inventory
 from test_taken import answer
 
 from harness.config import inventory
@@ -78,19 +78,7 @@ def machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Two]:
         facts += "processor=A Processor\n"
         found.append(Played(new_key_pair(boot), user.public, look=look, made=made, boot=boot, facts=facts))
     path = tmp_path / "machines.toml"
-    hosts = "".join(
-        f"""
-[hosts.{name}]
-ansible_host = "127.0.0.1"
-ansible_port = {machine.port}
-ansible_ssh_private_key_file = "key"
-replication_address = "10.20.0.{number}"
-replication_nic = "eno2"
-storage = {{ volume_group = "theirs" }}
-"""
-        for number, name, machine in zip((1, 2), ("alpha", "beta"), found, strict=True)
-    )
-    path.write_text(f'schema = 1\nname = "test"\nsize_mib = 64\n{hosts}')
+    write_inventory(path, found)
     two = Two((found[0], found[1]), path)
     two.pin()
     yield two

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,24 @@ class Two:
             assert self.run("--pin", f"{name}={fingerprint(machine)}") == 0
 
 
+def write_inventory(path: Path, machines: Sequence[OneMachine], users: tuple[str, str] = ("root", "root")) -> None:
+    """An inventory of both ``machines``, whose private key is the file ``key`` beside it."""
+    hosts = "".join(
+        f"""
+[hosts.{name}]
+ansible_host = "127.0.0.1"
+ansible_port = {machine.port}
+ansible_user = "{user}"
+ansible_ssh_private_key_file = "key"
+replication_address = "10.20.0.{number}"
+replication_nic = "eno2"
+storage = {{ volume_group = "theirs" }}
+"""
+        for number, name, user, machine in zip((1, 2), ("alpha", "beta"), users, machines, strict=True)
+    )
+    path.write_text(f'schema = 1\nname = "test"\nsize_mib = 64\n{hosts}')
+
+
 def fingerprint(machine: OneMachine) -> str:
     key = paramiko.Ed25519Key(data=paramiko.Message(_wire(machine)).asbytes())
     return str(key.fingerprint)
@@ -131,22 +149,7 @@ def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Two]:
         OneMachine(new_key_pair("b"), user.public, look=json.dumps(other), made=made, boot="two"),
     )
     path = tmp_path / "machines.toml"
-    hosts = "".join(
-        f"""
-[hosts.{name}]
-ansible_host = "127.0.0.1"
-ansible_port = {machine.port}
-ansible_user = "{user_name}"
-ansible_ssh_private_key_file = "key"
-replication_address = "10.20.0.{number}"
-replication_nic = "eno2"
-storage = {{ volume_group = "theirs" }}
-"""
-        for number, (name, user_name, machine) in enumerate(
-            (("alpha", "root", machines[0]), ("beta", "admin", machines[1])), 1
-        )
-    )
-    path.write_text(f'schema = 1\nname = "test"\nsize_mib = 64\n{hosts}')
+    write_inventory(path, machines, ("root", "admin"))
     yield Two(machines, path)
     for machine in machines:
         machine.close()
