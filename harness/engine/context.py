@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -24,7 +24,7 @@ from harness.guest.canary import Region
 from harness.judgement.judge import REFUSED, WORKLOAD_FAILED
 from harness.lab.base import FullLab
 from harness.lab.node import Node
-from harness.model import BLOCK_BYTES, Cell, Evidence, Failure, SplitBrain
+from harness.model import BLOCK_BYTES, Cell, Crash, Evidence, Failure, Fault, SplitBrain
 from harness.store import Attempt
 from harness.util.deadline import Deadline
 from harness.util.logs import progress
@@ -62,9 +62,14 @@ class CellContext:
         image = lab.guest_spec.image
         again = self.cell.crash is not None or not self.cell.bus.hot_plugged
         boot = image.boot_seconds if image.there and again else 0
-        self.deadline = Deadline.after(self.cell.deadline + boot, f"the cell {self.cell.id}")
+        # And a machine that is no virtual one.
+        cut = self.cell.crash is Crash.NODE or self.cell.fault is Fault.TARGET_KILL
+        boots = boot + (lab.boot_seconds if cut else 0.0)
+        self.deadline = Deadline.after(self.cell.deadline + boots, f"the cell {self.cell.id}")
         #: The first time that a node was StandAlone and changes had to be discarded; None where that never was.
         self.split_brain: SplitBrain | None = None
+        # What waits for the digests of a replica, by the name of its node.
+        self._unread: list[tuple[str, Callable[[bytes], None]]] = []
         self._phases: dict[str, float] = {}
         self._phase = "begin"
 
@@ -134,6 +139,37 @@ class CellContext:
             kind = "command"
         said = "the run was interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
         self.note(failure=Failure(kind, self._phase, said or "an error without a message"))
+
+    def when_readable(self, node: Node, then: Callable[[bytes], None]) -> None:
+        """Call ``then`` with the digests of all blocks of ``node``'s lower device.
+
+        Now, where it can be read; else once the node has its power again, before DRBD is up on it: what it holds is
+        then what it held.  A node that does not come back is never read.
+        """
+        if self.lab.readable(node):
+            then(self.lab.block_digests(node, self.resource.blocks))
+        else:
+            self._unread.append((node.name, then))
+
+    def waits_for(self, node: Node) -> bool:
+        """Whether something waits for ``node``'s lower device to be readable."""
+        return any(name == node.name for name, _ in self._unread)
+
+    def read_returned(self, node: Node) -> None:
+        """``node`` has its power again, and DRBD is not up there yet: read what waits for that.
+
+        The cell fails where it cannot be read, which is no reason to leave the node away.
+        """
+        waiting = [then for name, then in self._unread if name == node.name]
+        self._unread = [(name, then) for name, then in self._unread if name != node.name]
+        if not waiting:
+            return
+        try:
+            digests = self.lab.block_digests(node, self.resource.blocks)
+            for then in waiting:
+                then(digests)
+        except HarnessError as error:
+            self.fail(error)
 
     def differing_blocks(self) -> int:
         """How many 4 KiB blocks of the two backing devices differ now, by a comparison outside DRBD."""

@@ -78,10 +78,12 @@ class Exposure:
         context.note(exposed_blocks=self.blocks())
         if written is not None:
             began = time.monotonic()
-            after = context.lab.block_digests(context.lab.a, written.blocks)
-            changed = changed_blocks(self._digests, after)
-            seconds = written.seconds + time.monotonic() - began
-            context.note(written=replace(written, changed=changed, seconds=seconds))
+
+            def compare(after: bytes) -> None:
+                seconds = written.seconds + time.monotonic() - began
+                context.note(written=replace(written, changed=changed_blocks(self._digests, after), seconds=seconds))
+
+            context.when_readable(context.lab.a, compare)
 
     # ------------------------------------------------------------------------------------------ resyncs in its middle
 

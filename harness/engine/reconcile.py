@@ -87,6 +87,7 @@ def bring_back(context: CellContext, capture: LogCapture, node: Node) -> None:
     context.lab.power_on(node)
     require_unchanged(context.lab.lock, node)
     capture.node_is_back(node)
+    context.read_returned(node)
     context.resource.rejoin(node)
     replication.reapply_volatile(context.resource, node)
 

@@ -7,14 +7,19 @@ divergence in there is gone before any oracle is asked.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 
 from harness.drbd import roles
 from harness.engine.context import CellContext
 from harness.errors import HarnessError
 from harness.guest.domain import Guest
+from harness.lab.backing_compare import changed_blocks
 from harness.lab.node import Node
-from harness.model import RejoinComparison
+from harness.model import Comparison, RejoinComparison
+
+# What a comparison says of itself whose one side was read when its node had its power again.
+_LATER = "digests of what each machine read from its own device, {away} once it had its power again"
 
 
 def compare_before_rejoin(
@@ -24,20 +29,37 @@ def compare_before_rejoin(
 
     ``guest``: one that may still write; it is paused meanwhile, for about a second and a second for each GiB of the
     device.  The cell fails where the devices cannot be compared, but it is no reason to leave a node away: None then.
+    Where ``away`` itself has to read its device, and has no power, the other side is read now and ``away``'s once it
+    can be: None, and the comparison becomes evidence then.
     """
-    other = roles.other(context.resource, away)
+    other, blocks = roles.other(context.resource, away), context.resource.blocks
     with _paused(context, guest) as quiet:
+        comparison, digests, began = None, b"", time.monotonic()
         try:
-            comparison = context.lab.compare(context.resource.blocks)
+            if context.lab.readable(away):
+                comparison = context.lab.compare(blocks)
+            else:
+                digests = context.lab.block_digests(other, blocks)
         except HarnessError as error:
             context.fail(error)
             return None
-        marked = None
+        took, marked = time.monotonic() - began, None
         with contextlib.suppress(HarnessError):
             marked = context.resource.status(other)[1].out_of_sync_kib
-    found = RejoinComparison(when, away.name, comparison, quiet, marked)
-    context.note(rejoin_comparisons=(*context.evidence.rejoin_comparisons, found))
-    return found
+
+    def note(made: Comparison) -> RejoinComparison:
+        found = RejoinComparison(when, away.name, made, quiet, marked)
+        context.note(rejoin_comparisons=(*context.evidence.rejoin_comparisons, found))
+        return found
+
+    if comparison is not None:
+        return note(comparison)
+
+    def compare(of_away: bytes) -> None:
+        note(Comparison(blocks, changed_blocks(digests, of_away), took, _LATER.format(away=away.name)))
+
+    context.when_readable(away, compare)
+    return None
 
 
 @contextlib.contextmanager

@@ -59,6 +59,11 @@ class PowerControl(Protocol):
         """
         ...
 
+    @property
+    def boot_seconds(self) -> float:
+        """What the boot of a node may take beyond what the deadline of a cell is made for."""
+        ...
+
     def stop(self, node: Node) -> None:
         """Stop the machine where it is: it answers nothing any more, and nobody is told of it.
 
@@ -82,6 +87,10 @@ class ReplicaComparison(Protocol):
 
         :class:`~harness.errors.InfrastructureError` when one cannot be read.
         """
+        ...
+
+    def readable(self, node: Node) -> bool:
+        """Whether ``node``'s lower device can be read now; not where only the node can do it, and has no power."""
         ...
 
     def block_digests(self, node: Node, blocks: int) -> bytes:

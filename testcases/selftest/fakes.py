@@ -309,6 +309,9 @@ class FakeLab:
     lock: StackLock = field(default_factory=StackLock)
     fresh: bool = True
     carries_guests: bool = True
+    boot_seconds: float = 0.0
+    # Whether only the nodes themselves can read their lower devices.
+    reads_by_nodes: bool = False
     resources: list[FakeResource] = field(default_factory=list)
     spec: LabSpec = field(default_factory=LabSpec)
 
@@ -331,9 +334,15 @@ class FakeLab:
         self.story("compare")
         return Comparison(blocks, extents_of(self.differing), 0.1, "here")
 
+    def readable(self, node: FakeNode) -> bool:
+        return node.alive or not self.reads_by_nodes
+
     def block_digests(self, node: FakeNode, blocks: int) -> bytes:
+        if not self.readable(node):
+            raise LostNodeError(f"{node.name} has no power")
         self.story(f"digest {node.name}")
-        return b"".join(bytes([block in self.changed]) * DIGEST_BYTES for block in range(blocks))
+        other = self.differing if node is self.b else set()
+        return b"".join(bytes([(block in self.changed) != (block in other)]) * DIGEST_BYTES for block in range(blocks))
 
     def sample(self, blocks: Iterable[int]) -> tuple[Sample, ...]:
         return tuple(Sample(block, 0, 1, "00", "01") for block in blocks)

@@ -535,9 +535,9 @@ def _docstrings(path: Path) -> set[str]:
 def test_only_the_guard_starts_the_program_that_writes_to_disks() -> None:
     texts = {path.name: path.read_text() for path in PACKAGE.glob("*.py")}
     # The script of machines.py only looks; lease.py starts its own program; that of compare.py opens what it reads
-    # with O_RDONLY (test_digest_comparison.py).
+    # with O_RDONLY (test_digest_comparison.py); lab_power.py asks for the boot and waits for its services.
     assert {name for name, text in texts.items() if ".run" in text} == {
-        "compare.py", "guard.py", "journal.py", "lease.py", "machines.py", "provider.py", "taken.py"
+        "compare.py", "guard.py", "journal.py", "lab_power.py", "lease.py", "machines.py", "provider.py", "taken.py"
     }  # fmt: skip
     assert {name for name, text in texts.items() if '"programs"' in text} == {
         "guard.py", "journal.py", "lease.py", "taken.py"

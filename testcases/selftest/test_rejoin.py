@@ -183,6 +183,41 @@ def test_crash_node_that_cannot_be_compared_comes_back_all_the_same(
     assert judge(found, HELD).kind is VerdictKind.INCONCLUSIVE
 
 
+def test_crash_node_whose_device_only_itself_can_read_is_compared_when_it_has_power_again(
+    staged: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = staged(NODE)
+    crashing(stage, monkeypatch)
+    stage.lab.reads_by_nodes, stage.lab.changed = True, {40, 41}
+    found = stage.play()
+    assert found.failure is None, found.failure
+    # The side that lives is read before its guest writes, the other one before DRBD is up there again.
+    assert in_order(stage.steps, "drbdadm nodeb primary", "digest nodeb", "recover /dev/vdb1", "revive nodea")
+    assert in_order(stage.steps, "revive nodea", "digest nodea", "rejoin nodea")
+    assert "compare" not in stage.steps[stage.steps.index("kill nodea") : stage.steps.index("rejoin nodea")]
+    (seen,) = found.rejoin_comparisons
+    assert blocks(stage) == [set(range(12))] and "once it had its power again" in seen.comparison.where
+    assert found.crash_recovery and found.crash_recovery.differing_blocks == 12
+
+
+def test_crash_node_that_cannot_read_its_device_afterwards_comes_back_all_the_same(
+    staged: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = staged(NODE)
+    crashing(stage, monkeypatch)
+    stage.lab.reads_by_nodes = True
+    begins = stage.lab.story.when["kill nodea"]
+
+    def unreadable() -> None:
+        begins()
+        stage.lab.story.broken["digest nodea"] = InfrastructureError("a block cannot be read")
+
+    stage.lab.story.when["kill nodea"] = unreadable
+    found = stage.play()
+    assert "rejoin nodea" in stage.steps and found.rejoin_comparisons == ()
+    assert found.failure and found.failure.message == "a block cannot be read"
+
+
 @pytest.mark.parametrize(
     ("fault", "apart", "together", "when"),
     [

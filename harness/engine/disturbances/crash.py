@@ -132,9 +132,11 @@ class CrashDisturbance:
         run.guest_disk.destroy_guest()
         with contextlib.suppress(HarnessError):
             resource.sync(b)
-        if not context.evidence.rejoin_comparisons:
+        if not (waits := context.waits_for(a)) and not context.evidence.rejoin_comparisons:
             self._compare(context)
         bring_back(context, run.capture, a)
+        if waits and context.evidence.rejoin_comparisons:
+            _found(run, differing_blocks=context.evidence.rejoin_comparisons[0].comparison.differing_blocks)
         reconcile_after(context, run.capture, a, f"at {a.name}'s return")
         rejoined = self._since_crash()
         # Everything that was logged before the marker has arrived with it.

@@ -103,6 +103,14 @@ class DigestComparison:
             found += (first + at for at in differing(one, other))
         return Comparison(blocks, extents_of(found), time.monotonic() - began, WHERE)
 
+    def moved(self, node: Node) -> None:
+        """The lower device of ``node`` has another path since it booted."""
+        self._sides = (self._side(0, node), self._side(1, node))
+
+    def _side(self, which: int, moved: Node) -> tuple[Node, str]:
+        node, device = self._sides[which]
+        return (node, moved.lower) if node.name == moved.name else (node, device)
+
     def block_digests(self, node: Node, blocks: int) -> bytes:
         """A digest of 8 bytes for each of the first ``blocks`` 4 KiB blocks of ``node``'s lower device."""
         device = next(device for one, device in self._sides if one.name == node.name)

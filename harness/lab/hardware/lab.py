@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from harness.config.lab_spec import GuestSpec
 from harness.errors import RefusedError
-from harness.lab.base import GuestImage, ReplicaComparison
+from harness.lab.base import GuestImage
+from harness.lab.hardware.compare import DigestComparison
 from harness.lab.hardware.guard import Guard
+from harness.lab.hardware.lab_power import BOOT_SECONDS, LabPower
 from harness.lab.hardware.lease import Lease
 from harness.lab.node import Node
 from harness.model import Comparison, LabProvenance, Sample, Stack, StackLock
@@ -36,13 +38,16 @@ class LeasedGuard:
 
 
 class HardwareLab:
-    """Two machines of an inventory: a :class:`~harness.lab.base.FullLab` that has no guests, and no say over power."""
+    """Two machines of an inventory: a :class:`~harness.lab.base.FullLab` that has no guests, and a say over the power
+    of those for which the inventory has ``power``.
+    """
 
     carries_guests = False
+    boot_seconds = BOOT_SECONDS
 
     def __init__(
         self, name: str, nodes: tuple[Node, Node], resource: ResourceSpec, guest: GuestSpec, stack: Stack,
-        lock: StackLock, made_of: LabProvenance, comparison: ReplicaComparison, *, fresh: bool,
+        lock: StackLock, made_of: LabProvenance, comparison: DigestComparison, power: LabPower, *, fresh: bool,
     ) -> None:  # fmt: skip
         self.id = name
         self.a, self.b = nodes
@@ -53,6 +58,7 @@ class HardwareLab:
         self._guest = guest
         self._made_of = made_of
         self._comparison = comparison
+        self.power = power
 
     @property
     def resource_spec(self) -> ResourceSpec:
@@ -77,6 +83,10 @@ class HardwareLab:
         """Each machine reads its own lower device, around the page cache."""
         return self._comparison.compare(blocks)
 
+    def readable(self, node: Node) -> bool:
+        """Not without its power: nobody else sees its disks."""
+        return not node.away
+
     def block_digests(self, node: Node, blocks: int) -> bytes:
         """``node`` reads its own lower device."""
         return self._comparison.block_digests(node, blocks)
@@ -86,21 +96,20 @@ class HardwareLab:
         return self._comparison.sample(blocks)
 
     def power_off(self, node: Node) -> None:
-        """:class:`~harness.errors.RefusedError`."""
-        raise _no_power(node)
+        """As the inventory has it; :class:`~harness.errors.RefusedError` where it has no ``power`` for the machine."""
+        self.power.off(node)
 
     def power_on(self, node: Node) -> None:
-        """:class:`~harness.errors.RefusedError`."""
-        raise _no_power(node)
+        """Give it back, and make anew what its boot has taken away; :class:`~harness.errors.ProtectedError` where that
+        is somebody's by now.
+        """
+        self.power.on(node)
+        self._comparison.moved(node)
 
     def stop(self, node: Node) -> None:
         """:class:`~harness.errors.RefusedError`."""
-        raise _no_power(node)
+        raise RefusedError(_WHO, f"{node.name} is a machine that nobody can stop and let go on")
 
     def kill_libvirt(self) -> bool:
         """None was started by the harness."""
         return False
-
-
-def _no_power(node: Node) -> RefusedError:
-    return RefusedError(_WHO, f"the power of {node.name} is not switched")

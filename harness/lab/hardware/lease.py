@@ -56,9 +56,17 @@ def held(machines: Sequence[tuple[str, Machine]], holder: Holder, seconds: int, 
 
 
 class Lease:
-    """The leases of two machines for as long as a run lasts; whoever writes asks first whether they are still held."""
+    """The leases of ``machines`` for as long as a run lasts; whoever writes asks first whether they are still held.
 
-    def __init__(self) -> None:
+    A boot ends a machine's lease: that of one whose power is cut is not renewed, and is taken again when it is back.
+    """
+
+    def __init__(self, machines: Sequence[Machine] = (), holder: Holder | None = None, folder: str = FOLDER) -> None:
+        self._machines = {machine.name: machine for machine in machines}
+        self._holder = holder
+        self._folder = folder
+        self._away: set[str] = set()
+        self._asking = threading.Lock()
         self._lost: str | None = None
 
     def lost(self, why: str) -> None:
@@ -70,6 +78,35 @@ class Lease:
         if self._lost is not None:
             raise ProtectedError(f"{self._lost}; nothing more is written")
 
+    def away(self, name: str) -> None:
+        """The machine is about to lose its power; blocks while it is being asked for its lease."""
+        with self._asking:
+            self._away.add(name)
+
+    def take_again(self, name: str) -> None:
+        """The machine has booted: its lease is taken anew.  :class:`~harness.errors.ProtectedError` where somebody else
+        was there before; then nothing more is written.
+        """
+        with self._asking:
+            try:
+                _ask(self._machines[name], "take", self._folder, self._holder, KEPT_SECONDS)
+            except ProtectedError as error:
+                self.lost(str(error).removesuffix("; nothing was written"))
+                raise
+            self._away.discard(name)
+
+    def renew(self) -> None:
+        """Renew those of all machines that are not away; one that somebody broke ends all writing."""
+        for name, machine in self._machines.items():
+            try:
+                with self._asking:
+                    if name not in self._away:
+                        _ask(machine, "renew", self._folder, self._holder, KEPT_SECONDS)
+            except ProtectedError as error:
+                self.lost(str(error).removesuffix("; nothing was written"))
+            except HarnessError as error:
+                progress(f"the lease of {name} was not renewed, which is tried again: {error}")
+
 
 @contextlib.contextmanager
 def kept(
@@ -79,17 +116,11 @@ def kept(
 
     A lease that somebody broke ends all writing; a machine that does not answer keeps it for ``KEPT_SECONDS`` more.
     """
-    lease, ended = Lease(), threading.Event()
+    lease, ended = Lease([machine for _, machine in machines], holder, folder), threading.Event()
 
     def renew() -> None:
         while not ended.wait(every):
-            for _, machine in machines:
-                try:
-                    _ask(machine, "renew", folder, holder, KEPT_SECONDS)
-                except ProtectedError as error:
-                    lease.lost(str(error).removesuffix("; nothing was written"))
-                except HarnessError as error:
-                    progress(f"the lease of {machine.name} was not renewed, which is tried again: {error}")
+            lease.renew()
 
     with held(machines, holder, KEPT_SECONDS, folder):
         thread = threading.Thread(target=renew, name="the leases", daemon=True)

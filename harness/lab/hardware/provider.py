@@ -21,9 +21,11 @@ from harness.lab.hardware.compare import DigestComparison
 from harness.lab.hardware.guard import DrbdAbove
 from harness.lab.hardware.journal import Journal
 from harness.lab.hardware.lab import HardwareLab, LeasedGuard
+from harness.lab.hardware.lab_power import LabPower
 from harness.lab.hardware.lease import FOLDER, Holder, Lease, kept
 from harness.lab.hardware.machines import CONNECT_SECONDS, FoundMachine, connected
 from harness.lab.hardware.own import UUID
+from harness.lab.hardware.power import MachinePower
 from harness.lab.hardware.taken import free_minor, free_port, require_free
 from harness.lab.hardware.taken import look as look_what_is_taken
 from harness.lab.node import Node
@@ -88,7 +90,13 @@ def hardware_lab(inventory: Inventory, spec: LabSpec) -> Iterator[HardwareLab]:
             _note(journal, resource)
             _hide_content(machine, journal, resource)
         a, b = (_node(one, lease, journal) for one, journal in zip(machines, journals, strict=True))
-        yield _lab(inventory, spec, resource, machines, (a, b), fresh=fresh)
+        restored = {one.host.name: (one, journal) for one, journal in zip(machines, journals, strict=True)}
+        power = LabPower(
+            MachinePower(inventory.hosts, inventory.name), lease,
+            lambda node: _restore(*restored[node.name], resource, node),
+        )  # fmt: skip
+        undo.callback(power.give_back, (a, b))
+        yield _lab(inventory, spec, resource, machines, (a, b), power, fresh=fresh)
 
 
 # --------------------------------------------------------------------------- before anything is written
@@ -177,6 +185,13 @@ def _hide_content(machine: FoundMachine, journal: Journal, resource: ResourceSpe
     machine.guard.machine.runner.run(["sh", "-c", _WRITE_RULES, "sh", path], stdin=text)
 
 
+def _restore(machine: FoundMachine, journal: Journal, resource: ResourceSpec, node: Node) -> None:
+    """After a boot of the machine: what it has undone is noted anew, and what a run needs is there again."""
+    _note(journal, resource)
+    _hide_content(machine, journal, resource)
+    node.lower = storage.open_again(machine.guard)
+
+
 def _put_back(machine: FoundMachine, journal: Journal, clean: str) -> None:
     """Put back all that was noted; what cannot be stays noted there, and is said."""
     name, runner = machine.host.name, _ssh(machine)
@@ -218,7 +233,7 @@ def _node(machine: FoundMachine, lease: Lease, journal: Journal) -> Node:
 
 def _lab(
     inventory: Inventory, spec: LabSpec, resource: ResourceSpec, machines: Sequence[FoundMachine],
-    nodes: tuple[Node, Node], *, fresh: bool,
+    nodes: tuple[Node, Node], power: LabPower, *, fresh: bool,
 ) -> HardwareLab:  # fmt: skip
     on = read_software(*nodes)
     one, other = (NodeLock(node.name, runs=runs) for node, runs in zip(nodes, on, strict=True))
@@ -227,7 +242,7 @@ def _lab(
     made_of = LabProvenance(machines=tuple(map(_model, machines)))
     return HardwareLab(
         inventory.name, nodes, resource, spec.guest, _stack(machines, stack_of(*on, "", HARDWARE)), lock,
-        made_of, DigestComparison(*nodes, nodes[0].lower, nodes[1].lower), fresh=fresh,
+        made_of, DigestComparison(*nodes, nodes[0].lower, nodes[1].lower), power, fresh=fresh,
     )  # fmt: skip
 
 

@@ -77,6 +77,25 @@ def remove(guard: Guard) -> int:
     return len(steps)
 
 
+def open_again(guard: Guard) -> str:
+    """Make anew what a boot has taken away of a lower device that was made: its mapping, its loop device; its path.
+
+    Nothing is written to it.  :class:`~harness.errors.ProtectedError` where something speaks against it, also where it
+    is not there any more.
+    """
+    step = {DISK: Step.MAP, LOOP: Step.ATTACH}.get(guard.storage.kind)
+    if step is not None and not guard.is_done(step, guard.look()):
+        guard.do(step)
+    disks = guard.look()
+    path = guard.lower(disks)
+    if path is None or guard.lower_device(disks) is None:
+        raise ProtectedError(
+            f"on {guard.machine.name}, {guard.subject} is not there since it has booted, or is not active; nothing was "
+            "written"
+        )
+    return path
+
+
 def _due(guard: Guard, disks: MachineDisks, *, making: bool) -> tuple[Step, ...]:
     steps = (MAKING if making else REMOVING)[guard.storage.kind]
     return tuple(step for step in steps if not guard.is_done(step, disks))

@@ -29,6 +29,8 @@ class NestedLab:
     """Two virtual nodes that are up: every capability of :class:`~harness.lab.base.FullLab`."""
 
     carries_guests = True
+    # What the deadlines of cells were made for.
+    boot_seconds = 0.0
 
     def __init__(
         self,
@@ -80,6 +82,10 @@ class NestedLab:
     def compare(self, blocks: int) -> Comparison:
         """Compare the two backing files here on the controller."""
         return backing_compare.compare_files(self._image(self.a), self._image(self.b), blocks)
+
+    def readable(self, node: Node) -> bool:
+        """Always: the backing files are on the controller."""
+        return True
 
     def block_digests(self, node: Node, blocks: int) -> bytes:
         """Read ``node``'s backing file here on the controller."""
