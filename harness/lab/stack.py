@@ -87,16 +87,17 @@ def require_as_locked(lock: StackLock, a: Node, b: Node) -> None:
         if why := _missing(locked, node) or not_as_its_image(locked) or _too_old(locked):
             raise StackError(why)
     one, other = (locked.runs for locked in lock.nodes)
+    if len({runs.drbd.split(".")[0] for runs in (one, other) if runs.drbd}) > 1:
+        raise StackError(
+            f"DRBD {one.drbd} on {a.name} and {other.drbd} on {b.name} are set up in different ways, and the harness "
+            "sets both nodes of a resource up in one: take two versions of DRBD 8.4, or two of DRBD 9"
+        )
+    # Of one generation: what /proc/drbd lists of DRBD 9 leaves out that it speaks to 8.4 too.
     known = [protocols(runs.drbd_protocols) for runs in (one, other)]
     if all(known) and not known[0] & known[1]:
         raise StackError(
             f"the two nodes cannot speak to each other: DRBD {one.drbd} on {a.name} has the network protocols "
             f"{one.drbd_protocols}, and DRBD {other.drbd} on {b.name} has {other.drbd_protocols}"
-        )
-    if len({runs.drbd.split(".")[0] for runs in (one, other) if runs.drbd}) > 1:
-        raise StackError(
-            f"DRBD {one.drbd} on {a.name} and {other.drbd} on {b.name} are set up in different ways, and the harness "
-            "sets both nodes of a resource up in one: take two versions of DRBD 8.4, or two of DRBD 9"
         )
 
 
