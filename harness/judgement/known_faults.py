@@ -66,9 +66,14 @@ def _limits_have_the_flag(node: _Node) -> bool:
     return not node.linux or within(node.linux, "6.11", "")
 
 
-_STABLE = (
-    "the flag that asks for stable pages is lost when DRBD attaches its disk, so that the node's own page cache may"
-    " change what is being written"
+_LOST = (
+    "the flag that asks for stable pages is lost when DRBD attaches its disk, so that pages of a filesystem that the"
+    " node mounts on it may change while they are written"
+)
+_LATE = (
+    "the flag that asks for stable pages is set when DRBD attaches its disk, too late for the page cache of the device"
+    " itself: behind cache=writethrough, writeback and unsafe a page may change while it is written, and is written"
+    " once more (seen with Linux 6.12.118 and DRBD 8.4.11)"
 )
 FAULTS = (
     _Entry(
@@ -86,15 +91,29 @@ FAULTS = (
     _Entry(
         "DRBD",
         (("9.2", "9.2.17"), ("9.3", "9.3.1")),
-        _STABLE,
+        _LOST,
         "commit 76b034c99 of LINBIT/drbd",
         also=_limits_have_the_flag,
     ),
     _Entry(
+        "DRBD",
+        (("9.2.17", "9.3"), ("9.3.1", "10")),
+        _LATE,
+        "docs/findings.md; commit 76b034c99 of LINBIT/drbd",
+        also=_limits_have_the_flag,
+    ),
+    _Entry(
         "Linux",
-        (("6.11", "6.12.75"), ("6.13", "7.0")),
-        f"with its own DRBD 8.4 {_STABLE}",
+        (("6.11", "6.12.75"), ("6.13", "6.18.14"), ("6.19", "6.19.4")),
+        f"with its own DRBD 8.4 {_LOST}",
         "commit 2ebc8d600fb9 of Linux",
+        also=_in_tree,
+    ),
+    _Entry(
+        "Linux",
+        (("6.12.75", "6.13"), ("6.18.14", "6.19"), ("6.19.4", "")),
+        f"with its own DRBD 8.4 {_LATE}",
+        "docs/findings.md; commit 2ebc8d600fb9 of Linux",
         also=_in_tree,
     ),
     _Entry(

@@ -18,14 +18,14 @@ from harness.report.export import as_json, as_markdown
 from harness.report.html import render_html
 from harness.report.terminal import print_report
 
-LB_TCP, DISKLESS, STABLE_9, STABLE_8, QEMU_OLD, QEMU_NEW = FAULTS
+LB_TCP, DISKLESS, LOST_9, LATE_9, LOST_8, LATE_8, QEMU_OLD, QEMU_NEW = FAULTS
 
 
 def hit(**versions: str) -> list[str]:
     """Which entries of the table a stack has, in short."""
     names = {
-        LB_TCP.fault: "lb-tcp", DISKLESS.fault: "diskless", STABLE_9.fault: "stable of 9",
-        STABLE_8.fault: "stable of 8",
+        LB_TCP.fault: "lb-tcp", DISKLESS.fault: "diskless", LOST_9.fault: "lost by 9", LATE_9.fault: "late in 9",
+        LOST_8.fault: "lost by 8", LATE_8.fault: "late in 8",
         QEMU_OLD.fault: "QEMU before 10", QEMU_NEW.fault: "QEMU since 10.0.3",
     }  # fmt: skip
     return [names[one.fault] for one in known_faults(Stack(**versions))]
@@ -34,20 +34,21 @@ def hit(**versions: str) -> list[str]:
 @pytest.mark.parametrize(
     ("drbd", "faults"),
     [
-        ("8.4.11", []),
+        ("8.4.11", ["late in 8"]),
         ("9.0.0", ["lb-tcp", "diskless"]),
         ("9.1.24", ["lb-tcp", "diskless"]),
-        ("9.2.0", ["lb-tcp", "diskless", "stable of 9"]),
-        ("9.2.16", ["lb-tcp", "diskless", "stable of 9"]),
-        ("9.2.17-rc.1", ["lb-tcp", "diskless", "stable of 9"]),
-        ("9.2.17", ["diskless"]),
-        ("9.2.18", ["diskless"]),
-        ("9.2.19", []),
-        ("9.3.0", ["lb-tcp", "diskless", "stable of 9"]),
-        ("9.3.1", ["diskless"]),
-        ("9.3.2", ["diskless"]),
-        ("9.3.3", []),
-        ("10.0.0a4", []),
+        ("9.2.0", ["lb-tcp", "diskless", "lost by 9"]),
+        ("9.2.16", ["lb-tcp", "diskless", "lost by 9"]),
+        ("9.2.17-rc.1", ["lb-tcp", "diskless", "lost by 9"]),
+        ("9.2.17", ["diskless", "late in 9"]),
+        ("9.2.18", ["diskless", "late in 9"]),
+        ("9.2.19", ["late in 9"]),
+        ("9.3.0", ["lb-tcp", "diskless", "lost by 9"]),
+        ("9.3.1", ["diskless", "late in 9"]),
+        ("9.3.2", ["diskless", "late in 9"]),
+        ("9.3.3", ["late in 9"]),
+        ("10.0.0a4", ["late in 9"]),
+        ("10.0.0", []),
     ],
 )
 def test_known_faults_of_drbd_end_where_they_were_mended(drbd: str, faults: list[str]) -> None:
@@ -55,36 +56,39 @@ def test_known_faults_of_drbd_end_where_they_were_mended(drbd: str, faults: list
 
 
 @pytest.mark.parametrize(
-    ("kernel", "build", "lost"),
+    ("kernel", "build", "flag"),
     [
-        ("6.10.14", "", False),
-        ("6.11-rc1", "", False),
-        ("6.11", "", True),
-        ("6.12", "", True),
-        ("6.12.74+deb13-amd64", "#1 SMP PREEMPT_DYNAMIC Debian 6.12.74-1 (2026-03-01)", True),
-        ("6.12.75+deb13-amd64", "#1 SMP PREEMPT_DYNAMIC Debian 6.12.75-1 (2026-03-09)", False),
-        ("6.12.118+deb13-amd64", "", False),
-        ("6.13.0", "", True),
-        ("6.19.14+deb14-amd64", "", True),
-        ("7.0-rc1", "", True),
-        ("7.0.1+deb13-amd64", "", False),
+        ("6.10.14", "", None),
+        ("6.11-rc1", "", None),
+        ("6.11", "", "lost"),
+        ("6.12", "", "lost"),
+        ("6.12.74+deb13-amd64", "#1 SMP PREEMPT_DYNAMIC Debian 6.12.74-1 (2026-03-01)", "lost"),
+        ("6.12.75+deb13-amd64", "#1 SMP PREEMPT_DYNAMIC Debian 6.12.75-1 (2026-03-09)", "late"),
+        ("6.12.118+deb13-amd64", "", "late"),
+        ("6.13.0", "", "lost"),
+        ("6.18.13", "", "lost"),
+        ("6.18.14", "", "late"),
+        ("6.19.3", "", "lost"),
+        ("6.19.4+deb14-amd64", "", "late"),
+        ("7.0.1+deb13-amd64", "", "late"),
         # Debian names its ABI; what it is stands in its build.
-        ("6.1.0-37-amd64", "#1 SMP PREEMPT_DYNAMIC Debian 6.1.140-1 (2025-05-22)", False),
-        ("6.11.0-1-amd64", "#1 SMP PREEMPT_DYNAMIC Debian 6.12.80-1~bpo12+1 (2026-04-01)", False),
+        ("6.1.0-37-amd64", "#1 SMP PREEMPT_DYNAMIC Debian 6.1.140-1 (2025-05-22)", None),
+        ("6.11.0-1-amd64", "#1 SMP PREEMPT_DYNAMIC Debian 6.12.80-1~bpo12+1 (2026-04-01)", "late"),
     ],
 )
-def test_known_faults_of_linux_are_those_of_its_own_drbd(kernel: str, build: str, lost: bool) -> None:
-    assert hit(drbd="8.4.11", kernel=kernel, kernel_build=build) == (["stable of 8"] if lost else [])
-    assert hit(drbd="9.3.3", kernel=kernel, kernel_build=build) == []
+def test_known_faults_of_linux_are_those_of_its_own_drbd(kernel: str, build: str, flag: str | None) -> None:
+    assert hit(drbd="8.4.11", kernel=kernel, kernel_build=build) == {
+        "lost": ["lost by 8"], "late": ["late in 8"], None: []
+    }[flag]  # fmt: skip
+    assert not {"lost by 8", "late in 8"} & set(hit(drbd="9.3.3", kernel=kernel, kernel_build=build))
     assert hit(kernel=kernel, kernel_build=build) == [], "which DRBD it was is not known"
 
 
-def test_known_faults_of_drbd_9_before_there_was_the_flag_are_fewer() -> None:
-    assert "stable of 9" in hit(drbd="9.2.10", kernel="6.11.2")
-    assert "stable of 9" not in hit(
-        drbd="9.2.10", kernel="6.1.0-37-amd64", kernel_build="#1 SMP Debian 6.1.140-1 (2025)"
-    )
-    assert "stable of 9" in hit(drbd="9.2.10"), "with a kernel that is not known it is named"
+@pytest.mark.parametrize(("drbd", "fault"), [("9.2.10", "lost by 9"), ("9.3.3", "late in 9")])
+def test_known_faults_of_drbd_9_before_there_was_the_flag_are_fewer(drbd: str, fault: str) -> None:
+    assert fault in hit(drbd=drbd, kernel="6.11.2")
+    assert fault not in hit(drbd=drbd, kernel="6.1.0-37-amd64", kernel_build="#1 SMP Debian 6.1.140-1 (2025)")
+    assert fault in hit(drbd=drbd), "with a kernel that is not known it is named"
 
 
 @pytest.mark.parametrize(
@@ -109,7 +113,8 @@ def test_known_faults_of_an_unknown_stack_are_none() -> None:
 
 
 def test_known_faults_of_nodes_that_differ_say_which_node() -> None:
-    (lost,) = known_faults(Stack(drbd="8.4.11", kernel="6.12.118+deb13-amd64 / 6.17.13+deb14-amd64"))
+    lost, late = known_faults(Stack(drbd="8.4.11", kernel="6.12.118+deb13-amd64 / 6.17.13+deb14-amd64"))
+    assert (late.where, late.version) == ("node a", "6.12.118+deb13-amd64")
     assert str(lost).startswith(
         "Linux 6.17.13+deb14-amd64 (node b): with its own DRBD 8.4 the flag that asks for stable"
     )
@@ -185,5 +190,5 @@ def test_known_faults_are_on_the_page_the_terminal_and_in_every_form() -> None:
 
 def test_versions_without_known_faults_are_said_nothing_of() -> None:
     results = [clean_result()]
-    run = run_of(results, stack=Stack(drbd="9.3.3", kernel="6.12.118", qemu="10.0.1"))
+    run = run_of(results, stack=Stack(drbd="9.3.3", kernel="6.1.140", qemu="10.0.1"))
     assert "nown faults" not in render_html(run, results) and "nown fault" not in as_markdown(run, results)
