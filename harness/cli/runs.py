@@ -45,8 +45,8 @@ def run(
     matrix: Annotated[
         str | None,
         typer.Option(
-            help="smoke, quick, natural, full, migration, failover, database, alarms, faults, cuts, figures, meta,"
-            " owners, flush, or a TOML file"
+            help="smoke, quick, natural, full, migration, failover, database, cuts, alarms, faults, drbd-9, figures,"
+            " flush, mitigations, proxmox-ve, meta, owners, or a TOML file (quick)"
         ),
     ] = None,
     resume: Annotated[str | None, typer.Option(help="go on with a run: its id, its folder, or 'latest'")] = None,

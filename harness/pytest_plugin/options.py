@@ -35,8 +35,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--drbd-matrix",
         metavar="NAME",
-        help="cells to play: smoke, quick, natural, full, migration, failover, database, alarms, faults, cuts, figures,"
-        " meta, owners, flush, or a TOML file",
+        help="cells to play: smoke, quick, natural, full, migration, failover, database, cuts, alarms, faults, drbd-9,"
+        " figures, flush, mitigations, proxmox-ve, meta, owners, or a TOML file",
     )
     group.addoption("--drbd-runs", metavar="DIR", default="runs", help="where runs are kept (default: ./runs)")
     group.addoption("--drbd-run-id", metavar="ID", help="the id of the new run (default: made from the time)")
