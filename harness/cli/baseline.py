@@ -33,13 +33,13 @@ def baseline(
 ) -> None:
     """Print a baseline of what fails in a stored run, to be kept in a file for --baseline."""
     from harness.report.baseline import baseline_toml
-    from harness.store import Store, judged_results
+    from harness.store import Store, judged_run
 
-    store = Store.open(runs, which)
-    for sentence in store.damaged():
+    found = judged_run(Store.open(runs, which))
+    for sentence in found.damaged:
         warn(sentence)
     day = None if until is None else _day(until)
-    print_document(baseline_toml(store.run(), judged_results(store), date.today(), day, reason.strip()))
+    print_document(baseline_toml(found.run, found.results, date.today(), day, reason.strip()))
 
 
 def read(path: Path | None) -> Baseline | None:

@@ -50,13 +50,14 @@ def played_runs(which: Sequence[str], runs: Path) -> list[PlayedRun]:
     :class:`~harness.errors.NothingRanError` where none of them has any evidence; evidence that cannot be read is said
     and counts as missing.
     """
-    from harness.store import Store, judged_results
+    from harness.store import Store, judged_run
 
     found: list[PlayedRun] = []
     has_plays_of: dict[str, str] = {}
     for one in which:
         store = Store.open(runs, one)
-        run, name = store.run(), store.directory.resolve().name
+        judged, name = judged_run(store), store.directory.resolve().name
+        run = judged.run
         for run_id in (run.id, *(merged.id for merged in run.merged)):
             if run_id in has_plays_of:
                 raise UsageError(
@@ -64,9 +65,9 @@ def played_runs(which: Sequence[str], runs: Path) -> list[PlayedRun]:
                     " and would be counted twice; leave one of them out"
                 )
             has_plays_of[run_id] = name
-        for sentence in store.damaged():
+        for sentence in judged.damaged:
             warn(f"{sentence}; it counts as missing")
-        found.append(PlayedRun(name, run.stack, tuple(judged_results(store))))
+        found.append(PlayedRun(name, run.stack, tuple(judged.results)))
     if not any(result.evidence for run in found for result in run.results):
         raise NothingRanError(f"no cell of {' or '.join(run.name for run in found)} has evidence")
     return found

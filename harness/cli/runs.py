@@ -278,17 +278,18 @@ def judge(
 ) -> None:
     """Judge a stored run again from its evidence; needs no lab."""
     from harness.report.terminal import print_report, print_samples
-    from harness.store import Store, judged_results
+    from harness.store import Store, judged_run
 
     known = known_failures.read(baseline)
     store = Store.open(runs, which)
-    for sentence in store.damaged():
+    found = judged_run(store)
+    for sentence in found.damaged:
         warn(sentence)
-    results = judged_results(store)
-    print_report(store.run(), results, console, store.every_attempt())
+    results = found.results
+    print_report(found.run, results, console, found.attempts)
     print_samples(results, samples, console)
     if known is not None:
-        known_failures.print_outcome(known, store.run(), results)
+        known_failures.print_outcome(known, found.run, results)
     if not any(result.verdict for result in results):
         raise NothingRanError(f"no cell of {store.directory} has evidence")
     raise typer.Exit(_exit_code(results, known))

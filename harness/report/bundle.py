@@ -14,7 +14,7 @@ from harness.model import Evidence, Result, Run
 from harness.report.export import as_csv, as_json, as_markdown
 from harness.report.html import render_html
 from harness.report.without_data import Anonymous, without_data
-from harness.store import Store, dumped, judged_results
+from harness.store import Store, dumped, judged_run
 from harness.util.atomic_file import write_atomic
 from harness.util.redact import redacted
 
@@ -38,9 +38,10 @@ class StoredReport:
 
     def __init__(self, store: Store, *, without: bool) -> None:
         self.store, self.without = store, without
-        self.run: Run = store.run()
-        self.results: Sequence[Result] = judged_results(store)
-        self.attempts: Sequence[Evidence] = store.every_attempt()
+        found = judged_run(store)
+        self.run: Run = found.run
+        self.results: Sequence[Result] = found.results
+        self.attempts: Sequence[Evidence] = found.attempts
         self._anonymous: Anonymous = lambda text: text
         if without:
             own = [platform.node(), platform.node().split(".")[0]]
@@ -49,7 +50,7 @@ class StoredReport:
             )
         # Where a run lies says who its owner is, and nothing else.
         place = f"{store.directory}{os.sep}"
-        self.unreadable = tuple(self._anonymous(one.replace(place, "")) for one in store.damaged())
+        self.unreadable = tuple(self._anonymous(one.replace(place, "")) for one in found.damaged)
 
     def html(self, *, raw: bool = True) -> str:
         """The page; ``raw``: the attempts' files lie beside it."""

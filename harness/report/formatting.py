@@ -21,6 +21,9 @@ def clean(text: str) -> str:
 
     Kernel logs and serial consoles carry escape sequences; each stray character becomes U+FFFD.
     """
+    if text.isprintable():
+        # Nearly all of a page is, and nothing of that is one of those.
+        return text
     return "".join(char if char in "\n\t" or unicodedata.category(char) not in _UNPRINTABLE else "\ufffd"
                    for char in text.replace("\r\n", "\n"))  # fmt: skip
 

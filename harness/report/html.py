@@ -153,8 +153,14 @@ def _small_page(cells: Sequence[CellView], **values: object) -> str:
     template = environment.get_template("report.html.j2")
     draw = environment.get_template("parts.html.j2").module.evidence  # type: ignore[attr-defined]
 
-    def measure(play: ResultView) -> int:
+    def drawn(play: ResultView) -> int:
         return len(draw(play.evidence, "").encode()) if play.evidence else 0
+
+    # Drawing all of it is most of the work: once, however often the page is made.
+    sizes = {id(play): drawn(play) for cell in cells for play in cell.plays}
+
+    def measure(play: ResultView) -> int:
+        return sizes[id(play)] if id(play) in sizes else drawn(play)
 
     def page(limit: int) -> str:
         shown, shortened = fitted(cells, measure, limit)
@@ -163,8 +169,7 @@ def _small_page(cells: Sequence[CellView], **values: object) -> str:
     made = page(PAGE_BYTES)
     # Only now it is known how much all the rest takes.
     excess = len(made.encode()) - PAGE_BYTES
-    whole = sum(measure(play) for cell in cells for play in cell.plays)
-    return page(max(0, min(whole, PAGE_BYTES) - excess - _NOTES_BYTES)) if excess > 0 else made
+    return page(max(0, min(sum(sizes.values()), PAGE_BYTES) - excess - _NOTES_BYTES)) if excess > 0 else made
 
 
 def write_html(

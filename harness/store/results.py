@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.config.controls import with_controls
 from harness.judgement.rejudge import judged_attempts, rejudged
-from harness.model import SCHEMA_VERSION, Result
+from harness.model import SCHEMA_VERSION, Evidence, Result, Run
 from harness.store.run_store import Attempt, Store
+
+
+@dataclass(frozen=True)
+class JudgedRun:
+    """All of a stored run: its plays judged, every attempt that is whole, and a sentence for each that is not."""
+
+    run: Run
+    results: list[Result]
+    attempts: tuple[Evidence, ...]
+    damaged: tuple[str, ...]
+
+
+def judged_run(store: Store) -> JudgedRun:
+    """All of the run, as :func:`judged_results` judges it; each file is read once."""
+    run = store.run()
+    attempts, damaged = store.whole_and_damaged()
+    return JudgedRun(run, rejudged(run, attempts), attempts, damaged)
 
 
 def judged_results(store: Store) -> list[Result]:

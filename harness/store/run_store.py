@@ -194,13 +194,9 @@ class Store:
 
         ``only``: the ids of the cells that are meant; None for all.
         """
-        for cell_id in self._cell_ids():
-            if only is not None and cell_id not in only:
-                continue
-            for number in self._numbers(cell_id):
-                directory = self._cell(cell_id) / str(number)
-                with suppress(_DamagedError, FileNotFoundError):
-                    yield directory, _load(_EVIDENCE, directory / "evidence.json")
+        for directory, found in self._read(only):
+            if isinstance(found, Evidence):
+                yield directory, found
 
     def attempt_folders(self) -> Iterator[tuple[str, Path]]:
         """The cell's id and the folder of every attempt, also of those that are not whole, oldest first in a cell."""
@@ -214,16 +210,29 @@ class Store:
 
     def damaged(self) -> tuple[str, ...]:
         """One sentence for every evidence that is there and cannot be read; it counts as missing."""
-        sentences: list[str] = []
+        return tuple(found for _, found in self._read() if isinstance(found, str))
+
+    def whole_and_damaged(self) -> tuple[tuple[Evidence, ...], tuple[str, ...]]:
+        """What :meth:`every_attempt` and :meth:`damaged` say, each file read once."""
+        found = [one for _, one in self._read()]
+        return (
+            tuple(one for one in found if isinstance(one, Evidence)),
+            tuple(one for one in found if isinstance(one, str)),
+        )
+
+    def _read(self, only: Container[str] | None = None) -> Iterator[tuple[Path, Evidence | str]]:
+        """The folder of each attempt that has evidence, with it, or with a sentence where it cannot be read."""
         for cell_id in self._cell_ids():
+            if only is not None and cell_id not in only:
+                continue
             for number in self._numbers(cell_id):
+                directory = self._cell(cell_id) / str(number)
                 try:
-                    _load(_EVIDENCE, self._cell(cell_id) / str(number) / "evidence.json")
+                    yield directory, _load(_EVIDENCE, directory / "evidence.json")
                 except FileNotFoundError:
                     continue
                 except _DamagedError as damage:
-                    sentences.append(str(damage))
-        return tuple(sentences)
+                    yield directory, str(damage)
 
     def _cell(self, cell_id: str) -> Path:
         """The cell's folder; in a run of an earlier schema it bears the name the cell had then."""
