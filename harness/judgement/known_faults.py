@@ -79,7 +79,7 @@ FAULTS = (
     _Entry(
         "DRBD",
         (("9", "9.2.17"), ("9.3", "9.3.1")),
-        "data corruption over the transport lb-tcp, and over no other",
+        "data corruption over the transport lb-tcp with several paths, and over no other",
         "DRBD's ChangeLog, 9.2.17 and 9.3.1",
     ),
     _Entry(
