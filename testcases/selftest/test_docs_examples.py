@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel, ValidationError
-from test_docs import CHECKOUT, PAGES, cell_texts, command_of, spans, ticked
+from test_docs import CHECKOUT, PAGES, cell_texts, command_of, options_of, spans, ticked
 from typer.main import get_command
 
 from harness.cli.main import app
@@ -185,10 +185,10 @@ def test_a_path_that_a_page_names_is_there(page: Path) -> None:
             assert any(CHECKOUT.glob(span.strip().rstrip("/"))), f"{page.name}: {span}"
 
 
-def test_commands_behind_a_group_are_those_that_there_are() -> None:
-    group = get_command(app)
-    for page in PAGES:
-        for span in spans(page):
-            for name in ("lab", "images"):
-                for word in re.findall(rf"^(?:\S*drbd-harness )?{name} ([a-z]+)\b", span):
-                    assert word in group.commands[name].commands, f"{page.name}: {span}"  # type: ignore[attr-defined]
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_command_that_is_written_without_the_programs_name_exists(page: Path) -> None:
+    names = "|".join(get_command(app).commands)  # type: ignore[attr-defined]
+    for span in spans(page):
+        if re.match(rf"(?:{names}) (?:--?[a-z]|[a-z]+$)", span):
+            found = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", span))
+            assert found <= options_of(command_of(span.split())), f"{page.name}: {span}"
