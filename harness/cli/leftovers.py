@@ -15,6 +15,7 @@ from harness.util.paths import log_dir
 if TYPE_CHECKING:
     from harness.config.inventory import Inventory
     from harness.lab.hardware.journal import Journal
+    from harness.lab.hardware.lease import Holder
     from harness.lab.hardware.machines import FoundMachine
 
 
@@ -74,22 +75,24 @@ def _clean_machines(file: Path, group: str | None, *, dry_run: bool) -> int:
         holder = Holder.of_this_process(f"clean of {found.name}")
         with held(leases, holder, lease_seconds([machine.guard for machine in machines])):
             for machine in machines:
-                good &= _put_back(machine, _journal(machine, found, holder), found.name)
+                good &= _put_back(machine, _journals(machine, found, holder), found.name)
     return 0 if good else InfrastructureError.exit_code
 
 
-def _journal(machine: FoundMachine, found: Inventory, holder: object = None) -> Journal:
+def _journals(machine: FoundMachine, found: Inventory, holder: Holder | None = None) -> tuple[Journal, Journal]:
+    """That of what runs changed, and that of the guest's image, which stays between them."""
+    from harness.lab.hardware.guest_image import images_journal
     from harness.lab.hardware.journal import Journal
-    from harness.lab.hardware.lease import Holder
 
-    return Journal(machine.guard.machine, found.name, holder if isinstance(holder, Holder) else None)
+    on = machine.guard.machine
+    return Journal(on, found.name, holder), images_journal(on, found.name, holder)
 
 
 def _told(machine: FoundMachine, found: Inventory) -> bool:
     """Print what is noted on one machine; whether it could be read."""
     name = machine.host.name
     try:
-        entries = _journal(machine, found).entries()
+        entries = [entry for journal in _journals(machine, found) for entry in journal.entries()]
     except HarnessError as error:
         print(f"{name}: {error}")
         return False
@@ -100,21 +103,23 @@ def _told(machine: FoundMachine, found: Inventory) -> bool:
     return True
 
 
-def _put_back(machine: FoundMachine, journal: Journal, lab: str) -> bool:
+def _put_back(machine: FoundMachine, journals: tuple[Journal, Journal], lab: str) -> bool:
     """Put back what is noted on one machine and print it; whether all of it is as it was, or somebody else's."""
     from harness.lab.hardware.compare import remove_programs
 
     name = machine.host.name
     try:
-        stays = journal.end_commands()
+        stays = journals[0].end_commands()
         remove_programs(machine.guard.machine)
-        if not journal.entries():
+        noted = [journal for journal in journals if journal.entries()]
+        if not noted:
             print(f"{name}: nothing of the lab {lab} is noted")
             return not stays
-        back = journal.put_back(machine.guard)
+        # What a guest boots from goes only when the guest has.
+        back = [journal.put_back(machine.guard) for journal in noted]
     except HarnessError as error:
         print(f"{name}: {error}")
         return False
-    for sentence in (*back.done, *back.left, *back.failed, *stays):
+    for sentence in (*(one for each in back for one in (*each.done, *each.left, *each.failed)), *stays):
         print(f"{name}: {sentence}")
-    return not (back.failed or stays)
+    return not (stays or any(one.failed for one in back))

@@ -25,6 +25,7 @@ _PACKAGES: Mapping[str, Mapping[str, str]] = {
     "ethtool": {"apt": "ethtool", "dnf": "ethtool", "zypper": "ethtool"},
     "qemu": {"apt": "qemu-system-x86", "dnf": "qemu-kvm", "zypper": "qemu-x86"},
     "libvirt": {"apt": "libvirt-daemon-system", "dnf": "libvirt-daemon-driver-qemu", "zypper": "libvirt-daemon-qemu"},
+    "virsh": {"apt": "libvirt-clients", "dnf": "libvirt-client", "zypper": "libvirt-client"},
     "fio": {"apt": "fio", "dnf": "fio", "zypper": "fio"},
 }
 _ALWAYS = ("lsblk", "wipefs", "udevadm", "drbdadm", "dmsetup", "ip", "tc", "ethtool", "fio")

@@ -16,6 +16,7 @@ from pathlib import Path
 from harness.drbd.replication import bitmap_for
 from harness.drbd.resource import Resource, follow_again
 from harness.drbd.size import resize, size_mib
+from harness.engine.node_logs import libvirt_logs, require_shell
 from harness.engine.run_record import RunRecord
 from harness.errors import (
     DeadlineError,
@@ -26,7 +27,7 @@ from harness.errors import (
     LostNodeError,
     StackError,
 )
-from harness.guest.domain import Guest
+from harness.guest.domain import Guest, processor_of
 from harness.guest.leftovers import leftovers
 from harness.lab.base import FullLab
 from harness.lab.node import Node
@@ -171,8 +172,7 @@ class LabKeeper:
                 self.stop(str(error))
                 raise
             self._image_booted |= self._guest.image is not None
-            if (kernel := _kernel_of(self._guest)) is not None:
-                self._record.guest_kernel(kernel)
+            _record_guest(self._record, self.lab, self._guest)
             self._record.took("guest", began)
         return self._guest
 
@@ -280,8 +280,9 @@ class LabKeeper:
         if self._lab is None or not self._lab.carries_guests:
             return
         lab, guest = self._lab, self._guest
+        name = lab.guest_spec.name
         found: dict[str, Callable[[], str]] = {
-            f"libvirt-{node.name}.log": functools.partial(_libvirt_logs, node) for node in (lab.a, lab.b)
+            f"libvirt-{node.name}.log": functools.partial(libvirt_logs, node, name) for node in (lab.a, lab.b)
         }
         if guest is not None:
             found["console-guest.log"] = guest.console
@@ -305,25 +306,30 @@ def _kernel_of(guest: Guest) -> str | None:
     return None if guest.spec.image.there else guest.agent.run(["uname", "-r"]).stdout.strip()
 
 
+def _record_guest(record: RunRecord, lab: FullLab, guest: Guest) -> None:
+    """Keep what the guest runs, and what processor it has where that is not the node's own."""
+    if (kernel := _kernel_of(guest)) is not None:
+        record.guest_kernel(kernel)
+    if (given := _processor_of(lab, guest)) is not None:
+        record.note(given)
+
+
+def _processor_of(lab: FullLab, guest: Guest) -> str | None:
+    """What processor the guest really got where it is not the node's own, and by what it runs; None where it is."""
+    if guest.image is not None or not lab.a.somebodys or not lab.guest_image.cpu:
+        return None
+    by = "KVM" if lab.guest_image.kvm else "emulation"
+    return f"the guest, by {by}, has the processor {processor_of(guest)}"
+
+
 def _require_nodes(lab: FullLab) -> None:
     """Both nodes answer, libvirt too where there are guests, and run what they ran; :class:`HarnessError` otherwise."""
     for node in (lab.a, lab.b):
-        _require_shell(node)
+        require_shell(node)
         if lab.carries_guests:
             _require_libvirt(node)
     # Whatever went wrong, a node may have booted.
     require_unchanged(lab.lock, lab.a, lab.b)
-
-
-def _require_shell(node: Node) -> None:
-    """``node`` runs commands, if need be over a new connection; :class:`HarnessError` where that is no help."""
-    try:
-        node.runner.run(["true"], timeout=20)
-    except LostNodeError as error:
-        if not node.connect_again():
-            raise
-        progress(f"connected to {node.name} anew: {error}")
-        node.runner.run(["true"], timeout=20)
 
 
 def _require_libvirt(node: Node) -> None:
@@ -331,6 +337,9 @@ def _require_libvirt(node: Node) -> None:
     try:
         node.require_libvirt()
     except LostNodeError as error:
+        if node.somebodys:
+            # Guests of theirs may be on it.
+            raise
         progress(f"libvirtd on {node.name} is started anew: {error}")
         node.runner.run(["systemctl", "restart", "libvirtd"], timeout=LIBVIRTD_SECONDS)
         node.require_libvirt()
@@ -343,24 +352,6 @@ def _listen_again(lab: FullLab, resource: Resource) -> None:
             progress(f"the kernel log of {node.name} had ended, and is read anew")
     for name in follow_again(resource):
         progress(f"the events of {name} had ended, and are followed anew")
-
-
-# At most 1 MiB of each; what there is none of is left out.
-_LIBVIRT_LOGS = r"""
-for log in /var/log/libvirt/qemu/*.log; do
-    [ -e "$log" ] && echo "== $log" && tail -c 1048576 "$log"
-done
-journalctl --boot --no-pager --unit libvirtd --unit virtqemud --unit virtlogd --unit ssh --unit sshd 2> /dev/null |
-    tail -c 1048576
-true
-"""
-_LOGS_SECONDS = 20.0
-
-
-def _libvirt_logs(node: Node) -> str:
-    """What QEMU, libvirt's daemons and sshd printed on ``node`` since it booted; takes at most 100 s."""
-    _require_shell(node)
-    return node.runner.run(["sh", "-c", _LIBVIRT_LOGS], timeout=_LOGS_SECONDS, ok=()).stdout
 
 
 def _protocol(lab: FullLab) -> str:

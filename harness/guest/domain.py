@@ -31,6 +31,7 @@ from harness.parse.guest_console import last_lines
 from harness.remote.guest_agent import GuestAgent
 from harness.remote.libvirt_calls import Bounded, LibvirtConnection
 from harness.render.domain import GuestDomain, disk_xml, guest_xml, secret_xml
+from harness.render.guest_cpu import processor
 from harness.util import logs
 from harness.util.deadline import Deadline, poll
 
@@ -43,7 +44,7 @@ def _description(lab: GuestLab) -> GuestDomain:
     spec, image = lab.guest_spec, lab.guest_image
     return GuestDomain(
         name=spec.name,
-        uuid=str(uuid.uuid4()),
+        uuid=image.uuid or str(uuid.uuid4()),
         memory_mib=spec.memory_mib,
         kernel=image.kernel,
         initrd=image.initrd,
@@ -53,6 +54,9 @@ def _description(lab: GuestLab) -> GuestDomain:
         canary_log=spec.canary_log,
         machine=lab.lock.machine or GuestDomain.machine,
         vcpus=spec.vcpus,
+        root_is_file=image.root_is_file,
+        kvm=image.kvm,
+        cpu=image.cpu,
     )
 
 
@@ -313,6 +317,14 @@ class Guest:
             raise LostGuestError(f"the guest's QEMU does not report what it opened: {error}") from None
         except ValueError as unreadable:
             raise InfrastructureError(f"what was opened could not be read back: {unreadable}") from unreadable
+
+
+def processor_of(guest: Guest) -> str:
+    """What processor ``guest`` was given, read back from its live description; :class:`LostGuestError`."""
+    try:
+        return processor(guest.domain.XMLDesc(0))
+    except libvirt.libvirtError as error:
+        raise LostGuestError(f"libvirt does not say which processor the guest has: {error}") from None
 
 
 def _described(source: DiskSource, cell: Cell, secret: str) -> AttachedDisk:

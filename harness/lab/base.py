@@ -110,7 +110,9 @@ class ReplicaComparison(Protocol):
 class GuestImage:
     """What a guest boots from: paths on a node, the same on both.
 
-    ``firmware``: for a user's image that needs UEFI, the code and the template of its variables.
+    ``firmware``: for a user's image that needs UEFI, the code and the template of its variables.  ``root_is_file``: its
+    root is no block device.  ``kvm``: with KVM on both nodes, else emulated.  ``cpu`` is libvirt's description of its
+    processor, empty for the nodes' own; ``uuid`` that of its domain, empty for a new one each time.
     """
 
     kernel: str
@@ -118,6 +120,10 @@ class GuestImage:
     kernel_args: str
     root_device: str
     firmware: tuple[str, str] = ("", "")
+    root_is_file: bool = False
+    kvm: bool = True
+    cpu: str = ""
+    uuid: str = ""
 
 
 class GuestImages(Protocol):

@@ -53,7 +53,8 @@ def _known(node: Node, software: Software, cache: Path) -> tuple[str, ...]:
     if kept is not None:
         with contextlib.suppress(OSError, ValueError, TypeError):
             return tuple(map(str, json.loads(kept.read_bytes())))
-    printed = node.runner.run(["qemu-system-x86_64", "-machine", "help"], timeout=_ASK_SECONDS).stdout
+    program = software.qemu_path if software.qemu_path.endswith("/qemu-kvm") else "qemu-system-x86_64"
+    printed = node.runner.run([program, "-machine", "help"], timeout=_ASK_SECONDS).stdout
     found = machine_types(printed)
     if kept is not None and found:
         # It is asked again where it cannot be kept.

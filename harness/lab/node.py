@@ -148,6 +148,11 @@ class Node:
             self.journal.note_all(*changes)
 
     @property
+    def somebodys(self) -> bool:
+        """Whether the machine is somebody's: nothing on it is started anew, and nothing of theirs is read."""
+        return self.journal is not None
+
+    @property
     def drbd_name(self) -> str:
         """What DRBD's configuration has to call it."""
         return self.host_name or self.name
@@ -258,10 +263,14 @@ class Node:
         """End every connection to the node, within at most 40 s; what another thread is waiting for ends with an
         error.
         """
+        self.close_libvirt()
+        self._log = None
+        self.runner.close()
+
+    def close_libvirt(self) -> None:
+        """End those to its libvirt alone."""
         for connection in (self._libvirt, self._monitor_connection):
             if connection is not None:
                 with contextlib.suppress(libvirt.libvirtError):
                     connection.close()
         self._libvirt = self._monitor_connection = None
-        self._log = None
-        self.runner.close()

@@ -25,11 +25,18 @@ _COMMANDS = {
     "drbd_git_hash": r"sed -n 's/^GIT-hash: \([^ ]*\).*/\1/p' /proc/drbd",
     "drbd_protocols": r"sed -n 's/^version: .*[/(]proto:\([0-9,-]*\).*/\1/p' /proc/drbd",
     "drbd_utils": "dpkg-query -W -f '${Version}' drbd-utils 2>/dev/null || rpm -q --qf '%{version}' drbd-utils",
-    "qemu": r"qemu-system-x86_64 --version | sed -n 's/.*version \([^ ]*\).*/\1/p'",
-    "qemu_path": 'readlink -f "$(command -v qemu-system-x86_64)"',
-    "qemu_sha256": "sha256sum \"$(command -v qemu-system-x86_64)\" | cut -d ' ' -f 1",
-    "libvirt": "/usr/sbin/libvirtd --version | sed 's/.* //'",
+    "qemu": r""" "$qemu" --version | sed -n 's/.*version \([^ ]*\).*/\1/p'""",
+    "qemu_path": 'readlink -f "$(command -v "$qemu")"',
+    "qemu_sha256": """sha256sum "$(command -v "$qemu")" | cut -d ' ' -f 1""",
+    "libvirt": """ "$daemon" --version | sed 's/.* //'""",
 }
+# Other distributions have it elsewhere, and a daemon for each of its drivers.
+_NAMES = """
+modprobe drbd 2>/dev/null
+qemu=qemu-system-x86_64 daemon=/usr/sbin/libvirtd
+command -v $qemu >/dev/null || qemu=$(command -v qemu-kvm || echo /usr/libexec/qemu-kvm)
+[ -x $daemon ] || daemon=/usr/sbin/virtqemud
+"""
 # What takes a node seconds to say, and what nothing is held against.
 _SLOW = ("qemu_sha256", "drbd_protocols", "drbd_utils", "libvirt")
 # Why a module cannot be loaded is in the kernel's log; modprobe has only the number of its error in words.
@@ -146,6 +153,6 @@ def _processor() -> str:
 def _read(node: Node, without: Collection[str] = ()) -> Software:
     # One round trip: each costs a third of a second under emulation.
     asked = [f'echo "{name}=$({command})"\n' for name, command in _COMMANDS.items() if name not in without]
-    lines = node.runner.run(["sh", "-c", "modprobe drbd 2>/dev/null\n" + "".join(asked)]).stdout.splitlines()
+    lines = node.runner.run(["sh", "-c", _NAMES + "".join(asked)]).stdout.splitlines()
     found = dict(line.split("=", 1) for line in lines if "=" in line)
     return replace(Software(), **{name: found.get(name, "") for name in _COMMANDS})

@@ -257,7 +257,7 @@ class PytestRun:
 
     def _lab(self) -> AbstractContextManager[FullLab]:
         assert self.store is not None
-        return lab_of(*specs_of(self.store.run()), self.store.directory)
+        return lab_of(*specs_of(self.store.run()), self.store.directory, self.cells)
 
     # ------------------------------------------------------------------------------------------ what is written
 

@@ -19,7 +19,7 @@ from harness.lab.base import FullLab
 from harness.lab.hardware.provider import HARDWARE, hardware_lab
 from harness.lab.nested.accel import likely
 from harness.lab.nested.provider import nested_lab
-from harness.model import Cell
+from harness.model import Cell, ClientKind
 from harness.pytest_plugin.options import IMAGE_OPTIONS, INVENTORY_OPTIONS, STACK_OPTIONS, flag
 from harness.util.paths import cache_dir
 
@@ -53,10 +53,13 @@ def inventory_of(spec: LabSpec) -> Inventory | None:
     return inventory.load(Path(spec.inventory), spec.inventory_group or None) if spec.inventory else None
 
 
-def lab_of(spec: LabSpec, stack: StackSpec, directory: Path) -> AbstractContextManager[FullLab]:
-    """The lab that a run asks for; the consoles of virtual machines go below its ``directory``."""
+def lab_of(spec: LabSpec, stack: StackSpec, directory: Path, cells: Iterable[Cell]) -> AbstractContextManager[FullLab]:
+    """The lab that a run asks for; the consoles of virtual machines go below its ``directory``.
+
+    What guests are made of is brought to real machines only where one of ``cells`` is in a guest.
+    """
     if (found := inventory_of(spec)) is not None:
-        return hardware_lab(found, spec)
+        return hardware_lab(found, spec, guests=any(cell.client is ClientKind.GUEST for cell in cells))
     return nested_lab(spec, stack, directory / spec.name)
 
 

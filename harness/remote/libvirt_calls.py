@@ -48,6 +48,8 @@ LOOK_SECONDS = 0.5
 # An agent's command has a time of its own; libvirt may wait as long as this before for an earlier one to end.
 AGENT_TURN_SECONDS = 45.0
 
+# What may have to find out first what the QEMUs there can do.
+_PROBING = ("createXML", "getDomainCapabilities")
 _OBJECTS = ("lookupByName", "createXML", "migrate3", "secretDefineXML")
 _opening = threading.Lock()
 _loop: list[threading.Thread] = []
@@ -183,7 +185,7 @@ def _seconds(name: str, arguments: tuple[Any, ...]) -> float | None:
         return None
     if name == "qemuAgentCommand":
         return float(arguments[1]) + AGENT_TURN_SECONDS
-    return CREATE_SECONDS if name == "createXML" else CALL_SECONDS
+    return CREATE_SECONDS if name in _PROBING else CALL_SECONDS
 
 
 def _wait(

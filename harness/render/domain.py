@@ -164,9 +164,9 @@ class GuestDomain:
     """The guest under test.  Memory in MiB; paths are on the node.  ``spare_ports`` take hot-attached disks.
 
     ``canary_log`` is the file that QEMU appends the messages of the guest's canary to.  ``machine`` is a q35 that the
-    QEMUs of both nodes know.  ``disk`` is the description of a disk that it has from its start on (:func:`disk_xml`);
-    empty without one.  With ``user`` it boots from a user's image by itself, and has ``root_device``, where the
-    harness's programs are, as a second disk.
+    QEMUs of both nodes know.  ``disk`` is the description of a disk that it has from its start on (:func:`disk_xml`),
+    ``cpu`` that of its processor; empty without one, and for the node's own.  With ``user`` it boots from a user's
+    image by itself, and has ``root_device``, where the harness's programs are, as a second disk.
     """
 
     name: str
@@ -183,6 +183,9 @@ class GuestDomain:
     spare_ports: int = 4
     disk: str = ""
     user: UserGuestDisk | None = None
+    root_is_file: bool = False
+    kvm: bool = True
+    cpu: str = ""
 
 
 @dataclass(frozen=True)
@@ -219,11 +222,7 @@ def guest_xml(guest: GuestDomain) -> str:
         _E.iothreads("1"),
         _kernel_boot(guest) if user is None else _firmware_boot(user, guest.machine),
         _E.features(_E.acpi(), _E.apic(), *(_hyperv() if user is not None and user.windows else ())),
-        # migratable=on hides what cannot move; both nodes are alike.
-        _E.cpu(
-            *([] if user is None or user.xsave else [_E.feature(policy="disable", name="xsave")]),
-            mode="host-passthrough", check="none", migratable="on",
-        ),
+        etree.fromstring(guest.cpu) if guest.cpu else _nodes_processor(user),
         _E.clock(offset="utc"),
         _E.on_poweroff("destroy"),
         # A reset from outside counts as a reboot.
@@ -241,7 +240,7 @@ def guest_xml(guest: GuestDomain) -> str:
             ),
             _E.controller(type="virtio-serial", index="0"),
             _E.controller(type="usb", model="none"),
-            *([_block_disk(guest.root_device, "vda")] if user is None else _user_disks(guest.root_device, user)),
+            *([_root_disk(guest)] if user is None else _user_disks(guest.root_device, user)),
             _E.channel(_E.target(type="virtio", name="org.qemu.guest_agent.0"), type="unix"),
             # A file and no socket: it needs no reader to be there first, and each node has its own after a migration.
             _E.channel(
@@ -255,11 +254,18 @@ def guest_xml(guest: GuestDomain) -> str:
             _E.memballoon(model="none"),
             _E.rng(_E.backend("/dev/urandom", model="random"), model="virtio"),
         ),
-        type="kvm",
+        type="kvm" if guest.kvm else "qemu",
     )  # fmt: skip
     if guest.disk:
         domain.find("devices").append(etree.fromstring(guest.disk))
     return _text(domain)
+
+
+def _nodes_processor(user: UserGuestDisk | None) -> etree._Element:
+    """That of the node; migratable=on hides what cannot move, and both nodes are alike."""
+    without = [] if user is None or user.xsave else [_E.feature(policy="disable", name="xsave")]
+    found: etree._Element = _E.cpu(*without, mode="host-passthrough", check="none", migratable="on")
+    return found
 
 
 def _kernel_boot(guest: GuestDomain) -> etree._Element:
@@ -301,18 +307,22 @@ def _user_disks(programs: str, user: UserGuestDisk) -> list[etree._Element]:
         device="disk",
     )
     # Linux programs are of no use to Windows.
-    return [disk] if user.windows else [disk, _block_disk(programs, "vdb", serial=PROGRAMS_SERIAL)]
+    return [disk] if user.windows else [disk, _readonly_disk(programs, "vdb", serial=PROGRAMS_SERIAL)]
 
 
-def _block_disk(device: str, target: str, serial: str = "") -> etree._Element:
+def _root_disk(guest: GuestDomain) -> etree._Element:
+    return _readonly_disk(guest.root_device, "vda", is_file=guest.root_is_file)
+
+
+def _readonly_disk(path: str, target: str, serial: str = "", *, is_file: bool = False) -> etree._Element:
     found: etree._Element = _E.disk(
         _E.driver(name="qemu", type="raw", cache="none", io="threads"),
-        _E.source(dev=device),
+        _E.source(**{"file" if is_file else "dev": path}),
         _E.target(dev=target, bus="virtio"),
         *([_E.serial(serial)] if serial else []),
         _E.readonly(),
         _E.shareable(),
-        type="block",
+        type="file" if is_file else "block",
         device="disk",
     )
     return found

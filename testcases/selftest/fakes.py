@@ -235,6 +235,8 @@ class FakeNode:
         self.libvirt_lost = False
         # Whether a new start of its daemon helps.
         self.libvirt_starts = False
+        # Whether it is a machine that has guests of its owner's too.
+        self.somebodys = False
 
     def note(self, *changes: object) -> None:
         """It is nobody's machine but the lab's."""

@@ -12,6 +12,7 @@ from test_inventory_command import OneMachine, Two, two
 
 from harness.cli import main as cli
 from harness.lab.hardware.guard import Machine
+from harness.lab.hardware.guest_image import images_journal
 from harness.lab.hardware.journal import Journal
 from harness.model.changes import ChangeKind
 from harness.remote.local import LocalRunner
@@ -56,7 +57,7 @@ def noted(two: Two, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
             return before(machine, argv)
         name = "alpha" if machine is two.machines[0] else "beta"
         assert asked["folder"] == "/var/lib/drbd-harness"
-        kept = found.journal(name)._run(
+        kept = found.journal(name, asked["lab"])._run(
             asked.pop("act"), 60, **{key: value for key, value in asked.items() if key in ("skip", "stuck", "number")}
         ) if asked["act"] != "end-commands" else None  # fmt: skip
         return (kept.status, kept.stdout, kept.stderr) if kept is not None else (0, '{"failed": []}', "")
@@ -85,6 +86,19 @@ def test_clean_puts_back_what_a_killed_run_of_this_lab_noted_and_no_other_labs(
     assert noted.two.machines[0].leases == noted.two.machines[1].leases == ["take", "give"]
     assert noted.clean() == 0
     assert "beta: nothing of the lab test is noted\n" in capsys.readouterr().out
+
+
+def test_clean_takes_the_image_of_guests_back_which_runs_leave_there(
+    noted: Noted, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = noted.folder / "beta"
+    journal = images_journal(Machine("beta", LocalRunner()), "test", ADA, str(folder))
+    journal.note(ChangeKind.PROGRAMS, f"{folder}/images")
+    (folder / "images" / "d").mkdir(parents=True)
+    assert noted.journal("beta").entries() == (), "what keeps no later run from beginning"
+    assert noted.clean("--dry-run") == 0 and f"programs {folder}/images, by ada on desk" in capsys.readouterr().out
+    assert noted.clean() == 0 and not (folder / "images").exists()
+    assert f"beta: programs {folder}/images: put back\n" in capsys.readouterr().out
 
 
 def test_clean_with_one_machine_out_of_reach_does_the_other_and_says_so(

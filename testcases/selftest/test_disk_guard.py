@@ -535,13 +535,16 @@ def _docstrings(path: Path) -> set[str]:
 def test_only_the_guard_starts_the_program_that_writes_to_disks() -> None:
     texts = {path.name: path.read_text() for path in PACKAGE.glob("*.py")}
     # The script of machines.py only looks; lease.py starts its own program; that of compare.py opens what it reads
-    # with O_RDONLY (test_digest_comparison.py); lab_power.py asks for the boot and waits for its services.
+    # with O_RDONLY (test_digest_comparison.py); lab_power.py asks for the boot and waits for its services; that of
+    # guest_image.py writes below the harness's own folder, as guests.py does.
     assert {name for name, text in texts.items() if ".run" in text} == {
-        "compare.py", "guard.py", "journal.py", "lab_power.py", "lease.py", "machines.py", "provider.py", "taken.py"
+        "compare.py", "guard.py", "guest_image.py", "guests.py", "journal.py", "lab_power.py", "lease.py",
+        "machines.py", "provider.py", "taken.py",
     }  # fmt: skip
     assert {name for name, text in texts.items() if '"programs"' in text} == {
-        "guard.py", "journal.py", "lease.py", "taken.py"
+        "guard.py", "guest_image.py", "journal.py", "lease.py", "taken.py"
     }  # fmt: skip
+    assert '/ "programs" / "images.py"' in texts["guest_image.py"] and "{name}.py" not in texts["guest_image.py"]
     assert '/ "programs" / "lease.py"' in texts["lease.py"] and "{name}.py" not in texts["lease.py"]
 
 

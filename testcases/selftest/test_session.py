@@ -448,6 +448,24 @@ def test_recover_starts_a_libvirtd_anew_that_was_stopped(stage: Stage) -> None:
     assert "libvirtd on nodea is started anew: no libvirt on nodea: it hangs" in stage.reported
 
 
+def test_recover_on_a_machine_of_somebodys_starts_no_libvirtd_and_reads_no_others_log(stage: Stage) -> None:
+    def stopped(cell: Cell, turn: int) -> dict[str, Any]:
+        lost = cell == SWAP and turn == 1
+        if lost:
+            node = cast(Any, stage.labs[-1].a)
+            node.somebodys = node.libvirt_lost = node.libvirt_starts = True
+            node.answers = {'/var/log/libvirt/qemu/$1.log" sh drbd-harness-guest': (0, "ours\n", "")}
+        return failing("lost-guest") if lost else {}
+
+    stage.finds = stopped
+    with stage.session as session:
+        session.play(SWAP)
+        assert verdict(session.play(OTHER)) is VerdictKind.CLEAN
+    assert "libvirtd restarted on nodea" not in stage.labs[0].story.steps and len(stage.labs) == 2
+    (kept,) = (stage.store.directory / "lab" / "lab1").glob("libvirt-nodea.log")
+    assert kept.read_text() == "ours\n"
+
+
 def test_recover_failed_repair_sets_the_resource_up_again(stage: Stage) -> None:
     def stuck(cell: Cell, turn: int) -> dict[str, Any]:
         if cell != SWAP:

@@ -27,9 +27,11 @@ from harness.model import (
     DelayProfile,
     Fault,
     FilesystemKind,
+    GuestOptions,
     Layout,
     ReplicationProfile,
     Sabotage,
+    SwapOn,
 )
 from harness.pytest_plugin import two_machines
 
@@ -37,6 +39,7 @@ pytest_plugins = ("pytester",)
 __all__ = ["matrix", "run", "suite", "world"]
 
 HOST = Cell("inflight-modify", client=ClientKind.HOST)
+GUEST = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE)
 INVENTORY = """
 schema = 1
 name = "two"
@@ -60,6 +63,15 @@ workload = "inflight-modify"
 [[cells]]
 client = "host"
 workload = "fio-verify"
+"""
+
+CUT = """
+schema = 1
+[[cells]]
+workload = "buffered"
+filesystem = "ext4"
+cache = "none"
+crash = "node"
 """
 
 
@@ -88,9 +100,12 @@ def test_unplayable_of_what_a_node_plays_by_itself_is_nothing(cell: Cell) -> Non
 @pytest.mark.parametrize(
     ("cell", "words"),
     [
-        (Cell("pressure", cache=CacheMode.NONE), "guests are not started"),
-        (replace(HOST, crash=Crash.NODE), "power is not cut"),
-        (replace(HOST, fault=Fault.IO_ERROR), "the fault 'io-error' is not made"),
+        (replace(HOST, crash=Crash.NODE), "'node' happens to a guest"),
+        (replace(HOST, fault=Fault.IO_ERROR), "'io-error' happens to a guest"),
+        (replace(GUEST, guest_options=GuestOptions(swap_on=SwapOn.GUEST_DISK)), "a disk of the guest's own"),
+        (replace(GUEST, layout=Layout.LVM), "volume groups or mappings"),
+        (replace(GUEST, fault=Fault.LIBVIRTD_RESTART), "their libvirt is not started anew"),
+        (replace(GUEST, fault=Fault.LINK_CUT), "link is not cut, for it may be somebody's"),
         (replace(HOST, sabotage=Sabotage.DELAY_LEFT_A), "sabotages"),
         (replace(HOST, delays=DelayProfile(link_delay_ms=20)), "link is not delayed"),
         (replace(HOST, replication=ReplicationProfile(disable_sendpage=True)), "every resource on them"),
@@ -104,6 +119,18 @@ def test_unplayable_of_what_a_node_plays_by_itself_is_nothing(cell: Cell) -> Non
 )
 def test_unplayable_says_what_the_machines_are_not_for(cell: Cell, words: str) -> None:
     assert words in (unplayable(cell) or "")
+
+
+@pytest.mark.parametrize("cell", [replace(HOST, client=ClientKind.GUEST, crash=Crash.NODE), *CONTROL_CELLS])
+def test_unplayable_of_what_a_guest_plays_is_nothing(cell: Cell) -> None:
+    assert unplayable(cell) is None
+
+
+@pytest.mark.parametrize("happens", [{"crash": Crash.NODE}, {"fault": Fault.TARGET_KILL}])
+def test_unplayable_without_power_names_the_machines_that_have_none(happens: dict[str, Any]) -> None:
+    cell = replace(GUEST, **happens)
+    assert unplayable(cell) is None
+    assert "the inventory has no 'power' for beta" in (unplayable(cell, without_power=["beta"]) or "")
 
 
 CELLS = st.builds(
@@ -122,9 +149,10 @@ CELLS = st.builds(
 @given(CELLS)
 def test_playable_cell_changes_nothing_that_resources_of_the_machines_owner_feel(cell: Cell) -> None:
     if unplayable(cell) is None:
-        assert cell.client is ClientKind.HOST and not cell.delays.link_delay_ms
+        assert not cell.delays.link_delay_ms and cell.layout is Layout.RAW
         assert cell.replication.scatter_gather and not cell.replication.disable_sendpage
-        assert cell.crash is not Crash.NODE and cell.fault in (None, Fault.STANDALONE)
+        assert cell.fault not in (Fault.LINK_CUT, Fault.LIBVIRTD_RESTART)
+        assert cell.client is ClientKind.GUEST or (cell.crash is None and cell.fault in (None, Fault.STANDALONE))
 
 
 # --------------------------------------------------------------------------- the options
@@ -148,12 +176,13 @@ def test_inventory_beside_what_it_does_not_go_with_is_one_sentence(
     assert "Traceback" not in ran.out + ran.err and world.labs == []
 
 
-def test_inventory_with_a_cell_in_a_guest_is_refused_before_the_machines_are_asked(
+def test_inventory_with_a_cell_that_cuts_power_is_refused_before_the_machines_are_asked(
     run: Runs, matrix: Path, world: World, inventory: Path
 ) -> None:
+    matrix.write_text(CUT)
     ran = run("--drbd-matrix", str(matrix), "--drbd-inventory", str(inventory))
     said = ran.out + ran.err
-    assert ran.status == 4 and "guests are not started on them" in said and "leave it out with -k" in said
+    assert ran.status == 4 and "has no 'power' for alpha and beta" in said and "leave it out with -k" in said
     assert "Traceback" not in said and world.labs == [] and not (ran.folder / "runs").exists()
 
 
@@ -178,7 +207,8 @@ def test_inventory_is_the_lab_of_the_run_and_is_kept_with_it(
     asked: list[tuple[Inventory, LabSpec]] = []
 
     @contextlib.contextmanager
-    def lab(of: Inventory, spec: LabSpec) -> Iterator[Any]:
+    def lab(of: Inventory, spec: LabSpec, *, guests: bool) -> Iterator[Any]:
+        assert not guests, "no cell is in one"
         asked.append((of, spec))
         with world.lab(spec, StackSpec(), Path(spec.name)) as made:
             yield made

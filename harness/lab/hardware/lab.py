@@ -10,6 +10,7 @@ from harness.errors import RefusedError
 from harness.lab.base import GuestImage
 from harness.lab.hardware.compare import DigestComparison
 from harness.lab.hardware.guard import Guard
+from harness.lab.hardware.guests import GuestParts
 from harness.lab.hardware.lab_power import BOOT_SECONDS, LabPower
 from harness.lab.hardware.lease import Lease
 from harness.lab.node import Node
@@ -38,15 +39,14 @@ class LeasedGuard:
 
 
 class HardwareLab:
-    """Two machines of an inventory: a :class:`~harness.lab.base.FullLab` that has no guests, and a say over the power
-    of those for which the inventory has ``power``.
+    """Two machines of an inventory: a :class:`~harness.lab.base.FullLab` that has guests where ``guests`` were asked
+    for, and a say over the power of those for which the inventory has ``power``.
     """
 
-    carries_guests = False
     boot_seconds = BOOT_SECONDS
 
     def __init__(
-        self, name: str, nodes: tuple[Node, Node], resource: ResourceSpec, guest: GuestSpec, stack: Stack,
+        self, name: str, nodes: tuple[Node, Node], resource: ResourceSpec, guests: GuestParts | GuestSpec, stack: Stack,
         lock: StackLock, made_of: LabProvenance, comparison: DigestComparison, power: LabPower, *, fresh: bool,
     ) -> None:  # fmt: skip
         self.id = name
@@ -55,7 +55,8 @@ class HardwareLab:
         self.lock = lock
         self.fresh = fresh
         self._resource = resource
-        self._guest = guest
+        self.carries_guests = isinstance(guests, GuestParts)
+        self._guests = guests
         self._made_of = made_of
         self._comparison = comparison
         self.power = power
@@ -67,13 +68,15 @@ class HardwareLab:
 
     @property
     def guest_spec(self) -> GuestSpec:
-        """How much of the device a canary would have; there is no guest."""
-        return self._guest
+        """The guest, whose name is the lab's; without one, how much of the device a canary would have."""
+        return self._guests.spec if isinstance(self._guests, GuestParts) else self._guests
 
     @property
     def guest_image(self) -> GuestImage:
-        """:class:`~harness.errors.RefusedError`: there is none."""
-        raise RefusedError(_WHO, "guests are not started on machines that are somebody's")
+        """What the guest boots from; :class:`~harness.errors.RefusedError` where no cell is in one."""
+        if not isinstance(self._guests, GuestParts):
+            raise RefusedError(_WHO, "no cell of the run is in a guest, so that none was prepared")
+        return self._guests.boots
 
     def provenance(self) -> LabProvenance:
         """What the machines are."""

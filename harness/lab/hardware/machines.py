@@ -63,14 +63,17 @@ class FoundMachine:
 
 
 @contextlib.contextmanager
-def connected(inventory: Inventory, pin_command: str) -> Iterator[tuple[FoundMachine, FoundMachine]]:
+def connected(
+    inventory: Inventory, pin_command: str, tools: Sequence[str] = ()
+) -> Iterator[tuple[FoundMachine, FoundMachine]]:
     """Both machines, looked at and not changed; the connections end with the context.
 
-    ``pin_command`` is the command that pins a host key, up to the machine's name.  Blocks for at most some minutes.
+    ``tools`` are programs that are looked for beside those that a lab needs.  ``pin_command`` is the command that pins
+    a host key, up to the machine's name.  Blocks for at most some minutes.
     :class:`~harness.errors.HostKeyError`, :class:`~harness.errors.LostNodeError`.
     """
     with contextlib.ExitStack() as undo:
-        one, other = (_connect(inventory, host, pin_command, undo) for host in inventory.hosts)
+        one, other = (_connect(inventory, host, pin_command, undo, tools) for host in inventory.hosts)
         _require_two(one, other)
         yield one, other
 
@@ -102,8 +105,10 @@ def require_two_machines(*found: tuple[str, MachineFacts]) -> None:
         raise UsageError(f"{one} and {other} are one machine: both addresses lead to it")
 
 
-def _connect(inventory: Inventory, host: Host, pin_command: str, undo: contextlib.ExitStack) -> FoundMachine:
-    tools = needed(host.storage.kind)
+def _connect(
+    inventory: Inventory, host: Host, pin_command: str, undo: contextlib.ExitStack, more: Sequence[str] = ()
+) -> FoundMachine:
+    tools = (*needed(host.storage.kind), *more)
     runner, facts = reached(
         host, inventory.known_hosts, inventory.name, pin_command, undo, tools, host.replication_nic
     )  # fmt: skip

@@ -9,25 +9,31 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import secrets
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from harness.config.inventory import DISK, VOLUME_GROUP, Inventory
-from harness.config.lab_spec import LabSpec
+from harness.config.lab_spec import GuestSpec, LabSpec
 from harness.config.machine_tools import family, packages
 from harness.errors import HarnessError, InfrastructureError, ProtectedError, UsageError
+from harness.images import DEFAULT_SUITE, Image, ensure
 from harness.lab.hardware import storage
 from harness.lab.hardware.compare import DigestComparison
 from harness.lab.hardware.guard import DrbdAbove
+from harness.lab.hardware.guests import TOOLS, GuestParts, guest_parts, make_ready, require_tools
 from harness.lab.hardware.journal import Journal
 from harness.lab.hardware.lab import HardwareLab, LeasedGuard
 from harness.lab.hardware.lab_power import LabPower
 from harness.lab.hardware.lease import FOLDER, Holder, Lease, kept
+from harness.lab.hardware.libvirt_ssh import write_libvirt_access
 from harness.lab.hardware.machines import CONNECT_SECONDS, FoundMachine, connected
 from harness.lab.hardware.own import UUID
 from harness.lab.hardware.power import MachinePower
 from harness.lab.hardware.taken import free_minor, free_port, require_free
 from harness.lab.hardware.taken import look as look_what_is_taken
+from harness.lab.machine import guest_machine
 from harness.lab.node import Node
 from harness.lab.stack import read_software, require_as_locked, stack_of
 from harness.model import LabProvenance, MachineModel, NodeLock, Stack, StackLock
@@ -35,7 +41,7 @@ from harness.model.changes import ChangeKind
 from harness.remote.ssh import SshRunner
 from harness.render.drbd_conf import SIGNATURE, ResourceNode, ResourceSpec
 from harness.util.logs import progress
-from harness.util.paths import own_command
+from harness.util.paths import cache_dir, own_command
 
 #: What a run on such machines says of how its nodes are made.
 HARDWARE = "hardware"
@@ -59,8 +65,9 @@ _MOUNT_POINT = "/mnt/drbd-harness"
 
 
 @contextlib.contextmanager
-def hardware_lab(inventory: Inventory, spec: LabSpec) -> Iterator[HardwareLab]:
-    """A lab over the machines of ``inventory``: DRBD's lower devices made, the place for its resource found.
+def hardware_lab(inventory: Inventory, spec: LabSpec, *, guests: bool = False) -> Iterator[HardwareLab]:
+    """A lab over the machines of ``inventory``: DRBD's lower devices made, the place for its resource found; with
+    ``guests`` what those are made of is on both.
 
     Blocks for some minutes at its beginning and its end.  :class:`~harness.errors.UsageError` where a machine lacks
     something, :class:`~harness.errors.ProtectedError` where something on it may be somebody's, in both cases with
@@ -70,9 +77,13 @@ def hardware_lab(inventory: Inventory, spec: LabSpec) -> Iterator[HardwareLab]:
     clean = f"{own_command()} clean --inventory {inventory.path}{group}"
     pin = f"{own_command()} inventory {inventory.path}{group} --pin"
     with contextlib.ExitStack() as undo:
-        machines = undo.enter_context(connected(inventory, pin))
+        # Where it is not there yet it is built, which takes minutes: before the machines are asked.
+        image = ensure("guest", DEFAULT_SUITE, cache_dir()) if guests else None
+        machines = undo.enter_context(connected(inventory, pin, TOOLS if guests else ()))
         for machine in machines:
             _require(machine)
+        parts = _guest_parts(inventory, spec, machines, image, undo) if image is not None else None
+        domain = parts.spec.name if parts is not None else ""
         resource = _resource(inventory, spec, machines)
         holder = Holder.of_this_process(f"a run on {inventory.name}")
         lease = undo.enter_context(kept([(one.facts["boot"], one.guard.machine) for one in machines], holder))
@@ -81,7 +92,7 @@ def hardware_lab(inventory: Inventory, spec: LabSpec) -> Iterator[HardwareLab]:
             _require_put_back(journal, clean)
         # Looked at again, now that no other harness can take what is free.
         looks = [(one.guard.machine, look_what_is_taken(one.guard.machine)) for one in machines]
-        require_free(looks, resource)
+        require_free(looks, resource, domain)
         for machine, journal in zip(machines, journals, strict=True):
             undo.callback(_put_back, machine, journal, clean)
         fresh = _make_storage(machines, journals)
@@ -89,14 +100,20 @@ def hardware_lab(inventory: Inventory, spec: LabSpec) -> Iterator[HardwareLab]:
             machine.guard.above = DrbdAbove(resource.name, resource.mapping)
             _note(journal, resource)
             _hide_content(machine, journal, resource)
-        a, b = (_node(one, lease, journal) for one, journal in zip(machines, journals, strict=True))
+        uris = parts.uris if parts is not None else ("", "")
+        if parts is not None:
+            for machine, journal, lacking in zip(machines, journals, parts.lacking, strict=True):
+                make_ready(parts, machine, lacking, journal, inventory.name)
+        a, b = (_node(one, lease, journal, uri) for one, journal, uri in zip(machines, journals, uris, strict=True))
+        for node in (a, b):
+            undo.callback(node.close_libvirt)
         restored = {one.host.name: (one, journal) for one, journal in zip(machines, journals, strict=True)}
         power = LabPower(
             MachinePower(inventory.hosts, inventory.name), lease,
             lambda node: _restore(*restored[node.name], resource, node),
         )  # fmt: skip
         undo.callback(power.give_back, (a, b))
-        yield _lab(inventory, spec, resource, machines, (a, b), power, fresh=fresh)
+        yield _lab(inventory, parts or spec.guest, resource, machines, (a, b), power, fresh=fresh)
 
 
 # --------------------------------------------------------------------------- before anything is written
@@ -114,6 +131,16 @@ def _require(machine: FoundMachine) -> None:
         raise UsageError(f"the kernel {facts['kernel']} of {host.name} has no module drbd")
     if host.replication_address not in facts.addresses:
         raise UsageError(f"{host.replication_address} is not on {host.replication_nic} of {host.name}")
+
+
+def _guest_parts(
+    inventory: Inventory, spec: LabSpec, machines: Sequence[FoundMachine], image: Image, undo: contextlib.ExitStack
+) -> GuestParts:
+    for machine in machines:
+        require_tools(machine)
+    folder = undo.enter_context(tempfile.TemporaryDirectory(prefix="drbd-harness-"))
+    uris = write_libvirt_access(inventory, Path(folder))
+    return guest_parts(inventory, spec.guest, machines, image, uris)
 
 
 def _resource(inventory: Inventory, spec: LabSpec, machines: Sequence[FoundMachine]) -> ResourceSpec:
@@ -219,29 +246,32 @@ def _ssh(machine: FoundMachine) -> SshRunner:
     return runner
 
 
-def _node(machine: FoundMachine, lease: Lease, journal: Journal) -> Node:
+def _node(machine: FoundMachine, lease: Lease, journal: Journal, libvirt_uri: str) -> Node:
     host, guard = machine.host, machine.guard
     lower = guard.lower(guard.look())
     if lower is None:
         raise InfrastructureError(f"on {host.name}, {guard.subject} is not there any more")
     return Node(
         name=host.name, runner=_ssh(machine), link=host.replication_nic, address=host.replication_address, lower=lower,
-        libvirt_uri="", host_name=machine.facts["host"], guard=LeasedGuard(guard, lease), own_link=False,
+        libvirt_uri=libvirt_uri, host_name=machine.facts["host"], guard=LeasedGuard(guard, lease), own_link=False,
         journal=journal,
     )  # fmt: skip
 
 
 def _lab(
-    inventory: Inventory, spec: LabSpec, resource: ResourceSpec, machines: Sequence[FoundMachine],
+    inventory: Inventory, guests: GuestParts | GuestSpec, resource: ResourceSpec, machines: Sequence[FoundMachine],
     nodes: tuple[Node, Node], power: LabPower, *, fresh: bool,
 ) -> HardwareLab:  # fmt: skip
     on = read_software(*nodes)
     one, other = (NodeLock(node.name, runs=runs) for node, runs in zip(nodes, on, strict=True))
     lock = StackLock("", one, other)
-    require_as_locked(lock, *nodes)
     made_of = LabProvenance(machines=tuple(map(_model, machines)))
+    if isinstance(guests, GuestParts):
+        lock = replace(lock, guest=guests.lock, machine=guest_machine([*zip(nodes, on, strict=True)], "", cache_dir()))
+        made_of = replace(made_of, images={"guest": guests.lock.digest})
+    require_as_locked(lock, *nodes)
     return HardwareLab(
-        inventory.name, nodes, resource, spec.guest, _stack(machines, stack_of(*on, "", HARDWARE)), lock,
+        inventory.name, nodes, resource, guests, _stack(machines, stack_of(*on, "", HARDWARE, lock.machine)), lock,
         made_of, DigestComparison(*nodes, nodes[0].lower, nodes[1].lower), power, fresh=fresh,
     )  # fmt: skip
 

@@ -41,6 +41,8 @@ def main():
     with open("/proc/sys/kernel/random/boot_id") as file:
         boot = file.read().strip()
     path = folder + "/lease.json"
+    # Others may pass through the folder, to the image of a guest.
+    os.umask(0o077)
     if act == "show":
         lease = read(path)
         print(json.dumps(lease if holds(lease, boot) else {}))
