@@ -56,7 +56,7 @@ def run(
     runs: RunsOption = Path("runs"),
     select: Annotated[str, typer.Option("-k", help="only cells whose id matches, as pytest's -k")] = "",
     inventory: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="play on the two real machines of an inventory (client=host)")
+        Path | None, typer.Option(metavar="FILE", help="play on the two real machines of an inventory")
     ] = None,
     group: Annotated[str | None, typer.Option(help="the two hosts, in an inventory of Ansible's")] = None,
     device_mib: Annotated[int | None, typer.Option(help="least size of the DRBD device in MiB (128)")] = None,

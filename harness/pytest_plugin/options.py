@@ -84,7 +84,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--drbd-guest-suite", metavar="SUITE", help="Debian suite of the guest (default: as nodes)")
     group.addoption("--drbd-device-mib", metavar="N", type=int, help="least size of the DRBD device in MiB (128)")
     group.addoption("--drbd-memory-mib", metavar="N", type=int, help="memory of a node (default: 2560)")
-    group.addoption("--drbd-inventory", metavar="FILE", help="two real machines instead of virtual ones (client=host)")
+    group.addoption("--drbd-inventory", metavar="FILE", help="two real machines instead of virtual ones")
     group.addoption("--drbd-inventory-group", metavar="NAME", help="the group of the two, in an inventory of Ansible's")
     group.addoption("--drbd-guest-image", metavar="FILE", help="a qcow2 of yours with a guest agent: cells play in it")
     group.addoption(
