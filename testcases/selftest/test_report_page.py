@@ -191,7 +191,8 @@ def test_palette_text_has_enough_contrast(theme: str) -> None:
 
 
 def test_page_of_200_cells_stays_small() -> None:
-    store = Store(next(EVIDENCE.glob("quick-*")))
+    # The first that was kept: its eight cells were played once.
+    store = Store(min(EVIDENCE.glob("quick-*")))
     run, results = store.run(), judged_results(store)
     many = [
         replace(result, cell=replace(result.cell, workload=f"{result.cell.workload}{number}"))
