@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from pydantic import BaseModel, ValidationError
 from test_docs import CHECKOUT, PAGES, cell_texts, command_of, options_of, spans, ticked
@@ -192,3 +193,25 @@ def test_a_command_that_is_written_without_the_programs_name_exists(page: Path) 
         if re.match(rf"(?:{names}) (?:--?[a-z]|[a-z]+$)", span):
             found = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", span))
             assert found <= options_of(command_of(span.split())), f"{page.name}: {span}"
+
+
+def _commands(command: click.Command, name: str = "") -> Iterator[tuple[str, click.Command]]:
+    below = getattr(command, "commands", None)
+    if below is None:
+        yield name, command
+    for word, one in (below or {}).items():
+        yield from _commands(one, f"{name} {word}".strip())
+
+
+COMMANDS = dict(_commands(get_command(app)))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_of_a_command_is_on_a_page(name: str) -> None:
+    text = "\n".join(page.read_text() for page in PAGES)
+    for param in COMMANDS[name].params:
+        written = [one for one in param.opts if one.startswith("-")]
+        # A run's are also those of pytest, in one table.
+        ways = [*written, *(f"--drbd-{one.removeprefix('--')}" for one in written)]
+        said = any(re.search(rf"(?<![\w-]){way}(?![\w-])", text) for way in ways)
+        assert said or not written, f"{name}: {written}"
