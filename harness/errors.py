@@ -86,6 +86,14 @@ class LostLibvirtError(LostNodeError):
     """The libvirt of a node, or of the controller, went away under a call, or answers nothing any more."""
 
 
+class OutputError(HarnessError):
+    """What was to be printed cannot be: the disk is full, or ``nobody_reads`` it any more."""
+
+    def __init__(self, why: str, *, nobody_reads: bool = False) -> None:
+        super().__init__(f"what is printed cannot be written: {why}")
+        self.nobody_reads = nobody_reads
+
+
 class RefusedError(HarnessError):
     """QEMU, libvirt, DRBD or a client's kernel refused a configuration; ``message`` is theirs."""
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from harness.cli.bisect_plays import Played
     from harness.judgement.bisect import Rate
 
-STEP = "bisect-step"
 #: Without a rate, and at both ends of a list.
 PLAYS = 5
 

@@ -5,15 +5,16 @@ Exit codes: 0 as expected, 1 a finding, 2 inconclusive or machinery, 3 nothing r
 
 from __future__ import annotations
 
-import io
 import sys
+import traceback
+from typing import NoReturn
 
-import typer
+from harness.cli.starting import STEP, loading
 
-from harness import __version__
-from harness.cli.processor import known_processor
+with loading():
+    import typer
 
-with known_processor():
+    from harness import __version__
     from harness.cli import (
         baseline,
         bisect,
@@ -30,11 +31,12 @@ with known_processor():
         report,
         runs,
     )
-
-from harness.errors import HarnessError, UsageError
-from harness.util import logs
-from harness.util.progress import Progress
-from harness.util.signals import stop_like_ctrl_c
+    from harness.errors import HarnessError, OutputError, UsageError
+    from harness.util import logs
+    from harness.util.logs import one_line
+    from harness.util.progress import Progress
+    from harness.util.signals import stop_like_ctrl_c
+    from harness.util.standard_streams import give_up_output, make_usable
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Do the two DRBD replicas of a lab still hold the same data, and if not, why?")  # fmt: skip
@@ -48,11 +50,9 @@ _INTERRUPTED = 130
 def main() -> None:
     """Entry point: one sentence and the right exit code for everything that goes wrong on purpose."""
     stop_like_ctrl_c()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # In a locale that has not all of what is printed a sign is written as its number; nothing ends by it.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    make_usable()
     with logs.with_handler(logs.PROGRESS, Progress()):
-        if sys.argv[1:2] == [bisect.STEP]:
+        if sys.argv[1:2] == [STEP]:
             bisect.for_git_bisect(_main)
         _main()
 
@@ -63,20 +63,35 @@ def _main() -> None:
         code = app(standalone_mode=False)
         if code == _INTERRUPTED:
             raise KeyboardInterrupt
+        sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
+    except OutputError as error:
+        give_up_output()
+        _end(None if error.nobody_reads else str(error), error.exit_code)
     except HarnessError as error:
-        print(f"drbd-harness: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _end(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        print("drbd-harness: interrupted", file=sys.stderr)
-        sys.exit(2)
-    except Exception as wrong:
+        _end("interrupted", HarnessError.exit_code)
+    except Exception as wrong:  # noqa: BLE001 - else it would end with 1, which is a finding
         # click's own class of errors is a dependency of typer in some versions and a private part of it in others.
         message = getattr(wrong, "format_message", None)
-        if message is None:
-            raise
-        print(f"drbd-harness: {message()} (drbd-harness --help lists what there is)", file=sys.stderr)
-        sys.exit(UsageError.exit_code)
+        if message is not None:
+            _end(f"{message()} (drbd-harness --help lists what there is)", UsageError.exit_code)
+        if isinstance(wrong, OSError) and wrong.filename is not None:
+            _end(f"{wrong.filename}: {wrong.strerror or wrong}", HarnessError.exit_code)
+        traceback.print_exc()
+        _end("this is a fault of drbd-harness itself, and no answer; please report it", HarnessError.exit_code)
+
+
+def _end(sentence: str | None, code: int) -> NoReturn:
+    """End with what was printed so far, then the sentence, and that exit code."""
+    try:
+        sys.stdout.flush()
+    except OutputError:
+        give_up_output()
+    if sentence is not None:
+        print(f"drbd-harness: {one_line(sentence)}", file=sys.stderr)
+    sys.exit(code)
 
 
 @app.command()
@@ -98,7 +113,7 @@ app.command()(compare.compare)
 app.command()(history.history)
 app.command()(baseline.baseline)
 app.command()(bisect.bisect)
-app.command(bisect.STEP)(bisect.bisect_step)
+app.command(STEP)(bisect.bisect_step)
 app.command()(claims.claims)
 app.command()(merge.merge)
 app.command()(leftovers.status)

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from harness.errors import UsageError
+from harness.util.logs import one_line
 
 SuiteOption = Annotated[str, typer.Option(help="Debian suite of the nodes")]
 OptionalSuiteOption = Annotated[
@@ -45,13 +46,13 @@ console = Console(highlight=False)
 def print_document(text: str) -> None:
     """Print what another program or a file takes: UTF-8 in every locale, as the same file would be."""
     sys.stdout.flush()
-    sys.stdout.buffer.write(text.encode())
+    sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
     sys.stdout.buffer.flush()
 
 
 def warn(sentence: str) -> None:
     """A sentence on standard error; the command goes on."""
-    print(f"drbd-harness: {sentence}", file=sys.stderr)
+    print(f"drbd-harness: {one_line(sentence)}", file=sys.stderr)
 
 
 def stack_options(stack: str | None, drbd: Path | None, suite: str | None) -> dict[str, str]:

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from scipy.stats import beta, bootstrap, fisher_exact
+# At once, though only scipy needs it: a processor that it does not start on is to be found before anything is played.
+import numpy as np  # noqa: F401
 
 #: The fewest repetitions whose variation says anything.
 BOOTSTRAP_FROM = 3
@@ -63,7 +65,7 @@ def rate_upper(hits: int, trials: int, confidence: float = 0.95) -> float | None
         return 1.0
     if hits == 0:
         return float(1 - (1 - confidence) ** (1 / trials))
-    return float(beta.ppf(confidence, hits + 1, trials - hits))
+    return float(_scipy().beta.ppf(confidence, hits + 1, trials - hits))
 
 
 def rate_interval(hits: int, trials: int, confidence: float = 0.95) -> Interval | None:
@@ -90,7 +92,7 @@ def bootstrapped_rate(counts: Sequence[tuple[int, int]], confidence: float = 0.9
     counted = [(hits, trials) for hits, trials in counts if trials]
     if len(counted) < BOOTSTRAP_FROM:
         return None
-    found = bootstrap(
+    found = _scipy().bootstrap(
         tuple(zip(*counted, strict=True)),
         lambda hits, trials, axis: hits.sum(axis=axis) / trials.sum(axis=axis),
         n_resamples=_RESAMPLES, paired=True, vectorized=True, confidence_level=confidence, method="percentile",
@@ -106,7 +108,7 @@ def compare(hits_a: int, trials_a: int, hits_b: int, trials_b: int) -> RateCompa
     if not (_rate(hits_a, trials_a) and _rate(hits_b, trials_b)):
         return None
     a, b = hits_a / trials_a, hits_b / trials_b
-    p_value = fisher_exact([[hits_a, trials_a - hits_a], [hits_b, trials_b - hits_b]])[1]
+    p_value = _scipy().fisher_exact([[hits_a, trials_a - hits_a], [hits_b, trials_b - hits_b]])[1]
     return RateComparison(a, b, float(p_value), "a" if a > b else "b" if b > a else None)
 
 
@@ -118,7 +120,7 @@ def at_least_so_far_apart(few: tuple[int, int], many: tuple[int, int]) -> float:
     if not (_rate(*few) and _rate(*many)):
         return 1.0
     table = [[many[0], many[1] - many[0]], [few[0], few[1] - few[0]]]
-    return min(1.0, float(fisher_exact(table, alternative="greater")[1]))
+    return min(1.0, float(_scipy().fisher_exact(table, alternative="greater")[1]))
 
 
 def significant(p_value: float, level: float = LEVEL) -> bool:
@@ -148,3 +150,10 @@ def _rate(hits: int, trials: int, confidence: float = 0.95) -> bool:
     if not 0 < confidence < 1:
         raise ValueError(f"a confidence is between 0 and 1, not {confidence}")
     return 0 < trials >= hits
+
+
+def _scipy() -> Any:
+    """``scipy.stats``, which takes most of a second to load: commands that count nothing do without."""
+    import scipy.stats
+
+    return scipy.stats

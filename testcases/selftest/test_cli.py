@@ -55,7 +55,7 @@ BACK = Cell(
 CELLS = with_controls((NONE, BACK))
 
 
-class Ended(Exception):  # noqa: N818 - it is no error
+class Ended(BaseException):
     """The process would have become another one."""
 
 

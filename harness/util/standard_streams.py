@@ -1,0 +1,77 @@
+"""Standard input, output and error as a command can rely on them, whatever it was started with."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from harness.errors import OutputError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+_OUT, _ERR = 1, 2
+
+
+def make_usable() -> None:
+    """Open what is closed, on nothing, and let printing fail in one way only: with an :class:`OutputError`.
+
+    What cannot be written to standard error is lost, for there is nobody to tell.  Streams that somebody put in the
+    place of the process's own stay as they are.
+    """
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= _ERR:
+        os.set_inheritable(opened, True)
+    os.close(opened)
+    if sys.stdin is None:
+        sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
+    if sys.stdout is None or sys.stdout is sys.__stdout__:
+        sys.stdout = _text(sys.stdout, _Output(_OUT))
+    if sys.stderr is None or sys.stderr is sys.__stderr__:
+        sys.stderr = _text(sys.stderr, _Errors(_ERR), at_once=True)
+
+
+def give_up_output() -> None:
+    """What is printed from now on, and what was not written yet, goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, _OUT)
+    os.close(nowhere)
+
+
+class _Output(io.FileIO):
+    """Standard output."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(descriptor, "w", closefd=False)
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            raise OutputError(error.strerror or str(error), nobody_reads=error.errno == errno.EPIPE) from error
+
+
+class _Errors(_Output):
+    """Standard error."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        try:
+            return super().write(data)
+        except OutputError:
+            return memoryview(data).nbytes
+
+
+def _text(before: TextIO | None, raw: io.FileIO, *, at_once: bool = False) -> TextIO:
+    """``raw`` as text in the encoding of ``before``; a sign that this lacks is written as its number."""
+    was = before if isinstance(before, io.TextIOWrapper) else None
+    if was is not None:
+        was.flush()
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding=was.encoding if was is not None else "utf-8",
+        errors="backslashreplace",
+        line_buffering=at_once or was is None or was.line_buffering or was.write_through,
+    )
