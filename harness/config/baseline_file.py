@@ -6,7 +6,6 @@ is wrong with it is one sentence: a :class:`~harness.errors.UsageError`.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from harness.config.sentences import WrittenFile, WrittenModel, array, one_of, one_or_more, shown, validated
+from harness.config.toml_text import parsed
 from harness.errors import UsageError
 from harness.model import VerdictKind
 from harness.model.baseline import Baseline, KnownFailure
@@ -66,10 +66,10 @@ class BaselineFile(WrittenFile):
 def load_baseline(path: Path, option: str) -> Baseline:
     """The baseline that was given with ``option``; :class:`~harness.errors.UsageError` for what is wrong with it."""
     try:
-        table = tomllib.loads(path.read_bytes().decode())
+        table = parsed(path.read_bytes())
     except OSError as error:
         raise UsageError(f"{option}: {path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UsageError(f"{option}: {path} is not valid TOML: {error}") from error
     return read_baseline(table, str(path))
 

@@ -10,7 +10,6 @@ Whatever is wrong with it is one sentence: a :class:`~harness.errors.UsageError`
 from __future__ import annotations
 
 import itertools
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from pydantic import AfterValidator, Field
 from harness.config.cell_rules import GUEST_ONLY, broken_rule
 from harness.config.matrix_entry import Axes, Workloads
 from harness.config.sentences import WrittenFile, WrittenModel, array, choice, hint, one_or_more, validated
+from harness.config.toml_text import parsed
 from harness.errors import UsageError
 from harness.model import CacheMode, Cell, ClientKind, FilesystemKind
 from harness.model.cell_pattern import Pattern, value_of
@@ -93,10 +93,10 @@ def load_claims(path: Path, workloads: Workloads | None = None) -> tuple[ClaimSp
     decide.
     """
     try:
-        table = tomllib.loads(path.read_bytes().decode())
+        table = parsed(path.read_bytes())
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UsageError(f"{path} is not valid TOML: {error}") from error
     return read_claims(table, str(path), workloads)
 

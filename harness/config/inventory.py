@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Mapping
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -21,6 +20,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 from harness.config.lab_spec import LOWER_MIB
 from harness.config.sentences import WrittenFile, WrittenModel, array, hint, quoted, shown, validated
 from harness.config.spec import at_least
+from harness.config.toml_text import parsed
 from harness.errors import UsageError
 from harness.model.changes import ASKED_FOR
 
@@ -282,7 +282,7 @@ def table_of(path: Path, group: str | None = None, *, whole: bool = True) -> dic
     Not ``whole``: hosts of Ansible's need no variable ``drbd_harness``.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UsageError(f"the inventory {path} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
@@ -292,8 +292,8 @@ def table_of(path: Path, group: str | None = None, *, whole: bool = True) -> dic
     if group is not None:
         raise UsageError(f"{path} is no inventory of Ansible's and has no group '{group}'")
     try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
+        return parsed(text.encode())
+    except ValueError as error:
         raise UsageError(f"{path} is neither valid TOML nor what 'ansible-inventory --list' prints: {error}") from None
 
 

@@ -12,15 +12,25 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import tomllib
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.config.cell_rules import GUEST_ONLY, broken_rule
-from harness.config.matrix_entry import CellsEntry, DecidingEntry, MatrixFile, Workloads, expectation, old_names
+from harness.config.matrix_entry import (
+    MOST_CELLS,
+    MOST_PLAYS,
+    CellsEntry,
+    DecidingEntry,
+    MatrixFile,
+    Workloads,
+    expectation,
+    old_names,
+)
 from harness.config.sentences import hint, shown, validated
+from harness.config.toml_text import parsed
 from harness.errors import UsageError
 from harness.model import Cell, ClientKind, Expectation, aliases, settings
 from harness.model.cell_pattern import matches
@@ -54,11 +64,10 @@ def load(path_or_name: str, workloads: Workloads, search: Path) -> Matrix:
     path = _find(path_or_name, search)
     try:
         raw = path.read_bytes()
-        table = tomllib.loads(raw.decode())
+        table = parsed(raw)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        # Of the text's encoding, of TOML, or a number of thousands of digits.
+    except ValueError as error:
         raise UsageError(f"{path} is not valid TOML: {error}") from error
     expansion = expand(table, workloads, str(path))
     description = str(table.get("description", ""))
@@ -91,6 +100,8 @@ def expand(table: Mapping[str, Any], workloads: Workloads, source: str) -> Expan
                 expected = next((expected for pattern, expected in patterns if matches(pattern, cell)), None)
                 cell = replace(cell, expected=expected)
             cells += _repeated([cell], entry.repeat or deciding.repeat(cell) or file.defaults.repeat)
+            if len(cells) > MOST_PLAYS:
+                raise UsageError(f"{where}: with it there are more than {MOST_PLAYS} plays, which is the most")
     if not cells:
         raise UsageError(f"{source}, [[cells]]: the matrix is empty: there is no cell, or all are excluded")
     if unmatched := deciding.unmatched:
@@ -159,6 +170,8 @@ def _cells(entry: CellsEntry, defaults: CellsEntry, workloads: Workloads, where:
         expected = expectation(entry.verdicts or defaults.verdicts, entry.reason or defaults.reason, says)
     except ValueError as wrong:
         raise UsageError(f"{where}: {wrong}") from None
+    if (made := math.prod(map(len, axes.values()))) > MOST_CELLS:
+        raise UsageError(f"{where}: its lists make {shown(made)} cells; the most is {MOST_CELLS}")
     for combination in itertools.product(*axes.values()):
         yield _cell(dict(zip(axes, combination, strict=True)), entry.values(), expected, workloads, where)
 

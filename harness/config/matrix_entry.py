@@ -67,6 +67,9 @@ INTEGRITY = ("none", "crc32c", "md5", "sha1", "sha256")
 _MOST = 10**9
 # More repetitions than anybody has the time for; each is a cell in memory and in the run's file.
 MOST_REPETITIONS = 10_000
+# For the same reason: more cells of one entry, and more plays of a matrix.
+MOST_CELLS = 10_000
+MOST_PLAYS = 100_000
 
 T = TypeVar("T")
 _Several = Annotated[tuple[T, ...], one_or_more(), Field(min_length=1)]
@@ -216,7 +219,7 @@ def expectation(
     if verdicts is None and reason is None and not says and not required:
         return None
     if verdicts is None:
-        raise ValueError(f"'verdicts' is None, not a list of verdicts{hint('', VerdictKind)}")
+        raise ValueError(f"'verdicts' is missing{hint('', VerdictKind)}")
     if reason is None:
         raise ValueError("'reason' is missing: an expectation says why")
     return Expectation(verdicts, reason, says)

@@ -53,7 +53,8 @@ class WrittenFile(WrittenModel):
         """First of all: another schema may have other keys."""
         schema = written.get("schema") if isinstance(written, dict) else None
         if type(schema) is not int or schema != cls.reads:
-            raise ValueError(f"'schema' is {shown(schema)}; this program reads schema = {cls.reads}")
+            what = "missing" if schema is None else shown(schema)
+            raise ValueError(f"'schema' is {what}; this program reads schema = {cls.reads}")
         return written
 
 

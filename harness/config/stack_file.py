@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import difflib
 import os
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
 from harness.config.sentences import WrittenFile, hint, quoted, validated
 from harness.config.stack_spec import IN_TREE, NodeTable, StackSpec, StackTables, is_path
+from harness.config.toml_text import parsed
 from harness.errors import UsageError
 
 STACK_SCHEMA = 1
@@ -91,10 +91,10 @@ def _find(path_or_name: str, search: Path) -> Path:
 
 def _table(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return parsed(path.read_bytes())
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UsageError(f"{path} is not valid TOML: {error}") from error
 
 

@@ -693,7 +693,7 @@ HOST = '[[cells]]\nclient = "host"\nworkload = "inflight-modify"\n'
     ("text", "parts"),
     [
         ("schema = 2\n" + CELL, ["'schema' is 2", "schema = 1"]),
-        (CELL, ["'schema' is None"]),
+        (CELL, ["'schema' is missing"]),
         ("schema = 1\n", ["empty"]),
         ("schema = 1\n" + CELL + '[[exclude]]\ncache = "none"\n', ["empty"]),
         ("schema = 1\ncell = 1\n" + CELL, ["the top level", "'cell'", "did you mean 'cells'?", "exclude"]),
@@ -724,7 +724,7 @@ HOST = '[[cells]]\nclient = "host"\nworkload = "inflight-modify"\n'
         ("schema = 1\n" + CELL + 'verdicts = ["CLEEN"]\nreason = "x"\n', ["'CLEEN'", "did you mean 'CLEAN'?"]),
         ("schema = 1\n" + CELL + 'verdicts = "CLEAN"\nreason = "x"\n', ["'verdicts' is 'CLEAN'", "list"]),
         ("schema = 1\n" + CELL + 'verdicts = ["CLEAN"]\n', ["'reason' is missing"]),
-        ("schema = 1\n" + CELL + '[[expect]]\ncache = "none"\n', ["[[expect]] number 1", "'verdicts' is None"]),
+        ("schema = 1\n" + CELL + '[[expect]]\ncache = "none"\n', ["[[expect]] number 1", "'verdicts' is missing"]),
         (
             "schema = 1\n" + CELL + '[[deciding]]\ncache = "none"\nrepeat = 3\n',
             ["[[deciding]] number 1", "'reason' is missing"],
