@@ -8,7 +8,8 @@ what a matrix compares.
 But whatever makes a difference likelier in the other cell must be in this one too, or it shows nothing about this one:
 delays at least as long, and the same migrations, crash, fault and replication profile where the other has any.  That
 blocks differed in a delayed cell says little about a natural one; that they differed in a natural one says enough about
-a delayed one.
+a delayed one.  And where DRBD read the node's page cache (writethrough, writeback, unsafe) it was QEMU that wrote that
+page again in flight: it says nothing about the guest's own memory, which DRBD reads with none and directsync.
 """
 
 from __future__ import annotations
@@ -79,11 +80,16 @@ def _same_work(other: Cell, this: Cell) -> bool:
         # What was done to the instrument on purpose makes differences of its own.
         other.sabotage is None
         and what[0] == what[1]
+        and (not _behind_page_cache(other) or _behind_page_cache(this))
         and other.delays.link_delay_ms <= this.delays.link_delay_ms
         and other.delays.disk_delay_ms <= this.delays.disk_delay_ms
         and other.delays.flush_delay_ms <= this.delays.flush_delay_ms
         and all(not theirs or theirs == ours for theirs, ours in special)
     )
+
+
+def _behind_page_cache(cell: Cell) -> bool:
+    return cell.cache is not None and not cell.cache.direct
 
 
 def _layout(cell: Cell) -> Layout:

@@ -98,8 +98,21 @@ def test_potency_another_repetition_diverged_strong() -> None:
     )
 
 
+@pytest.mark.parametrize("behind", [CacheMode.WRITETHROUGH, CacheMode.WRITEBACK, CacheMode.UNSAFE])
+@pytest.mark.parametrize("direct", [CacheMode.NONE, CacheMode.DIRECTSYNC])
+def test_potency_page_cache_of_the_node_changed_says_nothing_about_the_guests_memory(
+    behind: CacheMode, direct: CacheMode
+) -> None:
+    """Seen: with cache=unsafe the witness saw hundreds of QEMU's writes change, and cache=none became strong by it."""
+    behind_cell, direct_cell = replace(BACK, cache=behind), replace(BACK, cache=direct)
+    for other in (clean(behind_cell, witness=SAW_CHANGES), diverged(behind_cell)):
+        assert potency(clean(direct_cell), other)[0] is Potency.WEAK
+        assert potency(clean(replace(behind_cell, aio=AioMode.IO_URING)), other)[0] is Potency.STRONG
+    assert potency(clean(behind_cell), clean(direct_cell, witness=SAW_CHANGES))[0] is Potency.STRONG
+
+
 def test_potency_other_cell_is_named_whichever_comes_first_by_its_id() -> None:
-    for this, other in ((BACK, NONE), (NONE, BACK)):
+    for this, other in ((BACK, NONE), (replace(NONE, cache=CacheMode.DIRECTSYNC), NONE)):
         assert potency(clean(this), diverged(other))[1].endswith(f" in {other.id}")
         assert potency(clean(this), clean(other, SAW_CHANGES))[1].endswith(f" in {other.id}")
 
