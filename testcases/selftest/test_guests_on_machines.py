@@ -319,6 +319,15 @@ def test_guest_of_two_unlike_machines_has_what_libvirt_says_both_have(tmp_path: 
     assert made.spec.log_directory == "/var/log/libvirt/drbd-harness-two"
 
 
+def test_guest_of_two_processors_that_libvirt_does_not_know_is_by_their_name(tmp_path: Path, parts_of: Any) -> None:
+    one, other = (machine(name, tmp_path, processor="A Processor") for name in ("alpha", "beta"))
+    nothing = "<domainCapabilities/>"
+    assert parts_of(one, other, FakeConnection(nothing), FakeConnection(nothing)).boots.cpu == ""
+    other = machine("beta", tmp_path, processor="Another")
+    said = refused(parts_of, UsageError, one, other, FakeConnection(nothing), FakeConnection(nothing))
+    assert "libvirt on alpha and beta does not say which processor a guest may have" in said
+
+
 def test_guest_where_one_machine_has_no_kvm_is_emulated_on_both(tmp_path: Path, parts_of: Any) -> None:
     a, b = FakeConnection(KVM), FakeConnection(EMULATION)
     made = parts_of(machine("alpha", tmp_path), machine("beta", tmp_path, kvm=""), a, b)

@@ -140,16 +140,25 @@ def test_power_of_a_machine_that_does_not_come_up_is_a_lost_node(
         monkeypatch.undo()
 
 
-def test_lease_of_a_machine_without_power_is_not_renewed(switched: Switched) -> None:
+def test_lease_of_a_machine_that_boots_is_not_renewed_before_it_is_taken_again(
+    switched: Switched, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with lab(switched.two) as made:
-        lease = made.power.lease
+        one, lease = switched.two.machines[0], made.power.lease
         made.power_off(made.a)
+        answers = one._answer
+
+        def answer(argv: tuple[str, ...]) -> tuple[int, str, str]:
+            if argv[0] == "cat":
+                # It answers already, and a lease that a boot has ended cannot be renewed.
+                lease.renew()
+            return answers(argv)
+
+        monkeypatch.setattr(one, "_answer", answer)
         for machine in switched.two.machines:
             machine.leases.clear()
-        lease.renew()
-        asked = [",".join(machine.leases) for machine in switched.two.machines]
-        assert asked == ["", "renew"]
         made.power_on(made.a)
+        assert one.leases[0] == "take" and switched.two.machines[1].leases == ["renew"]
         lease.renew()
         assert [machine.leases[-1] for machine in switched.two.machines] == ["renew", "renew"]
         lease.require()

@@ -129,7 +129,9 @@ def _common_processor(machines: Sequence[FoundMachine], uris: Sequence[str]) -> 
     """The processor that both machines' KVM can give a guest; empty where theirs are the same, which it then has."""
     with _connections(machines, uris) as opened:
         models = [host_model(_capabilities(one, machine, "kvm")) for machine, one in opened]
-        if models[0] == models[1] and models[0]:
+        named = {machine.facts["processor"] for machine in machines}
+        # Where libvirt has no model for it, one of the same name is the same.
+        if models[0] == models[1] and (models[0] or (len(named) == 1 and "" not in named)):
             return ""
         (one, connection), (other, others) = opened
         if not all(models):
