@@ -27,14 +27,18 @@ def require_playable(cells: Iterable[Cell], inventory: Inventory) -> None:
             )
 
 
+def cuts_power(cell: Cell) -> bool:
+    """Whether a machine loses its power in ``cell``."""
+    return cell.crash is Crash.NODE or cell.fault is Fault.TARGET_KILL
+
+
 def unplayable(cell: Cell, may_change: Collection[str] = (), without_power: Sequence[str] = ()) -> str | None:
     """Why ``cell`` is not for two real machines, as an end of a sentence; None where it is.
 
     ``may_change``: what the inventory lets it change of what resources of the machines' owner feel too;
     ``without_power``: the machines for which it has no ``power``.
     """
-    cuts = cell.crash is Crash.NODE or cell.fault is Fault.TARGET_KILL
-    if cuts and without_power:
+    if cuts_power(cell) and without_power:
         return f"it cuts the power of one, and the inventory has no 'power' for {' and '.join(without_power)}"
     if cell.sabotage is not None:
         return "what sabotages the instrument would change their settings"

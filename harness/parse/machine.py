@@ -26,6 +26,7 @@ say drbd_srcversion "$(modinfo -F srcversion drbd 2> /dev/null)"
 say drbd_file "$(modinfo -F filename drbd 2> /dev/null)"
 say drbd_utils "$(drbdadm --version 2> /dev/null | sed -n 's/^DRBDADM_VERSION=//p')"
 say drbd_resources "$(drbdsetup show 2> /dev/null | sed -n 's/^resource "\{0,1\}\([^" ]*\).*/\1/p' | tr '\n' ' ')"
+say domains "$(ls /run/libvirt/qemu 2> /dev/null | sed -n 's/[.]xml$//p' | tr '\n' ' ')"
 for qemu in qemu-system-x86_64 qemu-kvm /usr/libexec/qemu-kvm; do
     command -v $qemu > /dev/null && say qemu "$($qemu --version | sed -n '1s/.*version \([^ ]*\).*/\1/p')" && break
 done

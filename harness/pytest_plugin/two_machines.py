@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.config import inventory
-from harness.config.hardware_rules import require_playable
+from harness.config.hardware_rules import cuts_power, require_playable
 from harness.config.inventory import DISK, Inventory
 from harness.config.lab_spec import LabSpec
 from harness.config.stack_spec import StackSpec
@@ -56,10 +56,13 @@ def inventory_of(spec: LabSpec) -> Inventory | None:
 def lab_of(spec: LabSpec, stack: StackSpec, directory: Path, cells: Iterable[Cell]) -> AbstractContextManager[FullLab]:
     """The lab that a run asks for; the consoles of virtual machines go below its ``directory``.
 
-    What guests are made of is brought to real machines only where one of ``cells`` is in a guest.
+    What guests are made of is brought to real machines only where one of ``cells`` is in a guest, and who else would
+    lose its power is asked only where one of them cuts it.
     """
     if (found := inventory_of(spec)) is not None:
-        return hardware_lab(found, spec, guests=any(cell.client is ClientKind.GUEST for cell in cells))
+        cells = list(cells)
+        guests = any(cell.client is ClientKind.GUEST for cell in cells)
+        return hardware_lab(found, spec, guests=guests, cuts=any(map(cuts_power, cells)))
     return nested_lab(spec, stack, directory / spec.name)
 
 

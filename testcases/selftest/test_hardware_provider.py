@@ -272,6 +272,30 @@ def test_hardware_lab_beside_a_domain_of_that_name_is_refused(guests: Two) -> No
     assert _nothing_written(guests)
 
 
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        (
+            "drbd_resources=data drbd-harness-test \n",
+            "the run cuts the power of beta, and the resource data is up there",
+        ),
+        ("domains=mail web \n", r"and the guest mail is up there \(and 1 more\); nothing was changed"),
+    ],
+)
+def test_hardware_lab_whose_power_is_somebody_elses_too_is_refused_where_a_cell_cuts_it(
+    guests: Two, facts: str, words: str
+) -> None:
+    guests.machines[1].facts += facts
+    with (
+        pytest.raises(UsageError, match=words),
+        hardware_lab(inventory.load(guests.path), LabSpec(), guests=True, cuts=True),
+    ):
+        pytest.fail("there is a lab")
+    assert _nothing_written(guests)
+    with hardware_lab(inventory.load(guests.path), LabSpec(device_mib=32), guests=True):
+        pass
+
+
 def test_hardware_lab_with_guests_on_a_machine_without_libvirt_is_one_sentence(guests: Two) -> None:
     guests.machines[1].facts = guests.machines[1].facts.replace("libvirt=11.3.0\n", "")
     with (

@@ -207,8 +207,8 @@ def test_inventory_is_the_lab_of_the_run_and_is_kept_with_it(
     asked: list[tuple[Inventory, LabSpec]] = []
 
     @contextlib.contextmanager
-    def lab(of: Inventory, spec: LabSpec, *, guests: bool) -> Iterator[Any]:
-        assert not guests, "no cell is in one"
+    def lab(of: Inventory, spec: LabSpec, *, guests: bool, cuts: bool) -> Iterator[Any]:
+        assert not guests and not cuts, "no cell is in one"
         asked.append((of, spec))
         with world.lab(spec, StackSpec(), Path(spec.name)) as made:
             yield made

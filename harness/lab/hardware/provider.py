@@ -65,9 +65,11 @@ _MOUNT_POINT = "/mnt/drbd-harness"
 
 
 @contextlib.contextmanager
-def hardware_lab(inventory: Inventory, spec: LabSpec, *, guests: bool = False) -> Iterator[HardwareLab]:
+def hardware_lab(
+    inventory: Inventory, spec: LabSpec, *, guests: bool = False, cuts: bool = False
+) -> Iterator[HardwareLab]:
     """A lab over the machines of ``inventory``: DRBD's lower devices made, the place for its resource found; with
-    ``guests`` what those are made of is on both.
+    ``guests`` what those are made of is on both, with ``cuts`` nobody else's resource or guest loses its power.
 
     Blocks for some minutes at its beginning and its end.  :class:`~harness.errors.UsageError` where a machine lacks
     something, :class:`~harness.errors.ProtectedError` where something on it may be somebody's, in both cases with
@@ -85,6 +87,8 @@ def hardware_lab(inventory: Inventory, spec: LabSpec, *, guests: bool = False) -
         parts = _guest_parts(inventory, spec, machines, image, undo) if image is not None else None
         domain = parts.spec.name if parts is not None else ""
         resource = _resource(inventory, spec, machines)
+        for machine in machines if cuts else ():
+            _require_alone(machine, resource.name)
         holder = Holder.of_this_process(f"a run on {inventory.name}")
         lease = undo.enter_context(kept([(one.facts["boot"], one.guard.machine) for one in machines], holder))
         journals = [Journal(one.guard.machine, inventory.name, holder, inventory.may_change) for one in machines]
@@ -131,6 +135,18 @@ def _require(machine: FoundMachine) -> None:
         raise UsageError(f"the kernel {facts['kernel']} of {host.name} has no module drbd")
     if host.replication_address not in facts.addresses:
         raise UsageError(f"{host.replication_address} is not on {host.replication_nic} of {host.name}")
+
+
+def _require_alone(machine: FoundMachine, resource: str) -> None:
+    """:class:`~harness.errors.UsageError` where the power of the machine is somebody else's too."""
+    name, facts = machine.host.name, machine.facts
+    up = [f"the resource {one}" for one in facts["drbd_resources"].split() if one != resource]
+    up += [f"the guest {one}" for one in facts["domains"].split()]
+    if up:
+        raise UsageError(
+            f"the run cuts the power of {name}, and {up[0]} is up there"
+            f"{f' (and {len(up) - 1} more)' if len(up) > 1 else ''}; nothing was changed"
+        )
 
 
 def _guest_parts(
