@@ -229,7 +229,7 @@ def guests(machines: Two, monkeypatch: pytest.MonkeyPatch) -> Two:
         named = spec.model_copy(
             update={"name": "drbd-harness-test-guest", "log_directory": "/var/lib/drbd-harness/guest"}
         )
-        return GuestParts(named, uris, BroughtImage("d" * 64, {}), BOOTS, LOCK, ((), ()))
+        return GuestParts(named, uris, BroughtImage("d" * 64, {}), BOOTS, LOCK, {"fio": "3.39"}, ((), ()))
 
     monkeypatch.setattr(provider, "ensure", lambda role, suite, cache: SimpleNamespace(role=role))
     monkeypatch.setattr(provider, "guest_parts", parts)
@@ -244,6 +244,7 @@ def test_hardware_lab_with_guests_notes_them_before_it_makes_what_they_print_to(
         assert made.guest_spec.console == "/var/lib/drbd-harness/guest/drbd-harness-test-guest.log"
         assert made.a.libvirt_uri != made.b.libvirt_uri and made.a.somebodys
         assert made.lock.guest == LOCK and made.provenance().images == {"guest": "d" * 64}
+        assert made.provenance().packages == {"guest": {"fio": "3.39"}}
         wrapper = made.a.libvirt_uri.partition("command=")[2].partition("&")[0]
         assert Path(unquote(wrapper)).exists()
         folder = Path(unquote(wrapper)).parent

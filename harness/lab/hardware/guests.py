@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import libvirt
@@ -58,6 +58,7 @@ class GuestParts:
     image: BroughtImage
     boots: GuestImage
     lock: ImageLock
+    packages: Mapping[str, str]
     lacking: tuple[tuple[str, ...], ...]
 
 
@@ -105,7 +106,7 @@ def guest_parts(
         uuid=str(uuid.uuid4()),
     )  # fmt: skip
     named = spec.model_copy(update={"name": f"{own}-guest", "log_directory": logs})
-    return GuestParts(named, uris, brought, boots, lock_of(image), lacking)
+    return GuestParts(named, uris, brought, boots, lock_of(image), image.packages, lacking)
 
 
 def make_ready(parts: GuestParts, machine: FoundMachine, lacking: Sequence[str], journal: Journal, lab: str) -> None:

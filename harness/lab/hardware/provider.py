@@ -284,7 +284,7 @@ def _lab(
     made_of = LabProvenance(machines=tuple(map(_model, machines)))
     if isinstance(guests, GuestParts):
         lock = replace(lock, guest=guests.lock, machine=guest_machine([*zip(nodes, on, strict=True)], "", cache_dir()))
-        made_of = replace(made_of, images={"guest": guests.lock.digest})
+        made_of = replace(made_of, images={"guest": guests.lock.digest}, packages={"guest": guests.packages})
     require_as_locked(lock, *nodes)
     return HardwareLab(
         inventory.name, nodes, resource, guests, _stack(machines, stack_of(*on, "", HARDWARE, lock.machine)), lock,
