@@ -108,7 +108,12 @@ def _do(guards: Sequence[Guard], *, making: bool) -> None:
 
 def pin_command(file: Path, group: str | None) -> str:
     """The command that pins a host key, up to the machine's name."""
-    return f"{own_command()} inventory {file}{f' --group {group}' if group else ''} --pin"
+    return f"{command_of(file, group)} --pin"
+
+
+def command_of(file: Path, group: str | None) -> str:
+    """The command ``inventory`` of that file, for the user to go on with."""
+    return f"{own_command()} inventory {file}{f' --group {group}' if group else ''}"
 
 
 def _show_power(found: Inventory) -> bool:

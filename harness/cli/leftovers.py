@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.inventory import GroupOption, pin_command
+from harness.cli.inventory import GroupOption, command_of, pin_command
 from harness.errors import HarnessError, InfrastructureError, UsageError
 from harness.util import logs
 from harness.util.paths import log_dir
@@ -66,6 +66,9 @@ def _clean_machines(file: Path, group: str | None, *, dry_run: bool) -> int:
     with reachable(found, pin_command(file, group)) as (machines, errors):
         for error in errors:
             print(f"not reached: {error}; what was changed there stays as it is, and noted there")
+        if errors and any(host.power for host in found.hosts):
+            # A run that was killed may have cut it.
+            print(f"'{command_of(file, group)} --power-status' says whether they have power")
         good = not errors
         if dry_run:
             for machine in machines:

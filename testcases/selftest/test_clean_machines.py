@@ -110,7 +110,11 @@ def test_clean_with_one_machine_out_of_reach_does_the_other_and_says_so(
     assert noted.clean() == 2
     said = capsys.readouterr().out
     assert said.startswith("not reached: ") and "what was changed there stays as it is, and noted there" in said
-    assert on_alpha.exists() and not on_beta.exists()
+    assert on_alpha.exists() and not on_beta.exists() and "power" not in said
+    text = noted.two.path.read_text()
+    noted.two.path.write_text(text.replace("[hosts.alpha]", '[hosts.alpha]\npower = { command = ["./switch"] }'))
+    assert noted.clean("--dry-run") == 2
+    assert f"inventory {noted.two.path} --power-status' says whether they have power\n" in capsys.readouterr().out
 
 
 def test_clean_leaves_all_as_it_is_while_somebody_holds_the_lease(

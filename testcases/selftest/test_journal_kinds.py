@@ -266,3 +266,16 @@ def test_rule_of_a_firewall_goes_by_its_comment_alone(kept: Kept, programs: Prog
     assert kept[0].put_back().done == ("firewall nft inet jour input drbd-harness-jour: put back",)
     assert programs.ran("delete") == ["nft delete rule inet jour input handle 2"]
     assert (programs.folder / "now").read_text() == without + behind and "handle 2" in ours
+
+
+# --------------------------------------------------------------------------- folders of the harness's own
+
+
+def test_folder_of_what_a_guest_prints_may_lie_beside_libvirts_logs_and_nowhere_else(kept: Kept) -> None:
+    noted, _ = kept
+    noted.note(K.PROGRAMS, "/var/log/libvirt/drbd-harness-selftest")
+    assert [one.what for one in noted.entries()] == ["/var/log/libvirt/drbd-harness-selftest"]
+    for path in ("/var/log/libvirt/qemu", "/var/log/libvirt/drbd-harness-x/../qemu", "/var/log/drbd-harness-x"):
+        with pytest.raises(ProtectedError):
+            noted.note(K.PROGRAMS, path)
+    assert noted.put_back().done == ("programs /var/log/libvirt/drbd-harness-selftest: it is as it was",)

@@ -14,7 +14,6 @@ from typing import Protocol
 
 from harness.errors import HarnessError, InfrastructureError, LostNodeError
 from harness.lab.hardware.lease import Lease
-from harness.lab.hardware.power import MachinePower
 from harness.lab.node import Node
 from harness.util.deadline import Deadline, patience
 from harness.util.logs import progress
@@ -56,7 +55,7 @@ class LabPower:
     each node whose power was cut.
     """
 
-    power: Switched | MachinePower
+    power: Switched
     lease: Lease
     restore: Callable[[Node], None]
     boots: dict[str, str] = field(default_factory=dict)
