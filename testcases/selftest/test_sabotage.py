@@ -147,7 +147,7 @@ def test_matrix_every_sabotage_can_be_asked(tmp_path: Path, sabotage: Sabotage) 
         ('workload = "steady"\nmigrations = 1\nsabotage = "stopped-node"\n', "goes with none of 'migrations'"),
         ('workload = "steady"\ncontrol = "steady"\nsabotage = "stopped-node"\n', "goes with none of 'migrations'"),
         ('workload = "steady"\nsabotage = "flip-files"\n', "did you mean 'flip-file'"),
-        ('workload = "steady"\nsays = "x"\n', "'verdicts' is None"),
+        ('workload = "steady"\nsays = "x"\n', "'verdicts' is missing"),
     ],
 )
 def test_matrix_sabotage_that_does_not_fit_is_refused(tmp_path: Path, keys: str, message: str) -> None:
