@@ -58,7 +58,7 @@ def inspect(
     from harness.inspection.machine import reached_cluster
     from harness.judgement.inspected import exit_code
     from harness.report.inspection import inspection_json, inspection_text
-    from harness.util.atomic_file import write_atomic
+    from harness.util.atomic_file import write_named
 
     for option, given, needs, there in (
         ("--yes", yes, "--verify", verify), ("--snapshot", snapshot, "--verify", verify),
@@ -86,7 +86,7 @@ def inspect(
     for line in inspection_text(looked.seen, kept, assessed):
         print(line)
     if as_json is not None:
-        write_atomic(as_json, inspection_json(looked.seen, with_data=with_data).encode())
+        write_named(as_json, inspection_json(looked.seen, with_data=with_data).encode())
         print(f"\n{as_json}: {'with names' if with_data else 'without names of machines, guests, files and devices'}")
     raise typer.Exit(exit_code(looked.seen))
 

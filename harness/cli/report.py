@@ -35,14 +35,16 @@ def report(
     """Write a stored run's report.html again and print where it is; or print it, or pack it, in another form."""
     from harness.report.bundle import StoredReport
     from harness.report.without_data import on_hardware
-    from harness.store import Store
-    from harness.util.atomic_file import write_atomic
+    from harness.store import KEPT, Store
+    from harness.util.atomic_file import write_named
 
     chosen = [name for name, is_chosen in (("--open", show), ("--json", json), ("--csv", csv),
                                            ("--markdown", markdown), ("--zip", zipped)) if is_chosen]  # fmt: skip
     if len(chosen) > 1:
         raise UsageError(f"{chosen[0]} and {chosen[1]} are two forms of the report: choose one of them")
     store = Store.open(runs, which)
+    if output is not None and output.name in KEPT and store.directory.resolve() in output.resolve().parents:
+        raise UsageError(f"--output: {output} is what the report is made from; name another file")
     without = on_hardware(store.run()) if without_data is None else without_data
     found = StoredReport(store, without=without)
     for sentence in found.unreadable:
@@ -53,7 +55,7 @@ def report(
             print_document(text)
             return
         path = output
-        write_atomic(path, text.encode())
+        write_named(path, text.encode())
     elif zipped:
         path = output or store.directory / f"{found.run.id}{'-without-data' if without else ''}.zip"
         found.write_zip(path)
@@ -61,7 +63,7 @@ def report(
         beside = output is None or output.parent.resolve() == store.directory.resolve()
         name = "report-without-data.html" if without_data else "report.html"
         path = output or store.directory / name
-        write_atomic(path, found.html(raw=beside).encode())
+        write_named(path, found.html(raw=beside).encode())
     print(path.resolve())
     if show and not webbrowser.open(path.resolve().as_uri()):
         warn("no browser could be started; the page is where the line above says")

@@ -15,7 +15,7 @@ from harness.report.export import as_csv, as_json, as_markdown
 from harness.report.html import render_html
 from harness.report.without_data import Anonymous, without_data
 from harness.store import Store, dumped, judged_run
-from harness.util.atomic_file import write_atomic
+from harness.util.atomic_file import write_named
 from harness.util.redact import redacted
 
 _WITH = (
@@ -84,7 +84,7 @@ class StoredReport:
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
             for inside, content in sorted(made.items()):
                 archive.writestr(zipfile.ZipInfo(f"{name}/{inside}", _DATE), content, zipfile.ZIP_DEFLATED)
-        write_atomic(path, packed.getvalue())
+        write_named(path, packed.getvalue())
 
     def _evidence_files(self) -> Iterator[tuple[str, bytes]]:
         yield "run.json", dumped(self.run)

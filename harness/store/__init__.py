@@ -5,10 +5,11 @@ from harness.store.merge import merge_runs
 from harness.store.merge_plan import cut_differently, missing_of
 from harness.store.provenance import keep_provenance, kept_packages
 from harness.store.results import JudgedRun, judged_cells, judged_folders, judged_results, judged_run, keep_judged
-from harness.store.run_store import Attempt, Store, dumped, new_run_id, run_ids
+from harness.store.run_store import KEPT, Attempt, Store, dumped, new_run_id, run_ids
 from harness.store.small_form import keep_small
 
 __all__ = [
+    "KEPT",
     "Attempt",
     "JudgedRun",
     "Store",

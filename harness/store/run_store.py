@@ -34,6 +34,8 @@ from harness.util.redact import redacted
 
 T = TypeVar("T")
 
+#: What is judged, and what was thought of it: no other file takes the place of these.
+KEPT = ("run.json", "evidence.json", "evidence.json.gz", "verdict.json")
 #: Behind the name of a file whose content is packed with gzip.
 PACKED = ".gz"
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
 from pathlib import Path
 
-from harness.errors import StoreError
+from harness.errors import StoreError, UsageError
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -31,6 +32,27 @@ def write_atomic(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
     sync_directory(path.parent)
+
+
+def write_named(path: Path, content: bytes) -> None:
+    """Write ``content`` to what a user named: as :func:`write_atomic` where a link leads, or into a device or a pipe.
+
+    :class:`UsageError` for a folder.  Blocks for as long as nobody reads a pipe.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        mode = stat.S_IFREG
+    if stat.S_ISDIR(mode):
+        raise UsageError(f"{path} is a folder; name a file in it")
+    if stat.S_ISREG(mode):
+        write_atomic(path.resolve() if path.is_symlink() else path, content)
+        return
+    try:
+        with path.open("wb") as file:
+            file.write(content)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def make_directory(path: Path, *, new: bool = False) -> None:
