@@ -109,6 +109,9 @@ class Store:
 
         Its ``run.json`` is checked.
         """
+        if not which:
+            # A variable of a script's that is empty, and not the runs of the folder that it happens to be in.
+            raise UsageError(f"there is no run '' in {root}")
         known = run_ids(root)
         if which == "latest":
             if not known:
@@ -227,7 +230,13 @@ class Store:
         for cell_id in self._cell_ids():
             if only is not None and cell_id not in only:
                 continue
-            for number in self._numbers(cell_id):
+            try:
+                numbers = self._numbers(cell_id)
+            except UsageError as error:
+                # Not as if nothing had been played: what is in it may be the worst of all.
+                yield self._cell(cell_id), str(error)
+                continue
+            for number in numbers:
                 directory = self._cell(cell_id) / str(number)
                 try:
                     yield directory, _load(_EVIDENCE, directory / "evidence.json")
@@ -244,11 +253,12 @@ class Store:
 
     def _cell_ids(self) -> tuple[str, ...]:
         planned = [cell.id for cell in self.run().cells]
-        kept = sorted(present_id(path.name) for path in (self.directory / "cells").glob("*") if path.is_dir())
+        cells = self.directory / "cells"
+        kept = sorted(present_id(name) for name in _listed(cells) if (cells / name).is_dir())
         return tuple(dict.fromkeys([*planned, *kept]))
 
     def _numbers(self, cell_id: str) -> list[int]:
-        return sorted(int(path.name) for path in self._cell(cell_id).glob("*") if re.fullmatch(r"[1-9]\d*", path.name))
+        return sorted(int(name) for name in _listed(self._cell(cell_id)) if re.fullmatch(r"[1-9]\d*", name, re.ASCII))
 
 
 # --------------------------------------------------------------------------- files
@@ -256,6 +266,16 @@ class Store:
 
 class _DamagedError(Exception):
     """A file is there and is not what it should be; says so in one sentence."""
+
+
+def _listed(folder: Path) -> list[str]:
+    """The names in ``folder``, none where it is not there; UsageError where nobody may look."""
+    try:
+        return [path.name for path in folder.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be read: {error.strerror or error}") from error
 
 
 def _load(adapter: TypeAdapter[T], path: Path) -> T:

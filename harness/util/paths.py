@@ -7,6 +7,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from harness.errors import UsageError
+
 NAME = "drbd-harness"
 #: Where root's images are, for others to read.
 SYSTEM_CACHE = Path("/var/cache") / NAME
@@ -50,7 +52,10 @@ def make(directory: Path) -> Path:
 
 def _place(own: str, for_root: Path, xdg: str, under_home: Path) -> Path:
     if named := os.environ.get(own):
-        return Path(named).expanduser().absolute()
+        try:
+            return Path(named).expanduser().absolute()
+        except RuntimeError:
+            raise UsageError(f"{own} is '{named}', and nobody is called so here") from None
     if os.geteuid() == 0:
         return for_root / NAME
     base = os.environ.get(xdg, "")
