@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Column, Table
+from rich.text import Text
 
 from harness.cli import baseline as known_failures
 from harness.cli.baseline import BaselineOption
@@ -39,6 +40,7 @@ from harness.judgement.rejudge import conclusive, workload_failed
 from harness.model import Result
 from harness.model.baseline import Baseline
 from harness.util import resources
+from harness.util.logs import one_line
 
 
 def run(
@@ -252,19 +254,22 @@ def _list_stored(runs: Path) -> None:
     from harness.store import Store, judged_results, run_ids
 
     table = Table(Column("run", no_wrap=True, min_width=21), "matrix", "suite", "kernel", "DRBD", "verdicts")
-    for run_id in run_ids(runs):
+    there = run_ids(runs)
+    for run_id in there:
         try:
             store = Store.open(runs, run_id)
             stored, results = store.run(), judged_results(store)
         except HarnessError as error:
             # One run that cannot be read hides no other.
-            print(f"{run_id}: {error}", file=sys.stderr)
+            print(one_line(f"{run_id}: {error}"), file=sys.stderr)
             continue
         kinds = [label(result) for result in results]
         counted = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
-        table.add_row(run_id, stored.matrix, stored.stack.suite, stored.stack.kernel, stored.stack.drbd, counted)
+        row = (run_id, stored.matrix, stored.stack.suite, stored.stack.kernel, stored.stack.drbd, counted)
+        # No markup, and no escape of a terminal's: a run may be somebody else's.
+        table.add_row(*(Text(one_line(value)) for value in row))
     if not table.row_count:
-        raise NothingRanError(f"there is no run in {runs}")
+        raise NothingRanError(f"no run in {runs} can be read" if there else f"there is no run in {runs}")
     console.print(table)
 
 

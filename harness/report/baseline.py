@@ -39,7 +39,8 @@ def _place(baseline: Baseline, entry: KnownFailure) -> str:
 
 def baseline_toml(run: Run, results: Sequence[Result], today: date, until: date | None, reason: str) -> str:
     """A baseline of what fails in ``run``, an entry for each cell; an empty ``reason`` is to be filled in."""
-    lines = [f"# What fails in the run {run.id} of the matrix {run.matrix or '(none)'}.", f"schema = {BASELINE_SCHEMA}"]
+    head = f"# What fails in the run {run.id} of the matrix {run.matrix or '(none)'}."
+    lines = [" ".join(clean(head).split()), f"schema = {BASELINE_SCHEMA}"]
     failing: dict[str, dict[str, str]] = {}
     for result in results:
         if fails(result) and result.verdict is not None:

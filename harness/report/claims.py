@@ -71,7 +71,7 @@ def claims_text(assessed: Sequence[Assessment], runs: Sequence[PlayedRun]) -> It
 
 def claims_markdown(assessed: Sequence[Assessment], runs: Sequence[PlayedRun]) -> str:
     """A table of the claims, the stacks below it, and a table of the questions."""
-    stacks = "".join(f"- {line}\n" for line in stacks_of(runs))
+    stacks = "".join(f"- {_escaped(line).replace('<', '&lt;')}\n" for line in stacks_of(runs))
     return f"{claims_table(assessed)}\n{stacks}\n{questions_markdown(runs)}".rstrip("\n")
 
 

@@ -177,7 +177,7 @@ def _line(cells: tuple[str, ...]) -> str:
 
 
 def _escaped(text: str) -> str:
-    return clean(text).replace("|", "\\|").replace("\n", " ")
+    return clean(text).replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")
 
 
 # --------------------------------------------------------------------------- JSON

@@ -295,11 +295,34 @@ def _load(adapter: TypeAdapter[T], path: Path) -> T:
             f" this version reads up to {SCHEMA_VERSION}"
         )
     try:
-        return adapter.validate_python(upgraded(found))
+        return _named(adapter.validate_python(upgraded(found)))
+    except _UnnamedError as error:
+        raise _DamagedError(f"{path} is damaged: {error}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole"
         raise _DamagedError(f"{path} is damaged: {where}: {first['msg']}") from error
+
+
+class _UnnamedError(ValueError):
+    """A name that becomes one of a file cannot be one."""
+
+
+def _named(found: T) -> T:
+    """``found``, if the names that it says can be names of files: a run may come from anywhere."""
+    if isinstance(found, Run):
+        names, cells = [found.id], found.cells
+    else:
+        names, cells = [], (found.cell,) if isinstance(found, Evidence) else ()
+    for cell in cells:
+        try:
+            names.append(cell.id)
+        except (ValueError, KeyError, IndexError):
+            raise _UnnamedError(f"nothing can be called as its cell of '{cell.workload}' says") from None
+    for name in names:
+        if not _SAFE.fullmatch(name):
+            raise _UnnamedError(f"'{name}' cannot be the name of a file")
+    return found
 
 
 def read_packed(path: Path) -> bytes:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import tomllib
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from own_command import run_here
@@ -24,6 +28,11 @@ def store(tmp_path: Path) -> Store:
     cut = sorted((tmp_path / "run1").glob("cells/*/1/evidence.json"))[-1]
     cut.write_text(cut.read_text()[:-9])
     return Store(tmp_path / "run1")
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """What somebody else wrote into a file of a run."""
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
 
 
 def test_judged_run_all_that_is_asked_of_it_each_file_read_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,3 +88,52 @@ def test_cache_of_nobody_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DRBD_HARNESS_CACHE", "~no-such-user/cache")
     with pytest.raises(UsageError, match="DRBD_HARNESS_CACHE is '~no-such-user/cache'"):
         cache_dir()
+
+
+@pytest.mark.parametrize("name", ["../../evil", "", "a/b", "a\nb"])
+def test_open_run_of_somebody_with_an_id_that_leads_elsewhere_damaged(store: Store, name: str) -> None:
+    edit(store.directory / "run.json", lambda run: run | {"id": name})
+    with pytest.raises(UsageError, match=r"(?s)run\.json is damaged: '.*' cannot be the name of a file$"):
+        StoredReport(Store.open(store.directory.parent, "run1"), without=False)
+
+
+def test_judged_run_evidence_with_a_cell_that_leads_elsewhere_damaged(store: Store) -> None:
+    path = store.directory / "cells" / "none-mutator" / "1" / "evidence.json"
+    edit(path, lambda one: one | {"cell": one["cell"] | {"workload": "../../../evil"}})
+    (told,) = [one for one in judged_run(store).damaged if str(path) in one]
+    assert told.endswith("/evil' cannot be the name of a file")
+
+
+def test_judged_run_cell_that_nothing_can_be_called_after_damaged(store: Store) -> None:
+    asked = {"bitmap_block_size": "\\"}
+    edit(store.directory / "run.json", lambda run: run | {"schema": 3, "cells": [{"workload": "x", "client": "host"}]})
+    assert store.run().cells
+    cell = {"workload": "x", "client": "host", "replication": asked}
+    edit(store.directory / "run.json", lambda run: run | {"cells": [cell]})
+    with pytest.raises(UsageError, match=r"run\.json is damaged: nothing can be called as its cell of 'x' says$"):
+        store.run()
+
+
+def test_forms_with_names_of_somebody_are_text_and_nothing_else(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    edit(store.directory / "run.json", lambda run: run | {"matrix": "a\n[[known]]\n<script>\x1b[31m"})
+    hostile = shutil.copytree(store.directory, store.directory.parent / "<script>|[b]\x1b[31m")
+    for arguments in (
+        ("baseline",), ("claims", "--markdown"), ("claims",), ("report", "--markdown"), ("judge",),
+        ("compare", str(hostile)), ("compare", "--markdown", str(hostile)), ("history", "none-swap-reclaim-link20ms"),
+    ):  # fmt: skip
+        code, out, _ = run_here(monkeypatch, capfd, *arguments, str(hostile))
+        assert code in (0, 1, 2) and "\x1b" not in out, arguments
+        assert "--markdown" not in arguments or "<script>" not in out, arguments
+        assert arguments != ("baseline",) or "known" not in tomllib.loads(out), "no entry of the run's own"
+    code, out, err = run_here(monkeypatch, capfd, "list", "--runs", str(hostile.parent))
+    assert (code, "\x1b" in out, "\x1b" in err, "[b]" in out) == (0, False, False, True)
+
+
+def test_list_runs_of_which_none_can_be_read_says_so(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (store.directory / "run.json").write_text("{")
+    code, _, err = run_here(monkeypatch, capfd, "list", "--runs", str(store.directory.parent))
+    assert code == 3 and err.endswith(f"drbd-harness: no run in {store.directory.parent} can be read\n")
