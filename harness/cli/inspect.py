@@ -66,6 +66,8 @@ def inspect(
     ):  # fmt: skip
         if given and not there:
             raise UsageError(f"{option} says how {needs} is done, which was not asked for")
+    if not resource or resource.startswith("-"):
+        raise UsageError(f"--resource is '{resource}', and no resource of DRBD's is called so")
     cluster = load_cluster(inventory, group)
     with logs.kept_below(log_dir(), "inspect"):
         if pin:

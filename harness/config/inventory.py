@@ -23,6 +23,7 @@ from harness.config.spec import at_least
 from harness.config.toml_text import parsed
 from harness.errors import UsageError
 from harness.model.changes import ASKED_FOR
+from harness.util.paths import expanded
 
 INVENTORY_SCHEMA = 1
 #: The variable of a host in Ansible's inventory that holds what Ansible has no name for, and the group's usual name.
@@ -317,7 +318,7 @@ def _host(name: str, entry: HostEntry, folder: Path) -> Host:
 def key_of(name: str, entry: ReachedEntry, folder: Path) -> Path | None:
     """The file of a machine's private key, absolute; None where none is named."""
     written = entry.ansible_ssh_private_key_file
-    key = folder / Path(written).expanduser() if written else None
+    key = folder / expanded(written, f"the private key of {name}") if written else None
     if key is not None and not key.is_file():
         raise UsageError(f"the private key {key} of {name} is not there")
     return key
@@ -325,10 +326,10 @@ def key_of(name: str, entry: ReachedEntry, folder: Path) -> Path | None:
 
 def _power(entry: PowerEntry, folder: Path) -> PowerEntry:
     """With paths that do not depend on where the harness was started."""
-    password = str(folder / Path(entry.password_file).expanduser()) if entry.password_file else None
+    password = str(folder / expanded(entry.password_file, "'password_file'")) if entry.password_file else None
     program, *arguments = entry.command or ("",)
     if "/" in program:
-        program = str(folder / Path(program).expanduser())
+        program = str(folder / expanded(program, "'command'"))
     return entry.model_copy(
         update={"password_file": password, "command": (program, *arguments) if entry.command else ()}
     )

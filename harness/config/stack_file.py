@@ -17,6 +17,7 @@ from harness.config.sentences import WrittenFile, hint, quoted, validated
 from harness.config.stack_spec import IN_TREE, NodeTable, StackSpec, StackTables, is_path
 from harness.config.toml_text import parsed
 from harness.errors import UsageError
+from harness.util.paths import expanded
 
 STACK_SCHEMA = 1
 _TABLES = ("node", "a", "b", "guest")
@@ -81,7 +82,8 @@ def _find(path_or_name: str, search: Path) -> Path:
     path = Path(path_or_name)
     if path.suffix == ".toml" or len(path.parts) > 1:
         if not path.is_file():
-            raise UsageError(f"there is no stack file {path}{_near(path)}")
+            why = "is no file" if path.exists() or path.is_symlink() else ""
+            raise UsageError(f"{path} {why}" if why else f"there is no stack file {path}{_near(path)}")
         return path.absolute()
     known = names(search)
     if path_or_name not in known:
@@ -105,7 +107,7 @@ def _resolved(origins: Iterable[str], key: str, folder: Path, where: str) -> tup
         if origin == IN_TREE if key == "drbd" else not is_path(origin):
             found[origin] = None
             continue
-        path = Path(os.path.normpath(folder / Path(origin).expanduser()))
+        path = Path(os.path.normpath(folder / expanded(origin, f"{where}: '{key}'")))
         if path.exists():
             found[str(path)] = None
         elif matches := _matches(path):

@@ -20,6 +20,8 @@ _ORDER = (VerdictKind.CLEAN, VerdictKind.TRANSIENT, VerdictKind.DIVERGED, Verdic
 BAD_KINDS = (*_ORDER, VerdictKind.REFUSED)
 #: How seldom a failure that is there is missed by all the plays.
 MISSED = 0.05
+# More digits than any count of plays has; Python reads no number of thousands of them.
+_LONGEST = 20
 
 
 class Answer(StrEnum):
@@ -95,7 +97,7 @@ class Rate:
     def parse(cls, text: str) -> Self | None:
         """From ``3/10``; None for other text."""
         hits, slash, plays = text.partition("/")
-        if not (slash and hits.isascii() and plays.isascii() and hits.isdigit() and plays.isdigit()):
+        if len(text) > _LONGEST or not (slash and text.isascii() and hits.isdigit() and plays.isdigit()):
             return None
         return cls(int(hits), int(plays)) if 1 <= int(hits) <= int(plays) <= 10**6 else None
 

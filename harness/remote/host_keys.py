@@ -55,7 +55,8 @@ def presented(name: str, address: str, port: int, prefer: tuple[str, ...] = ()) 
             transport.start_client(timeout=seconds)
             return transport.get_remote_server_key()
         except _ERRORS as error:
-            raise LostNodeError(f"no ssh to {name} at {address}:{port}: {error}") from None
+            why = getattr(error, "strerror", None) or error
+            raise LostNodeError(f"no ssh to {name} at {address}:{port}: {why}") from None
 
 
 def require_pinned(name: str, address: str, port: int, known_hosts: Path, pin_command: str) -> None:

@@ -123,7 +123,8 @@ class SshRunner:
                     )  # fmt: skip
         except _ERRORS as error:
             client.close()
-            raise LostNodeError(f"no ssh to {self.host} at {self._address[0]}:{self._address[1]}: {error}") from None
+            why = getattr(error, "strerror", None) or error
+            raise LostNodeError(f"no ssh to {self.host} at {self._address[0]}:{self._address[1]}: {why}") from None
         self._client, self.silent = client, None
         transport = client.get_transport()
         if transport is not None:

@@ -30,6 +30,14 @@ def log_dir() -> Path:
     return state_dir() / "logs"
 
 
+def expanded(written: str, what: str) -> Path:
+    """A path that begins with ``~`` from somebody's home; UsageError where nobody is called so.  ``what`` it is of."""
+    try:
+        return Path(written).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{what} is '{written}', and nobody is called so here") from None
+
+
 def programs() -> str:
     """The search path for programs, with what an ordinary user's leaves out: e2fsprogs, say, is in an sbin."""
     return os.pathsep.join((os.environ.get("PATH", os.defpath), *_PROGRAMS))
@@ -52,10 +60,7 @@ def make(directory: Path) -> Path:
 
 def _place(own: str, for_root: Path, xdg: str, under_home: Path) -> Path:
     if named := os.environ.get(own):
-        try:
-            return Path(named).expanduser().absolute()
-        except RuntimeError:
-            raise UsageError(f"{own} is '{named}', and nobody is called so here") from None
+        return expanded(named, own).absolute()
     if os.geteuid() == 0:
         return for_root / NAME
     base = os.environ.get(xdg, "")
