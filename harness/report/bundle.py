@@ -103,6 +103,9 @@ class StoredReport:
                 continue
             try:
                 content = path.read_bytes()
+            except FileNotFoundError:
+                # A run that goes on: what was written beside its place is there by now.
+                continue
             except OSError as error:
                 raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
             yield path.relative_to(self.store.directory).as_posix(), _without_secret(content)

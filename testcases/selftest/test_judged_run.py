@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tomllib
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -137,3 +138,21 @@ def test_list_runs_of_which_none_can_be_read_says_so(
     (store.directory / "run.json").write_text("{")
     code, _, err = run_here(monkeypatch, capfd, "list", "--runs", str(store.directory.parent))
     assert code == 3 and err.endswith(f"drbd-harness: no run in {store.directory.parent} can be read\n")
+
+
+def test_zip_of_a_run_that_goes_on_file_that_found_its_place_meanwhile_no_trouble(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    unfinished = store.directory / ".run.json.4711.0a0b0c0d"
+    unfinished.write_text("{}")
+    before = Path.read_bytes
+
+    def in_place_by_then(path: Path) -> bytes:
+        if path == unfinished:
+            path.unlink()
+        return before(path)
+
+    monkeypatch.setattr(Path, "read_bytes", in_place_by_then)
+    StoredReport(store, without=False).write_zip(tmp_path / "run.zip")
+    with zipfile.ZipFile(tmp_path / "run.zip") as archive:
+        assert not [name for name in archive.namelist() if unfinished.name in name]
