@@ -55,7 +55,7 @@ def report(
             print_document(text)
             return
         path = output
-        write_named(path, text.encode())
+        write_named(path, text.encode("utf-8", "backslashreplace"))
     elif zipped:
         path = output or store.directory / f"{found.run.id}{'-without-data' if without else ''}.zip"
         found.write_zip(path)
@@ -63,7 +63,7 @@ def report(
         beside = output is None or output.parent.resolve() == store.directory.resolve()
         name = "report-without-data.html" if without_data else "report.html"
         path = output or store.directory / name
-        write_named(path, found.html(raw=beside).encode())
+        write_named(path, found.html(raw=beside).encode("utf-8", "backslashreplace"))
     print(path.resolve())
     if show and not webbrowser.open(path.resolve().as_uri()):
         warn("no browser could be started; the page is where the line above says")

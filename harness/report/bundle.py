@@ -79,7 +79,7 @@ class StoredReport:
             "report.csv": self.csv(),
             "report.md": self.markdown(),
         }
-        made |= {inside: text.encode() for inside, text in texts.items()}
+        made |= {inside: text.encode("utf-8", "backslashreplace") for inside, text in texts.items()}
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
             for inside, content in sorted(made.items()):

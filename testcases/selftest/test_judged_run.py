@@ -156,3 +156,18 @@ def test_zip_of_a_run_that_goes_on_file_that_found_its_place_meanwhile_no_troubl
     StoredReport(store, without=False).write_zip(tmp_path / "run.zip")
     with zipfile.ZipFile(tmp_path / "run.zip") as archive:
         assert not [name for name in archive.namelist() if unfinished.name in name]
+
+
+@pytest.mark.parametrize("form", ["--json", "--markdown", "--csv", "--with-data", "--zip"])
+def test_report_of_half_a_character_is_written(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path, form: str
+) -> None:
+    """JSON can hold half of a surrogate pair, and no file of text can."""
+    edit(store.directory / "run.json", lambda run: run | {"matrix": "\ud800", "notes": ["\ud800"]})
+    for path in store.directory.glob("cells/*/1/evidence.json"):
+        if path.read_text().endswith("}\n"):
+            edit(
+                path, lambda one: one | {"kernel_errors": ["\ud800"], "before": one["before"] | {"peer_disk": "\ud800"}}
+            )
+    code, _, err = run_here(monkeypatch, capfd, "report", str(store.directory), form, "-o", str(tmp_path / "made"))
+    assert code == 0 and "Traceback" not in err and (tmp_path / "made").stat().st_size
