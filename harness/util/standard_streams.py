@@ -7,14 +7,13 @@ import io
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import Any, TextIO
 
 from harness.errors import OutputError
 
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
-
 _OUT, _ERR = 1, 2
+# What has the buffer protocol; its name, collections.abc.Buffer, comes with Python 3.12.
+_Buffer = Any
 
 
 def make_usable() -> None:
@@ -47,7 +46,7 @@ class _Output(io.FileIO):
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor, "w", closefd=False)
 
-    def write(self, data: ReadableBuffer, /) -> int:
+    def write(self, data: _Buffer, /) -> int:
         try:
             return super().write(data)
         except OSError as error:
@@ -57,7 +56,7 @@ class _Output(io.FileIO):
 class _Errors(_Output):
     """Standard error."""
 
-    def write(self, data: ReadableBuffer, /) -> int:
+    def write(self, data: _Buffer, /) -> int:
         try:
             return super().write(data)
         except OutputError:
