@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# At once, though only scipy needs it: a processor that it does not start on is to be found before anything is played.
-import numpy as np  # noqa: F401
+# At once, for its numpy: a processor that this does not start on is to be found before anything is played.
+import scipy  # noqa: F401
 
 #: The fewest repetitions whose variation says anything.
 BOOTSTRAP_FROM = 3
