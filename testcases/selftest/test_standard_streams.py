@@ -70,7 +70,9 @@ def test_command_interrupted_while_it_is_loaded_one_sentence(
     there = tmp_path / "there"
     slow = f"import pathlib, time\npathlib.Path({str(there)!r}).touch()\ntime.sleep(60)\n"
     (tmp_path / "numpy.py").write_text(slow)
-    argv = [sys.executable, "-c", "from harness.cli.main import main; main()", asked]
+    # What is started in the background by a shell may have been told to ignore SIGINT.
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    argv = [sys.executable, "-c", f"{heard}; from harness.cli.main import main; main()", asked]
     process = subprocess.Popen(
         argv, env=os.environ | {"PYTHONPATH": str(tmp_path)}, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
