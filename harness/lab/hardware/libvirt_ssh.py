@@ -6,20 +6,12 @@ import shlex
 from pathlib import Path
 
 from harness.config.inventory import Host, Inventory
-from harness.lab.nested.keys import libvirt_uri
+from harness.lab.nested.keys import PINNED_ONLY, libvirt_uri
 
 _EVERY_MACHINE = """\
 Host {names}
   UserKnownHostsFile "{known_hosts}"
-  GlobalKnownHostsFile /dev/null
-  StrictHostKeyChecking yes
-  PasswordAuthentication no
-  BatchMode yes
-  ControlPath none
-  ServerAliveInterval 5
-  ServerAliveCountMax 6
-  LogLevel ERROR
-"""
+{pinned_only}"""
 _ONE_MACHINE = """\
 Host {name}
   HostName {address}
@@ -50,7 +42,7 @@ def write_libvirt_access(inventory: Inventory, folder: Path) -> tuple[str, str]:
     names = {host.name: f"drbd-harness-{side}" for side, host in zip("ab", inventory.hosts, strict=True)}
     quoted = str(inventory.known_hosts).replace("%", "%%")
     config = folder / "ssh_config"
-    parts = [_EVERY_MACHINE.format(names=" ".join(names.values()), known_hosts=quoted)]
+    parts = [_EVERY_MACHINE.format(names=" ".join(names.values()), known_hosts=quoted, pinned_only=PINNED_ONLY)]
     parts += [_of(host, names[host.name]) for host in inventory.hosts]
     config.write_text("".join(parts))
     return _uri(inventory.a, names, config), _uri(inventory.b, names, config)

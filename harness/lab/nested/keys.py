@@ -42,13 +42,8 @@ class SshPort:
     port: int
 
 
-_EVERY_NODE = """\
-Host {names}
-  HostName 127.0.0.1
-  User root
-  IdentityFile "{directory}/user_key"
-  IdentitiesOnly yes
-  UserKnownHostsFile "{directory}/known_hosts"
+#: What ssh is told of every machine: pinned keys alone, nobody is asked, and one that is gone is noticed.
+PINNED_ONLY = """\
   GlobalKnownHostsFile /dev/null
   StrictHostKeyChecking yes
   PasswordAuthentication no
@@ -58,6 +53,14 @@ Host {names}
   ServerAliveCountMax 6
   LogLevel ERROR
 """
+_EVERY_NODE = """\
+Host {names}
+  HostName 127.0.0.1
+  User root
+  IdentityFile "{directory}/user_key"
+  IdentitiesOnly yes
+  UserKnownHostsFile "{directory}/known_hosts"
+{pinned_only}"""
 _ONE_NODE = """\
 Host {name}
   Port {port}
@@ -69,7 +72,7 @@ def ssh_config(directory: Path, ports: Sequence[SshPort]) -> str:
     """An ssh_config for the nodes of the lab in ``directory``."""
     # In quotes a blank is no end, but a percent sign still begins a token.
     quoted = str(directory).replace("%", "%%")
-    every = _EVERY_NODE.format(directory=quoted, names=" ".join(one.name for one in ports))
+    every = _EVERY_NODE.format(directory=quoted, pinned_only=PINNED_ONLY, names=" ".join(one.name for one in ports))
     return every + "".join(_ONE_NODE.format(name=one.name, port=one.port) for one in ports)
 
 
