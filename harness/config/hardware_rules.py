@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from harness.config.inventory import Inventory
 from harness.errors import UsageError
-from harness.model import Cell, ClientKind, Crash, Fault, FilesystemKind, Layout, SwapOn
+from harness.model import Cell, ClientKind, Fault, FilesystemKind, Layout, SwapOn
 from harness.model.changes import ASKED_FOR, ChangeKind
 
 _QDISC, _PARAMETER = ASKED_FOR[ChangeKind.QDISC], ASKED_FOR[ChangeKind.MODULE_PARAMETER]
@@ -27,18 +27,13 @@ def require_playable(cells: Iterable[Cell], inventory: Inventory) -> None:
             )
 
 
-def cuts_power(cell: Cell) -> bool:
-    """Whether a machine loses its power in ``cell``."""
-    return cell.crash is Crash.NODE or cell.fault is Fault.TARGET_KILL
-
-
 def unplayable(cell: Cell, may_change: Collection[str] = (), without_power: Sequence[str] = ()) -> str | None:
     """Why ``cell`` is not for two real machines, as an end of a sentence; None where it is.
 
     ``may_change``: what the inventory lets it change of what resources of the machines' owner feel too;
     ``without_power``: the machines for which it has no ``power``.
     """
-    if cuts_power(cell) and without_power:
+    if cell.cuts_power and without_power:
         return f"it cuts the power of one, and the inventory has no 'power' for {' and '.join(without_power)}"
     if cell.sabotage is not None:
         return "what sabotages the instrument would change their settings"

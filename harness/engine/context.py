@@ -24,7 +24,7 @@ from harness.guest.canary import Region
 from harness.judgement.judge import REFUSED, WORKLOAD_FAILED
 from harness.lab.base import FullLab
 from harness.lab.node import Node
-from harness.model import BLOCK_BYTES, Cell, Crash, Evidence, Failure, Fault, SplitBrain
+from harness.model import BLOCK_BYTES, Cell, Evidence, Failure, SplitBrain
 from harness.store import Attempt
 from harness.util.deadline import Deadline
 from harness.util.logs import progress
@@ -63,8 +63,7 @@ class CellContext:
         again = self.cell.crash is not None or not self.cell.bus.hot_plugged
         boot = image.boot_seconds if image.there and again else 0
         # And a machine that is no virtual one.
-        cut = self.cell.crash is Crash.NODE or self.cell.fault is Fault.TARGET_KILL
-        boots = boot + (lab.boot_seconds if cut else 0.0)
+        boots = boot + (lab.boot_seconds if self.cell.cuts_power else 0.0)
         self.deadline = Deadline.after(self.cell.deadline + boots, f"the cell {self.cell.id}")
         #: The first time that a node was StandAlone and changes had to be discarded; None where that never was.
         self.split_brain: SplitBrain | None = None

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from harness.config.controls import REVIVAL_CONTROLS
 from harness.judgement.controls_around import PlayedControl, played_controls
-from harness.model import BLOCK_BYTES, Cell, Control, Crash, Evidence, Fault
+from harness.model import BLOCK_BYTES, Cell, Control, Evidence
 from harness.report.estimate import RoundsState
 
 # Seconds after which a lab has to show again what it can see, between two cells.
@@ -92,8 +92,7 @@ class ControlRounds:
         cell = evidence.cell
         if cell.control is None:
             self._cells_since += 1
-            cut = cell.crash is Crash.NODE or cell.fault is Fault.TARGET_KILL
-            self._revived = self._revived or (cut and evidence.fault_injected)
+            self._revived = self._revived or (cell.cuts_power and evidence.fault_injected)
             return
         self._attempts.append(evidence)
         waiting = [one for one in self._waiting if one.id != cell.id]

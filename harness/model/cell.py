@@ -316,6 +316,11 @@ class Cell:
         return "".join(f"-{name}" for there, name in parts if there)
 
     @property
+    def cuts_power(self) -> bool:
+        """Whether a node loses its power in it."""
+        return self.crash is Crash.NODE or self.fault is Fault.TARGET_KILL
+
+    @property
     def has_canary(self) -> bool:
         """Whether a canary lives in the guest beside the workload: wherever something happens to the guest."""
         return self.client is ClientKind.GUEST and (

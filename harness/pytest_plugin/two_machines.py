@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.config import inventory
-from harness.config.hardware_rules import cuts_power, require_playable
+from harness.config.hardware_rules import require_playable
 from harness.config.inventory import DISK, Inventory
 from harness.config.lab_spec import LabSpec
 from harness.config.stack_spec import StackSpec
@@ -62,7 +62,7 @@ def lab_of(spec: LabSpec, stack: StackSpec, directory: Path, cells: Iterable[Cel
     if (found := inventory_of(spec)) is not None:
         cells = list(cells)
         guests = any(cell.client is ClientKind.GUEST for cell in cells)
-        return hardware_lab(found, spec, guests=guests, cuts=any(map(cuts_power, cells)))
+        return hardware_lab(found, spec, guests=guests, cuts=any(cell.cuts_power for cell in cells))
     return nested_lab(spec, stack, directory / spec.name)
 
 

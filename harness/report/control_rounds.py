@@ -12,7 +12,7 @@ from datetime import datetime
 from harness.config.controls import REVIVAL_CONTROLS
 from harness.judgement.controls import control_outcome
 from harness.judgement.controls_around import controls_around, interrupted, played_controls
-from harness.model import Control, ControlOutcome, Crash, Evidence, Fault, Result
+from harness.model import Control, ControlOutcome, Evidence, Result
 from harness.report.formatting import count, joined, plural, seconds, sentence
 from harness.report.grid import Grid, Slot, grid
 from harness.report.repetitions import play_name
@@ -146,10 +146,7 @@ class _Round:
     @property
     def revived(self) -> bool:
         """Whether a cell that followed took a node's power away."""
-        return any(
-            one.fault_injected and (one.cell.crash is Crash.NODE or one.cell.fault is Fault.TARGET_KILL)
-            for one in self.cells
-        )
+        return any(one.fault_injected and one.cell.cuts_power for one in self.cells)
 
 
 def _occasion(rounds: Sequence[_Round], number: int) -> str:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from harness.config.controls import REVIVAL_CONTROLS
 from harness.errors import InfrastructureError
-from harness.model import Cell, ClientKind, Control, Crash, Fault
+from harness.model import Cell, ClientKind, Control
 from harness.report.costs import TABLE, CellKind, KindCost, RunCosts, own_costs, read_table
 from harness.report.phases import WORK
 
@@ -249,7 +249,7 @@ class _Ahead:
         """The cell itself."""
         step = self._step(cell, self._schedule.mib(cell))
         self.cells += 1
-        self._revived = cell.crash is Crash.NODE or cell.fault is Fault.TARGET_KILL
+        self._revived = cell.cuts_power
         self._since = (self._since or 0.0) + step.total
         return step
 
