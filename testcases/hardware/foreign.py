@@ -2,6 +2,7 @@
 
 ``DIR`` is what ``ci/foreign-machine`` made: ``vmlinuz``, ``initrd.img``, ``root.img`` and the key ``user_key``.  What
 one that runs needs is in ``DIR/run``; one that runs already is used, and left running.  Nothing here is a test.
+Two of them with a link between them, which keep their disks when their power is cut: ``pair.py``.
 """
 
 from __future__ import annotations
@@ -57,9 +58,15 @@ def digest(path: Path) -> str:
 class Foreign:
     """The machine; ``close`` ends it only where this process started it."""
 
-    def __init__(self, directory: Path) -> None:
+    #: Further arguments of QEMU's and of the kernel's.
+    more: tuple[str, ...] = ()
+    command_line = _COMMAND_LINE
+    root_cache = "unsafe"
+
+    def __init__(self, directory: Path, name: str = "foreign", folder: str = "run") -> None:
         self.directory = directory.absolute()
-        self.run = self.directory / "run"
+        self.name = name
+        self.run = self.directory / folder
         self.plugged: dict[str, Path] = {}
         self._started = False
         self.port = 0
@@ -70,19 +77,29 @@ class Foreign:
     def start(self) -> None:
         """Start it unless it runs, and wait until ssh answers; a boot under emulation takes minutes."""
         self.run.mkdir(exist_ok=True)
+        if not self.runs():
+            self.boot()
+        self.port = int((self.run / "port").read_text())
+        self.wait()
+
+    def runs(self) -> bool:
+        """Whether its QEMU is there."""
         try:
             self.qmp("query-status")
         except OSError:
-            self._boot()
-        self.port = int((self.run / "port").read_text())
+            return False
+        return True
+
+    def wait(self) -> None:
+        """Until ssh answers."""
         deadline = time.monotonic() + BOOT_SECONDS
         known_hosts = self.run / "known_hosts"
         while True:
             try:
                 known_hosts.unlink(missing_ok=True)
-                pin("foreign", "127.0.0.1", self.port, known_hosts, fingerprint(self._presented()))
+                pin(self.name, "127.0.0.1", self.port, known_hosts, fingerprint(self._presented()))
                 self.runner = SshRunner(
-                    "127.0.0.1", self.port, key=self.directory / "user_key", known_hosts=known_hosts, name="foreign",
+                    "127.0.0.1", self.port, key=self.directory / "user_key", known_hosts=known_hosts, name=self.name,
                     before=("env", "LC_ALL=C"),
                 )  # fmt: skip
                 self.runner.connect(60)
@@ -93,9 +110,10 @@ class Foreign:
                 time.sleep(2)
 
     def _presented(self) -> Any:
-        return presented("foreign", "127.0.0.1", self.port)
+        return presented(self.name, "127.0.0.1", self.port)
 
-    def _boot(self) -> None:
+    def _prepare(self) -> Path:
+        """A port of its own, and a root that nobody has used; the file of the latter."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         (self.run / "port").write_text(str(port))
@@ -103,18 +121,25 @@ class Foreign:
         overlay.unlink(missing_ok=True)
         base = ["-b", str(self.directory / "root.img"), "-F", "raw"]
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *base, str(overlay)], check=True)
+        return overlay
+
+    def boot(self) -> None:
+        """Start its QEMU."""
+        overlay = self._prepare()
+        port = (self.run / "port").read_text()
         # NVMe is plugged into a port of its own.
         ports = [word for one in NVME_PORTS for word in ("-device", f"pcie-root-port,id={one},chassis={one[4:]}")]
         argv = [
             "nice", "-n", "19", "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg", "-cpu", "max", "-m", "1536",
             "-display", "none", "-vga", "none", "-parallel", "none", "-nodefaults",
             "-kernel", str(self.directory / "vmlinuz"), "-initrd", str(self.directory / "initrd.img"),
-            "-append", _COMMAND_LINE, "-serial", f"file:{self.run / 'console'}",
-            "-drive", f"file={overlay},format=qcow2,if=virtio,cache=unsafe",
+            "-append", self.command_line, "-serial", f"file:{self.run / 'console'}",
+            "-drive", f"file={overlay},format=qcow2,if=virtio,cache={self.root_cache}",
             "-netdev", f"user,id=n,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22", "-device", "virtio-net-pci,netdev=n",
             "-device", "virtio-scsi-pci,id=scsi0", "-device", "virtio-scsi-pci,id=scsi1", *ports,
             "-object", "rng-random,id=r,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=r",
             "-qmp", f"unix:{self.run / 'qmp'},server=on,wait=off", "-daemonize", "-pidfile", str(self.run / "pid"),
+            *self.more,
         ]  # fmt: skip
         subprocess.run(argv, check=True)
         self._started = True
@@ -151,7 +176,7 @@ class Foreign:
     @property
     def machine(self) -> Machine:
         """As the guard knows it."""
-        return Machine("foreign", self.runner)
+        return Machine(self.name, self.runner)
 
     def sh(self, script: str, *, timeout: float = 300, ok: tuple[int, ...] = (0,)) -> str:
         """What a script printed that root runs there."""
