@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from foreign import MIB, Foreign, link_of
+from foreign import BOOT_SECONDS, MIB, Foreign, link_of
 
 HARNESS = Path(sys.executable).parent / "drbd-harness"
 NAMES = ("alpha", "beta")
@@ -77,7 +77,8 @@ class Paired(Foreign):
         return overlay
 
     def settle(self) -> None:
-        """The address of its link and the volume group of its owner; what is there stays."""
+        """Wait until it has booted to its end; the address of its link and its owner's volume group are there then."""
+        self.sh("systemctl is-system-running --wait || :", timeout=BOOT_SECONDS)
         network = f"[Match]\\nMACAddress={self.mac}\\n[Network]\\nAddress={self.address}/24\\n"
         disk = link_of(f"DATA{self.number}")
         self.sh(
@@ -149,7 +150,6 @@ class Pair:
     def close(self) -> None:
         """End what this process started; roots and disks stay for another time."""
         for one in self._started:
-            one.runner.close()
             one.cut()
 
     def inventory(self, user: str = "root", **more: str) -> Path:
