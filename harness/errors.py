@@ -113,7 +113,9 @@ class CommandError(InfrastructureError):
         message = (stderr.strip() or stdout.strip() or "no output").splitlines()[-1]
         # A script in one line, and no more of it than shows which it is; the log of commands has all of it.
         command = textwrap.shorten(" ".join(argv), 160, placeholder=" ...")
-        super().__init__(f"on {host}, '{command}' ended with status {status}: {message}")
+        # Windows' exceptions are known by their number in hexadecimal.
+        shown = f"0x{status:X}" if status >= 0xC0000000 else str(status)
+        super().__init__(f"on {host}, '{command}' ended with status {shown}: {message}")
         self.host = host
         self.argv = tuple(argv)
         self.status = status

@@ -12,7 +12,7 @@ from typing import Any
 
 import libvirt
 
-from harness.errors import DeadlineError, LostGuestError, LostNodeError
+from harness.errors import DeadlineError, InfrastructureError, LostGuestError, LostNodeError
 from harness.remote.base import Completed
 from harness.remote.guest_system import POSIX, GuestSystem
 from harness.util import logs
@@ -108,7 +108,10 @@ class GuestAgent:
     def run(
         self, argv: Sequence[str], *, stdin: str | None = None, timeout: float = 60, ok: Collection[int] = (0,)
     ) -> Completed:
-        """Run ``argv`` in the guest to its end; a death by signal N is the status 128 + N, as in a shell."""
+        """Run ``argv`` in the guest to its end; a death by signal N is the status 128 + N, as in a shell.
+
+        :class:`~harness.errors.InfrastructureError` where the agent did not keep all that it printed (16 MiB).
+        """
         with logs.command(self.host, argv, self.lab) as logged:
             result = self._run(argv, stdin, timeout)
             logged.status = result.status
@@ -132,7 +135,9 @@ class GuestAgent:
                     self.call("guest-exec", {"path": end[0], "arg": list(end[1:])})
                 raise
             pause = min(pause * 2, 1.0)
-        code = 128 + int(status["signal"]) if "signal" in status else int(status["exitcode"])
+        if status.get("out-truncated") or status.get("err-truncated"):
+            raise InfrastructureError(f"'{argv[0]}' in {self.host} printed more than its agent keeps")
+        code = self.system.status(status)
         seconds = time.monotonic() - began
         if code in (124, 137) and seconds >= timeout:
             raise DeadlineError(f"'{' '.join(argv)}' in {self.host} did not end within {timeout:.0f} s")

@@ -80,6 +80,10 @@ class GuestSystem(Protocol):
         """What ends a ``process`` that took too long; None where :meth:`command` saw to that."""
         ...
 
+    def status(self, answer: Mapping[str, Any]) -> int:
+        """The status of a program that ended, by the agent's answer to ``guest-exec-status``."""
+        ...
+
     def locate(self, runner: Running, serial: str, modules: Sequence[str] = ()) -> str | None:
         """Where it has the disk with that serial number; None where it has none.  ``modules`` may be its drivers."""
         ...
@@ -110,6 +114,10 @@ class Posix:
     def end(self, process: int) -> Sequence[str] | None:
         """None: timeout(1) has ended it."""
         return None
+
+    def status(self, answer: Mapping[str, Any]) -> int:
+        """Of a death by signal N it is 128 + N, as in a shell."""
+        return 128 + int(answer["signal"]) if "signal" in answer else int(answer["exitcode"])
 
     def locate(self, runner: Running, serial: str, modules: Sequence[str] = ()) -> str | None:
         """By what the kernel has of it, without udev."""

@@ -13,14 +13,19 @@ from harness.remote.guest_system import DiskQueue, Running
 POWERSHELL = r"C:\Windows\System32\WindowsPowerShell\v1.0\powershell.exe"
 # CreateProcess takes 32,767 characters.
 _MOST_CHARACTERS = 32_000
-# Whatever a script throws is its message on standard error, and the status 1.  Progress would come there as XML.
+# Whatever a script throws is its message on standard error, and the status 1.  Progress would come there as XML.  The
+# agent is a service: where there is no console, its encoding cannot be set.  Without an exit, PowerShell's status is 1
+# also where the last command failed and was told to say nothing.
 _FRAME = """$ErrorActionPreference = 'Stop'; $ProgressPreference = 'SilentlyContinue'
-[Console]::OutputEncoding = [Text.Encoding]::UTF8
+try {{ [Console]::OutputEncoding = [Text.Encoding]::UTF8 }} catch {{ }}
 $a = @({arguments})
 try {{
 {script}
 }} catch {{ [Console]::Error.WriteLine($_.Exception.Message); exit 1 }}
+exit 0
 """
+# PowerShell ends a string in single quotes at the typographic ones too; each is written twice.
+_QUOTES = re.compile("['\u2018\u2019\u201a\u201b]")
 _DRIVE = re.compile(r"\\\\\.\\PHYSICALDRIVE([0-9]+)", re.IGNORECASE)
 _LOCATE = 'Get-Disk | Where-Object { "$($_.SerialNumber)".Trim() -eq $a[0] } | ForEach-Object { $_.Number }'
 # One that does not say it prints nothing.
@@ -37,11 +42,12 @@ Get-Disk | Where-Object { "$($_.SerialNumber)" -like '*cell-*' } |
 
 def powershell(script: str, *arguments: str) -> list[str]:
     """The argument vector of ``script``, which has ``arguments`` as ``$a``; it ends with status 1 where it throws."""
-    quoted = ", ".join("'" + one.replace("'", "''") + "'" for one in arguments)
+    quoted = ", ".join("'" + _QUOTES.sub(r"\g<0>\g<0>", one) + "'" for one in arguments)
     text = _FRAME.format(arguments=quoted, script=script.strip())
     encoded = base64.b64encode(text.encode("utf-16-le")).decode()
     argv = [
-        POWERSHELL, "-NoLogo", "-NoProfile", "-NonInteractive", "-ExecutionPolicy", "Bypass", "-EncodedCommand", encoded
+        POWERSHELL, "-NoLogo", "-NoProfile", "-NonInteractive", "-OutputFormat", "Text", "-ExecutionPolicy", "Bypass",
+        "-EncodedCommand", encoded,
     ]  # fmt: skip
     if sum(len(word) + 3 for word in argv) > _MOST_CHARACTERS:
         raise InfrastructureError("a script for Windows is longer than a command line of it may be")
@@ -74,6 +80,13 @@ class Windows:
     def end(self, process: int) -> Sequence[str] | None:
         """taskkill(1), with all that the process started."""
         return [r"C:\Windows\System32\taskkill.exe", "/PID", str(process), "/T", "/F"]
+
+    def status(self, answer: Mapping[str, Any]) -> int:
+        """As Windows counts it; of a program that an exception ended it is that, ``0xC0000005`` say.
+
+        The agent tells such a one as a signal, and maybe as a negative number, for it has 32 bits.
+        """
+        return int(answer["signal"] if "signal" in answer else answer["exitcode"]) % 2**32
 
     def locate(self, runner: Running, serial: str, modules: Sequence[str] = ()) -> str | None:
         """By its serial number, as the driver tells it."""

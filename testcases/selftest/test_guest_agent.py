@@ -16,7 +16,7 @@ import pytest
 from fakes import LibvirtSaid
 from scripted_libvirt import bounded
 
-from harness.errors import CommandError, DeadlineError, LostGuestError, LostNodeError
+from harness.errors import CommandError, DeadlineError, InfrastructureError, LostGuestError, LostNodeError
 from harness.remote import guest_agent as module
 from harness.remote.guest_agent import GuestAgent
 from harness.util.background import BackgroundTask
@@ -133,6 +133,13 @@ def test_agent_run_status_not_ok_command_error(agent: GuestAgent, domain: Domain
 def test_agent_run_killed_by_signal_status_128_plus_signal(agent: GuestAgent, domain: Domain) -> None:
     domain.status = {"exited": True, "signal": 11}
     assert agent.run(["x"], ok=()).status == 139
+
+
+@pytest.mark.parametrize("stream", ["out", "err"])
+def test_agent_run_output_that_the_agent_cut_off_is_no_output(agent: GuestAgent, domain: Domain, stream: str) -> None:
+    domain.status = {"exited": True, "exitcode": 0, "out-data": encoded(b"half"), f"{stream}-truncated": True}
+    with pytest.raises(InfrastructureError, match="'cat' in guest printed more than its agent keeps"):
+        agent.run(["cat"], ok=())
 
 
 def test_agent_run_timeout_deadline_error_status_124_alone_not(agent: GuestAgent, domain: Domain) -> None:

@@ -85,7 +85,8 @@ class WindowsAgent:
                 return {"exited": False}
             status, out, err = self.says(script) or self._by_itself(script)
             encoded = {name: base64.b64encode(text.encode()).decode() for name, text in (("out", out), ("err", err))}
-            return {"exited": True, "exitcode": status, "out-data": encoded["out"], "err-data": encoded["err"]}
+            ended = {"signal" if status < 0 or status >= 0xC0000000 else "exitcode": status}
+            return {"exited": True, **ended, "out-data": encoded["out"], "err-data": encoded["err"]}
         return {
             "guest-ping": {},
             "guest-get-osinfo": OSINFO,
@@ -135,6 +136,21 @@ def test_powershell_arguments_are_literal_text() -> None:
     assert "exit 1" in script and "SilentlyContinue" in script
 
 
+def test_powershell_typographic_quotes_end_no_argument() -> None:
+    assert "$a = @('it\u2019\u2019s \u2018\u2018so\u2019\u2019')" in script_of(
+        powershell("", "it\u2019s \u2018so\u2019")
+    )
+
+
+def test_powershell_says_how_it_ended_and_prints_text() -> None:
+    argv = powershell("Write-VolumeCache C -ErrorAction SilentlyContinue")
+    script = script_of(argv)
+    assert script.rstrip().endswith("exit 0"), "else its status is that of a command that failed silently"
+    encoding = next(line for line in script.splitlines() if "OutputEncoding" in line)
+    assert encoding.startswith("try {") and encoding.endswith("catch { }"), "a service may have no console"
+    assert argv[argv.index("-OutputFormat") + 1] == "Text"
+
+
 def test_powershell_script_longer_than_a_command_line_is_refused() -> None:
     with pytest.raises(InfrastructureError, match="longer than a command line"):
         powershell("#" * 12_000)
@@ -164,6 +180,14 @@ def test_windows_script_that_throws_is_a_command_error_with_its_message() -> Non
     domain = WindowsAgent(lambda _: (1, "", "Access is denied.\r\n"))
     with pytest.raises(CommandError, match=r"Access is denied\."):
         agent_of(domain).run(powershell("Get-Disk"))
+
+
+@pytest.mark.parametrize("told", [0xC0000005, 0xC0000005 - 2**32])
+def test_windows_program_that_an_exception_ended_has_it_as_its_status(told: int) -> None:
+    agent = agent_of(WindowsAgent(lambda _: (told, "", "")))
+    assert agent.run(powershell("Get-Disk"), ok=()).status == 0xC0000005
+    with pytest.raises(CommandError, match="ended with status 0xC0000005"):
+        agent.run(powershell("Get-Disk"))
 
 
 # --------------------------------------------------------------------------- the guest
