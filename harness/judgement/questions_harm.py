@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.judgement.mitigation_effect import EffectWord, effects
 from harness.judgement.question_facts import (
     NO,
     NO_ANSWER,
@@ -149,15 +150,25 @@ def cures(facts: Facts) -> QuestionAnswer:
     play = "drbd-harness run --matrix mitigations"
     if not asked:
         return not_asked(CURES, play)
-    free: list[str] = []
+    # One play without harm may be luck, beside a few with it.
+    found = (one for run in facts.runs for one in effects(run.results))
+    cure = {one.mitigation for one in found if one.word is EffectWord.CURES}
+    free: dict[str, str] = {}
     hit: list[str] = []
     for name, some in groups(asked, lambda one: str(one.cell.mitigation)).items():
         hits = sum(one.harmed for one in some)
-        (hit if hits else free).append(f"{name} {part_of(hits, len(some))}")
-    told = [f"no harm was seen any more with {joined(free)}"] if free else []
-    told += [f"it still happened with {joined(hit)}"] if hit else []
-    sentence = f"In cells that were harmed without: {'; '.join(told)} plays."
-    return QuestionAnswer(CURES, "Some do" if free else "None of these", sentence, cells_of(asked), play)
+        told = f"{name} {part_of(hits, len(some))}"
+        if hits:
+            hit.append(told)
+        else:
+            free[name] = told
+    parts = [f"no harm was seen any more with {joined(free.values())}"] if free else []
+    parts += [f"it still happened with {joined(hit)}"] if hit else []
+    sentence = f"In cells that were harmed without: {'; '.join(parts)} plays."
+    short, tone = "None of these", Tone.NEUTRAL
+    if free:
+        short, tone = ("Some do", Tone.NEUTRAL) if cure & free.keys() else ("Not enough plays to say", Tone.OPEN)
+    return QuestionAnswer(CURES, short, sentence, cells_of(asked), play, tone)
 
 
 # --------------------------------------------------------------------------- words

@@ -160,7 +160,8 @@ def drbd_nine(facts: Facts) -> QuestionAnswer:
     direct = facts.in_guest(CacheMode.NONE, CacheMode.DIRECTSYNC)
     plays = [one for one in direct if one.stack.drbd.startswith("9.") and one.weighs]
     if not plays:
-        return not_asked(NINE, "", "No run here is of DRBD 9; the images that the harness builds have 8.4.11")
+        why = "No run here is of DRBD 9, whose modules a user brings; the images that the harness builds have 8.4.11"
+        return not_asked(NINE, "drbd-harness run --matrix quick -k 'none or directsync' --drbd FOLDER", why)
     harmed = [one for one in plays if one.harmed]
     versions = joined(dict.fromkeys(one.stack.drbd for one in plays))
     sentence = f"With {versions}: {counted(plays)} with cache=none or directsync."
