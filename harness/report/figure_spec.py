@@ -114,8 +114,9 @@ class FigureTable(Selection):
     """One table: a row for each value of ``rows``, a column for each of ``show``; or all of it for each ``across``.
 
     ``names`` are other headings, and other texts for values.  With ``command``, which asks for such plays, there may be
-    none yet; the page says so then.  With ``claims`` it is what its runs say of the claims instead, and with ``bounds``
-    what still may be after so many plays without a hit.
+    none yet; the page says so then.  With ``claims`` it is what its runs say of the claims instead, with ``remedies``
+    what each mitigation does against divergence in each of these works, with ``costs`` what each costs, and with
+    ``bounds`` what still may be after so many plays without a hit.
     """
 
     rows: Annotated[Names, _known(KEYS)] = ()
@@ -124,12 +125,17 @@ class FigureTable(Selection):
     names: dict[str, str] = Field(default_factory=dict)
     command: str = ""
     claims: bool = False
+    remedies: Names = ()
+    costs: bool = False
     bounds: Annotated[tuple[int, ...], array()] = ()
 
     @model_validator(mode="after")
     def _one_kind(self) -> FigureTable:
-        if (self.claims and bool(self.runs)) + bool(self.bounds) + bool(self.rows and self.show and self.runs) != 1:
-            raise ValueError("a table has 'runs', 'rows' and 'show', or 'runs' and 'claims', or 'bounds'")
+        shows = (self.claims, bool(self.remedies), self.costs, bool(self.rows and self.show))
+        if sum(one and bool(self.runs) for one in shows) + bool(self.bounds) != 1:
+            raise ValueError(
+                "a table has 'runs' and one of 'rows' with 'show', 'claims', 'remedies' and 'costs'; or 'bounds'"
+            )
         return self
 
 

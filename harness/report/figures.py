@@ -26,6 +26,7 @@ from harness.judgement.stats import rate_interval
 from harness.model.claim import ClaimSpec
 from harness.report.claims import claims_table
 from harness.report.figure_measures import MEASURES, Play, answered
+from harness.report.figure_remedies import cost_rows, effect_rows
 from harness.report.figure_spec import KEYS, FigureTable, Selection, in_order
 from harness.report.formatting import count, joined
 from harness.store import Store, judged_results, keep_small, run_ids
@@ -211,11 +212,25 @@ def markdown(name: str, table: FigureTable, kept: KeptRuns) -> str:
         where = " ".join(dict.fromkeys(f"{kept.root(run.name)}/*/" for run in runs))
         return f"{claims_table(assess(kept.claims(), runs))}\n*{_stacks(plays)} From: `drbd-harness claims {where}`.*\n"
     plays = kept.plays(table, name)
-    if not plays and table.command:
-        return f"*Not asked yet by a run whose evidence is kept: `{table.command}`.*\n"
-    if not plays:
+    if not plays and not table.command:
         raise UsageError(f"{SPEC}: no play of its runs is one that the table '{name}' asks for")
-    return f"{_plays_table(name, table, plays)}\n*{_times(plays)} {_stacks(plays)} {_sources(plays, kept)}*\n"
+    body = _remedies_table(table, plays) or (_plays_table(name, table, plays) if plays else "")
+    from_what = f"{_times(plays)} {_stacks(plays)} {_sources(plays, kept)}"
+    if not plays:
+        from_what = f"Not asked yet by a run whose evidence is kept: `{table.command}`."
+    return f"{body}{chr(10) if body else ''}*{from_what}*\n"
+
+
+def _remedies_table(table: FigureTable, plays: Sequence[Play]) -> str:
+    """Every remedy, also those that no play asks; empty where the table is of something else."""
+    results = [play.result for play in plays]
+    if table.costs:
+        head, *rows = cost_rows(results)
+    elif table.remedies:
+        head, *rows = effect_rows(results, table.remedies)
+    else:
+        return ""
+    return _table([table.names.get(one, one) for one in head], rows)
 
 
 def _plays_table(name: str, table: FigureTable, plays: Sequence[Play]) -> str:
