@@ -39,6 +39,8 @@ class Tone(StrEnum):
     NOT_ASKED = "not asked"
 
 
+#: Of how many kinds of work or cells a sentence has their own counts: with thirty nobody reads it.
+EACH_SHOWN = 6
 #: Short answers that several questions have.
 YES, NO, PARTLY, NOT_SEEN = "Yes", "No", "In part", "Nothing was seen"
 NO_ANSWER, NOT_ASKED = "Not answered", "Not asked in this run"
@@ -175,11 +177,21 @@ def groups(plays: Iterable[Play], name: Callable[[Play], str]) -> dict[str, list
     return found
 
 
-def each(plays: Iterable[Play], name: Callable[[Play], str]) -> str:
-    """``ext4 2 of 2, swap 3 of 3``: how many of each were harmed, of those that say something."""
-    parts = []
-    for label, some in groups(plays, name).items():
-        found = tally(some)
-        if found.answered:
-            parts.append(f"{label} {part_of(found.hits, found.answered)}")
-    return joined(parts)
+def each(plays: Iterable[Play], name: Callable[[Play], str], most: int = EACH_SHOWN) -> str:
+    """``ext4 2 of 2, swap 3 of 3``: how many of each were harmed, of those that say something.
+
+    Of more than ``most`` those with the most harm have their own count, and the rest one together.
+    """
+    found = {label: tally(some) for label, some in groups(plays, name).items()}
+    told = {label: one for label, one in found.items() if one.answered}
+    if len(told) <= most + 1:
+        return joined(f"{label} {part_of(one.hits, one.answered)}" for label, one in told.items())
+    shown = sorted(told, key=lambda label: -told[label].hits)[:most]
+    rest = [one for label, one in told.items() if label not in shown]
+    others = part_of(sum(one.hits for one in rest), sum(one.answered for one in rest))
+    return joined(
+        [
+            *(f"{label} {part_of(told[label].hits, told[label].answered)}" for label in shown),
+            f"{len(rest)} others {others}",
+        ]
+    )

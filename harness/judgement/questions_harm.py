@@ -49,9 +49,19 @@ def cache_none(facts: Facts) -> QuestionAnswer:
     live = sum(_live(one) for one in harmed)
     sentence = (
         f"With cache=none replicas differed, or data was lost or read wrongly, in {part_of(found.hits, found.answered)}"
-        f" plays ({each(plays, _work)}){_only_delayed(harmed)}{_alive(live)}."
+        f" plays ({each(plays, _work)}){_only_delayed(harmed)}{_alive(live)}{_left_out(facts, plays)}."
     )
     return QuestionAnswer(NONE_SAFE, NO, sentence, cells, play, Tone.BAD)
+
+
+def _left_out(facts: Facts, plays: list[Play]) -> str:
+    """The other plays of these in a guest, so that the numbers add up to those of the heat maps."""
+    weak = sum(not one.weighs for one in plays)
+    every = facts.where(lambda one: one.cell.client is ClientKind.GUEST and one.cell.cache is CacheMode.NONE)
+    treated = len(every) - len(plays)
+    parts = [f"{plural(weak, 'weak CLEAN')}"] if weak else []
+    parts += [f"{plural(treated, 'play')} with something else against it, or a fault"] if treated else []
+    return f"; not counted: {joined(parts)}" if parts else ""
 
 
 def _alive(live: int) -> str:
@@ -133,9 +143,17 @@ def filesystems(facts: Facts) -> QuestionAnswer:
         return not_asked(FILESYSTEMS, play)
     by_kind = groups(plays, lambda one: one.cell.filesystem.value)
     hit = {kind: some for kind, some in by_kind.items() if any(one.harmed for one in some)}
-    told = [f"harmed were {each([one for some in hit.values() for one in some], _filesystem)} plays"] if hit else []
+    told = (
+        [f"harmed were {each([one for some in hit.values() for one in some], _filesystem, len(hit))} plays"]
+        if hit
+        else []
+    )
     spared = [one for kind, some in by_kind.items() if kind not in hit for one in some]
-    told += [f"no harm was seen in {each(spared, _filesystem)} plays, which proves no immunity"] if spared else []
+    told += (
+        [f"no harm was seen in {each(spared, _filesystem, len(by_kind))} plays, which proves no immunity"]
+        if spared
+        else []
+    )
     sentence = f"With cache=none or directsync {'; '.join(told)}."
     short = f"Not {joined(hit, 'nor')}" if hit else NOT_SEEN
     return QuestionAnswer(FILESYSTEMS, short, sentence, cells_of(plays), play, Tone.BAD if hit else Tone.OPEN)
@@ -151,23 +169,28 @@ def cures(facts: Facts) -> QuestionAnswer:
     if not asked:
         return not_asked(CURES, play)
     # One play without harm may be luck, beside a few with it.
-    found = (one for run in facts.runs for one in effects(run.results))
-    cure = {one.mitigation for one in found if one.word is EffectWord.CURES}
+    found = [one for run in facts.runs for one in effects(run.results)]
+    named = {word: {one.mitigation for one in found if one.word is word} for word in EffectWord}
+    less = named[EffectWord.NARROWS] - named[EffectWord.NEITHER]
     free: dict[str, str] = {}
+    narrowed: list[str] = []
     hit: list[str] = []
     for name, some in groups(asked, lambda one: str(one.cell.mitigation)).items():
         hits = sum(one.harmed for one in some)
         told = f"{name} {part_of(hits, len(some))}"
         if hits:
-            hit.append(told)
+            (narrowed if name in less else hit).append(told)
         else:
             free[name] = told
     parts = [f"no harm was seen any more with {joined(free.values())}"] if free else []
+    parts += [f"it happened less with {joined(narrowed)}"] if narrowed else []
     parts += [f"it still happened with {joined(hit)}"] if hit else []
     sentence = f"In cells that were harmed without: {'; '.join(parts)} plays."
     short, tone = "None of these", Tone.NEUTRAL
-    if free:
-        short, tone = ("Some do", Tone.NEUTRAL) if cure & free.keys() else ("Not enough plays to say", Tone.OPEN)
+    if named[EffectWord.CURES] & free.keys():
+        short = "Some do"
+    elif free:
+        short, tone = "Not enough plays to say", Tone.OPEN
     return QuestionAnswer(CURES, short, sentence, cells_of(asked), play, tone)
 
 

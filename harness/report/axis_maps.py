@@ -14,8 +14,8 @@ from harness.report.formatting import between, part_of, plural
 from harness.report.repetitions import PlayedCell, answer_potency, played_cells
 from harness.report.table import SIGNS, style_of
 
-#: A map with more rows than this starts folded: it is no overview any more.
-ROWS_OPEN = 16
+#: A map with more rows than this starts folded: it is no overview any more.  The remedies are as many.
+ROWS_OPEN = 20
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
 from test_claims import DIFFER, FREE, HIT, LATE, MISS, NAMED, READ, SWAP, K, made, moved, pairs, played_by, result, run
+from test_cost_ratios import cell as disk
+from test_cost_ratios import result as measured
+from test_mitigation_effect import BASE as REMEDY_BASE
+from test_mitigation_effect import plays as repeated
 
 from harness.judgement import questions, questions_drbd, questions_harm, questions_moves
 from harness.judgement.question_facts import NOT_ASKED, Facts, QuestionAnswer, Tone
@@ -32,6 +36,7 @@ from harness.model import (
     NodeVerify,
     Ownership,
     Potency,
+    Preset,
     Protocol,
     Repair,
     ReplicationProfile,
@@ -95,6 +100,20 @@ def test_first_question_is_about_cache_none() -> None:
     assert (seen.short, seen.tone) == ("Nothing was seen", Tone.OPEN) and "98 % is not ruled out" in seen.sentence
 
 
+def test_first_answer_of_many_kinds_of_work_is_short_and_its_numbers_add_up() -> None:
+    kinds = [replace(EXT4, filesystem=kind) for kind in FilesystemKind if kind is not FilesystemKind.RAW][:9]
+    plays = [result(replace(kinds[8], repetition=at), HIT) for at in (1, 2)] + [result(one, MISS) for one in kinds[:8]]
+    told = answer(questions_harm.cache_none, *plays).sentence
+    assert f"in 2 of 10 plays (truncate on {kinds[8].filesystem} 2 of 2, " in told and "and 3 others 0 of 3)." in told
+    assert "not counted" not in told, "all of them are"
+    beside = [
+        result(replace(SWAP, mitigation=Mitigation.STABLE_WRITES), MISS), result(replace(SWAP, fault=Fault.STALL), HIT),
+        result(EXT4, MISS, potency=Potency.WEAK),
+    ]  # fmt: skip
+    told = answer(questions_harm.cache_none, result(SWAP, HIT), *beside).sentence
+    assert told.endswith("; not counted: 1 weak CLEAN and 2 plays with something else against it, or a fault.")
+
+
 def test_weak_clean_and_inconclusive_are_no_answer_to_is_it_safe() -> None:
     weak = answer(questions_harm.cache_none, result(SWAP, MISS, potency=Potency.WEAK), result(EXT4, K.INCONCLUSIVE))
     assert (weak.short, weak.tone) == ("Not answered", Tone.OPEN)
@@ -141,6 +160,14 @@ def test_cure_is_told_against_the_same_cell_without_it() -> None:
         for one in [result(SWAP, HIT), *results]
     ]
     sure = answer(questions_harm.cures, *often)
+    assert "; it still happened with protocol-a 5 of 5 plays." in sure.sentence
+    fewer = [
+        *repeated(REMEDY_BASE, [500] * 5),
+        *repeated(replace(REMEDY_BASE, mitigation=Mitigation.DISCARD), [50] * 5),
+    ]
+    assert answer(questions_harm.cures, *fewer).sentence.endswith(
+        "without: it happened less with discard 5 of 5 plays."
+    )
     assert sure.short == "Some do" and "stable-writes 0 of 5" in sure.sentence
 
 
@@ -248,6 +275,12 @@ def test_cost_is_told_as_ratios_with_intervals() -> None:
     told = answer(questions_moves.cost, *pairs(5, 0.5, 0.6))
     assert told.short == "As ratios" and told.cells == ("writethrough-fio-cost-flush8ms",)
     assert "cache=writethrough where a flush takes 8 ms, 4k random writes: IOPS: 0." in told.sentence
+
+
+def test_cost_of_the_cache_modes_comes_first() -> None:
+    cells = [disk(None), disk(Mitigation.STABLE_WRITES), disk(Mitigation.WRITEBACK), disk(None, Preset.PROXMOX_VE)]
+    told = answer(questions_moves.cost, *(measured(one, at, 100) for at in (1, 2) for one in cells)).sentence
+    assert told.startswith("writeback, 4k random writes: IOPS: 1 of cache=none's") and "stable-writes" in told
 
 
 def test_how_often_rests_on_plays_without_delays() -> None:

@@ -81,6 +81,8 @@ def test_page_tiles_lead_to_cells_and_say_it_in_text() -> None:
         found = nodes(page, path)
         assert found and {one.get("href")[1:] for one in found} <= ids
     assert all(one.get("title") for one in nodes(page, "//a[contains(@class, 'tile')]"))
+    headings = {"".join(one.itertext()): one for one in nodes(page, "//table[@class='axis']//thead//th/span")}
+    assert {"none", "writeback"} <= headings.keys() and headings["writeback"].text == "write", "where it may be broken"
     first = nodes(page, "//header//strong/text()")[0]
     assert "No" in first, "the answer about cache=none stands first"
 
