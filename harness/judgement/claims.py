@@ -320,7 +320,7 @@ def _could_change(claim: ClaimSpec, parts: Sequence[Part], answer: Word) -> str:
     tallies = [one.tally for part in parts for one in part.stacks]
     if answer is Word.NOT_ASKED and len(open_parts) == len(parts):
         if not any(part.play for part in parts):
-            said.append("no matrix that comes with the harness asks it")
+            said.append("a run of the cells that decide it; the claim names no command ('play') that plays them")
         else:
             said.append("a run that asks it")
     elif answer is Word.NO_ANSWER:

@@ -239,7 +239,8 @@ def test_weak_clean_inconclusive_and_refused_count_neither_way() -> None:
         "swap: asked, without an answer (set aside: 1 CLEAN (weak), 1 without an answer and 1 refused by the stack)"
     )
     assert assessed(claim("never"), run(weak, result(SWAP, MISS))).parts[0].stacks[0].tally.answered == 1
-    assert assessed(claim("never"), run(result(SWAP, None))).answer is Word.NOT_ASKED
+    unplayed = assessed(claim("never"), run(result(SWAP, None)))
+    assert unplayed.answer is Word.NOT_ASKED and "names no command ('play')" in unplayed.could_change
 
 
 def test_split_brain_is_no_divergence_in_flight() -> None:
