@@ -61,9 +61,9 @@ class CellContext:
         # A user's guest image may take long to boot again.
         image = lab.guest_spec.image
         again = self.cell.crash is not None or not self.cell.bus.hot_plugged
-        boot = image.boot_seconds if image.there and again else 0
+        boots: float = image.boot_seconds * (again + self.cell.filesystem.boots) if image.there else 0
         # And a machine that is no virtual one.
-        boots = boot + (lab.boot_seconds if self.cell.cuts_power else 0.0)
+        boots += lab.boot_seconds if self.cell.cuts_power else 0.0
         self.deadline = Deadline.after(self.cell.deadline + boots, f"the cell {self.cell.id}")
         #: The first time that a node was StandAlone and changes had to be discarded; None where that never was.
         self.split_brain: SplitBrain | None = None

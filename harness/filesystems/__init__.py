@@ -14,12 +14,13 @@ from harness.filesystems.swap import Swap
 from harness.filesystems.swap_elsewhere import GuestDiskSwap, ZramSwap
 from harness.filesystems.swapfile import SwapFile
 from harness.filesystems.windows_ntfs import WindowsNtfs
+from harness.filesystems.windows_pagefile import WindowsPagefile
 from harness.filesystems.xfs import Xfs
 from harness.model import Cell, FilesystemKind, SwapOn
 
 _ALL: tuple[Filesystem, ...] = (
     Raw(), Swap(), SwapFile(), Ext4(), Ext4NoBarrier(), Ext4Journal(), Ext3(), Xfs(), Btrfs(),
-    BtrfsNoDataCow(), Ntfs3(), Ntfs3g(), Vfat(), Exfat(), F2fs(), WindowsNtfs(),
+    BtrfsNoDataCow(), Ntfs3(), Ntfs3g(), Vfat(), Exfat(), F2fs(), WindowsNtfs(), WindowsPagefile(),
 )  # fmt: skip
 FILESYSTEMS: Mapping[FilesystemKind, Filesystem] = {one.kind: one for one in _ALL}
 

@@ -33,6 +33,7 @@ CURES = "What cures it, and what only narrows it?"
 #: What the file of a user's own script is called, where the script works as such a user.
 AS_A_USER = "unprivileged.sh"
 _FILES_SHOWN = 3
+_NO_FILESYSTEM = (FilesystemKind.RAW, FilesystemKind.SWAP, FilesystemKind.SWAPFILE, FilesystemKind.PAGEFILE)
 
 
 def cache_none(facts: Facts) -> QuestionAnswer:
@@ -136,7 +137,7 @@ def filesystems(facts: Facts) -> QuestionAnswer:
     plays = [
         one
         for one in facts.in_guest(CacheMode.NONE, CacheMode.DIRECTSYNC)
-        if one.cell.filesystem not in (FilesystemKind.RAW, FilesystemKind.SWAP, FilesystemKind.SWAPFILE) and one.weighs
+        if one.cell.filesystem not in _NO_FILESYSTEM and one.weighs
     ]
     play = "drbd-harness run --matrix full -k none"
     if not plays:

@@ -94,6 +94,12 @@ class FilesystemKind(StrEnum):
     EXFAT = "exfat"
     F2FS = "f2fs"
     NTFS = "ntfs"  # by Windows itself, in a guest of a user's image
+    PAGEFILE = "pagefile"  # that of Windows, on such an NTFS
+
+    @property
+    def boots(self) -> int:
+        """How often a guest is booted again to take it into use and out of use."""
+        return 2 if self is FilesystemKind.PAGEFILE else 0
 
     @property
     def damaged_by_crash(self) -> bool:

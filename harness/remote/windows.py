@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import re
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from harness.errors import InfrastructureError, RefusedError
+from harness.errors import CommandError, InfrastructureError, LostGuestError, RefusedError
 from harness.remote.guest_system import DiskQueue, Running
+from harness.util.deadline import Deadline
 
 POWERSHELL = r"C:\Windows\System32\WindowsPowerShell\v1.0\powershell.exe"
 # CreateProcess takes 32,767 characters.
@@ -34,6 +37,8 @@ $disk = Get-PhysicalDisk | Where-Object { $_.DeviceId -eq $a[0] }
 if ($disk) { ($disk | Get-StorageAdvancedProperty).IsDeviceCacheEnabled }
 """
 _SYNC = "Get-Volume | Where-Object { $_.DriveType -eq 'Fixed' } | Write-VolumeCache -ErrorAction SilentlyContinue"
+_BOOTED = "(Get-CimInstance Win32_OperatingSystem).LastBootUpTime.ToFileTimeUtc()"
+_LOOK_SECONDS = 2.0
 _LEFT = """
 Get-Disk | Where-Object { "$($_.SerialNumber)" -like '*cell-*' } |
     ForEach-Object { "left on: the disk $($_.Number) of an earlier cell" }
@@ -109,3 +114,24 @@ class Windows:
 
 
 WINDOWS = Windows()
+
+
+def reboot(runner: Running, seconds: float) -> None:
+    """Boot Windows anew, and wait until its agent answers from another boot than before, for ``seconds`` at most.
+
+    :class:`~harness.errors.DeadlineError` where it does not.
+    """
+    before = _booted(runner)
+    deadline = Deadline.after(seconds, "another boot of Windows")
+    # Its answer may not come any more.
+    with suppress(LostGuestError):
+        runner.run([r"C:\Windows\System32\shutdown.exe", "/r", "/f", "/t", "0"])
+    while True:
+        time.sleep(min(_LOOK_SECONDS, deadline.left()))
+        with suppress(LostGuestError, CommandError):
+            if _booted(runner) not in ("", before):
+                return
+
+
+def _booted(runner: Running) -> str:
+    return runner.run(powershell(_BOOTED)).stdout.strip()

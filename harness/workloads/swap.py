@@ -10,6 +10,8 @@ from harness.filesystems.base import MARGIN_SECONDS, Offers, WorkloadTarget
 from harness.model import Work
 from harness.parse.system import meminfo, vmstat
 from harness.remote.base import Runner
+from harness.remote.guest_system import system_of
+from harness.workloads import windows
 from harness.workloads.base import Workload, numbers
 
 SWAPSTORM = "/usr/lib/drbd-harness/swapstorm"
@@ -27,6 +29,7 @@ class Pressure(Workload):
 
     name = "pressure"
     needs = frozenset({Offers.SWAP})
+    windows = True
     threads: ClassVar[int] = 8
     reclaim_every: ClassVar[int] = 0
     #: How long all pages are checked once more after the storm, at most.
@@ -37,6 +40,8 @@ class Pressure(Workload):
 
         A move of the client's that is under way when its time is over is waited for, up to two minutes more.
         """
+        if system_of(target.runner).windows:
+            return windows.paged_storm(target, seconds, self.threads, self.seed)
         memory = meminfo(target.runner.run(["cat", "/proc/meminfo"]).stdout)
         mebibytes = (memory["MemAvailable"] + memory["SwapFree"] * 6 // 10) // MIB
         if self.filesystem.in_memory:
@@ -74,6 +79,7 @@ class Reclaim(Pressure):
     """
 
     name = "reclaim"
+    windows = False
     reclaim_every = 8
 
     def counted(self, work: Work) -> Work:

@@ -8,6 +8,7 @@ from harness.errors import InfrastructureError, RefusedError
 from harness.filesystems.base import MARGIN_SECONDS, WorkloadTarget
 from harness.model import Work
 from harness.remote.windows import powershell
+from harness.workloads.base import numbers
 from harness.workloads.python_program import PROGRAMS
 
 _STORM = """
@@ -15,6 +16,21 @@ Add-Type -TypeDefinition @'
 {source}
 '@
 [Storm]::Run($a[0], [int]$a[1], [int]$a[2], [int]$a[3], [int]$a[4], [int]$a[5])
+"""
+# More than there is free, and half of the pagefile; what was paged is counted by Windows, at whatever file.
+_PAGED = """
+Add-Type -TypeDefinition @'
+{source}
+'@
+$free = (Get-CimInstance Win32_OperatingSystem).FreePhysicalMemory / 1024
+$file = (Get-CimInstance Win32_PageFileUsage).AllocatedBaseSize
+$before = Get-CimInstance Win32_PerfRawData_PerfOS_Memory
+[PageStorm]::Run([int]($free + $file / 2), [int]$a[0], [int]$a[1], [int]$a[2])
+$after = Get-CimInstance Win32_PerfRawData_PerfOS_Memory
+ConvertTo-Json -Compress @{{
+    pages_swapped_out = $after.PagesOutputPersec - $before.PagesOutputPersec
+    pages_swapped_in = $after.PagesInputPersec - $before.PagesInputPersec
+}}
 """
 _FIND = """
 $found = Get-Command diskspd.exe -ErrorAction SilentlyContinue
@@ -33,6 +49,22 @@ def mapped_storm(target: WorkloadTarget, file: str, seconds: int, cut_every_ms: 
     numbers = (_MAPPED_MIB, _THREADS, seconds, cut_every_ms, seed or 1)
     argv = powershell(script, file, *map(str, numbers))
     return target.runner.run(argv, timeout=seconds + 2 * MARGIN_SECONDS).stdout
+
+
+def paged_storm(target: WorkloadTarget, seconds: int, threads: int, seed: int) -> Work:
+    """Dirty more memory than there is, and check each page that is met again.
+
+    Blocks for ``seconds`` and at most three minutes more; PowerShell compiles the program first.
+    """
+    script = _PAGED.format(source=(PROGRAMS / "PageStorm.cs").read_text())
+    argv = powershell(script, str(threads), str(seconds), str(seed or 1))
+    done = target.runner.run(argv, timeout=seconds + 4 * MARGIN_SECONDS)
+    try:
+        storm, paged = (numbers(line) for line in done.stdout.splitlines() if line.strip())
+    except ValueError as unreadable:
+        raise InfrastructureError(f"the storm on {done.host} printed no result: {unreadable}") from unreadable
+    facts = {**storm, **paged}
+    return Work(facts.get("seconds", done.seconds), facts, int(facts.get("pages_wrong", 0)))
 
 
 def require_diskspd(target: WorkloadTarget) -> str:

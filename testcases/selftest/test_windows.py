@@ -15,8 +15,9 @@ from scripted_libvirt import bounded
 from test_filesystems_dos import image, whole
 
 from harness.config.lab_spec import UserImageSpec
+from harness.engine.context import CellContext
 from harness.errors import CommandError, DeadlineError, InfrastructureError, RefusedError
-from harness.filesystems import FILESYSTEMS
+from harness.filesystems import FILESYSTEMS, windows_pagefile
 from harness.filesystems.base import WorkloadTarget
 from harness.filesystems.view import ReplicaView
 from harness.filesystems.windows_ntfs import FOLDER, partition
@@ -24,11 +25,12 @@ from harness.guest import user_guest
 from harness.guest.leftovers import leftovers
 from harness.model import BLOCK_BYTES, BlockOwner, CacheMode, Cell, FilesystemCheck, FilesystemKind, UserFile
 from harness.parse.guest_facts import NEEDED
-from harness.remote import guest_agent
+from harness.remote import guest_agent, windows
 from harness.remote.guest_agent import GuestAgent
 from harness.remote.guest_system import DiskQueue
 from harness.remote.local import LocalRunner
 from harness.remote.windows import POWERSHELL, WINDOWS, disk_number, powershell, script_of
+from harness.store import Attempt
 from harness.workloads import WORKLOADS, workload_of
 from harness.workloads.windows import diskspd_writes
 
@@ -42,6 +44,10 @@ OSINFO = {
 STORMED = (
     '{"mebibytes": 8, "threads": 2, "seconds": 10.02, "pages_dirtied": 90000, "rounds": 80, "cuts": 4, '
     '"pages_truncated": 8000}'
+)
+PAGED = (
+    '{"mebibytes": 1200, "threads": 8, "seconds": 12.5, "pages_dirtied": 400000, "pages_checked": 500000, '
+    '"pages_wrong": 0}\r\n{"pages_swapped_out":15000,"pages_swapped_in":9000}\r\n'
 )
 DISKSPD = """<Results>
 <System><ComputerName>WIN</ComputerName></System>
@@ -62,6 +68,8 @@ class WindowsAgent:
         self.says = says
         self.ran: list[str] = []
         self.never_ends = ""
+        self.boots, self.asleep = 0, 0
+        self.setting = self.pages_to = "C:\\pagefile.sys"
 
     def isActive(self) -> int:  # noqa: N802 - libvirt's name
         return 1
@@ -93,12 +101,24 @@ class WindowsAgent:
             "guest-info": {"supported_commands": [{"name": one, "enabled": True} for one in NEEDED]},
         }[command]
 
-    @staticmethod
-    def _by_itself(script: str) -> Answer:
+    def _by_itself(self, script: str) -> Answer:
         if 'SerialNumber)".Trim()' in script:
             return 0, "1\r\n", ""
         if "IsDeviceCacheEnabled" in script:
             return 0, "True\r\n", ""
+        if "LastBootUpTime" in script:
+            self.asleep -= bool(self.asleep)
+            return (0, f"{133_000_000_000 + self.boots}\r\n", "") if not self.asleep else (1, "", "it shuts down")
+        if "shutdown.exe /r" in script:
+            self.boots, self.asleep, self.pages_to = self.boots + 1, 3, self.setting
+        if "PagingFiles" in script:
+            self.setting = "P:\\pagefile.sys" if "pagefile.sys" in script else ""
+        if "Win32_PageFileUsage | ForEach-Object" in script:
+            return 0, f"{self.pages_to}\r\n", ""
+        if "NewDriveLetter" in script:
+            return 0, "127\r\n", ""
+        if "[PageStorm]::Run" in script:
+            return 0, PAGED, ""
         if "[Storm]::Run" in script:
             return 0, STORMED + "\r\n", ""
         if "Get-Command diskspd.exe" in script:
@@ -245,7 +265,63 @@ def test_windows_workload_from_the_partition_table_to_offline(
     assert any(f"{FOLDER}\\" in script for script in domain.ran)
 
 
-def test_windows_workloads_are_played_or_refused_before_anything_is_made() -> None:
+def test_windows_pagefile_is_the_only_one_from_one_boot_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(windows.time, "sleep", lambda _: None)
+    domain = WindowsAgent()
+    where = target(domain)
+    played = workload_of(cell("pressure", FilesystemKind.PAGEFILE))
+    played.prepare(where)
+    assert (domain.boots, domain.pages_to) == (1, windows_pagefile.FILE)
+    setting = next(script for script in domain.ran if "PagingFiles" in script)
+    assert r"$a = @('P:\pagefile.sys 76 76')" in setting, "the rest of its 127 MiB is NTFS's own"
+    work = played.work(where, 10)
+    assert work.facts["pages_swapped_out"] == 15000 and work.facts["pages_dirtied"] == 400000
+    assert (work.seconds, work.read_back_errors) == (12.5, 0)
+    assert played.quiesce(where) == 0
+    assert (domain.boots, domain.pages_to) == (2, "")
+    last = [script for script in domain.ran if "Remove-Item" in script or "IsOffline $true" in script]
+    assert len(last) == 1 and r"'P:\pagefile.sys'" in last[0], "deleted, and then the disk goes offline"
+
+
+def test_cell_of_a_pagefile_has_time_for_two_boots(tmp_path: Path) -> None:
+    image = UserImageSpec(name="w.qcow2", digest="ab" * 32, windows=True, boot_seconds=500)
+
+    def seconds(kind: FilesystemKind, spec: UserImageSpec) -> float:
+        lab = SimpleNamespace(id="lab", guest_spec=SimpleNamespace(image=spec), boot_seconds=0.0)
+        attempt = Attempt(cell("no-writes", kind), 1, tmp_path)
+        return CellContext(cast(Any, lab), cast(Any, SimpleNamespace(blocks=1)), attempt).deadline.seconds
+
+    plain = seconds(FilesystemKind.NTFS, image)
+    assert seconds(FilesystemKind.PAGEFILE, image) == plain + 1000
+    assert seconds(FilesystemKind.PAGEFILE, UserImageSpec()) == plain, "in the harness's own guest it is refused"
+
+
+def test_windows_that_pages_to_another_file_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(windows.time, "sleep", lambda _: None)
+    domain = WindowsAgent(
+        lambda script: (0, "C:\\pagefile.sys\r\n", "") if "ForEach-Object { $_.Name }" in script else None
+    )
+    sentence = r"Windows pages to C:\\pagefile\.sys, and was told to page to P:\\pagefile\.sys"
+    with pytest.raises(InfrastructureError, match=sentence):
+        workload_of(cell("pressure", FilesystemKind.PAGEFILE)).prepare(target(domain))
+
+
+def test_windows_that_never_boots_again_is_a_deadline_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(windows, "_LOOK_SECONDS", 0.0)
+    domain = WindowsAgent(lambda script: (0, "1\r\n", "") if "LastBootUpTime" in script else None)
+    with pytest.raises(DeadlineError, match="another boot of Windows"):
+        windows.reboot(agent_of(domain), 0.1)
+
+
+@pytest.mark.parametrize("printed", ["", "x", PAGED.splitlines()[0], PAGED + PAGED])
+def test_windows_storm_that_prints_something_else_is_no_answer(printed: str) -> None:
+    domain = WindowsAgent(lambda script: (0, printed, "") if "[PageStorm]" in script else None)
+    with pytest.raises(InfrastructureError, match="the storm on guest printed no result"):
+        workload_of(cell("pressure", FilesystemKind.PAGEFILE)).work(target(domain), 1)
+
+
+def test_windows_workloads_are_played_or_refused_before_anything_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(windows.time, "sleep", lambda _: None)
     playable = set()
     for name, kinds in WORKLOADS.items():
         for kind in kinds:
@@ -255,7 +331,8 @@ def test_windows_workloads_are_played_or_refused_before_anything_is_made() -> No
                 playable.add((name, kind.value))
             except RefusedError as refused:
                 assert "runs Windows" in str(refused) and commands(domain) == [], (name, kind)
-    assert playable == {(name, "ntfs") for name in ("truncate", "mmap", "buffered", "no-writes")}
+    files = {(name, "ntfs") for name in ("truncate", "mmap", "buffered", "no-writes")}
+    assert playable == files | {("pressure", "pagefile"), ("no-writes", "pagefile")}
 
 
 def test_windows_without_diskspd_refuses_it() -> None:
