@@ -25,6 +25,7 @@ OFTEN_FROM, RARELY_TO = 0.5, 0.1
 _STRENGTH = [
     Word.NOT_ASKED, Word.NO_ANSWER, Word.NOT_OBSERVED, Word.OBSERVED, Word.COUNTEREXAMPLE, Word.CONFIRMED, Word.REFUTED
 ]  # fmt: skip
+_EMULATED = "on emulated nodes, whose timing is none of hardware"
 _AGAINST = (Word.COUNTEREXAMPLE, Word.REFUTED)
 
 
@@ -264,7 +265,7 @@ def _rate_words(says: Says, tally: Tally, trials: Sequence[_Play]) -> tuple[Word
     if says is Says.RARELY:
         holds, fails = interval.high <= RARELY_TO, interval.low > RARELY_TO
     if any(play.stack.accelerator not in ("kvm", "hardware") for play in trials):
-        return Word.NO_ANSWER, f"{Word.NO_ANSWER} ({figures}; on emulated nodes, whose timing is none of hardware)"
+        return Word.NO_ANSWER, f"{Word.NO_ANSWER} ({figures}; {_EMULATED})"
     if not holds and not fails:
         return Word.NO_ANSWER, f"{Word.NO_ANSWER} ({figures})"
     hardware = {hardware_of(play.stack) for play in trials}
@@ -324,7 +325,8 @@ def _could_change(claim: ClaimSpec, parts: Sequence[Part], answer: Word) -> str:
         else:
             said.append("a run that asks it")
     elif answer is Word.NO_ANSWER:
-        said.append("plays that have an answer")
+        emulated = any(_EMULATED in part.text for part in parts)
+        said.append(f"plays that have an answer{', without delays on nodes that are not emulated' if emulated else ''}")
     elif answer is Word.NOT_OBSERVED:
         most = max((one.answered for one in tallies if not one.hits), default=0)
         bound = rate_interval(0, 3 * most)

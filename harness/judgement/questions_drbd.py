@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-
 from harness.judgement.question_facts import (
     NO_ANSWER,
     NOT_SEEN,
@@ -155,13 +153,13 @@ def how_often(facts: Facts) -> QuestionAnswer:
     if not plays:
         return not_asked(HOW_OFTEN, play, "Every play was slowed down, or could not have diverged")
     found = tally(plays)
-    lasted = statistics.median(one.cell.seconds for one in plays)
+    lasted = sorted({one.cell.seconds for one in plays if one.weighs})
     emulated = any(one.stack.accelerator not in ("kvm", "hardware") for one in plays)
     only, telling = seen(ClaimEvent.ONLY_VERIFY, plays)
     rate = _interval(found.hits, found.answered)
     caveat = ", on emulated nodes, whose rate is none of hardware" if emulated else ""
     told = (
-        f"Without delays {part_of(found.hits, found.answered)} plays of {lasted:.0f} s diverged{rate}{caveat}"
+        f"Without delays {part_of(found.hits, found.answered)} plays of {_long(lasted)} s diverged{rate}{caveat}"
         f" ({each(plays, lambda one: one.cell.id)})"
     )
     if not found.hits:
@@ -170,6 +168,10 @@ def how_often(facts: Facts) -> QuestionAnswer:
     nothing = f"; nothing but the verify told in {part_of(len(only), len(telling))} of these" if telling else ""
     sentence = f"{told}{nothing}; a verify says what was so, and the next write of this kind may differ again."
     return QuestionAnswer(HOW_OFTEN, "No interval is short enough", sentence, cells_of(plays), play, Tone.BAD)
+
+
+def _long(seconds: list[int]) -> str:
+    return f"{seconds[0]}" if len(seconds) == 1 else f"{seconds[0]} to {seconds[-1]}"
 
 
 def _interval(hits: int, answered: int) -> str:

@@ -268,6 +268,7 @@ def test_rates_are_told_by_undelayed_plays_on_hardware_only() -> None:
     assert assessed(claim("often"), run(*plays[:2])).answer is Word.NO_ANSWER
     emulated = assessed(claim("often"), run(*plays, stack=replace(NAMED, accelerator="tcg")))
     assert emulated.answer is Word.NO_ANSWER and "whose timing is none of hardware" in emulated.numbers
+    assert "without delays on nodes that are not emulated" in emulated.could_change
     late = [replace(one, cell=replace(one.cell, delays=LATE.delays)) for one in plays]
     assert "12 with delays, which say nothing about how often" in assessed(claim("often"), run(*late)).numbers
     misses = [result(replace(SWAP, repetition=at), MISS) for at in range(1, 41)]

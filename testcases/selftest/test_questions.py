@@ -287,6 +287,9 @@ def test_how_often_rests_on_plays_without_delays() -> None:
     assert answer(questions_drbd.how_often, result(LATE, HIT)).tone is Tone.NOT_ASKED
     told = answer(questions_drbd.how_often, result(SWAP, HIT, comparison=DIFFER))
     assert told.short == "No interval is short enough" and told.tone is Tone.BAD
+    assert f"1 of 1 plays of {SWAP.seconds} s diverged" in told.sentence
+    longer = answer(questions_drbd.how_often, result(SWAP, HIT), result(replace(EXT4, seconds=SWAP.seconds + 50), HIT))
+    assert f"2 of 2 plays of {SWAP.seconds} to {SWAP.seconds + 50} s diverged" in longer.sentence
     emulated = Facts.of([run(result(SWAP, HIT), stack=replace(NAMED, accelerator="tcg"))])
     assert "emulated nodes, whose rate is none of hardware" in questions_drbd.how_often(emulated).sentence
 
