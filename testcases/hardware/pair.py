@@ -23,7 +23,7 @@ from foreign import BOOT_SECONDS, MIB, Foreign, link_of
 HARNESS = Path(sys.executable).parent / "drbd-harness"
 NAMES = ("alpha", "beta")
 GROUP_MIB = 512
-SIZE_MIB = 64
+SIZE_MIB = 128
 # What a lab may change on a machine, and what belongs to the machine's owner; nothing in it changes by itself.
 _STATE = r"""
 section() { echo "== $1"; shift; "$@" 2>&1 || :; }

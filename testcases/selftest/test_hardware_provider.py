@@ -18,7 +18,7 @@ from test_taken import answer
 
 from harness.config import inventory
 from harness.config.lab_spec import GuestSpec, LabSpec
-from harness.errors import HarnessError, ProtectedError, UsageError
+from harness.errors import HarnessError, InfrastructureError, ProtectedError, UsageError
 from harness.lab.base import GuestImage
 from harness.lab.hardware import provider
 from harness.lab.hardware.guest_image import BroughtImage
@@ -71,6 +71,8 @@ class Played(OneMachine):
 @pytest.fixture
 def machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Two]:
     monkeypatch.setenv("DRBD_HARNESS_STATE", str(tmp_path / "state"))
+    # Nothing of it is brought to machines that are played.
+    monkeypatch.setattr(provider, "program", lambda: ("", b""))
     user = new_key_pair("user")
     write_private(tmp_path / "key", user.private)
     found = []
@@ -106,6 +108,17 @@ def refusal(machines: Two, kind: type[HarnessError]) -> str:
     with pytest.raises(kind) as caught, lab(machines):
         pytest.fail("there is a lab")
     return str(caught.value)
+
+
+def test_what_cannot_be_made_here_is_said_before_a_machine_is_asked(
+    machines: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def impossible() -> tuple[str, bytes]:
+        raise InfrastructureError("there are no headers of xxHash")
+
+    monkeypatch.setattr(provider, "program", impossible)
+    assert refusal(machines, InfrastructureError) == "there are no headers of xxHash"
+    assert stories(machines) == [[], []]
 
 
 # --------------------------------------------------------------------------- in which order

@@ -20,7 +20,7 @@ from harness.config.machine_tools import family, packages
 from harness.errors import HarnessError, InfrastructureError, ProtectedError, UsageError
 from harness.images import DEFAULT_SUITE, Image, ensure
 from harness.lab.hardware import storage
-from harness.lab.hardware.compare import DigestComparison
+from harness.lab.hardware.compare import DigestComparison, program
 from harness.lab.hardware.guard import DrbdAbove
 from harness.lab.hardware.guests import TOOLS, GuestParts, guest_parts, make_ready, require_tools
 from harness.lab.hardware.journal import Journal
@@ -79,7 +79,8 @@ def hardware_lab(
     clean = f"{own_command()} clean --inventory {inventory.path}{group}"
     pin = f"{own_command()} inventory {inventory.path}{group} --pin"
     with contextlib.ExitStack() as undo:
-        # Where it is not there yet it is built, which takes minutes: before the machines are asked.
+        # What is made here, and may be impossible or take minutes, before the machines are asked.
+        program()
         image = ensure("guest", DEFAULT_SUITE, cache_dir()) if guests else None
         machines = undo.enter_context(connected(inventory, pin, TOOLS if guests else ()))
         for machine in machines:
