@@ -16,7 +16,7 @@ from harness.errors import DeadlineError, InfrastructureError, LostGuestError, L
 from harness.remote.base import Completed
 from harness.remote.guest_system import POSIX, GuestSystem
 from harness.util import logs
-from harness.util.deadline import Deadline
+from harness.util.deadline import Deadline, patience
 
 # guest-file-write takes base64 in one JSON line; the agent's line buffer is far larger than this.
 _CHUNK_BYTES = 48 * 1024
@@ -119,7 +119,8 @@ class GuestAgent:
 
     def _run(self, argv: Sequence[str], stdin: str | None, timeout: float) -> Completed:
         began = time.monotonic()
-        arguments = {**self.system.command(argv, timeout), "capture-output": True}
+        bound = timeout * patience()
+        arguments = {**self.system.command(argv, bound), "capture-output": True}
         if stdin is not None:
             arguments["input-data"] = base64.b64encode(stdin.encode()).decode()
         held = self._held_seconds
@@ -139,8 +140,8 @@ class GuestAgent:
             raise InfrastructureError(f"'{argv[0]}' in {self.host} printed more than its agent keeps")
         code = self.system.status(status)
         seconds = time.monotonic() - began
-        if code in (124, 137) and seconds >= timeout:
-            raise DeadlineError(f"'{' '.join(argv)}' in {self.host} did not end within {timeout:.0f} s")
+        if code in (124, 137) and seconds >= bound:
+            raise DeadlineError(f"'{' '.join(argv)}' in {self.host} did not end within {bound:.0f} s")
         return Completed(
             self.host, tuple(argv), code, _decoded(status.get("out-data")), _decoded(status.get("err-data")), seconds
         )

@@ -117,6 +117,14 @@ def test_agent_run_command_bounded_with_path_output_returned(agent: GuestAgent, 
     assert domain.commands()[1:] == ["guest-exec-status"] * 3
 
 
+def test_agent_run_bound_in_the_guest_has_the_patience_too(
+    agent: GuestAgent, domain: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DRBD_HARNESS_PATIENCE", "8")
+    agent.run(["fio"], timeout=90)
+    assert domain.asked[0][1]["arg"] == ["-k", "2", "720", "fio"]
+
+
 def test_agent_run_stdin_handed_over(agent: GuestAgent, domain: Domain) -> None:
     agent.run(["cat"], stdin="ä\n")
     assert base64.b64decode(domain.asked[0][1]["input-data"]).decode() == "ä\n"
