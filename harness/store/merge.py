@@ -19,9 +19,10 @@ from filelock import FileLock, Timeout
 from harness.errors import StoreError, UsageError
 from harness.store.lock import LOCK
 from harness.store.merge_plan import MergePlan, Part, in_order, merge_plan
+from harness.store.plausible import safe_name
 from harness.store.provenance import PACKAGES
 from harness.store.results import keep_judged
-from harness.store.run_store import PACKED, Store, read_packed, safe_name
+from harness.store.run_store import PACKED, Store, read_packed
 from harness.util.atomic_file import make_directory, sync_directory, write_atomic
 
 #: Below a merged run, by the id of each run: what that has beside its cells.

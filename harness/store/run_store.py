@@ -28,6 +28,7 @@ from pydantic import TypeAdapter, ValidationError
 from harness.errors import UsageError
 from harness.model import SCHEMA_VERSION, Cell, Evidence, Run, Verdict
 from harness.model.aliases import former_id, present_id
+from harness.store.plausible import ImplausibleError, plausible, safe_name
 from harness.store.upgrade import upgraded
 from harness.util.atomic_file import make_directory, sync_directory, write_atomic
 from harness.util.redact import redacted
@@ -42,7 +43,6 @@ PACKED = ".gz"
 _RUN = TypeAdapter(Run)
 _EVIDENCE = TypeAdapter(Evidence)
 _VERDICT = TypeAdapter(Verdict)
-_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}", re.ASCII)
 
 
 def new_run_id(now: datetime | None = None) -> str:
@@ -295,34 +295,13 @@ def _load(adapter: TypeAdapter[T], path: Path) -> T:
             f" this version reads up to {SCHEMA_VERSION}"
         )
     try:
-        return _named(adapter.validate_python(upgraded(found)))
-    except _UnnamedError as error:
+        return plausible(adapter.validate_python(upgraded(found)))
+    except ImplausibleError as error:
         raise _DamagedError(f"{path} is damaged: {error}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole"
         raise _DamagedError(f"{path} is damaged: {where}: {first['msg']}") from error
-
-
-class _UnnamedError(ValueError):
-    """A name that becomes one of a file cannot be one."""
-
-
-def _named(found: T) -> T:
-    """``found``, if the names that it says can be names of files: a run may come from anywhere."""
-    if isinstance(found, Run):
-        names, cells = [found.id], found.cells
-    else:
-        names, cells = [], (found.cell,) if isinstance(found, Evidence) else ()
-    for cell in cells:
-        try:
-            names.append(cell.id)
-        except (ValueError, KeyError, IndexError):
-            raise _UnnamedError(f"nothing can be called as its cell of '{cell.workload}' says") from None
-    for name in names:
-        if not _SAFE.fullmatch(name):
-            raise _UnnamedError(f"'{name}' cannot be the name of a file")
-    return found
 
 
 def read_packed(path: Path) -> bytes:
@@ -354,10 +333,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     return value
-
-
-def safe_name(name: str) -> str:
-    """``name``, if it can only name something inside the directory it is put in; else UsageError."""
-    if not _SAFE.fullmatch(name):
-        raise UsageError(f"'{name}' cannot be the name of a file: letters, digits, '.', '_', '+' and '-' can")
-    return name

@@ -8,7 +8,8 @@ import shutil
 from pathlib import Path
 
 from harness.errors import StoreError, UsageError
-from harness.store.run_store import PACKED, Store, read_packed, safe_name
+from harness.store.plausible import safe_name
+from harness.store.run_store import PACKED, Store, read_packed
 from harness.util.atomic_file import make_directory, write_atomic
 
 

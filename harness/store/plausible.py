@@ -1,0 +1,107 @@
+"""What is believed of a stored file that is whole: a run may come from anywhere, and what it says is used as it is.
+
+Names become those of files, and blocks are counted one by one: 2^63 of them would take all memory there is.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
+from functools import cache
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from harness.errors import UsageError
+from harness.model import SECTORS_PER_BLOCK, Evidence, Extent, Run
+from harness.model.cell import BITMAP_BLOCK_SIZES
+
+T = TypeVar("T")
+
+#: The most blocks of 4 KiB that all extents of one evidence have together, 64 GiB: a hundred times what any run had.
+MOST_BLOCKS = 2**24
+_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}", re.ASCII)
+
+
+class ImplausibleError(ValueError):
+    """A file says something that cannot be; the message is the end of a sentence about it."""
+
+
+def plausible(found: T) -> T:
+    """``found``, if nothing that it says stands in the way of its use; else :class:`ImplausibleError`."""
+    _must_be_names(found)
+    if isinstance(found, Evidence):
+        _must_be_on_the_device(found)
+    return found
+
+
+def safe_name(name: str) -> str:
+    """``name``, if it can only name something inside the directory it is put in; else UsageError."""
+    if not _SAFE.fullmatch(name):
+        raise UsageError(f"'{name}' cannot be the name of a file: letters, digits, '.', '_', '+' and '-' can")
+    return name
+
+
+def _must_be_names(found: object) -> None:
+    if isinstance(found, Run):
+        names, cells = [found.id], found.cells
+    else:
+        names, cells = [], (found.cell,) if isinstance(found, Evidence) else ()
+    for cell in cells:
+        try:
+            names.append(cell.id)
+        except (ValueError, KeyError, IndexError):
+            raise ImplausibleError(f"nothing can be called as its cell of '{cell.workload}' says") from None
+    for name in names:
+        if not _SAFE.fullmatch(name):
+            raise ImplausibleError(f"'{name}' cannot be the name of a file")
+
+
+def _must_be_on_the_device(evidence: Evidence) -> None:
+    """An evidence of before there was a device says no size of it; then only their number is bounded."""
+    bit, device = evidence.cell.replication.bitmap_block_size, evidence.device_blocks
+    if bit not in BITMAP_BLOCK_SIZES:
+        raise ImplausibleError(f"cell.replication.bitmap_block_size: DRBD has no bits of its bitmap for '{bit}'")
+    if device < 0:
+        raise ImplausibleError(f"device_blocks: no device has {device} blocks")
+    end = device * SECTORS_PER_BLOCK or math.inf
+    blocks = 0
+    for where, extents in _lists_of_extents(evidence, ""):
+        for one in extents:
+            if one.start < 0 or one.size < 0 or one.start + one.size > end:
+                of = f"a device of {device} blocks" if device else "any device"
+                raise ImplausibleError(f"{where}: {one.size} sectors from sector {one.start} on are not on {of}")
+            # Not by its methods: there are a million extents in a hundred files.
+            blocks += (one.size + SECTORS_PER_BLOCK - 1) // SECTORS_PER_BLOCK
+        if blocks > MOST_BLOCKS:
+            raise ImplausibleError(f"{where}: with these, all extents have more than {MOST_BLOCKS} blocks")
+
+
+def _lists_of_extents(value: Any, where: str) -> Iterator[tuple[str, tuple[Extent, ...]]]:
+    """All extents that are anywhere in ``value``, and the names that lead to them."""
+    if isinstance(value, Extent):
+        yield where, (value,)
+    elif is_dataclass(value):
+        for name in _with_extents(value.__class__):
+            yield from _lists_of_extents(getattr(value, name), f"{where}.{name}" if where else name)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _lists_of_extents(item, f"{where}.{key}")
+    elif isinstance(value, tuple):
+        if value and isinstance(value[0], Extent):
+            yield where, value
+        else:
+            for item in value:
+                yield from _lists_of_extents(item, where)
+
+
+@cache
+def _with_extents(kind: type[Any]) -> tuple[str, ...]:
+    """The fields of a dataclass in which extents can be; most have none, and evidence is read by the thousand."""
+    return tuple(name for name, hint in get_type_hints(kind).items() if _holds_extents(hint))
+
+
+def _holds_extents(hint: Any) -> bool:
+    if isinstance(hint, type) and is_dataclass(hint):
+        return issubclass(hint, Extent) or bool(_with_extents(hint))
+    return any(_holds_extents(part) for part in get_args(hint))

@@ -1,0 +1,123 @@
+"""Runs of somebody's: what they say is refused in one sentence, whatever it would have cost to believe it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.model import Extent
+from harness.store import Store, dumped
+from harness.store.plausible import MOST_BLOCKS, ImplausibleError, plausible
+
+QUICK = Path(__file__).parent / "golden" / "quick-drbd-8.4"
+CELL = "none-swap-reclaim-link20ms"
+# Enough for every command on a run of some cells, and far less than what it was asked to count.
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))
+sys.argv[:] = ["drbd-harness", *sys.argv[1:]]
+from harness.cli.main import main
+main()
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return shutil.copytree(QUICK, tmp_path / "runs" / "run1")
+
+
+def evidence_of(run: Path) -> Path:
+    return run / "cells" / CELL / "1" / "evidence.json"
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """What somebody else wrote into a file of a run."""
+    found = json.loads(path.read_text())
+    change(found)
+    path.write_text(json.dumps(found))
+
+
+def command(run: Path, *arguments: str, seconds: float = 60) -> tuple[int, str]:
+    """The exit code and the standard error of ``drbd-harness``, which gets 2 GiB."""
+    argv = [sys.executable, "-c", LIMITED, *arguments]
+    done = subprocess.run(argv, cwd=run.parent.parent, capture_output=True, text=True, timeout=seconds, check=False)
+    return done.returncode, done.stderr
+
+
+# --------------------------------------------------------------------------- sizes that cannot be
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "packed"),
+    [(["judge", "run1"], 2, False), (["report", "run1"], 0, True), (["merge", "run1", "run2"], 0, False)],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_extent_of_absurd_size_is_damage_and_takes_no_memory(
+    run: Path, arguments: list[str], code: int, packed: bool
+) -> None:
+    path = evidence_of(run)
+    edit(path, lambda found: found["comparison"]["differing"].append({"start": 16, "size": 2**63}))
+    if packed:
+        Path(f"{path}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    other = shutil.copytree(QUICK, run.with_name("run2"))
+    edit(other / "run.json", lambda found: found.update(id="run2"))
+    for one in other.glob("cells/*/*/evidence.json"):
+        edit(one, lambda found: found.update(lab="another"))
+    ended, err = command(run, *arguments)
+    assert (ended, err.count("\n")) == (code, 1)
+    # The page says where in the run it is.
+    words = f"{2**63} sectors from sector 16 on are not on a device of 32758 blocks"
+    assert f"cells/{CELL}/1/{path.name} is damaged: comparison.differing: {words}\n" in err
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"device_blocks": -1}, "device_blocks: no device has -1 blocks"),
+        ({"planted": [{"start": -8, "size": 8}]}, "planted: 8 sectors from sector -8 on"),
+        ({"planted": [{"start": 8, "size": -8}]}, "planted: -8 sectors from sector 8 on"),
+        ({"ownership": {"extents": {"free": [{"start": 2**62, "size": 8}]}}}, "ownership.extents.free: 8 sectors"),
+        ({"alarms": {"failures": [{"start": 0, "size": 2**40}]}}, "alarms.failures: "),
+        ({"witness": {"watched": True, "changed": [{"start": 0, "size": 2**40}]}}, "witness.changed: "),
+        ({"device_blocks": 0, "planted": [{"start": 0, "size": 2**40}]}, "planted: with these, all extents have more"),
+        ({"cell": {"replication": {"bitmap_block_size": "99999999999M"}}}, "DRBD has no bits of its bitmap for '9999"),
+    ],
+)
+def test_evidence_that_no_device_can_have_is_damage(run: Path, change: dict[str, Any], words: str) -> None:
+    def changed(found: dict[str, Any]) -> None:
+        for name, value in change.items():
+            found[name] = {**found.get(name, {}), **value} if name == "cell" else value
+
+    path = evidence_of(run)
+    path.write_bytes(dumped(Store(run).evidence(CELL)))
+    edit(path, changed)
+    (told,) = Store(run).damaged()
+    assert told.startswith(f"{path} is damaged: ") and words in told
+
+
+def test_plausible_extents_up_to_the_last_block_and_the_most_of_them() -> None:
+    evidence = next(one for one in Store(QUICK).every_attempt() if one.comparison)
+    sectors = evidence.device_blocks * 8
+    assert evidence.comparison
+    for extent, good in ((Extent(sectors - 8, 8), True), (Extent(sectors - 8, 9), False), (Extent(sectors, 0), True)):
+        one = replace(evidence, comparison=replace(evidence.comparison, differing=(extent,)))
+        if good:
+            assert plausible(one) is one
+        else:
+            with pytest.raises(ImplausibleError):
+                plausible(one)
+    large = replace(evidence, device_blocks=MOST_BLOCKS, verify=None, comparison=None, planted=(), alarms=None)
+    most = replace(evidence.comparison, differing=(Extent(0, MOST_BLOCKS * 8),))
+    assert plausible(replace(large, comparison=most))
+    with pytest.raises(ImplausibleError, match=r"comparison\.differing: with these, all extents have more"):
+        plausible(replace(large, comparison=replace(most, differing=(*most.differing, Extent(0, 1)))))
