@@ -14,8 +14,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from harness.config.sentences import WrittenFile, WrittenModel, array, one_of, one_or_more, shown, validated
-from harness.config.toml_text import parsed
-from harness.errors import UsageError
+from harness.config.toml_text import read_toml
 from harness.model import VerdictKind
 from harness.model.baseline import Baseline, KnownFailure
 
@@ -65,13 +64,7 @@ class BaselineFile(WrittenFile):
 
 def load_baseline(path: Path, option: str) -> Baseline:
     """The baseline that was given with ``option``; :class:`~harness.errors.UsageError` for what is wrong with it."""
-    try:
-        table = parsed(path.read_bytes())
-    except OSError as error:
-        raise UsageError(f"{option}: {path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise UsageError(f"{option}: {path} is not valid TOML: {error}") from error
-    return read_baseline(table, str(path))
+    return read_baseline(read_toml(path, option)[1], str(path))
 
 
 def read_baseline(table: Mapping[str, Any], source: str) -> Baseline:

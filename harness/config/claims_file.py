@@ -20,7 +20,7 @@ from pydantic import AfterValidator, Field
 from harness.config.cell_rules import GUEST_ONLY, broken_rule
 from harness.config.matrix_entry import Axes, Workloads
 from harness.config.sentences import WrittenFile, WrittenModel, array, choice, hint, one_or_more, validated
-from harness.config.toml_text import parsed
+from harness.config.toml_text import read_toml
 from harness.errors import UsageError
 from harness.model import CacheMode, Cell, ClientKind, FilesystemKind
 from harness.model.cell_pattern import Pattern, value_of
@@ -92,13 +92,7 @@ def load_claims(path: Path, workloads: Workloads | None = None) -> tuple[ClaimSp
     :class:`~harness.errors.UsageError` with one sentence for what is wrong with it, and for a claim that no cell can
     decide.
     """
-    try:
-        table = parsed(path.read_bytes())
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise UsageError(f"{path} is not valid TOML: {error}") from error
-    return read_claims(table, str(path), workloads)
+    return read_claims(read_toml(path)[1], str(path), workloads)
 
 
 def read_claims(table: Mapping[str, Any], source: str, workloads: Workloads | None = None) -> tuple[ClaimSpec, ...]:

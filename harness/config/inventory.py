@@ -24,6 +24,7 @@ from harness.config.toml_text import parsed
 from harness.errors import UsageError
 from harness.model.changes import ASKED_FOR
 from harness.util.paths import expanded
+from harness.util.read_file import read_file
 
 INVENTORY_SCHEMA = 1
 #: The variable of a host in Ansible's inventory that holds what Ansible has no name for, and the group's usual name.
@@ -283,7 +284,7 @@ def table_of(path: Path, group: str | None = None, *, whole: bool = True) -> dic
     Not ``whole``: hosts of Ansible's need no variable ``drbd_harness``.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_file(path).decode("utf-8-sig")
     except OSError as error:
         raise UsageError(f"the inventory {path} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:

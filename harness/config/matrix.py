@@ -30,7 +30,7 @@ from harness.config.matrix_entry import (
     old_names,
 )
 from harness.config.sentences import hint, shown, validated
-from harness.config.toml_text import parsed
+from harness.config.toml_text import read_toml
 from harness.errors import UsageError
 from harness.model import Cell, ClientKind, Expectation, aliases, settings
 from harness.model.cell_pattern import matches
@@ -62,13 +62,7 @@ class Matrix:
 def load(path_or_name: str, workloads: Workloads, search: Path) -> Matrix:
     """The matrix in a TOML file, or the one of that name in the directory ``search``."""
     path = _find(path_or_name, search)
-    try:
-        raw = path.read_bytes()
-        table = parsed(raw)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise UsageError(f"{path} is not valid TOML: {error}") from error
+    raw, table = read_toml(path)
     expansion = expand(table, workloads, str(path))
     description = str(table.get("description", ""))
     return Matrix(path.stem, description, expansion.cells, hashlib.sha256(raw).hexdigest(), expansion.deprecated)

@@ -11,11 +11,11 @@ import difflib
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from harness.config.sentences import WrittenFile, hint, quoted, validated
 from harness.config.stack_spec import IN_TREE, NodeTable, StackSpec, StackTables, is_path
-from harness.config.toml_text import parsed
+from harness.config.toml_text import read_toml
 from harness.errors import UsageError
 from harness.util.paths import expanded
 
@@ -37,7 +37,7 @@ def names(search: Path) -> tuple[str, ...]:
 def load(path_or_name: str, search: Path) -> StackSpec:
     """The stack in a TOML file, or the one of that name in the directory ``search``."""
     path = _find(path_or_name, search)
-    table = _table(path)
+    _, table = read_toml(path)
     file = validated(StackFile, table, source=str(path))
     given = {name: getattr(file, name) for name in StackTables.model_fields}
     for name in _TABLES:
@@ -59,12 +59,12 @@ def require_well_formed(path_or_name: str, search: Path) -> None:
     :class:`~harness.errors.UsageError` where it does, or where there is no such stack.
     """
     path = _find(path_or_name, search)
-    validated(StackFile, _table(path), source=str(path))
+    validated(StackFile, read_toml(path)[1], source=str(path))
 
 
 def description(name: str, search: Path) -> str:
     """What the stack ``name`` in the directory ``search`` says of itself."""
-    return str(_table(_find(name, search)).get("description", ""))
+    return str(read_toml(_find(name, search))[1].get("description", ""))
 
 
 def with_module(spec: StackSpec, path: str, option: str) -> StackSpec:
@@ -89,15 +89,6 @@ def _find(path_or_name: str, search: Path) -> Path:
     if path_or_name not in known:
         raise UsageError(f"there is no stack '{path_or_name}' in {search}{hint(path_or_name, known)}")
     return search / f"{path_or_name}.toml"
-
-
-def _table(path: Path) -> dict[str, Any]:
-    try:
-        return parsed(path.read_bytes())
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise UsageError(f"{path} is not valid TOML: {error}") from error
 
 
 def _resolved(origins: Iterable[str], key: str, folder: Path, where: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.errors import UsageError
 from harness.model import Cell, UserFile
+from harness.util.read_file import read_file
 
 FIO_JOB, GUEST_SCRIPT = "fio-job", "guest-script"
 #: The workloads that a user's file makes, and the option that it comes with.
@@ -25,7 +26,7 @@ MOST_BYTES = 64 * 1024
 def read_user_file(path: Path, option: str) -> UserFile:
     """The file that was given with ``option``; :class:`~harness.errors.UsageError` where it cannot be used."""
     try:
-        raw = path.read_bytes()
+        raw = read_file(path)
     except OSError as error:
         raise UsageError(f"{option}: {path} cannot be read: {error.strerror or error}") from error
     if len(raw) > MOST_BYTES:

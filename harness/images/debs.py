@@ -11,6 +11,7 @@ from pathlib import Path
 from harness.config.recipe import ImageError
 from harness.errors import CommandError, UsageError
 from harness.remote.local import LocalRunner
+from harness.util.read_file import open_file
 
 ARCHITECTURE = "amd64"
 _FIELDS = ("Package", "Version", "Architecture", "Depends", "Pre-Depends")
@@ -128,5 +129,5 @@ def unpack(deb: Deb, folder: Path) -> Path:
 
 def sha256(path: Path) -> str:
     """The SHA-256 (hex) of a file, in a second for each few hundred MiB."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from harness.images import debs
 from harness.images.debs import Deb, UserDebError
+from harness.util.read_file import MOST_STORED_BYTES, read_file
 
 MODULE_NAME = re.compile(r"\.ko(\.xz|\.zst|\.gz)?$")
 NOT_FOR_A_LAB = frozenset({"drbd_transport_rdma.ko"})
@@ -111,9 +112,9 @@ def check(modules: Sequence[Module], kernel: str, where: str) -> None:
 def unpacked(path: Path) -> bytes:
     """The content of the file of a module, whatever its suffix says it is packed with; :data:`UNPACK_ERRORS`."""
     if path.suffix == ".xz":
-        return lzma.decompress(path.read_bytes())
+        return lzma.decompress(read_file(path, MOST_STORED_BYTES))
     if path.suffix == ".gz":
-        return gzip.decompress(path.read_bytes())
+        return gzip.decompress(read_file(path, MOST_STORED_BYTES))
     if path.suffix == ".zst":
         return subprocess.run(["zstd", "-dcq", str(path)], capture_output=True, check=True, timeout=60.0).stdout
-    return path.read_bytes()
+    return read_file(path, MOST_STORED_BYTES)

@@ -21,6 +21,7 @@ from harness.parse.boot_disk import BEGINNING_BYTES, BootFacts, boot_facts, imag
 from harness.remote.local import LocalRunner
 from harness.util import logs
 from harness.util.paths import make
+from harness.util.read_file import open_file
 
 _MAGIC = b"QFI\xfb"
 _PIECE_BYTES = 4 * 2**20
@@ -53,7 +54,7 @@ def look_at(path: Path, option: str) -> UserImage:
     :class:`~harness.errors.UsageError` with one sentence where no guest can be booted from an overlay on it alone.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             magic = file.read(4)
     except OSError as error:
         raise UsageError(f"{option}: {path} cannot be read: {error.strerror or error}") from error
@@ -174,7 +175,7 @@ def _beginning(path: Path) -> bytes:
 
 def _digest(path: Path) -> str:
     found, done = hashlib.sha256(), 0
-    with path.open("rb") as file:
+    with open_file(path) as file:
         while piece := file.read(_PIECE_BYTES):
             found.update(piece)
             if done // _REPORTED_BYTES < (done + len(piece)) // _REPORTED_BYTES:

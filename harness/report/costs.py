@@ -23,6 +23,7 @@ from harness.model import BLOCK_BYTES, SCHEMA_VERSION, Cell, ClientKind, Evidenc
 from harness.report.phases import WORK
 from harness.store import Store, run_ids
 from harness.util.atomic_file import write_atomic
+from harness.util.read_file import read_file
 
 FILE = "costs.json"
 #: The table that comes with the harness.
@@ -191,7 +192,7 @@ def _seconds(begin: str, end: str) -> float | None:
 
 def read_table(path: Path = TABLE) -> tuple[RunCosts, ...]:
     """The runs of a table; :class:`ValueError` or :class:`OSError` where it cannot be read."""
-    return _TABLE.validate_json(path.read_bytes())
+    return _TABLE.validate_json(read_file(path))
 
 
 def table_bytes(costs: Iterable[RunCosts]) -> bytes:

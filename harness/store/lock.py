@@ -12,6 +12,7 @@ from harness.model.stack_lock import LOCK_SCHEMA, not_as_it_began
 from harness.store.provenance import packages_digest
 from harness.store.run_store import Store, dumped
 from harness.util.atomic_file import write_atomic
+from harness.util.read_file import read_file
 
 LOCK = "stack.lock.json"
 
@@ -25,7 +26,7 @@ def read_lock(store: Store) -> StackLock | None:
     """
     path = store.directory / LOCK
     try:
-        found = _LOCK.validate_json(path.read_bytes())
+        found = _LOCK.validate_json(read_file(path))
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -13,6 +13,7 @@ from harness.model import LabProvenance, Provenance, Run
 from harness.store.run_store import Store
 from harness.util.atomic_file import write_atomic
 from harness.util.checkout import harness_commit
+from harness.util.read_file import read_file
 
 PACKAGES = "packages.json"
 
@@ -45,7 +46,7 @@ def keep_provenance(store: Store, lab: LabProvenance) -> None:
 def kept_packages(store: Store) -> dict[str, dict[str, str]]:
     """By role, the packages of the run's newest images; empty where they were not kept or cannot be read."""
     try:
-        found = json.loads((store.directory / PACKAGES).read_bytes())
+        found = json.loads(read_file(store.directory / PACKAGES))
     except (OSError, ValueError, RecursionError):
         return {}
     roles = found if isinstance(found, dict) else {}
@@ -89,7 +90,7 @@ def _dumped(lab: LabProvenance) -> bytes:
 
 def _holds(path: Path, content: bytes) -> bool:
     try:
-        return path.read_bytes() == content
+        return read_file(path) == content
     except OSError:
         return False
 

@@ -31,6 +31,7 @@ from harness.model.aliases import former_id, present_id
 from harness.store.plausible import ImplausibleError, plausible, safe_name
 from harness.store.upgrade import upgraded
 from harness.util.atomic_file import make_directory, sync_directory, write_atomic
+from harness.util.read_file import MOST_STORED_BYTES, open_file, read_file, read_within
 from harness.util.redact import redacted
 
 T = TypeVar("T")
@@ -305,12 +306,14 @@ def _load(adapter: TypeAdapter[T], path: Path) -> T:
 
 
 def read_packed(path: Path) -> bytes:
-    """What is in ``path``, or packed beside it; ``ValueError`` where what is packed is damaged."""
+    """What is in ``path``, or packed beside it; ``ValueError`` where what is packed is damaged, ``OSError``."""
     packed = path.with_name(f"{path.name}{PACKED}")
     if path.exists() or not packed.exists():
-        return path.read_bytes()
+        return read_file(path, MOST_STORED_BYTES)
     try:
-        return gzip.decompress(packed.read_bytes())
+        # A few bytes can say that they are the pack of any number of others.
+        with open_file(packed) as file, gzip.open(file) as unpacked:
+            return read_within(unpacked, packed, MOST_STORED_BYTES)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(str(error)) from error
 

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from own_command import run_here
 
+from harness.config.user_work import read_user_file
+from harness.errors import UsageError
+from harness.images.user_image import look_at
 from harness.model import Extent
 from harness.store import Store, dumped
 from harness.store.plausible import MOST_BLOCKS, ImplausibleError, plausible
@@ -121,3 +128,96 @@ def test_plausible_extents_up_to_the_last_block_and_the_most_of_them() -> None:
     assert plausible(replace(large, comparison=most))
     with pytest.raises(ImplausibleError, match=r"comparison\.differing: with these, all extents have more"):
         plausible(replace(large, comparison=replace(most, differing=(*most.differing, Extent(0, 1)))))
+
+
+# --------------------------------------------------------------------------- what is no file
+
+
+@pytest.fixture
+def never_waits() -> Iterator[None]:
+    """What waits for somebody who never comes is ended, and the test fails."""
+
+    def ended(*_: object) -> None:
+        raise TimeoutError("it waited")
+
+    before = signal.signal(signal.SIGALRM, ended)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def a_pipe(path: Path) -> str:
+    os.mkfifo(path)
+    return "it is a pipe, not a file"
+
+
+def a_device(path: Path) -> str:
+    path.symlink_to("/dev/zero")
+    return "it is a device, not a file"
+
+
+def a_folder(path: Path) -> str:
+    path.mkdir()
+    return "Is a directory"
+
+
+def a_file_without_end(path: Path) -> str:
+    with path.open("wb") as file:
+        file.truncate(2**40)
+    return f"it has more than {256 if path.name in ('run.json', 'evidence.json') else 16} MiB in it"
+
+
+NO_FILES = [a_pipe, a_device, a_folder, a_file_without_end]
+
+
+@pytest.mark.usefixtures("never_waits")
+@pytest.mark.parametrize("make", NO_FILES)
+@pytest.mark.parametrize(
+    ("name", "arguments", "code"),
+    [
+        ("run.json", ["judge", "run1"], 4),
+        ("run.json", ["list"], 3),
+        ("evidence.json", ["judge", "run1"], 2),
+        ("stack.lock.json", ["history", CELL], 4),
+        ("claims.toml", ["claims", "run1", "--claims", "claims.toml"], 4),
+        ("known.toml", ["judge", "run1", "--baseline", "known.toml"], 4),
+        ("two.toml", ["inventory", "two.toml"], 4),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else value,
+)
+def test_what_is_no_file_is_one_sentence_and_not_waited_for(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+    make: Callable[[Path], str], name: str, arguments: list[str], code: int,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(run.parent.parent)
+    path = {".toml": Path(name), ".json": run / name}[Path(name).suffix]
+    path = evidence_of(run) if name == "evidence.json" else path
+    path.unlink(missing_ok=True)
+    why = make(path)
+    ended, _, err = run_here(monkeypatch, capfd, *arguments)
+    assert ended == code
+    assert any(line.endswith(f"{path.name} cannot be read: {why}") for line in err.splitlines()), err
+    assert "Traceback" not in err
+
+
+@pytest.mark.usefixtures("never_waits")
+@pytest.mark.parametrize("make", [a_pipe, a_device])
+def test_what_is_no_file_of_a_users_own_work_one_sentence(tmp_path: Path, make: Callable[[Path], str]) -> None:
+    why = make(tmp_path / "job.fio")
+    with pytest.raises(UsageError, match=rf"^--fio-job: .*/job\.fio cannot be read: {why}$"):
+        read_user_file(tmp_path / "job.fio", "--fio-job")
+    with pytest.raises(UsageError, match=rf"^--guest-image: .*/job\.fio cannot be read: {why}$"):
+        look_at(tmp_path / "job.fio", "--guest-image")
+
+
+def test_packed_evidence_of_which_there_is_no_end_is_damage(run: Path) -> None:
+    path = evidence_of(run)
+    path.unlink()
+    packer = zlib.compressobj(wbits=31)
+    with Path(f"{path}.gz").open("wb") as file:
+        file.writelines(packer.compress(bytes(2**20)) for _ in range(257))
+        file.write(packer.flush())
+    assert Path(f"{path}.gz").stat().st_size < 2**21
+    (told,) = Store(run).damaged()
+    assert told == f"{path} cannot be read: it has more than 256 MiB in it"
