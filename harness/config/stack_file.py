@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
@@ -21,6 +22,7 @@ from harness.util.paths import expanded
 
 STACK_SCHEMA = 1
 _TABLES = ("node", "a", "b", "guest")
+_PATTERN = re.compile(r"[*?\[]")
 
 
 class StackFile(WrittenFile, StackTables):
@@ -99,6 +101,8 @@ def _resolved(origins: Iterable[str], key: str, folder: Path, where: str) -> tup
             found[origin] = None
             continue
         path = Path(os.path.normpath(folder / expanded(origin, f"{where}: '{key}'")))
+        if why := _too_wide(path):
+            raise UsageError(f"{where}: '{key}' is {quoted(origin)}, {why}")
         if path.exists():
             found[str(path)] = None
         elif matches := _matches(path):
@@ -106,6 +110,18 @@ def _resolved(origins: Iterable[str], key: str, folder: Path, where: str) -> tup
         else:
             raise UsageError(f"{where}: '{key}' is {quoted(origin)}, and there is no {path}{_near(path, key)}")
     return tuple(found)
+
+
+def _too_wide(path: Path) -> str:
+    """Why nobody looks for what ``path`` means: that would be on the whole machine; empty where it is not."""
+    first, *_ = (*path.parts[1:], "")
+    if not first:
+        return "which is the whole machine; name the folder that it is in"
+    if path.exists():
+        return ""
+    if "**" in path.parts:
+        return "and '**' may be any number of folders; write a '*' for each"
+    return "a pattern of any folder; name the folder that it is in" if _PATTERN.search(first) else ""
 
 
 def _matches(pattern: Path) -> list[Path]:

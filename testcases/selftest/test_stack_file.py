@@ -116,6 +116,11 @@ def test_option_drbd_is_for_both_nodes_unless_one_says_its_own(written: Path, mo
         ('schema = 1\n[a]\nqemu = ["sid", "./x.deb"]', "[a]: 'qemu' has 'sid' beside others; it is one suite, or only"),
         ('schema = 1\n[b]\nqemu = "./debz/*.deb"', "[b]: 'qemu' is './debz/*.deb', and there is no {here}/debz/*.deb; "
          "did you mean 'debs'?"),
+        ('schema = 1\n[node]\nkernel = "/**/*.deb"', "'kernel' is '/**/*.deb', and '**' may be any number of folders"),
+        ('schema = 1\n[node]\nkernel = "./out/**/*.deb"', "any number of folders; write a '*' for each"),
+        ('schema = 1\n[b]\ndrbd = "/*/../*"', "[b]: 'drbd' is '/*/../*', a pattern of any folder; name"),
+        ('schema = 1\n[b]\nqemu = "/us[r]/bin"', "a pattern of any folder; name the folder that it is in"),
+        ('schema = 1\n[b]\nqemu = "/"', "[b]: 'qemu' is '/', which is the whole machine; name the folder"),
         ('schema = 1\n[node]\ndrbd = "intree"', "and there is no {here}/intree; did you mean 'in-tree'?"),
         ('schema = 1\nmachine = "q35"', "'machine' is 'q35'; it is a versioned q35 that both nodes' QEMUs know"),
         ('schema = 1\nsuite = "trixi"', "there is no node image of 'trixi'; there is one of "),
