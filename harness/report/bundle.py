@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import os
 import platform
+import re
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from harness.errors import StoreError
@@ -15,7 +16,7 @@ from harness.report.export import as_csv, as_json, as_markdown
 from harness.report.html import render_html
 from harness.report.without_data import Anonymous, without_data
 from harness.store import Store, dumped, judged_run
-from harness.util.atomic_file import write_named
+from harness.util.atomic_file import named_file
 from harness.util.redact import redacted
 
 _WITH = (
@@ -27,10 +28,12 @@ _WITHOUT = (
     " is in it. Names of hosts are (host 1), (host 2), the same everywhere. verdict.json is what was judged from the"
     " whole evidence; judged again from what is here, a play may be INCONCLUSIVE."
 )
-# A lock, and what was made by this command before.
-_NOT_PACKED = (".lock",)
+# A lock, and what is or was made by this command.
+_NOT_PACKED = re.compile(r"\.lock|.*\.zip|\..*\.zip\.\d+\.[0-9a-f]+", re.DOTALL)
 # The same run gives the same bytes.
 _DATE = (1980, 1, 1, 0, 0, 0)
+# What is in a file; None where it is not there any more.
+_Content = Callable[[], bytes | None]
 
 
 class StoredReport:
@@ -69,7 +72,7 @@ class StoredReport:
         return as_markdown(self.run, self.results, self.unreadable)
 
     def write_zip(self, path: Path) -> None:
-        """All of it as ``path``; :class:`~harness.errors.StoreError` where there is no room."""
+        """All of it as ``path``, one file in memory at a time; :class:`~harness.errors.StoreError` for no room."""
         name = self.run.id
         made = dict(self._evidence_files() if self.without else self._own_files(path))
         texts: Mapping[str, str] = {
@@ -79,39 +82,38 @@ class StoredReport:
             "report.csv": self.csv(),
             "report.md": self.markdown(),
         }
-        made |= {inside: text.encode("utf-8", "backslashreplace") for inside, text in texts.items()}
-        packed = io.BytesIO()
-        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-            for inside, content in sorted(made.items()):
-                archive.writestr(zipfile.ZipInfo(f"{name}/{inside}", _DATE), content, zipfile.ZIP_DEFLATED)
-        write_named(path, packed.getvalue())
+        made |= {inside: partial(str.encode, text, "utf-8", "backslashreplace") for inside, text in texts.items()}
+        with named_file(path) as packed, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+            for inside, content_of in sorted(made.items()):
+                if (content := content_of()) is not None:
+                    archive.writestr(zipfile.ZipInfo(f"{name}/{inside}", _DATE), content, zipfile.ZIP_DEFLATED)
 
-    def _evidence_files(self) -> Iterator[tuple[str, bytes]]:
-        yield "run.json", dumped(self.run)
+    def _evidence_files(self) -> Iterator[tuple[str, _Content]]:
+        yield "run.json", partial(dumped, self.run)
         for one in self.attempts:
-            yield f"cells/{one.cell.id}/{one.attempt}/evidence.json", dumped(one)
+            yield f"cells/{one.cell.id}/{one.attempt}/evidence.json", partial(dumped, one)
         for result in self.results:
             if result.evidence is not None and result.verdict is not None:
-                yield f"cells/{result.cell.id}/{result.evidence.attempt}/verdict.json", dumped(result.verdict)
+                path = f"cells/{result.cell.id}/{result.evidence.attempt}/verdict.json"
+                yield path, partial(dumped, result.verdict)
 
-    def _own_files(self, target: Path) -> Iterator[tuple[str, bytes]]:
+    def _own_files(self, target: Path) -> Iterator[tuple[str, _Content]]:
         """The files of the run; a link leads nowhere, for what it leads to is not the run's."""
         for path in sorted(self.store.directory.rglob("*")):
-            if path.is_symlink() or not path.is_file() or path.name in _NOT_PACKED or path.suffix == ".zip":
+            if path.is_symlink() or not path.is_file() or _NOT_PACKED.fullmatch(path.name):
                 continue
-            if path.resolve() == target.resolve():
-                continue
-            try:
-                content = path.read_bytes()
-            except FileNotFoundError:
-                # A run that goes on: what was written beside its place is there by now.
-                continue
-            except OSError as error:
-                raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
-            yield path.relative_to(self.store.directory).as_posix(), _without_secret(content)
+            if path.resolve() != target.resolve():
+                yield path.relative_to(self.store.directory).as_posix(), partial(_without_secret, path)
 
 
-def _without_secret(content: bytes) -> bytes:
+def _without_secret(path: Path) -> bytes | None:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        # A run that goes on: what was written beside its place is there by now.
+        return None
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
     try:
         return redacted(content.decode()).encode()
     except UnicodeDecodeError:

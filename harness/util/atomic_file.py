@@ -5,8 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import stat
+from collections.abc import Iterator
+from io import BufferedRandom
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from harness.errors import StoreError, UsageError
 
@@ -17,10 +21,20 @@ def write_atomic(path: Path, content: bytes) -> None:
     :class:`StoreError` where it cannot be written, and what was there stays; also where it is there and could not be
     synced.  Blocks for two ``fsync``.
     """
+    with atomic_file(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[BufferedRandom]:
+    """A file to write to, which takes the place of ``path`` at the end, as :func:`write_atomic` says; errors as there.
+
+    Where something else ends the block, what was there stays too.
+    """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
-        with unfinished.open("xb") as file:
-            file.write(content)
+        with unfinished.open("x+b") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
@@ -39,6 +53,13 @@ def write_named(path: Path, content: bytes) -> None:
 
     :class:`UsageError` for a folder.  Blocks for as long as nobody reads a pipe.
     """
+    with named_file(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def named_file(path: Path) -> Iterator[BufferedRandom]:
+    """A file to write to, which becomes what a user named, as :func:`write_named` says; errors as there."""
     try:
         mode = path.stat().st_mode
     except OSError:
@@ -46,11 +67,16 @@ def write_named(path: Path, content: bytes) -> None:
     if stat.S_ISDIR(mode):
         raise UsageError(f"{path} is a folder; name a file in it")
     if stat.S_ISREG(mode):
-        write_atomic(path.resolve() if path.is_symlink() else path, content)
+        with atomic_file(path.resolve() if path.is_symlink() else path) as file:
+            yield file
         return
     try:
-        with path.open("wb") as file:
-            file.write(content)
+        # Nobody can go back in a pipe, and half of something is nothing to put into it.
+        with TemporaryFile() as whole:
+            yield whole
+            whole.seek(0)
+            with path.open("wb") as target:
+                shutil.copyfileobj(whole, target)
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error.strerror or error}") from error
 

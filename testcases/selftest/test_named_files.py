@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+import tracemalloc
+import zipfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ import pytest
 from own_command import run_here
 
 from harness.errors import StoreError, UsageError
+from harness.report.bundle import StoredReport
+from harness.store import Store
 from harness.util.atomic_file import write_named
 
 SMOKE = Path(__file__).parent / "golden" / "smoke-drbd-9.3.3"
@@ -73,3 +77,60 @@ def test_report_never_in_the_place_of_what_it_is_made_from(command: Any, tmp_pat
         assert code == 4 and err.endswith("is what the report is made from; name another file\n")
     assert {path: path.read_bytes() for path in run.rglob("*.json")} == before
     assert command("report", "run1", "--json", "-o", "run1/report.json")[0] == 0
+
+
+# --------------------------------------------------------------------------- a run as one file
+
+
+def test_zip_holds_one_file_of_the_run_at_a_time(tmp_path: Path) -> None:
+    run = shutil.copytree(SMOKE, tmp_path / "run1")
+    for number in range(12):
+        (run / f"node{number}.bin").write_bytes(os.urandom(4 * 2**20))
+    report = StoredReport(Store(run), without=False)
+    tracemalloc.start()
+    report.write_zip(tmp_path / "run1.zip")
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (tmp_path / "run1.zip").stat().st_size > 48 * 2**20 and most < 24 * 2**20
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), StoreError("no room"), OSError(28, "No space left on device")])
+def test_zip_that_is_ended_leaves_the_one_before_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: BaseException
+) -> None:
+    path = tmp_path / "run1.zip"
+    path.write_text("before")
+    written: list[str] = []
+    before = zipfile.ZipFile.writestr
+
+    def write(archive: zipfile.ZipFile, what: zipfile.ZipInfo, content: bytes, how: int) -> None:
+        if len(written) == 5:
+            raise end
+        written.append(what.filename)
+        before(archive, what, content, how)
+
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", write)
+    with pytest.raises(KeyboardInterrupt if isinstance(end, KeyboardInterrupt) else StoreError):
+        StoredReport(Store(SMOKE), without=False).write_zip(path)
+    assert [one.name for one in tmp_path.iterdir()] == [path.name] and path.read_text() == "before" and written
+
+
+def test_zip_into_a_pipe_is_what_the_file_is(tmp_path: Path) -> None:
+    report = StoredReport(Store(SMOKE), without=True)
+    report.write_zip(tmp_path / "file.zip")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()), daemon=True)
+    reader.start()
+    report.write_zip(pipe)
+    reader.join(10)
+    assert read == [(tmp_path / "file.zip").read_bytes()]
+
+
+def test_zip_of_a_run_of_which_another_is_being_made_has_none_of_it(tmp_path: Path) -> None:
+    run = shutil.copytree(SMOKE, tmp_path / "run1")
+    (run / ".run1.zip.4711.0a0b0c0d").write_bytes(b"half")
+    StoredReport(Store(run), without=False).write_zip(tmp_path / "run1.zip")
+    with zipfile.ZipFile(tmp_path / "run1.zip") as archive:
+        assert not [name for name in archive.namelist() if "4711" in name]
