@@ -34,7 +34,7 @@ class FilesystemCheck(StrEnum):
     UNCHECKED = "could not be checked"
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class PlantedChange(Extent):
     """What was changed below DRBD on purpose: which sectors, on which ``node``, and how.
 
