@@ -27,7 +27,7 @@ def merge(
     Parts may be of different sizes: 1/6, 2/3, 3/3 and 4/6 are the whole.
     """
     from harness.report.html import write_html
-    from harness.store import Store, cut_differently, judged_results, merge_runs, missing_of, new_run_id
+    from harness.store import Store, cut_differently, judged_run, merge_runs, missing_of, new_run_id
 
     stores = [Store.open(runs, one) for one in which]
     for store in stores:
@@ -35,9 +35,9 @@ def merge(
             warn(sentence)
     merged = merge_runs(runs, stores, into or new_run_id())
     path = merged.directory / "report.html"
-    results = judged_results(merged)
-    write_html(path, merged.run(), results, attempts=merged.every_attempt())
-    played = [result for result in results if result.cell.control is None]
+    found = judged_run(merged)
+    write_html(path, found.run, found.results, attempts=found.attempts)
+    played = [result for result in found.results if result.cell.control is None]
     answered = sum(result.evidence is not None for result in played)
     print(f"{merged.directory.name}: {len(stores)} runs, {answered} of {len(played)} plays with evidence")
     print(path.resolve())

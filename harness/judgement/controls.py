@@ -7,17 +7,30 @@ from collections.abc import Iterable
 from harness.judgement.judge import judge
 from harness.judgement.witness_coverage import control_doubt, witnessed
 from harness.judgement.workload_proof import unproven_work
-from harness.model import SCHEMA_VERSION, Control, ControlOutcome, Controls, Evidence, Result, VerdictKind, blocks_of
+from harness.model import (
+    SCHEMA_VERSION,
+    Control,
+    ControlOutcome,
+    Controls,
+    Evidence,
+    Result,
+    Verdict,
+    VerdictKind,
+    blocks_of,
+)
 
 
-def control_outcome(evidence: Evidence) -> ControlOutcome:
-    """Whether the control that ``evidence`` is of held; :class:`ValueError` where its cell is no control."""
+def control_outcome(evidence: Evidence, verdict: Verdict | None = None) -> ControlOutcome:
+    """Whether the control that ``evidence`` is of held; :class:`ValueError` where its cell is no control.
+
+    ``verdict``: what it was judged as, where that is known already; other controls change nothing that is asked of it.
+    """
     control = evidence.cell.control
     if control is None:
         raise ValueError(f"{evidence.cell.id} is no control")
     if evidence.failure is not None:
         return ControlOutcome(control, False, f"{evidence.failure.phase}: {evidence.failure.message}")
-    verdict = judge(evidence)
+    verdict = verdict or judge(evidence)
     expected = VerdictKind.CLEAN if control.clean else VerdictKind.DIVERGED
     if verdict.kind is not expected:
         return ControlOutcome(control, False, f"{expected} was expected: {verdict.sentence}")

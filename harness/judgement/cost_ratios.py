@@ -13,9 +13,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy.stats import t as student
-
 from harness.judgement.repetitions import TRIALS
+from harness.judgement.stats import students_quantile
 from harness.model import Cell, FioFigures, Result
 
 CONFIDENCE = 0.95
@@ -118,7 +117,7 @@ def ratio_interval(ratios: Sequence[float], confidence: float = CONFIDENCE) -> t
     logs = [math.log(ratio) for ratio in ratios]
     mean = math.fsum(logs) / len(logs)
     variance = math.fsum((one - mean) ** 2 for one in logs) / (len(logs) - 1)
-    half = float(student.ppf((1 + confidence) / 2, len(logs) - 1)) * math.sqrt(variance / len(logs))
+    half = students_quantile((1 + confidence) / 2, len(logs) - 1) * math.sqrt(variance / len(logs))
     # Beyond this no float holds it; an interval that wide says nothing anyway.
     low, high = (math.exp(max(-700.0, min(700.0, end))) for end in (mean - half, mean + half))
     return math.exp(mean), low, high

@@ -28,14 +28,19 @@ def judged_attempts(run: Run, attempts: Iterable[Evidence]) -> list[Result]:
 
 
 def rejudged(run: Run, attempts: Iterable[Evidence]) -> list[Result]:
-    """Each repetition of each cell of ``run``, judged from all of ``attempts`` (oldest first), the worst first.
+    """Each repetition of each cell of ``run``, judged from all of ``attempts`` (oldest first): :func:`standing`."""
+    return standing(run, judged_attempts(run, attempts))
+
+
+def standing(run: Run, judged: Iterable[Result]) -> list[Result]:
+    """Each repetition of each cell of ``run``, as the worst of its :func:`judged_attempts`.
 
     A control, which is played again and again, is what it was on the newest lab: the first that failed there, or the
     last.  Cells without evidence have no verdict; evidence of a cell that the run does not plan comes behind the plan.
     """
     found: dict[tuple[str, int], Result] = {cell.play: Result(cell, None, None) for cell in run.cells}
     controls: dict[tuple[str, int], list[Result]] = {}
-    for result in judged_attempts(run, attempts):
+    for result in judged:
         if result.cell.control is not None:
             controls.setdefault(result.cell.play, []).append(result)
         else:
@@ -50,7 +55,8 @@ def _control_that_stands(plays: list[Result]) -> Result:
     plays = sorted(plays, key=lambda one: one.evidence.started_at if one.evidence else "")
     newest = plays[-1].evidence
     here = [one for one in plays if one.evidence and newest and one.evidence.lab == newest.lab]
-    return next((one for one in here if not control_held(one)), plays[-1])
+    failed = (one for one in here if one.evidence and not control_outcome(one.evidence, one.verdict).held)
+    return next(failed, plays[-1])
 
 
 def control_held(result: Result) -> bool:

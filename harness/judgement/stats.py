@@ -143,6 +143,11 @@ def trials_to_tell(few: tuple[int, int], many: tuple[int, int], level: float = L
     return None
 
 
+def students_quantile(share: float, degrees: int) -> float:
+    """Below what a variable with Student's distribution of so many ``degrees`` of freedom is in that share of cases."""
+    return float(_scipy().t.ppf(share, degrees))
+
+
 def _rate(hits: int, trials: int, confidence: float = 0.95) -> bool:
     """Whether the counts make a rate; :class:`ValueError` for what no count can be."""
     if hits < 0 or trials < 0:

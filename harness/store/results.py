@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.config.controls import with_controls
-from harness.judgement.rejudge import judged_attempts, rejudged
+from harness.judgement.rejudge import judged_attempts, rejudged, standing
 from harness.model import SCHEMA_VERSION, Evidence, Result, Run
 from harness.store.run_store import Attempt, Store
 
@@ -47,6 +47,9 @@ def judged_cells(store: Store, cell_ids: Iterable[str]) -> list[Result]:
     So what a CLEAN is worth, which other cells may show, is not known.
     """
     run, wanted = store.run(), {*cell_ids}
+    if not any(map(store.was_begun, wanted)):
+        # Most runs have no play of any one cell, and then no control of theirs says anything.
+        return [one for one in rejudged(run, ()) if one.cell.id in wanted and one.cell.control is None]
     controls = {cell.id for cell in with_controls(run.cells) if cell.control is not None}
     attempts = [evidence for _, evidence in store.attempts({*wanted, *controls})]
     return [one for one in rejudged(run, attempts) if one.cell.id in wanted and one.cell.control is None]
@@ -60,11 +63,12 @@ def keep_judged(store: Store) -> list[Result]:
     attempts = list(store.attempts())
     evidence = [one for _, one in attempts]
     run = store.run()
-    standing = rejudged(run, evidence)
+    judged = judged_attempts(run, evidence)
+    stand = standing(run, judged)
     # Of an attempt that stands the verdict may say more: what only the whole run can tell.
-    verdicts = {id(one.evidence): one.verdict for one in (*judged_attempts(run, evidence), *standing)}
+    verdicts = {id(one.evidence): one.verdict for one in (*judged, *stand)}
     for directory, one in attempts:
         verdict = verdicts[id(one)]
         if verdict is not None and one.schema == SCHEMA_VERSION and store.kept_verdict(directory) != verdict:
             Attempt(one.cell, one.attempt, directory).save_verdict(verdict)
-    return standing
+    return stand

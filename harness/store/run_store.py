@@ -171,6 +171,13 @@ class Store:
             sync_directory(directory)
         return attempt
 
+    def was_begun(self, cell_id: str) -> bool:
+        """Whether there is any attempt at the cell, whole or not; also where nobody may look."""
+        try:
+            return bool(self._numbers(cell_id))
+        except UsageError:
+            return True
+
     def newest(self, cell_id: str) -> tuple[Evidence, Path] | None:
         """The newest evidence of any repetition that is whole, and the directory with its raw files, or None."""
         for number in reversed(self._numbers(cell_id)):

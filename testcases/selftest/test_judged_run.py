@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import tomllib
 import zipfile
 from collections import Counter
@@ -15,8 +17,11 @@ import pytest
 from own_command import run_here
 
 from harness.errors import UsageError
+from harness.judgement import controls, controls_around, judge
+from harness.model import Controls, Evidence, Result, Verdict
+from harness.model.aliases import former_id
 from harness.report.bundle import StoredReport
-from harness.store import Store, judged_results, judged_run, run_store
+from harness.store import Store, judged_cells, judged_results, judged_run, keep_judged, run_store
 from harness.util.paths import cache_dir
 
 QUICK = Path(__file__).parent / "golden" / "quick-drbd-8.4"
@@ -171,3 +176,45 @@ def test_report_of_half_a_character_is_written(
             )
     code, _, err = run_here(monkeypatch, capfd, "report", str(store.directory), form, "-o", str(tmp_path / "made"))
     assert code == 0 and "Traceback" not in err and (tmp_path / "made").stat().st_size
+
+
+# --------------------------------------------------------------------------- nothing twice
+
+
+def test_history_reads_no_evidence_of_a_run_that_never_played_the_cell(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    before = run_store.read_packed
+    monkeypatch.setattr(run_store, "read_packed", lambda path: read.append(path) or before(path))
+    planned = next(cell for cell in store.run().cells if cell.control is None)
+    assert [one.verdict for one in judged_cells(store, [planned.id])] != [None]
+    assert any(path.name == "evidence.json" for path in read)
+    shutil.rmtree(store.directory / "cells" / former_id(planned.id))
+    read.clear()
+    assert judged_cells(store, ["another"]) == [] and judged_cells(store, [planned.id]) == [Result(planned, None, None)]
+    assert {path.name for path in read} == {"run.json"}
+
+
+def test_keep_judged_judges_each_attempt_once_and_a_control_once_more(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: Counter[str] = Counter()
+    before = judge.judge
+
+    def counted(evidence: Evidence, controls: Controls | None = None) -> Verdict:
+        judged["a control" if evidence.cell.control else "a cell"] += 1
+        return before(evidence, controls)
+
+    monkeypatch.setattr(controls, "judge", counted)
+    monkeypatch.setattr(controls_around, "judge", counted)
+    played = store.every_attempt()
+    keep_judged(store)
+    number = sum(one.cell.control is not None for one in played)
+    assert judged == {"a cell": len(played) - number, "a control": 2 * number} and number
+
+
+def test_history_does_without_what_only_intervals_need() -> None:
+    asked = "import sys, harness.cli.main, harness.report.history; print('scipy.stats' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
