@@ -1,6 +1,6 @@
 """Several runs become one: their evidence and raw files in a run of its own; the runs themselves stay as they are.
 
-All is put together in a folder that is no run; only the ``run.json`` that is written last, in its place, makes it one.
+All is put together in a folder that nobody takes for a run; that it gets its name, which is last, makes it one.
 What a merge that was killed left behind is removed by the next.
 """
 
@@ -22,7 +22,7 @@ from harness.store.merge_plan import MergePlan, Part, in_order, merge_plan
 from harness.store.plausible import safe_name
 from harness.store.provenance import PACKAGES
 from harness.store.results import keep_judged
-from harness.store.run_store import PACKED, Store, read_packed
+from harness.store.run_store import KEPT, PACKED, Store, read_packed
 from harness.util.atomic_file import make_directory, sync_directory, write_atomic
 
 #: Below a merged run, by the id of each run: what that has beside its cells.
@@ -46,14 +46,13 @@ def merge_runs(root: Path, stores: Sequence[Store], run_id: str) -> Store:
     :class:`~harness.errors.StoreError` where there is no room; then there is no new run.
     """
     target = root / safe_name(run_id)
-    if target.exists():
-        raise UsageError(f"there is something called '{run_id}' in {root} already")
+    _must_be_free(target)
     folders = [store.directory.resolve() for store in stores]
     if twice := next((store for store in stores if folders.count(store.directory.resolve()) > 1), None):
         raise UsageError(f"the run '{twice.directory.name}' is named twice")
     with ExitStack() as held:
         for store in stores:
-            held.enter_context(_locked(store))
+            held.enter_context(store.lock())
         sources = [_Source(store, Part(store.run(), store.every_attempt())) for store in stores]
         parts = in_order(source.part for source in sources)
         sources.sort(key=lambda source: parts.index(source.part))
@@ -61,27 +60,20 @@ def merge_runs(root: Path, stores: Sequence[Store], run_id: str) -> Store:
         with _building(root) as folder:
             for source in sources:
                 _take_over(source, plan, folder)
+            Store(folder).save_run(plan.run)
             _sync(folder)
+            # Another merge may have made it since; there is only this one now.
+            _must_be_free(target)
             folder.rename(target)
         sync_directory(root)
-        merged = Store(target)
-        try:
-            merged.save_run(plan.run)
-        except BaseException:
-            shutil.rmtree(target, ignore_errors=True)
-            raise
+    merged = Store(target)
     keep_judged(merged)
     return merged
 
 
-@contextmanager
-def _locked(store: Store) -> Iterator[None]:
-    try:
-        with store.lock():
-            yield
-    except PermissionError as error:
-        # Nobody writes where nobody may; but that it is so for others too is not known.
-        raise UsageError(f"the run '{store.directory.name}' cannot be locked: {error.strerror}") from error
+def _must_be_free(target: Path) -> None:
+    if target.exists():
+        raise UsageError(f"there is something called '{target.name}' in {target.parent} already")
 
 
 @contextmanager
@@ -95,12 +87,12 @@ def _building(root: Path) -> Iterator[Path]:
             make_directory(folder, new=True)
             try:
                 yield folder
-            except OSError as error:
-                raise StoreError(f"the runs cannot be merged in {root}: {error.strerror or error}") from error
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
     except Timeout:
         raise UsageError(f"another process is merging runs in {root}") from None
+    except OSError as error:
+        raise StoreError(f"the runs cannot be merged in {root}: {error.strerror or error}") from error
 
 
 def _take_over(source: _Source, plan: MergePlan, folder: Path) -> None:
@@ -109,7 +101,8 @@ def _take_over(source: _Source, plan: MergePlan, folder: Path) -> None:
     for cell_id, attempt in source.store.attempt_folders():
         cell = folder / "cells" / safe_name(cell_id)
         number = 1 + sum(1 for _ in cell.glob("*"))
-        _copy_tree(attempt, cell / str(number), link=True)
+        # Where the evidence was read: somebody may have made room by a link.
+        _copy_tree(attempt.resolve() if attempt.is_dir() else attempt, cell / str(number), link=True)
         _renumber(cell / str(number) / "evidence.json", run.id, number, plan)
         became[str(attempt.relative_to(directory))] = f"cells/{cell_id}/{number}"
     beside = folder / MERGED / safe_name(run.id)
@@ -147,15 +140,18 @@ def _renumber(path: Path, run_id: str, number: int, plan: MergePlan) -> None:
 
 
 def _copy_tree(source: Path, target: Path, *, link: bool = False) -> None:
-    """The files of ``source`` in ``target``, durable; what is neither file nor folder is left out."""
-    if source.is_symlink():
+    """The files of ``source`` in ``target``, durable; what is neither file nor folder is left out.
+
+    So is what a link leads to, unless it is what is judged.
+    """
+    if source.is_symlink() and not (source.name in KEPT and source.is_file()):
         return
     if source.is_dir():
         make_directory(target)
         for entry in source.iterdir():
             _copy_tree(entry, target / entry.name, link=link)
     elif source.is_file():
-        if link:
+        if link and not source.is_symlink():
             # Not on another file system, one without links, or where there are too many.
             with suppress(OSError):
                 os.link(source, target)

@@ -30,14 +30,21 @@ class ImplausibleError(ValueError):
 def plausible(found: T) -> T:
     """``found``, if nothing that it says stands in the way of its use; else :class:`ImplausibleError`."""
     _must_be_names(found)
+    if isinstance(found, Run):
+        _must_be_flat((found.lab_spec, found.stack_spec))
     if isinstance(found, Evidence):
         _must_be_on_the_device(found)
     return found
 
 
+def is_safe_name(name: str) -> bool:
+    """Whether ``name`` can only name something inside the directory it is put in."""
+    return bool(_SAFE.fullmatch(name))
+
+
 def safe_name(name: str) -> str:
-    """``name``, if it can only name something inside the directory it is put in; else UsageError."""
-    if not _SAFE.fullmatch(name):
+    """``name``, if :func:`is_safe_name`; else UsageError."""
+    if not is_safe_name(name):
         raise UsageError(f"'{name}' cannot be the name of a file: letters, digits, '.', '_', '+' and '-' can")
     return name
 
@@ -53,8 +60,17 @@ def _must_be_names(found: object) -> None:
         except (ValueError, KeyError, IndexError):
             raise ImplausibleError(f"nothing can be called as its cell of '{cell.workload}' says") from None
     for name in names:
-        if not _SAFE.fullmatch(name):
+        if not is_safe_name(name):
             raise ImplausibleError(f"'{name}' cannot be the name of a file")
+
+
+def _must_be_flat(value: Any, room: int = 16) -> None:
+    """The fields of a spec, which may be anything: what is nested deeply nobody can write again."""
+    if not room:
+        raise ImplausibleError("its values are nested too deeply")
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    for item in items:
+        _must_be_flat(item, room - 1)
 
 
 def _must_be_on_the_device(evidence: Evidence) -> None:

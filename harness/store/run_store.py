@@ -28,7 +28,7 @@ from pydantic import TypeAdapter, ValidationError
 from harness.errors import UsageError
 from harness.model import SCHEMA_VERSION, Cell, Evidence, Run, Verdict
 from harness.model.aliases import former_id, present_id
-from harness.store.plausible import ImplausibleError, plausible, safe_name
+from harness.store.plausible import ImplausibleError, is_safe_name, plausible, safe_name
 from harness.store.upgrade import upgraded
 from harness.util.atomic_file import make_directory, sync_directory, write_atomic
 from harness.util.read_file import MOST_STORED_BYTES, open_file, read_file, read_within
@@ -52,8 +52,9 @@ def new_run_id(now: datetime | None = None) -> str:
 
 
 def run_ids(root: Path) -> tuple[str, ...]:
-    """The runs in ``root``, oldest first."""
-    return tuple(sorted(path.parent.name for path in root.glob("*/run.json")))
+    """The runs in ``root``, oldest first; what is hidden is being made, or was."""
+    names = (path.parent.name for path in root.glob("*/run.json"))
+    return tuple(sorted(name for name in names if not name.startswith(".")))
 
 
 @dataclass(frozen=True)
@@ -122,10 +123,14 @@ class Store:
             directory = root / which
         else:
             directory = Path(which)
-            if below := run_ids(directory):
-                # A folder of runs, which --runs was: the newest of them.
-                directory /= below[-1]
-            if not (directory / "run.json").is_file():
+            try:
+                if below := run_ids(directory):
+                    # A folder of runs, which --runs was: the newest of them.
+                    directory /= below[-1]
+                there = (directory / "run.json").is_file()
+            except OSError as error:
+                raise UsageError(f"the run '{which}' cannot be read: {error.strerror or error}") from error
+            if not there:
                 near = get_close_matches(which, known, n=1)
                 raise UsageError(
                     f"there is no run '{which}' in {root}" + (f"; did you mean '{near[0]}'?" if near else "")
@@ -136,12 +141,23 @@ class Store:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Only one process at a time writes a run; a lock dies with its process."""
+        """Only one process at a time writes a run; a lock dies with its process.
+
+        :class:`~harness.errors.UsageError` where another one does, or where nobody can know.
+        """
+        held = FileLock(self.directory / ".lock", timeout=0)
         try:
-            with FileLock(self.directory / ".lock", timeout=0):
-                yield
+            held.acquire()
         except Timeout:
             raise UsageError(f"another process is writing the run '{self.directory.name}'") from None
+        except OSError as error:
+            # Nobody writes where nobody may; but that it is so for others too is not known.
+            why = error.strerror or error
+            raise UsageError(f"the run '{self.directory.name}' cannot be locked: {why}") from error
+        try:
+            yield
+        finally:
+            held.release()
 
     # ----------------------------------------------------------------- the run
 
@@ -213,7 +229,7 @@ class Store:
 
     def attempt_folders(self) -> Iterator[tuple[str, Path]]:
         """The cell's id and the folder of every attempt, also of those that are not whole, oldest first in a cell."""
-        for cell_id in self._cell_ids():
+        for cell_id in filter(is_safe_name, self._cell_ids()):
             for number in self._numbers(cell_id):
                 yield cell_id, self._cell(cell_id) / str(number)
 
@@ -237,6 +253,11 @@ class Store:
         """The folder of each attempt that has evidence, with it, or with a sentence where it cannot be read."""
         for cell_id in self._cell_ids():
             if only is not None and cell_id not in only:
+                continue
+            if not is_safe_name(cell_id):
+                # Somebody's copy, perhaps; what is in it may be the worst of all.
+                folder = self.directory / "cells" / cell_id
+                yield folder, f"{folder} is not read: no cell is called so"
                 continue
             try:
                 numbers = self._numbers(cell_id)
@@ -304,6 +325,8 @@ def _load(adapter: TypeAdapter[T], path: Path) -> T:
         )
     try:
         return plausible(adapter.validate_python(upgraded(found)))
+    except RecursionError as error:
+        raise _DamagedError(f"{path} is damaged: its values are nested too deeply") from error
     except ImplausibleError as error:
         raise _DamagedError(f"{path} is damaged: {error}") from error
     except ValidationError as error:

@@ -32,7 +32,9 @@ def keep_small(store: Store, root: Path, name: str) -> Store:
         make_directory(target)
         # The last one: without it the folder is no run.
         shutil.copyfile(store.directory / "run.json", target / "run.json")
-    except OSError as error:
+    except BaseException as error:
         shutil.rmtree(target, ignore_errors=True)
-        raise StoreError(f"the run cannot be kept in {root}: {error.strerror or error}") from error
+        if isinstance(error, OSError):
+            raise StoreError(f"the run cannot be kept in {root}: {error.strerror or error}") from error
+        raise
     return Store.open(root, name)

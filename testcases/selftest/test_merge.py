@@ -25,7 +25,7 @@ from harness.errors import StoreError, UsageError
 from harness.judgement.rejudge import rejudged
 from harness.judgement.repetitions import answers
 from harness.model import CacheMode, Cell, Evidence, Failure, FilesystemKind, MergedRun, Run, Stack, VerdictKind
-from harness.store import Store, judged_results, merge_runs, run_ids
+from harness.store import Store, judged_results, merge, merge_runs, run_ids
 from harness.store.merge_plan import Part, cut_differently, in_order, merge_plan, missing_of
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -421,3 +421,70 @@ def test_merge_runs_without_links_files_copied(tmp_path: Path, monkeypatch: pyte
     assert len(merged.every_attempt()) == 29 and all(
         (folder / "kernel.log").exists() for folder, _ in merged.attempts()
     )
+
+
+@pytest.mark.parametrize("at", ["save_run", "sync_directory", "keep_judged"])
+def test_merge_runs_interrupted_all_of_it_or_nothing_and_the_name_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    stores = kept(tmp_path, shards(2))
+
+    def interrupted(*arguments: object) -> None:
+        if arguments[-1] in (tmp_path,) or at != "sync_directory":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Store if at == "save_run" else merge, at, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        merge_runs(tmp_path, stores, "m")
+    monkeypatch.undo()
+    assert (tmp_path / "m").exists() == ("m" in run_ids(tmp_path)) == (at != "save_run")
+    if at != "save_run":
+        assert Store.open(tmp_path, "m").run().cells == WHOLE
+    assert not (tmp_path / ".merging").exists()
+
+
+def test_merge_runs_two_into_one_name_the_second_takes_nothing_from_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = kept(tmp_path, shards(2))
+    before, asked = merge.merge_plan, []
+
+    def meanwhile(parts: Any, run_id: str) -> Any:
+        if not asked:
+            asked.append(run_id)
+            made = tmp_path / "m"
+            made.mkdir()
+            (made / "run.json").write_text("of the first")
+        return before(parts, run_id)
+
+    monkeypatch.setattr(merge, "merge_plan", meanwhile)
+    with pytest.raises(UsageError, match=r"there is something called 'm' in .* already"):
+        merge_runs(tmp_path, one, "m")
+    assert [path.name for path in (tmp_path / "m").iterdir()] == ["run.json"]
+    assert (tmp_path / "m" / "run.json").read_text() == "of the first" and not (tmp_path / ".merging").exists()
+
+
+def test_merge_runs_evidence_behind_a_link_is_not_lost_and_loops_are_left_out(tmp_path: Path) -> None:
+    stores = kept(tmp_path, shards(2))
+    (first, _), (second, _), *_ = stores[0].attempts()
+    elsewhere = tmp_path / "elsewhere"
+    first.rename(elsewhere)
+    first.symlink_to(elsewhere)
+    (second / "evidence.json").rename(tmp_path / "kept.json")
+    (second / "evidence.json").symlink_to("../../../../kept.json")
+    (stores[0].directory / "cells" / second.parent.name / "77").symlink_to("77")
+    number = len(stores[0].every_attempt()) + len(stores[1].every_attempt())
+    merged = merge_runs(tmp_path, stores, "m")
+    assert len(merged.every_attempt()) == number
+    assert not [path for path in merged.directory.rglob("*") if path.is_symlink()]
+    assert (tmp_path / "kept.json").exists() and (elsewhere / "evidence.json").exists()
+
+
+@pytest.mark.parametrize("where", [".merging.lock", "run1/.lock"])
+def test_merge_runs_lock_that_cannot_be_taken_one_sentence(tmp_path: Path, where: str) -> None:
+    stores = kept(tmp_path, shards(2))
+    (tmp_path / where).unlink(missing_ok=True)
+    (tmp_path / where).mkdir()
+    with pytest.raises((UsageError, StoreError), match=r"(cannot be locked|cannot be merged in .*): Is a directory$"):
+        merge_runs(tmp_path, stores, "m")
+    assert sorted(run_ids(tmp_path)) == ["run1", "run2"]
