@@ -36,14 +36,14 @@ def report(
     from harness.report.bundle import StoredReport
     from harness.report.without_data import on_hardware
     from harness.store import KEPT, Store
-    from harness.util.atomic_file import write_named
+    from harness.util.atomic_file import led_to, write_named
 
     chosen = [name for name, is_chosen in (("--open", show), ("--json", json), ("--csv", csv),
                                            ("--markdown", markdown), ("--zip", zipped)) if is_chosen]  # fmt: skip
     if len(chosen) > 1:
         raise UsageError(f"{chosen[0]} and {chosen[1]} are two forms of the report: choose one of them")
     store = Store.open(runs, which)
-    if output is not None and output.name in KEPT and store.directory.resolve() in output.resolve().parents:
+    if output is not None and store.directory.resolve() in led_to(output).parents and output.name in KEPT:
         raise UsageError(f"--output: {output} is what the report is made from; name another file")
     without = on_hardware(store.run()) if without_data is None else without_data
     found = StoredReport(store, without=without)

@@ -16,7 +16,7 @@ from harness.report.export import as_csv, as_json, as_markdown
 from harness.report.html import render_html
 from harness.report.without_data import Anonymous, without_data
 from harness.store import Store, dumped, judged_run
-from harness.util.atomic_file import named_file
+from harness.util.atomic_file import led_to, named_file
 from harness.util.redact import redacted
 
 _WITH = (
@@ -99,10 +99,11 @@ class StoredReport:
 
     def _own_files(self, target: Path) -> Iterator[tuple[str, _Content]]:
         """The files of the run; a link leads nowhere, for what it leads to is not the run's."""
+        end = led_to(target)
         for path in sorted(self.store.directory.rglob("*")):
             if path.is_symlink() or not path.is_file() or _NOT_PACKED.fullmatch(path.name):
                 continue
-            if path.resolve() != target.resolve():
+            if path.resolve() != end:
                 yield path.relative_to(self.store.directory).as_posix(), partial(_without_secret, path)
 
 

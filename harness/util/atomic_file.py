@@ -67,7 +67,7 @@ def named_file(path: Path) -> Iterator[BufferedRandom]:
     if stat.S_ISDIR(mode):
         raise UsageError(f"{path} is a folder; name a file in it")
     if stat.S_ISREG(mode):
-        with atomic_file(path.resolve() if path.is_symlink() else path) as file:
+        with atomic_file(led_to(path) if path.is_symlink() else path) as file:
             yield file
         return
     try:
@@ -79,6 +79,14 @@ def named_file(path: Path) -> Iterator[BufferedRandom]:
                 shutil.copyfileobj(whole, target)
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def led_to(path: Path) -> Path:
+    """Where ``path`` leads in the end; :class:`UsageError` where a link in it leads to itself."""
+    try:
+        return path.resolve()
+    except RuntimeError:
+        raise UsageError(f"{path} leads to itself by a link; name another file") from None
 
 
 def make_directory(path: Path, *, new: bool = False) -> None:

@@ -22,7 +22,7 @@ from harness.config.user_work import read_user_file
 from harness.errors import UsageError
 from harness.images.user_image import look_at
 from harness.model import Extent
-from harness.store import Store, dumped
+from harness.store import Store, dumped, judged_run, keep_small
 from harness.store.plausible import MOST_BLOCKS, ImplausibleError, plausible
 
 QUICK = Path(__file__).parent / "golden" / "quick-drbd-8.4"
@@ -221,3 +221,74 @@ def test_packed_evidence_of_which_there_is_no_end_is_damage(run: Path) -> None:
     assert Path(f"{path}.gz").stat().st_size < 2**21
     (told,) = Store(run).damaged()
     assert told == f"{path} cannot be read: it has more than 256 MiB in it"
+
+
+# --------------------------------------------------------------------------- what else may be there
+
+
+def nested(levels: int) -> Any:
+    found: Any = 1
+    for _ in range(levels):
+        found = [found]
+    return found
+
+
+@pytest.mark.parametrize("levels", [100, 600, 900])
+def test_values_nested_deeply_are_damage_or_nothing_to_anybody(run: Path, levels: int) -> None:
+    edit(evidence_of(run), lambda found: found.update(unknown=nested(levels)))
+    told = Store(run).damaged()
+    # How deep is too deep depends on the version of Python.
+    assert len(told) <= (levels > 100) and all(one.startswith(f"{evidence_of(run)} is damaged: ") for one in told)
+    (run / "run.json").write_bytes(dumped(Store(run).run()))
+    edit(run / "run.json", lambda found: found.update(lab_spec={"name": nested(levels)}))
+    with pytest.raises(UsageError, match=r"run\.json is damaged: (its values are nested|it is not whole JSON)"):
+        Store(run).run()
+
+
+@pytest.mark.parametrize("name", ["a copy", ".hidden", "a\nb", "[bold]", "ü"])
+def test_folder_among_the_cells_that_is_no_cells_is_told_and_hides_nothing(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    whole = judged_run(Store(run)).results
+    shutil.copytree(run / "cells" / CELL, run / "cells" / name)
+    found = judged_run(Store(run))
+    assert found.results == whole and found.damaged == (f"{run / 'cells' / name} is not read: no cell is called so",)
+    assert name not in {cell_id for cell_id, _ in Store(run).attempt_folders()}
+    monkeypatch.chdir(run.parent.parent)
+    code, out, err = run_here(monkeypatch, capfd, "list")
+    assert (code, err) == (0, "") and "run1" in out
+    code, _, err = run_here(monkeypatch, capfd, "judge", "run1")
+    assert err.count("\n") == 1 and err.endswith(" is not read: no cell is called so\n")
+
+
+@pytest.mark.parametrize("form", ["--json", "--zip", "--with-data"])
+def test_report_into_a_link_that_leads_to_itself_one_sentence(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], form: str
+) -> None:
+    monkeypatch.chdir(run.parent.parent)
+    Path("round").symlink_to("round")
+    for where in ("round", "round/report"):
+        code, _, err = run_here(monkeypatch, capfd, "report", "run1", form, "-o", where)
+        assert (code, err) == (4, f"drbd-harness: {where} leads to itself by a link; name another file\n")
+    (run / "report.html").unlink(missing_ok=True)
+    (run / "report.html").symlink_to("report.html")
+    code, _, err = run_here(monkeypatch, capfd, "report", "run1")
+    assert code == 4 and err.endswith("report.html leads to itself by a link; name another file\n")
+
+
+def test_open_name_that_no_file_system_takes_is_no_run(run: Path) -> None:
+    with pytest.raises(UsageError, match=r"^the run 'xxx+' cannot be read: File name too long$"):
+        Store.open(run.parent, "x" * 5000)
+
+
+def test_keep_small_that_is_interrupted_leaves_the_name_free(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "copyfile", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        keep_small(Store(run), tmp_path / "kept", "small")
+    monkeypatch.undo()
+    assert judged_run(keep_small(Store(run), tmp_path / "kept", "small")).results == judged_run(Store(run)).results
