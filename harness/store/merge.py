@@ -135,7 +135,9 @@ def _renumber(path: Path, run_id: str, number: int, plan: MergePlan) -> None:
         found["cell"]["repetition"] = after
     found["attempt"] = number
     # A link is to the other run's file; this makes a file of its own.
-    write_atomic(path, (json.dumps(found, indent=1, ensure_ascii=False) + "\n").encode())
+    text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+    # Half a character, which JSON can hold, as JSON writes it.
+    write_atomic(path, text.encode("utf-8", "backslashreplace"))
     path.with_name(f"{path.name}{PACKED}").unlink(missing_ok=True)
 
 

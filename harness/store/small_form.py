@@ -27,7 +27,7 @@ def keep_small(store: Store, root: Path, name: str) -> Store:
             folder = target / directory.relative_to(store.directory)
             make_directory(folder)
             facts = json.loads(read_packed(directory / "evidence.json"))
-            text = json.dumps(facts, separators=(",", ":"), ensure_ascii=False).encode()
+            text = json.dumps(facts, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "backslashreplace")
             write_atomic(folder / f"evidence.json{PACKED}", gzip.compress(text, mtime=0))
         make_directory(target)
         # The last one: without it the folder is no run.

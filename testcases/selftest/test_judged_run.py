@@ -21,7 +21,7 @@ from harness.judgement import controls, controls_around, judge
 from harness.model import Controls, Evidence, Result, Verdict
 from harness.model.aliases import former_id
 from harness.report.bundle import StoredReport
-from harness.store import Store, judged_cells, judged_results, judged_run, keep_judged, run_store
+from harness.store import Store, judged_cells, judged_results, judged_run, keep_judged, keep_small, run_store
 from harness.util.paths import cache_dir
 
 QUICK = Path(__file__).parent / "golden" / "quick-drbd-8.4"
@@ -176,6 +176,23 @@ def test_report_of_half_a_character_is_written(
             )
     code, _, err = run_here(monkeypatch, capfd, "report", str(store.directory), form, "-o", str(tmp_path / "made"))
     assert code == 0 and "Traceback" not in err and (tmp_path / "made").stat().st_size
+
+
+def test_merge_and_small_form_of_half_a_character_keep_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    runs = store.directory.parent
+    shutil.copytree(store.directory, runs / "run2")
+    edit(runs / "run2" / "run.json", lambda run: run | {"id": "run2", "notes": ["\ud800"]})
+    for path in runs.glob("run2/cells/*/1/evidence.json"):
+        if path.read_text().endswith("}\n"):
+            odd = {"lab": "another", "kernel_errors": ["\ud800"]}
+            edit(path, lambda one, odd=odd: one | odd | {"before": one["before"] | {"peer_disk": "\ud800"}})
+    code, _, err = run_here(monkeypatch, capfd, "merge", "run1", "run2", "--into", "m", "--runs", str(runs))
+    assert code == 0 and "Traceback" not in err and (runs / "m" / "report.html").stat().st_size
+    small = keep_small(Store(runs / "m"), runs, "small")
+    for kept in (Store(runs / "m"), small):
+        assert ("\ud800",) in {one.kernel_errors for one in kept.every_attempt()}
 
 
 # --------------------------------------------------------------------------- nothing twice
