@@ -34,6 +34,8 @@ OUTSIDE, BETWEEN = "between phases", "between cells"
 _LONGEST_PAUSE = 10.0
 # What takes longer is no cost of a lab: images were built, or somebody came back to the run the next day.
 _LONGEST_OF_LAB = 600.0
+# Decades, in seconds: nothing of a run is as much.
+_MOST = 1e9
 # The newest runs of this machine that are asked.
 _OWN_RUNS = 20
 
@@ -210,8 +212,17 @@ def own_costs(runs: Path, accelerator: str) -> tuple[RunCosts, ...]:
     found: list[RunCosts] = []
     for path in sorted(runs.glob(f"*/{FILE}"), reverse=True)[:_OWN_RUNS]:
         with suppress(OSError, ValidationError):
-            found += (one for one in read_table(path) if one.accelerator == accelerator)
+            found += (one for one in read_table(path) if one.accelerator == accelerator and _plausible(one))
     return tuple(found)
+
+
+def _plausible(one: RunCosts) -> bool:
+    """Whether it can be reckoned with: a run may be somebody's, and what is no number or is endless leads nowhere."""
+    numbers = [one.bring_up, one.guest, one.end, one.resize]
+    for kind in one.kinds:
+        numbers += [kind.mib, kind.moves, *kind.seconds.values()]
+    finite = all(number is None or abs(number) < _MOST for number in numbers)
+    return finite and all(0 < kind.attempts < _MOST for kind in one.kinds)
 
 
 def main() -> int:

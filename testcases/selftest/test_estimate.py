@@ -206,6 +206,21 @@ def test_own_costs_of_runs_here_by_accelerator(tmp_path: Path) -> None:
     assert own_costs(tmp_path / "nowhere", "kvm") == ()
 
 
+@pytest.mark.parametrize("number", ["1e999", "-1e308", "1e308", "0", "9223372036854775808"])
+def test_costs_of_somebody_that_nothing_can_be_reckoned_with_are_none(tmp_path: Path, number: str) -> None:
+    """An estimate is printed before a run begins, and no file of another run may keep it from that."""
+    store = Store(sorted(EVIDENCE.glob("quick-*"))[-1])
+    run, attempts = store.run(), store.every_attempt()
+    schedule = Schedule.of(run.cells, CONTROLS_EVERY, small)
+    for key in ("bring_up", "attempts", "mib", "work", "verify"):
+        keep_costs(tmp_path, run, attempts)
+        (tmp_path / "run").mkdir(exist_ok=True)
+        text = (tmp_path / costs.FILE).read_text()
+        (tmp_path / "run" / costs.FILE).write_text(re.sub(rf'"{key}":[^,}}]*', f'"{key}":{number}', text))
+        made = estimate.estimate(schedule, estimate.costs_here(tmp_path, "tcg"))
+        assert made is not None and estimate_lines(made)
+
+
 def test_costs_here_damaged_table_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "costs.json").write_text("{")
     monkeypatch.setattr(estimate, "read_table", lambda: read_table(tmp_path / "costs.json"))
