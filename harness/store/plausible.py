@@ -33,6 +33,7 @@ def plausible(found: T) -> T:
     if isinstance(found, Run):
         _must_be_flat((found.lab_spec, found.stack_spec))
     if isinstance(found, Evidence):
+        _must_be_counts(found)
         _must_be_on_the_device(found)
     return found
 
@@ -73,13 +74,20 @@ def _must_be_flat(value: Any, room: int = 16) -> None:
         _must_be_flat(item, room - 1)
 
 
+def _must_be_counts(evidence: Evidence) -> None:
+    """What rates are made of, and what is held against the size of the device."""
+    parts: list[Any] = [evidence, evidence.witness, evidence.comparison, evidence.written, evidence.readback]
+    for part in filter(None, [*parts, evidence.alarms]):
+        for name in _whole_numbers(part.__class__):
+            if (count := getattr(part, name)) is not None and count < 0:
+                raise ImplausibleError(f"{name}: {count} is no count")
+
+
 def _must_be_on_the_device(evidence: Evidence) -> None:
     """An evidence of before there was a device says no size of it; then only their number is bounded."""
     bit, device = evidence.cell.replication.bitmap_block_size, evidence.device_blocks
     if bit not in BITMAP_BLOCK_SIZES:
         raise ImplausibleError(f"cell.replication.bitmap_block_size: DRBD has no bits of its bitmap for '{bit}'")
-    if device < 0:
-        raise ImplausibleError(f"device_blocks: no device has {device} blocks")
     end = device * SECTORS_PER_BLOCK or math.inf
     blocks = 0
     for where, extents in _lists_of_extents(evidence, ""):
@@ -109,6 +117,12 @@ def _lists_of_extents(value: Any, where: str) -> Iterator[tuple[str, tuple[Exten
         else:
             for item in value:
                 yield from _lists_of_extents(item, where)
+
+
+@cache
+def _whole_numbers(kind: type[Any]) -> tuple[str, ...]:
+    """The fields of a dataclass that are whole numbers, known or not."""
+    return tuple(name for name, hint in get_type_hints(kind).items() if hint in (int, int | None))
 
 
 @cache

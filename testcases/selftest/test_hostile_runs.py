@@ -90,7 +90,10 @@ def test_extent_of_absurd_size_is_damage_and_takes_no_memory(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"device_blocks": -1}, "device_blocks: no device has -1 blocks"),
+        ({"device_blocks": -1}, "device_blocks: -1 is no count"),
+        ({"exposed_blocks": -1}, "exposed_blocks: -1 is no count"),
+        ({"counter_kib": -(2**63)}, "counter_kib: -9223372036854775808 is no count"),
+        ({"witness": {"watched": True, "changed_block_writes": -7}}, "changed_block_writes: -7 is no count"),
         ({"planted": [{"start": -8, "size": 8}]}, "planted: 8 sectors from sector -8 on"),
         ({"planted": [{"start": 8, "size": -8}]}, "planted: -8 sectors from sector 8 on"),
         ({"ownership": {"extents": {"free": [{"start": 2**62, "size": 8}]}}}, "ownership.extents.free: 8 sectors"),
