@@ -46,10 +46,10 @@ def compare(
     if as_json and markdown:
         raise UsageError("--json and --markdown are two forms of the same; give one of them")
     stores = [Store.open(runs, which) for which in (old, new)]
-    for store in stores:
-        for sentence in store.damaged():
-            warn(f"{sentence}; it counts as missing")
-    comparison = compare_stored(*(ComparedRun.of(store).only(cell or ()) for store in stores))
+    compared = [ComparedRun.of(store) for store in stores]
+    for sentence in (one for run in compared for one in run.damaged):
+        warn(f"{sentence}; it counts as missing")
+    comparison = compare_stored(*(run.only(cell or ()) for run in compared))
     if rerun:
         comparison = _with_rerun(comparison, plays, runs)
     if as_json:

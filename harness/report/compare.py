@@ -33,7 +33,7 @@ from harness.report.formatting import joined, plural
 from harness.report.formatting import sentence as full_stop
 from harness.report.repetitions import answer_potency
 from harness.report.replay import replay_command
-from harness.store import Store, judged_folders, kept_packages, read_lock
+from harness.store import Store, judged_run, kept_packages, read_lock
 
 ARROW = "\u2192"
 #: What the counts of a row count, by the worst answer in it.
@@ -56,7 +56,8 @@ class ComparedRun:
     """One of the runs, judged by today's judge.
 
     ``folders``: by the ``id()`` of an evidence, its attempt's folder.  ``directory`` is the run's own.  ``again``: the
-    runs in which cells of it were played again, whose plays are among ``results``.
+    runs in which cells of it were played again, whose plays are among ``results``.  ``damaged``: a sentence for each
+    evidence that cannot be read.
     """
 
     name: str
@@ -66,15 +67,17 @@ class ComparedRun:
     folders: Mapping[int, Path] = field(default_factory=dict)
     directory: Path | None = None
     lock: StackLock | None = None
+    damaged: tuple[str, ...] = ()
     again: tuple[ComparedRun, ...] = ()
 
     @classmethod
     def of(cls, store: Store) -> ComparedRun:
         """A stored run; :class:`~harness.errors.UsageError` where it cannot be read."""
-        results, folders = judged_folders(store)
-        name = store.directory.resolve().name
-        run, packages, lock = store.run(), kept_packages(store), read_lock(store)
-        return cls(name, run, tuple(results), packages, folders, store.directory, lock)
+        judged, name = judged_run(store), store.directory.resolve().name
+        packages, lock = kept_packages(store), read_lock(store)
+        return cls(
+            name, judged.run, tuple(judged.results), packages, judged.folders, store.directory, lock, judged.damaged
+        )
 
     def only(self, patterns: Sequence[str]) -> ComparedRun:
         """The same with the cells alone whose ids match one of ``patterns``, in which ``*`` and ``?`` may stand.

@@ -4,7 +4,7 @@ from harness.store.lock import keep_lock, keep_protocol, read_lock
 from harness.store.merge import merge_runs
 from harness.store.merge_plan import cut_differently, missing_of
 from harness.store.provenance import keep_provenance, kept_packages
-from harness.store.results import JudgedRun, judged_cells, judged_folders, judged_results, judged_run, keep_judged
+from harness.store.results import JudgedRun, judged_cells, judged_results, judged_run, keep_judged
 from harness.store.run_store import KEPT, Attempt, Store, dumped, new_run_id, run_ids
 from harness.store.small_form import keep_small
 
@@ -16,7 +16,6 @@ __all__ = [
     "cut_differently",
     "dumped",
     "judged_cells",
-    "judged_folders",
     "judged_results",
     "judged_run",
     "keep_judged",

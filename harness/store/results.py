@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,31 +14,30 @@ from harness.store.run_store import Attempt, Store
 
 @dataclass(frozen=True)
 class JudgedRun:
-    """All of a stored run: its plays judged, every attempt that is whole, and a sentence for each that is not."""
+    """All of a stored run: its plays judged, every attempt that is whole, and a sentence for each that is not.
+
+    ``folders``: by the ``id()`` of each evidence the folder of its attempt.
+    """
 
     run: Run
     results: list[Result]
     attempts: tuple[Evidence, ...]
     damaged: tuple[str, ...]
+    folders: Mapping[int, Path]
 
 
 def judged_run(store: Store) -> JudgedRun:
     """All of the run, as :func:`judged_results` judges it; each file is read once."""
     run = store.run()
-    attempts, damaged = store.whole_and_damaged()
-    return JudgedRun(run, rejudged(run, attempts), attempts, damaged)
+    whole, damaged = store.whole_and_damaged()
+    attempts = tuple(evidence for _, evidence in whole)
+    folders = {id(evidence): folder for folder, evidence in whole}
+    return JudgedRun(run, rejudged(run, attempts), attempts, damaged, folders)
 
 
 def judged_results(store: Store) -> list[Result]:
     """Every play of the run, judged from all its evidence; one without evidence has no verdict."""
     return rejudged(store.run(), store.every_attempt())
-
-
-def judged_folders(store: Store) -> tuple[list[Result], dict[int, Path]]:
-    """The same, and by the ``id()`` of each evidence among them the folder of its attempt."""
-    attempts = list(store.attempts())
-    results = rejudged(store.run(), [evidence for _, evidence in attempts])
-    return results, {id(evidence): folder for folder, evidence in attempts}
 
 
 def judged_cells(store: Store, cell_ids: Iterable[str]) -> list[Result]:

@@ -241,12 +241,12 @@ class Store:
         """One sentence for every evidence that is there and cannot be read; it counts as missing."""
         return tuple(found for _, found in self._read() if isinstance(found, str))
 
-    def whole_and_damaged(self) -> tuple[tuple[Evidence, ...], tuple[str, ...]]:
-        """What :meth:`every_attempt` and :meth:`damaged` say, each file read once."""
-        found = [one for _, one in self._read()]
+    def whole_and_damaged(self) -> tuple[list[tuple[Path, Evidence]], tuple[str, ...]]:
+        """What :meth:`attempts` and :meth:`damaged` say, each file read once."""
+        found = list(self._read())
         return (
-            tuple(one for one in found if isinstance(one, Evidence)),
-            tuple(one for one in found if isinstance(one, str)),
+            [(folder, one) for folder, one in found if isinstance(one, Evidence)],
+            tuple(one for _, one in found if isinstance(one, str)),
         )
 
     def _read(self, only: Container[str] | None = None) -> Iterator[tuple[Path, Evidence | str]]:

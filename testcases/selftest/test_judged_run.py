@@ -41,7 +41,9 @@ def edit(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
 
 
-def test_judged_run_all_that_is_asked_of_it_each_file_read_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_judged_run_all_that_is_asked_of_it_each_file_read_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     read: Counter[Path] = Counter()
     before = run_store.read_packed
 
@@ -55,6 +57,10 @@ def test_judged_run_all_that_is_asked_of_it_each_file_read_once(store: Store, mo
     read.clear()
     StoredReport(store, without=False).json()
     assert set(read.values()) == {0, 1}
+    read.clear()
+    other = shutil.copytree(store.directory, store.directory.with_name("run2"))
+    code, _, err = run_here(monkeypatch, capfd, "compare", str(store.directory), str(other))
+    assert code == 2 and set(read.values()) == {0, 1} and err.count("; it counts as missing") == 2
     assert found.results == judged_results(store) and found.attempts == store.every_attempt()
     assert found.damaged == store.damaged() and len(found.damaged) == 1
 
