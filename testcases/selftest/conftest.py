@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 # A process loads NumPy once; where pytest runs inside of a test, what that loaded first would be forgotten behind it.
 import scipy.stats  # noqa: F401
 from hypothesis import HealthCheck, settings
@@ -9,3 +11,9 @@ from hypothesis import HealthCheck, settings
 # A busy machine is no failure.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
+
+# readline, which pytest loads, leaves these to what pytest starts, its workers too; and how wide the terminal of
+# whoever runs the tests is does not matter either.
+for _name in ("COLUMNS", "LINES"):
+    os.environ.pop(_name, None)
+    os.unsetenv(_name)
