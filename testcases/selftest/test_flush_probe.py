@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -197,15 +198,20 @@ with tempfile.TemporaryDirectory() as folder, slow_disk(Path(folder), 0.5) as di
         print(time.monotonic() - began >= 0.5, os.pread(opened, 1, 8192))
         os.close(opened)
     print(disk)
+    print(folder)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     if "slow disk is none" not in done.stderr and ("fuse" in done.stderr or "losetup" in done.stderr):
         pytest.skip(f"no such disk can be made here: {done.stderr.splitlines()[-1]}")
     assert done.returncode == 0, done.stderr
-    fast, slow, disk = done.stdout.splitlines()
+    fast, slow, disk, folder = done.stdout.splitlines()
     assert (fast, slow) == ("False b'\\x07'", "True b'\\x07'")
-    assert disk not in Path("/proc/mounts").read_text()
-    assert disk not in subprocess.run(["losetup", "--all"], capture_output=True, text=True, check=False).stdout
+    assert folder not in Path("/proc/mounts").read_text()
+    listed = subprocess.run(
+        ["losetup", "--list", "--noheadings", "--output", "NAME,BACK-FILE"], capture_output=True, text=True, check=False
+    )
+    # The device may be another test's by now; the file that it was on has this name.
+    assert not re.search(rf"^{disk} .*/disk$", listed.stdout, re.MULTILINE), listed.stdout
 
 
 def test_three_writes_are_so_far_apart_that_the_third_comes_while_the_second_is_flushed() -> None:

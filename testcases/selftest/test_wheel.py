@@ -68,7 +68,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     for name in SOURCES:
         source = CHECKOUT / name
         if source.is_dir():
-            shutil.copytree(source, top / "source" / name, symlinks=True)
+            # What Python just compiles in another test has such a name until it is whole, and then no more.
+            shutil.copytree(source, top / "source" / name, symlinks=True, ignore=shutil.ignore_patterns("*.pyc.*"))
         else:
             (top / "source").mkdir(exist_ok=True)
             shutil.copy(source, top / "source" / name)
