@@ -87,7 +87,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Everything with a cell needs a lab; a test that should have cells and has none is not run."""
+    """Whatever uses the run needs a lab; a test that should have cells and has none is not run."""
     if wrong := config.stash[RUN].wrong:
         raise pytest.UsageError(wrong[0])
     wanting = [item for item in items if _CELL_FIXTURES & set(getattr(item, "fixturenames", ()))]
@@ -97,7 +97,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in without]
     _by_device_size(config.stash[RUN], items)
     for item in items:
-        if "cell" in getattr(item, "fixturenames", ()) or "lab" in getattr(item, "fixturenames", ()):
+        if "drbd_run" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.lab)
 
 
