@@ -20,6 +20,7 @@ from harness.guest.domain import Guest
 from harness.lab.base import FullLab
 from harness.model import Cell, ClientKind, Evidence, Migration, Result, Verdict, VerdictKind, Work
 from harness.pytest_plugin.final_outcomes import no_answer
+from harness.pytest_plugin.options import ONE_PROCESS
 from harness.pytest_plugin.pytest_run import RESULT, RUN
 from harness.render.fio_job import Job, Option
 from harness.workloads.fio_runner import FioRun, run_fio
@@ -28,6 +29,9 @@ from harness.workloads.fio_runner import FioRun, run_fio
 @pytest.fixture(scope="session")
 def drbd_run(pytestconfig: pytest.Config) -> Iterator[Session]:
     """The run in progress; brought up by the first test that needs it, taken down with the session."""
+    if hasattr(pytestconfig, "workerinput"):
+        # A test that asks for it by name while it runs was not seen when tests were collected.
+        pytest.fail(ONE_PROCESS, pytrace=False)
     run = pytestconfig.stash[RUN]
     with _machinery_errors(), run.session() as session:
         yield session

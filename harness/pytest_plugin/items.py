@@ -20,6 +20,7 @@ from harness.model import Cell
 from harness.model.aliases import former_id
 from harness.pytest_plugin.baseline import mark_known
 from harness.pytest_plugin.final_outcomes import ReportedItem
+from harness.pytest_plugin.options import ONE_PROCESS, usage_error
 from harness.pytest_plugin.pytest_run import RESULT, RUN, PytestRun, result_text
 from harness.util.resources import matrices as matrices_dir
 from harness.workloads import WORKLOADS
@@ -89,7 +90,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Whatever uses the run needs a lab; a test that should have cells and has none is not run."""
     if wrong := config.stash[RUN].wrong:
-        raise pytest.UsageError(wrong[0])
+        raise usage_error(config, wrong[0])
     wanting = [item for item in items if _CELL_FIXTURES & set(getattr(item, "fixturenames", ()))]
     without = [item for item in wanting if _cell_of(item) is None]
     if without:
@@ -115,13 +116,24 @@ def _by_device_size(run: PytestRun, items: list[pytest.Item]) -> None:
         items[number] = item
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """The cells that were selected are the run."""
+    _require_one_process(session)
     cells = [cell for item in session.items if (cell := _cell_of(item)) is not None]
     try:
         session.config.stash[RUN].select(cells)
     except HarnessError as error:
-        raise pytest.UsageError(str(error)) from None
+        raise usage_error(session.config, str(error)) from None
+
+
+def _require_one_process(session: pytest.Session) -> None:
+    """No worker of pytest-xdist's has a test of a lab among those that were selected."""
+    if not hasattr(session.config, "workerinput"):
+        return
+    for item in session.items:
+        if item.get_closest_marker("lab") is not None:
+            raise usage_error(session.config, f"{item.nodeid}: {ONE_PROCESS}")
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> list[str]:

@@ -7,6 +7,8 @@ as if the harness were not installed.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 FIXTURES = "harness.fixtures"
@@ -27,6 +29,10 @@ STACK_OPTIONS = ("stack", "modules")
 CELL_OPTIONS = ("repeat", "seed", "shard")
 # Cells of a stored run, to be played again.
 LIKE_OPTIONS = ("like", "cell")
+# A lab has one session, whose controls stand around its cells: no part of it is dealt out.
+ONE_PROCESS = "a lab is played by one process: leave pytest-xdist's -n, --dist and --tx out"
+# Where a worker of pytest-xdist's notes what it refused to collect.
+_REFUSED = "drbd_harness_refused"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -123,10 +129,25 @@ def pytest_collection_modifyitems(config: pytest.Config) -> None:
     )
     given = [name for name in names if config.getoption(flag(name)) is not None]
     if given and not config.pluginmanager.has_plugin(FIXTURES):
-        raise pytest.UsageError(
+        raise usage_error(
+            config,
             f"{flag(given[0])} is for the DRBD harness, which no conftest.py here asks for: "
-            f'pytest_plugins = ["{FIXTURES}"] in the one at the top of the tests brings it'
+            f'pytest_plugins = ["{FIXTURES}"] in the one at the top of the tests brings it',
         )
+
+
+def usage_error(config: pytest.Config, sentence: str) -> pytest.UsageError:
+    """What to raise where tests are collected; in a worker of pytest-xdist's its session is told the sentence, too."""
+    if (output := getattr(config, "workeroutput", None)) is not None:
+        output[_REFUSED] = sentence
+    return pytest.UsageError(sentence)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """pytest-xdist's session hears that a worker ended: it collects nothing itself, and says what that one refused."""
+    if sentence := getattr(node, "workeroutput", {}).get(_REFUSED):
+        raise pytest.UsageError(sentence)
 
 
 def flag(name: str) -> str:

@@ -68,7 +68,7 @@ SCRIPTS = {
     "probe-migration": ("harness/doctor/migration_probe.py",),
 }
 # Options of pytest and of its plugins that the docs name.
-OF_PYTEST = {"--collect-only", "--junitxml", "--html"}
+OF_PYTEST = {"--collect-only", "--dist", "--junitxml", "--html"}
 # Those of package managers that safety.md names.
 OF_PACKAGE_MANAGERS = {"--allowerasing", "--assumeno", "--noconfirm", "--non-interactive"}
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
