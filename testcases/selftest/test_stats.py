@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from math import comb
 
@@ -202,3 +204,8 @@ def test_intervals_over_repetitions_with_bursts_cover_as_stated() -> None:
 def test_intervals_over_blocks_with_bursts_cover_far_less() -> None:
     assert covered(BLOCK_RATE, lambda run: rate_interval(sum(run), REPETITIONS * BLOCKS)) < 0.3
     assert covered(BLOCK_RATE, lambda run: upper_only(sum(run), REPETITIONS * BLOCKS)) < 0.7
+
+
+def test_what_counts_nothing_does_not_load_scipys_statistics() -> None:
+    loads = "import sys, harness.cli.main, harness.pytest_plugin.items; sys.exit('scipy.stats' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", loads], check=False).returncode == 0, "they take most of a second"
