@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 from test_cli import BACK, apart, command, stored  # noqa: F401 - fixtures
 from test_compare_runs import CLEAN, DIVERGED, INCONCLUSIVE, NONE, plays
 from test_judge import oracles
@@ -15,7 +17,7 @@ from test_judge import oracles
 from harness.judgement.history import Judged, history
 from harness.model import MergedRun, Run, Stack, VerdictKind
 from harness.report.history import strip
-from harness.store import Store, judged_cells, judged_results
+from harness.store import Store, judged_cells, judged_results, run_store
 
 HIT = oracles({1, 2, 3}, {1, 2, 3})
 
@@ -51,7 +53,9 @@ def test_history_component_that_one_run_did_not_record_is_no_change() -> None:
     assert strip(history(NONE.id, [judged(1, CLEAN), judged(2, CLEAN, kernel=""), judged(3, CLEAN)])) == "==="
 
 
-def test_judged_cells_same_verdicts_as_of_the_whole_run() -> None:
+def test_judged_cells_same_verdicts_as_of_the_whole_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The controls belong to every cell, and nobody changes what is stored meanwhile.
+    monkeypatch.setattr(run_store, "_load", cache(run_store._load))
     for path in sorted((Path(__file__).parent / "golden").glob("*/run.json")):
         store = Store(path.parent)
         whole = [one for one in judged_results(store) if one.cell.control is None]

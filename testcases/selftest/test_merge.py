@@ -371,7 +371,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from harness.store import Store, merge_runs
-root, left = Path(sys.argv[1]), int(sys.argv[2])
+root, left = Path(sys.argv[1]), 0
 for name in ("link", "rename", "replace"):
     def until(*arguments, real=getattr(os, name), **named):
         global left
@@ -380,22 +380,33 @@ for name in ("link", "rename", "replace"):
             os.kill(os.getpid(), signal.SIGKILL)
         return real(*arguments, **named)
     setattr(os, name, until)
-merge_runs(root, [Store.open(root, "run1"), Store.open(root, "run2")], "m")
+# A process for each line, which has the modules already.
+for line in sys.stdin:
+    left = int(line)
+    if (child := os.fork()) == 0:
+        merge_runs(root, [Store.open(root, "run1"), Store.open(root, "run2")], "m")
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
 def test_merge_runs_killed_nothing_looks_like_a_run_next_merge_cleans_up(tmp_path: Path) -> None:
     kept(tmp_path, shards(2))
     seen = []
-    for steps in (0, 1, 7, 40, 90, 92, 93, 94, 95, 96, 400):
-        died = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), str(steps)], check=False)
-        assert died.returncode in (0, -signal.SIGKILL)
-        seen.append(died.returncode)
-        if "m" in run_ids(tmp_path):
-            merged = Store.open(tmp_path, "m")
-            assert merged.run().cells == WHOLE and len(merged.every_attempt()) == 29, "all of it"
-        assert set(run_ids(tmp_path)) <= {"m", "run1", "run2"}
-        shutil.rmtree(tmp_path / "m", ignore_errors=True)
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as merging:
+        assert merging.stdin and merging.stdout
+        for steps in (0, 1, 7, 40, 90, 92, 93, 94, 95, 96, 400):
+            print(steps, file=merging.stdin, flush=True)
+            seen.append(int(merging.stdout.readline()))
+            assert seen[-1] in (0, -signal.SIGKILL)
+            if "m" in run_ids(tmp_path):
+                merged = Store.open(tmp_path, "m")
+                assert merged.run().cells == WHOLE and len(merged.every_attempt()) == 29, "all of it"
+            assert set(run_ids(tmp_path)) <= {"m", "run1", "run2"}
+            shutil.rmtree(tmp_path / "m", ignore_errors=True)
+    assert merging.returncode == 0
     assert seen[0] == -signal.SIGKILL and seen[-1] == 0
     assert not (tmp_path / ".merging").exists()
 

@@ -49,9 +49,16 @@ def test_compare_markdown_flips_come_before_all_else() -> None:
     )
 
 
+@pytest.fixture(scope="module")
+def thousands() -> Comparison:
+    return comparison(cells(6000, CLEAN), cells(6000, DIVERGED))
+
+
 @pytest.mark.parametrize("most", [4096, 20_000, MOST_BYTES])
-def test_compare_markdown_of_thousands_of_flips_has_room_and_says_what_has_none(most: int) -> None:
-    page = compare_markdown(comparison(cells(6000, CLEAN), cells(6000, DIVERGED)), most_bytes=most)
+def test_compare_markdown_of_thousands_of_flips_has_room_and_says_what_has_none(
+    thousands: Comparison, most: int
+) -> None:
+    page = compare_markdown(thousands, most_bytes=most)
     assert len(page.encode()) <= most
     shown = sum(line.startswith("| `none-") for line in page.splitlines())
     assert f"{6000 - shown:,} rows had no room here.".replace(",", " ") in page and shown > 0

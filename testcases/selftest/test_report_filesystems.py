@@ -34,7 +34,7 @@ from harness.report.cells import anchors
 from harness.report.hit_files import file_grid, hit_files
 from harness.report.html import render_html
 from harness.report.terminal import report_parts
-from harness.store import Store, judged_results, run_ids
+from harness.store import Store, judged_run, run_ids
 
 CHECKOUT = Path(__file__).parents[2]
 STORED = [
@@ -168,7 +168,8 @@ def test_heat_map_of_too_many_columns_is_folded_and_left_out_of_a_terminal() -> 
 @pytest.mark.parametrize(("root", "run_id"), STORED)
 def test_page_of_every_stored_run_has_the_table_and_every_link_leads_somewhere(root: Path, run_id: str) -> None:
     store = Store.open(root, run_id)
-    run, results, attempts = store.run(), judged_results(store), store.every_attempt()
+    judged = judged_run(store)
+    run, results, attempts = judged.run, judged.results, judged.attempts
     page = render_html(run, results, attempts=attempts)
     tested = {one.cell.id for one in results if not one.cell.tests_instrument}
     links = nodes(page, "//a[contains(@class, 'line')]/@href")
