@@ -113,7 +113,11 @@ def compare_markdown(comparison: Comparison, strips: Strips | None = None, most_
         title = f"\n#### {section_title(change, len(cells))}\n\n"
         page.add(title + _line(columns) + _line(("---",) * len(columns)), table=True)
         for cell in cells:
-            page.add(_line(_cells_of(comparison.row(cell), change, strips or {})), table=True)
+            if page.left_out:
+                # Of thousands of rows few have room: what is not shown need not be made.
+                page.left_out += 1
+            else:
+                page.add(_line(_cells_of(comparison.row(cell), change, strips or {})), table=True)
     left_out = f"\n{plural(page.left_out, 'row')} had no room here.\n" if page.left_out else ""
     return page.text + left_out
 
