@@ -1,8 +1,9 @@
 """May the replica's lower device be written now, past DRBD?  Every reason against it, one sentence each.
 
 That it is the harness's own was seen before (:mod:`harness.judgement.disk_guard`,
-:mod:`harness.judgement.volume_guard`); here it is about who uses it.  The kernel does not say what DRBD holds: the
-harness's own mapping, between DRBD and the device, is what may be above it, and nothing else.
+:mod:`harness.judgement.volume_guard`); here it is about who uses it.  Above it may be the harness's
+own mapping, above that the device of its resource (newer kernels say what DRBD holds, older ones do not), and nothing
+else.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from harness.model.disks import BlockDevice, MachineDisks
 
 
 def lower_refusals(
-    machine: MachineDisks, device: BlockDevice, mapping: str, *, mapped: bool = False
+    machine: MachineDisks, device: BlockDevice, mapping: str, drbd: str | None, *, mapped: bool = False
 ) -> tuple[str, ...]:
-    """Every reason not to write to ``device``, above which ``mapping`` may lie; or has to, where it is ``mapped``."""
-    return tuple(_reasons(machine, device, mapping, mapped))
+    """Every reason not to write to ``device``, above which ``mapping`` may lie, and above that the device ``drbd``; the
+    mapping has to, where it is ``mapped``.
+    """
+    return tuple(_reasons(machine, device, mapping, drbd, mapped))
 
 
-def _reasons(machine: MachineDisks, device: BlockDevice, mapping: str, mapped: bool) -> Iterator[str]:
+def _reasons(machine: MachineDisks, device: BlockDevice, mapping: str, drbd: str | None, mapped: bool) -> Iterator[str]:
     above = [one for one in machine.devices.values() if one.dm_name == mapping]
     own = above[0] if len(above) == 1 and above[0].slaves == (device.name,) else None
     if above and own is None:
@@ -33,7 +36,7 @@ def _reasons(machine: MachineDisks, device: BlockDevice, mapping: str, mapped: b
     for one in (device, own) if own is not None else (device,):
         what = "it" if one is device else f"the mapping {mapping}"
         if one is not device:
-            yield from (f"{what} is held by {name}" for name in one.holders)
+            yield from (f"{what} is held by {name}" for name in one.holders if name != drbd)
         yield from (f"{what} has the partition {name}" for name in one.partitions)
         paths = {f"/dev/{one.name}", *([f"/dev/mapper/{one.dm_name}"] if one.dm_name else [])}
         for mount in machine.mounts:

@@ -42,7 +42,7 @@ def lower(*changes: Callable[[dict[str, Any]], object]) -> Heard:
     for change in changes:
         change(recorded["look"])
     guard = Heard(recorded)
-    guard.above = DrbdAbove("drbd-harness-test", LOWER)
+    guard.above = DrbdAbove("drbd-harness-test", LOWER, "drbd100")
     return guard
 
 
@@ -56,6 +56,15 @@ def test_lower_device_below_the_harness_s_own_mapping_may_be_written() -> None:
     with pytest.raises(HarnessError, match="the test lets nothing be written"):
         guard.create_metadata()
     assert guard.commands[-1] == ("drbdadm", "create-md", "--force", "drbd-harness-test")
+
+
+def test_lower_device_below_drbd_as_it_is_up_may_be_changed_and_gets_no_metadata() -> None:
+    # As Linux 6.12 has it: the mapping's holder is DRBD's device.
+    guard = lower(_held_by("drbd100"))
+    guard.require("a change")
+    assert guard.against(Step.METADATA) == (f"the mapping {LOWER} is held by drbd100",)
+    with pytest.raises(ProtectedError, match="the mapping drbd-harness-test-lower is held by drbd0"):
+        lower(_held_by("drbd0")).require("a change")
 
 
 def test_lower_device_that_nothing_is_on_may_be_mapped_and_gets_no_metadata() -> None:
@@ -74,8 +83,11 @@ def _second_holder(look: dict[str, Any]) -> None:
     look["sysfs"]["252:8"] = dict(_own(look), name="dm-8", dm_name="theirs", dm_uuid="LVM-x", holders=[])
 
 
-def _held_mapping(look: dict[str, Any]) -> None:
-    _mapped(look)["holders"] = ["dm-7"]
+def _held_by(name: str) -> Callable[[dict[str, Any]], None]:
+    def held(look: dict[str, Any]) -> None:
+        _mapped(look)["holders"] = [name]
+
+    return held
 
 
 def _mounted(look: dict[str, Any]) -> None:
@@ -104,7 +116,7 @@ def _another_serial(look: dict[str, Any]) -> None:
     [
         (_other_mapping, "the mapping drbd-harness-test-lower is of something else than dm-0"),
         (_second_holder, "it is held by theirs"),
-        (_held_mapping, "the mapping drbd-harness-test-lower is held by dm-7"),
+        (_held_by("dm-7"), "the mapping drbd-harness-test-lower is held by dm-7"),
         (_mounted, "the mapping drbd-harness-test-lower is mounted at /srv"),
         (_opened, "the mapping drbd-harness-test-lower is open in process 41 (qemu-kvm)"),
         (_label_gone, "it is not there, or it is none of the harness's"),

@@ -86,10 +86,13 @@ _BY_PROGRAM = (
 
 @dataclass(frozen=True)
 class DrbdAbove:
-    """What of DRBD's lies above the lower device: the harness's resource, and the mapping below it."""
+    """What of DRBD's lies above the lower device: the harness's resource, the mapping below it, and its device, as the
+    kernel calls that (``drbd100``).
+    """
 
     resource: str
     mapping: str
+    device: str
 
 
 @dataclass(frozen=True)
@@ -187,13 +190,16 @@ class Guard(OwnStorage):
         return found
 
     def _lower_refusals(self, disks: MachineDisks, *, mapped: bool = False) -> tuple[str, ...]:
-        """Every reason not to write to the lower device past DRBD; ``mapped``: DRBD's mapping has to be on it."""
+        """Every reason not to write to the lower device past DRBD; ``mapped``: DRBD's mapping has to be on it, and DRBD
+        not be up.
+        """
         device = self.lower_device(disks)
         if device is None or self.above is None:
             return ("it is not there, or it is none of the harness's",)
         # Of a disk all that speaks against taking the mapping away, but for what lies above it.
         own = self._disk_refusals(Step.UNMAP, disks, below=True) if self.storage.kind == DISK else ()
-        return (*own, *lower_refusals(disks, device, self.above.mapping, mapped=mapped))
+        drbd = None if mapped else self.above.device
+        return (*own, *lower_refusals(disks, device, self.above.mapping, drbd, mapped=mapped))
 
     def _disk_refusals(self, step: Step, disks: MachineDisks, *, below: bool = False) -> tuple[str, ...]:
         stages = {

@@ -102,7 +102,7 @@ def hardware_lab(
             undo.callback(_put_back, machine, journal, clean)
         fresh = _make_storage(machines, journals)
         for machine, journal in zip(machines, journals, strict=True):
-            machine.guard.above = DrbdAbove(resource.name, resource.mapping)
+            machine.guard.above = DrbdAbove(resource.name, resource.mapping, resource.device.rpartition("/")[2])
             _note(journal, resource)
             _hide_content(machine, journal, resource)
         uris = parts.uris if parts is not None else ("", "")
