@@ -79,7 +79,8 @@ class Paired(Foreign):
 
     def settle(self) -> None:
         """Wait until it has booted to its end; the address of its link and its owner's volume group are there then."""
-        self.sh("systemctl is-system-running --wait || :", timeout=BOOT_SECONDS)
+        # libvirt's daemon, which being asked starts, loads modules of its own.
+        self.sh("systemctl is-system-running --wait || :; ! command -v virsh || virsh list", timeout=BOOT_SECONDS)
         network = f"[Match]\\nMACAddress={self.mac}\\n[Network]\\nAddress={self.address}/24\\n"
         disk = link_of(f"DATA{self.number}")
         self.sh(
