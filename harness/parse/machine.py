@@ -40,6 +40,7 @@ for tool in $tools; do command -v $tool > /dev/null || say missing $tool; done
 ip -o -4 address show dev "$nic" 2> /dev/null | sed 's/.* inet \([^ ]*\).*/address=\1/'
 link=/sys/class/net/$nic
 [ -e "$link" ] && say nic "$(basename "$(readlink -f "$link/device/driver" 2> /dev/null)") $(cat "$link/operstate")"
+say sg "$(ethtool -k "$nic" 2> /dev/null | sed -n 's/^scatter-gather: //p')"
 say nic_model "$(udevadm info -q property -p "$link" 2> /dev/null | sed -n 's/^ID_MODEL_FROM_DATABASE=//p')"
 exit 0
 """

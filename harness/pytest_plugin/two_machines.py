@@ -56,13 +56,15 @@ def inventory_of(spec: LabSpec) -> Inventory | None:
 def lab_of(spec: LabSpec, stack: StackSpec, directory: Path, cells: Iterable[Cell]) -> AbstractContextManager[FullLab]:
     """The lab that a run asks for; the consoles of virtual machines go below its ``directory``.
 
-    What guests are made of is brought to real machines only where one of ``cells`` is in a guest, and who else would
-    lose its power is asked only where one of them cuts it.
+    What guests are made of is brought to real machines only where one of ``cells`` is in a guest; who else would lose
+    its power is asked only where one of them cuts it, and what their NICs gather where one of them needs it.
     """
     if (found := inventory_of(spec)) is not None:
         cells = list(cells)
         guests = any(cell.client is ClientKind.GUEST for cell in cells)
-        return hardware_lab(found, spec, guests=guests, cuts=any(cell.cuts_power for cell in cells))
+        gathers = any(cell.replication.scatter_gather for cell in cells)
+        cuts = any(cell.cuts_power for cell in cells)
+        return hardware_lab(found, spec, guests=guests, cuts=cuts, gathers=gathers)
     return nested_lab(spec, stack, directory / spec.name)
 
 

@@ -121,6 +121,35 @@ def test_what_cannot_be_made_here_is_said_before_a_machine_is_asked(
     assert stories(machines) == [[], []]
 
 
+@pytest.mark.parametrize(
+    ("state", "may_change", "why"),
+    [
+        ("off", (), "'ethtool -K eno2 sg on' there switches it on; scatter_gather = false in the cells"),
+        ("off [fixed]", ("nic-features",), "it cannot be switched on; scatter_gather = false in the cells"),
+        ("off", ("nic-features",), ""),
+        ("on", (), ""),
+        ("", (), ""),
+    ],
+)
+def test_nic_without_scatter_gather_is_refused_before_anything_is_written(
+    machines: Two, state: str, may_change: tuple[str, ...], why: str
+) -> None:
+    for machine in machines.machines:
+        assert isinstance(machine, Played)
+        machine.facts += f"sg={state}\n"
+    found = inventory.load(machines.path).model_copy(update={"may_change": may_change})
+    if not why:
+        with hardware_lab(found, LabSpec(device_mib=32), gathers=True):
+            return
+    with pytest.raises(UsageError) as caught, hardware_lab(found, LabSpec(device_mib=32), gathers=True):
+        pytest.fail("there is a lab")
+    assert str(caught.value).startswith("scatter-gather is off on eno2 of alpha, and cells of the run ask for it: ")
+    assert why in str(caught.value) and 'may_change = ["nic-features"]' in str(caught.value)
+    assert not any("note" in step or "lvcreate" in step for story in stories(machines) for step in story)
+    with hardware_lab(found, LabSpec(device_mib=32)):
+        pass
+
+
 # --------------------------------------------------------------------------- in which order
 
 

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import secrets
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,7 +37,7 @@ from harness.lab.machine import guest_machine
 from harness.lab.node import Node
 from harness.lab.stack import read_software, require_as_locked, stack_of
 from harness.model import LabProvenance, MachineModel, NodeLock, Stack, StackLock
-from harness.model.changes import ChangeKind
+from harness.model.changes import ASKED_FOR, ChangeKind
 from harness.remote.ssh import SshRunner
 from harness.render.drbd_conf import SIGNATURE, ResourceNode, ResourceSpec
 from harness.util.logs import progress
@@ -66,10 +66,11 @@ _MOUNT_POINT = "/mnt/drbd-harness"
 
 @contextlib.contextmanager
 def hardware_lab(
-    inventory: Inventory, spec: LabSpec, *, guests: bool = False, cuts: bool = False
+    inventory: Inventory, spec: LabSpec, *, guests: bool = False, cuts: bool = False, gathers: bool = False
 ) -> Iterator[HardwareLab]:
     """A lab over the machines of ``inventory``: DRBD's lower devices made, the place for its resource found; with
-    ``guests`` what those are made of is on both, with ``cuts`` nobody else's resource or guest loses its power.
+    ``guests`` what those are made of is on both, with ``cuts`` nobody else's resource or guest loses its power, with
+    ``gathers`` their NICs have scatter-gather or may get it.
 
     Blocks for some minutes at its beginning and its end.  :class:`~harness.errors.UsageError` where a machine lacks
     something, :class:`~harness.errors.ProtectedError` where something on it may be somebody's, in both cases with
@@ -85,6 +86,8 @@ def hardware_lab(
         machines = undo.enter_context(connected(inventory, pin, TOOLS if guests else ()))
         for machine in machines:
             _require(machine)
+            if gathers:
+                _require_gather(machine, inventory.may_change)
         parts = _guest_parts(inventory, spec, machines, image, undo) if image is not None else None
         domain = parts.spec.name if parts is not None else ""
         resource = _resource(inventory, spec, machines)
@@ -136,6 +139,20 @@ def _require(machine: FoundMachine) -> None:
         raise UsageError(f"the kernel {facts['kernel']} of {host.name} has no module drbd")
     if host.replication_address not in facts.addresses:
         raise UsageError(f"{host.replication_address} is not on {host.replication_nic} of {host.name}")
+
+
+def _require_gather(machine: FoundMachine, may_change: Collection[str]) -> None:
+    """:class:`~harness.errors.UsageError` where the replication NIC has no scatter-gather, and none may be given to it:
+    no cell that asks for it would have an answer.
+    """
+    name, nic, state = machine.host.name, machine.host.replication_nic, machine.facts["sg"]
+    asked_for = ASKED_FOR[ChangeKind.NIC_FEATURE]
+    fixed = "[fixed]" in state
+    if not state.startswith("off") or (asked_for in may_change and not fixed):
+        return
+    off = f'scatter_gather = false in the cells, and may_change = ["{asked_for}"] in the inventory, plays them without'
+    on = f"'ethtool -K {nic} sg on' there switches it on; " if not fixed else "it cannot be switched on; "
+    raise UsageError(f"scatter-gather is off on {nic} of {name}, and cells of the run ask for it: {on}{off}")
 
 
 def _require_alone(machine: FoundMachine, resource: str) -> None:
