@@ -207,8 +207,9 @@ def test_inventory_is_the_lab_of_the_run_and_is_kept_with_it(
     asked: list[tuple[Inventory, LabSpec]] = []
 
     @contextlib.contextmanager
-    def lab(of: Inventory, spec: LabSpec, *, guests: bool, cuts: bool) -> Iterator[Any]:
+    def lab(of: Inventory, spec: LabSpec, *, guests: bool, cuts: bool, gathers: bool) -> Iterator[Any]:
         assert not guests and not cuts, "no cell is in one"
+        assert gathers, "nothing in the cells is without it"
         asked.append((of, spec))
         with world.lab(spec, StackSpec(), Path(spec.name)) as made:
             yield made
