@@ -1,6 +1,8 @@
 # shellcheck shell=bash
-# The system's packages: what is missing, and installing it.  The table is the doctor's own.
+# The system's packages: what is missing, and installing it.  The first table is the doctor's own; ci/test adds what
+# only the selftests use.
 
+PACKAGE_TABLES=("$ROOT/harness/doctor/packages.txt")
 SEARCHED="$PATH:/usr/local/sbin:/usr/sbin:/sbin:/usr/libexec"
 
 family_of_this_system() {
@@ -51,7 +53,7 @@ look_for_missing() {
         esac
         MISSING+=("$need")
         WANTED+=("$package")
-    done <"$ROOT/harness/doctor/packages.txt"
+    done < <(cat "${PACKAGE_TABLES[@]}")
     if ! python_to_build_with >/dev/null; then
         MISSING+=("python>=3.11 with venv and headers")
         for package in $(python_packages); do WANTED+=("$package"); done
