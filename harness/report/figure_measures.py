@@ -218,14 +218,20 @@ def _canaries(plays: Group) -> list[tuple[int, int]]:
     return [(one.total_lost, sum(one.acknowledged.values())) for one in found]
 
 
+def losers(plays: Group) -> tuple[int, int]:
+    """How many plays lost a record that had been acknowledged, of how many that can tell."""
+    found = _canaries(plays)
+    return sum(lost > 0 for lost, _ in found), len(found)
+
+
 def losing(plays: Group) -> str:
     """How many plays lost a record that had been acknowledged."""
-    return _share(sum(lost > 0 for lost, _ in _canaries(plays)), len(_canaries(plays)))
+    return _share(*losers(plays))
 
 
 def losing_interval(plays: Group) -> str:
     """The exact interval of the rate at which plays lose one."""
-    return _interval(sum(lost > 0 for lost, _ in _canaries(plays)), len(_canaries(plays)))
+    return _interval(*losers(plays))
 
 
 def records(plays: Group) -> str:

@@ -116,13 +116,15 @@ class FigureTable(Selection):
     ``names`` are other headings, and other texts for values.  With ``command``, which asks for such plays, there may be
     none yet; the page says so then.  With ``claims`` it is what its runs say of the claims instead, with ``remedies``
     what each mitigation does against divergence in each of these works, with ``costs`` what each costs, and with
-    ``bounds`` what still may be after so many plays without a hit.
+    ``bounds`` what still may be after so many plays without a hit.  ``apart`` is one of ``rows``: below the table
+    stands whether its values differ by more than chance in how many plays lost an acknowledged write.
     """
 
     rows: Annotated[Names, _known(KEYS)] = ()
     across: Annotated[str, AfterValidator(lambda value: value and _one(value, KEYS))] = ""
     show: Annotated[Names, _known(MEASURES)] = ()
     names: dict[str, str] = Field(default_factory=dict)
+    apart: str = ""
     command: str = ""
     claims: bool = False
     remedies: Names = ()
@@ -136,6 +138,8 @@ class FigureTable(Selection):
             raise ValueError(
                 "a table has 'runs' and one of 'rows' with 'show', 'claims', 'remedies' and 'costs'; or 'bounds'"
             )
+        if self.apart and self.apart not in self.rows:
+            raise ValueError(f"'apart' is one of 'rows', and '{self.apart}' is not")
         return self
 
 

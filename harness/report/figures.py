@@ -25,6 +25,7 @@ from harness.judgement.stacks import PlayedRun, plain_kernel
 from harness.judgement.stats import rate_interval
 from harness.model.claim import ClaimSpec
 from harness.report.claims import claims_table
+from harness.report.figure_apart import told_apart
 from harness.report.figure_measures import MEASURES, Play, answered
 from harness.report.figure_remedies import cost_rows, effect_rows
 from harness.report.figure_spec import KEYS, FigureTable, Selection, in_order
@@ -218,7 +219,8 @@ def markdown(name: str, table: FigureTable, kept: KeptRuns) -> str:
     from_what = f"{_times(plays)} {_stacks(plays)} {_sources(plays, kept)}"
     if not plays:
         from_what = f"Not asked yet by a run whose evidence is kept: `{table.command}`."
-    return f"{body}{chr(10) if body else ''}*{from_what}*\n"
+    apart = "".join(f"*{sentence}*\n\n" for sentence in told_apart(table, plays))
+    return f"{body}{chr(10) if body else ''}{apart}*{from_what}*\n"
 
 
 def _remedies_table(table: FigureTable, plays: Sequence[Play]) -> str:
