@@ -38,13 +38,24 @@ COVERAGE = (Change.LOST, Change.GONE, Change.NOT_COMPARABLE)
 
 
 @dataclass(frozen=True)
+class Rise:
+    """Answers as bad as ``level`` or worse that come more often than before by more than chance: ``counts`` and p."""
+
+    level: Level
+    counts: tuple[tuple[int, int], tuple[int, int]]
+    p: float
+
+
+@dataclass(frozen=True)
 class CellComparison:
     """One cell in both runs, all its plays.  None: that run does not have it.
 
     ``direction``: 1 where the new answer is worse, -1 where it is better, 0 where neither.  ``level`` is what
     ``counts`` count: answers as bad as that or worse, of how many, in the old run and in the new one.  ``p``: how
     likely counts so far apart are by chance, in the direction in which they differ (Fisher's exact test, one sided);
-    None where the rates are the same.  ``reasons`` say what is not the same, or what is missing.
+    None where the rates are the same.  ``reasons`` say what is not the same, or what is missing.  ``rise``: what comes
+    more often although no play is worse than the worst of before; of several the worst, which may be less bad than
+    ``level``.
     """
 
     cell_id: str
@@ -56,6 +67,7 @@ class CellComparison:
     counts: tuple[tuple[int, int], tuple[int, int]] | None = None
     p: float | None = None
     reasons: tuple[str, ...] = ()
+    rise: Rise | None = None
 
     @property
     def flipped(self) -> bool:
@@ -77,7 +89,7 @@ class CellComparison:
     @property
     def rose(self) -> bool:
         """Whether it fails more often than before, by more than chance, although it failed before too."""
-        return self.direction == 0 and self.significant and _rises(self.counts)
+        return self.rise is not None
 
     @property
     def fell(self) -> bool:
@@ -99,7 +111,12 @@ class CellComparison:
 
     @property
     def shows(self) -> tuple[str, Result] | None:
-        """``old`` or ``new`` and the first play there that has the worst answer of both; None where nothing failed."""
+        """``old`` or ``new`` and the first play there that has the worst answer of both; None where nothing failed.
+
+        Where it fails more often the first play in the new run of what does.
+        """
+        if self.rise is not None and self.new is not None and (play := self.new.first(self.rise.level)) is not None:
+            return "new", play
         sides = [(name, one) for name, one in (("new", self.new), ("old", self.old)) if one is not None]
         worst = max((one.worst for _, one in sides if one.worst is not None), default=Level.EQUAL)
         for name, one in sides:
@@ -162,7 +179,17 @@ def _compared(cell_id: str, old: Standing | None, new: Standing | None, other_la
         return CellComparison(cell_id, Change.NOT_COMPARABLE, old, new, direction, level, counts, p, other)
     told = p is not None and significant(p)
     change, reasons = _change(old, new, direction, told)
-    return CellComparison(cell_id, change, old, new, direction, level, counts, p, reasons)
+    rise = _rise(old, new) if direction <= 0 else None
+    return CellComparison(cell_id, change, old, new, direction, level, counts, p, reasons, rise)
+
+
+def _rise(old: Standing, new: Standing) -> Rise | None:
+    # One play in ten that lost data, and then ten of ten that diverged: less bad, and far more often.
+    for level in sorted(Level, reverse=True):
+        counts = old.at_least(level), new.at_least(level)
+        if level and _rises(counts) and (p := _p(counts)) is not None and significant(p):
+            return Rise(level, counts, p)
+    return None
 
 
 def _change(old: Standing, new: Standing, direction: int, told: bool) -> tuple[Change, tuple[str, ...]]:

@@ -13,6 +13,7 @@ from harness.judgement.compare_runs import (
     FLIPS,
     CellComparison,
     Change,
+    Rise,
     by_change,
     compare_runs,
     exit_code,
@@ -157,9 +158,7 @@ class Comparison:
             evidence = _near(folder) if folder else ""
             said = f"{result.verdict.kind}: {result.verdict.sentence}" if result.verdict else ""
             play = replay_command(side.run, result.cell)
-        counts = ""
-        if cell.counts is not None:
-            counts = f" {ARROW} ".join(f"{hits}/{trials}" for hits, trials in cell.counts)
+        counts = ratio(cell.counts) if cell.counts is not None else ""
         counted = COUNTED.get(cell.level, "") if cell.level and counts else ""
         again = self.replayed.get(cell.cell_id)
         notes = (*([replayed_sentence(again)] if again else []), *_notes(cell, again is not None))
@@ -209,7 +208,7 @@ def replayed_sentence(again: Replayed) -> str:
     """What a rerun says alone of a flip."""
     if again.p is None:
         return f"Played again: {again.outcome}."
-    counts = f" {ARROW} ".join(f"{hits}/{trials}" for hits, trials in (again.old, again.new))
+    counts = ratio((again.old, again.new))
     return f"Played again, these plays alone: {counts} ({probability(again.p)}): {again.outcome}."
 
 
@@ -222,6 +221,11 @@ def components_sentence(comparison: Comparison) -> str:
     flipped = any(one.change in FLIPS for one in comparison.cells)
     chance = ": what flipped may have flipped by chance" if flipped else ""
     return f"No component under test{unknown} is another{packages}{chance}."
+
+
+def ratio(counts: tuple[tuple[int, int], tuple[int, int]]) -> str:
+    """``0/5 -> 5/5``."""
+    return f" {ARROW} ".join(f"{hits}/{trials}" for hits, trials in counts)
 
 
 def probability(p: float) -> str:
@@ -253,8 +257,8 @@ def _notes(cell: CellComparison, again: bool) -> tuple[str, ...]:
     notes = [full_stop(f"{reason[:1].upper()}{reason[1:]}") for reason in cell.reasons]
     if cell.change is Change.NOT_COMPARABLE and cell.direction:
         notes.append("It would be newly failing." if cell.direction > 0 else "It would be better.")
-    if cell.rose:
-        notes.append("It failed before too, and fails more often now, by more than chance.")
+    if cell.rise is not None:
+        notes.append(_risen(cell.rise, cell.level))
     if cell.fell:
         notes.append("It fails less often than before, by more than chance.")
     if cell.change is Change.NEWLY_FAILING and cell.new is not None and cell.new.mixed:
@@ -266,6 +270,14 @@ def _notes(cell: CellComparison, again: bool) -> tuple[str, ...]:
     if cell.change in (Change.STILL_FAILING, Change.UNSTABLE) and cell.new is not None and _as_expected(cell.new):
         notes.append("As the matrix expects.")
     return tuple(notes)
+
+
+def _risen(rise: Rise, counted: Level | None) -> str:
+    said = "It failed before too, and fails more often now, by more than chance"
+    if rise.level is counted:
+        return f"{said}."
+    # The row counts what was worse before.
+    return f"{said}: {COUNTED[rise.level]} {ratio(rise.counts)} ({probability(rise.p)})."
 
 
 def _how_often(cell: CellComparison) -> str:

@@ -216,6 +216,27 @@ def test_compare_runs_fails_far_more_often_than_before_regression_though_unstabl
     assert not compared(plays(DIVERGED, CLEAN), plays(DIVERGED, DIVERGED)).regressed
 
 
+def test_compare_runs_less_bad_and_far_more_often_is_a_regression() -> None:
+    cell = compared(plays(CORRUPT, *[CLEAN] * 9), plays(*[DIVERGED] * 10))
+    assert (cell.change, cell.level, cell.counts) == (Change.STILL_FAILING, Level.CORRUPT, ((1, 10), (0, 10)))
+    assert exit_code([cell]) == 1
+    assert cell.rise is not None and (cell.rise.level, cell.rise.counts) == (Level.DIVERGED, ((1, 10), (10, 10)))
+    assert cell.shows is not None and cell.shows[0] == "new", "what comes more often, not what was worse before"
+    # As bad as before at its worst, and far more often bad at all.
+    cell = compared(plays(CORRUPT, *[CLEAN] * 9), plays(CORRUPT, *[DIVERGED] * 9))
+    assert (cell.change, cell.regressed, cell.rise and cell.rise.level) == (Change.UNSTABLE, True, Level.DIVERGED)
+    assert not compared(plays(CORRUPT, CLEAN), plays(DIVERGED, DIVERGED)).regressed
+    assert not compared(plays(*[DIVERGED] * 10), plays(CORRUPT, *[CLEAN] * 9)).rose, "newly failing says it"
+
+
+def test_compare_runs_more_often_under_another_question_or_lab_is_no_regression() -> None:
+    rarely, often = plays(DIVERGED, *[CLEAN] * 9), plays(*[DIVERGED] * 9, CLEAN)
+    longer = [replace(one, cell=replace(one.cell, seconds=one.cell.seconds + 5)) for one in often]
+    for cell in (compared(rarely, longer), *compare_runs(rarely, often, ("nodes under tcg \u2192 kvm",))):
+        assert (cell.change, cell.rose, cell.regressed) == (Change.NOT_COMPARABLE, False, False)
+        assert exit_code([cell]) == 2
+
+
 def test_compare_runs_shows_the_first_play_with_the_worst_answer() -> None:
     cell = compared(plays(CLEAN, CLEAN, CLEAN), plays(CLEAN, DIVERGED, CORRUPT))
     assert cell.shows is not None

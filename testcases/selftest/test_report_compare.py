@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 
 import pytest
-from test_compare_runs import CLEAN, DIVERGED, INCONCLUSIVE, NONE, plays
+from test_compare_runs import CLEAN, CORRUPT, DIVERGED, INCONCLUSIVE, NONE, plays
 
 from harness.judgement.stack_changes import component_changes, package_changes
 from harness.model import Cell, Expectation, Provenance, Result, Run, Stack, VerdictKind
@@ -86,6 +86,15 @@ def test_compare_row_that_fails_as_before_says_whether_the_matrix_expects_it() -
     for cell, notes in ((asked, ("As the matrix expects.",)), (NONE, ())):
         found = comparison(plays(DIVERGED, cell=cell), plays(DIVERGED, cell=cell))
         assert found.row(found.cells[0]).notes == notes
+
+
+def test_compare_row_less_bad_and_more_often_says_what_it_counts() -> None:
+    found = comparison(plays(CORRUPT, *[CLEAN] * 9), plays(*[DIVERGED] * 10))
+    row = found.row(found.cells[0])
+    assert row.counts == "1/10 \u2192 0/10" and row.said.startswith("DIVERGED")
+    said = "more often now, by more than chance: diverged or worse 1/10 \u2192 10/10 (p"
+    assert any(said in one for one in row.notes)
+    assert found.exit_code == 1 and "fails more often" in found.headline
 
 
 def test_compare_row_lost_says_how_many_and_why() -> None:
