@@ -43,7 +43,7 @@ class Rerun:
         for side in (first.old, first.new):
             if not side.run.stack_spec:
                 raise UsageError(f"the run '{side.name}' does not say which stack it was played with: it is too old")
-        said = "\n".join((first.old.run.id, first.new.run.id, str(plays), *cells))
+        said = "\n".join((*_named(first.old.run), *_named(first.new.run), str(plays), *cells))
         folder = runs / f"rerun-{hashlib.sha256(said.encode()).hexdigest()[:8]}"
         return cls(first, cells, blocks(plays), folder)
 
@@ -96,6 +96,11 @@ class Rerun:
                 " the same command goes on from there"
             )
         return store
+
+
+def _named(run: Run) -> tuple[str, ...]:
+    """Its id; of a merged run, which may be called as that of another night, also those of its parts."""
+    return run.id, *(part.id for part in run.merged)
 
 
 def _answered(store: Store) -> tuple[bool, bool]:

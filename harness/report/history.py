@@ -12,6 +12,7 @@ from rich.text import Text
 from harness.errors import HarnessError
 from harness.judgement.history import Judged, Point, history
 from harness.judgement.stack_changes import ComponentChange
+from harness.judgement.standing import Level
 from harness.model import VerdictKind
 from harness.report.formatting import clean
 from harness.report.summary import stack_rows
@@ -21,6 +22,8 @@ from harness.store import Store, judged_cells, read_lock, run_ids
 
 JSON_SCHEMA = 1
 ANOTHER_STACK = "|"
+ANOTHER_QUESTION = ":"
+EARLY = "!"
 #: A strip in a table has no room for more runs.
 NEWEST = 30
 # With fewer runs a strip says no more than its row.
@@ -57,8 +60,20 @@ def strips(cell_ids: Iterable[str], runs: Path, also: Sequence[Store], warn: War
 
 
 def strip(points: Sequence[Point]) -> str:
-    """One sign for each run, of its worst play, oldest first; a line between two where the stack is another."""
-    return "".join(f"{ANOTHER_STACK if one.changes else ''}{LETTERS[worst_kind(one)]}" for one in points)
+    """One sign for each run, of its worst play, oldest first; a line between two where the stack is another.
+
+    A colon where they cannot be compared: something else was asked, or on another kind of lab.
+    """
+    return "".join(f"{_between(one)}{sign(one)}" for one in points)
+
+
+def _between(one: Point) -> str:
+    return f"{ANOTHER_STACK if one.changes else ''}{ANOTHER_QUESTION if one.otherwise else ''}"
+
+
+def sign(point: Point) -> str:
+    """Of the worst play; a write that was acknowledged too early is worse than a CLEAN, which its verdict is."""
+    return EARLY if point.standing.worst is Level.EARLY else LETTERS[worst_kind(point)]
 
 
 def worst_kind(point: Point) -> VerdictKind | None:
@@ -76,14 +91,17 @@ def worst_kind(point: Point) -> VerdictKind | None:
 def history_text(cell_id: str, points: Sequence[Point]) -> Iterator[RenderableType]:
     """The strip, and a line for each run."""
     yield Text.assemble((clean(cell_id), "bold"), "  ", *_coloured(points))
-    yield Text(f"  oldest first; {_LEGEND}, - not played; {ANOTHER_STACK} another stack", style="dim")
+    legend = f"{_LEGEND}, {EARLY} acknowledged too early, - not played; {ANOTHER_STACK} another stack"
+    yield Text(f"  oldest first; {legend}, {ANOTHER_QUESTION} not comparable", style="dim")
     if points:
         first = points[0]
         known = ", ".join(f"{name} {value}" for name, value in stack_rows(first.run.stack) if name in _TOLD)
         yield Text(clean(f"  {known}"))
     for one in points:
         yield from (Text(clean(f"  {_changed(change)}"), style="bold") for change in one.changes)
-        yield Text.assemble("  ", (LETTERS[worst_kind(one)], STYLES[worst_kind(one)]), f" {_line(one)}")
+        if one.otherwise:
+            yield Text(clean(f"  not comparable with the run before: {', '.join(one.otherwise)}"), style="bold")
+        yield Text.assemble("  ", (sign(one), STYLES[worst_kind(one)]), f" {_line(one)}")
 
 
 _TOLD = ("Kernel", "DRBD", "QEMU", "libvirt", "Guest kernel")
@@ -91,14 +109,15 @@ _TOLD = ("Kernel", "DRBD", "QEMU", "libvirt", "Guest kernel")
 
 def _coloured(points: Sequence[Point]) -> Iterator[tuple[str, str]]:
     for one in points:
-        if one.changes:
-            yield ANOTHER_STACK, "bold"
-        yield LETTERS[worst_kind(one)], STYLES[worst_kind(one)]
+        if between := _between(one):
+            yield between, "bold"
+        yield sign(one), STYLES[worst_kind(one)]
 
 
 def _line(one: Point) -> str:
     harmed, answered = one.harmed
     kinds = ", ".join(f"{number} {kind}" for kind, number in one.standing.kinds.items()) or "not played"
+    kinds += f", {one.early} acknowledged too early" if one.early else ""
     when = one.run.started_at[:16].replace("T", " ")
     return clean(f"{when}  {one.name}  {harmed}/{answered} harmed  {kinds}")
 
@@ -127,9 +146,11 @@ def _point_json(one: Point) -> Mapping[str, object]:
         "started_at": one.run.started_at,
         "verdict": worst.value if worst is not None else None,
         "harmed": harmed,
+        "acknowledged_early": one.early,
         "answered": answered,
         "plays": one.standing.planned,
         "verdicts": {kind.value: number for kind, number in one.standing.kinds.items()},
         "stack": dict(stack_rows(one.run.stack)),
         "changes": [{"name": change.name, "old": change.old, "new": change.new} for change in one.changes],
+        "not_comparable": list(one.otherwise),
     }

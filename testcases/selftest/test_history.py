@@ -16,7 +16,7 @@ from test_judge import oracles
 
 from harness.judgement.history import Judged, history
 from harness.model import MergedRun, Run, Stack, VerdictKind
-from harness.report.history import strip
+from harness.report.history import history_json, history_text, strip
 from harness.store import Store, judged_cells, judged_results, run_store
 
 HIT = oracles({1, 2, 3}, {1, 2, 3})
@@ -24,7 +24,7 @@ HIT = oracles({1, 2, 3}, {1, 2, 3})
 
 def judged(day: int, *kinds: VerdictKind | None, kernel: str = "6.12", **other: Any) -> Judged:
     run = replace(Run(f"run{day}", "quick", f"2026-11-{day:02d}", (), Stack(kernel=kernel)), **other)
-    return Judged(run.id, run, tuple(plays(*kinds)))
+    return Judged(f"run{day}", run, tuple(plays(*kinds)))
 
 
 def test_history_oldest_first_with_a_line_where_the_stack_is_another() -> None:
@@ -47,6 +47,36 @@ def test_history_no_play_twice_by_merged_runs_or_copies() -> None:
     copy = replace(judged(4, CLEAN), name="a-copy")
     points = history(NONE.id, [judged(1, CLEAN), judged(2, DIVERGED), merged, judged(4, CLEAN), copy])
     assert [point.name for point in points] == ["run3", "a-copy"] and points[0].harmed == (1, 2)
+
+
+def test_history_merged_runs_of_one_name_are_runs_of_their_own() -> None:
+    nights = [judged(night, CLEAN, id="all", merged=(MergedRun(f"part{night}", ""),)) for night in (1, 2, 3)]
+    again = replace(nights[0], name="a-copy-of-the-first")
+    assert [one.name for one in history(NONE.id, [*nights, again])] == ["a-copy-of-the-first", "run2", "run3"]
+
+
+def test_history_write_acknowledged_too_early_has_a_sign_of_its_own() -> None:
+    late, early = judged(1, CLEAN), judged(2, CLEAN, CLEAN)
+    flip = tuple(
+        replace(one, verdict=replace(one.verdict, acknowledged_early=3)) for one in early.results if one.verdict
+    )
+    points = history(NONE.id, [late, replace(early, results=(*early.results[:1], *flip[1:]))])
+    assert strip(points) == "=!" and [one.early for one in points] == [0, 1]
+    assert "2 CLEAN, 1 acknowledged too early" in "\n".join(map(str, history_text(NONE.id, points)))
+    assert [one["acknowledged_early"] for one in json.loads(history_json(NONE.id, points))["runs"]] == [0, 1]
+
+
+def test_history_other_question_or_kind_of_lab_is_said() -> None:
+    kvm, tcg = Stack(kernel="6.12", accelerator="kvm"), Stack(kernel="6.12", accelerator="tcg")
+    longer = judged(3, DIVERGED, stack=tcg)
+    asked = tuple(replace(one, cell=replace(one.cell, seconds=one.cell.seconds + 5)) for one in longer.results)
+    points = history(
+        NONE.id, [judged(1, CLEAN, stack=kvm), judged(2, CLEAN, stack=tcg), replace(longer, results=asked)]
+    )
+    assert strip(points) == "=:=:#" and points[1].otherwise == ("nodes under kvm \u2192 tcg",)
+    said = f"not comparable with the run before: duration in seconds {NONE.seconds} \u2192 {NONE.seconds + 5}"
+    assert said in "\n".join(map(str, history_text(NONE.id, points)))
+    assert json.loads(history_json(NONE.id, points))["runs"][1]["not_comparable"] == ["nodes under kvm \u2192 tcg"]
 
 
 def test_history_component_that_one_run_did_not_record_is_no_change() -> None:

@@ -18,7 +18,7 @@ from test_judge import oracles
 from harness.cli import rerun
 from harness.judgement.rerun_plan import Outcome, blocks, replayed, worth_playing
 from harness.judgement.standing import Standing
-from harness.model import Run, Stack, VerdictKind
+from harness.model import MergedRun, Run, Stack, VerdictKind
 from harness.store import Store
 
 HIT = oracles({1, 2, 3}, {1, 2, 3})
@@ -178,6 +178,18 @@ def test_rerun_that_was_interrupted_goes_on_with_what_is_missing(
             break
     command("compare", "run1", "run2", "--rerun")
     assert played.commands[5][:3] == ["run", "--resume", "again"]
+
+
+def test_rerun_of_a_merged_run_is_none_of_another_night_that_is_called_the_same(
+    command: Any, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:  # fmt: skip
+    two_runs()
+    played = Played(monkeypatch)
+    store = Store.open(Path("runs"), "run2")
+    for night in ("part1", "part2"):
+        store.save_run(replace(store.run(), id="all", merged=(MergedRun(night, ""),)))
+        assert command("compare", "run1", "run2", "--rerun")[0] == 1
+    assert len(played.commands) == 8 and len(list(Path("runs").glob("rerun-*"))) == 2
 
 
 def test_rerun_without_a_flip_or_without_a_stack_plays_nothing(
