@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli import baseline as known_failures
+from harness.cli.baseline import BaselineOption
 from harness.cli.options import RunsOption, console, print_document, warn
 from harness.errors import NothingRanError, UsageError
 
@@ -32,6 +35,7 @@ def compare(
     ] = False,
     plays: Annotated[int, typer.Option(min=2, max=100, metavar="N", help="with --rerun: how often on each stack")] = 5,
     runs: RunsOption = Path("runs"),
+    baseline: BaselineOption = None,
 ) -> None:
     """What changed from OLD to NEW: the components, then each answer that flipped or was lost; docs/compare.md.
 
@@ -45,6 +49,7 @@ def compare(
 
     if as_json and markdown:
         raise UsageError("--json and --markdown are two forms of the same; give one of them")
+    known = known_failures.read(baseline)
     stores = [Store.open(runs, which) for which in (old, new)]
     compared = [ComparedRun.of(store) for store in stores]
     for sentence in (one for run in compared for one in run.damaged):
@@ -52,6 +57,8 @@ def compare(
     comparison = compare_stored(*(run.only(cell or ()) for run in compared))
     if rerun:
         comparison = _with_rerun(comparison, plays, runs)
+    if known is not None:
+        comparison = comparison.knowing(known, date.today())
     if as_json:
         print_document(compare_json(comparison) + "\n")
     elif markdown:

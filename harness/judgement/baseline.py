@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 
+from harness.judgement.compare_runs import CellComparison
+from harness.judgement.standing import Level, level_of
 from harness.model import Result
 from harness.model.baseline import Baseline, KnownFailure
 
@@ -17,7 +19,8 @@ class BaselineOutcome:
     """What a baseline says of a run.
 
     ``known`` and ``expired``: the plays that fail as an entry says, and whose entry counts or is over.  ``mended``: the
-    entries of which every cell has an answer that is as expected.  ``unmatched``: those that no cell matches.
+    entries of which every cell has an answer that is as expected, and is not what the entry says where nothing is
+    expected.  ``unmatched``: those that no cell matches.
     """
 
     known: tuple[Entry, ...]
@@ -48,6 +51,25 @@ def is_known(baseline: Baseline | None, result: Result, today: date) -> bool:
     return entry is not None and not entry.expired(today)
 
 
+def known_regression(baseline: Baseline, cell: CellComparison, today: date) -> KnownFailure | None:
+    """The entry by which it is known that ``cell`` fails where it did not, or more often than before.
+
+    Each play that shows it has to be known, of several entries it is the first play's.  None where it is not known.
+    """
+    if not cell.regressed or cell.new is None:
+        return None
+    before = cell.old.worst if cell.old is not None and cell.old.worst is not None else Level.EQUAL
+    least = cell.rise.level if cell.rise is not None else Level(before + 1)
+    shown = [play for play in cell.new.answers if (level_of(play) or Level.EQUAL) >= least]
+    entries = [_entry_of(baseline, play, today) for play in shown]
+    return entries[0] if entries and None not in entries else None
+
+
+def _entry_of(baseline: Baseline, play: Result, today: date) -> KnownFailure | None:
+    counting = (one for one in baseline.known if one.matches(play.cell.id) and not one.expired(today))
+    return next((one for one in counting if play.verdict and play.verdict.kind in one.verdicts), None)
+
+
 def assess(baseline: Baseline, results: Sequence[Result], today: date, planned: Iterable[str] = ()) -> BaselineOutcome:
     """What ``baseline`` says of ``results``; ``planned`` are ids of further cells, of other parts of it."""
     found = [(result, entry) for result in results if (entry := known_failure(baseline, result, today)) is not None]
@@ -58,7 +80,7 @@ def assess(baseline: Baseline, results: Sequence[Result], today: date, planned: 
             unmatched.append(entry)
             continue
         mine = [result for result in results if result.cell.control is None and entry.matches(result.cell.id)]
-        if mine and all(result.verdict and result.verdict.meets(result.cell.expected) for result in mine):
+        if mine and all(_mended(result, entry) for result in mine):
             mended.append(entry)
     return BaselineOutcome(
         known=tuple((result, entry) for result, entry in found if not entry.expired(today)),
@@ -66,3 +88,11 @@ def assess(baseline: Baseline, results: Sequence[Result], today: date, planned: 
         mended=tuple(mended),
         unmatched=tuple(unmatched),
     )
+
+
+def _mended(result: Result, entry: KnownFailure) -> bool:
+    verdict, expected = result.verdict, result.cell.expected
+    if verdict is None or not verdict.meets(expected):
+        return False
+    # Where nothing is expected it may be what a comparison finds, and knows by this entry.
+    return expected is not None or verdict.kind not in entry.verdicts

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from harness.judgement.baseline import known_regression
 from harness.judgement.comparable import other_lab
 from harness.judgement.compare_runs import (
     COVERAGE,
@@ -30,6 +32,7 @@ from harness.judgement.stack_changes import (
 from harness.judgement.standing import Level, Standing, standings
 from harness.model import Result, Run, StackLock
 from harness.model.aliases import former_id
+from harness.model.baseline import Baseline, KnownFailure
 from harness.report.formatting import joined, plural
 from harness.report.formatting import sentence as full_stop
 from harness.report.repetitions import answer_potency
@@ -121,7 +124,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs side by side, the old one and the new one; ``replayed``: by a cell's id, what came of a rerun alone."""
+    """Two runs side by side, the old one and the new one.
+
+    By a cell's id: ``replayed``, what came of a rerun alone; ``known``, by what it is known that it fails now.
+    """
 
     old: ComparedRun
     new: ComparedRun
@@ -129,11 +135,17 @@ class Comparison:
     packages: tuple[PackageChange, ...]
     cells: tuple[CellComparison, ...]
     replayed: Mapping[str, Replayed] = field(default_factory=dict)
+    known: Mapping[str, KnownFailure] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
         """What a command ends with."""
-        return exit_code(self.cells)
+        return exit_code(self.cells, self.known)
+
+    def knowing(self, baseline: Baseline, today: date) -> Comparison:
+        """The same with what ``baseline`` knows of it, which fails no job."""
+        found = ((one.cell_id, known_regression(baseline, one, today)) for one in self.cells)
+        return replace(self, known={cell_id: entry for cell_id, entry in found if entry is not None})
 
     @property
     def sections(self) -> Mapping[Change, tuple[CellComparison, ...]]:
@@ -146,7 +158,11 @@ class Comparison:
         counts = ", ".join(f"{len(rows)} {change}" for change, rows in self.sections.items())
         rose = sum(one.rose for one in self.cells)
         more = f"; {plural(rose, 'cell')} that failed before fail{'s' if rose == 1 else ''} more often" if rose else ""
-        return f"{ENDS[self.exit_code]}: {counts or 'no cell'}{more}"
+        ends = ENDS[self.exit_code]
+        if self.known and not self.exit_code:
+            ends = f"{ends} that is not known"
+        known = f"; {plural(len(self.known), 'regression')} known by the baseline" if self.known else ""
+        return f"{ends}: {counts or 'no cell'}{more}{known}"
 
     def row(self, cell: CellComparison) -> Row:
         """The row of one of the cells."""
@@ -162,6 +178,8 @@ class Comparison:
         counted = COUNTED.get(cell.level, "") if cell.level and counts else ""
         again = self.replayed.get(cell.cell_id)
         notes = (*([replayed_sentence(again)] if again else []), *_notes(cell, again is not None))
+        if (entry := self.known.get(cell.cell_id)) is not None:
+            notes = (full_stop(f"Known until {entry.until}: {entry.reason}"), *notes)
         return Row(cell, (_figures(cell.old), _figures(cell.new)), counts, counted, evidence, said, play, notes)
 
 

@@ -202,7 +202,7 @@ def compare_json(comparison: Comparison) -> str:
                 {"role": one.role, "name": one.name, "old": one.old, "new": one.new} for one in comparison.packages
             ],
             "cells": [
-                _cell_json(comparison.row(cell)) | _rerun_json(comparison, cell)
+                _cell_json(comparison.row(cell)) | _rerun_json(comparison, cell) | _known_json(comparison, cell)
                 for _, cells in comparison.sections.items()
                 for cell in cells
             ],
@@ -237,6 +237,11 @@ def _rerun_json(comparison: Comparison, cell: CellComparison) -> dict[str, Any]:
     if again is None:
         return {"rerun": None}
     return {"rerun": {"old": again.old, "new": again.new, "p_one_sided": again.p, "outcome": again.outcome.value}}
+
+
+def _known_json(comparison: Comparison, cell: CellComparison) -> dict[str, Any]:
+    entry = comparison.known.get(cell.cell_id)
+    return {"known": None if entry is None else {"reason": entry.reason, "until": str(entry.until)}}
 
 
 def _side_json(standing: Standing | None, side: int, cell: CellComparison) -> dict[str, Any] | None:

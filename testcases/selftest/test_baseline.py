@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
 from test_cli import apart, command, stored  # noqa: F401 - fixtures
-from test_compare_runs import CLEAN, CORRUPT, DIVERGED, INCONCLUSIVE, result
+from test_compare_runs import CLEAN, CORRUPT, DIVERGED, INCONCLUSIVE, compared, plays, result
 from test_judge import oracles
 from test_plugin import Ran, World, corrupt, diverged, matrix, run, suite, world  # noqa: F401 - fixtures
 
 from harness.config.baseline_file import read_baseline
 from harness.errors import UsageError
-from harness.judgement.baseline import assess, fails, is_known, known_failure
+from harness.judgement.baseline import assess, fails, is_known, known_failure, known_regression
 from harness.model import CacheMode, Cell, Control, Expectation, FilesystemKind, Run, VerdictKind
 from harness.model.baseline import Baseline, KnownFailure
 from harness.report.baseline import baseline_lines, baseline_toml
@@ -164,6 +165,45 @@ def test_judge_baseline_known_exit_code_0_expired_1_and_both_are_said(command: A
     write(date.max, "none-*")
     code, out, _ = command("judge", "run1", "--baseline", "known.toml")
     assert code == 1 and "number 1 is not needed any more" in out
+
+
+def test_known_regression_every_play_that_shows_it_has_an_entry_that_counts() -> None:
+    flip = compared(plays(CLEAN, CLEAN, cell=CELL), plays(DIVERGED, CORRUPT, cell=CELL))
+    one, other = entry(CELL.id, TODAY, DIVERGED), entry("writeback-*", TODAY, CORRUPT)
+    assert known_regression(baseline(one), flip, TODAY) is None, "data that was lost beside it is not known"
+    assert known_regression(baseline(one, other), flip, TODAY) == one
+    assert known_regression(baseline(one, replace(other, until=YESTERDAY)), flip, TODAY) is None
+    # What it did before is no part of the flip; what comes more often than before is.
+    worse = compared(plays(DIVERGED, cell=CELL), plays(CORRUPT, DIVERGED, cell=CELL)[:1])
+    assert known_regression(baseline(other), worse, TODAY) == other
+    rarely, often = (plays(*[DIVERGED] * hit, *[CLEAN] * (10 - hit), cell=CELL) for hit in (1, 10))
+    assert known_regression(baseline(one), compared(rarely, often), TODAY) == one
+    assert known_regression(baseline(one), compared(often, rarely), TODAY) is None, "no regression"
+    assert known_regression(baseline(one), compared(plays(CLEAN, cell=CELL), plays(CLEAN, cell=CELL)), TODAY) is None
+
+
+def test_assess_entry_that_only_a_comparison_needs_is_not_called_needless() -> None:
+    free = replace(CELL, expected=None)
+    assert assess(baseline(entry()), [result(free, DIVERGED)], TODAY).mended == ()
+    assert assess(baseline(entry()), [result(free, CLEAN)], TODAY).mended == (entry(),)
+
+
+def test_compare_baseline_known_regression_exit_code_0_and_it_is_said(command: Any) -> None:  # noqa: F811
+    stored()
+    stored(run_id="run2", writeback=oracles({1}, {1}))
+    assert command("compare", "run1", "run2")[0] == 1
+    write(date.max)
+    code, out, _ = command("compare", "run1", "run2", "--baseline", "known.toml")
+    assert code == 0 and "newly failing (1)" in out and "Known until 9999-12-31: worked on." in out
+    assert "no regression that is not known: 1 newly failing, 1 still failing" in out
+    assert "; 1 regression known by the baseline" in out
+    code, out, _ = command("compare", "run1", "run2", "--baseline", "known.toml", "--json")
+    told = {one["cell"]: (one["regressed"], one["known"]) for one in json.loads(out)["cells"]}
+    assert code == 0 and told[CELL.id] == (True, {"reason": "worked on", "until": "9999-12-31"})
+    assert [known for cell, (_, known) in told.items() if cell != CELL.id] == [None]
+    write(date.max, "none-*")
+    assert command("compare", "run1", "run2", "--baseline", "known.toml")[0] == 1
+    assert command("compare", "run1", "run2", "--baseline", "no.toml")[0] == 4
 
 
 def test_judge_baseline_that_is_wrong_or_not_there_exit_code_4(command: Any) -> None:  # noqa: F811

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shlex
 import subprocess
 import sys
+import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from test_cli import stored
 from test_docs import CHECKOUT, command_of, options_of, options_of_script
+from test_judge import oracles
+
+from harness.store import Store
+from harness.store.run_store import dumped
+from harness.util.atomic_file import write_atomic
 
 TEMPLATES = CHECKOUT / "ci" / "templates"
 GITHUB, GITLAB, JENKINS = (TEMPLATES / name for name in ("github-actions.yml", "gitlab-ci.yml", "Jenkinsfile"))
@@ -58,6 +67,53 @@ def test_template_only_the_code_of_no_answer_is_played_again(path: Path) -> None
     }[path]
     assert again in text
     assert "junit" in text or path is GITHUB
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.name)
+def test_template_what_is_known_fails_no_job(path: Path) -> None:
+    # At GitHub a part's finding is said where all are together; elsewhere by its own job, or its JUnit file.
+    needs = {GITHUB: ("compare", "judge"), GITLAB: ("run", "judge"), JENKINS: ("run", "judge")}[path]
+    text = path.read_text().replace("\n          ", "\n")
+    for command in needs:
+        lines = [line for line in text.splitlines() if f"drbd-harness {command} " in line]
+        assert lines and all(re.search(r'--baseline|\$known|known\[@\]|"\$@"', line) for line in lines), command
+    assert path is not JENKINS or text.index("checkout scm") < text.index('if [ -f "$BASELINE" ]')
+
+
+@pytest.mark.parametrize(("known", "code"), [(False, 1), (True, 0)])
+def test_template_of_github_its_last_step_compares_merges_and_judges(known: bool, code: int, tmp_path: Path) -> None:
+    for part, other in ((1, {"writeback": None}), (2, {"none": None, "writeback": oracles({1}, {1})})):
+        store = stored(tmp_path / "runs", f"2026112{part}T010203Z-0000", **other)
+        store.save_run(replace(store.run(), shard=f"{part}/2"))
+        for folder, found in list(store.attempts()):
+            write_atomic(folder / "evidence.json", dumped(replace(found, lab=f"lab{part}")))
+    stored(tmp_path / "before", "all")
+    if known:
+        (tmp_path / "drbd-known.toml").write_text(
+            'schema = 1\n[[known]]\ncell = "writeback-*"\nverdicts = "DIVERGED"\nreason = "so"\nuntil = 9999-12-31\n'
+        )
+    step = GITHUB.read_text().partition("- name: Merge, compare, judge\n        run: |\n")[2]
+    script = textwrap.dedent(step.partition("      - uses:")[0])
+    done = subprocess.run(
+        ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", script],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, "PATH": f"{own_command(tmp_path)}:{os.environ['PATH']}",
+             "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"), "BASELINE": "drbd-known.toml"},
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    summary = (tmp_path / "summary.md").read_text()
+    assert "newly failing (1)" in summary and ("Known until 9999-12-31: so." in summary) is known
+    kept = Store.open(tmp_path, str(tmp_path / "before/all")).run()
+    assert (len(kept.merged) == 2) is known, "only a good run is what the next night is held against"
+
+
+def own_command(folder: Path) -> Path:
+    """A folder with the command as this Python has it."""
+    program = folder / "bin" / "drbd-harness"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -P -m harness.cli.main "$@"\n')
+    program.chmod(0o755)
+    return program.parent
 
 
 def test_template_parts_are_all_of_them() -> None:
