@@ -339,6 +339,20 @@ def test_hardware_lab_whose_power_is_somebody_elses_too_is_refused_where_a_cell_
         pass
 
 
+def test_guest_that_a_killed_run_left_is_put_back_by_clean_and_not_said_to_be_somebody_elses(guests: Two) -> None:
+    (_, other) = guests.machines
+    assert isinstance(other, Played)
+    left = {"number": 9, "kind": "domain", "what": "drbd-harness-test-guest", "how": "", "holder": {}, "at": 0}
+    other.entries = [left | {"boot": "two"}]
+    other.facts += "domains=drbd-harness-test-guest\n"
+    with (
+        pytest.raises(ProtectedError, match=r"the last of them domain drbd-harness-test-guest; '.*' puts them back"),
+        hardware_lab(inventory.load(guests.path), LabSpec(), guests=True, cuts=True),
+    ):
+        pytest.fail("there is a lab")
+    assert _nothing_written(guests)
+
+
 def test_hardware_lab_with_guests_on_a_machine_without_libvirt_is_one_sentence(guests: Two) -> None:
     guests.machines[1].facts = guests.machines[1].facts.replace("libvirt=11.3.0\n", "")
     with (

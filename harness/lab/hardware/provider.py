@@ -91,13 +91,14 @@ def hardware_lab(
         parts = _guest_parts(inventory, spec, machines, image, undo) if image is not None else None
         domain = parts.spec.name if parts is not None else ""
         resource = _resource(inventory, spec, machines)
-        for machine in machines if cuts else ():
-            _require_alone(machine, resource.name)
         holder = Holder.of_this_process(f"a run on {inventory.name}")
         lease = undo.enter_context(kept([(one.facts["boot"], one.guard.machine) for one in machines], holder))
         journals = [Journal(one.guard.machine, inventory.name, holder, inventory.may_change) for one in machines]
         for journal in journals:
             _require_put_back(journal, clean)
+        # A guest and a resource that a run of this lab left are put back by now.
+        for machine in machines if cuts else ():
+            _require_alone(machine, resource.name)
         # Looked at again, now that no other harness can take what is free.
         looks = [(one.guard.machine, look_what_is_taken(one.guard.machine)) for one in machines]
         require_free(looks, resource, domain)
