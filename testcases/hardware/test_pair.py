@@ -118,7 +118,10 @@ def test_run_that_was_killed_is_put_back_by_clean(pair: Pair, after: float) -> N
         time.sleep(after)
         os.killpg(process.pid, signal.SIGKILL)
     again = pair.harness("run", "--inventory", inventory, "--matrix", MATRIX)
+    # Its leases are taken over, since this machine knows that it has ended; what it changed is for clean.
     assert again.returncode == 2 and "clean --inventory" in again.stdout, again.stdout
+    for one in pair.both:
+        assert f"the lease of {one.name} is taken over: process {process.pid} here" in again.stdout, again.stdout
     cleaned = pair.harness("clean", "--inventory", inventory)
     assert cleaned.returncode == 0, cleaned.stdout
 

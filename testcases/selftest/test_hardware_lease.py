@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
+import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +20,7 @@ from harness.lab.hardware.lease import Holder, Lease, broken, held, kept, shown
 from harness.remote.local import LocalRunner
 from harness.remote.scripted import ScriptedRunner
 from harness.util.deadline import Deadline, poll
+from harness.util.process_identity import ProcessIdentity
 
 ADA, BOB = Holder("aa", "ada on desk", "run 1"), Holder("bb", "bob on shelf", "run 2")
 
@@ -130,3 +135,131 @@ def test_lease_that_nobody_holds_is_not_renewed(tmp_path: Path) -> None:
         broken(one, BOB, folder)
         poll(lambda: lost(lease), Deadline.after(30, "the loss of the lease"))
         assert shown(one, folder) == "nobody holds its lease"
+
+
+# --------------------------------------------------------------------------- of a process that has ended
+
+
+# Another process takes the lease of this machine as a command of the harness does, and says so.
+_HOLDS = """
+import sys
+from harness.lab.hardware.guard import Machine
+from harness.lab.hardware.lease import Holder, held
+from harness.remote.local import LocalRunner
+machine = Machine("alpha", LocalRunner(), sys.executable)
+with held([("1", machine)], Holder.of_this_process("a run on lab"), 900, sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def another(folder: Path, *before: str) -> Iterator[subprocess.Popen[str]]:
+    """Another process of this controller, which holds the lease until it is killed; ``before`` runs it."""
+    argv = [*before, sys.executable, "-c", _HOLDS, str(folder)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def edit(folder: Path, **change: object) -> None:
+    path = folder / "lease.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+
+
+def refused(folder: Path) -> bool:
+    try:
+        with held([("1", machine("alpha"))], Holder.of_this_process("mine"), 600, str(folder)):
+            return False
+    except ProtectedError:
+        return True
+
+
+def test_lease_of_a_killed_process_of_this_controller_is_taken_over_said_and_kept_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = machine("alpha")
+    with another(tmp_path) as process:
+        assert refused(tmp_path), "it lives"
+    assert shown(one, str(tmp_path)).endswith("has ended: the next command here takes it over")
+    with caplog.at_level("INFO", "harness.progress"), held([("1", one)], BOB, 600, str(tmp_path)):
+        assert shown(one, str(tmp_path)).startswith("bob on shelf holds its lease")
+    (said,) = caplog.messages
+    # The first words, since a line for people is cut.
+    assert said.startswith(f"the lease of alpha is taken over: process {process.pid} here, of ")
+    assert said.endswith("for 'a run on lab', has ended")
+    (entry,) = (json.loads(line) for line in (tmp_path / "leases.log").read_text().splitlines())
+    assert (entry["broken"]["what"], entry["broken"]["pid"]) == ("a run on lab", process.pid)
+    assert (entry["by"]["owner"], entry["why"]) == ("bob on shelf", "its process has ended")
+
+
+def test_lease_of_a_process_that_is_killed_and_that_nobody_has_waited_for_is_taken_over(tmp_path: Path) -> None:
+    with another(tmp_path) as process:
+        os.kill(process.pid, signal.SIGKILL)
+        poll(lambda: not refused(tmp_path) or None, Deadline.after(30, "the end of the process"))
+        assert process.returncode is None, "it is a zombie"
+
+
+def test_number_of_the_holder_that_is_another_process_s_by_now_is_no_holder(tmp_path: Path) -> None:
+    with another(tmp_path) as process:
+        started = ProcessIdentity.of_this_process().started
+        edit(tmp_path, started=started)
+        assert process.poll() is None and not refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"controller": "0" * 32}, {"controller": ""}, {"controller": 7}, {"pid": 0}, {"pid": -1}, {"pid": 2**70},
+     {"pid": "1"}, {"started": None}],
+)  # fmt: skip
+def test_lease_of_which_it_cannot_be_told_is_not_taken_over(tmp_path: Path, change: dict[str, object]) -> None:
+    with another(tmp_path):
+        pass
+    edit(tmp_path, **change)
+    assert refused(tmp_path) and not (tmp_path / "leases.log").exists()
+    assert "has ended" not in shown(machine("alpha"), str(tmp_path))
+
+
+def test_lease_of_another_controller_is_never_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with another(tmp_path):
+        pass
+    # As if the same file system and numbers were another machine's.
+    monkeypatch.setattr("harness.util.process_identity.platform.node", lambda: "elsewhere")
+    assert refused(tmp_path)
+    monkeypatch.undo()
+    assert not refused(tmp_path)
+
+
+@pytest.mark.parametrize("proc", [(), ("--mount-proc",)])
+def test_lease_of_a_process_in_another_pid_namespace_is_not_taken_over(tmp_path: Path, proc: tuple[str, ...]) -> None:
+    # As in a container: its numbers are others than those that are seen here, or /proc shows it those that are.
+    apart = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", *proc)
+    if subprocess.run([*apart, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs unshare of PID namespaces")
+    with another(tmp_path, *apart):
+        assert refused(tmp_path)
+    assert refused(tmp_path)
+
+
+def test_lease_that_somebody_took_in_the_meantime_is_not_taken_from_him(tmp_path: Path) -> None:
+    class Slow(LocalRunner):
+        def run(self, argv, **options):  # type: ignore[no-untyped-def]
+            if "over" in json.loads(argv[-1]):
+                edit(tmp_path, id="another", owner="eve on desk")
+            return super().run(argv, **options)
+
+    with another(tmp_path):
+        pass
+    taking = held([("1", Machine("alpha", Slow(), sys.executable))], BOB, 600, str(tmp_path))
+    with pytest.raises(ProtectedError, match="alpha is in use: eve on desk holds its lease"):
+        taking.__enter__()
+    assert not (tmp_path / "leases.log").exists()
+
+
+def test_lease_without_an_id_is_nobody_s_who_is_known_to_have_ended(tmp_path: Path) -> None:
+    with held([("1", machine("alpha"))], ADA, 600, str(tmp_path)):
+        edit(tmp_path, id=None)
+        assert refused(tmp_path)

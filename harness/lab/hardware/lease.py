@@ -1,6 +1,7 @@
 """One harness at a time on two machines: a lease on each, taken in the same order by everybody, with an end.
 
-It lies in :data:`FOLDER` on the machine, which root alone reads; who breaks one stands in ``leases.log`` there.
+It lies in :data:`FOLDER` on the machine, which root alone reads; who breaks one stands in ``leases.log`` there.  That
+of a process of this very controller which is known to have ended is taken over, and stands there too.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from harness.errors import HarnessError, InfrastructureError, ProtectedError
 from harness.lab.hardware.guard import Machine
 from harness.util.logs import progress
+from harness.util.process_identity import ProcessIdentity
 
 FOLDER = "/var/lib/drbd-harness"
 # How long a lease that is renewed lasts without that: for so long a machine waits for a controller that is gone.
@@ -30,27 +32,36 @@ _TAKEN = 4
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lease: this process by its ``id``, a person as he is known, and what for."""
+    """Who holds a lease: this process by its ``id``, a person as he is known, and what for.
+
+    ``controller``, ``pid`` and ``started`` are the process's :class:`~harness.util.process_identity.ProcessIdentity`.
+    """
 
     id: str
     owner: str
     what: str
+    controller: str = ""
+    pid: int = 0
+    started: int = 0
 
     @classmethod
     def of_this_process(cls, what: str) -> Holder:
         """A new one, for ``what`` is done."""
-        return cls(secrets.token_hex(8), f"{getpass.getuser()} on {platform.node()}", what)
+        process = ProcessIdentity.of_this_process()
+        owner = f"{getpass.getuser()} on {platform.node()}"
+        return cls(secrets.token_hex(8), owner, what, process.controller, process.pid, process.started)
 
 
 @contextlib.contextmanager
 def held(machines: Sequence[tuple[str, Machine]], holder: Holder, seconds: int, folder: str = FOLDER) -> Iterator[None]:
     """The leases of all ``machines`` for at most ``seconds``; each comes with what everybody orders them by.
 
+    One whose process has ended on this controller, killed for example, is taken over, and that is said.
     :class:`~harness.errors.ProtectedError` that says who holds one; then none was taken.
     """
     with contextlib.ExitStack() as undo:
         for _, machine in sorted(machines, key=lambda one: one[0]):
-            _ask(machine, "take", folder, holder, seconds)
+            _take(machine, folder, holder, seconds)
             undo.callback(_give, machine, folder, holder)
         yield
 
@@ -89,7 +100,7 @@ class Lease:
         """
         with self._asking:
             try:
-                _ask(self._machines[name], "take", self._folder, self._holder, KEPT_SECONDS)
+                _take(self._machines[name], self._folder, self._holder, KEPT_SECONDS)
             except ProtectedError as error:
                 self.lost(str(error).removesuffix("; nothing was written"))
                 raise
@@ -143,6 +154,17 @@ def broken(machine: Machine, holder: Holder, folder: str = FOLDER) -> str:
     return before
 
 
+def _take(machine: Machine, folder: str, holder: Holder | None, seconds: int) -> None:
+    taken, lease = _asked(machine, "take", folder, holder, seconds)
+    if taken and _process(lease).has_ended():
+        process, whose = _process(lease).pid, f"of {lease.get('owner', 'somebody')} for '{lease.get('what', '?')}'"
+        # The machine looks whether it is still that one's, and keeps that it was taken over.
+        taken, lease = _asked(machine, "take", folder, holder, seconds, over=str(lease.get("id")))
+        if not taken:
+            progress(f"the lease of {machine.name} is taken over: process {process} here, {whose}, has ended")
+    _require_ours(machine, taken, lease)
+
+
 def _give(machine: Machine, folder: str, holder: Holder) -> None:
     # One that was broken is somebody else's by now, and a machine that is gone keeps it until its end.
     with contextlib.suppress(InfrastructureError, ProtectedError):
@@ -150,7 +172,16 @@ def _give(machine: Machine, folder: str, holder: Holder) -> None:
 
 
 def _ask(machine: Machine, act: str, folder: str, holder: Holder | None = None, seconds: int = 0) -> dict[str, object]:
-    asked = {"act": act, "folder": folder, "holder": vars(holder) if holder else {}, "seconds": seconds}
+    taken, lease = _asked(machine, act, folder, holder, seconds)
+    _require_ours(machine, taken, lease)
+    return lease
+
+
+def _asked(
+    machine: Machine, act: str, folder: str, holder: Holder | None, seconds: int, **more: str
+) -> tuple[bool, dict[str, object]]:
+    """Whether somebody else has it, and the lease as it is then."""
+    asked = {"act": act, "folder": folder, "holder": vars(holder) if holder else {}, "seconds": seconds, **more}
     argv = [machine.python, "-I", "-", json.dumps(asked, sort_keys=True)]
     done = machine.runner.run(argv, stdin=_PROGRAM.read_text(encoding="utf-8"), ok=())
     try:
@@ -159,17 +190,29 @@ def _ask(machine: Machine, act: str, folder: str, holder: Holder | None = None, 
         lease = None
     if lease is None:
         raise InfrastructureError(f"the lease of {machine.name} cannot be read: {done.message}")
-    if done.status == _TAKEN:
-        if not lease:
-            raise ProtectedError(f"somebody ended the harness's lease of {machine.name}; nothing was written")
+    return done.status == _TAKEN, lease
+
+
+def _require_ours(machine: Machine, taken: bool, lease: dict[str, object]) -> None:
+    if taken and not lease:
+        raise ProtectedError(f"somebody ended the harness's lease of {machine.name}; nothing was written")
+    if taken:
         raise ProtectedError(f"{machine.name} is in use: {_words(lease)}; nothing was written")
-    return lease
+
+
+def _process(lease: dict[str, object]) -> ProcessIdentity:
+    controller, pid, started = lease.get("controller"), lease.get("pid"), lease.get("started")
+    if isinstance(controller, str) and isinstance(pid, int) and isinstance(started, int):
+        return ProcessIdentity(controller, pid, started)
+    return ProcessIdentity()
 
 
 def _words(lease: dict[str, object]) -> str:
     if not lease:
         return "nobody holds its lease"
-    return f"{lease.get('owner', 'somebody')} holds its lease for '{lease.get('what', '?')}'{_until(lease)}"
+    over = ", and its process, which was one of this controller's, has ended: the next command here takes it over"
+    held = f"{lease.get('owner', 'somebody')} holds its lease for '{lease.get('what', '?')}'{_until(lease)}"
+    return held + (over if _process(lease).has_ended() else "")
 
 
 def _until(lease: dict[str, object]) -> str:

@@ -2,7 +2,8 @@
 
 Runs on the machine, from standard input, with the Python that is there (3.6 is enough) and as root.  Its one argument
 is JSON: ``act`` (``take``, ``renew``, ``give``, ``show``, ``break``), ``folder``, and for all but ``show`` the
-``holder``, of which ``id`` tells two apart.  It prints the lease that holds now as JSON, ``{}`` for none; status 4 where
+``holder``, of which ``id`` tells two apart.  A ``take`` may have ``over``, the ``id`` of a holder that is known to have
+ended: what he held is taken from him, and kept as one that was broken.  It prints the lease that holds now as JSON, ``{}`` for none; status 4 where
 somebody else holds it, or nobody the one that is to be renewed.
 """
 
@@ -53,9 +54,12 @@ def main():
         lease = read(path)
         if not holds(lease, boot):
             lease = {}
-        if act == "break":
+        over = act == "take" and "over" in asked and lease.get("id") == asked["over"]
+        if act == "break" or over:
             with open(folder + "/leases.log", "a") as log:
                 entry = {"at": int(time.time()), "broken": lease, "by": holder}
+                if over:
+                    entry["why"] = "its process has ended"
                 log.write(json.dumps(entry, sort_keys=True) + "\n")
                 log.flush()
                 os.fsync(log.fileno())
