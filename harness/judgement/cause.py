@@ -7,6 +7,7 @@ of the machine, or of whoever wrote below DRBD.
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from harness.judgement.witness_coverage import unwatched
@@ -20,8 +21,8 @@ class Cause:
     ``in_flight``: a write of it changed in flight; ``other``: none did.
     """
 
-    in_flight: frozenset[int]
-    other: frozenset[int]
+    in_flight: AbstractSet[int]
+    other: AbstractSet[int]
 
 
 def cause(evidence: Evidence) -> Cause | None:

@@ -18,6 +18,7 @@ from harness.model import (
     VerdictKind,
     blocks_of,
 )
+from harness.model.block_runs import lowest
 
 
 def control_outcome(evidence: Evidence, verdict: Verdict | None = None) -> ControlOutcome:
@@ -84,5 +85,5 @@ def _planted_missed(evidence: Evidence) -> str | None:
     planted = blocks_of(evidence.planted)
     for oracle, blocks in found.items():
         if blocks != planted:
-            return f"{oracle} found blocks {sorted(blocks)[:8]}, planted were {sorted(planted)[:8]}"
+            return f"{oracle} found blocks {lowest(blocks, 8)}, planted were {lowest(planted, 8)}"
     return None

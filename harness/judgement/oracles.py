@@ -8,9 +8,11 @@ the log may be short of it, never beyond it.
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from harness.model import BLOCK_BYTES, Evidence, blocks_of
+from harness.model.block_runs import block_set, runs_of
 
 KIB_PER_BLOCK = BLOCK_BYTES // 1024
 
@@ -25,10 +27,10 @@ class OracleAgreement:
     """
 
     marked: int
-    named: frozenset[int]
-    differing: frozenset[int]
+    named: AbstractSet[int]
+    differing: AbstractSet[int]
     dispute: str | None
-    covered: frozenset[int]
+    covered: AbstractSet[int]
 
     @property
     def unnamed(self) -> int:
@@ -62,10 +64,9 @@ def combine(evidence: Evidence) -> OracleAgreement:
     return OracleAgreement(marked, named, differing, dispute, covered)
 
 
-def _covered(blocks: frozenset[int], a_bit: int) -> frozenset[int]:
+def _covered(blocks: AbstractSet[int], a_bit: int) -> AbstractSet[int]:
     """All blocks of the bits that ``blocks`` are in, each for ``a_bit`` blocks of 4 KiB."""
     if a_bit <= 1:
         return blocks
-    return frozenset(
-        one for first in {block - block % a_bit for block in blocks} for one in range(first, first + a_bit)
-    )
+    bits = block_set([range(run.start // a_bit, (run.stop - 1) // a_bit + 1) for run in runs_of(blocks)])
+    return block_set([range(run.start * a_bit, run.stop * a_bit) for run in runs_of(bits)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
+
 from harness.judgement.question_facts import (
     NO_ANSWER,
     NOT_SEEN,
@@ -43,14 +45,14 @@ def _looked_at(facts: Facts) -> list[Play]:
     ]
 
 
-def _marked(play: Play) -> set[int]:
+def _marked(play: Play) -> AbstractSet[int]:
     verify = play.evidence.verify
-    return set() if verify is None else {*blocks_of((*verify.source.extents, *verify.target.extents))}
+    return frozenset() if verify is None else blocks_of((*verify.source.extents, *verify.target.extents))
 
 
-def _differing(play: Play) -> set[int]:
+def _differing(play: Play) -> AbstractSet[int]:
     comparison = play.evidence.comparison
-    return set() if comparison is None else {*blocks_of(comparison.differing)}
+    return frozenset() if comparison is None else blocks_of(comparison.differing)
 
 
 def false_alarms(facts: Facts) -> QuestionAnswer:

@@ -7,6 +7,7 @@ that this node never kept, or kept only for a moment, as when a buffer changed i
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from harness.model import Evidence, blocks_of
@@ -20,8 +21,8 @@ class UnwrittenDifferences:
     """
 
     node: str
-    before: frozenset[int]
-    elsewhere: frozenset[int]
+    before: AbstractSet[int]
+    elsewhere: AbstractSet[int]
 
 
 def unwritten_differences(evidence: Evidence) -> UnwrittenDifferences | None:

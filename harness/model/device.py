@@ -7,8 +7,10 @@ bytes, and say which.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from itertools import chain
+
+from harness.model.block_runs import BlockRuns, block_set
 
 SECTOR_BYTES = 512
 
@@ -50,15 +52,18 @@ class DiskSource:
     luks_key: str = field(default="", repr=False)
 
 
-def blocks_of(extents: Iterable[Extent]) -> frozenset[int]:
-    """The set of 4 KiB block numbers that ``extents`` touch."""
+def blocks_of(extents: Iterable[Extent]) -> AbstractSet[int]:
+    """The set of 4 KiB block numbers that ``extents`` touch; its memory is bounded by their number, not their size."""
     # Not block by block in Python, nor by the methods of each: a run has millions of them.
-    blocks = [range(one.start // SECTORS_PER_BLOCK, -(-(one.start + one.size) // SECTORS_PER_BLOCK)) for one in extents]
-    return frozenset(chain.from_iterable(blocks))
+    return block_set(
+        [range(one.start // SECTORS_PER_BLOCK, -(-(one.start + one.size) // SECTORS_PER_BLOCK)) for one in extents]
+    )
 
 
 def extents_of(blocks: Iterable[int]) -> tuple[Extent, ...]:
     """``blocks`` (4 KiB block numbers, any order, repeats allowed) as the fewest sorted extents."""
+    if isinstance(blocks, BlockRuns):
+        return tuple(Extent(run.start * SECTORS_PER_BLOCK, len(run) * SECTORS_PER_BLOCK) for run in blocks.runs())
     merged: list[Extent] = []
     for block in sorted(set(blocks)):
         start = block * SECTORS_PER_BLOCK

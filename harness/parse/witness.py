@@ -67,7 +67,7 @@ def total(reports: Sequence[Witness], missing: Sequence[str] = ()) -> Witness:
 
     ``missing`` are sentences about nodes that were not watched to the end, and whose counts are not in ``reports``.
     """
-    listed = frozenset[int]().union(*(blocks_of(one.changed) for one in reports))
+    listed = blocks_of([extent for one in reports for extent in one.changed])
     # A list that is too long is cut off: then a node's own count is what is known at least.
     distinct = max([len(listed), *(one.changed_blocks for one in reports)])
     return Witness(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from harness.model import BLOCK_BYTES, BlockOwner, Evidence, Extent, blocks_of
+from harness.model.block_runs import highest, lowest, runs_of
 from harness.report.formatting import count, plural, size
 
 BINS = 320
@@ -51,7 +52,7 @@ def block_map(evidence: Evidence) -> BlockMap | None:
     differing = blocks_of(comparison.differing) if comparison else frozenset()
     marked = blocks_of((*verify.source.extents, *verify.target.extents)) if verify else frozenset()
     lanes = [("comparison", differing), ("verify", marked), ("planted", blocks_of(evidence.planted))]
-    everything = frozenset().union(*(blocks for _, blocks in lanes))
+    everything = differing | marked | blocks_of(evidence.planted)
     if not total or not everything:
         return None
     bins = min(BINS, total)
@@ -61,9 +62,9 @@ def block_map(evidence: Evidence) -> BlockMap | None:
     drawn = tuple(
         Lane(name, name.partition(" ")[0], len(blocks), _bars(blocks, total, bins)) for name, blocks in lanes if blocks
     )
+    (first,), last = lowest(everything, 1), highest(everything)
     sentence = (
-        f"{plural(len(everything), 'block')} between block {count(min(everything))} and block {count(max(everything))} "
-        f"of {count(total)}"
+        f"{plural(len(everything), 'block')} between block {count(first)} and block {count(last)} of {count(total)}"
     )
     ticks = tuple((bins * part / _TICKS, size(total * BLOCK_BYTES * part // _TICKS)) for part in range(_TICKS + 1))
     return BlockMap(drawn, ticks, sentence, bins)
@@ -76,10 +77,16 @@ def shown_extents(evidence: Evidence) -> tuple[Extent, ...]:
     return evidence.verify.source.extents if evidence.verify else ()
 
 
-def _bars(blocks: Iterable[int], total: int, bins: int) -> tuple[Bar, ...]:
+def _bars(blocks: AbstractSet[int], total: int, bins: int) -> tuple[Bar, ...]:
     weights = [0.0] * bins
-    for block in blocks:
-        weights[min(block, total - 1) * bins // total] += bins / total
+    for run in runs_of(blocks):
+        at = run.start
+        while at < run.stop:
+            which = min(at, total - 1) * bins // total
+            # Up to the first block of the next bin; what is behind the device belongs to the last one.
+            end = min(run.stop, -(-(which + 1) * total // bins)) if which < bins - 1 else run.stop
+            weights[which] += (end - at) * bins / total
+            at = end
     bars: list[Bar] = []
     for x, full in enumerate(weights):
         weight = 0.25 * round(4 * max(0.5, min(1.0, full))) if full else 0.0

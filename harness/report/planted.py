@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 
 from harness.model import BlockOwner, Evidence, PlantedChange, PlantedKind, Sample, blocks_of
 from harness.report.formatting import count
@@ -52,7 +53,7 @@ def _searched(one: PlantedChange, samples: Sequence[Sample]) -> Slot:
     return Slot(_named(found.owner, found.detail), "bad" if wrong else "")
 
 
-def _found(one: PlantedChange, blocks: frozenset[int] | None) -> Slot:
+def _found(one: PlantedChange, blocks: AbstractSet[int] | None) -> Slot:
     if blocks is None:
         return Slot("not asked")
     return Slot("yes", "good") if blocks_of([one]) <= blocks else Slot("no", "bad")

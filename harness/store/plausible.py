@@ -1,6 +1,9 @@
 """What is believed of a stored file that is whole: a run may come from anywhere, and what it says is used as it is.
 
-Names become those of files, and blocks are counted one by one: 2^63 of them would take all memory there is.
+Names become those of files.  Blocks are held against the device that the evidence itself names, which may be of any
+size that DRBD makes.  What they take of memory is bounded by the file (``MOST_STORED_BYTES``), whatever it says: a set
+of more than a million blocks takes some hundred bytes for each extent that is spelled out in it, and nothing for each
+block (:mod:`harness.model.block_runs`).
 """
 
 from __future__ import annotations
@@ -18,8 +21,11 @@ from harness.model.cell import BITMAP_BLOCK_SIZES
 
 T = TypeVar("T")
 
-#: The most blocks of 4 KiB that all extents of one evidence have together, 64 GiB: a hundred times what any run had.
+#: The most blocks of 4 KiB that a list of extents has, with those that it names again, where the device is smaller or
+#: is not said: 64 GiB, a hundred times what any run had.
 MOST_BLOCKS = 2**24
+#: The largest device that DRBD makes, 1 PiB, in blocks of 4 KiB.
+MOST_OF_A_DEVICE = 2**38
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}", re.ASCII)
 
 
@@ -84,21 +90,27 @@ def _must_be_counts(evidence: Evidence) -> None:
 
 
 def _must_be_on_the_device(evidence: Evidence) -> None:
-    """An evidence of before there was a device says no size of it; then only their number is bounded."""
+    """No extent is beyond its end, and no list of them has more blocks than it.
+
+    An evidence of before there was a device says no size of it; then only their number is bounded.
+    """
     bit, device = evidence.cell.replication.bitmap_block_size, evidence.device_blocks
     if bit not in BITMAP_BLOCK_SIZES:
         raise ImplausibleError(f"cell.replication.bitmap_block_size: DRBD has no bits of its bitmap for '{bit}'")
+    if device > MOST_OF_A_DEVICE:
+        raise ImplausibleError(f"device_blocks: {device} blocks are more than a device of DRBD has")
     end = device * SECTORS_PER_BLOCK or math.inf
-    blocks = 0
+    most = max(device, MOST_BLOCKS)
     for where, extents in _lists_of_extents(evidence, ""):
+        blocks = 0
         for one in extents:
             if one.start < 0 or one.size < 0 or one.start + one.size > end:
                 of = f"a device of {device} blocks" if device else "any device"
                 raise ImplausibleError(f"{where}: {one.size} sectors from sector {one.start} on are not on {of}")
             # Not by its methods: there are a million extents in a hundred files.
             blocks += (one.size + SECTORS_PER_BLOCK - 1) // SECTORS_PER_BLOCK
-        if blocks > MOST_BLOCKS:
-            raise ImplausibleError(f"{where}: with these, all extents have more than {MOST_BLOCKS} blocks")
+        if blocks > most:
+            raise ImplausibleError(f"{where}: with these, all extents have more than {most} blocks")
 
 
 def _lists_of_extents(value: Any, where: str) -> Iterator[tuple[str, tuple[Extent, ...]]]:

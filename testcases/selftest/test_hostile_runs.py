@@ -23,7 +23,7 @@ from harness.errors import UsageError
 from harness.images.user_image import look_at
 from harness.model import Extent
 from harness.store import Store, dumped, judged_run, keep_small
-from harness.store.plausible import MOST_BLOCKS, ImplausibleError, plausible
+from harness.store.plausible import MOST_BLOCKS, MOST_OF_A_DEVICE, ImplausibleError, plausible
 
 QUICK = Path(__file__).parent / "golden" / "quick-drbd-8.4"
 CELL = "none-swap-reclaim-link20ms"
@@ -99,6 +99,7 @@ def test_extent_of_absurd_size_is_damage_and_takes_no_memory(
         ({"ownership": {"extents": {"free": [{"start": 2**62, "size": 8}]}}}, "ownership.extents.free: 8 sectors"),
         ({"alarms": {"failures": [{"start": 0, "size": 2**40}]}}, "alarms.failures: "),
         ({"witness": {"watched": True, "changed": [{"start": 0, "size": 2**40}]}}, "witness.changed: "),
+        ({"device_blocks": 2**38 + 1}, "device_blocks: 274877906945 blocks are more than a device of DRBD has"),
         ({"device_blocks": 0, "planted": [{"start": 0, "size": 2**40}]}, "planted: with these, all extents have more"),
         ({"cell": {"replication": {"bitmap_block_size": "99999999999M"}}}, "DRBD has no bits of its bitmap for '9999"),
     ],
@@ -131,6 +132,30 @@ def test_plausible_extents_up_to_the_last_block_and_the_most_of_them() -> None:
     assert plausible(replace(large, comparison=most))
     with pytest.raises(ImplausibleError, match=r"comparison\.differing: with these, all extents have more"):
         plausible(replace(large, comparison=replace(most, differing=(*most.differing, Extent(0, 1)))))
+
+
+def test_disk_that_is_written_and_differs_everywhere_is_believed_and_read_in_little_memory(run: Path) -> None:
+    device = MOST_OF_A_DEVICE
+    every = [{"start": 0, "size": device * 8}]
+
+    def changed(found: dict[str, Any]) -> None:
+        found["device_blocks"] = found["comparison"]["blocks"] = device
+        found["comparison"]["differing"] = every
+        found["witness"] = {"watched": True, "changed": every, "changed_blocks": device}
+        found["verify"]["source"]["extents"] = found["verify"]["target"]["extents"] = every
+        found["counter_kib"] = device * 4
+        found["written"] = {"node": "a", "blocks": device, "changed": every, "unequal_before": every}
+        found["ownership"]["extents"] = {"allocated": every}
+        found["planted"] = [{**one, "node": "a"} for one in every]
+        found["readback"] = None
+
+    path = evidence_of(run)
+    path.write_bytes(dumped(Store(run).evidence(CELL)))
+    edit(path, changed)
+    assert Store(run).damaged() == ()
+    for arguments in (["judge", "run1"], ["report", "run1"], ["claims", "run1"]):
+        ended, err = command(run, *arguments)
+        assert ended in (0, 1) and "damaged" not in err and "fault" not in err, (arguments, ended, err)
 
 
 # --------------------------------------------------------------------------- what is no file
