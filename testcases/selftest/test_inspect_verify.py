@@ -41,7 +41,7 @@ class RecordedMachine(InspectedNode):
             return self.tells
         assert asked["path"] == "/dev/mapper/drbd-lower"
         here = InspectedNode(self.host, cast(Any, LocalRunner()), self.facts)
-        return here.ask(program, {**asked, "path": self.disk, "pause": 0.05}, seconds)
+        return here.ask(program, {**asked, "path": self.disk, "pause": 0.05}, seconds, before)
 
 
 @pytest.fixture

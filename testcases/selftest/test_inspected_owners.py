@@ -215,6 +215,17 @@ def test_read_again_of_two_disks_finds_what_differs_where_it_does(folder: Path) 
     assert found.changing == () and found.readings == 3
 
 
+def test_read_again_of_more_blocks_than_an_argument_has_room_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.inspection.readings.PAUSE_SECONDS", 0.0)
+    one, other = folder / "a", folder / "b"
+    for disk in (one, other):
+        with disk.open("wb") as file:
+            file.truncate(4096 * 2 * 20_000)
+    marked = [Extent(16 * number, 8) for number in range(20_000)]
+    found = read_again((this_machine(), str(one)), (this_machine("beta"), str(other)), marked)
+    assert len(blocks_of(found.equal)) == 20_000 and not found.not_read
+
+
 def test_read_again_behind_the_end_of_a_disk_is_one_sentence(folder: Path) -> None:
     disk = folder / "a"
     disk.write_bytes(bytes(4096 * 4))

@@ -1,9 +1,10 @@
+# In front of this stands a line RUNS = [[first, count], ...], the 4 KiB blocks that are read.
 """Reads some blocks of a block device, past the page cache and some times, and prints digests of what it read.
 
 It opens the device for reading only, and not exclusively.  Runs on the machine, from standard input, with the Python
-that is there (3.6 is enough) and as root.  Its one argument is JSON: ``path``, ``runs`` ([first, count] of 4 KiB
-blocks), ``readings`` and ``pause`` (seconds between two).  It prints one JSON object: ``readings``, for each the digests
-(16 bytes as hex) of all blocks one behind the other.
+that is there (3.6 is enough) and as root.  Its one argument is JSON: ``path``, ``readings`` and ``pause`` (seconds
+between two).  It prints one JSON object: ``readings``, for each the digests (16 bytes as hex) of all blocks one behind
+the other.
 """
 
 import hashlib
@@ -43,7 +44,7 @@ def main():
     for number in range(asked["readings"]):
         if number:
             time.sleep(asked["pause"])
-        readings.append(digests(descriptor, asked["runs"], buffer))
+        readings.append(digests(descriptor, RUNS, buffer))  # noqa: F821
     print(json.dumps({"readings": readings}))
 
 
