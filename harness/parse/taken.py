@@ -15,6 +15,7 @@ _COMMENT = re.compile(r"#[^\n]*")
 _RESOURCE = re.compile(r'^[ \t]*resource\s+"?([^\s"{]+)"?\s*\{', re.MULTILINE)
 _DEVICE = re.compile(r'\bdevice\s+(?:"?/dev/drbd(\d+)"?\s*;|(?:"?[^\s";]+"?\s+)?minor\s+(\d+))')
 _ADDRESS = re.compile(r'\baddress\s+(?:(?:ipv4|ipv6|ssocks|sdp)\s+)?"?(\[[^\]]+\]|[\w.-]+):(\d+)')
+_TOKEN = re.compile(r'#[^\n]*|"(?:[^"\\]|\\.)*"|[{};]|[^\s{};"#]+')
 _LISTENS = "0A"
 
 
@@ -37,6 +38,7 @@ class TakenResource:
 class Taken:
     """What is in use on one machine.  ``nics`` has the addresses of each interface, ``by_nic`` the interface of the
     default route, ``ssh_nic`` the one that its caller came by; ``domains`` is None where libvirt does not say.
+    ``handlers`` are those that DRBD's configuration has for every resource.
     """
 
     resources: tuple[TakenResource, ...]
@@ -49,6 +51,7 @@ class Taken:
     by_nic: str
     ssh_nic: str
     firewall: str
+    handlers: frozenset[str] = frozenset()
 
     def carries(self, nic: str, but: str = "") -> str:
         """What ``nic`` carries beside the resource ``but``, as the end of a sentence; empty for nothing."""
@@ -91,6 +94,7 @@ def _taken(found: Mapping[str, Any]) -> Taken:
         by_nic=routes[0].get("dev", "") if routes else "",
         ssh_nic=next((nic for nic, addresses in nics.items() if ours and ours in addresses), ""),
         firewall=_firewall(found),
+        handlers=frozenset(name for text in found["files"].values() for name in _handlers(text)),
     )
 
 
@@ -111,6 +115,25 @@ def _resources(text: str, path: str) -> Iterator[TakenResource]:
             file=path,
             first_line=first_line,
         )
+
+
+def _handlers(text: str) -> Iterator[str]:
+    """The handlers of a section ``common``, which are run for each resource that has none of that name itself."""
+    inside: list[str] = []
+    statement: list[str] = []
+    for token in _TOKEN.findall(text):
+        if token == "{":
+            inside.append(statement[0] if statement else "")
+        elif token == "}":
+            del inside[-1:]
+        elif token == ";" and inside == ["common", "handlers"] and statement:
+            yield statement[0]
+        elif token != ";" and not token.startswith("#"):
+            statement.append(token)
+            continue
+        elif token != ";":
+            continue
+        statement = []
 
 
 def _listening(tables: str) -> Iterator[int]:

@@ -37,6 +37,9 @@ class ResourceSpec:
     ``size_mib`` is how much of the lower device that table shows, 0 for all of it.  ``directory`` is where resource
     files are kept on the nodes.  ``secret`` is what the nodes authenticate each other with, in no ``repr``; empty:
     they do not.
+    ``silenced`` are the handlers that a section ``common`` of the machines' owner has: they are not run for this
+    resource, nor is anything else done that he wants when one of his loses its peer or its disk; None where the
+    machines are the harness's own.
     ``connect_seconds`` bounds a first connection and each single command, ``verify_seconds`` one online verify,
     ``resync_seconds`` one resync of the whole device.
     """
@@ -57,6 +60,7 @@ class ResourceSpec:
     connect_seconds: float = 60.0
     verify_seconds: float = 120.0
     resync_seconds: float = 120.0
+    silenced: tuple[str, ...] | None = None
     number: int = 0
 
     @property
@@ -92,6 +96,11 @@ AUTHENTICATION = "sha256"
 # DRBD takes 63 characters and a zero (SHARED_SECRET_MAX).
 SECRET_CHARACTERS = 63
 VERIFY_DISK = (("c-plan-ahead", "0"), ("c-max-rate", "700M"), ("resync-rate", "700M"))
+# DRBD's own defaults.  What stands in ``common`` is for every resource that says nothing itself: a machine would be
+# fenced or halted because a test cuts a link or breaks a disk.
+_NO_FENCING, _NO_HALT = ("fencing", "dont-care"), ("on-io-error", "detach")
+# A machine that boots with the file of a run that was killed would else wait for the other one for ever.
+_WAITS = ("wfc-timeout", "degr-wfc-timeout", "outdated-wfc-timeout")
 
 _TEMPLATE = jinja2.Environment(
     undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
@@ -118,6 +127,20 @@ resource {{ spec.name }} {
     {{ key }} {{ value }};
 {% endfor %}
   }
+{% if spec.silenced is not none %}
+  startup {
+{% for key in waits %}
+    {{ key }} 1;
+{% endfor %}
+  }
+{% if spec.silenced %}
+  handlers {
+{% for name in spec.silenced %}
+    {{ name }} "/bin/true";
+{% endfor %}
+  }
+{% endif %}
+{% endif %}
 {% for node in spec.nodes %}
   on {{ node.name }} {
 {% if node_ids %}
@@ -144,9 +167,14 @@ def resource_file(spec: ResourceSpec, *, node_ids: bool) -> str:
     if not re.fullmatch(rf"[\x21-\x7e]{{0,{SECRET_CHARACTERS}}}", spec.secret) or set(spec.secret) & set('"\\'):
         raise ValueError(f"resource '{spec.name}' has a shared secret of other characters, or more, than DRBD takes")
     authentication = {"cram-hmac-alg": AUTHENTICATION} if spec.secret else {}
-    net = tuple({**dict(VERIFY_NET), **authentication, **dict(spec.net)}.items())
-    disk = tuple({**dict(VERIFY_DISK), **dict(spec.disk)}.items())
-    return _TEMPLATE.render(signature=SIGNATURE, spec=spec, net=net, disk=disk, node_ids=node_ids)
+    of_net, of_disk = dict(VERIFY_NET), dict(VERIFY_DISK)
+    if spec.silenced is not None:
+        # DRBD 9 has moved it.
+        (of_net if node_ids else of_disk).update([_NO_FENCING])
+        of_disk.update([_NO_HALT])
+    net = tuple({**of_net, **authentication, **dict(spec.net)}.items())
+    disk = tuple({**of_disk, **dict(spec.disk)}.items())
+    return _TEMPLATE.render(signature=SIGNATURE, spec=spec, net=net, disk=disk, node_ids=node_ids, waits=_WAITS)
 
 
 def replicating(spec: ResourceSpec, net: tuple[tuple[str, str], ...], replication: ReplicationProfile) -> ResourceSpec:

@@ -234,6 +234,14 @@ def test_hardware_lab_after_a_run_that_was_killed_says_what_puts_it_back(machine
     assert f"clean --inventory {machines.path}' puts them back" in said and _nothing_written(machines)
 
 
+def test_resource_of_the_lab_runs_none_of_the_handlers_that_each_machine_has_for_all(machines: Two) -> None:
+    for machine, name in zip(machines.machines, ("fence-peer", "out-of-sync"), strict=True):
+        assert isinstance(machine, Played)
+        machine.taken = answer(files={"/etc/drbd.d/global_common.conf": f"common {{ handlers {{ {name} /x; }} }}"})
+    with lab(machines) as made:
+        assert made.resource_spec.silenced == ("fence-peer", "out-of-sync")
+
+
 def test_hardware_lab_beside_a_resource_of_that_name_is_refused(machines: Two) -> None:
     (one, _) = machines.machines
     assert isinstance(one, Played)

@@ -290,6 +290,18 @@ def test_resource_file_own_options_replace_the_defaults() -> None:
     assert section(resource_file(replace(SPEC, minor=7), node_ids=True), "on nodea")["device"] == "/dev/drbd7 minor 7"
 
 
+@pytest.mark.parametrize("nine", [False, True])
+def test_resource_file_on_a_machine_of_somebodys_runs_none_of_his_handlers_and_fences_nobody(nine: bool) -> None:
+    text = resource_file(replace(SPEC, silenced=("fence-peer", "split-brain")), node_ids=nine)
+    assert section(text, "handlers") == {"fence-peer": '"/bin/true"', "split-brain": '"/bin/true"'}
+    assert {"wfc-timeout": "1", "degr-wfc-timeout": "1"}.items() <= section(text, "startup").items()
+    assert section(text, "net" if nine else "disk")["fencing"] == "dont-care" and text.count("fencing ") == 1
+    assert section(text, "disk")["on-io-error"] == "detach"
+    assert "handlers" not in resource_file(replace(SPEC, silenced=()), node_ids=nine)
+    plain = resource_file(SPEC, node_ids=nine)
+    assert not any(word in plain for word in ("handlers", "startup", "fencing", "on-io-error"))
+
+
 def test_resource_file_without_two_nodes_is_an_error() -> None:
     for nodes in ((), SPEC.nodes[:1], (*SPEC.nodes, SPEC.nodes[0])):
         with pytest.raises(ValueError, match=f"resource 'r0' has {len(nodes)} nodes; a resource file needs two"):

@@ -66,9 +66,37 @@ def answer(**changes: Any) -> str:
     return json.dumps(found | changes)
 
 
+# As in an older example of LINBIT's, and in a cluster that fences.
+COMMON = r"""
+global { usage-count no; }
+common {
+  handlers {
+    # pri-lost "reboot -f";
+    pri-on-incon-degr "/usr/lib/drbd/notify.sh; echo b > /proc/sysrq-trigger ; reboot -f # now";
+    fence-peer /usr/lib/drbd/stonith_admin-fence-peer.sh;  # of "}" no harm
+    split-brain "a \"}\" of somebody";
+  }
+  startup { wfc-timeout 0; }
+  net { fencing resource-and-stonith; }
+}
+resource theirs { handlers { out-of-sync "/bin/mail"; } }
+"""
+
+
 def own_file(name: str) -> str:
     nodes = (ResourceNode("alpha", "10.20.0.1", "/dev/x"), ResourceNode("beta", "10.20.0.2", "/dev/x"))
     return resource_file(ResourceSpec(name, 100, 7900, nodes), node_ids=False)
+
+
+def test_taken_names_the_handlers_that_every_resource_would_have() -> None:
+    seen = taken(answer(files={"/etc/drbd.conf": "common { handlers { before-resync-source /x; } }", "/b": COMMON}))
+    assert seen.handlers == {"before-resync-source", "pri-on-incon-degr", "fence-peer", "split-brain"}
+    assert taken(answer()).handlers == frozenset()
+
+
+@given(st.text(alphabet='{};"#\\ \ncommonhandlers', max_size=60))
+def test_taken_of_any_configuration_has_handlers_or_none(text: str) -> None:
+    assert all(one.strip() for one in taken(answer(files={"/etc/drbd.conf": text})).handlers)
 
 
 def test_taken_reads_resources_that_are_up_and_configured_in_all_their_ways() -> None:

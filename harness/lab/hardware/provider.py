@@ -191,6 +191,7 @@ def _resource(inventory: Inventory, spec: LabSpec, machines: Sequence[FoundMachi
     resource = ResourceSpec(
         name=name, minor=free_minor(looks), port=free_port(looks), mapping=f"{name}-lower",
         mapping_uuid=f"{UUID}LOWER-{secrets.token_hex(8)}", size_mib=spec.device_mib,
+        silenced=tuple(sorted({one for look in looks for one in look.handlers})),
     )  # fmt: skip
     addresses = [one.host.replication_address for one in machines]
     nodes = tuple(ResourceNode(*one, resource.mapped) for one in zip(names, addresses, strict=True))
