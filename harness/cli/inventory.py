@@ -78,20 +78,24 @@ def locks(
     """Who uses the two machines of an inventory; --break ends a lease that nobody gives back, and keeps who did."""
     from harness.config.inventory import load
     from harness.lab.hardware.lease import Holder, broken, shown
-    from harness.lab.hardware.machines import connected
+    from harness.lab.hardware.machines import reachable
 
     found = load(file, group)
     names = [host.name for host in found.hosts]
     for name in break_lease or ():
         if name not in names:
             raise UsageError(f"--break: there is no machine '{name}' in {file}; there are {', '.join(names)}")
-    with logs.kept_below(log_dir(), "locks"), connected(found, pin_command(file, group)) as machines:
+    # One that has no power holds nobody off, and keeps no lease of the other from being seen or broken.
+    with logs.kept_below(log_dir(), "locks"), reachable(found, pin_command(file, group)) as (machines, errors):
+        for error in errors:
+            print(f"not reached: {error}")
         for machine in machines:
             if machine.host.name in (break_lease or ()):
                 was = broken(machine.guard.machine, Holder.of_this_process("locks --break"))
                 print(f"{machine.host.name}: broken; before, {was}")
             else:
                 print(f"{machine.host.name}: {shown(machine.guard.machine)}")
+    raise typer.Exit(InfrastructureError.exit_code if errors else 0)
 
 
 def _do(guards: Sequence[Guard], *, making: bool) -> None:

@@ -272,6 +272,19 @@ def test_user_who_may_not_become_root_is_one_sentence(two: Two, capsys: pytest.C
     assert "root on alpha is not root there, but has the number 1000" in capsys.readouterr().err
 
 
+def test_locks_with_one_machine_out_of_reach_shows_and_breaks_the_other_one_s(
+    two: Two, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.lab.hardware.machines.CONNECT_SECONDS", 1.0)
+    two.pin()
+    two.machines[0].close()
+    capsys.readouterr()
+    assert two.run("--break", "beta", command="locks") == 2
+    said = capsys.readouterr().out
+    assert said.startswith("not reached: ") and "beta: broken; before, nobody holds its lease\n" in said
+    assert two.machines[1].leases == ["show", "break"]
+
+
 def test_locks_shows_and_breaks_by_name(two: Two, capsys: pytest.CaptureFixture[str]) -> None:
     two.pin()
     capsys.readouterr()
