@@ -43,7 +43,8 @@ def report(
     if len(chosen) > 1:
         raise UsageError(f"{chosen[0]} and {chosen[1]} are two forms of the report: choose one of them")
     store = Store.open(runs, which)
-    if output is not None and store.directory.resolve() in led_to(output).parents and output.name in KEPT:
+    end = led_to(output) if output is not None else None
+    if end is not None and store.directory.resolve() in end.parents and end.name in KEPT:
         raise UsageError(f"--output: {output} is what the report is made from; name another file")
     without = on_hardware(store.run()) if without_data is None else without_data
     found = StoredReport(store, without=without)

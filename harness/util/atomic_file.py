@@ -84,9 +84,13 @@ def named_file(path: Path) -> Iterator[BufferedRandom]:
 def led_to(path: Path) -> Path:
     """Where ``path`` leads in the end; :class:`UsageError` where a link in it leads to itself."""
     try:
-        return path.resolve()
+        end = path.resolve()
     except RuntimeError:
-        raise UsageError(f"{path} leads to itself by a link; name another file") from None
+        end = None
+    # From Python 3.13 on that is no error, and the end is such a link, or behind one.
+    if end is None or any(map(os.path.islink, (end, *end.parents))):
+        raise UsageError(f"{path} leads to itself by a link; name another file")
+    return end
 
 
 def make_directory(path: Path, *, new: bool = False) -> None:

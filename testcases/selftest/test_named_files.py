@@ -17,7 +17,7 @@ from own_command import run_here
 from harness.errors import StoreError, UsageError
 from harness.report.bundle import StoredReport
 from harness.store import Store
-from harness.util.atomic_file import write_named
+from harness.util.atomic_file import led_to, write_named
 
 SMOKE = Path(__file__).parent / "golden" / "smoke-drbd-9.3.3"
 
@@ -57,6 +57,23 @@ def test_write_named_link_is_followed_also_where_nothing_is_yet(tmp_path: Path) 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["not-yet", "there", "to-not-yet", "to-there"]
 
 
+def test_write_named_link_that_leads_to_itself_usage_error_and_stays_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to Python 3.12 it cannot be resolved; from 3.13 on what it is resolved to is such a link."""
+    (tmp_path / "round").symlink_to("round")
+    (tmp_path / "there").symlink_to("back")
+    (tmp_path / "back").symlink_to("there")
+    for resolve in (Path.resolve, lambda path, strict=False: Path(os.path.realpath(path))):
+        monkeypatch.setattr(Path, "resolve", resolve)
+        for name in ("round", "there"):
+            with pytest.raises(UsageError, match=rf"/{name} leads to itself by a link; name another file$"):
+                write_named(tmp_path / name, b"")
+            with pytest.raises(UsageError, match=rf"/{name}/report leads to itself by a link; name another file$"):
+                led_to(tmp_path / name / "report")
+    assert all(one.is_symlink() for one in tmp_path.iterdir()) and len(list(tmp_path.iterdir())) == 3
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", "/"])
 def test_write_named_folder_usage_error(name: str) -> None:
     with pytest.raises(UsageError, match=r"is a folder; name a file in it$"):
@@ -72,7 +89,8 @@ def test_report_into_a_folder_usage_error(command: Any, form: str) -> None:
 def test_report_never_in_the_place_of_what_it_is_made_from(command: Any, tmp_path: Path) -> None:
     run = shutil.copytree(SMOKE, tmp_path / "run1")
     before = {path: path.read_bytes() for path in run.rglob("*.json")}
-    for path in (run / "run.json", *list(run.glob("cells/*/*/evidence.json"))[:1]):
+    (tmp_path / "page.json").symlink_to(run / "run.json")
+    for path in (run / "run.json", *list(run.glob("cells/*/*/evidence.json"))[:1], tmp_path / "page.json"):
         code, _, err = command("report", "run1", "--json", "-o", str(path))
         assert code == 4 and err.endswith("is what the report is made from; name another file\n")
     assert {path: path.read_bytes() for path in run.rglob("*.json")} == before
