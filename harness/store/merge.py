@@ -6,6 +6,7 @@ What a merge that was killed left behind is removed by the next.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -100,7 +101,8 @@ def _take_over(source: _Source, plan: MergePlan, folder: Path) -> None:
     became: dict[str, str] = {}
     for cell_id, attempt in source.store.attempt_folders():
         cell = folder / "cells" / safe_name(cell_id)
-        number = 1 + sum(1 for _ in cell.glob("*"))
+        make_directory(cell)
+        number = 1 + sum(1 for _ in cell.iterdir())
         # Where the evidence was read: somebody may have made room by a link.
         _copy_tree(attempt.resolve() if attempt.is_dir() else attempt, cell / str(number), link=True)
         _renumber(cell / str(number) / "evidence.json", run.id, number, plan)
@@ -124,6 +126,11 @@ def _renumber(path: Path, run_id: str, number: int, plan: MergePlan) -> None:
         found = json.loads(read_packed(path))
     except (FileNotFoundError, ValueError, RecursionError):
         return
+    except OSError as error:
+        # What is no file, or has no end, is damaged evidence too; of anything else it is not known.
+        if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EFBIG):
+            return
+        raise
     if not isinstance(found, dict) or not isinstance(found.get("cell"), dict):
         return
     before = found["cell"].get("repetition", 1)

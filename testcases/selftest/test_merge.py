@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -489,6 +489,35 @@ def test_merge_runs_evidence_behind_a_link_is_not_lost_and_loops_are_left_out(tm
     assert len(merged.every_attempt()) == number
     assert not [path for path in merged.directory.rglob("*") if path.is_symlink()]
     assert (tmp_path / "kept.json").exists() and (elsewhere / "evidence.json").exists()
+
+
+def a_folder(attempt: Path) -> str:
+    (attempt / "evidence.json").unlink()
+    (attempt / "evidence.json").mkdir()
+    return "Is a directory"
+
+
+def without_end(attempt: Path) -> str:
+    with (attempt / "evidence.json").open("wb") as file:
+        file.truncate(2**40)
+    return "it has more than 256 MiB in it"
+
+
+def no_folder(attempt: Path) -> str:
+    shutil.rmtree(attempt)
+    attempt.write_text("somebody's notes")
+    return "Not a directory"
+
+
+@pytest.mark.parametrize("damage", [a_folder, without_end, no_folder])
+def test_merge_runs_damaged_evidence_stays_damaged(tmp_path: Path, damage: Callable[[Path], str]) -> None:
+    stores = kept(tmp_path, shards(2))
+    (attempt, _), *_ = stores[0].attempts()
+    why = damage(attempt)
+    merged = merge_runs(tmp_path, stores, "m")
+    (told,) = merged.damaged()
+    assert f"/m/cells/{attempt.parent.name}/" in told and told.endswith(f"/evidence.json cannot be read: {why}")
+    assert len(merged.every_attempt()) == 28
 
 
 @pytest.mark.parametrize("where", [".merging.lock", "run1/.lock"])
