@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from harness.errors import CommandError, InfrastructureError, LostGuestError, RefusedError
+from harness.errors import CommandError, DeadlineError, InfrastructureError, LostGuestError, RefusedError
 from harness.remote.guest_system import DiskQueue, Running
 from harness.util.deadline import Deadline
 
@@ -128,7 +128,8 @@ def reboot(runner: Running, seconds: float) -> None:
         runner.run([r"C:\Windows\System32\shutdown.exe", "/r", "/f", "/t", "0"])
     while True:
         time.sleep(min(_LOOK_SECONDS, deadline.left()))
-        with suppress(LostGuestError, CommandError):
+        # While it boots the first PowerShell may take longer than one answer may.
+        with suppress(LostGuestError, CommandError, DeadlineError):
             if _booted(runner) not in ("", before):
                 return
 

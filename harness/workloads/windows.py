@@ -54,7 +54,7 @@ def mapped_storm(target: WorkloadTarget, file: str, seconds: int, cut_every_ms: 
 def paged_storm(target: WorkloadTarget, seconds: int, threads: int, seed: int) -> Work:
     """Dirty more memory than there is, and check each page that is met again.
 
-    Blocks for ``seconds`` and at most three minutes more; PowerShell compiles the program first.
+    Blocks for ``seconds`` and at most six minutes more; PowerShell compiles the program first.
     """
     script = _PAGED.format(source=(PROGRAMS / "PageStorm.cs").read_text())
     argv = powershell(script, str(threads), str(seconds), str(seed or 1))

@@ -313,6 +313,22 @@ def test_windows_that_never_boots_again_is_a_deadline_error(monkeypatch: pytest.
         windows.reboot(agent_of(domain), 0.1)
 
 
+def test_windows_whose_first_powershell_takes_long_has_all_of_its_time_to_boot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(windows, "_LOOK_SECONDS", 0.0)
+    domain = WindowsAgent()
+    agent = agent_of(domain)
+    before, slow = agent.run, [DeadlineError("the end of 'powershell.exe' in guest did not happen within 70 s")]
+
+    def run(argv: list[str], **more: Any) -> Any:
+        if slow and domain.boots:
+            raise slow.pop()
+        return before(argv, **more)
+
+    monkeypatch.setattr(agent, "run", run)
+    windows.reboot(agent, 60)
+    assert not slow and domain.boots == 1
+
+
 @pytest.mark.parametrize("printed", ["", "x", PAGED.splitlines()[0], PAGED + PAGED])
 def test_windows_storm_that_prints_something_else_is_no_answer(printed: str) -> None:
     domain = WindowsAgent(lambda script: (0, printed, "") if "[PageStorm]" in script else None)
