@@ -166,7 +166,9 @@ class Foreign:
                     stream.flush()
                     answer: dict[str, Any] = {}
                     while not answer.keys() & {"return", "error"}:
-                        answer = json.loads(stream.readline())
+                        if not (line := stream.readline()):
+                            raise ConnectionResetError(f"the QEMU of {self.name} ended")
+                        answer = json.loads(line)
         if "error" in answer:
             raise InfrastructureError(f"{command}: {answer['error']['desc']}")
         return answer["return"]

@@ -103,8 +103,16 @@ class Paired(Foreign):
         return {heading: text for heading, _, text in sections}
 
     def cut(self) -> None:
-        """End its QEMU at once, whoever started it."""
-        pid = int((self.run / "pid").read_text())
+        """End its QEMU at once, whoever started it; nothing where it has ended already."""
+        noted = self.run / "pid"
+        pid = int(noted.read_text())
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            return
+        # The number may be another program's by now.
+        if os.fsencode(noted) not in words:
+            return
         os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + 60
         while self.runs() and time.monotonic() < deadline:
