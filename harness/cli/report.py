@@ -58,13 +58,25 @@ def report(
         path = output
         write_named(path, text.encode("utf-8", "backslashreplace"))
     elif zipped:
-        path = output or store.directory / f"{found.run.id}{'-without-data' if without else ''}.zip"
+        path = output or _in_its_folder(store.directory, f"{found.run.id}{'-without-data' if without else ''}.zip")
         found.write_zip(path)
     else:
         beside = output is None or output.parent.resolve() == store.directory.resolve()
         name = "report-without-data.html" if without_data else "report.html"
-        path = output or store.directory / name
+        path = output or _in_its_folder(store.directory, name)
         write_named(path, found.html(raw=beside).encode("utf-8", "backslashreplace"))
     print(path.resolve())
     if show and not webbrowser.open(path.resolve().as_uri()):
         warn("no browser could be started; the page is where the line above says")
+
+
+def _in_its_folder(folder: Path, name: str) -> Path:
+    """The file ``name`` of a run; that may be somebody's, and no link in it says what is written elsewhere."""
+    from harness.store import KEPT
+    from harness.util.atomic_file import led_to
+
+    path = folder / name
+    end = led_to(path)
+    if folder.resolve() not in end.parents or end.name in KEPT:
+        raise UsageError(f"{path} leads to {end} by a link; remove it, or name that file with --output")
+    return path

@@ -97,6 +97,24 @@ def test_report_never_in_the_place_of_what_it_is_made_from(command: Any, tmp_pat
     assert command("report", "run1", "--json", "-o", "run1/report.json")[0] == 0
 
 
+@pytest.mark.parametrize("form", ["--with-data", "--zip"])
+def test_report_by_a_link_of_somebodys_run_goes_nowhere_else(command: Any, tmp_path: Path, form: str) -> None:
+    run = shutil.copytree(SMOKE, tmp_path / "run1")
+    before = (run / "run.json").read_bytes()
+    (tmp_path / "mine").write_text("mine")
+    name = f"{Store(run).run().id}.zip" if form == "--zip" else "report.html"
+    for end in (tmp_path / "mine", run / "run.json"):
+        (run / name).unlink(missing_ok=True)
+        (run / name).symlink_to(end)
+        code, _, err = command("report", "run1", form, "--runs", ".")
+        why = f"{run.name}/{name} leads to {end} by a link; remove it, or name that file with --output\n"
+        assert code == 4 and err.endswith(why)
+    assert (tmp_path / "mine").read_text() == "mine" and (run / "run.json").read_bytes() == before
+    (run / name).unlink()
+    (run / name).symlink_to("elsewhere")
+    assert command("report", "run1", form, "--runs", ".")[0] == 0 and (run / "elsewhere").stat().st_size
+
+
 # --------------------------------------------------------------------------- a run as one file
 
 
