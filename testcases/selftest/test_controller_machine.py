@@ -65,6 +65,7 @@ def test_certificates_are_those_that_pip_was_told_of(tmp_path: Path) -> None:
     [
         (["--nonsense"], "'--nonsense' is not an option of it"),
         (["--hours", "soon"], "--hours is a whole number, not 'soon'"),
+        (["--processors", "0"], "--processors is a whole number, not '0'"),
         (["--only", "look,guess"], "'guess' is no stage"),
         (["--at"], "--at needs a value"),
     ],
@@ -74,6 +75,22 @@ def test_script_with_bad_usage_is_one_sentence(arguments: list[str], sentence: s
     assert done.returncode == 4
     assert sentence in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("stage", ["setup", "quickstart"])
+def test_stage_in_which_quickstart_works_is_bounded_and_asks_nobody(stage: str) -> None:
+    text = SCRIPT.read_text()
+    functions = text[text.index("\nholds() {") : text.index('\nmain "$@"')]
+    script = f"""{functions}
+say() {{ echo "$@"; }}
+there() {{ echo "asked: $(cat)"; echo "there: $1"; }}
+THERE=/there PATIENCE=1 MATRIX=smoke SECONDS_THERE=7
+stage_{stage}
+"""
+    done = subprocess.run(
+        ["bash", "-c", script], input="somebody", capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "asked: \nthere: cd '/there' && " in done.stdout and "timeout -s INT 7 ./ci/quickstart --" in done.stdout
 
 
 def test_helper_with_bad_usage_ends_with_4() -> None:
