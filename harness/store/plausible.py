@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from harness.errors import UsageError
-from harness.model import SECTORS_PER_BLOCK, Evidence, Extent, Run
+from harness.model import SECTORS_PER_BLOCK, Cell, Evidence, Extent, Run
 from harness.model.cell import BITMAP_BLOCK_SIZES
 
 T = TypeVar("T")
@@ -26,6 +26,8 @@ T = TypeVar("T")
 MOST_BLOCKS = 2**24
 #: The largest device that DRBD makes, 1 PiB, in blocks of 4 KiB.
 MOST_OF_A_DEVICE = 2**38
+#: Up to here a float holds every whole number; counts and bytes of a run are far below.
+MOST_COUNT = 2**53
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}", re.ASCII)
 
 
@@ -81,12 +83,15 @@ def _must_be_flat(value: Any, room: int = 16) -> None:
 
 
 def _must_be_counts(evidence: Evidence) -> None:
-    """What rates are made of, and what is held against the size of the device."""
+    """What rates are made of, and what is held against the size of the device; nothing is more than can be divided."""
     parts: list[Any] = [evidence, evidence.witness, evidence.comparison, evidence.written, evidence.readback]
     for part in filter(None, [*parts, evidence.alarms]):
         for name in _whole_numbers(part.__class__):
             if (count := getattr(part, name)) is not None and count < 0:
                 raise ImplausibleError(f"{name}: {count} is no count")
+    for name, number in _numbers_of(evidence, ""):
+        if abs(number) >= MOST_COUNT:
+            raise ImplausibleError(f"{name}: a number of {len(str(abs(number)))} digits is no count")
 
 
 def _must_be_on_the_device(evidence: Evidence) -> None:
@@ -113,6 +118,21 @@ def _must_be_on_the_device(evidence: Evidence) -> None:
             raise ImplausibleError(f"{where}: with these, all extents have more than {most} blocks")
 
 
+def _numbers_of(value: Any, where: str) -> Iterator[tuple[str, int]]:
+    """The whole numbers that are anywhere in ``value``, but for those of its cell and of extents, and their names."""
+    if isinstance(value, int):
+        yield where, value
+    elif is_dataclass(value):
+        for name in _with_numbers(value.__class__):
+            yield from _numbers_of(getattr(value, name), f"{where}.{name}" if where else name)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _numbers_of(item, f"{where}.{key}")
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _numbers_of(item, where)
+
+
 def _lists_of_extents(value: Any, where: str) -> Iterator[tuple[str, tuple[Extent, ...]]]:
     """All extents that are anywhere in ``value``, and the names that lead to them."""
     if isinstance(value, Extent):
@@ -135,6 +155,18 @@ def _lists_of_extents(value: Any, where: str) -> Iterator[tuple[str, tuple[Exten
 def _whole_numbers(kind: type[Any]) -> tuple[str, ...]:
     """The fields of a dataclass that are whole numbers, known or not."""
     return tuple(name for name, hint in get_type_hints(kind).items() if hint in (int, int | None))
+
+
+@cache
+def _with_numbers(kind: type[Any]) -> tuple[str, ...]:
+    """The fields of a dataclass in which whole numbers can be."""
+    return tuple(name for name, hint in get_type_hints(kind).items() if _holds_numbers(hint))
+
+
+def _holds_numbers(hint: Any) -> bool:
+    if isinstance(hint, type) and is_dataclass(hint):
+        return not issubclass(hint, Extent | Cell) and bool(_with_numbers(hint))
+    return hint is int or any(_holds_numbers(part) for part in get_args(hint))
 
 
 @cache

@@ -261,6 +261,30 @@ def nested(levels: int) -> Any:
     return found
 
 
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"exposed_blocks": 10**400}, "exposed_blocks"),
+        ({"counter_kib": 2**53}, "counter_kib"),
+        ({"readback": {"blocks": 10**400, "before": "a", "after": "b"}}, "readback.blocks"),
+        ({"witness": {"watched": True, "not_watched": {"flush": 10**400}}}, "witness.not_watched.flush"),
+        ({"alarms": {"drops": 10**400}}, "alarms.drops"),
+        ({"repair": {"method": "resync", "seconds": 1, "differing_after": 10**400}}, "repair.differing_after"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_number_that_nothing_can_be_reckoned_with_is_damage(run: Path, change: dict[str, Any], name: str) -> None:
+    edit(evidence_of(run), lambda found: found.update(change))
+    (told,) = Store(run).damaged()
+    digits = 16 if name == "counter_kib" else 401
+    assert told == f"{evidence_of(run)} is damaged: {name}: a number of {digits} digits is no count"
+
+
+def test_largest_number_that_is_believed_is_reckoned_with(run: Path) -> None:
+    edit(evidence_of(run), lambda found: found.update(exposed_blocks=2**53 - 1, counter_kib=2**53 - 1))
+    assert command(run, "report", "run1") == (0, "")
+
+
 @pytest.mark.parametrize("levels", [100, 600, 900])
 def test_values_nested_deeply_are_damage_or_nothing_to_anybody(run: Path, levels: int) -> None:
     edit(evidence_of(run), lambda found: found.update(unknown=nested(levels)))
