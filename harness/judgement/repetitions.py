@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 
 from harness.judgement.rates import EXPOSED
 from harness.judgement.rejudge import conclusive, worse
@@ -60,7 +60,11 @@ class CellAnswer:
     diverged: int
     answered: int
     interval: Interval | None
-    block_rate: BlockRate | None
+
+    @cached_property
+    def block_rate(self) -> BlockRate | None:
+        """How many of its chances diverged; reckoned only when it is asked for, for its bootstrap takes long."""
+        return _block_rate([one.verdict for one in self.plays if one.verdict and one.verdict.kind in TRIALS])
 
     @property
     def cell_id(self) -> str:
@@ -77,20 +81,25 @@ def answers(results: Iterable[Result]) -> tuple[CellAnswer, ...]:
 
 
 def _answer(plays: list[Result]) -> CellAnswer:
-    verdicts = [play.verdict for play in plays if play.verdict is not None]
-    seen = [verdict.kind for verdict in verdicts]
+    seen = [play.verdict.kind for play in plays if play.verdict is not None]
     diverged, answered = (sum(kind in among for kind in seen) for among in (HITS, TRIALS))
     return CellAnswer(
         cell=plays[0].cell,
         plays=tuple(plays),
         worst=reduce(worse, plays),
         kinds={kind: seen.count(kind) for kind in VerdictKind if kind in seen},
-        disagree=len({play.verdict.kind for play in plays if play.verdict and conclusive(play)}) > 1,
+        disagree=_disagree(plays),
         diverged=diverged,
         answered=answered,
         interval=rate_interval(diverged, answered),
-        block_rate=_block_rate([verdict for verdict in verdicts if verdict.kind in TRIALS]),
     )
+
+
+def _disagree(plays: list[Result]) -> bool:
+    if len({play.verdict.kind for play in plays if play.verdict}) < 2:
+        # What is conclusive is judged again for a control, and nothing hangs on it here.
+        return False
+    return len({play.verdict.kind for play in plays if play.verdict and conclusive(play)}) > 1
 
 
 def _block_rate(verdicts: list[Verdict]) -> BlockRate | None:

@@ -18,11 +18,11 @@ def value_of(cell: Cell, key: str) -> Any:
 
 def matches(pattern: Pattern, cell: Cell) -> bool:
     """Whether ``cell`` has one of the values in each key of ``pattern``; a workload may have its former name there."""
-    return all(bool(_names(cell, key) & {*allowed}) for key, allowed in pattern.items())
+    return all(any(name in allowed for name in _names(cell, key)) for key, allowed in pattern.items())
 
 
-def _names(cell: Cell, key: str) -> set[Any]:
+def _names(cell: Cell, key: str) -> tuple[Any, ...]:
     if key == "workload":
         asked = (cell.filesystem, cell.workload)
-        return {cell.workload, *(old for old, new in aliases.WORKLOADS.items() if new == asked)}
-    return {value_of(cell, key)}
+        return (cell.workload, *(old for old, new in aliases.WORKLOADS.items() if new == asked))
+    return (value_of(cell, key),)

@@ -78,15 +78,16 @@ def shown_extents(evidence: Evidence) -> tuple[Extent, ...]:
 
 
 def _bars(blocks: AbstractSet[int], total: int, bins: int) -> tuple[Bar, ...]:
-    weights = [0.0] * bins
+    inside = [0] * bins
     for run in runs_of(blocks):
         at = run.start
         while at < run.stop:
             which = min(at, total - 1) * bins // total
             # Up to the first block of the next bin; what is behind the device belongs to the last one.
             end = min(run.stop, -(-(which + 1) * total // bins)) if which < bins - 1 else run.stop
-            weights[which] += (end - at) * bins / total
+            inside[which] += end - at
             at = end
+    weights = [one * bins / total for one in inside]
     bars: list[Bar] = []
     for x, full in enumerate(weights):
         weight = 0.25 * round(4 * max(0.5, min(1.0, full))) if full else 0.0

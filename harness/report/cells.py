@@ -58,11 +58,12 @@ class CellView:
 def anchors(results: Sequence[Result]) -> tuple[str, ...]:
     """The names by which a page's links reach each result: readable, and no two alike."""
     taken: dict[str, None] = {}
+    again: dict[str, int] = {}
     for result in results:
         anchor = base = f"cell-{_name(result)}"
-        again = 2
         while anchor in taken:
-            anchor, again = f"{base}.{again}", again + 1
+            again[base] = again.get(base, 1) + 1
+            anchor = f"{base}.{again[base]}"
         taken[anchor] = None
     return tuple(taken)
 

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from harness.config.controls import REVIVAL_CONTROLS
 from harness.judgement.controls import control_outcome
-from harness.judgement.controls_around import controls_around, interrupted, played_controls
+from harness.judgement.controls_around import PlayedControl, controls_around, interrupted
 from harness.model import Control, ControlOutcome, Evidence, Result
 from harness.report.formatting import count, joined, plural, seconds, sentence
 from harness.report.grid import Grid, Slot, grid
@@ -47,7 +47,8 @@ def control_rounds(attempts: Iterable[Evidence]) -> tuple[ControlRound, ...]:
     """The rounds among ``attempts`` in the order of time; a control that somebody interrupted showed nothing."""
     kept = (one for one in attempts if one.cell.control is None or not interrupted(one))
     in_time = sorted(kept, key=lambda one: one.started_at)
-    played = played_controls(in_time)
+    seen = {id(one): control_outcome(one) for one in in_time if one.cell.control is not None}
+    played = tuple(PlayedControl(seen[id(one)], one.lab, one.started_at) for one in in_time if id(one) in seen)
     labs: dict[str, list[_Round]] = {}
     for one in in_time:
         rounds = labs.setdefault(one.lab, [])
@@ -62,12 +63,12 @@ def control_rounds(attempts: Iterable[Evidence]) -> tuple[ControlRound, ...]:
     for lab, rounds in labs.items():
         for number, this in enumerate(rounds):
             doubted = [
-                one for one in this.cells if any(not seen.held for seen in controls_around(one, played).values())
+                one for one in this.cells if any(not held.held for held in controls_around(one, played).values())
             ]
             found.append(
                 ControlRound(
                     _occasion(rounds, number), lab, this.controls[0].started_at, this.took,
-                    tuple(control_outcome(one) for one in this.controls), tuple(this.cells), tuple(doubted),
+                    tuple(seen[id(one)] for one in this.controls), tuple(this.cells), tuple(doubted),
                 )
             )  # fmt: skip
     return tuple(sorted(found, key=lambda one: one.began))

@@ -152,24 +152,28 @@ def _small_page(cells: Sequence[CellView], **values: object) -> str:
     environment = _environment()
     template = environment.get_template("report.html.j2")
     draw = environment.get_template("parts.html.j2").module.evidence  # type: ignore[attr-defined]
+    drawings: dict[tuple[str, int], Markup] = {}
 
-    def drawn(play: ResultView) -> int:
-        return len(draw(play.evidence, "").encode()) if play.evidence else 0
-
-    # Drawing all of it is most of the work: once, however often the page is made.
-    sizes = {id(play): drawn(play) for cell in cells for play in cell.plays}
+    def drawn(play: ResultView) -> Markup:
+        """The evidence of ``play``, drawn once however often the page is made: that is most of the work."""
+        place = (play.anchor, play.detail)
+        if place not in drawings:
+            drawings[place] = draw(play.evidence, "") if play.evidence else Markup("")
+        return drawings[place]
 
     def measure(play: ResultView) -> int:
-        return sizes[id(play)] if id(play) in sizes else drawn(play)
+        return len(drawn(play).encode())
 
-    def page(limit: int) -> str:
+    def page(limit: int) -> tuple[str, int]:
         shown, shortened = fitted(cells, measure, limit)
-        return template.render(cells=shown, shortened=shortened, **values)
+        # What was left out is more than the page may take.
+        size = PAGE_BYTES if shortened else sum(measure(play) for cell in shown for play in cell.plays)
+        return template.render(cells=shown, shortened=shortened, drawn=drawn, **values), size
 
-    made = page(PAGE_BYTES)
+    made, size = page(PAGE_BYTES)
     # Only now it is known how much all the rest takes.
     excess = len(made.encode()) - PAGE_BYTES
-    return page(max(0, min(sum(sizes.values()), PAGE_BYTES) - excess - _NOTES_BYTES)) if excess > 0 else made
+    return page(max(0, size - excess - _NOTES_BYTES))[0] if excess > 0 else made
 
 
 def write_html(

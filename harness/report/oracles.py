@@ -51,11 +51,12 @@ class Oracles:
 
 def oracles(evidence: Evidence) -> Oracles:
     """The answers in ``evidence``: verify and comparison must name the same blocks, the counter their number."""
-    agreement, sentence = _agreement(evidence)
+    agreement, sentence = agreement_of(evidence)
     return Oracles((*_verify(evidence), _counter(evidence), _comparison(evidence)), agreement, sentence)
 
 
-def _agreement(evidence: Evidence) -> tuple[Agreement, str]:
+def agreement_of(evidence: Evidence) -> tuple[Agreement, str]:
+    """Whether the answers in ``evidence`` agree, and the sentence that says it."""
     verify, comparison, kib = evidence.verify, evidence.comparison, evidence.counter_kib
     complete = verify is not None and verify.complete
     missing = [

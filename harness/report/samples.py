@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from itertools import groupby
 
 from harness.model import BLOCK_BYTES, BlockOwner, Sample
@@ -37,16 +38,21 @@ class SampleView:
     owner: BlockOwner
     detail: str
     looks: str
-    rows: tuple[HexRow, ...]
+    sample: Sample
     lines: tuple[int, ...]
     lines_sentence: str
+
+    @cached_property
+    def rows(self) -> tuple[HexRow, ...]:
+        """Both sides in hex; made only where they are shown, for that is most of the work of a large page."""
+        return hex_rows(self.sample)
 
 
 def sample_view(sample: Sample) -> SampleView:
     """The view of ``sample``."""
     lines = _lines(sample)
     bounds = f"{plural(len(lines), 'line')} of 64 bytes of {_LINES} differ" if lines else ""
-    return SampleView(title_of(sample), sample.owner, sample.detail, looks_of(sample), hex_rows(sample), lines, bounds)
+    return SampleView(title_of(sample), sample.owner, sample.detail, looks_of(sample), sample, lines, bounds)
 
 
 def title_of(sample: Sample) -> str:
@@ -117,6 +123,7 @@ def _side(pairs: Sequence[str]) -> str:
     return f"{filled}  |{''.join(_char(pair) for pair in pairs)}|"
 
 
+@lru_cache(1024)
 def _char(pair: str) -> str:
     try:
         value = int(pair, 16)
@@ -134,6 +141,9 @@ def _marks(side: Sequence[str], other: Sequence[str]) -> list[bool]:
 
 
 def _pieces(side: Sequence[str], marks: Sequence[bool], between: str = "") -> tuple[Piece, ...]:
+    if side and not any(marks):
+        # Most rows of most blocks agree.
+        return ((between.join(side), False),)
     marked = zip(side, marks, strict=True)
     return tuple(
         (between.join(pair for pair, _ in run), differs) for differs, run in groupby(marked, key=lambda piece: piece[1])

@@ -9,9 +9,9 @@ from harness.model import MachineModel, Result, Run, Stack, VerdictKind
 from harness.report.formatting import count, joined, part_of, plural
 from harness.report.formatting import sentence as full_stop
 from harness.report.headline import Headline, headline
-from harness.report.oracles import Agreement, oracles
+from harness.report.oracles import Agreement, agreement_of
 from harness.report.repetitions import PlayedCell, answer_label, played_cells, rate_text, unit
-from harness.report.table import HeatMap, figures, heat_map
+from harness.report.table import ControlEntry, HeatMap, figures, heat_map
 
 #: Why a cell without an expectation is a finding.
 EXPECTED_NOTHING = "nothing is expected of this cell, and lost or wrong data is a finding all the same"
@@ -70,12 +70,13 @@ def summarize(results: Sequence[Result]) -> Summary:
     cells = [cell for cell in played_cells(results) if cell.answer.cell.control is None]
     repeated = any(cell.repeated for cell in cells)
     sentence, disagreeing = _oracles(results)
+    table = heat_map(results)
     return Summary(
         headline=headline(results),
         counts=_counts(cells),
         repetitions=sum(len(cell.numbers) for cell in cells) if repeated else 0,
-        map=heat_map(results),
-        findings=findings(results),
+        map=table,
+        findings=findings(results, table.controls),
         bounds=tuple(_bounds(cells)),
         oracles=sentence,
         disagreeing=disagreeing,
@@ -93,11 +94,14 @@ def _order(cell: PlayedCell) -> int:
     return list(VerdictKind).index(worst.kind) if worst else len(VerdictKind)
 
 
-def findings(results: Sequence[Result]) -> tuple[Line, ...]:
-    """Every cell that is not what it, or its kind of control, is expected to be, by its first such repetition."""
+def findings(results: Sequence[Result], entries: Sequence[ControlEntry] | None = None) -> tuple[Line, ...]:
+    """Every cell that is not what it, or its kind of control, is expected to be, by its first such repetition.
+
+    ``entries``: those of the controls among ``results``, where somebody has them already.
+    """
     lines: dict[str, Line] = {}
     more: dict[str, int] = {}
-    controls = {control.number: control for control in heat_map(results).controls}
+    controls = {one.number: one for one in (heat_map(results).controls if entries is None else entries)}
     for number, result in enumerate(results):
         verdict, expected, cell_id = result.verdict, result.cell.expected, result.cell.id
         held = controls[number].held if number in controls else None
@@ -164,17 +168,19 @@ def _bounds(cells: Sequence[PlayedCell]) -> list[Line]:
 
 
 def _oracles(results: Sequence[Result]) -> tuple[str, tuple[Line, ...]]:
-    answers = [(number, r.cell.id, oracles(r.evidence)) for number, r in enumerate(results) if _read(r) and r.evidence]
+    answers = [
+        (number, r.cell.id, *agreement_of(r.evidence)) for number, r in enumerate(results) if _read(r) and r.evidence
+    ]
     if not answers:
         return "No cell got as far as the oracles.", ()
-    agreements = [three.agreement for _, _, three in answers]
+    agreements = [agreement for _, _, agreement, _ in answers]
     agree, healed = agreements.count(Agreement.AGREE), agreements.count(Agreement.HEALED)
-    noun = unit(results[number].cell for number, _, _ in answers)
+    noun = unit(results[number].cell for number, *_ in answers)
     sentence = f"Verify (with its counter) and the comparison agree in {part_of(agree, len(answers))} {noun}s"
     if healed:
         sentence += f"; in {count(healed)} more the difference is blocks that healed"
     unclear = (Agreement.DISAGREE, Agreement.INCOMPLETE)
-    disagreeing = (Line(number, name, three.sentence) for number, name, three in answers if three.agreement in unclear)
+    disagreeing = (Line(number, name, why) for number, name, agreement, why in answers if agreement in unclear)
     return f"{sentence}.", tuple(disagreeing)
 
 

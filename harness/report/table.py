@@ -128,7 +128,7 @@ def heat_map(results: Sequence[Result]) -> HeatMap:
     controls: list[ControlEntry] = []
     for number, result in enumerate(results):
         if result.cell.control is not None:
-            controls.append(_control(number, result, result.cell.control))
+            controls.append(control_entry(number, result, result.cell.control))
     tested = [number for number, result in enumerate(results) if result.cell.control is None]
     for played in played_cells([results[number] for number in tested]):
         cell = played.answer.cell
@@ -235,7 +235,8 @@ def _hazard_is_news(verdict: Verdict) -> bool:
     return verdict.hazard is not None and verdict.kind in (VerdictKind.CLEAN, VerdictKind.TRANSIENT)
 
 
-def _control(number: int, result: Result, control: Control) -> ControlEntry:
+def control_entry(number: int, result: Result, control: Control) -> ControlEntry:
+    """The entry of ``result``, which is of ``control`` and stands at ``number`` among the results."""
     verdict, evidence = result.verdict, result.evidence
     held, text = None, NOT_RUN
     if verdict is not None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 from urllib.parse import quote
 
 from harness.model import BLOCK_BYTES, Evidence, Extent, Potency, Result
@@ -21,7 +23,7 @@ from harness.report.read_back import ReadBack, lost_rows, moved_page_rows, read_
 from harness.report.repetitions import play_name
 from harness.report.requested_vs_observed import Property, requested_and_observed
 from harness.report.samples import SampleView, sample_view
-from harness.report.table import SIGNS, control_expectation, differing_blocks, figures, heat_map, style_of
+from harness.report.table import SIGNS, control_entry, control_expectation, differing_blocks, figures, style_of
 from harness.report.witness import witness_rows
 from harness.report.worth import label, weighed, worth_rows
 from harness.report.written import rejoin_grid, written_rows
@@ -30,6 +32,9 @@ EXTENTS_SHOWN = 50
 SAMPLES_SHOWN = 16
 NAMES_SHOWN = 50
 MISMATCHES_SHOWN = 20
+
+#: Steps of detail: everything; no hex, no lists of extents; no tables of settings; the verdict alone.
+FULL, SHORT, SHORTER, VERDICT_ONLY = range(4)
 
 Row = tuple[str, str]
 
@@ -102,8 +107,12 @@ class EvidenceView:
 
 @dataclass(frozen=True)
 class ResultView:
-    """One result: its verdict, what was expected, and its evidence where there is some."""
+    """One result: its verdict, what was expected, and its evidence where there is some.
 
+    ``detail`` is the step of detail that is shown of the evidence; ``linked``: whether that leads to its raw files.
+    """
+
+    result: Result
     anchor: str
     cell_id: str
     attempt: int | None
@@ -120,9 +129,24 @@ class ResultView:
     figures: str
     held: str
     expectation: str
-    evidence: EvidenceView | None
     replay: str = ""
-    left_out: bool = False
+    detail: int = FULL
+    linked: bool = True
+
+    @cached_property
+    def evidence(self) -> EvidenceView | None:
+        """What is shown below the verdict; made only where it is, for of a large run most of it is left out."""
+        evidence = self.result.evidence
+        if evidence is None or self.detail == VERDICT_ONLY:
+            return None
+        made = evidence_view(evidence, self.result)
+        made = made if self.linked else replace(made, link="")
+        return replace(made, **dict(_left_out(made, self.detail)))
+
+    @property
+    def left_out(self) -> bool:
+        """Whether some of the evidence is not shown."""
+        return self.detail != FULL
 
     @property
     def open(self) -> bool:
@@ -137,11 +161,12 @@ def view(result: Result, anchor: str = "", replay: str = "") -> ResultView:
     expected = control_expectation(cell) or cell.expected
     mark = held = ""
     if verdict is not None:
-        controls = heat_map([result]).controls
-        held = f"control {controls[0].outcome}" if controls else ""
-        met = controls[0].held if controls else verdict.meets(expected)
+        control = control_entry(0, result, cell.control) if cell.control else None
+        held = f"control {control.outcome}" if control else ""
+        met = control.held if control else verdict.meets(expected)
         mark = "as expected" if met else "unexpected"
     return ResultView(
+        result=result,
         anchor=anchor,
         cell_id=cell.id,
         attempt=evidence.attempt if evidence else None,
@@ -158,7 +183,6 @@ def view(result: Result, anchor: str = "", replay: str = "") -> ResultView:
         figures=figures(result),
         held=held,
         expectation=f"{formatting.joined(expected.verdicts, 'or')}: {expected.reason}" if expected else "",
-        evidence=evidence_view(evidence, result) if evidence else None,
         replay=replay,
     )
 
@@ -214,6 +238,23 @@ def evidence_view(evidence: Evidence, result: Result) -> EvidenceView:
         mismatches=mismatches[:MISMATCHES_SHOWN],
         mismatches_more=max(0, len(mismatches) - MISMATCHES_SHOWN),
     )
+
+
+def _left_out(evidence: EvidenceView, detail: int) -> Iterator[tuple[str, Any]]:
+    """What is not there any more at a step of ``detail``: its fields, and what stands for them."""
+    if detail >= SHORT:
+        for name in ("samples", "extents", "reread", "mismatches", "names", "rejoined_extents"):
+            yield name, ()
+        for name in ("samples_more", "extents_more", "reread_more", "mismatches_more", "names_more"):
+            yield name, 0
+        yield "changed", replace(evidence.changed, shown=(), more=0)
+    if detail >= SHORTER:
+        yield "requested", ()
+        yield "read_back", replace(evidence.read_back, delays=None, nodes=None, moves=None)
+        for name in ("phases", "event_log", "canary_examples"):
+            yield name, ()
+        for gone in ("files", "migrations", "timeline"):
+            yield gone, None
 
 
 def _rows(rows: Sequence[Row]) -> tuple[Row, ...]:

@@ -14,12 +14,13 @@ from harness.judgement.cost_ratios import CostRatio
 from harness.model import CacheMode, Cell, ClientKind, FilesystemKind, Layout, Mitigation, Result, VerdictKind
 from harness.report import html as page_of_run
 from harness.report.axis_maps import axis_maps, mode_tiles
-from harness.report.cells import anchors, cell_views
+from harness.report.cells import CellView, anchors, cell_views
 from harness.report.cost_chart import drawn
 from harness.report.html import render_html
 from harness.report.owner_bars import owner_bars
 from harness.report.page_size import fitted
 from harness.report.replay import replay_command
+from harness.report.view import SHORTER, ResultView
 from harness.store import Store, judged_results
 
 EVIDENCE = Path(__file__).parents[2] / "docs" / "evidence"
@@ -218,6 +219,35 @@ def test_fitted_nothing_left_out_where_it_fits() -> None:
     assert [play.sentence for cell in tight for play in cell.plays] == [
         play.sentence for cell in cells for play in cell.plays
     ]
+
+
+def test_fitted_what_has_no_room_is_never_drawn() -> None:
+    cells = cell_views(everything())
+    asked = []
+
+    def measure(play: ResultView) -> int:
+        asked.append(play.evidence is not None)
+        return 100 if play.evidence else 0
+
+    tight, shortened = fitted(cells, measure, 250)
+    shown = [play for cell in tight for play in cell.plays if play.evidence]
+    assert shortened and len(shown) == 2 and sum(asked) <= len(shown) * SHORTER + 1
+    everywhere, shortened = fitted(cells, measure, 100 * len(everything()))
+    assert (everywhere, shortened) == (cells, 0)
+
+
+def test_fitted_keeps_as_much_as_there_is_room_for() -> None:
+    cells = cell_views([*everything(), *everything()])
+    sizes = (100, 60, 30, 0)
+
+    def size(some: tuple[CellView, ...]) -> int:
+        return sum(sizes[play.detail] for cell in some for play in cell.plays if play.result.evidence)
+
+    last = -1
+    for limit in range(0, 2000, 30):
+        shown, _ = fitted(cells, lambda play: sizes[play.detail] if play.evidence else 0, limit)
+        assert (last <= size(shown) <= limit and limit - size(shown) < 100) or size(shown) == size(cells)
+        last = size(shown)
 
 
 def test_page_node_itself_has_a_column() -> None:
