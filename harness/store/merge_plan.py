@@ -14,10 +14,14 @@ from itertools import pairwise
 from harness.config.shards import Shard, missing_parts
 from harness.errors import UsageError
 from harness.model import SCHEMA_VERSION, Cell, Evidence, MergedRun, Provenance, Run, Stack
+from harness.util.tables import flat
 
 Play = tuple[str, int]
 # Facts of the machine that a run was played on, not of the versions under test: both stand in the merged run.
 _MACHINE = ("controller", "cpu")
+# In a table of specs: what a run did not keep, which an earlier version may not have known.
+_UNKNOWN = object()
+_GUEST_IMAGE = "guest.image.digest"
 
 
 @dataclass(frozen=True)
@@ -165,23 +169,38 @@ def _must_be_one(runs: Sequence[Run]) -> None:
             what = f"ran with {field.name.replace('_', ' ')}"
             _all_same(runs, what, {run.id: getattr(run.stack, field.name) for run in runs})
     for spec in ("lab_spec", "stack_spec"):
-        for name in {name: None for run in runs for name in getattr(run, spec)}:
+        tables = {run.id: _asked_for(getattr(run, spec)) for run in runs}
+        for name in {name: None for table in tables.values() for name in table}:
             if name != "name":
-                _all_same(runs, f"asked for {name}", {run.id: getattr(run, spec).get(name, "") for run in runs})
+                values = {run_id: table.get(name, _UNKNOWN) for run_id, table in tables.items()}
+                _all_same(runs, f"asked for {name.replace('.', ' ')}", values, unknown=_UNKNOWN)
 
 
-def _all_same(runs: Sequence[Run], what: str, values: Mapping[str, object]) -> None:
-    known = [run for run in runs if values[run.id] != ""]
+def _asked_for(spec: Mapping[str, object]) -> dict[str, object]:
+    """What a spec has, by the names that lead to it; a guest of before there were images of the user's has none."""
+    table = dict(flat(spec))
+    return {_GUEST_IMAGE: "", **table} if "guest" in spec else table
+
+
+def _all_same(runs: Sequence[Run], what: str, values: Mapping[str, object], unknown: object = "") -> None:
+    known = [run for run in runs if values[run.id] != unknown]
     for run in known[1:]:
         if values[run.id] != values[known[0].id]:
             raise _misfit(known[0], run, what, values[known[0].id], values[run.id])
 
 
 def _misfit(one: Run, other: Run, what: str, *values: object) -> UsageError:
+    first, second = (_shown(value) for value in values)
     return UsageError(
-        f"the runs '{one.id}' and '{other.id}' do not fit together: the first {what} {values[0]}, the second"
-        f" {values[1]} ('drbd-harness compare' puts them side by side)"
+        f"the runs '{one.id}' and '{other.id}' do not fit together: the first {what} {first}, the second"
+        f" {second} ('drbd-harness compare' puts them side by side)"
     )
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(map(_shown, value)) or "none"
+    return "none" if value in (None, "") else str(value)
 
 
 def _must_ask_the_same(parts: Sequence[Part]) -> None:

@@ -222,14 +222,25 @@ def test_merge_plan_what_is_known_of_a_run_is_kept() -> None:
         ({"matrix": "full"}, "the first played the matrix quick, the second full"),
         ({"matrix_digest": "d2"}, "the first has the matrix file with the digest d1, the second d2"),
         ({"lab_spec": {"device_mib": 256}}, "the first asked for device_mib 128, the second 256"),
+        ({"lab_spec": {"guest": {"memory_mib": 512}}}, "the first asked for guest memory_mib 256, the second 512 ("),
+        ({"lab_spec": {"guest": {"image": {"digest": "d3"}}}}, "for guest image digest none, the second d3 ("),
+        ({"stack_spec": {"node": {"qemu": ["sid"]}}}, "the first asked for node qemu none, the second sid ("),
     ],
 )  # fmt: skip
 def test_merge_plan_what_does_not_fit_one_sentence(changed: dict[str, Any], words: str) -> None:
-    one, two = part(WHOLE, 1, lab_spec={"device_mib": 128}), part(WHOLE, 2, **changed)
+    asked = {"device_mib": 128, "guest": {"memory_mib": 256}}
+    one = part(WHOLE, 1, lab_spec=asked, stack_spec={"node": {"qemu": []}})
+    two = part(WHOLE, 2, **changed)
     with pytest.raises(UsageError) as refused:
         merge_plan((one, two), "m")
     assert str(refused.value).startswith("the runs 'run1' and 'run2' do not fit together: ")
     assert words in str(refused.value)
+
+
+def test_merge_plan_part_of_a_spec_that_an_earlier_version_did_not_know_fits() -> None:
+    before = {"guest": {"memory_mib": 256, "vcpus": 1}}
+    after = {"guest": {"memory_mib": 256, "vcpus": 1, "image": {"digest": "", "memory_mib": 512}}, "vcpus": 2}
+    merge_plan((part(WHOLE, 1, lab_spec=before), part(WHOLE, 2, lab_spec=after)), "m")
 
 
 def test_merge_plan_guest_that_differs_refused_unknown_is_not() -> None:
