@@ -131,4 +131,7 @@ def sides_that_win(seen: Inspection, primaries: Iterable[str]) -> Iterator[str]:
             f"DRBD 9 copies them when 'drbdadm invalidate-remote --reset-bitmap=no {name}' is run: the machine where it"
             " is run wins, and what the other has in these blocks is replaced"
         )
-        yield "a new connection alone made 9.3.3 forget the marks and copy nothing"
+        yield (
+            "a new connection with no I/O in between made 9.3.3 forget the marks and copy nothing; where the Primary"
+            " had I/O meanwhile, it copies them from the Primary, by DRBD's source"
+        )

@@ -12,8 +12,8 @@ from harness.model.acknowledgement import DELAY_SECONDS, OFFSETS
 class Image:
     """How ``qemu-io`` opens the disk.
 
-    ``driver`` is ``file`` or ``host_device``; ``raw``: with a format layer above it, as libvirt before 10.0 gave each
-    disk.
+    ``driver`` is ``file`` or ``host_device``; ``raw``: with a format layer above it, as libvirt gives each raw
+    disk to a QEMU before 9.0.
     """
 
     cache: str

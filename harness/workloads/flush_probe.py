@@ -112,7 +112,7 @@ class FlushProbe(Workload):
 
 
 class FlushProbeRawLayer(FlushProbe):
-    """The same below a raw format layer, as libvirt before 10.0 gives each disk."""
+    """The same below a raw format layer, as libvirt gives each raw disk to a QEMU before 9.0."""
 
     name = QEMU_PROBES[1]
     raw_layer = True

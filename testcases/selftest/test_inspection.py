@@ -200,6 +200,8 @@ def test_before_verify_says_which_side_a_resync_overwrites(which: str) -> None:
         assert "what stor18 has in these blocks is replaced by what stor17 has" in told
     else:
         assert "invalidate-remote --reset-bitmap=no r0" in told and "the machine where it is run wins" in told
+        assert "with no I/O in between made 9.3.3 forget the marks" in told
+        assert "where the Primary had I/O meanwhile, it copies them from the Primary" in told
 
 
 # --------------------------------------------------------------------------- words, and for a program

@@ -41,7 +41,7 @@ def recorded(name: str) -> Any:
 
 
 def test_disks_of_options_of_libvirts_blockdevs_name_cache_bus_and_aio() -> None:
-    found = disks_of_options(recorded("blockdev-libvirt-11.3-qemu-10.0.json")["options"])
+    found = disks_of_options(recorded("blockdev-libvirt-9.0-qemu-7.2.json")["options"])
     disk = found["/var/lib/drbd-harness/labs/0ce269/backing-a.raw"]
     assert cache_mode(disk.direct, disk.writeback, disk.no_flush) == "unsafe"
     assert (disk.bus, disk.aio, disk.discard, disk.format) == ("virtio", "threads", "unmap", "raw")
@@ -49,7 +49,7 @@ def test_disks_of_options_of_libvirts_blockdevs_name_cache_bus_and_aio() -> None
 
 
 def test_disks_of_options_of_drives_name_cache_bus_and_discard() -> None:
-    found = disks_of_options(recorded("drive-qemu-10.0.json")["options"])
+    found = disks_of_options(recorded("drive-qemu-7.2.json")["options"])
     disk = found["/srv/beta/insp.img"]
     assert cache_mode(disk.direct, disk.writeback, disk.no_flush) == "unsafe"
     assert (disk.bus, disk.aio, disk.discard, disk.format) == ("scsi", "threads", "unmap", "raw")
@@ -70,7 +70,7 @@ def test_disks_of_options_where_the_device_has_no_write_cache_is_directsync() ->
 
 
 def test_disks_of_libvirt_are_those_of_its_live_definition_and_below() -> None:
-    (domain,) = recorded("domain-libvirt-11.3.json")
+    (domain,) = recorded("domain-libvirt-9.0.json")
     found = disks_of_libvirt(domain["disks"])
     disk = found["/var/lib/drbd-harness/labs/0ce269/root-a.qcow2"]
     assert cache_mode(disk.direct, disk.writeback, disk.no_flush) == "unsafe"
@@ -79,8 +79,8 @@ def test_disks_of_libvirt_are_those_of_its_live_definition_and_below() -> None:
 
 
 def test_disks_of_options_and_of_libvirt_agree_on_one_machine() -> None:
-    by_libvirt = disks_of_libvirt(recorded("domain-libvirt-11.3.json")[0]["disks"])
-    by_options = disks_of_options(recorded("blockdev-libvirt-11.3-qemu-10.0.json")["options"])
+    by_libvirt = disks_of_libvirt(recorded("domain-libvirt-9.0.json")[0]["disks"])
+    by_options = disks_of_options(recorded("blockdev-libvirt-9.0-qemu-7.2.json")["options"])
     for path in {*by_libvirt} & {*by_options}:
         one, other = by_libvirt[path], by_options[path]
         assert (one.direct, one.no_flush, one.aio) == (other.direct, other.no_flush, other.aio), path
