@@ -16,7 +16,7 @@ import pytest
 from harness.config.matrix import cells_from
 from harness.engine.device_size import play_order
 from harness.errors import HarnessError, UsageError
-from harness.model import Cell
+from harness.model import Cell, Layout
 from harness.model.aliases import former_id
 from harness.pytest_plugin.baseline import mark_known
 from harness.pytest_plugin.final_outcomes import ReportedItem
@@ -27,6 +27,8 @@ from harness.workloads import WORKLOADS
 
 # The fixtures that play a cell: only tests that use one of them get cells.
 _CELL_FIXTURES = frozenset({"cell_result", "own_cell"})
+# Of what a test's own cell would name and not have.
+_NOT_MADE = "is made for the harness's own workloads only; a test of your own makes what it needs on its disk"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -73,8 +75,12 @@ def _own_cells(mark: pytest.Mark, function: pytest.Function) -> list[Cell]:
             f"the cell marker of {test}: '{disturbance}' happens to the harness's own workloads only; "
             "a test of your own moves its guest with the fixture 'migrate'"
         )
+    if made := next((key for key in ("filesystem", "layout", "sabotage") if key in mark.kwargs), None):
+        raise UsageError(f"the cell marker of {test}: '{made}' {_NOT_MADE}")
     entry = {"workload": "no-writes", **mark.kwargs}
     found = cells_from(entry, WORKLOADS, f"the cell marker of {test}")
+    if layered := next((cell for cell in found.cells if cell.layout is not Layout.RAW), None):
+        raise UsageError(f"the cell marker of {test}: the layout '{layered.layout}' {_NOT_MADE}")
     for line in found.deprecated:
         function.warn(pytest.PytestDeprecationWarning(line))
     return [replace(cell, workload=name, control=None) for cell in found.cells]

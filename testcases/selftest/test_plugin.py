@@ -340,6 +340,10 @@ def test_my_own(own_cell):
         ('cache="none", migrations=2', "a test of your own moves its guest with the fixture 'migrate'"),
         ('cache="none", crash="node"', "'crash' happens to the harness's own workloads only"),
         ('cache="none", fault="standalone"', "'fault' happens to the harness's own workloads only"),
+        ('cache="none", filesystem="ext4"', "'filesystem' is made for the harness's own workloads only"),
+        ('cache="none", layout="lvm"', "'layout' is made for the harness's own workloads only"),
+        ('cache="none", mitigation="crypt-guest"', "the layout 'crypt' is made for the harness's own workloads only"),
+        ('cache="none", sabotage="flip-free"', "'sabotage' is made for the harness's own workloads only"),
     ],
 )
 def test_marker_unknown_key_is_one_sentence(
