@@ -26,6 +26,7 @@ def merge(
 
     Parts may be of different sizes: 1/6, 2/3, 3/3 and 4/6 are the whole.
     """
+    from harness.report.formatting import plural
     from harness.report.html import write_html
     from harness.store import Store, cut_differently, judged_run, merge_runs, missing_of, new_run_id
 
@@ -39,7 +40,7 @@ def merge(
     write_html(path, found.run, found.results, attempts=found.attempts)
     played = [result for result in found.results if result.cell.control is None]
     answered = sum(result.evidence is not None for result in played)
-    print(f"{merged.directory.name}: {len(stores)} runs, {answered} of {len(played)} plays with evidence")
+    print(f"{merged.directory.name}: {plural(len(stores), 'run')}, {answered} of {len(played)} plays with evidence")
     print(path.resolve())
     sources = [store.run() for store in stores]
     sentences = list(cut_differently(sources))

@@ -146,12 +146,16 @@ class KeptRuns:
     """The runs that tables may be made from."""
 
     def __init__(self, checkout: Path) -> None:
-        self.where = {name: checkout / root for root in reversed(ROOTS) for name in run_ids(checkout / root)}
+        # By name, so that the tables stay as they are whichever run is the newest.
+        self.where = {name: checkout / root for root in reversed(ROOTS) for name in sorted(run_ids(checkout / root))}
         self._checkout = checkout
         self._plays = cache(self._read)
 
     def plays(self, selection: Selection, table: str) -> list[Play]:
-        """What ``table`` shows, oldest run first; :class:`~harness.errors.UsageError` where a run is not there."""
+        """What ``table`` shows, by the names of the runs.
+
+        :class:`~harness.errors.UsageError` where a run is not there.
+        """
         names = self._names(selection, table)
         every = [play for name in names for play in self._plays(name)]
         chosen = [play for play in every if play.stack.drbd.startswith(selection.drbd) and _chosen(play, selection)]

@@ -143,9 +143,10 @@ def _and_more(count: int) -> str:
 
 
 def _must_fit(parts: Sequence[Part]) -> None:
-    if len(parts) < 2:
-        raise UsageError("one run alone is merged already; name two or more")
     first = parts[0].run
+    # Where all other parts of it died, what is left is a whole that lacks them.
+    if len(parts) < 2 and not first.shard:
+        raise UsageError("one run alone is merged already; name two or more")
     for earlier, part in pairwise(parts):
         if earlier.run.id == part.run.id:
             raise UsageError(f"the run '{part.run.id}' is named twice")

@@ -51,10 +51,26 @@ def new_run_id(now: datetime | None = None) -> str:
     return f"{(now or datetime.now(UTC)).astimezone(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
 
 
+_STAMPED = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{4}", re.ASCII)
+
+
 def run_ids(root: Path) -> tuple[str, ...]:
     """The runs in ``root``, oldest first; what is hidden is being made, or was."""
-    names = (path.parent.name for path in root.glob("*/run.json"))
-    return tuple(sorted(name for name in names if not name.startswith(".")))
+    found = [path.parent for path in root.glob("*/run.json") if not path.parent.name.startswith(".")]
+    return tuple(one.name for one in sorted(found, key=lambda one: (_when(one), one.name)))
+
+
+def _when(directory: Path) -> str:
+    """When the run was played, as an id says it; of a name that somebody gave it, its end, behind that of its parts."""
+    if _STAMPED.fullmatch(directory.name):
+        return directory.name
+    try:
+        kept = json.loads(read_file(directory / "run.json", MOST_STORED_BYTES))
+        moment = datetime.fromisoformat(kept.get("finished_at") or kept["started_at"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
+        # Of a damaged one nobody knows it: whoever takes it for the newest is told that it is damaged.
+        return "~"
+    return f"{moment.astimezone(UTC):%Y%m%dT%H%M%SZ}"
 
 
 @dataclass(frozen=True)

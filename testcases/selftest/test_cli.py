@@ -569,6 +569,22 @@ def test_merge_part_that_is_missing_is_no_success_unless_asked_for(command: Any)
     assert command("merge", "three", "run4", "--into", "four")[::2] == (0, "")
 
 
+def test_merge_part_that_is_left_alone_is_a_whole_that_lacks_the_others(command: Any) -> None:
+    store = stored(writeback=oracles({1}, {1}))
+    store.save_run(replace(store.run(), shard="2/3"))
+    code, out, err = command("merge", "run1", "--into", "all")
+    assert (
+        code == 2
+        and out.startswith("all: 1 run, 2 of 2 plays with evidence")
+        and err
+        == (
+            "drbd-harness: the parts 1/3, 3/3 are missing: the merged run is not the whole matrix (--partial makes that"
+            " no failure)\n"
+        )
+    )
+    assert command("judge", "all")[0] == 1, "what it found is not lost"
+
+
 def test_merge_parts_with_another_repeat_is_no_success_unless_asked_for(command: Any) -> None:
     for number in (1, 2):
         store = stored(run_id=f"run{number}")

@@ -203,6 +203,22 @@ def test_store_open_id_path_latest(tmp_path: Path) -> None:
     assert Store.open(tmp_path / "elsewhere", str(tmp_path)).directory == new.directory, "the newest of a folder"
 
 
+def test_store_latest_by_when_it_was_played_and_not_by_its_name(tmp_path: Path) -> None:
+    # As merge --into all, or whoever gave a run a name, leaves them.
+    parts = [f"20261124T0{hour}0000Z-0000" for hour in (1, 2)]
+    for name, began, ended in (
+        ("all", "2026-11-24T01:00:00Z", "2026-11-24T03:00:00+00:00"),
+        ("quick-old", "2026-11-22T01:00:00Z", ""),
+        *((part, "now", "") for part in parts),
+    ):
+        Store.create(tmp_path, Run(name, "quick", began, (), finished_at=ended))
+    assert run_ids(tmp_path) == ("quick-old", *parts, "all")
+    Store.create(tmp_path, Run("20261125T010000Z-0000", "quick", "now", ()))
+    assert Store.open(tmp_path, "latest").directory.name == "20261125T010000Z-0000"
+    (tmp_path / "all" / "run.json").write_text('{"started_at": 7}')
+    assert run_ids(tmp_path)[-1] == "all", "what nobody can read is not passed over in silence"
+
+
 def test_store_open_or_create_impossible_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no run in"):
         Store.open(tmp_path, "latest")
