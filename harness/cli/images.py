@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from harness.cli.options import DrbdOption, OptionalSuiteOption, StackOption, console, stack_options
+from harness.cli.options import DrbdOption, OptionalSuiteOption, StackOption, console, stack_options, warn
 from harness.util import logs
 from harness.util.paths import log_dir
 
@@ -68,7 +68,7 @@ def prune_images(
     The copies of guest images of yours go too.
     """
     from harness.config.run_specs import stack_from_options
-    from harness.images import current_digests, kept_digests, prune, prune_downloads
+    from harness.images import being_built, current_digests, kept_digests, prune, prune_downloads
     from harness.images import list_images as images_of
     from harness.images.user_image import prune_kept
     from harness.util.paths import cache_dir
@@ -81,6 +81,8 @@ def prune_images(
     keep = current_digests() | kept_digests(named)
     gone = [image.directory for image in prune(cache, keep, dry_run)]
     kept = [image for image in images_of(cache) if image.directory not in gone]
+    if being_built(cache):
+        warn("an image is being built: the packages and modules that were fetched for stacks stay")
     for path in (*gone, *prune_downloads(cache, kept, dry_run), *prune_kept(cache, dry_run)):
         print(f"{'would remove' if dry_run else 'removed'} {path}")
 

@@ -8,6 +8,7 @@ name), ``initrd.img``, ``root.img`` (a raw, sparse filesystem, to be used throug
 from harness.config.recipe import DEFAULT_SUITE, ROLES, ImageError
 from harness.images.cache import (
     Image,
+    being_built,
     build,
     current_digest,
     current_digests,
@@ -34,6 +35,7 @@ __all__ = [
     "ImageError",
     "StackDigests",
     "StackImages",
+    "being_built",
     "build",
     "by_role",
     "check_stack",

@@ -221,6 +221,15 @@ def prune(cache: Path, keep: Collection[str], dry_run: bool) -> list[Image]:
     return removed
 
 
+def being_built(cache: Path) -> bool:
+    """Whether somebody builds an image in ``cache`` right now."""
+    for path in _images(cache).glob(".*.lock"):
+        with _if_free(_images(cache), path.name.removeprefix(".").removesuffix(".lock")) as free:
+            if not free:
+                return True
+    return False
+
+
 def current_digests(suites: Collection[str] | None = None) -> set[str]:
     """The digests of today's recipes of a lab's roles for ``suites``; without, of all there are: what pruning keeps."""
     recipes = _recipe.recipes_directory()

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from harness.images.cache import Image
+from harness.images.cache import Image, being_built
 
 
 def packages_folder(cache: Path) -> Path:
@@ -22,8 +22,11 @@ def modules_folder(cache: Path) -> Path:
 def prune_downloads(cache: Path, kept: Iterable[Image], dry_run: bool) -> list[Path]:
     """Remove packages and modules that are in none of the images ``kept``; returns them.
 
-    With ``dry_run`` nothing is removed.
+    With ``dry_run`` nothing is removed; and nothing while an image is being built, which may be what they were fetched
+    for.
     """
+    if being_built(cache):
+        return []
     said = [image.manifest.get("stack", {}) for image in kept]
     packages = {name for stack in said for name in stack.get("debs", {})}
     built = {Path(facts["origin"]).parent for stack in said for facts in stack.get("modules", {}).values()}

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from test_images import put_image
 
 from harness import images
@@ -293,6 +294,9 @@ def test_prune_downloads_keeps_what_is_in_an_image(tmp_path: Path) -> None:
     }  # fmt: skip
     doomed = [tmp_path / "packages/b.deb", tmp_path / "modules/two"]
     assert downloads.prune_downloads(tmp_path, [image], dry_run=True) == doomed and doomed[1].exists()
+    with FileLock(tmp_path / "images" / ".node-trixie-0123.lock"):
+        # What it fetched is in no image yet.
+        assert downloads.prune_downloads(tmp_path, [image], dry_run=False) == [] and doomed[1].exists()
     assert downloads.prune_downloads(tmp_path, [image], dry_run=False) == doomed
     assert not any(path.exists() for path in doomed) and (tmp_path / "modules/one/x.ko").exists()
 
