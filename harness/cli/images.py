@@ -75,7 +75,7 @@ def prune_images(
 
     cache = cache_dir()
     said = [stack_options(one, drbd, None) for one in stack or ()] or (
-        [stack_options(None, drbd, None)] if drbd else []
+        [stack_options(None, drbd, None)] if drbd is not None else []
     )
     named = [stack_from_options(one) for one in said]
     keep = current_digests() | kept_digests(named)

@@ -21,7 +21,7 @@ StackOption = Annotated[
     str | None, typer.Option(metavar="NAME", help="the software under test: a stack that comes along, or a TOML file")
 ]
 DrbdOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option(metavar="PATH", help="another DRBD for it: a folder of modules or of packages, or one .deb"),
 ]
 RunsOption = Annotated[Path, typer.Option(help="where runs are kept")]
@@ -55,9 +55,9 @@ def warn(sentence: str) -> None:
     print(f"drbd-harness: {one_line(sentence)}", file=sys.stderr)
 
 
-def stack_options(stack: str | None, drbd: Path | None, suite: str | None) -> dict[str, str]:
+def stack_options(stack: str | None, drbd: str | None, suite: str | None) -> dict[str, str]:
     """What of these was given, by the names that :func:`~harness.config.run_specs.specs_from_options` knows."""
-    given = {"stack": stack, "modules": str(drbd) if drbd else None, "suite": suite}
+    given = {"stack": stack, "modules": drbd, "suite": suite}
     return {name: value for name, value in given.items() if value is not None}
 
 

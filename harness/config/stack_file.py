@@ -97,6 +97,9 @@ def _resolved(origins: Iterable[str], key: str, folder: Path, where: str) -> tup
     """``origins`` with absolute paths that are there, and patterns replaced by what they match."""
     found: dict[str, None] = {}
     for origin in origins:
+        if not origin.strip():
+            # A variable of a script's that is empty, and not the folder that it happens to be in.
+            raise UsageError(f"{where}: '{key}' is empty; it names a path{f', or {IN_TREE}' if key == 'drbd' else ''}")
         if origin == IN_TREE if key == "drbd" else not is_path(origin):
             found[origin] = None
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -19,6 +20,15 @@ COMPONENTS = ("kernel", "drbd_utils", "qemu", "libvirt")
 """What comes from a suite or from packages; ``drbd`` is another kind of thing."""
 
 QEMU_PROGRAM = "bin/qemu-system-x86_64"
+
+# What has to be in a user's packages for a component: else the image would have its suite's under their name.
+_IN_PACKAGES = {
+    "drbd_utils": ("drbdadm", re.compile(r"sbin/drbdadm$", re.MULTILINE)),
+    "qemu": (QEMU_PROGRAM, re.compile(rf"{QEMU_PROGRAM}$", re.MULTILINE)),
+    "libvirt": (
+        "libvirtd, virtqemud or libvirt.so", re.compile(r"sbin/(libvirtd|virtqemud)$|/libvirt\.so", re.MULTILINE),
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -101,6 +111,9 @@ class Parts:
                     raise UserDebError(f"'{name}' names {path}, which is not there any more")
         if "kernel" in self.debs:
             debs.kernel_of(self.debs["kernel"])
+        for name, (what, told) in _IN_PACKAGES.items():
+            if (given := self.debs.get(name)) and not any(told.search(deb.files) for deb in given):
+                raise UserDebError(f"'{name}' names {', '.join(deb.path.name for deb in given)}, and {what} is in none")
         found = [modules.read(path) for path in self.module_files]
         releases = {module.kernel: module for module in found}
         if len(releases) > 1:
@@ -113,6 +126,8 @@ class Parts:
             modules.check(found, found[0].kernel, where)
         elif self.stack.drbd and not found and not any(deb.has_modules or deb.has_dkms for deb in self.drbd_debs):
             raise UserDebError(f"'drbd' names {', '.join(self.stack.drbd)}, and there is no module in it")
+        # Now, and not when the image of the suite is built, minutes later.
+        modules.one_of_each(module for module in found if module.name not in modules.NOT_FOR_A_LAB)
         _ = self.qemu_folder
 
     def digest(self, base: str) -> str:

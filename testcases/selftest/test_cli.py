@@ -112,6 +112,8 @@ def stored(root: Path = Path("runs"), run_id: str = "run1", **other: dict[str, A
         (("report", "run7"), "there is no run 'run7'"),
         (("compare", "run7", "run8"), "there is no run 'run7'"),
         (("run", "--device-mib", "much"), "--device-mib"),
+        (("images", "build", "--drbd", ""), "--drbd: 'drbd' is empty"),
+        (("images", "prune", "--drbd", ""), "--drbd: 'drbd' is empty"),
         (("run", "--resume", "run7"), "there is no run 'run7'"),
         (("run", "--resume", "run7", "--matrix", "quick"), "leave them out"),
         (("run", "--resume", "run7", "--repeat", "3"), "leave --repeat and --seed out"),

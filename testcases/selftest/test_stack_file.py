@@ -102,6 +102,8 @@ def test_option_drbd_is_for_both_nodes_unless_one_says_its_own(written: Path, mo
     plain = stack_from_options({"suite": "bookworm", "modules": "mods"})
     assert plain.of_node("a").drbd == plain.of_node("b").drbd == (str(written.parent / "mods"),)
     assert stack_from_options({"modules": "in-tree"}).plain
+    with pytest.raises(UsageError, match=r"^--drbd: 'drbd' is empty; it names a path"):
+        stack_from_options({"modules": ""})
     with pytest.raises(UsageError, match=r"^--drbd: 'drbd' is 'mod', and there is no .*/mod; did you mean 'mods'\?$"):
         stack_from_options({"modules": "mod"})
 
@@ -122,6 +124,7 @@ def test_option_drbd_is_for_both_nodes_unless_one_says_its_own(written: Path, mo
         ('schema = 1\n[b]\nqemu = "/us[r]/bin"', "a pattern of any folder; name the folder that it is in"),
         ('schema = 1\n[b]\nqemu = "/"', "[b]: 'qemu' is '/', which is the whole machine; name the folder"),
         ('schema = 1\n[node]\ndrbd = "intree"', "and there is no {here}/intree; did you mean 'in-tree'?"),
+        ('schema = 1\n[node]\ndrbd = ""', "[node]: 'drbd' is empty; it names a path, or in-tree"),
         ('schema = 1\nmachine = "q35"', "'machine' is 'q35'; it is a versioned q35 that both nodes' QEMUs know"),
         ('schema = 1\nsuite = "trixi"', "there is no node image of 'trixi'; there is one of "),
         ("schema = 1\nnode = 1", "[node]: it is not a table"),

@@ -187,6 +187,22 @@ def test_packages_as_drbd_have_modules_or_sources_or_userland(deb: Deb, tmp_path
 # --------------------------------------------------------------------------- QEMU
 
 
+def test_packages_that_have_nothing_of_what_they_are_named_as_are_refused(deb: Deb) -> None:
+    other = deb("fio")
+    assert refusal(node(qemu=other)) == f"'qemu' names {other.name}, and bin/qemu-system-x86_64 is in none"
+    assert "'libvirt' names" in refusal(node(libvirt=other)) and "'drbd_utils' names" in refusal(node(drbd_utils=other))
+    for name, files in (("qemu", ("usr/bin/qemu-system-x86_64",)), ("drbd_utils", ("usr/sbin/drbdadm",)),
+                        ("libvirt", ("usr/sbin/virtqemud",))):  # fmt: skip
+        node(**{name: (str(other), str(deb(f"own-{name.replace('_', '-')}", files=files)))}).check()
+
+
+def test_two_modules_of_a_name_are_refused_before_anything_is_built(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        module(tmp_path / name / "drbd.ko", needs=name)
+    assert "there are two drbd.ko: " in refusal(node(drbd=tmp_path))
+
+
 def test_folder_as_qemu_has_an_installed_build_or_packages(deb: Deb, tmp_path: Path) -> None:
     folder = tmp_path / "built"
     (folder / "usr/local/bin").mkdir(parents=True)
