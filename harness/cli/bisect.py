@@ -109,9 +109,9 @@ def bisect(
     for stack in stacks:
         # Now, not hours later.
         check_stack(stack_from_options({"stack": stack}))
-    asked = cell_of(matrix, cell, VerdictKind.DIVERGED)
+    asked, bad = cell_of(matrix, cell, VerdictKind.DIVERGED), _bad(bad_is)
     require_no_lab()
-    search = Search(asked, stacks, runs, own_process, plays or PLAYS, _bad(bad_is))
+    search = Search(asked, stacks, runs, own_process, plays or PLAYS, bad)
     found = search.run()
     if as_json:
         print(json.dumps(search.as_json(found), indent=1))

@@ -21,7 +21,7 @@ from harness.judgement.compare_runs import (
     exit_code,
 )
 from harness.judgement.repetitions import answers
-from harness.judgement.rerun_plan import Replayed, replayed, worth_playing
+from harness.judgement.rerun_plan import PLAYS, Replayed, replayed, worth_playing
 from harness.judgement.stack_changes import (
     ComponentChange,
     PackageChange,
@@ -163,6 +163,16 @@ class Comparison:
             ends = f"{ends} that is not known"
         known = f"; {plural(len(self.known), 'regression')} known by the baseline" if self.known else ""
         return f"{ends}: {counts or 'no cell'}{more}{known}"
+
+    @property
+    def title(self) -> str:
+        """``old -> new``; with their days where both are called the same, as the merged runs of each night may be."""
+        sides = (self.old, self.new)
+        if self.old.name == self.new.name and self.old.run.started_at != self.new.run.started_at:
+            names = [f"{one.name} of {one.run.started_at[:16].replace('T', ' ')}" for one in sides]
+        else:
+            names = [one.name for one in sides]
+        return f" {ARROW} ".join(names)
 
     def row(self, cell: CellComparison) -> Row:
         """The row of one of the cells."""
@@ -306,7 +316,9 @@ def _how_often(cell: CellComparison) -> str:
         return f"{so_far}; at these rates it takes more than can be asked for."
     missing = [(wanted - one.answered, name) for one, name in ((cell.old, "the old"), (cell.new, "the new"))]
     more = joined(f"{plural(number, 'more time')} on {name} stack" for number, name in missing if number > 0)
-    return f"{so_far}: play it {more} (--rerun)." if more else f"{so_far}: play it again (--rerun)."
+    often = max(number for number, _ in missing)
+    how = f"--rerun --plays {often}" if often > PLAYS else "--rerun"
+    return f"{so_far}: play it {more} ({how})." if more else f"{so_far}: play it again ({how})."
 
 
 def _not_expected(cell: CellComparison) -> str:

@@ -43,7 +43,7 @@ Strips = Mapping[str, str]
 
 def compare_text(comparison: Comparison) -> Iterator[RenderableType]:
     """What changed in the components, then the cells by what became of them, then the answer."""
-    yield Text(clean(f"{comparison.old.name} {ARROW} {comparison.new.name}"), style="bold")
+    yield Text(clean(comparison.title), style="bold")
     yield Text("\nComponents", style="bold")
     for one in comparison.components:
         yield _indented(f"{one.name}: {one.old} {ARROW} {one.new}")
@@ -103,7 +103,7 @@ def compare_markdown(comparison: Comparison, strips: Strips | None = None, most_
 
     ``most_bytes`` of UTF-8 are never passed, however many cells flipped.
     """
-    head = f"### {_escaped(comparison.old.name)} {ARROW} {_escaped(comparison.new.name)}\n\n"
+    head = f"### {_escaped(comparison.title)}\n\n"
     head += f"**{_escaped(comparison.headline)}**\n\n"
     page = _Page(most_bytes - _ROOM_FOR_THE_REST)
     page.add(head)

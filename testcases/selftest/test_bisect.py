@@ -249,6 +249,12 @@ def test_bisect_wrong_request_one_sentence(
     assert (code, out) == (4, "") and words in err and len(err.splitlines()) == 1 and not labs.plays
 
 
+def test_bisect_wrong_request_is_wrong_beside_a_lab_too(bisect: Bisect, labs: Labs) -> None:
+    labs.labs = [UP]
+    code, _, err = bisect("--bad-is", "DIVERGD", versions="ab")
+    assert code == 4 and "did you mean 'DIVERGED'?" in err
+
+
 # --------------------------------------------------------------------------- one step of git's
 
 

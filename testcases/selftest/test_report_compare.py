@@ -11,7 +11,7 @@ from harness.judgement.stack_changes import component_changes, package_changes
 from harness.model import Cell, Expectation, Provenance, Result, Run, Stack, VerdictKind
 from harness.model.stack_lock import ImageLock, NodeLock, Software, StackLock
 from harness.report.compare import ComparedRun, Comparison, compare_stored, probability
-from harness.report.compare_forms import MOST_BYTES, compare_markdown
+from harness.report.compare_forms import MOST_BYTES, compare_markdown, compare_text
 
 RUN = Run("old", "quick", "", (), Stack("trixie", "6.12", "8.4.11", qemu="10.0"))
 
@@ -95,6 +95,22 @@ def test_compare_row_less_bad_and_more_often_says_what_it_counts() -> None:
     said = "more often now, by more than chance: diverged or worse 1/10 \u2192 10/10 (p"
     assert any(said in one for one in row.notes)
     assert found.exit_code == 1 and "fails more often" in found.headline
+
+
+def test_compare_row_says_how_often_to_play_it_and_with_which_option() -> None:
+    found = comparison(plays(CLEAN, CLEAN, CLEAN), plays(CLEAN, CLEAN, DIVERGED))
+    (note,) = (one for one in found.row(found.cells[0]).notes if "play it" in one)
+    assert note.endswith("9 more times on the old stack and 9 more times on the new stack (--rerun --plays 9).")
+    found = comparison(plays(CLEAN), plays(DIVERGED))
+    assert any(one.endswith("on the new stack (--rerun).") for one in found.row(found.cells[0]).notes)
+
+
+def test_compare_of_two_runs_of_one_name_says_which_is_which() -> None:
+    old, new = (ComparedRun("all", replace(RUN, started_at=f"2026-11-{day}T02:17:03Z"), ()) for day in (28, 29))
+    title = "all of 2026-11-28 02:17 \u2192 all of 2026-11-29 02:17"
+    assert compare_stored(old, new).title == title and title in compare_markdown(compare_stored(old, new))
+    assert title in str(next(iter(compare_text(compare_stored(old, new)))))
+    assert compare_stored(old, old).title == "all \u2192 all"
 
 
 def test_compare_row_lost_says_how_many_and_why() -> None:
