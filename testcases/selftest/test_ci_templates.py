@@ -17,6 +17,7 @@ from test_cli import stored
 from test_docs import CHECKOUT, command_of, options_of, options_of_script
 from test_judge import oracles
 
+from harness.model import CacheMode
 from harness.store import Store
 from harness.store.run_store import dumped
 from harness.util.atomic_file import write_atomic
@@ -80,14 +81,20 @@ def test_template_what_is_known_fails_no_job(path: Path) -> None:
     assert path is not JENKINS or text.index("checkout scm") < text.index('if [ -f "$BASELINE" ]')
 
 
-@pytest.mark.parametrize(("known", "code"), [(False, 1), (True, 0)])
-def test_template_of_github_its_last_step_compares_merges_and_judges(known: bool, code: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("known", "gone", "code"), [(False, False, 1), (True, False, 0), (True, True, 0)])
+def test_template_of_github_its_last_step_compares_merges_and_judges(
+    known: bool, gone: bool, code: int, tmp_path: Path
+) -> None:
     for part, other in ((1, {"writeback": None}), (2, {"none": None, "writeback": oracles({1}, {1})})):
         store = stored(tmp_path / "runs", f"2026112{part}T010203Z-0000", **other)
         store.save_run(replace(store.run(), shard=f"{part}/2"))
         for folder, found in list(store.attempts()):
             write_atomic(folder / "evidence.json", dumped(replace(found, lab=f"lab{part}")))
-    stored(tmp_path / "before", "all")
+    before = stored(tmp_path / "before", "all")
+    if gone:
+        # The matrix had a cell more, on every good night until now.
+        cells = before.run().cells
+        before.save_run(replace(before.run(), cells=(*cells, replace(cells[-1], cache=CacheMode.UNSAFE))))
     if known:
         (tmp_path / "drbd-known.toml").write_text(
             'schema = 1\n[[known]]\ncell = "writeback-*"\nverdicts = "DIVERGED"\nreason = "so"\nuntil = 9999-12-31\n'
@@ -105,6 +112,7 @@ def test_template_of_github_its_last_step_compares_merges_and_judges(known: bool
     assert "newly failing (1)" in summary and ("Known until 9999-12-31: so." in summary) is known
     kept = Store.open(tmp_path, str(tmp_path / "before/all")).run()
     assert (len(kept.merged) == 2) is known, "only a good run is what the next night is held against"
+    assert ("::warning::not every cell can be compared" in done.stdout) is gone
 
 
 def own_command(folder: Path) -> Path:
