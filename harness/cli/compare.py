@@ -42,7 +42,7 @@ def compare(
     Ends with 1 where something fails that did not, 2 where coverage was lost or cells are not comparable, 3 where the
     runs have nothing in common, 0 otherwise.
     """
-    from harness.report.compare import ComparedRun, compare_stored
+    from harness.report.compare import ComparedRun, compare_stored, unmatched
     from harness.report.compare_forms import compare_json, compare_markdown, compare_text
     from harness.report.history import strips
     from harness.store import Store
@@ -54,6 +54,8 @@ def compare(
     compared = [ComparedRun.of(store) for store in stores]
     for sentence in (one for run in compared for one in run.damaged):
         warn(f"{sentence}; it counts as missing")
+    for pattern in unmatched(cell or (), compared):
+        warn(f"--cell: neither run has a cell '{pattern}'")
     comparison = compare_stored(*(run.only(cell or ()) for run in compared))
     if rerun:
         comparison = _with_rerun(comparison, plays, runs)

@@ -193,6 +193,11 @@ class Comparison:
         return Row(cell, (_figures(cell.old), _figures(cell.new)), counts, counted, evidence, said, play, notes)
 
 
+def unmatched(patterns: Sequence[str], runs: Sequence[ComparedRun]) -> tuple[str, ...]:
+    """Those of ``patterns`` that no cell of ``runs`` matches."""
+    return tuple(one for one in patterns if not any(run.only([one]).results for run in runs))
+
+
 def compare_stored(old: ComparedRun, new: ComparedRun) -> Comparison:
     """The comparison of two runs."""
     cells = compare_runs(old.results, new.results, other_lab(old.run, new.run))

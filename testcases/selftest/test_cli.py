@@ -386,6 +386,8 @@ def test_compare_cell_only_those_that_match(command: Any) -> None:
     code, out, _ = command("compare", "run1", "run2", "--cell", "none-*", "--cell", "writeback-swap")
     assert code == 2 and "1 lost, 1 still failing" in out, "also by the name of an earlier version"
     assert command("compare", "run1", "run2", "--cell", "unsafe-*")[0] == 3
+    _, _, err = command("compare", "run1", "run2", "--cell", "none-*", "--cell", "nome-*")
+    assert err == "drbd-harness: --cell: neither run has a cell 'nome-*'\n", "what is not compared is said"
 
 
 def test_compare_packages_that_are_another_are_named(command: Any) -> None:
