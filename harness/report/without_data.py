@@ -11,7 +11,7 @@ from dataclasses import fields, is_dataclass, replace
 from enum import Enum
 from typing import Any, TypeVar
 
-from harness.model import Evidence, Result, Run
+from harness.model import Evidence, Extent, Result, Run
 from harness.util.anonymous import anonymizer
 
 LEFT_OUT = "(left out)"
@@ -25,6 +25,8 @@ _PRINTED = frozenset({
 })  # fmt: skip
 #: Fields that hold names of hosts, guests and places.
 _NAMING = frozenset({"node", "source", "target", "node_names", "lab", "name"})
+#: Fields of evidence that hold names of nodes, as text, as several, or as the keys of what is known of each.
+_OF_NODES = frozenset({"node", "nodes", "source", "target", "before", "after", "away", "victim", "delayed"})
 
 T = TypeVar("T")
 Anonymous = Callable[[str], str]
@@ -125,12 +127,24 @@ def _printed(value: Any, name: str = "") -> Iterator[str]:
             yield from _printed(item, name)
 
 
-def _hosts(evidence: Evidence) -> Iterator[str]:
-    """The names by which a run calls its nodes."""
-    yield from (name for migration in evidence.migrations for name in (migration.source, migration.target))
-    if evidence.verify is not None:
-        yield from (evidence.verify.source.node, evidence.verify.target.node)
-    yield from (change.node for change in evidence.planted)
+def _hosts(value: Any, name: str = "") -> Iterator[str]:
+    """The names by which evidence calls the nodes, wherever they are in it: a play that failed has few of its parts."""
+    if isinstance(value, Enum):
+        return
+    if is_dataclass(value):
+        for item in fields(value):
+            yield from _hosts(getattr(value, item.name), item.name)
+    elif isinstance(value, str):
+        if name in _OF_NODES:
+            yield value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            if name in _OF_NODES:
+                yield str(key)
+            yield from _hosts(item)
+    elif isinstance(value, tuple | list) and not (value and type(value[0]) is Extent):
+        for item in value:
+            yield from _hosts(item, name)
 
 
 def _names(spec: Any, key: str = "") -> Iterator[str]:

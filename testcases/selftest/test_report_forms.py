@@ -16,14 +16,21 @@ from test_report import everything, evidence, nodes, run_of
 from harness.cli.main import _main
 from harness.model import (
     BlockOwner,
+    DelayReading,
     Failure,
     FileBlocks,
+    NodeSettings,
+    Observed,
+    ObservedAfterMove,
     Ownership,
     PlantedChange,
+    ReplicationProfile,
     Result,
     Run,
     Verdict,
     VerdictKind,
+    Witness,
+    Written,
 )
 from harness.report.bundle import StoredReport
 from harness.report.export import CSV_COLUMNS, REPORT_SCHEMA, as_csv, as_json, as_markdown
@@ -148,6 +155,22 @@ def test_without_data_a_verdict_quotes_nobody() -> None:
     cleaned = without_data(run, [replace(base, evidence=dirty, verdict=quoting)], (), ["ctrl9"])
     for word in ("stor20", "stor21", "stor22", "ctrl9", "payroll", "10.9.8.7"):
         assert word not in str(cleaned[:3]), word
+
+
+def test_without_data_of_a_play_that_came_to_no_verify_names_no_node() -> None:
+    """On two real machines no specification has their names either."""
+    base = next(one for one in everything() if one.evidence)
+    assert base.evidence
+    settings = NodeSettings(ReplicationProfile())
+    read = DelayReading("then", None, {"stor31": None})
+    dirty = replace(
+        base.evidence, migrations=(), verify=None, planted=(),
+        observed=Observed(nodes={"stor30": settings}, delays=(read,)),
+        written=Written("stor32", 1, ()), witness=Witness(watched=False, reason="stor30", nodes=("stor33",)),
+        observed_after_moves=(ObservedAfterMove(1, "stor34", None),),
+    )  # fmt: skip
+    cleaned = without_data(run_of([base]), [replace(base, evidence=dirty)])
+    assert "stor3" not in str(cleaned[:3]) and "(host 1)" in str(cleaned[1])
 
 
 def test_without_data_default_on_hardware_only() -> None:
