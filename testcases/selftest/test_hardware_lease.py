@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 
 from harness.errors import InfrastructureError, ProtectedError
 from harness.lab.hardware.guard import Machine
-from harness.lab.hardware.lease import Holder, Lease, broken, held, kept, shown
+from harness.lab.hardware.lease import KEPT_SECONDS, Holder, Lease, broken, held, kept, shown
 from harness.remote.local import LocalRunner
 from harness.remote.scripted import ScriptedRunner
 from harness.util.deadline import Deadline, poll
@@ -135,6 +136,35 @@ def test_lease_that_nobody_holds_is_not_renewed(tmp_path: Path) -> None:
         broken(one, BOB, folder)
         poll(lambda: lost(lease), Deadline.after(30, "the loss of the lease"))
         assert shown(one, folder) == "nobody holds its lease"
+
+
+def test_lease_that_nobody_could_renew_for_as_long_as_it_lasts_ends_all_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As after a controller that was suspended, before it could ask anybody.
+    with kept([("1", machine("alpha"))], ADA, str(tmp_path), every=3600) as lease:
+        lease.require()
+        later = time.clock_gettime(time.CLOCK_BOOTTIME) + KEPT_SECONDS + 1
+        monkeypatch.setattr("harness.lab.hardware.lease._now", lambda: later)
+        with pytest.raises(ProtectedError, match="lease of alpha has run out unrenewed; nothing more is written"):
+            lease.require()
+        lease.renew()
+        lease.require()
+
+
+def test_lease_is_ensured_unless_somebody_else_has_it_by_now(tmp_path: Path) -> None:
+    folder, one = str(tmp_path), machine("alpha")
+    lease = Lease([one], ADA, folder)
+    lease.ensure("alpha")
+    assert shown(one, folder).startswith("ada on desk")
+    lease.ensure("alpha")
+    broken(one, BOB, folder)
+    with held([("1", one)], BOB, 600, folder):
+        with pytest.raises(ProtectedError, match="alpha is in use: bob on shelf"):
+            lease.ensure("alpha")
+        assert shown(one, folder).startswith("bob")
+    lease.ensure("alpha")
+    assert shown(one, folder).startswith("ada")
 
 
 # --------------------------------------------------------------------------- of a process that has ended

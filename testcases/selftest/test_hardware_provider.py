@@ -255,6 +255,24 @@ def test_hardware_lab_that_somebody_else_uses_is_refused(machines: Two) -> None:
     assert "beta is in use: bob on shelf" in refusal(machines, ProtectedError) and _nothing_written(machines)
 
 
+def test_machine_that_somebody_else_has_by_the_end_is_left_to_him(
+    machines: Two, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = OneMachine._answer
+
+    def answer_of(machine: OneMachine, argv: tuple[str, ...]) -> tuple[int, str, str]:
+        if machine.lease and argv[0] == "python3" and json.loads(argv[-1]).get("act") == "renew":
+            return 4, json.dumps(machine.lease), ""
+        return before(machine, argv)
+
+    monkeypatch.setattr(OneMachine, "_answer", answer_of)
+    with caplog.at_level("INFO", "harness.progress"), lab(machines):
+        machines.machines[1].lease = {"owner": "bob on shelf", "what": "a run on test", "id": "x"}
+    (alphas, betas) = stories(machines)
+    assert "put back" in alphas and "put back" not in betas
+    assert any(one.startswith("beta: beta is in use: bob on shelf holds its lease") for one in caplog.messages)
+
+
 def test_hardware_lab_has_no_guests_and_stops_nothing(machines: Two) -> None:
     with lab(machines) as made:
         with pytest.raises(HarnessError, match="beta is a machine that nobody can stop"):

@@ -12,6 +12,7 @@ import json
 import platform
 import secrets
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -79,15 +80,21 @@ class Lease:
         self._away: set[str] = set()
         self._asking = threading.Lock()
         self._lost: str | None = None
+        self._until = dict.fromkeys(self._machines, _now() + KEPT_SECONDS)
 
     def lost(self, why: str) -> None:
         """One of them was taken away."""
         self._lost = why
 
     def require(self) -> None:
-        """:class:`~harness.errors.ProtectedError` where one of them is not held any more."""
+        """:class:`~harness.errors.ProtectedError` where one of them is not held any more, or may not be: nobody could
+        renew it for as long as it lasts.
+        """
         if self._lost is not None:
             raise ProtectedError(f"{self._lost}; nothing more is written")
+        for name, until in self._until.items():
+            if name not in self._away and _now() > until:
+                raise ProtectedError(f"the harness's lease of {name} has run out unrenewed; nothing more is written")
 
     def away(self, name: str) -> None:
         """The machine is about to lose its power; blocks while it is being asked for its lease."""
@@ -104,7 +111,21 @@ class Lease:
             except ProtectedError as error:
                 self.lost(str(error).removesuffix("; nothing was written"))
                 raise
+            self._until[name] = _now() + KEPT_SECONDS
             self._away.discard(name)
+
+    def ensure(self, name: str) -> None:
+        """The machine's lease is held from here on, also where it had run out or was broken, if nobody else has it.
+
+        :class:`~harness.errors.ProtectedError` where somebody else does, :class:`~harness.errors.LostNodeError`.
+        """
+        with self._asking:
+            taken, lease = _asked(self._machines[name], "renew", self._folder, self._holder, KEPT_SECONDS)
+            if taken and lease:
+                _require_ours(self._machines[name], taken, lease)
+            if not taken:
+                return
+        self.take_again(name)
 
     def renew(self) -> None:
         """Renew those of all machines that are not away; one that somebody broke ends all writing."""
@@ -112,7 +133,9 @@ class Lease:
             try:
                 with self._asking:
                     if name not in self._away:
+                        until = _now() + KEPT_SECONDS
                         _ask(machine, "renew", self._folder, self._holder, KEPT_SECONDS)
+                        self._until[name] = until
             except ProtectedError as error:
                 self.lost(str(error).removesuffix("; nothing was written"))
             except HarnessError as error:
@@ -213,6 +236,11 @@ def _words(lease: dict[str, object]) -> str:
     over = ", and its process, which was one of this controller's, has ended: the next command here takes it over"
     held = f"{lease.get('owner', 'somebody')} holds its lease for '{lease.get('what', '?')}'{_until(lease)}"
     return held + (over if _process(lease).has_ended() else "")
+
+
+def _now() -> float:
+    """Seconds that go on while this machine is suspended, as those of the others do."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _until(lease: dict[str, object]) -> str:

@@ -103,7 +103,7 @@ def hardware_lab(
         looks = [(one.guard.machine, look_what_is_taken(one.guard.machine)) for one in machines]
         require_free(looks, resource, domain)
         for machine, journal in zip(machines, journals, strict=True):
-            undo.callback(_put_back, machine, journal, clean)
+            undo.callback(_put_back, machine, journal, lease, clean)
         fresh = _make_storage(machines, journals)
         for machine, journal in zip(machines, journals, strict=True):
             machine.guard.above = DrbdAbove(resource.name, resource.mapping, resource.device.rpartition("/")[2])
@@ -255,13 +255,17 @@ def _restore(machine: FoundMachine, journal: Journal, resource: ResourceSpec, no
     node.lower = storage.open_again(machine.guard)
 
 
-def _put_back(machine: FoundMachine, journal: Journal, clean: str) -> None:
-    """Put back all that was noted; what cannot be stays noted there, and is said."""
+def _put_back(machine: FoundMachine, journal: Journal, lease: Lease, clean: str) -> None:
+    """Put back all that was noted; what cannot be stays noted there, and is said.
+
+    Not where somebody else has the machine by now: what a run of his has noted would go too.
+    """
     name, runner = machine.host.name, _ssh(machine)
     progress(f"{name}: what was changed is put back")
     try:
         if not runner.connected:
             runner.connect(CONNECT_SECONDS)
+        lease.ensure(name)
         left = [*journal.end_commands()]
         became = journal.put_back(machine.guard)
         left += [*became.failed, *became.left]
