@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-#: Prints one ``name=value`` a line; nothing of it needs more than a POSIX shell, and nothing is changed by it.
+#: Prints one ``name=value`` a line; nothing of it needs more than a POSIX shell, and nothing is changed by it: asked
+#: without its module, drbdsetup would load it.
 SCRIPT = r"""
 say() { printf '%s=%s\n' "$1" "$2"; }
 [ -r /etc/os-release ] && say distribution "$(. /etc/os-release; printf %s "$PRETTY_NAME")"
@@ -25,7 +26,8 @@ say drbd "$(modinfo -F version drbd 2> /dev/null)"
 say drbd_srcversion "$(modinfo -F srcversion drbd 2> /dev/null)"
 say drbd_file "$(modinfo -F filename drbd 2> /dev/null)"
 say drbd_utils "$(drbdadm --version 2> /dev/null | sed -n 's/^DRBDADM_VERSION=//p')"
-say drbd_resources "$(drbdsetup show 2> /dev/null | sed -n 's/^resource "\{0,1\}\([^" ]*\).*/\1/p' | tr '\n' ' ')"
+[ ! -e /proc/drbd ] || say drbd_resources \
+    "$(drbdsetup show 2> /dev/null | sed -n 's/^resource "\{0,1\}\([^" ]*\).*/\1/p' | tr '\n' ' ')"
 say domains "$(ls /run/libvirt/qemu 2> /dev/null | sed -n 's/[.]xml$//p' | tr '\n' ' ')"
 for qemu in qemu-system-x86_64 qemu-kvm /usr/libexec/qemu-kvm; do
     command -v $qemu > /dev/null && say qemu "$($qemu --version | sed -n '1s/.*version \([^ ]*\).*/\1/p')" && break

@@ -218,7 +218,9 @@ def volume(minor):
 def main():
     asked = json.loads(sys.argv[1])
     name = asked["resource"]
-    show = run(["drbdsetup", "show", "--show-defaults", name])
+    # Asked without its module, drbdsetup would load it.
+    nothing = None if os.path.exists("/proc/drbd") else {"status": 1, "out": "", "err": "DRBD's module is not loaded"}
+    show = nothing or run(["drbdsetup", "show", "--show-defaults", name])
     show["out"] = SECRET.sub(r"\1(hidden)", show["out"])
     minors = sorted({int(one) for one in re.findall(r"\bdevice\s+minor\s+(\d+)", show["out"])})
     disks = sorted(set(re.findall(r'\bdisk\s+"(/[^"]*)"', show["out"])))
@@ -227,7 +229,7 @@ def main():
     found = {
         "show": show,
         "proc_drbd": read("/proc/drbd"),
-        "status": run(["drbdsetup", "status", "--json", "--statistics", name]),
+        "status": nothing or run(["drbdsetup", "status", "--json", "--statistics", name]),
         "disable_sendpage": read("/sys/module/drbd/parameters/disable_sendpage"),
         "host": os.uname()[1],
         "volumes": volumes,
