@@ -20,6 +20,7 @@ _PACKAGES: Mapping[str, Mapping[str, str]] = {
     "lvcreate": {"apt": "lvm2", "dnf": "lvm2", "zypper": "lvm2"},
     "dmsetup": {"apt": "dmsetup", "dnf": "device-mapper", "zypper": "device-mapper"},
     "drbdadm": {"apt": "drbd-utils", "dnf": "drbd-utils", "zypper": "drbd-utils"},
+    "drbdsetup": {"apt": "drbd-utils", "dnf": "drbd-utils", "zypper": "drbd-utils"},
     "ip": {"apt": "iproute2", "dnf": "iproute", "zypper": "iproute2"},
     "tc": {"apt": "iproute2", "dnf": "iproute-tc", "zypper": "iproute2"},
     "ethtool": {"apt": "ethtool", "dnf": "ethtool", "zypper": "ethtool"},
@@ -49,6 +50,13 @@ def family(os_release_ids: str) -> str:
             if word in members or word.split("-")[0] in members:
                 return name
     return ""
+
+
+def named(family_name: str, missing: Iterable[str]) -> str:
+    """The missing programs in a sentence, each with its package as far as that is known."""
+    tools = tuple(missing)
+    known = packages(family_name, tools)
+    return ", ".join(f"{tool} (package {known[tool]})" if tool in known else tool for tool in tools)
 
 
 def packages(family_name: str, missing: Iterable[str]) -> Mapping[str, str]:

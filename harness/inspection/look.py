@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from harness.config.machine_tools import family, named
 from harness.errors import InfrastructureError
 from harness.inspection.machine import InspectedNode
 from harness.model.inspection import InspectedVolume, Inspection
@@ -65,7 +66,8 @@ def _answers(nodes: Nodes, resource: str) -> list[dict[str, Any]]:
     for node, answer in zip(nodes, answers, strict=True):
         show = answer["show"]
         if show["status"] is None:
-            raise InfrastructureError(f"drbdsetup on {node.name} cannot be asked: {show['err']}")
+            tool = named(family(node.facts["family"]), ["drbdsetup"])
+            raise InfrastructureError(f"{tool} on {node.name} cannot be asked: {show['err']}")
         if "resource" not in show["out"]:
             said = f" ({' '.join(show['err'].split())})" if show["err"].strip() else ""
             raise InfrastructureError(f"no resource '{resource}' is up on {node.name}{said}")
@@ -84,7 +86,10 @@ def _volumes(nodes: Nodes, answers: list[dict[str, Any]], resource: str) -> dict
 
 def _unknown(nodes: Nodes) -> list[str]:
     """What could not be told for want of a program."""
-    return [f"{node.name} has no {tool}" for node in nodes for tool in dict.fromkeys(node.facts.missing)]
+    return [
+        f"{node.name} has no {named(family(node.facts['family']), [tool])}"
+        for node in nodes for tool in dict.fromkeys(node.facts.missing)
+    ]  # fmt: skip
 
 
 def _read(node: InspectedNode, read: Any, answer: Mapping[str, Any]) -> Any:

@@ -14,6 +14,7 @@ from in_use import O_DIRECT, answered
 from recorded_nodes import START_VERIFY, RecordedRunner, recorded_verify, running
 
 from harness.config.inspected import InspectedHost
+from harness.errors import InfrastructureError
 from harness.inspection.look import Looked, look
 from harness.inspection.machine import InspectedNode
 from harness.inspection.verify import Snapshot, verified
@@ -138,3 +139,17 @@ def test_verify_whose_end_is_in_no_log_is_not_complete_though_it_marked(disks: t
     assert found.verify is not None and not found.verify.complete
     assert exit_code(replace(looked.seen, volumes=(found,))) == FOUND
     assert "did not run to its end" in answer(found.verify)
+
+
+def test_missing_programs_are_named_with_the_package_of_the_machine_s_distribution(disks: tuple[Path, Path]) -> None:
+    looked, _ = two("8.4", disks)
+    one, other = looked.nodes
+    suse = MachineFacts({**one.facts.facts, "family": "opensuse-leap suse opensuse"}, ("ethtool",), ())
+    rocky = MachineFacts({**one.facts.facts, "family": "rocky rhel centos fedora"}, ("drbdsetup", "other"), ())
+    nodes = cast(Any, (replace(one, facts=suse), replace(other, facts=rocky)))
+    assert look(nodes, "r0").seen.unknown == (
+        "nodea has no ethtool (package ethtool)", "nodeb has no drbdsetup (package drbd-utils)", "nodeb has no other"
+    )  # fmt: skip
+    without = replace(nodes[1], tells={**nodes[1].tells, "show": {"status": None, "out": "", "err": "not installed"}})
+    with pytest.raises(InfrastructureError, match=r"drbdsetup \(package drbd-utils\) on nodeb cannot be asked"):
+        look((nodes[0], without), "r0")
