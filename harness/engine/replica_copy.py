@@ -24,15 +24,18 @@ FOLDER = "/var/lib/drbd-harness-replica"
 COPY_SECONDS = 60.0
 COPY_MIB_PER_SECOND = 5.0
 REMOVE_SECONDS = 60.0
+# What stays free of the disk of a machine that is somebody's, whose other programs write to it too.
+SPARE_BYTES = 1 << 30
 
 # Holes stay holes: what was never written takes neither room nor time.
 _COPY = """
 umask 077
 rm -rf "$2"
 mkdir "$2"
-room=$(($(stat -f -c '%a * %S' "$2")))
+room=$(($(stat -f -c '%a * %S' "$2") - $4))
 if [ "$room" -lt "$3" ]; then
-    echo "$(($3 / 1048576)) MiB are needed for it, and the disk has room for $((room / 1048576))" >&2
+    left=; [ "$4" = 0 ] || left=", with $(($4 / 1048576)) MiB left over"
+    echo "$(($3 / 1048576)) MiB are needed for it, and the disk has room for $((room / 1048576))$left" >&2
     exit 1
 fi
 dd if="$1" of="$2/replica" ibs=1M obs=64k count="$3" iflag=direct,fullblock,count_bytes conv=sparse status=none
@@ -95,7 +98,9 @@ def _view(context: CellContext, blocks: int, stack: contextlib.ExitStack) -> Rep
     stack.callback(_remove, context)
     # Of a layer that is in it loop devices are made.
     node.note(Change(ChangeKind.PROGRAMS, FOLDER), Change(ChangeKind.LOOP, f"{FOLDER}/replica"))
-    node.runner.run(["sh", "-ec", _COPY, "sh", node.lower, FOLDER, str(size)], timeout=deadline.left())
+    spare = SPARE_BYTES if node.somebodys else 0
+    argv = ["sh", "-ec", _COPY, "sh", node.lower, FOLDER, str(size), str(spare)]
+    node.runner.run(argv, timeout=deadline.left())
     return ReplicaView(node.runner, f"{FOLDER}/replica", blocks)
 
 

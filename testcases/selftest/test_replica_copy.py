@@ -52,6 +52,8 @@ def lower(tmp_path: Path) -> Path:
 class Machine:
     """Node a, which is this machine, and the context of a cell on it."""
 
+    somebodys = False
+
     def __init__(self, lower: Path) -> None:
         self.name = "nodea"
         self.runner: Any = LocalRunner()
@@ -119,6 +121,20 @@ def test_owners_in_copy_no_room_all_unknown_with_the_sentence(lower: Path, folde
     assert found.owner is BlockOwner.UNKNOWN
     assert "the replica of nodea could not be copied" in found.detail and "the disk has room for" in found.detail
     assert "the disk has room for" in machine.events[0] and not folder.exists()
+
+
+def test_owners_in_copy_on_a_machine_of_somebody_s_leaves_room_for_his_programs(
+    lower: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # More than any disk has beside the copy, which alone has room.
+    monkeypatch.setattr(replica_copy, "SPARE_BYTES", 2**60)
+    machine = Machine(lower)
+    with owners_in_copy(machine.context, everything_free, BLOCKS, reads_replica=True) as ask:
+        assert ask([7])[7].owner is BlockOwner.FREE
+    machine.somebodys = True
+    with owners_in_copy(machine.context, everything_free, BLOCKS, reads_replica=True) as ask:
+        assert ask([7])[7].owner is BlockOwner.UNKNOWN
+    assert f"with {2**40} MiB left over" in machine.events[-1] and not folder.exists()
 
 
 @pytest.mark.parametrize("error", [LostNodeError("nodea does not answer"), CommandError("nodea", ["dd"], 1, "", "EIO")])
