@@ -17,16 +17,20 @@ from test_inventory_command import FACTS, OneMachine, Two, volume_group, write_i
 from test_taken import answer
 
 from harness.config import inventory
+from harness.config.inventory import StorageEntry
 from harness.config.lab_spec import GuestSpec, LabSpec
 from harness.errors import HarnessError, InfrastructureError, ProtectedError, UsageError
 from harness.lab.base import GuestImage
 from harness.lab.hardware import provider
+from harness.lab.hardware.guard import Guard, Machine
 from harness.lab.hardware.guest_image import BroughtImage
 from harness.lab.hardware.guests import GuestParts
 from harness.lab.hardware.lab import HardwareLab
 from harness.lab.hardware.provider import hardware_lab
 from harness.lab.nested.keys import new_key_pair, write_private
 from harness.model import ImageLock, MachineModel, Provenance, Run
+from harness.remote.scripted import ScriptedRunner
+from harness.render.drbd_conf import ResourceSpec
 from harness.report.summary import provenance_rows
 from harness.report.without_data import without_data
 
@@ -253,6 +257,25 @@ def test_hardware_lab_beside_a_resource_of_that_name_is_refused(machines: Two) -
 def test_hardware_lab_that_somebody_else_uses_is_refused(machines: Two) -> None:
     machines.machines[1].lease = {"owner": "bob on shelf", "what": "a run on two"}
     assert "beta is in use: bob on shelf" in refusal(machines, ProtectedError) and _nothing_written(machines)
+
+
+@pytest.mark.parametrize(
+    ("storage", "match"),
+    [
+        ({"volume_group": "theirs"}, 'ENV{DM_NAME}=="*-drbd--harness--test"'),
+        ({"kind": "thin", "volume_group": "theirs", "thin_pool": "p"}, 'ENV{DM_NAME}=="*-drbd--harness--test"'),
+        (
+            {"kind": "disk", "disk": "/dev/disk/by-id/x", "serial": "s", "size_bytes": 2**30},
+            'ENV{DM_NAME}=="drbd-harness-test"',
+        ),
+        ({"kind": "loop", "directory": "/srv"}, 'ATTR{loop/backing_file}=="/srv/drbd-harness-test.img"'),
+    ],
+)
+def test_rules_hide_the_lower_device_of_each_kind_of_storage(storage: dict[str, Any], match: str) -> None:
+    guard = Guard(Machine("alpha", ScriptedRunner(lambda argv: (0, "", ""))), StorageEntry(**storage), "test", 2**26)
+    lines = provider.rules_of(guard, ResourceSpec("drbd-harness-test", minor=107, mapping="m-lower")).splitlines()
+    hidden = [line.removesuffix(', GOTO="drbd_harness"') for line in lines if line.endswith(', GOTO="drbd_harness"')]
+    assert hidden == ['KERNEL=="drbd107"', 'ENV{DM_NAME}=="m-lower"', match]
 
 
 def test_machine_that_somebody_else_has_by_the_end_is_left_to_him(

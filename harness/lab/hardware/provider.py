@@ -14,14 +14,14 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from harness.config.inventory import DISK, VOLUME_GROUP, Inventory
+from harness.config.inventory import DISK, LOOP, VOLUME_GROUP, Inventory
 from harness.config.lab_spec import GuestSpec, LabSpec
 from harness.config.machine_tools import family, packages
 from harness.errors import HarnessError, InfrastructureError, ProtectedError, UsageError
 from harness.images import DEFAULT_SUITE, Image, ensure
 from harness.lab.hardware import storage
 from harness.lab.hardware.compare import DigestComparison, program
-from harness.lab.hardware.guard import DrbdAbove
+from harness.lab.hardware.guard import DrbdAbove, Guard
 from harness.lab.hardware.guests import TOOLS, GuestParts, guest_parts, make_ready, require_tools
 from harness.lab.hardware.journal import Journal
 from harness.lab.hardware.lab import HardwareLab, LeasedGuard
@@ -236,12 +236,22 @@ def _note(journal: Journal, resource: ResourceSpec) -> None:
     journal.note(ChangeKind.MOUNT, _MOUNT_POINT, resource.device)
 
 
+def rules_of(guard: Guard, resource: ResourceSpec) -> str:
+    """udev's rules that hide what DRBD's device, its mapping and the lower device below that hold.
+
+    The same is on all three, at the same place: btrfs would take one of them for another.
+    """
+    kernel = resource.device.rpartition("/")[2]
+    lower = {
+        DISK: f'ENV{{DM_NAME}}=="{guard.name}"', LOOP: f'ATTR{{loop/backing_file}}=="{guard.subject}"',
+    }.get(guard.storage.kind, f'ENV{{DM_NAME}}=="*-{guard.name.replace("-", "--")}"')  # fmt: skip
+    matches = (f'KERNEL=="{kernel}"', f'ENV{{DM_NAME}}=="{resource.mapping}"', lower)
+    return _RULES.format(matches="\n".join(f'{one}, GOTO="drbd_harness"' for one in matches))
+
+
 def _hide_content(machine: FoundMachine, journal: Journal, resource: ResourceSpec) -> None:
     """Let udev, LVM and systemd take nothing into use that a test has on the devices."""
-    volume = machine.guard.name.replace("-", "--")
-    kernel = resource.device.rpartition("/")[2]
-    matches = (f'KERNEL=="{kernel}"', f'ENV{{DM_NAME}}=="{resource.mapping}"', f'ENV{{DM_NAME}}=="*-{volume}"')
-    text = _RULES.format(matches="\n".join(f'{one}, GOTO="drbd_harness"' for one in matches))
+    text = rules_of(machine.guard, resource)
     path = f"{_RULES_FOLDER}/12-{resource.name}.rules"
     journal.note(ChangeKind.DIRECTORY, _RULES_FOLDER)
     journal.note(ChangeKind.FILE, path, f"sha256 {hashlib.sha256(text.encode()).hexdigest()}")
