@@ -16,8 +16,11 @@ import pytest
 from pair import Pair
 
 MATRIX = Path(__file__).with_name("node_cells.toml")
-# Of a user's resource on both machines, in use on alpha.
+# Of a user's resource on both machines, in use on alpha; with what he wants done when a verify finds something.
 _THEIRS = r"""
+cp -a /etc/drbd.d/global_common.conf /root/global_common.kept
+sed -i 's|^[[:space:]]*handlers {|& out-of-sync "/usr/bin/touch /root/called";|' /etc/drbd.d/global_common.conf
+grep -q called /etc/drbd.d/global_common.conf
 lvs theirs/used > /dev/null 2>&1 || lvcreate -q -y -n used -L 48m theirs > /dev/null
 cat > /etc/drbd.d/used.res <<'END'
 resource used {
@@ -101,10 +104,14 @@ def test_resource_of_the_user_s_stays_in_use(machines: Pair) -> None:
             assert differences(was, now) == {}
         alpha.sh("echo 3 > /proc/sys/vm/drop_caches")
         assert alpha.sh("sha256sum /media/used/data") == data
+        # The control that plants differences has one verify find them.
+        for one in machines.both:
+            one.sh("test ! -e /root/called")
     finally:
         for one in machines.both:
             one.sh(
                 "! mountpoint -q /media/used || umount /media/used; drbdadm down used; rm /etc/drbd.d/used.res; "
+                "mv /root/global_common.kept /etc/drbd.d/global_common.conf; "
                 "lvremove -q -f -y theirs/used > /dev/null; rmmod drbd"
             )
 
