@@ -7,6 +7,7 @@ harness reads it itself (NTFS, FAT, exFAT).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -88,7 +89,9 @@ def owners_on(
     except (HarnessError, OSError, ValueError) as error:
         return unknown(asked, f"it could not be found out: {' '.join(str(error).split())}"), ""
     finally:
-        node.runner.run(flush, timeout=_TOOL_SECONDS, ok=())
+        # A machine that is lost by now is no reason to forget what a verify of hours has found.
+        with contextlib.suppress(HarnessError):
+            node.runner.run(flush, timeout=_TOOL_SECONDS, ok=())
     return found, "; ".join(dict.fromkeys(methods))
 
 

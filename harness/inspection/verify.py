@@ -62,7 +62,12 @@ def verified(
     found, _, _ = run_verify(a, b, Events(a, spec.name, volume.number), dialect, spec, seconds)
     marked = tuple(sorted({*found.source.extents, *found.target.extents}))
     made = VolumeVerify(found.complete, found.seconds, marked, volume.out_of_sync_kib, found.skipped_blocks)
-    now = look_again(looked)[volume.number]
+    try:
+        now = look_again(looked)[volume.number]
+    except HarnessError as error:
+        # What a verify of hours has found is told all the same.
+        lost = f"the machines could not be looked at after it: {error}"
+        return replace(volume, verify=replace(made, unread=lost, no_owners=lost))
     after = replace(now, watches=volume.watches, unwatched=volume.unwatched)
     if marked:
         made = _read(looked, after, made)
@@ -77,7 +82,10 @@ def _read(looked: Looked, volume: InspectedVolume, made: VolumeVerify) -> Volume
         readings = read_again((one, here.lower), (other, there.lower), made.marked)
     except (HarnessError, ValueError) as error:
         return replace(made, unread=str(error))
-    after = _written(look_again(looked)[volume.number])
+    try:
+        after = _written(look_again(looked)[volume.number])
+    except HarnessError:
+        return replace(made, readings=readings)
     return replace(made, readings=replace(readings, written_kib=(after[0] - before[0], after[1] - before[1])))
 
 

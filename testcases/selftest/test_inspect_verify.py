@@ -14,7 +14,7 @@ from in_use import O_DIRECT, answered
 from recorded_nodes import START_VERIFY, RecordedRunner, recorded_verify, running
 
 from harness.config.inspected import InspectedHost
-from harness.errors import InfrastructureError
+from harness.errors import InfrastructureError, LostNodeError
 from harness.inspection.look import Looked, look
 from harness.inspection.machine import InspectedNode
 from harness.inspection.verify import Snapshot, verified
@@ -139,6 +139,20 @@ def test_verify_whose_end_is_in_no_log_is_not_complete_though_it_marked(disks: t
     assert found.verify is not None and not found.verify.complete
     assert exit_code(replace(looked.seen, volumes=(found,))) == FOUND
     assert "did not run to its end" in answer(found.verify)
+
+
+def test_verified_keeps_what_it_marked_where_a_machine_is_lost_after_it(
+    disks: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(looked: Looked) -> None:
+        raise LostNodeError("nodeb has answered nothing for 30 s")
+
+    looked, _ = two("8.4", disks)
+    monkeypatch.setattr("harness.inspection.verify.look_again", lost)
+    found = verified(looked, looked.seen.volumes[0], None)
+    assert found.verify is not None and found.verify.complete and found.verify.marked
+    told = "\n".join(inspection_text(replace(looked.seen, volumes=(found,))))
+    assert "whether they still differ could not be read: the machines could not be looked at after it: nodeb" in told
 
 
 def test_missing_programs_are_named_with_the_package_of_the_machine_s_distribution(disks: tuple[Path, Path]) -> None:
