@@ -18,6 +18,7 @@ import pytest
 from harness.errors import InfrastructureError, ProtectedError
 from harness.lab.hardware.guard import Machine
 from harness.lab.hardware.lease import KEPT_SECONDS, Holder, Lease, broken, held, kept, shown
+from harness.lab.hardware.own import this_owner
 from harness.remote.local import LocalRunner
 from harness.remote.scripted import ScriptedRunner
 from harness.util.deadline import Deadline, poll
@@ -136,6 +137,15 @@ def test_lease_that_nobody_holds_is_not_renewed(tmp_path: Path) -> None:
         broken(one, BOB, folder)
         poll(lambda: lost(lease), Deadline.after(30, "the loss of the lease"))
         assert shown(one, folder) == "nobody holds its lease"
+
+
+def test_user_without_a_name_holds_a_lease_by_his_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As in a container that runs as a user whom nobody made there.
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    assert Holder.of_this_process("x").owner.startswith(f"{os.getuid()} on ")
+    assert this_owner().startswith(f"{os.getuid()}@")
 
 
 def test_lease_that_nobody_could_renew_for_as_long_as_it_lasts_ends_all_writing(

@@ -7,7 +7,6 @@ of a process of this very controller which is known to have ended is taken over,
 from __future__ import annotations
 
 import contextlib
-import getpass
 import json
 import platform
 import secrets
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from harness.errors import HarnessError, InfrastructureError, ProtectedError
 from harness.lab.hardware.guard import Machine
+from harness.lab.hardware.own import this_user
 from harness.util.logs import progress
 from harness.util.process_identity import ProcessIdentity
 
@@ -49,7 +49,7 @@ class Holder:
     def of_this_process(cls, what: str) -> Holder:
         """A new one, for ``what`` is done."""
         process = ProcessIdentity.of_this_process()
-        owner = f"{getpass.getuser()} on {platform.node()}"
+        owner = f"{this_user()} on {platform.node()}"
         return cls(secrets.token_hex(8), owner, what, process.controller, process.pid, process.started)
 
 

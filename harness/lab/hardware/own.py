@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import platform
 
 from harness.config.inventory import DISK, LOOP, StorageEntry
@@ -16,9 +17,17 @@ _PREFIX = "drbd-harness-"
 UUID = "DRBD-HARNESS-"
 
 
+def this_user() -> str:
+    """Who runs the harness: a name, or in a container that knows none the number of the user."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
 def this_owner() -> str:
     """Who runs the harness, and where."""
-    return f"{getpass.getuser()}@{platform.node()}"
+    return f"{this_user()}@{platform.node()}"
 
 
 class OwnStorage:
