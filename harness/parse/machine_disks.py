@@ -25,6 +25,9 @@ from harness.model.disks import (
     VolumeGroup,
 )
 
+# What zpool says, with a status, where ZFS has no pool (libzfs_error_init of OpenZFS for the modules).
+_NO_POOLS = ("no pools", "not be loaded", "modules are not loaded", "modules cannot be auto-loaded")
+
 
 def machine_disks(text: str) -> MachineDisks:
     """All that was printed."""
@@ -83,7 +86,8 @@ def _why(command: Mapping[str, Any]) -> str:
 
 
 def _zpool(command: Mapping[str, Any]) -> str:
-    if command["status"] != 0 and "no pools" not in command["err"] and "not be loaded" not in command["err"]:
+    # Without its module no pool is in use; a disk of one that was exported has its signature.
+    if command["status"] != 0 and not any(one in command["err"] for one in _NO_POOLS):
         raise ValueError(f"zpool does not say which disks ZFS has: {_why(command)}")
     return str(command["out"])
 

@@ -252,6 +252,12 @@ def test_zfs_that_is_there_without_pools_is_no_reason() -> None:
         assert heard("free-before-label", change).against(Step.LABEL) == ()
 
 
+@pytest.mark.parametrize("which", ["are not loaded", "cannot be auto-loaded"])
+def test_zfs_whose_modules_are_not_loaded_is_no_reason(which: str) -> None:
+    said = f"The ZFS modules {which}.\nTry running 'modprobe zfs' as root to load them.\n"
+    assert heard("free-before-label", _zpool(1, "", said)).against(Step.LABEL) == ()
+
+
 def test_what_a_test_wrote_behind_the_label_is_no_foreign_signature_and_elsewhere_is() -> None:
     def signed(offset: int) -> tuple[str, ...]:
         found = json.dumps({"signatures": [{"type": "ext4", "offset": hex(offset)}]})
