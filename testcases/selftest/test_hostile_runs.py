@@ -56,7 +56,11 @@ def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
 def command(run: Path, *arguments: str, seconds: float = 60) -> tuple[int, str]:
     """The exit code and the standard error of ``drbd-harness``, which gets 2 GiB."""
     argv = [sys.executable, "-c", LIMITED, *arguments]
-    done = subprocess.run(argv, cwd=run.parent.parent, capture_output=True, text=True, timeout=seconds, check=False)
+    # Each further thread of NumPy's and SciPy's takes 80 MiB of addresses, and there is one for each processor.
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(
+        argv, cwd=run.parent.parent, env=environment, capture_output=True, text=True, timeout=seconds, check=False
+    )
     return done.returncode, done.stderr
 
 
