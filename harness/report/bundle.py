@@ -86,7 +86,9 @@ class StoredReport:
         with named_file(path) as packed, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
             for inside, content_of in sorted(made.items()):
                 if (content := content_of()) is not None:
-                    archive.writestr(zipfile.ZipInfo(f"{name}/{inside}", _DATE), content, zipfile.ZIP_DEFLATED)
+                    # A name that is no text, as that of any file may be.
+                    called = f"{name}/{inside}".encode("utf-8", "backslashreplace").decode()
+                    archive.writestr(zipfile.ZipInfo(called, _DATE), content, zipfile.ZIP_DEFLATED)
 
     def _evidence_files(self) -> Iterator[tuple[str, _Content]]:
         yield "run.json", partial(dumped, self.run)

@@ -170,3 +170,11 @@ def test_zip_of_a_run_of_which_another_is_being_made_has_none_of_it(tmp_path: Pa
     StoredReport(Store(run), without=False).write_zip(tmp_path / "run1.zip")
     with zipfile.ZipFile(tmp_path / "run1.zip") as archive:
         assert not [name for name in archive.namelist() if "4711" in name]
+
+
+def test_zip_of_a_file_whose_name_is_no_text_has_it(tmp_path: Path) -> None:
+    run = shutil.copytree(SMOKE, tmp_path / "run1")
+    (run / os.fsdecode(b"n\xffte.txt")).write_text("somebody's")
+    StoredReport(Store(run), without=False).write_zip(tmp_path / "run1.zip")
+    with zipfile.ZipFile(tmp_path / "run1.zip") as archive:
+        assert archive.read(f"{Store(run).run().id}/n\\udcffte.txt") == b"somebody's"
