@@ -165,7 +165,8 @@ class GuestDisk:
         """The workload's part of the disk in the guest, all of it but the canary's."""
         agent, resource = self.present_guest.agent, self._context.resource
         if not self._context.cell.has_canary:
-            return WorkloadTarget(agent, self._disk.path, resource, self._layout.disk_blocks)
+            boots = self._context.lab.guest_spec.image.boot_seconds
+            return WorkloadTarget(agent, self._disk.path, resource, self._layout.disk_blocks, boot_seconds=boots)
         return WorkloadTarget(agent, f"{self._disk.path}1", resource, self._region.first_block)
 
     @property

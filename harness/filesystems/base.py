@@ -37,7 +37,7 @@ class WorkloadTarget:
     """Where a workload runs: ``device`` as ``runner`` sees it; ``resource`` is the DRBD resource below.
 
     ``blocks``: how many 4 KiB blocks from its beginning are the workload's; 0 for all.  ``node``: the one that it is;
-    None in a guest.
+    None in a guest, which may take ``boot_seconds`` to boot again.
     """
 
     runner: Runner
@@ -45,6 +45,7 @@ class WorkloadTarget:
     resource: Resource
     blocks: int = 0
     node: Node | None = None
+    boot_seconds: float = 0.0
 
     @property
     def own_blocks(self) -> int:

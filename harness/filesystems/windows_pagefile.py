@@ -10,8 +10,6 @@ from harness.remote.windows import disk_number, powershell, reboot
 
 LETTER = "P:"
 FILE = rf"{LETTER}\pagefile.sys"
-# As long as the first answer of an image's agent is waited for by itself.
-_BOOT_SECONDS = 900.0
 # The rest is NTFS's own.
 _SHARE = 0.6
 
@@ -48,7 +46,7 @@ class WindowsPagefile(WindowsNtfs):
     needs_mib = 96
 
     def mount(self, target: WorkloadTarget) -> None:
-        """Page to it and nowhere else; blocks for a boot of Windows, 15 minutes at most."""
+        """Page to it and nowhere else; blocks for a boot of Windows."""
         size = target.runner.run(powershell(_MOUNT, disk_number(target.device), LETTER), timeout=MARGIN_SECONDS).stdout
         mebibytes = int(int(size) * _SHARE)
         self._page_to(target, f"{FILE} {mebibytes} {mebibytes}")
@@ -61,7 +59,7 @@ class WindowsPagefile(WindowsNtfs):
     @staticmethod
     def _page_to(target: WorkloadTarget, setting: str) -> None:
         target.runner.run(powershell(_PAGE_TO, setting), timeout=MARGIN_SECONDS)
-        reboot(target.runner, _BOOT_SECONDS)
+        reboot(target.runner, target.boot_seconds)
         used = target.runner.run(powershell(_IN_USE), timeout=MARGIN_SECONDS).stdout.split()
         wanted = [FILE] if setting else []
         if [one.lower() for one in used] != [one.lower() for one in wanted]:

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,6 +17,7 @@ from test_filesystems_dos import image, whole
 
 from harness.config.lab_spec import UserImageSpec
 from harness.engine.context import CellContext
+from harness.engine.guest_disk import GuestDisk
 from harness.errors import CommandError, DeadlineError, InfrastructureError, RefusedError
 from harness.filesystems import FILESYSTEMS, windows_pagefile
 from harness.filesystems.base import WorkloadTarget
@@ -135,7 +137,7 @@ def agent_of(domain: WindowsAgent) -> GuestAgent:
 
 
 def target(domain: WindowsAgent) -> WorkloadTarget:
-    return WorkloadTarget(agent_of(domain), DISK, cast(Any, SimpleNamespace(blocks=32768)))
+    return WorkloadTarget(agent_of(domain), DISK, cast(Any, SimpleNamespace(blocks=32768)), boot_seconds=900)
 
 
 def commands(domain: WindowsAgent) -> list[str]:
@@ -294,6 +296,24 @@ def test_cell_of_a_pagefile_has_time_for_two_boots(tmp_path: Path) -> None:
     plain = seconds(FilesystemKind.NTFS, image)
     assert seconds(FilesystemKind.PAGEFILE, image) == plain + 1000
     assert seconds(FilesystemKind.PAGEFILE, UserImageSpec()) == plain, "in the harness's own guest it is refused"
+
+
+def test_windows_may_take_as_long_to_boot_again_as_its_image_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(windows, "_LOOK_SECONDS", 0.0)
+    image = UserImageSpec(name="w.qcow2", digest="ab" * 32, windows=True, boot_seconds=10)
+    lab = SimpleNamespace(id="lab", guest_spec=SimpleNamespace(image=image), boot_seconds=0.0)
+    attempt = Attempt(cell("pressure", FilesystemKind.PAGEFILE), 1, tmp_path)
+    context = CellContext(cast(Any, lab), cast(Any, SimpleNamespace(blocks=1)), attempt)
+    disk = GuestDisk(context, cast(Any, None), cast(Any, SimpleNamespace(disk_blocks=0)))
+    domain = WindowsAgent(lambda script: (0, "1\r\n", "") if "LastBootUpTime" in script else None)
+    disk.guest = cast(Any, SimpleNamespace(agent=agent_of(domain)))
+    disk.attached = cast(Any, SimpleNamespace(path=DISK))
+    part = disk.part
+    assert part.boot_seconds == 10
+    with pytest.raises(DeadlineError, match="another boot of Windows did not happen within 0 s"):
+        FILESYSTEMS[FilesystemKind.PAGEFILE].mount(replace(part, boot_seconds=0.1))
 
 
 def test_windows_that_pages_to_another_file_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
