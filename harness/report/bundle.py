@@ -28,8 +28,8 @@ _WITHOUT = (
     " is in it. Names of hosts are (host 1), (host 2), the same everywhere. verdict.json is what was judged from the"
     " whole evidence; judged again from what is here, a play may be INCONCLUSIVE."
 )
-# A lock, and what is or was made by this command.
-_NOT_PACKED = re.compile(r"\.lock|.*\.zip|\..*\.zip\.\d+\.[0-9a-f]+", re.DOTALL)
+# A lock, what was made by this command, and what is written beside its place, or was when somebody was killed.
+_NOT_PACKED = re.compile(r"\.lock|.*\.zip|\..+\.\d+\.[0-9a-f]{8}", re.DOTALL)
 # The same run gives the same bytes.
 _DATE = (1980, 1, 1, 0, 0, 0)
 # What is in a file; None where it is not there any more.
