@@ -30,7 +30,7 @@ from harness.config.matrix_entry import (
     old_names,
 )
 from harness.config.sentences import hint, shown, validated
-from harness.config.toml_text import read_toml
+from harness.config.toml_text import is_there, read_toml
 from harness.errors import UsageError
 from harness.model import Cell, ClientKind, Expectation, aliases, settings
 from harness.model.cell_pattern import matches
@@ -133,7 +133,7 @@ def cells_from(entry: Mapping[str, Any], workloads: Workloads, where: str) -> Ex
 def _find(path_or_name: str, search: Path) -> Path:
     path = Path(path_or_name)
     if path.suffix == ".toml" or len(path.parts) > 1:
-        if not path.is_file():
+        if not is_there(path):
             raise UsageError(f"there is no matrix file {path}")
         return path
     known = names(search)

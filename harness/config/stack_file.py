@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from harness.config.sentences import WrittenFile, hint, quoted, validated
 from harness.config.stack_spec import IN_TREE, NodeTable, StackSpec, StackTables, is_path
-from harness.config.toml_text import read_toml
+from harness.config.toml_text import is_there, read_toml
 from harness.errors import UsageError
 from harness.util.paths import expanded
 
@@ -83,7 +83,7 @@ def with_module(spec: StackSpec, path: str, option: str) -> StackSpec:
 def _find(path_or_name: str, search: Path) -> Path:
     path = Path(path_or_name)
     if path.suffix == ".toml" or len(path.parts) > 1:
-        if not path.is_file():
+        if not is_there(path):
             why = "is no file" if path.exists() or path.is_symlink() else ""
             raise UsageError(f"{path} {why}" if why else f"there is no stack file {path}{_near(path)}")
         return path.absolute()
@@ -104,14 +104,19 @@ def _resolved(origins: Iterable[str], key: str, folder: Path, where: str) -> tup
             found[origin] = None
             continue
         path = Path(os.path.normpath(folder / expanded(origin, f"{where}: '{key}'")))
-        if why := _too_wide(path):
-            raise UsageError(f"{where}: '{key}' is {quoted(origin)}, {why}")
-        if path.exists():
-            found[str(path)] = None
-        elif matches := _matches(path):
-            found.update(dict.fromkeys(map(str, matches)))
-        else:
-            raise UsageError(f"{where}: '{key}' is {quoted(origin)}, and there is no {path}{_near(path, key)}")
+        try:
+            if why := _too_wide(path):
+                raise UsageError(f"{where}: '{key}' is {quoted(origin)}, {why}")
+            if path.exists():
+                found[str(path)] = None
+            elif matches := _matches(path):
+                found.update(dict.fromkeys(map(str, matches)))
+            else:
+                raise UsageError(f"{where}: '{key}' is {quoted(origin)}, and there is no {path}{_near(path, key)}")
+        except OSError as error:
+            # In a folder of somebody else's, say.
+            why = error.strerror or str(error)
+            raise UsageError(f"{where}: '{key}' is {quoted(origin)}, and {path} cannot be looked at: {why}") from error
     return tuple(found)
 
 

@@ -26,6 +26,14 @@ def read_toml(path: Path, option: str = "") -> tuple[bytes, dict[str, Any]]:
         raise UsageError(f"{named} is not valid TOML: {error}") from error
 
 
+def is_there(path: Path) -> bool:
+    """Whether the file ``path`` is there; :class:`~harness.errors.UsageError` where nobody may look."""
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
 def parsed(raw: bytes) -> dict[str, Any]:
     """The table in ``raw``, with or without a byte order mark; ``ValueError`` with the end of a sentence."""
     try:

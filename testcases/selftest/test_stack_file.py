@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from test_lab_spec import RUN
 
-from harness.config import stack_file
+from harness.config import matrix, stack_file
 from harness.config.run_specs import specs_of, stack_from_options
 from harness.config.stack_spec import NodeStack, StackSpec
 from harness.errors import UsageError
@@ -134,6 +135,27 @@ def test_option_drbd_is_for_both_nodes_unless_one_says_its_own(written: Path, mo
 def test_stack_file_with_a_mistake_is_refused_in_one_sentence(written: Path, text: str, sentence: str) -> None:
     message = refusal(written, text)
     assert message.startswith(str(written)) and sentence.format(here=written.parent) in message
+
+
+def test_stack_or_matrix_where_nobody_may_look_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0)
+    spec, user = StackSpec(), os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        for name in ("x.deb", "*.deb"):
+            path = tmp_path / "closed" / name
+            why = re.escape(f"--drbd: 'drbd' is '{path}', and {path} cannot be looked at: Permission denied")
+            with pytest.raises(UsageError, match=f"^{why}$"):
+                stack_file.with_module(spec, str(path), "--drbd")
+        with pytest.raises(UsageError, match=r"^/.*/x\.toml cannot be read: Permission denied$"):
+            stack_file.load(str(tmp_path / "closed" / "x.toml"), resources.stacks())
+        with pytest.raises(UsageError, match=r"^/.*/x\.toml cannot be read: Permission denied$"):
+            matrix.load(str(tmp_path / "closed" / "x.toml"), {}, resources.matrices())
+    finally:
+        os.seteuid(user)
+    with pytest.raises(UsageError, match=r"cannot be looked at: File name too long$"):
+        stack_file.with_module(spec, f"./{'y' * 300}/x.deb", "--drbd")
 
 
 def test_stack_that_is_not_there_is_refused_with_a_near_one(written: Path) -> None:
