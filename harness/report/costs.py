@@ -210,7 +210,11 @@ def keep_costs(directory: Path, run: Run, attempts: Iterable[Evidence]) -> None:
 def own_costs(runs: Path, accelerator: str) -> tuple[RunCosts, ...]:
     """The costs that the newest runs below ``runs`` left, those under ``accelerator``; what cannot be read is none."""
     found: list[RunCosts] = []
-    for path in sorted(runs.glob(f"*/{FILE}"), reverse=True)[:_OWN_RUNS]:
+    try:
+        newest = sorted(runs.glob(f"*/{FILE}"), reverse=True)[:_OWN_RUNS]
+    except OSError:
+        return ()
+    for path in newest:
         with suppress(OSError, ValidationError):
             found += (one for one in read_table(path) if one.accelerator == accelerator and _plausible(one))
     return tuple(found)

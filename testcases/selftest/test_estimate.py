@@ -204,6 +204,7 @@ def test_own_costs_of_runs_here_by_accelerator(tmp_path: Path) -> None:
     (tmp_path / "three" / costs.FILE).write_text("[{")
     assert [one.run for one in own_costs(tmp_path, "kvm")] == ["one"]
     assert own_costs(tmp_path / "nowhere", "kvm") == ()
+    assert own_costs(tmp_path / ("x" * 300) / "runs", "kvm") == (), "where nobody can look is nothing either"
 
 
 @pytest.mark.parametrize("number", ["1e999", "-1e308", "1e308", "0", "9223372036854775808"])
