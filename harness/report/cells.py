@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 from harness.model import Potency, Result, Run
@@ -28,7 +28,8 @@ from harness.report.worth import label
 class CellView:
     """One cell with its repetitions; ``rows`` and ``overview`` are of all of them, empty where there is only one.
 
-    ``strip``: each repetition by its sign, in their order.
+    What each of the repetitions would say is said once: ``worth`` and ``expectation``.  ``strip``: each by its sign, in
+    their order.
     """
 
     anchor: str
@@ -43,6 +44,8 @@ class CellView:
     overview: Grid | None
     plays: tuple[ResultView, ...]
     strip: tuple[Slot, ...] = ()
+    worth: tuple[Row, ...] = ()
+    expectation: str = ""
 
     @property
     def repeated(self) -> bool:
@@ -82,7 +85,11 @@ def cell_views(results: Sequence[Result], run: Run | None = None) -> tuple[CellV
 def _cell_view(cell: PlayedCell, results: Sequence[Result], names: Sequence[str], run: Run | None) -> CellView:
     answer, stands = cell.answer, results[cell.stands]
     kind = stands.verdict.kind if stands.verdict else None
-    return CellView(
+    plays = tuple(
+        view(results[number], names[number], replay_command(run, results[number].cell) if run else "")
+        for number in cell.numbers
+    )
+    made = CellView(
         anchor=cell_anchor(names[cell.numbers[0]]),
         cell_id=stands.cell.id,
         kind=answer_label(answer),
@@ -93,12 +100,29 @@ def _cell_view(cell: PlayedCell, results: Sequence[Result], names: Sequence[str]
         disagree=answer.disagree,
         rows=tuple((name, value) for name, value in answer_rows(answer) if value) if cell.repeated else (),
         overview=_overview(cell, results, names) if cell.repeated else None,
-        plays=tuple(
-            view(results[number], names[number], replay_command(run, results[number].cell) if run else "")
-            for number in cell.numbers
-        ),
+        plays=plays,
         strip=tuple(_sign(results[number]) for number in cell.numbers) if cell.repeated else (),
     )
+    return _said_once(made) if cell.repeated else made
+
+
+def _said_once(cell: CellView) -> CellView:
+    """``cell`` with what all of its repetitions say taken from each of them: a page of thousands repeats it else."""
+    plays = cell.plays
+    worth = tuple(row for row in plays[0].worth if all(row in play.worth for play in plays))
+    alike = len({play.expectation for play in plays}) == 1
+    shorter = (
+        replace(
+            play,
+            name=f"repetition {play.result.cell.repetition}",
+            # It stands in the table of all repetitions, just above.
+            figures="",
+            worth=tuple(row for row in play.worth if row not in worth),
+            expectation="" if alike else play.expectation,
+        )
+        for play in plays
+    )
+    return replace(cell, plays=tuple(shorter), worth=worth, expectation=plays[0].expectation if alike else "")
 
 
 def _sign(result: Result) -> Slot:
@@ -118,10 +142,12 @@ def _overview(cell: PlayedCell, results: Sequence[Result], names: Sequence[str])
                 Slot(label(result), style_of(kind), SIGNS[kind]),
                 Slot(figures(result)),
                 Slot(str(result.cell.seed) if result.cell.seed else ""),
-                Slot(verdict.sentence if verdict else "", "text"),
             )
         )
-    return grid(f"Repetitions of {cell.answer.cell_id}", ("Repetition", "Verdict", "Figures", "Seed", "Seen"), rows)
+    if len({row[1].text for row in rows}) == 1:
+        # How often which verdict came stands above, and it was this one each time.
+        rows = [(row[0], Slot(), *row[2:]) for row in rows]
+    return grid(f"Repetitions of {cell.answer.cell_id}", ("Repetition", "Verdict", "Figures", "Seed"), rows)
 
 
 def cell_anchor(name: str) -> str:

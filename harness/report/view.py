@@ -139,9 +139,14 @@ class ResultView:
         evidence = self.result.evidence
         if evidence is None or self.detail == VERDICT_ONLY:
             return None
-        made = evidence_view(evidence, self.result)
-        made = made if self.linked else replace(made, link="")
+        made = replace(evidence_view(evidence, self.result), link=self.link)
         return replace(made, **dict(_left_out(made, self.detail)))
+
+    @property
+    def link(self) -> str:
+        """Where its raw files lie beside the page; empty where they do not, or it was not played."""
+        evidence = self.result.evidence
+        return link_of(evidence) if evidence and self.linked else ""
 
     @property
     def left_out(self) -> bool:
@@ -195,7 +200,7 @@ def evidence_view(evidence: Evidence, result: Result) -> EvidenceView:
     reread = evidence.readback.differing if evidence.readback else ()
     mismatches = evidence.alarms.mismatches if evidence.alarms else ()
     return EvidenceView(
-        link=f"cells/{quote(formatting.clean(evidence.cell.id), safe='')}/{evidence.attempt}/",
+        link=link_of(evidence),
         facts=_rows(_facts(evidence)),
         requested=requested_and_observed(evidence.cell, evidence.observed),
         read_back=read_back(evidence),
@@ -238,6 +243,11 @@ def evidence_view(evidence: Evidence, result: Result) -> EvidenceView:
         mismatches=mismatches[:MISMATCHES_SHOWN],
         mismatches_more=max(0, len(mismatches) - MISMATCHES_SHOWN),
     )
+
+
+def link_of(evidence: Evidence) -> str:
+    """Where the raw files of an attempt lie in its run's folder."""
+    return f"cells/{quote(formatting.clean(evidence.cell.id), safe='')}/{evidence.attempt}/"
 
 
 def _left_out(evidence: EvidenceView, detail: int) -> Iterator[tuple[str, Any]]:

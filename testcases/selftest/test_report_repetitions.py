@@ -13,12 +13,13 @@ from test_report_worth import no_answer, persisted, recorded, strong, weak
 
 from harness.model import ReplicationProfile, Result, VerdictKind
 from harness.report.alarms import alarm_grid
-from harness.report.cells import anchors
+from harness.report.cells import anchors, cell_views
 from harness.report.durability import durability_grid, durability_sentence, loss_grid
 from harness.report.formatting import between
 from harness.report.headline import headline
 from harness.report.html import render_html
 from harness.report.migrations import migration_grid, timelines
+from harness.report.page_size import alone, fitted
 from harness.report.summary import findings, summarize
 from harness.report.table import heat_map
 
@@ -74,6 +75,33 @@ def test_page_repeated_cell_leads_to_each_repetition() -> None:
     for wanted in ("1001", "1005", "3 of 4 that have an answer", "repetitions disagree", "It broke."):
         assert wanted in text, wanted
     assert "6 repetitions in all" in text_of(page)
+
+
+def test_page_repetitions_say_once_what_all_of_them_say() -> None:
+    results = mixed()
+    page = render_html(run_of(results), results)
+    (cell,) = nodes(page, "//details[starts-with(@id, 'all-of-')]")
+    inner = cell.xpath("./div/details")
+    assert [one.xpath("string(.//*[@class='name'])") for one in inner] == [f"repetition {n}" for n in range(1, 6)]
+    for one, result in zip(inner, results, strict=True):
+        assert result.verdict is not None and result.verdict.sentence in "".join(one.itertext())
+        assert "".join(cell.itertext()).count(result.verdict.sentence) == sum(
+            one.verdict == result.verdict for one in results
+        )
+    same = [play(weak(), number) for number in range(1, 4)]
+    (cell,) = nodes(render_html(run_of(same), same), "//details[starts-with(@id, 'all-of-')]")
+    rows = ["".join(one.itertext()) for one in cell.xpath("./div/table//tr")]
+    for wanted in ("What this CLEAN is worth",):
+        assert sum(row.startswith(wanted) for row in rows) == 1 and "".join(cell.itertext()).count(wanted) == 1, wanted
+    assert cell.xpath("./div/div//thead//th/text()")[:2] == ["Repetition", "Figures"], "one verdict: it stands above"
+
+
+def test_page_shortened_play_still_leads_to_its_files() -> None:
+    results = mixed()
+    shown = cell_views(results)
+    tight, _ = fitted(shown, lambda one: 1 if one.evidence else 0, 0)
+    links = [one.link for cell in tight for one in cell.plays]
+    assert all(one.startswith("cells/") for one in links) and not [one for one in alone(tight)[0].plays if one.link]
 
 
 def test_page_block_rate_is_a_description_with_a_bootstrap() -> None:
