@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from markupsafe import Markup
 
 from harness.judgement.controls import demanded_controls
 from harness.judgement.known_faults import known_faults
+from harness.judgement.questions_harm import CURES
 from harness.model import Evidence, Result, Run, VerdictKind
 from harness.report import formatting
 from harness.report.alarms import alarm_grid, alarm_sentence, replication_grid
@@ -52,6 +54,9 @@ WEAK = "nothing found, and nothing shows that this work could have diverged"
 
 #: What is said of the details that are left out, of many plays.
 _NOTES_BYTES = 60_000
+
+# Between the thousands of a number, and before its per cent.
+_GAP = re.compile(r"(?<=\d) (?=\d{3}(?!\d)|%)")
 
 LegendLine = tuple[str, str, str, str]
 
@@ -135,6 +140,7 @@ def render_html(
         replication=replication_grid(results, names),
         claims=claim_page(run, results, names),
         questions=question_page(run, results, names),
+        cures=CURES,
         missing_controls=_missing(summary.map, results),
         stack=(*stack_rows(run.stack), *provenance_rows(run)),
         faults=known_faults(run.stack),
@@ -286,13 +292,18 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(count=formatting.count, sectors=sectors, across=_across, play=play_name)
+    environment.filters.update(count=formatting.count, sectors=sectors, across=_across, play=play_name, whole=_whole)
     return environment
 
 
 def _across(share: float) -> str:
     """A position in a drawing, as SVG wants it."""
     return f"{share:.3f}%"
+
+
+def _whole(text: str) -> str:
+    """``text`` in which no number is broken at the end of a line: ``1 372 080``, ``95 %``."""
+    return _GAP.sub("\u00a0", text)
 
 
 def _printable(value: object) -> object:

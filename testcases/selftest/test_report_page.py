@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from lxml import etree
 from test_report import diverged, everything, evidence, nodes, run_of, text_of, verdict
 
 from harness.judgement.cost_ratios import CostRatio
@@ -253,3 +255,53 @@ def test_fitted_keeps_as_much_as_there_is_room_for() -> None:
 def test_page_node_itself_has_a_column() -> None:
     result = ended(VerdictKind.CLEAN, client=ClientKind.HOST, cache=None)
     assert [name for name, _ in mode_tiles([result], anchors([result]))] == ["the node itself"]
+
+
+# --------------------------------------------------------------------------- for everybody
+
+
+def kept(matrix: str) -> str:
+    """The page of a run that is kept beside the source."""
+    store = Store(max(EVIDENCE.glob(f"{matrix}-*")))
+    return render_html(store.run(), judged_results(store), attempts=list(store.every_attempt()))
+
+
+@pytest.mark.parametrize("matrix", ["alarms", "failover", "figures", "migration"])
+def test_page_can_be_read_without_seeing_it_and_used_without_a_mouse(matrix: str) -> None:
+    root = etree.fromstring(kept(matrix).encode())
+    assert root.get("lang") == "en"
+    levels = [int(one.tag[1]) for one in root.iter("h1", "h2", "h3", "h4")]
+    assert levels[0] == 1 and all(after <= before + 1 for before, after in pairwise(levels))
+    for head in root.iter("th"):
+        assert head.get("scope") in ("col", "row") and "".join(head.itertext()).strip(), etree.tostring(head)
+    assert all(table.find(".//th") is not None for table in root.iter("table"))
+    for wide in root.xpath("//div[@class='scroll']"):
+        assert (wide.get("tabindex"), wide.get("role")) == ("0", "region") and wide.get("aria-label")
+    assert not root.xpath("//*[self::p or self::div or self::span][@aria-label][not(@role)]"), (
+        "a name that nobody hears"
+    )
+    ids = root.xpath("//@id")
+    assert len(ids) == len(set(ids)) and {one[1:] for one in root.xpath("//a/@href[starts-with(., '#')]")} <= {*ids}
+
+
+def test_page_no_number_is_broken_at_the_end_of_a_line() -> None:
+    results = [replace(diverged(), verdict=verdict(VerdictKind.DIVERGED, "Seen.", 1372080))]
+    answer = nodes(
+        render_html(run_of(results), results), "string(//div[contains(@class, 'second')]//p[@class='reply'])"
+    )
+    assert "1\u00a0372\u00a0080 differing blocks" in str(answer)
+    assert page_of_run._whole("17 % of 3 of 1 204, 5 blocks, 2026") == "17\u00a0% of 3 of 1\u00a0204, 5 blocks, 2026"
+
+
+def test_page_says_what_to_change_where_something_went_wrong() -> None:
+    results = [*sample()[:3], ended(VerdictKind.CLEAN, cache=CacheMode.UNSAFE)]
+    said = [
+        " ".join(one.xpath("string()").split())
+        for one in nodes(render_html(run_of(results), results), "//p[@class='next' or @class='next soft']")
+    ]
+    assert "no harm was seen here with cache=writeback; remedies were not played here" in said[0]
+    assert "drbd-harness run --matrix mitigations" in said[0] and "cache=unsafe ignores" in said[1]
+    page = render_html(run_of(sample()), sample())
+    assert nodes(page, "//p[@class='next']/a/@href") == ["#remedies"] and nodes(page, "//h2[@id='remedies']")
+    fine = [ended(VerdictKind.CLEAN)]
+    assert not nodes(render_html(run_of(fine), fine), "//p[@class='next']")
