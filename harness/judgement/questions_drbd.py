@@ -57,11 +57,12 @@ def _differing(play: Play) -> AbstractSet[int]:
 
 def false_alarms(facts: Facts) -> QuestionAnswer:
     """What verify reported, against the disks."""
-    plays = [one for one in _looked_at(facts) if _marked(one)]
+    looked = [(one, _marked(one)) for one in _looked_at(facts)]
+    plays = [one for one, marked in looked if marked]
     if not plays:
         return not_asked(FALSE_ALARMS, _QUICK, "No verify found anything")
-    marked = sum(len(_marked(one)) for one in plays)
-    real = sum(len(_marked(one) & _differing(one)) for one in plays)
+    marked = sum(len(blocks) for _, blocks in looked)
+    real = sum(len(blocks & _differing(one)) for one, blocks in looked if blocks)
     live = sum(one.evidence.ownership.allocated for one in plays)
     told = f"Of {plural(marked, 'block')} that a verify reported in {plural(len(plays), 'play')} {count(real)} differ"
     sentence = f"{told} on the disks, read outside of DRBD; {count(live)} blocks that differ are allocated: data."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 
 from harness.model.device import Extent, blocks_of
 
@@ -124,7 +125,7 @@ class Comparison:
     seconds: float
     where: str
 
-    @property
+    @cached_property
     def differing_blocks(self) -> int:
         """How many 4 KiB blocks differ."""
         return len(blocks_of(self.differing))

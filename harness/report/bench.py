@@ -2,7 +2,8 @@
 
 Run by ``ci/bench``.  Everything is a ratio or a difference within one run; nothing is compared with a clock of
 another machine.  What a cell costs beyond its work is told by phase and by filesystem and layout, beside the same ratio
-in the stored runs of ``costs.json``: it must not grow.
+in the stored runs of ``costs.json``: it must not grow.  Nor must the page: with a thousand plays like those of the run
+it is no larger than a page may be, and drawn in no more than so many times what judging them takes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from harness.errors import HarnessError
+from harness.report.bench_page import page_ratios
 from harness.report.bench_ratios import GROWN, by_filesystem, by_phase, ratio_table
 from harness.report.costs import learnt, read_table
 from harness.report.phases import as_json, phase_shares, print_phases
@@ -26,7 +28,7 @@ AIM_SECONDS = 25.0
 
 
 def main() -> int:
-    """Measure a stored run, or play a matrix first; 2 where cells cost more than the aim, or than in stored runs."""
+    """Measure a stored run, or play a matrix first; 2 where cells or the page cost more than they may."""
     parser = argparse.ArgumentParser(prog="ci/bench", description=__doc__)
     parser.add_argument("run", nargs="?", help="a stored run (id, folder, 'latest'); without it a matrix is played")
     parser.add_argument("--matrix", default="quick", help="the matrix to play (default: quick)")
@@ -50,6 +52,7 @@ def main() -> int:
         store = Store.open(chosen.runs, which)
         shares = phase_shares(store.run(), judged_results(store))
         costs, stored = learnt(store.run(), store.every_attempt()), read_table()
+        page = page_ratios(store)
     except HarnessError as error:
         print(f"ci/bench: {error}", file=sys.stderr)
         return error.exit_code
@@ -60,8 +63,11 @@ def main() -> int:
     console.print(ratio_table("Beyond the work, by filesystem and layout", filesystems))
     path = store.directory / "bench.json"
     ratios = {"by_phase": [asdict(one) for one in phases], "by_filesystem": [asdict(one) for one in filesystems]}
-    path.write_text(json.dumps(as_json(shares) | ratios, indent=1) + "\n")
+    drawn = {"page": asdict(page) if page else None}
+    path.write_text(json.dumps(as_json(shares) | ratios | drawn, indent=1) + "\n")
     print(f"{path.resolve()}")
+    if page:
+        print(page)
     if shares.overhead_mean is None:
         print("ci/bench: no cell of the run has phases", file=sys.stderr)
         return 3
@@ -70,7 +76,8 @@ def main() -> int:
     grown = [one.name for one in (*phases, *filesystems) if one.grown]
     if grown:
         print(f"grew beyond {GROWN} times what it is in the stored runs: {', '.join(grown)}")
-    return 0 if shares.overhead_mean <= AIM_SECONDS and not grown else 2
+    beyond = shares.overhead_mean > AIM_SECONDS or grown or (page and page.grown)
+    return 2 if beyond else 0
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ class CellView:
     """One cell with its repetitions; ``rows`` and ``overview`` are of all of them, empty where there is only one.
 
     What each of the repetitions would say is said once: ``worth`` and ``expectation``.  ``strip``: each by its sign, in
-    their order.
+    their order, where they differ.
     """
 
     anchor: str
@@ -101,7 +101,7 @@ def _cell_view(cell: PlayedCell, results: Sequence[Result], names: Sequence[str]
         rows=tuple((name, value) for name, value in answer_rows(answer) if value) if cell.repeated else (),
         overview=_overview(cell, results, names) if cell.repeated else None,
         plays=plays,
-        strip=tuple(_sign(results[number]) for number in cell.numbers) if cell.repeated else (),
+        strip=_strip([results[number] for number in cell.numbers]),
     )
     return _said_once(made) if cell.repeated else made
 
@@ -123,6 +123,12 @@ def _said_once(cell: CellView) -> CellView:
         for play in plays
     )
     return replace(cell, plays=tuple(shorter), worth=worth, expectation=plays[0].expectation if alike else "")
+
+
+def _strip(plays: Sequence[Result]) -> tuple[Slot, ...]:
+    """Each repetition by its sign; nothing where all of them ended alike, which is said in words."""
+    signs = tuple(_sign(play) for play in plays)
+    return signs if len(set(signs)) > 1 else ()
 
 
 def _sign(result: Result) -> Slot:

@@ -52,9 +52,6 @@ _TONES = {Answer.YES: "clean", Answer.NO: "diverged", Answer.UNKNOWN: "inconclus
 
 WEAK = "nothing found, and nothing shows that this work could have diverged"
 
-#: What is said of the details that are left out, of many plays.
-_NOTES_BYTES = 60_000
-
 # Between the thousands of a number, and before its per cent.
 _GAP = re.compile(r"(?<=\d) (?=\d{3}(?!\d)|%)")
 
@@ -170,16 +167,13 @@ def _small_page(cells: Sequence[CellView], **values: object) -> str:
     def measure(play: ResultView) -> int:
         return len(drawn(play).encode())
 
-    def page(limit: int) -> tuple[str, int]:
+    def page(limit: int) -> str:
         shown, shortened = fitted(cells, measure, limit)
-        # What was left out is more than the page may take.
-        size = PAGE_BYTES if shortened else sum(measure(play) for cell in shown for play in cell.plays)
-        return template.render(cells=shown, shortened=shortened, drawn=drawn, **values), size
+        return template.render(cells=shown, shortened=shortened, drawn=drawn, **values)
 
-    made, size = page(PAGE_BYTES)
-    # Only now it is known how much all the rest takes.
-    excess = len(made.encode()) - PAGE_BYTES
-    return page(max(0, size - excess - _NOTES_BYTES))[0] if excess > 0 else made
+    # What all the rest takes, with a note for each play of what is left out of it; evidence has the room beside that.
+    rest = page(0)
+    return page(max(0, PAGE_BYTES - len(rest.encode())))
 
 
 def write_html(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness.report import bench
+from harness.report.bench_page import SLOWEST, page_ratios, repeated
 from harness.report.bench_ratios import Ratio, by_filesystem, by_phase, ratio_table
 from harness.report.costs import CellKind, KindCost, RunCosts, read_table
+from harness.store import Store, judged_results
 
 EVIDENCE = Path(__file__).parents[2] / "docs" / "evidence"
 CONTROL = CellKind("host", "raw", "raw", "steady")
@@ -71,3 +74,22 @@ def test_bench_kept_runs_have_not_grown_beside_each_other(
     assert "Beyond the work, by filesystem and layout" in printed and "grew beyond" not in printed
     written = json.loads((tmp_path / "run" / "bench.json").read_text())
     assert written["by_filesystem"] and written["by_phase"] and len(read_table()) > 4
+
+
+def test_bench_page_of_a_thousand_plays_is_small_and_drawn_as_fast_as_judged(tmp_path: Path) -> None:
+    shutil.copytree(next(EVIDENCE.glob("alarms-*")), tmp_path / "run")
+    found = page_ratios(Store.open(tmp_path, "run"))
+    assert found is not None and found.plays >= 1000 and 0.5 < found.size <= 1 and found.time > 0
+    # A busy machine makes no page larger; what it makes slower is judged as slowly.
+    assert found.time < 2 * SLOWEST and str(found).startswith(f"a page of {found.plays} plays: ")
+    assert replace(found, size=1.01).grown and replace(found, time=SLOWEST + 1).grown
+
+
+def test_repeated_plays_no_two_alike_and_each_verdict_as_often() -> None:
+    store = Store(next(EVIDENCE.glob("quick-*")))
+    results = judged_results(store)
+    again, attempts = repeated(results, list(store.every_attempt()), 3 * len(results))
+    assert len(again) == len({one.cell.play for one in again}) == 3 * len(results)
+    assert len({(one.lab, one.cell.play, one.attempt) for one in attempts}) == len(attempts)
+    kinds = [Counter(one.verdict.kind for one in some if one.verdict) for some in (results, again)]
+    assert {kind: 3 * number for kind, number in kinds[0].items()} == dict(kinds[1])
