@@ -14,15 +14,36 @@ from harness.parse.machine import SCRIPT, machine_facts
 PROGRAMS = Path(__file__).parents[2] / "harness" / "lab" / "hardware" / "programs"
 
 
+def fake(folder: Path, name: str, said: str) -> Path:
+    """A program first on the path, which writes down what it is asked; the file of that."""
+    program, asked = folder / name, folder / f"asked-{name}"
+    program.write_text(f'#!/bin/sh\necho "$*" >> {asked}\necho "{said}"\n')
+    program.chmod(0o755)
+    return asked
+
+
+@pytest.mark.parametrize("kind", ["nf_tables", "legacy"])
+def test_look_at_what_is_taken_loads_no_module_of_the_firewalls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    names = Path("/proc/net/ip_tables_names")
+    if Path("/sys/module/nf_tables").exists() or (names.exists() and "filter" in names.read_text().split()):
+        pytest.skip("needs a machine without rules of a firewall")
+    iptables, nft = (fake(tmp_path, name, f"iptables v1.8.9 ({kind})") for name in ("iptables", "nft"))
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    argv = [sys.executable, "-I", str(PROGRAMS / "taken.py"), "{}"]
+    found = json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
+    assert found["iptables"]["status"] is found["nft"]["status"] is None
+    assert iptables.read_text() == "-V\n" and not nft.exists()
+
+
 @pytest.fixture
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file in which a drbdsetup says that it was asked, on a machine whose DRBD is not loaded."""
     if Path("/proc/drbd").exists():
         pytest.skip("needs a machine on which DRBD is not loaded")
-    program, asked = tmp_path / "drbdsetup", tmp_path / "asked"
     # The real one would run 'modprobe drbd' first.
-    program.write_text(f'#!/bin/sh\necho "$*" >> {asked}\necho "resource r0 {{"\n')
-    program.chmod(0o755)
+    asked = fake(tmp_path, "drbdsetup", "resource r0 {")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     return asked
 

@@ -69,6 +69,19 @@ def own_connection():
     return ""
 
 
+def firewall():
+    """The rules for what comes in, as far as the kernel has any: asked without its modules, both programs load them."""
+    nothing = {"status": None, "out": "", "err": "not loaded"}
+    tables = os.path.exists("/sys/module/nf_tables")
+    # Of the two programs of that name, the older one has a table of its own in the kernel.
+    older = "filter" in read("/proc/net/ip_tables_names").split()
+    asked = tables if "nf_tables" in run(["iptables", "-V"])["out"] else older
+    return {
+        "iptables": run(["iptables", "-w", "-S", "INPUT"]) if asked else nothing,
+        "nft": run(["nft", "list", "ruleset"]) if tables else nothing,
+    }
+
+
 def main():
     found = {
         # Asked without its module, drbdsetup would load it.
@@ -82,9 +95,8 @@ def main():
         "routes": run(["ip", "-j", "route", "show", "default"])["out"],
         "connection": own_connection(),
         "firewalld": run(["firewall-cmd", "--state"]),
-        "iptables": run(["iptables", "-w", "-S", "INPUT"]),
-        "nft": run(["nft", "list", "ruleset"]),
     }
+    found.update(firewall())
     print(json.dumps(found))
 
 
