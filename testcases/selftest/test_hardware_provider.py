@@ -50,7 +50,8 @@ class Played(OneMachine):
         asked = json.loads(argv[-1]) if argv[0] == "python3" else {}
         if asked.get("act") in _JOURNAL:
             return 0, json.dumps(self._journal(asked)), ""
-        if argv[0] == "python3" and not asked:
+        if argv[0] == "python3" and asked in ({}, {"domains": True}):
+            self.story.append("libvirt is asked" if asked else "what is taken is asked")
             return 0, self.taken, ""
         if argv[0] == "sh" and "udevadm control" in argv[2]:
             self.story.append(f"write {argv[4]}")
@@ -350,6 +351,15 @@ def test_hardware_lab_with_guests_notes_them_before_it_makes_what_they_print_to(
         assert [argv[4:] for argv in logs] == [
             ("/var/lib/drbd-harness/guest", made.guest_spec.console, made.guest_spec.canary_log)
         ]
+
+
+def test_libvirt_is_asked_for_its_domains_only_where_a_cell_is_in_a_guest(guests: Two) -> None:
+    with hardware_lab(inventory.load(guests.path), LabSpec(device_mib=32)):
+        pass
+    assert not any("libvirt is asked" in story for story in stories(guests))
+    with hardware_lab(inventory.load(guests.path), LabSpec(device_mib=32), guests=True):
+        pass
+    assert all("libvirt is asked" in story for story in stories(guests))
 
 
 def test_hardware_lab_beside_a_domain_of_that_name_is_refused(guests: Two) -> None:

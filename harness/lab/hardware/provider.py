@@ -100,7 +100,7 @@ def hardware_lab(
         for machine in machines if cuts else ():
             _require_alone(machine, resource.name)
         # Looked at again, now that no other harness can take what is free.
-        looks = [(one.guard.machine, look_what_is_taken(one.guard.machine)) for one in machines]
+        looks = [(one.guard.machine, look_what_is_taken(one.guard.machine, domains=guests)) for one in machines]
         require_free(looks, resource, domain)
         for machine, journal in zip(machines, journals, strict=True):
             undo.callback(_put_back, machine, journal, lease, clean)

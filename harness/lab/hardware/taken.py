@@ -17,12 +17,12 @@ LOOK_SECONDS = 120.0
 FIRST_MINOR, FIRST_PORT = 100, 7900
 
 
-def look(machine: Machine) -> Taken:
-    """What the machine uses at this moment; nothing is written.
+def look(machine: Machine, *, domains: bool = False) -> Taken:
+    """What the machine uses at this moment; nothing is written.  ``domains``: those of its libvirt too.
 
     :class:`~harness.errors.InfrastructureError` where it cannot be read.
     """
-    argv = [machine.python, "-I", "-", json.dumps({})]
+    argv = [machine.python, "-I", "-", json.dumps({"domains": True} if domains else {})]
     done = machine.runner.run(argv, stdin=_PROGRAM.read_text(encoding="utf-8"), timeout=LOOK_SECONDS, ok=())
     try:
         if done.status:

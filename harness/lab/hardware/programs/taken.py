@@ -1,7 +1,8 @@
 """What names, numbers and addresses are taken on a machine, printed as one JSON object; it writes nothing.
 
-Runs on the machine, from standard input, with the Python that is there (3.6 is enough) and as root.  What it all means
-is for the harness to say (``harness/parse/taken.py``); secrets of DRBD's configuration stay where they are.
+Runs on the machine, from standard input, with the Python that is there (3.6 is enough) and as root.  Its one argument
+is JSON: with ``domains`` libvirt is asked too.  What it all means is for the harness to say
+(``harness/parse/taken.py``); secrets of DRBD's configuration stay where they are.
 """
 
 import glob
@@ -9,6 +10,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 
 INCLUDE = re.compile(r'^[ \t]*include[ \t]+"?([^";]+)"?[ \t]*;', re.MULTILINE)
 SECRET = re.compile(r'(shared-secret[ \t]+)("[^"]*"|[^;\s]+)')
@@ -83,6 +85,9 @@ def firewall():
 
 
 def main():
+    asked = json.loads(sys.argv[1])
+    # Its daemon may be started by that, and the networks that it has.
+    domains = ["virsh", "-q", "-c", "qemu:///system", "list", "--all", "--name"]
     found = {
         # Asked without its module, drbdsetup would load it.
         "drbd": run(["drbdsetup", "show"])["out"] if os.path.exists("/proc/drbd") else "",
@@ -90,7 +95,7 @@ def main():
         "files": configuration(),
         "mappings": mappings(),
         "sockets": read("/proc/net/tcp") + read("/proc/net/tcp6"),
-        "domains": run(["virsh", "-q", "-c", "qemu:///system", "list", "--all", "--name"]),
+        "domains": run(domains) if asked.get("domains") else {"status": None, "out": "", "err": "not asked"},
         "addresses": run(["ip", "-j", "address", "show"])["out"],
         "routes": run(["ip", "-j", "route", "show", "default"])["out"],
         "connection": own_connection(),
