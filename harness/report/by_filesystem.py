@@ -236,6 +236,10 @@ def _sentence(played: Sequence[PlayedCell]) -> str:
         guests = [column for column, found in diverged.items() if found == hit and column != NODE]
         where = [f"with {joined(guests)} in a guest"] if guests else []
         where += ["on the node itself"] if diverged.get(NODE) == hit else []
-        parts.append(f"{joined(where)} {f'{joined(hit)} diverged' if hit else 'none did'}")
+        # What a guest lost or misread is no difference between the replicas.
+        harmed = [one for one in played if one.answer.diverged and diverged.get(_column(one.answer.cell)) == hit]
+        corrupt = any(VerdictKind.CORRUPT in one.answer.kinds for one in harmed)
+        word = "diverged, or lost or misread data" if corrupt else "diverged"
+        parts.append(f"{joined(where)} {f'{joined(hit)} {word}' if hit else 'none did'}")
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}." if text else "No cell has an answer."

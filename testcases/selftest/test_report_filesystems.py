@@ -95,6 +95,14 @@ def test_by_filesystem_places_with_how_often_and_exact_interval() -> None:
     assert by_filesystem(list(reversed(RESULTS)), anchors(RESULTS)) is not None
 
 
+def test_by_filesystem_what_a_guest_lost_is_not_called_a_difference() -> None:
+    lost = [
+        replace(one, verdict=replace(one.verdict, kind=VerdictKind.CORRUPT)) if one.verdict else one for one in RESULTS
+    ]
+    table = by_filesystem(lost, anchors(lost))
+    assert table is not None and "ext4 diverged, or lost or misread data" in table.sentence
+
+
 def test_by_filesystem_other_delays_stand_in_the_names() -> None:
     mixed = [*RESULTS, result(replace(SWAPPED, delays=DelayProfile()), VerdictKind.CLEAN)]
     table = by_filesystem(mixed, anchors(mixed))

@@ -153,6 +153,18 @@ def test_page_tables_fold_on_a_phone() -> None:
         assert cell.get("data-label") is not None
 
 
+def test_page_folded_place_is_one_piece_beside_its_label() -> None:
+    root = etree.fromstring(kept("alarms").encode())
+    for place in root.xpath("//table[contains(@class, 'folds')]/tbody/tr/td"):
+        pieces = [place.text, *(one for child in place for one in (child, child.tail))]
+        assert len([one for one in pieces if not isinstance(one, str | None) or (one or "").strip()]) <= 1
+    # A lane is its name and its count in one row, and its drawing below these.
+    narrow = CSS[CSS.index("@media (max-width") :]
+    assert re.search(r"\.block-map \{[^}]*grid-auto-flow: dense", narrow)
+    # A heat map that is wider than the window keeps the names of its rows; folded, it has nothing to keep.
+    assert "table.heat tbody th { position: sticky" in CSS and "table.heat tbody th { position: static" in narrow
+
+
 # --------------------------------------------------------------------------- colours
 
 
