@@ -64,7 +64,7 @@ def loss_grid(results: Sequence[Result], names: Sequence[str]) -> Grid | None:
         (Slot(label), *(_lost(crashed[cell].get(crash.value, ())) for crash in CRASHES))
         for label, cell in zip(labels, cells, strict=True)
     ]
-    columns = ("Setting", *(f"{text[:1].upper()}{text[1:]}" for text in CRASHES.values()))
+    columns = ("", *(f"{text[:1].upper()}{text[1:]}" for text in CRASHES.values()))
     return grid("Acknowledged records that a crash lost", columns, rows)
 
 

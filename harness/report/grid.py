@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+#: A table of more rows than that is moved to and fro on a phone.
+MOST_FOLDED = 40
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -27,6 +30,11 @@ class Grid:
     label: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Slot, ...], ...]
+
+    @property
+    def folds(self) -> bool:
+        """Whether each row becomes a list on a phone, with the name of each column in it: not thousands of them."""
+        return len(self.rows) <= MOST_FOLDED
 
 
 def grid(label: str, columns: Sequence[str], rows: Iterable[Sequence[Slot]]) -> Grid | None:

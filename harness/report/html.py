@@ -25,7 +25,7 @@ from harness.report.control_rounds import control_rounds, doubted_numbers, evide
 from harness.report.cost_chart import cost_chart
 from harness.report.durability import durability_grid, durability_sentence, loss_grid
 from harness.report.headline import Answer, Headline, headline
-from harness.report.migrations import migration_grid, migration_sentence, timelines
+from harness.report.migrations import migration_grid, migration_sentence, timelines, undrawn
 from harness.report.owner_bars import owner_bars
 from harness.report.page_size import PAGE_BYTES, alone, fitted
 from harness.report.phases import PhaseShare, phase_shares
@@ -106,6 +106,7 @@ def render_html(
     """
     summary = summarize(results)
     names = anchors(results)
+    moved = timelines(results, names)
     rounds = control_rounds(attempts or evidence_of(results))
     return _small_page(
         cell_views(results, run) if raw else alone(cell_views(results, run)),
@@ -128,7 +129,8 @@ def render_html(
         hits=hit_grid(results, names),
         migrations=migration_grid(results, names),
         migration_sentence=migration_sentence(results),
-        timelines=timelines(results, names),
+        timelines=moved,
+        undrawn=undrawn(results, moved),
         durability=durability_grid(results, names),
         durability_sentence=durability_sentence(results),
         losses=loss_grid(results, names),

@@ -24,6 +24,9 @@ COLUMNS = (
     "During", "Message",
 )  # fmt: skip
 
+#: As many drawings as a page begins with; of more than that it is one for each cell.
+MOST_DRAWN = 40
+
 _MIB = 1024 * 1024
 
 
@@ -53,9 +56,17 @@ def migrations_of(result: Result) -> Grid | None:
 
 
 def timelines(results: Sequence[Result], names: Sequence[str]) -> tuple[CellTimeline, ...]:
-    """A timeline for each cell with migrations."""
-    found = (cell_timeline(result, name) for result, name in zip(results, names, strict=True))
+    """A timeline for each play with migrations; of many plays only for the first of each cell."""
+    moved = [(result, name) for result, name in zip(results, names, strict=True) if _migrations(result)]
+    if len(moved) > MOST_DRAWN:
+        moved = list({result.cell.id: (result, name) for result, name in reversed(moved)}.values())[::-1]
+    found = (cell_timeline(result, name) for result, name in moved)
     return tuple(one for one in found if one is not None)
+
+
+def undrawn(results: Sequence[Result], drawn: Sequence[CellTimeline]) -> int:
+    """How many plays with migrations have no timeline among ``drawn``."""
+    return sum(bool(_migrations(result)) for result in results) - len(drawn)
 
 
 def cell_timeline(result: Result, name: str = "") -> CellTimeline | None:

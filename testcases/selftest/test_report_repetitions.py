@@ -18,7 +18,7 @@ from harness.report.durability import durability_grid, durability_sentence, loss
 from harness.report.formatting import between
 from harness.report.headline import headline
 from harness.report.html import render_html
-from harness.report.migrations import migration_grid, timelines
+from harness.report.migrations import migration_grid, timelines, undrawn
 from harness.report.page_size import alone, fitted
 from harness.report.summary import findings, summarize
 from harness.report.table import heat_map
@@ -199,3 +199,17 @@ def test_alarms_repetition_beside_the_same_one_without_digest() -> None:
     first, second, *_ = made.rows
     assert second[0].text == f"{digest.cell.id}, repetition 2"
     assert (first[-1].text, second[-1].text) != (second[-1].text, first[-1].text) and second[-1].text == "not run"
+
+
+def test_timelines_of_many_plays_one_for_each_cell_and_each_play_in_the_table() -> None:
+    moved = of_disturbances("none-swap-reclaim-link20ms-migrate2")
+    plays = [play(moved, number) for number in range(1, 131)]
+    names = anchors(plays)
+    drawn = timelines(plays, names)
+    assert [one.anchor for one in drawn] == [names[0]]
+    assert undrawn(plays, drawn) == 129 and undrawn(plays[:40], timelines(plays[:40], names[:40])) == 0
+    page = render_html(run_of(plays), plays)
+    assert "the other 129 are in the table below" in text_of(page)
+    (table,) = nodes(page, "//*[@aria-label='Live migrations']/table")
+    assert len(table.xpath("./tbody/tr")) == sum(len(one.evidence.migrations) for one in plays if one.evidence) > 40
+    assert "folds" not in table.get("class") and not table.xpath(".//td/@data-label")
