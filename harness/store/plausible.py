@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from harness.errors import UsageError
-from harness.model import SECTORS_PER_BLOCK, Cell, Evidence, Extent, Run
+from harness.model import SECTORS_PER_BLOCK, Evidence, Extent, Run, Witness
 from harness.model.cell import BITMAP_BLOCK_SIZES
 
 T = TypeVar("T")
@@ -89,9 +89,13 @@ def _must_be_counts(evidence: Evidence) -> None:
         for name in _whole_numbers(part.__class__):
             if (count := getattr(part, name)) is not None and count < 0:
                 raise ImplausibleError(f"{name}: {count} is no count")
-    for name, number in _numbers_of(evidence, ""):
-        if abs(number) >= MOST_COUNT:
-            raise ImplausibleError(f"{name}: a number of {len(str(abs(number)))} digits is no count")
+    for part in filter(None, [*parts, evidence.alarms, *evidence.migrations]):
+        numbers = {name: getattr(part, name) for name in _whole_numbers(part.__class__)}
+        if isinstance(part, Witness):
+            numbers |= part.not_watched
+        for name, number in numbers.items():
+            if number is not None and abs(number) >= MOST_COUNT:
+                raise ImplausibleError(f"{name}: a number of {len(str(abs(number)))} digits is no count")
 
 
 def _must_be_on_the_device(evidence: Evidence) -> None:
@@ -118,21 +122,6 @@ def _must_be_on_the_device(evidence: Evidence) -> None:
             raise ImplausibleError(f"{where}: with these, all extents have more than {most} blocks")
 
 
-def _numbers_of(value: Any, where: str) -> Iterator[tuple[str, int]]:
-    """The whole numbers that are anywhere in ``value``, but for those of its cell and of extents, and their names."""
-    if isinstance(value, int):
-        yield where, value
-    elif is_dataclass(value):
-        for name in _with_numbers(value.__class__):
-            yield from _numbers_of(getattr(value, name), f"{where}.{name}" if where else name)
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _numbers_of(item, f"{where}.{key}")
-    elif isinstance(value, tuple):
-        for item in value:
-            yield from _numbers_of(item, where)
-
-
 def _lists_of_extents(value: Any, where: str) -> Iterator[tuple[str, tuple[Extent, ...]]]:
     """All extents that are anywhere in ``value``, and the names that lead to them."""
     if isinstance(value, Extent):
@@ -155,18 +144,6 @@ def _lists_of_extents(value: Any, where: str) -> Iterator[tuple[str, tuple[Exten
 def _whole_numbers(kind: type[Any]) -> tuple[str, ...]:
     """The fields of a dataclass that are whole numbers, known or not."""
     return tuple(name for name, hint in get_type_hints(kind).items() if hint in (int, int | None))
-
-
-@cache
-def _with_numbers(kind: type[Any]) -> tuple[str, ...]:
-    """The fields of a dataclass in which whole numbers can be."""
-    return tuple(name for name, hint in get_type_hints(kind).items() if _holds_numbers(hint))
-
-
-def _holds_numbers(hint: Any) -> bool:
-    if isinstance(hint, type) and is_dataclass(hint):
-        return not issubclass(hint, Extent | Cell) and bool(_with_numbers(hint))
-    return hint is int or any(_holds_numbers(part) for part in get_args(hint))
 
 
 @cache
