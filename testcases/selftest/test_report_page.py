@@ -319,8 +319,9 @@ def test_page_says_what_to_change_where_something_went_wrong() -> None:
         for one in nodes(render_html(run_of(results), results), "//p[@class='next soft']")
     ]
     assert said == [
-        "A tile says whether both replicas hold the same, not what a crash loses: cache=writethrough with aio=threads"
-        " may lose acknowledged writes when a node loses its power (docs/qemu-missed-flush.md; the matrix cuts asks it)."
+        "A tile says whether both replicas hold the same, not what a crash loses:"
+        " cache=writethrough with aio=threads may lose acknowledged writes when a node loses its power"
+        " (docs/qemu-missed-flush.md; the matrix cuts asks it)."
     ]
     page = render_html(run_of(sample()), sample())
     assert nodes(page, "//p[@class='next']/a/@href") == ["#remedies"] and nodes(page, "//h2[@id='remedies']")
