@@ -25,7 +25,7 @@ from harness.parse.migration import figures
 from harness.remote.libvirt_calls import RETURN_SECONDS, Bounded, LibvirtConnection
 from harness.util import logs
 from harness.util.background import BackgroundTask
-from harness.util.deadline import Deadline
+from harness.util.deadline import Deadline, patience
 
 SAMPLE_SECONDS = 0.25
 # How long QEMU may take to let go of a migration that was told to end.
@@ -244,7 +244,7 @@ def _watch(
             with contextlib.suppress(libvirt.libvirtError, HarnessError):
                 _abort(seen, source)
                 timed_out = True
-        if time.monotonic() > until + ABORT_SECONDS:
+        if time.monotonic() > until + ABORT_SECONDS * patience():
             break
     return samples, timed_out
 

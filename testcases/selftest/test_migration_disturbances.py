@@ -246,6 +246,25 @@ def test_migrations_split_brain_at_promotion_ends_them(staged: Callable[..., Sta
     assert rests(stage)
 
 
+@pytest.mark.parametrize(("fault", "seconds"), [(None, 480), (Fault.STALL, 60)])
+def test_migrations_take_as_long_as_the_machine_is_slow_but_for_one_that_cannot_end(
+    staged: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch, fault: Fault | None, seconds: float
+) -> None:
+    stage = staged(replace(MOVED, migrations=1, migration_deadline=60, fault=fault))
+    asked: list[migration.MigrationRequest] = []
+
+    def never(
+        guest: object, resource: object, target: object, request: migration.MigrationRequest, *rest: object
+    ) -> None:
+        asked.append(request)
+        raise LostGuestError("it is only asked how long")
+
+    monkeypatch.setattr(migrations, "migrate", never)
+    monkeypatch.setenv("DRBD_HARNESS_PATIENCE", "8")
+    stage.play()
+    assert [one.seconds for one in asked] == [seconds]
+
+
 def test_migrations_refused_is_not_repeated(staged: Callable[..., Stage]) -> None:
     stage = staged()
     words = "Unsafe migration: Migration may lead to data corruption"

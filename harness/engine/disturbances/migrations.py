@@ -20,6 +20,7 @@ from harness.guest.migration import MigrationRequest, migrate
 from harness.lab.node import Node
 from harness.model import Fault, FilesystemKind, Migration, MigrationOutcome, Work
 from harness.util.background import BackgroundTask
+from harness.util.deadline import patience
 from harness.workloads.base import Workload
 from harness.workloads.swap import MOVE_BEGINS, MOVED, MOVES_FILE, NOT_MOVED, announce_move
 
@@ -120,10 +121,10 @@ def _read_back_around_a_migration(run: CellRun) -> None:
 def _migrate(run: CellRun, number: int, began: float, fault: Fault | None, during: str = "work") -> Migration:
     guest, resource = run.guest_disk.present_guest, run.context.resource
     target = roles.other(resource, guest.node)
-    request = MigrationRequest(
-        number, run.cell.migration_deadline, run.cell.unsafe_migration,
-        STALL_MIB if fault is Fault.STALL else 0, during,
-    )  # fmt: skip
+    # One that cannot end is aborted when its time is over, however slow the machine is.
+    seconds = run.cell.migration_deadline * (1 if fault is Fault.STALL else patience())
+    bandwidth = STALL_MIB if fault is Fault.STALL else 0
+    request = MigrationRequest(number, seconds, run.cell.unsafe_migration, bandwidth, during)
     with _told_of_the_move(run, during) as moved:
         migration = migrate(guest, resource, target, request, began, _on_precopy(run, fault, guest.node, target))
         moved.append(migration.outcome is MigrationOutcome.COMPLETED)
@@ -148,7 +149,7 @@ def _wait_for_storm(run: CellRun, task: BackgroundTask[Work]) -> None:
     A storm that is still told of a move when its time is over waits for the end of the move.
     """
     script = '[ -e "$1" ] && echo there || true'
-    until = time.monotonic() + run.cell.seconds + STORM_START_SECONDS
+    until = time.monotonic() + run.cell.seconds + STORM_START_SECONDS * patience()
     agent = run.guest_disk.present_guest.agent
     while time.monotonic() < until and not task.ended(STORM_PAUSE_SECONDS):
         # A guest that is short of memory may need long to start a shell.
