@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from harness.config.user_work import OPTIONS
 from harness.drbd.resource import Resource
 from harness.errors import CommandError, InfrastructureError
-from harness.filesystems import FILESYSTEMS, ext4
+from harness.filesystems import FILESYSTEMS, mounted
 from harness.filesystems.base import CheckResult, Offers, OwnedBlock, ReplicaView
 from harness.judgement.workload_proof import did_nothing
 from harness.model import (
@@ -569,9 +569,9 @@ class Slow(Buffered):
 @pytest.mark.skipif(shutil.which("fio") is None, reason="fio is not installed")
 def test_verify_pattern_slow_machine_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fio, "MOUNT_POINT", str(tmp_path))
-    monkeypatch.setattr(ext4, "MOUNT_POINT", str(tmp_path))
+    monkeypatch.setattr(mounted, "MOUNT_POINT", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    target = WorkloadTarget(Unmounted(f"{tmp_path}/"), "/dev/null", cast(Resource, Below(9)))
+    target = WorkloadTarget(Unmounted(f"{tmp_path}/"), "/dev/null", cast(Resource, Below(32768)))
     Buffered(FILESYSTEMS[EXT4]).prepare(target)
     workload = Slow(FILESYSTEMS[EXT4])
     work = workload.work(target, 1)
