@@ -13,6 +13,7 @@ from test_lab_spec import RUN
 
 from harness.config import matrix, stack_file
 from harness.config.run_specs import specs_of, stack_from_options
+from harness.config.sentences import quoted
 from harness.config.stack_spec import NodeStack, StackSpec
 from harness.errors import UsageError
 from harness.util import resources
@@ -145,7 +146,8 @@ def test_stack_or_matrix_where_nobody_may_look_is_refused_in_one_sentence(tmp_pa
     try:
         for name in ("x.deb", "*.deb"):
             path = tmp_path / "closed" / name
-            why = re.escape(f"--drbd: 'drbd' is '{path}', and {path} cannot be looked at: Permission denied")
+            # Of a long path, as another worker's folder has, the first part alone is quoted.
+            why = re.escape(f"--drbd: 'drbd' is {quoted(str(path))}, and {path} cannot be looked at: Permission denied")
             with pytest.raises(UsageError, match=f"^{why}$"):
                 stack_file.with_module(spec, str(path), "--drbd")
         with pytest.raises(UsageError, match=r"^/.*/x\.toml cannot be read: Permission denied$"):
