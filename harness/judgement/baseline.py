@@ -39,10 +39,9 @@ def fails(result: Result) -> bool:
 
 def known_failure(baseline: Baseline, result: Result, today: date) -> KnownFailure | None:
     """The entry by which the failure of ``result`` is known, one that counts before one that is over; or None."""
-    if not fails(result) or result.verdict is None:
+    if not fails(result):
         return None
-    about = [one for one in baseline.known if result.verdict.kind in one.verdicts and one.matches(result.cell.id)]
-    return min(about, key=lambda one: one.expired(today), default=None)
+    return _entry_about(baseline, result, today)
 
 
 def is_known(baseline: Baseline | None, result: Result, today: date) -> bool:
@@ -61,13 +60,15 @@ def known_regression(baseline: Baseline, cell: CellComparison, today: date) -> K
     before = cell.old.worst if cell.old is not None and cell.old.worst is not None else Level.EQUAL
     least = cell.rise.level if cell.rise is not None else Level(before + 1)
     shown = [play for play in cell.new.answers if (level_of(play) or Level.EQUAL) >= least]
-    entries = [_entry_of(baseline, play, today) for play in shown]
-    return entries[0] if entries and None not in entries else None
+    entries = [entry for play in shown if (entry := _entry_about(baseline, play, today)) and not entry.expired(today)]
+    return entries[0] if entries and len(entries) == len(shown) else None
 
 
-def _entry_of(baseline: Baseline, play: Result, today: date) -> KnownFailure | None:
-    counting = (one for one in baseline.known if one.matches(play.cell.id) and not one.expired(today))
-    return next((one for one in counting if play.verdict and play.verdict.kind in one.verdicts), None)
+def _entry_about(baseline: Baseline, play: Result, today: date) -> KnownFailure | None:
+    """The entry that says how ``play`` ended, one that counts before one that is over; or None."""
+    kind = play.verdict.kind if play.verdict else None
+    about = [one for one in baseline.known if kind in one.verdicts and one.matches(play.cell.id)]
+    return min(about, key=lambda one: one.expired(today), default=None)
 
 
 def assess(baseline: Baseline, results: Sequence[Result], today: date, planned: Iterable[str] = ()) -> BaselineOutcome:

@@ -7,10 +7,11 @@ would take tens of gigabytes.  Sets up to :data:`MOST_IN_A_SET` are plain ones, 
 from __future__ import annotations
 
 import heapq
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from itertools import chain, islice
+from itertools import accumulate, chain, islice
+from operator import sub
 
 #: 4 GiB of blocks of 4 KiB; as a plain set they take some sixty megabytes.
 MOST_IN_A_SET = 2**20
@@ -40,6 +41,14 @@ def lowest(blocks: AbstractSet[int], most: int) -> list[int]:
     return list(islice(blocks, most)) if isinstance(blocks, BlockRuns) else heapq.nsmallest(most, blocks)
 
 
+def below(blocks: AbstractSet[int], bounds: Iterable[int]) -> list[int]:
+    """How many of them are below each of ``bounds``; the blocks are sorted once, and not looked at one by one."""
+    if isinstance(blocks, BlockRuns):
+        return blocks.below(bounds)
+    ordered = sorted(blocks)
+    return [bisect_left(ordered, bound) for bound in bounds]
+
+
 def highest(blocks: AbstractSet[int]) -> int:
     """The highest of them; :class:`ValueError` where there is none."""
     return blocks.highest if isinstance(blocks, BlockRuns) else max(blocks)
@@ -64,6 +73,16 @@ class BlockRuns(AbstractSet[int]):
     def runs(self) -> Iterator[range]:
         """Its runs, in order."""
         return map(range, self._bounds[::2], self._bounds[1::2])
+
+    def below(self, bounds: Iterable[int]) -> list[int]:
+        """How many numbers are below each of ``bounds``."""
+        starts, stops = self._bounds[::2], self._bounds[1::2]
+        before = [0, *accumulate(map(sub, stops, starts))]
+        return [
+            before[whole] + (max(0, bound - starts[whole]) if whole < len(starts) else 0)
+            for bound in bounds
+            for whole in (bisect_right(stops, bound),)
+        ]
 
     def __contains__(self, number: object) -> bool:
         return isinstance(number, int) and bisect_right(self._bounds, number) % 2 == 1

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from itertools import pairwise
 
 from harness.model import BLOCK_BYTES, BlockOwner, Evidence, Extent, blocks_of
-from harness.model.block_runs import highest, lowest, runs_of
+from harness.model.block_runs import below, highest, lowest
 from harness.report.formatting import count, plural, size
 
 BINS = 320
@@ -78,16 +79,9 @@ def shown_extents(evidence: Evidence) -> tuple[Extent, ...]:
 
 
 def _bars(blocks: AbstractSet[int], total: int, bins: int) -> tuple[Bar, ...]:
-    inside = [0] * bins
-    for run in runs_of(blocks):
-        at = run.start
-        while at < run.stop:
-            which = min(at, total - 1) * bins // total
-            # Up to the first block of the next bin; what is behind the device belongs to the last one.
-            end = min(run.stop, -(-(which + 1) * total // bins)) if which < bins - 1 else run.stop
-            inside[which] += end - at
-            at = end
-    weights = [one * bins / total for one in inside]
+    begins = below(blocks, (-(-x * total // bins) for x in range(bins)))
+    # What is behind the device belongs to the last bin.
+    weights = [(end - begin) * bins / total for begin, end in pairwise((*begins, len(blocks)))]
     bars: list[Bar] = []
     for x, full in enumerate(weights):
         weight = 0.25 * round(4 * max(0.5, min(1.0, full))) if full else 0.0

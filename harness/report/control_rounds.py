@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from harness.config.controls import REVIVAL_CONTROLS
-from harness.judgement.controls import control_outcome
-from harness.judgement.controls_around import PlayedControl, controls_around, interrupted
+from harness.judgement.controls_around import controls_around, interrupted, played_controls
 from harness.model import Control, ControlOutcome, Evidence, Result
 from harness.report.formatting import count, joined, plural, seconds, sentence
 from harness.report.grid import Grid, Slot, grid
@@ -47,8 +46,9 @@ def control_rounds(attempts: Iterable[Evidence]) -> tuple[ControlRound, ...]:
     """The rounds among ``attempts`` in the order of time; a control that somebody interrupted showed nothing."""
     kept = (one for one in attempts if one.cell.control is None or not interrupted(one))
     in_time = sorted(kept, key=lambda one: one.started_at)
-    seen = {id(one): control_outcome(one) for one in in_time if one.cell.control is not None}
-    played = tuple(PlayedControl(seen[id(one)], one.lab, one.started_at) for one in in_time if id(one) in seen)
+    controls = [one for one in in_time if one.cell.control is not None]
+    played = played_controls(controls)
+    seen = {id(one): control.outcome for one, control in zip(controls, played, strict=True)}
     labs: dict[str, list[_Round]] = {}
     for one in in_time:
         rounds = labs.setdefault(one.lab, [])

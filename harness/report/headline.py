@@ -15,7 +15,7 @@ from harness.judgement.repetitions import HITS, TRIALS
 from harness.model import BlockOwner, Hazard, Potency, Result, VerdictKind
 from harness.report.formatting import count, joined, part_of, plural, row_name
 from harness.report.repetitions import PlayedCell, answer_potency, played_cells
-from harness.report.table import differing_blocks, heat_map
+from harness.report.table import control_entries, differing_blocks
 
 
 class Answer(StrEnum):
@@ -131,7 +131,7 @@ def _no_difference(cells: Sequence[PlayedCell]) -> str:
 
 def _controls_missing(results: Sequence[Result]) -> str:
     """Why the absence of a difference proves nothing here; empty where it does."""
-    controls = heat_map(results).controls
+    controls = control_entries(results)
     if failed := list(dict.fromkeys(control.cell_id for control in controls if control.held is False)):
         return f"No difference was seen, but this lab could not be relied on to see one: {joined(failed)} failed."
     held = {control.control for control in controls if control.held}

@@ -11,7 +11,7 @@ from harness.report.formatting import sentence as full_stop
 from harness.report.headline import Headline, headline
 from harness.report.oracles import Agreement, agreement_of
 from harness.report.repetitions import PlayedCell, answer_label, played_cells, rate_text, unit
-from harness.report.table import ControlEntry, HeatMap, figures, heat_map
+from harness.report.table import ControlEntry, HeatMap, control_entries, figures, heat_map
 
 #: Why a cell without an expectation is a finding.
 EXPECTED_NOTHING = "nothing is expected of this cell, and lost or wrong data is a finding all the same"
@@ -101,7 +101,7 @@ def findings(results: Sequence[Result], entries: Sequence[ControlEntry] | None =
     """
     lines: dict[str, Line] = {}
     more: dict[str, int] = {}
-    controls = {one.number: one for one in (heat_map(results).controls if entries is None else entries)}
+    controls = {one.number: one for one in (control_entries(results) if entries is None else entries)}
     for number, result in enumerate(results):
         verdict, expected, cell_id = result.verdict, result.cell.expected, result.cell.id
         held = controls[number].held if number in controls else None

@@ -121,14 +121,19 @@ class HeatMap:
         return self.cells.get((row, column), ())
 
 
+def control_entries(results: Sequence[Result]) -> tuple[ControlEntry, ...]:
+    """The controls among ``results``."""
+    return tuple(
+        control_entry(number, result, result.cell.control)
+        for number, result in enumerate(results)
+        if result.cell.control is not None
+    )
+
+
 def heat_map(results: Sequence[Result]) -> HeatMap:
     """Every result in exactly one place: a control in ``controls``, any other in its cell's row and column."""
     columns: dict[str, None] = {}
     cells: dict[tuple[str, str], tuple[Entry, ...]] = {}
-    controls: list[ControlEntry] = []
-    for number, result in enumerate(results):
-        if result.cell.control is not None:
-            controls.append(control_entry(number, result, result.cell.control))
     tested = [number for number, result in enumerate(results) if result.cell.control is None]
     for played in played_cells([results[number] for number in tested]):
         cell = played.answer.cell
@@ -137,7 +142,7 @@ def heat_map(results: Sequence[Result]) -> HeatMap:
         cells[place] = (*cells.get(place, ()), _entry(played, tested))
     used = {row for row, _ in cells}
     rows = (*(row for row in _ROWS if row in used), *sorted(used.difference(_ROWS)))
-    return HeatMap(rows, tuple(columns), cells, tuple(controls))
+    return HeatMap(rows, tuple(columns), cells, control_entries(results))
 
 
 def style_of(kind: VerdictKind | None) -> str:
