@@ -13,6 +13,7 @@ from harness.config.run_specs import stack_from_options
 from harness.config.stack_spec import StackSpec
 from harness.errors import HarnessError, InfrastructureError, UsageError
 from harness.images import by_role, stack_digests
+from harness.images.mirror import why_no_packages
 from harness.judgement.bisect import Answer, Counts, Question, Rate
 from harness.lab.nested.leftovers import leftovers
 from harness.model import Result, Run, Stack, VerdictKind
@@ -123,6 +124,8 @@ class Player:
         logs.progress(f"{stack}: {plays} plays of {self.asked.cell}")
         if code := self._command(["images", "build", "--stack", stack]):
             self._require_machine(code)
+            if code != UsageError.exit_code and (why := why_no_packages(stack_from_options({"stack": stack}).suite)):
+                raise InfrastructureError(f"no images could be made of {stack}, for there are no packages: {why}")
             return "no images could be made of it (the reason is above)"
         stop = [] if all_of_them else [f"--stop-at={kind}" for kind in sorted(self.asked.question.telling)]
         before = set(run_ids(self._runs))

@@ -31,7 +31,9 @@ exit "$status"
 """
 
 # Lines in which the tools report only that they are about to end.
-_EPILOGUE = ("I:", "E: setup failed", "E: mmdebstrap failed", "E: Sub-process", "W: hooklistener")
+_EPILOGUE = (
+    "I:", "E: setup failed", "E: mmdebstrap failed", "E: Sub-process", "E: apt-get update --error-on", "W: hooklistener"
+)  # fmt: skip
 
 
 class StoppedError(ImageError):

@@ -51,6 +51,7 @@ class Labs:
     plays: list[str] = field(default_factory=list)
     interrupt: str = ""
     labs: list[Leftover] = field(default_factory=list)
+    no_packages: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, arguments: Sequence[str]) -> int:
         self.asked.append(tuple(arguments))
@@ -116,6 +117,7 @@ def labs(monkeypatch: pytest.MonkeyPatch, command: Any) -> Labs:
     made = Labs()
     monkeypatch.setattr(bisect_plays, "own_process", made)
     monkeypatch.setattr(bisect_plays, "leftovers", lambda: made.labs)
+    monkeypatch.setattr(bisect_plays, "why_no_packages", lambda suite: made.no_packages.get(suite, ""))
     return made
 
 
@@ -304,8 +306,9 @@ def test_bisect_step_build_that_failed_cannot_tell(step: Bisect, labs: Labs) -> 
     labs.broken = {"b.toml": 2}
     code, out, _ = step(stack="b.toml")
     assert code == 125 and "nothing could be played on it: the run ended with 2" in out
-    labs.codes = {"images c.toml": 4}
+    labs.codes = {"images c.toml": 4, "images d.toml": 2}
     assert step(stack="c.toml")[0] == 125
+    assert step(stack="d.toml")[0] == 125
 
 
 def test_bisect_step_trouble_of_the_machine_is_no_answer_for_git(
@@ -330,6 +333,15 @@ def test_bisect_step_trouble_of_the_machine_is_no_answer_for_git(
     assert step()[0] == 130
     monkeypatch.setattr(bisect_plays, "require_no_lab", lambda: 1 / 0)
     assert step()[0] == 130 and not labs.plays
+
+
+def test_bisect_step_without_packages_git_stops_and_takes_no_commit_for_untestable(step: Bisect, labs: Labs) -> None:
+    labs.codes, labs.no_packages = {"images a.toml": 2}, {"trixie": "E: Unable to locate package apt"}
+    code, out, err = step()
+    assert code == 130 and not out and not labs.plays
+    assert "no images could be made of a.toml, for there are no packages: E: Unable to locate package apt" in err
+    labs.codes = {"images a.toml": 4}
+    assert step()[0] == 125, "what the stack names is wrong, whatever the mirror says"
 
 
 def test_for_git_bisect_that_only_printed_help_is_no_trouble() -> None:
