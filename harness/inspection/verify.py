@@ -61,7 +61,8 @@ def verified(
     seconds = _START_SECONDS + side.blocks * 4 / _KIB_PER_SECOND
     found, _, _ = run_verify(a, b, Events(a, spec.name, volume.number), dialect, spec, seconds)
     marked = tuple(sorted({*found.source.extents, *found.target.extents}))
-    made = VolumeVerify(found.complete, found.seconds, marked, volume.out_of_sync_kib, found.skipped_blocks)
+    counted = max(found.source.found_blocks or 0, found.target.found_blocks or 0)
+    made = VolumeVerify(found.complete, found.seconds, marked, volume.out_of_sync_kib, counted, found.skipped_blocks)
     try:
         now = look_again(looked)[volume.number]
     except HarnessError as error:

@@ -64,7 +64,8 @@ def exit_code(seen: Inspection) -> int:
     cannot be told.
     """
     verifies = [volume.verify for volume in seen.volumes if volume.verify is not None]
-    if any(volume.out_of_sync_kib for volume in seen.volumes) or any(one.marked for one in verifies):
+    found = any(one.marked or one.unnamed_blocks for one in verifies)
+    if found or any(volume.out_of_sync_kib for volume in seen.volumes):
         return FOUND
     if any(watch.witness.changed_writes for volume in seen.volumes for watch in volume.watches):
         return FOUND
@@ -79,9 +80,12 @@ def exit_code(seen: Inspection) -> int:
 
 def answer(verify: VolumeVerify) -> str:
     """False alarms or corruption, in one sentence, as far as it can be told."""
-    if not verify.marked and verify.complete:
+    unnamed = verify.unnamed_blocks
+    if not verify.marked and not unnamed and verify.complete:
         return "nothing differed"
-    found = _of_marked(verify) if verify.marked else "nothing was found"
+    found = _of_marked(verify) if verify.marked else "nothing was found" if not unnamed else "something differed"
+    if unnamed:
+        found += f"; but {unnamed} more blocks differed, and DRBD's log does not say where: verify again"
     return (
         found if verify.complete else f"{found}; but the verify did not run to its end, and did not look at all of it"
     )

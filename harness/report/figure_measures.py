@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.judgement.oracles import OracleAgreement, combine
 from harness.judgement.planted_owner import right_owners
 from harness.judgement.repetitions import HITS, TRIALS
 from harness.judgement.stats import rate_interval
@@ -23,7 +24,7 @@ from harness.model import (
     Verdict,
     VerdictKind,
 )
-from harness.report.formatting import between, count, joined, milliseconds, part_of, seconds
+from harness.report.formatting import between, count, joined, milliseconds, part_of, plural, seconds
 from harness.report.table import differing_blocks
 from harness.report.worth import weighed
 
@@ -188,6 +189,32 @@ def message(plays: Group) -> str:
     return "; ".join(dict.fromkeys(said))
 
 
+# --------------------------------------------------------------------------- what verify names
+
+
+def _marked(plays: Group) -> list[OracleAgreement]:
+    """The oracles' answers of those plays in which verify marked anything."""
+    whole = [
+        one
+        for _, one in _facts(plays)
+        if one.verify is not None and one.verify.complete and one.comparison is not None and one.counter_kib
+    ]
+    return [combine(one) for one in whole]
+
+
+def marking(plays: Group) -> str:
+    """In how many plays verify marked anything, and how many blocks."""
+    found = _marked(plays)
+    return f"{count(len(found))}; {plural(sum(one.marked for one in found), 'block')}" if found else ""
+
+
+def unnamed(plays: Group) -> str:
+    """In how many of these its log names fewer blocks than it marked, and how many of all it leaves out."""
+    found = _marked(plays)
+    short = sum(one.unnamed > 0 for one in found)
+    return f"{part_of(short, len(found))}; {plural(sum(one.unnamed for one in found), 'block')}" if found else ""
+
+
 # --------------------------------------------------------------------------- owners that were planted
 
 
@@ -319,6 +346,8 @@ MEASURES: Mapping[str, Measure] = {
     "opportunities": Measure("chances to diverge", opportunities),
     "reclaimed": Measure("pages swapped out while being modified", reclaimed),
     "changed": Measure("changed in flight, of block writes watched", changed_in_flight),
+    "marking": Measure("plays in which verify marked blocks", marking),
+    "unnamed": Measure("its log leaves some out", unnamed),
     "right": Measure("owners found", right),
     "whose_planted": Measure("whose the blocks are", whose_planted),
     "means": Measure("by", means),

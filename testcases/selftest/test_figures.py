@@ -287,6 +287,16 @@ def test_differing_owners_add_up() -> None:
     assert owned(5) == owned(5, free=6) == "5", "nobody looked one up; more owners than blocks"
 
 
+def test_log_of_a_verify_that_leaves_blocks_out_is_counted_by_the_oracles() -> None:
+    both = {"verified": {1, 2}, "compared": {1, 2, 3}, "counter_kib": 12}
+    short = play(VerdictKind.DIVERGED, 3, found=evidence(SWAP, **oracles(**both)))
+    whole = play(VerdictKind.DIVERGED, 2, found=evidence(SWAP, **oracles({1, 2}, {1, 2})))
+    nothing = play(VerdictKind.CLEAN)
+    assert MEASURES["marking"].text([short, whole, nothing]) == "2; 5 blocks"
+    assert MEASURES["unnamed"].text([short, whole, nothing]) == "1 of 2; 1 block"
+    assert MEASURES["unnamed"].text([nothing]) == ""
+
+
 def test_power_cuts_count_cuts_and_records() -> None:
     cuts = [with_canary(0), with_canary(3, VerdictKind.CORRUPT), with_canary(9, VerdictKind.INCONCLUSIVE)]
     assert MEASURES["losing"].text(cuts) == "1 of 2", "no answer is no cut"

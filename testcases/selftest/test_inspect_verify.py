@@ -20,6 +20,7 @@ from harness.inspection.machine import InspectedNode
 from harness.inspection.verify import Snapshot, verified
 from harness.judgement.inspected import FOUND, answer, exit_code
 from harness.model import BLOCK_BYTES, blocks_of
+from harness.model.inspection import InspectedVolume, VolumeVerify
 from harness.parse.machine import MachineFacts
 from harness.remote.local import LocalRunner
 from harness.report.inspection import inspection_text
@@ -57,10 +58,13 @@ def disks() -> Iterator[tuple[Path, Path]]:
 
 
 def two(
-    generation: str, disks: tuple[Path, Path], flags: str | None = None, cut: bool = False
+    generation: str, disks: tuple[Path, Path], flags: str | None = None, cut: bool = False, left_out: str = ""
 ) -> tuple[Looked, RecordedRunner]:  # fmt: skip
-    """Both machines looked at; the next verify goes as the recorded one did."""
+    """Both machines looked at; the next verify goes as the recorded one did, but for lines with ``left_out``."""
     recorded = recorded_verify(generation)
+    if left_out:
+        for log in (recorded.source, recorded.target):
+            log[:] = [line for line in log if left_out not in line]
     if cut:
         recorded.source[:] = [
             line for line in recorded.source if "verify done" not in line and "verify  done" not in line
@@ -139,6 +143,29 @@ def test_verify_whose_end_is_in_no_log_is_not_complete_though_it_marked(disks: t
     assert found.verify is not None and not found.verify.complete
     assert exit_code(replace(looked.seen, volumes=(found,))) == FOUND
     assert "did not run to its end" in answer(found.verify)
+
+
+def test_verify_whose_log_names_fewer_blocks_than_it_counts_is_no_whole_answer(disks: tuple[Path, Path]) -> None:
+    def with_log_without(left_out: str) -> InspectedVolume:
+        looked, _ = two("8.4", disks, left_out=left_out)
+        (volume,) = looked.seen.volumes
+        unmarked = replace(volume, sides=cast(Any, tuple(replace(side, out_of_sync_kib=0) for side in volume.sides)))
+        return verified(looked, unmarked, None)
+
+    whole, short = with_log_without("nothing").verify, with_log_without("Out of sync: start=40024,").verify
+    assert whole is not None and whole.unnamed_blocks == 0 and whole.found_blocks == len(blocks_of(whole.marked)) == 10
+    assert short is not None and short.unnamed_blocks == 7 and len(blocks_of(short.marked)) == 3
+    assert "but 7 more blocks differed, and DRBD's log does not say where" in answer(short)
+    looked, _ = two("8.4", disks)
+    told = "\n".join(inspection_text(replace(looked.seen, volumes=(replace(looked.seen.volumes[0], verify=short),))))
+    assert "it marked 10 blocks" in told and "names 3 of them, and leaves 7 out: docs/oos-found.md" in told
+
+
+def test_verify_that_names_nothing_of_what_it_counts_found_something_all_the_same() -> None:
+    silent = VolumeVerify(True, 3.0, (), 8, 12)
+    assert silent.unnamed_blocks == 10, "two were marked before it"
+    assert answer(silent).startswith("something differed; but 10 more blocks differed")
+    assert answer(replace(silent, found_blocks=2)) == "nothing differed"
 
 
 def test_verified_keeps_what_it_marked_where_a_machine_is_lost_after_it(
