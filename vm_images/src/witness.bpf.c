@@ -13,50 +13,15 @@
 #include <bpf/bpf_core_read.h>
 
 #include "witness.h"
+#include "witness_kernel.h"
 
 /* Helpers that read the kernel's memory are for programs under a licence that the GPL is compatible with. */
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
-#define KERNEL_TYPE __attribute__((preserve_access_index))
-#define PAGE_BYTES 4096
-#define PAGE_SHIFT 12
-#define SECTOR_SHIFT 9
 #define LINE_WORDS 8
 #define LINE_BYTES (LINE_WORDS * 8)
-/* REQ_OP_MASK and REQ_OP_WRITE of the kernel's blk_types.h. */
-#define OPERATION_MASK 255
-#define OPERATION_WRITE 1
 /* More parts than a write may have: its memory in pages, cut where a block of the device ends. */
 #define PARTS_MAX (2 * BLOCKS_MAX + 2)
-
-struct page {
-} KERNEL_TYPE;
-
-struct bio_vec {
-    struct page *bv_page;
-    unsigned int bv_len, bv_offset;
-} KERNEL_TYPE;
-
-struct bvec_iter {
-    __u64 bi_sector;
-    unsigned int bi_size, bi_idx, bi_bvec_done;
-} KERNEL_TYPE;
-
-struct gendisk {
-    int major, first_minor;
-} KERNEL_TYPE;
-
-struct block_device {
-    struct gendisk *bd_disk;
-} KERNEL_TYPE;
-
-struct bio {
-    struct block_device *bi_bdev;
-    unsigned int bi_opf;
-    struct bvec_iter bi_iter;
-    struct bio_vec *bi_io_vec;
-    void *bi_private;
-} KERNEL_TYPE;
 
 const volatile struct settings settings SEC(".rodata.settings");
 
