@@ -106,7 +106,7 @@ FAULTS = (
         "DRBD",
         (("8", "9.0.14"),),
         "the kernel log of a verify may leave out blocks that the verify marked and counted (seen with 8.4.11)",
-        "docs/method.md; commit 3d15a6def of LINBIT/drbd",
+        "docs/drbd-verify-log.md; commit 3d15a6def of LINBIT/drbd",
     ),
     _Entry(
         "Linux",

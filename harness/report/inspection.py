@@ -186,7 +186,7 @@ def _verify(verify: VolumeVerify) -> Iterator[str]:
     placed = len(blocks_of(verify.marked))
     yield f"verify: {ended}; it marked {plural(placed + verify.unnamed_blocks, 'block')} of 4 KiB{_at(verify.marked)}"
     if unnamed := verify.unnamed_blocks:
-        yield f"  DRBD's log names {count(placed)} of them, and leaves {count(unnamed)} out: docs/oos-found.md"
+        yield f"  DRBD's log names {count(placed)} of them, and leaves {count(unnamed)} out: docs/drbd-verify-log.md"
     if verify.skipped_blocks:
         yield f"  {plural(verify.skipped_blocks, 'block')} were too busy to be compared, and were not"
     if verify.before_kib:

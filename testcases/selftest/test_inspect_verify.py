@@ -158,7 +158,7 @@ def test_verify_whose_log_names_fewer_blocks_than_it_counts_is_no_whole_answer(d
     assert "but 7 more blocks differed, and DRBD's log does not say where" in answer(short)
     looked, _ = two("8.4", disks)
     told = "\n".join(inspection_text(replace(looked.seen, volumes=(replace(looked.seen.volumes[0], verify=short),))))
-    assert "it marked 10 blocks" in told and "names 3 of them, and leaves 7 out: docs/oos-found.md" in told
+    assert "it marked 10 blocks" in told and "names 3 of them, and leaves 7 out: docs/drbd-verify-log.md" in told
 
 
 def test_verify_that_names_nothing_of_what_it_counts_found_something_all_the_same() -> None:
