@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from own_command import run_here
-from test_cli import found
+from stored_run import found
 from test_judge import evidence, observed, oracles
 
 from harness.cli import bisect_plays

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_cli import stored
+from stored_run import stored
 from test_docs import CHECKOUT, command_of, options_of, options_of_script
 from test_judge import oracles
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_cli import BACK, apart, command, stored  # noqa: F401 - fixtures
+from stored_run import BACK, apart, command, stored  # noqa: F401 - fixtures
 from test_compare_runs import CLEAN, DIVERGED, INCONCLUSIVE, NONE, plays
 from test_judge import oracles
 

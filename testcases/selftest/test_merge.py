@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_cli import found
+from stored_run import found
 
 from harness.config.controls import with_controls
 from harness.config.repetitions import repeated

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_cli import BACK, CELLS, NONE, apart, command, found, handed_over, stored  # noqa: F401 - fixtures
+from stored_run import BACK, CELLS, NONE, apart, command, found, handed_over, stored  # noqa: F401 - fixtures
 from test_compare_runs import CLEAN, DIVERGED, INCONCLUSIVE, compared, plays
 from test_judge import oracles
 
