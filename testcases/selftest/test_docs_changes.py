@@ -10,7 +10,7 @@ from harness.model.changes import ChangeKind
 
 PACKAGE = Path(harness.__file__).parent
 PAGE = Path(__file__).parents[2] / "docs" / "two-machines.md"
-# Rooms whose code reaches a node; what is for real machines alone is held by test_disk_guard.py.
+# Rooms whose code reaches a node; what is for real machines alone is held by test_disk_writers.py.
 ROOMS = ("drbd", "engine", "lab", "guest", "filesystems", "workloads")
 # What changes a machine beyond a file that a program of its own prints to.
 CHANGES = re.compile(

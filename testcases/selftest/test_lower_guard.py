@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from recorded_disks import RECORDED, Heard
 from recorded_nodes import RecordedRunner
-from test_disk_guard import RECORDED, Heard
 from test_resource import creatable, tools
 
 from harness.drbd.size import resize
