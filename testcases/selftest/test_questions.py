@@ -7,10 +7,26 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from claimed_plays import (
+    DIFFER,
+    FREE,
+    HIT,
+    LATE,
+    MISS,
+    NAMED,
+    READ,
+    SWAP,
+    K,
+    made,
+    moved,
+    pairs,
+    played_by,
+    result,
+    run,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
-from test_claims import DIFFER, FREE, HIT, LATE, MISS, NAMED, READ, SWAP, K, made, moved, pairs, played_by, result, run
 from test_cost_ratios import cell as disk
 from test_cost_ratios import result as measured
 from test_mitigation_effect import BASE as REMEDY_BASE
