@@ -11,9 +11,9 @@ from typing import cast
 import pytest
 from fakes import FakeResource
 from recorded_nodes import adopted
+from recorded_resource import creatable, tools
 from test_control_rounds import CELLS, Clock
 from test_judge import evidence
-from test_resource import creatable, tools
 from test_session import CONTROLS, SWAP, Stage, stage
 
 from harness.drbd import size

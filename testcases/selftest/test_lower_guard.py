@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from recorded_disks import RECORDED, Heard
 from recorded_nodes import RecordedRunner
-from test_resource import creatable, tools
+from recorded_resource import creatable, tools
 
 from harness.drbd.size import resize
 from harness.errors import HarnessError, ProtectedError, RefusedError
