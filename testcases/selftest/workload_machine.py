@@ -35,7 +35,7 @@ STORM = """{"seconds": 8.25, "threads": 8, "pages_dirtied": 123456, "pages_recla
 
 PROGRAM = {"files_found": 0, "files_left": 0, "files_made": 9, "files_rewritten": 8, "files_deleted": 7,
            "appended_bytes": 900, "truncations": 3, "transactions": 44, "wrong": 0, "seconds": 2.0}  # fmt: skip
-# Those of Windows: test_windows.py; the probes of QEMU: test_flush_workload.py.
+# Those of Windows: test_windows_workloads.py; the probes of QEMU: test_flush_workload.py.
 COMBINATIONS = [
     (name, kind)
     for name, kinds in WORKLOADS.items()
