@@ -13,8 +13,8 @@ from pathlib import Path
 import libvirt
 import pytest
 from fakes import LibvirtSaid
+from nested_parts import SPEC, STACK, image
 from scripted_libvirt import ScriptedConnection, ScriptedLibvirt, read_only_versions
-from test_nested_lab import SPEC, STACK, image
 from test_software_parse import PRINTED
 
 from harness.config.stack_spec import StackSpec

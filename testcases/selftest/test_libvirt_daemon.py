@@ -14,8 +14,8 @@ from pathlib import Path
 import libvirt
 import pytest
 from fakes import LibvirtSaid
+from nested_parts import SPEC, STACK
 from scripted_libvirt import ScriptedLibvirt
-from test_nested_lab import SPEC, STACK
 
 from harness.errors import DeadlineError, HarnessError, HungCallError, InfrastructureError
 from harness.lab.nested import libvirt_daemon
