@@ -1,112 +1,30 @@
-"""The lab over two machines of an inventory: what is asked before anything is written, noted before it is changed, and
-put back.  The machines answer over ssh what was recorded."""
+"""The lab over two machines: what is asked before anything is written, noted before it is changed, and put back."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
-from collections.abc import Iterator
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from urllib.parse import unquote
 
 import pytest
-from test_inventory_command import FACTS, OneMachine, Two, volume_group, write_inventory
+from played_machines import Played, lab, machines, nothing_written, stories
+from test_inventory_command import OneMachine, Two
 from test_taken import answer
 
 from harness.config import inventory
 from harness.config.inventory import StorageEntry
-from harness.config.lab_spec import GuestSpec, LabSpec
+from harness.config.lab_spec import LabSpec
 from harness.errors import HarnessError, InfrastructureError, ProtectedError, UsageError
-from harness.lab.base import GuestImage
 from harness.lab.hardware import provider
 from harness.lab.hardware.guard import Guard, Machine
-from harness.lab.hardware.guest_image import BroughtImage
-from harness.lab.hardware.guests import GuestParts
-from harness.lab.hardware.lab import HardwareLab
 from harness.lab.hardware.provider import hardware_lab
-from harness.lab.nested.keys import new_key_pair, write_private
-from harness.model import ImageLock, MachineModel, Provenance, Run
+from harness.model import MachineModel, Provenance, Run
 from harness.remote.scripted import ScriptedRunner
 from harness.render.drbd_conf import ResourceSpec
 from harness.report.summary import provenance_rows
 from harness.report.without_data import without_data
 
-_JOURNAL = ("note", "list", "put-back", "drop", "end-commands")
-
-
-class Played(OneMachine):
-    """A machine that keeps in which order it was asked for what, and the rules that udev was given."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.story: list[str] = []
-        self.entries: list[dict[str, Any]] = []
-        self.taken = answer()
-
-    def _answer(self, argv: tuple[str, ...]) -> tuple[int, str, str]:
-        asked = json.loads(argv[-1]) if argv[0] == "python3" else {}
-        if asked.get("act") in _JOURNAL:
-            return 0, json.dumps(self._journal(asked)), ""
-        if argv[0] == "python3" and asked in ({}, {"domains": True}):
-            self.story.append("libvirt is asked" if asked else "what is taken is asked")
-            return 0, self.taken, ""
-        if argv[0] == "sh" and "udevadm control" in argv[2]:
-            self.story.append(f"write {argv[4]}")
-        if argv[0] in ("lvcreate", "lvremove"):
-            self.story.append(argv[0])
-        if asked.get("act") in ("take", "give"):
-            self.story.append(f"{asked['act']} the lease")
-        return super()._answer(argv)
-
-    def _journal(self, asked: dict[str, Any]) -> dict[str, Any]:
-        self.story += [f"note {one['kind']} {one['what']}" for one in asked.get("items", ())]
-        if asked["act"] == "list":
-            return {"entries": self.entries}
-        if asked["act"] == "put-back":
-            self.story.append("put back")
-            is_last = bool(asked["skip"])
-            storage = None if is_last else {"number": 1, "what": "the volume theirs/drbd-harness-test"}
-            return {"done": [], "left": [], "failed": [], "tried": [], "storage": storage}
-        return {"failed": [], "noted": [True]}
-
-
-@pytest.fixture
-def machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Two]:
-    monkeypatch.setenv("DRBD_HARNESS_STATE", str(tmp_path / "state"))
-    # Nothing of it is brought to machines that are played.
-    monkeypatch.setattr(provider, "program", lambda: ("", b""))
-    user = new_key_pair("user")
-    write_private(tmp_path / "key", user.private)
-    found = []
-    for number, boot in ((1, "one"), (2, "two")):
-        look, made = json.dumps(volume_group()), json.dumps(volume_group(made=True))
-        if number == 2:
-            # Another group of the same name.
-            look, made = (text.replace('\\"vg_uuid\\": \\"', '\\"vg_uuid\\": \\"other') for text in (look, made))
-            made = made.replace("LVM-", "LVM-other")
-        facts = FACTS.replace("missing=tc\n", "").replace("10.20.0.1", f"10.20.0.{number}") + f"host=m{number}\n"
-        facts += "processor=A Processor\n"
-        found.append(Played(new_key_pair(boot), user.public, look=look, made=made, boot=boot, facts=facts))
-    path = tmp_path / "machines.toml"
-    write_inventory(path, found)
-    two = Two((found[0], found[1]), path)
-    two.pin()
-    yield two
-    for machine in found:
-        machine.close()
-
-
-@contextlib.contextmanager
-def lab(machines: Two) -> Iterator[HardwareLab]:
-    with hardware_lab(inventory.load(machines.path), LabSpec(device_mib=32)) as made:
-        yield made
-
-
-def stories(machines: Two) -> list[list[str]]:
-    return [machine.story for machine in machines.machines if isinstance(machine, Played)]
+__all__ = ["machines"]
 
 
 def refusal(machines: Two, kind: type[HarnessError]) -> str:
@@ -209,10 +127,6 @@ def test_hardware_lab_takes_a_minor_and_a_port_that_neither_machine_has(machines
 # --------------------------------------------------------------------------- refused, and nothing written
 
 
-def _nothing_written(machines: Two) -> bool:
-    return not any(re.match("note|lv|write|put", one) for story in stories(machines) for one in story)
-
-
 @pytest.mark.parametrize(
     ("facts", "words"),
     [
@@ -226,7 +140,7 @@ def test_hardware_lab_on_a_machine_that_lacks_something_is_one_sentence(
     machines: Two, facts: tuple[str, str], words: str
 ) -> None:
     machines.machines[0].facts = machines.machines[0].facts.replace(*facts)
-    assert re.search(words, refusal(machines, UsageError)) and _nothing_written(machines)
+    assert re.search(words, refusal(machines, UsageError)) and nothing_written(machines)
 
 
 def test_hardware_lab_after_a_run_that_was_killed_says_what_puts_it_back(machines: Two) -> None:
@@ -236,7 +150,7 @@ def test_hardware_lab_after_a_run_that_was_killed_says_what_puts_it_back(machine
     other.entries = [left | {"boot": "two"}]
     said = refusal(machines, ProtectedError)
     assert "left 1 changes on beta, the last of them mapping drbd-harness-test-lower" in said
-    assert f"clean --inventory {machines.path}' puts them back" in said and _nothing_written(machines)
+    assert f"clean --inventory {machines.path}' puts them back" in said and nothing_written(machines)
 
 
 def test_resource_of_the_lab_runs_none_of_the_handlers_that_each_machine_has_for_all(machines: Two) -> None:
@@ -252,12 +166,12 @@ def test_hardware_lab_beside_a_resource_of_that_name_is_refused(machines: Two) -
     assert isinstance(one, Played)
     one.taken = answer(files={"/etc/drbd.d/drbd-harness-test.res": "resource drbd-harness-test { }\n"})
     assert "there is a resource drbd-harness-test already" in refusal(machines, ProtectedError)
-    assert _nothing_written(machines)
+    assert nothing_written(machines)
 
 
 def test_hardware_lab_that_somebody_else_uses_is_refused(machines: Two) -> None:
     machines.machines[1].lease = {"owner": "bob on shelf", "what": "a run on two"}
-    assert "beta is in use: bob on shelf" in refusal(machines, ProtectedError) and _nothing_written(machines)
+    assert "beta is in use: bob on shelf" in refusal(machines, ProtectedError) and nothing_written(machines)
 
 
 @pytest.mark.parametrize(
@@ -304,119 +218,3 @@ def test_hardware_lab_has_no_guests_and_stops_nothing(machines: Two) -> None:
         with pytest.raises(HarnessError, match="no cell of the run is in a guest"):
             made.guest_image  # noqa: B018 - which is refused
         assert not made.kill_libvirt() and not made.carries_guests
-
-
-# --------------------------------------------------------------------------- guests
-
-LOCK = ImageLock("guest", "trixie", "d" * 64)
-BOOTS = GuestImage("/k", "/i", "root=/dev/vda", "/r", root_is_file=True, kvm=False, cpu="<cpu/>", uuid="1-2")
-
-
-@pytest.fixture
-def guests(machines: Two, monkeypatch: pytest.MonkeyPatch) -> Two:
-    """The machines with QEMU and libvirt, which say that they have the guest's image already."""
-
-    def parts(inventory: Any, spec: GuestSpec, found: Any, image: Any, uris: Any) -> GuestParts:
-        assert all(uri.startswith("qemu+ssh://drbd-harness-") for uri in uris)
-        named = spec.model_copy(
-            update={"name": "drbd-harness-test-guest", "log_directory": "/var/lib/drbd-harness/guest"}
-        )
-        return GuestParts(named, uris, BroughtImage("d" * 64, {}), BOOTS, LOCK, {"fio": "3.39"}, ((), ()))
-
-    monkeypatch.setattr(provider, "ensure", lambda role, suite, cache: SimpleNamespace(role=role))
-    monkeypatch.setattr(provider, "guest_parts", parts)
-    for machine in machines.machines:
-        machine.facts += "qemu=10.0.3\nlibvirt=11.3.0\nmachine=x86_64\napparmor=yes\n"
-    return machines
-
-
-def test_hardware_lab_with_guests_notes_them_before_it_makes_what_they_print_to(guests: Two) -> None:
-    with hardware_lab(inventory.load(guests.path), LabSpec(device_mib=32), guests=True) as made:
-        assert made.carries_guests and made.guest_image is BOOTS
-        assert made.guest_spec.console == "/var/lib/drbd-harness/guest/drbd-harness-test-guest.log"
-        assert made.a.libvirt_uri != made.b.libvirt_uri and made.a.somebodys
-        assert made.lock.guest == LOCK and made.provenance().images == {"guest": "d" * 64}
-        assert made.provenance().packages == {"guest": {"fio": "3.39"}}
-        wrapper = made.a.libvirt_uri.partition("command=")[2].partition("&")[0]
-        assert Path(unquote(wrapper)).exists()
-        folder = Path(unquote(wrapper)).parent
-    assert not folder.exists()
-    for machine, story in zip(guests.machines, stories(guests), strict=True):
-        noted = [one for one in story if re.match("note (programs|domain|file)", one)]
-        assert noted[-4:] == [
-            "note programs /var/lib/drbd-harness/guest", "note file /etc/apparmor.d/libvirt/libvirt-1-2",
-            "note file /etc/apparmor.d/libvirt/libvirt-1-2.files", "note domain drbd-harness-test-guest",
-        ]  # fmt: skip
-        logs = [argv for argv in machine.ran if argv[0] == "sh" and "chmod 711" in argv[2]]
-        assert [argv[4:] for argv in logs] == [
-            ("/var/lib/drbd-harness/guest", made.guest_spec.console, made.guest_spec.canary_log)
-        ]
-
-
-def test_libvirt_is_asked_for_its_domains_only_where_a_cell_is_in_a_guest(guests: Two) -> None:
-    with hardware_lab(inventory.load(guests.path), LabSpec(device_mib=32)):
-        pass
-    assert not any("libvirt is asked" in story for story in stories(guests))
-    with hardware_lab(inventory.load(guests.path), LabSpec(device_mib=32), guests=True):
-        pass
-    assert all("libvirt is asked" in story for story in stories(guests))
-
-
-def test_hardware_lab_beside_a_domain_of_that_name_is_refused(guests: Two) -> None:
-    (one, _) = guests.machines
-    assert isinstance(one, Played)
-    one.taken = answer(domains={"status": 0, "out": "theirs\ndrbd-harness-test-guest\n", "err": ""})
-    with (
-        pytest.raises(ProtectedError, match="there is a domain drbd-harness-test-guest already"),
-        hardware_lab(inventory.load(guests.path), LabSpec(), guests=True),
-    ):
-        pytest.fail("there is a lab")
-    assert _nothing_written(guests)
-
-
-@pytest.mark.parametrize(
-    ("facts", "words"),
-    [
-        (
-            "drbd_resources=data drbd-harness-test \n",
-            "the run cuts the power of beta, and the resource data is up there",
-        ),
-        ("domains=mail web \n", r"and the guest mail is up there \(and 1 more\); nothing was changed"),
-    ],
-)
-def test_hardware_lab_whose_power_is_somebody_elses_too_is_refused_where_a_cell_cuts_it(
-    guests: Two, facts: str, words: str
-) -> None:
-    guests.machines[1].facts += facts
-    with (
-        pytest.raises(UsageError, match=words),
-        hardware_lab(inventory.load(guests.path), LabSpec(), guests=True, cuts=True),
-    ):
-        pytest.fail("there is a lab")
-    assert _nothing_written(guests)
-    with hardware_lab(inventory.load(guests.path), LabSpec(device_mib=32), guests=True):
-        pass
-
-
-def test_guest_that_a_killed_run_left_is_put_back_by_clean_and_not_said_to_be_somebody_elses(guests: Two) -> None:
-    (_, other) = guests.machines
-    assert isinstance(other, Played)
-    left = {"number": 9, "kind": "domain", "what": "drbd-harness-test-guest", "how": "", "holder": {}, "at": 0}
-    other.entries = [left | {"boot": "two"}]
-    other.facts += "domains=drbd-harness-test-guest\n"
-    with (
-        pytest.raises(ProtectedError, match=r"the last of them domain drbd-harness-test-guest; '.*' puts them back"),
-        hardware_lab(inventory.load(guests.path), LabSpec(), guests=True, cuts=True),
-    ):
-        pytest.fail("there is a lab")
-    assert _nothing_written(guests)
-
-
-def test_hardware_lab_with_guests_on_a_machine_without_libvirt_is_one_sentence(guests: Two) -> None:
-    guests.machines[1].facts = guests.machines[1].facts.replace("libvirt=11.3.0\n", "")
-    with (
-        pytest.raises(UsageError, match=r"beta lacks libvirt \(package libvirt-daemon-system\), which a guest needs"),
-        hardware_lab(inventory.load(guests.path), LabSpec(), guests=True),
-    ):
-        pytest.fail("there is a lab")
-    assert _nothing_written(guests)

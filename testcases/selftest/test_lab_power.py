@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from test_hardware_provider import lab, machines, stories
+from played_machines import lab, machines, stories
 from test_inventory_command import Two
 
 from harness.errors import InfrastructureError, LostNodeError, ProtectedError, RefusedError
