@@ -61,8 +61,13 @@ def short_names(keys: Iterable[StackKey]) -> Mapping[StackKey, str]:
 
 
 def component(stack: Stack, which: Component) -> str:
-    """One component of a stack, empty where it was not recorded."""
+    """One component of a stack, empty where it was not recorded.
+
+    Emulated nodes are the same hardware on every processor: none.
+    """
     if which is Component.HARDWARE:
+        if stack.accelerator and stack.accelerator not in ("kvm", "hardware"):
+            return f"nodes emulated by QEMU ({stack.accelerator})"
         return f"{stack.cpu}, {stack.accelerator}" if stack.cpu and stack.accelerator else ""
     return {Component.DRBD: stack.drbd, Component.KERNEL: stack.kernel, Component.QEMU: stack.qemu}[which]
 

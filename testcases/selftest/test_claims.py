@@ -178,6 +178,16 @@ def test_another_version_is_not_asked_by_one_stack() -> None:
     assert assessed(across("hardware"), run(result(SWAP, HIT)), unknown).answer is Word.NOT_ASKED
 
 
+def test_emulated_nodes_on_another_processor_are_no_other_hardware() -> None:
+    emulated = replace(NAMED, accelerator="tcg")
+    elsewhere = run(result(SWAP, HIT), stack=replace(emulated, cpu="another"), name="b-run")
+    found = assessed(across("hardware"), run(result(SWAP, HIT), stack=emulated), elsewhere)
+    assert found.answer is Word.NOT_ASKED
+    assert "all of it was played with nodes emulated by QEMU (tcg)" in found.numbers
+    real = run(result(SWAP, HIT), stack=replace(emulated, accelerator="hardware"), name="b-run")
+    assert assessed(across("hardware"), run(result(SWAP, HIT), stack=emulated), real).answer is not Word.NOT_ASKED
+
+
 def test_another_version_is_asked_in_the_same_cells_only() -> None:
     newer = replace(NAMED, drbd="9.3.3")
     same = run(result(SWAP, HIT), stack=newer, name="b-run")
