@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import libvirt
@@ -88,6 +89,20 @@ def test_migrate_abort_ignored_both_ends_are_ended(stage: Stage) -> None:
     assert went.outcome is MigrationOutcome.FAILED
     assert "was told to end and did not" in went.message and "the guest goes on on nodea" in went.message
     assert destroyed(stage) == {"nodeb"} and stage.rests_on("nodea")
+
+
+def test_migrate_told_to_end_has_as_long_as_the_machine_is_slow(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setenv("DRBD_HARNESS_PATIENCE", "50")
+    monkeypatch.setattr(module, "RETURN_SECONDS", 0.05)
+    ends = under_way(stage)
+    stage.domain.abort_ends = False
+    later = threading.Timer(4 * module.ABORT_SECONDS, ends.set)
+    later.start()
+    went = stage.go(seconds=0.03)
+    later.join()
+    assert went.outcome is MigrationOutcome.ABORTED and not destroyed(stage)
 
 
 def test_migrate_call_never_returns_ends_the_guest_on_both(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
