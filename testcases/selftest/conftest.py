@@ -5,9 +5,14 @@ from __future__ import annotations
 import gc
 import os
 
+import pytest
+
 # A process loads NumPy once; where pytest runs inside of a test, what that loaded first would be forgotten behind it.
 import scipy.stats  # noqa: F401
 from hypothesis import HealthCheck, settings
+
+# What these assert for the tests says what it compared, as a test does.
+pytest.register_assert_rewrite("judged_evidence")
 
 # A busy machine is no failure.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from drawn_evidence import any_evidence
 from hypothesis import given
 from hypothesis import strategies as st
-from test_judge import HELD, any_evidence, evidence, oracles
+from judged_evidence import HELD, evidence, oracles
 
 from harness.judgement.cause import cause, cause_findings
 from harness.judgement.judge import judge

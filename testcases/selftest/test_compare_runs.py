@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_judge import evidence
+from judged_evidence import evidence
 
 from harness.judgement.comparable import other_lab
 from harness.judgement.compare_runs import COVERAGE, CellComparison, Change, compare_runs, exit_code

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
-from test_judge import evidence, oracles
+from judged_evidence import evidence, oracles
 from test_session import CONTROLS, OTHER, REVIVAL, SWAP, Stage, failing, stage, verdict
 
 from harness.config.controls import with_controls

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from test_judge import NOTICED, evidence, oracles
+from judged_evidence import NOTICED, evidence, oracles
 
 from harness.config.controls import CONTROL_CELLS
 from harness.judgement.controls_around import PlayedControl, controls_around, judge_between, played_controls

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_judge import HELD, SWAP, evidence, observed, oracles
+from judged_evidence import HELD, SWAP, evidence, observed, oracles
 
 from harness.drbd import replication
 from harness.drbd.dialect import Drbd9, Drbd84, options_of_9

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from test_judge import HELD, SWAP, evidence, observed, oracles
+from judged_evidence import HELD, SWAP, evidence, observed, oracles
 
 from harness.judgement.doubts import doubts, without_ground
 from harness.judgement.judge import judge

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_judge import HELD, evidence
+from judged_evidence import HELD, evidence
 from test_node import Runner
 
 from harness.drbd.events import Events

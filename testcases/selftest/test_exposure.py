@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 from fakes import HEALTHY, FakeLab, FakeResource, Stage, in_order
-from test_judge import HELD
+from judged_evidence import HELD
 
 from harness.engine import cell_steps
 from harness.engine.exposure import Exposure

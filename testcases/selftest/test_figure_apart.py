@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from test_judge import evidence
+from judged_evidence import evidence
 
 from harness.config.sentences import validated
 from harness.errors import UsageError

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_judge import evidence, oracles
+from judged_evidence import evidence, oracles
 
 from harness.errors import UsageError
 from harness.model import (

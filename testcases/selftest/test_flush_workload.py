@@ -13,8 +13,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from judged_evidence import evidence, observed
 from test_flush_probe import EARLY, FLUSHED, RECORDINGS
-from test_judge import evidence, observed
 
 from harness.config.matrix import cells_from, load
 from harness.errors import InfrastructureError, RefusedError, UsageError

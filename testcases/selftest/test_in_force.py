@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from test_judge import HELD, SWAP, evidence, observed
+from judged_evidence import HELD, SWAP, evidence, observed
 
 from harness.judgement.in_force import not_in_force
 from harness.judgement.judge import judge

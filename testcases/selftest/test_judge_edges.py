@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from test_judge import (
+from judged_evidence import (
     BLOCKS,
     CANARY,
     HELD,

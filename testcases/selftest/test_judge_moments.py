@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from judged_evidence import HELD, SWAP, disturbed, evidence, moved, oracles
 from test_controls_around import CELL_AT, cell, control, judged, round_at
 from test_doubts import moving
-from test_judge import HELD, SWAP, disturbed, evidence, moved, oracles
 
 from harness.judgement.controls import demanded_controls
 from harness.judgement.controls_around import controls_around, interrupted

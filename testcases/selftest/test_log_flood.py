@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_judge import HELD, evidence
+from judged_evidence import HELD, evidence
 from test_node import Runner
 
 from harness.judgement.judge import judge

@@ -12,7 +12,7 @@ from typing import Any, cast
 import libvirt
 import pytest
 from fakes import HEALTHY, NARROW, FakeWatch, LibvirtSaid, Stage, Traveller, in_order
-from test_judge import HELD
+from judged_evidence import HELD
 
 from harness.drbd import roles
 from harness.engine.disturbances import canary_steps, io_error, migrations

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_judge import HELD, evidence, oracles
+from judged_evidence import HELD, evidence, oracles
 
 from harness.judgement.judge import judge
 from harness.judgement.planted_owner import misattributed

@@ -14,9 +14,9 @@ from typing import Any
 import libvirt
 import pytest
 from fakes import FakeGuest, FakeLab, FakeResource, LibvirtSaid, Story, Traveller, in_order
+from judged_evidence import evidence as judged_evidence
+from judged_evidence import observed, oracles
 from lxml import etree
-from test_judge import evidence as judged_evidence
-from test_judge import observed, oracles
 
 from harness.config.lab_spec import LabSpec
 from harness.config.stack_spec import StackSpec

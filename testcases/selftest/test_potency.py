@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from drawn_evidence import CELLS
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_judge import CELLS, HELD, evidence, oracles
+from judged_evidence import HELD, evidence, oracles
 from test_witness_coverage import CONTROLS, SAW_CHANGES, WATCHED, any_watched
 
 from harness.judgement.judge import judge

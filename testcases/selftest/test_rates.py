@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_judge import SWAP, evidence
+from judged_evidence import SWAP, evidence
 
 from harness.judgement.rates import (
     exposed_text,

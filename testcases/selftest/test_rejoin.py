@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 from fakes import FakeWatch, LibvirtSaid, Stage, Traveller, in_order
-from test_judge import HELD, evidence
+from judged_evidence import HELD, evidence
 from test_migration_disturbances import cuttable, faulty, under_way
 
 from harness.drbd import roles

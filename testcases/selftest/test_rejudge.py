@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
-from test_judge import evidence, oracles
+from judged_evidence import evidence, oracles
 
 from harness.judgement.rejudge import badness, conclusive, rejudged, worse
 from harness.model import (

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from judged_evidence import evidence, oracles
 from rich.console import Console
-from test_judge import evidence, oracles
 from test_report import nodes, text_of
 
 from harness.model import (

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from fakes import BLOCKS, Stage, in_order
-from test_judge import HELD, evidence, oracles
+from judged_evidence import HELD, evidence, oracles
 
 from harness.config.matrix import load
 from harness.engine.disturbances.choose import disturbance_of

@@ -12,8 +12,8 @@ from typing import Any, cast
 
 import pytest
 from fakes import FakeGuest, FakeLab, FakeResource, Story, in_order
-from test_judge import evidence as judged_evidence
-from test_judge import observed, oracles
+from judged_evidence import evidence as judged_evidence
+from judged_evidence import observed, oracles
 
 from harness.config.controls import with_controls
 from harness.config.lab_spec import GuestSpec, LabSpec, UserImageSpec

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from judged_evidence import HELD, evidence
 from recorded_nodes import START_VERIFY, RecordedVerify, adopted, verified
-from test_judge import HELD, evidence
 
 from harness.drbd import verify
 from harness.drbd.resource import Resource

@@ -6,22 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from drawn_evidence import OUTCOMES, any_evidence
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_judge import (
-    HELD,
-    IDLE,
-    IN_FLIGHT,
-    IN_FLIGHT_GUEST,
-    NOTICED,
-    OUTCOMES,
-    PLANTED,
-    STEADY,
-    SWAP,
-    any_evidence,
-    evidence,
-    oracles,
-)
+from judged_evidence import HELD, IDLE, IN_FLIGHT, IN_FLIGHT_GUEST, NOTICED, PLANTED, STEADY, SWAP, evidence, oracles
 
 from harness.judgement.controls import control_outcome, outcomes
 from harness.judgement.judge import judge

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
-from test_judge import BLOCKS, HELD, evidence, oracles
+from judged_evidence import BLOCKS, HELD, evidence, oracles
 
 from harness.judgement.judge import judge
 from harness.judgement.written import UnwrittenDifferences, unwritten_differences, unwritten_findings
