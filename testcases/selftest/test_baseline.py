@@ -15,9 +15,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from judged_evidence import oracles
 from lxml import etree
+from plugin_world import (  # noqa: F401 - fixtures
+    Ran,
+    World,
+    corrupt,
+    diverged,
+    matrix,
+    run,
+    suite,
+    world,
+)
 from stored_run import apart, command, stored  # noqa: F401 - fixtures
 from test_compare_runs import CLEAN, CORRUPT, DIVERGED, INCONCLUSIVE, compared, plays, result
-from test_plugin import Ran, World, corrupt, diverged, matrix, run, suite, world  # noqa: F401 - fixtures
 
 from harness.config.baseline_file import read_baseline
 from harness.errors import UsageError

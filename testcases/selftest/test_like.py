@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_plugin import MATRIX, Ran, World, diverged, matrix, run, suite, world  # noqa: F401 - fixtures
+from plugin_world import MATRIX, Ran, World, diverged, matrix, run, suite, world  # noqa: F401 - fixtures
 
 from harness.store import Store
 

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from test_plugin import Runs, World, matrix, run, suite, world
+from plugin_world import Runs, World, matrix, run, suite, world
 
 from harness.util.deadline import Deadline, poll
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_plugin import Runs, World, matrix, run, suite, world
+from plugin_world import Runs, World, matrix, run, suite, world
 
 from harness.config.controls import CONTROL_CELLS
 from harness.config.hardware_rules import unplayable

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from test_plugin import Runs, World, matrix, run, suite, world
+from plugin_world import Runs, World, matrix, run, suite, world
 
 from harness.config.user_work import MOST_BYTES, read_user_file, with_user_files
 from harness.drbd.resource import Resource
