@@ -12,7 +12,7 @@ import scipy.stats  # noqa: F401
 from hypothesis import HealthCheck, settings
 
 # What these assert for the tests says what it compared, as a test does.
-pytest.register_assert_rewrite("judged_evidence")
+pytest.register_assert_rewrite("canary_process", "judged_evidence")
 
 # A busy machine is no failure.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
