@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from test_images import put_image
+from image_recipes import put_image
 
 from harness import images
 from harness.config.recipe import ImageError
