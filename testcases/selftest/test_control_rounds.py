@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 from judged_evidence import evidence, oracles
-from test_session import CONTROLS, OTHER, REVIVAL, SWAP, Stage, failing, stage, verdict
+from session_stage import CONTROLS, OTHER, REVIVAL, SWAP, Stage, failing, stage, verdict
 
 from harness.config.controls import with_controls
 from harness.config.repetitions import cell_seed
