@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 from fakes import FakeWatch, LibvirtSaid, Stage, Traveller, in_order
 from judged_evidence import HELD, evidence
-from test_migration_disturbances import cuttable, faulty, under_way
+from moving_stage import cuttable, faulty, under_way
 
 from harness.drbd import roles
 from harness.engine.disturbances import canary_steps, crash, io_error
