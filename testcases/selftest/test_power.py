@@ -12,7 +12,7 @@ from typing import Any, cast
 import libvirt
 import pytest
 from fakes import LibvirtSaid
-from test_sabotage import process
+from qemu_process import process
 
 from harness.errors import (
     DeadlineError,
