@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from test_report import BLOCKS, HEALTHY, HOSTILE, evidence, idle, in_flight, planted, verdict
+from reported_results import BLOCKS, HEALTHY, HOSTILE, evidence, idle, in_flight, planted, verdict
 
 from harness.model import (
     Alarms,

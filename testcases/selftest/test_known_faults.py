@@ -9,8 +9,8 @@ from typing import cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from reported_results import clean_result, nodes, run_of
 from rich.console import Console
-from test_report import clean_result, nodes, run_of
 
 from harness.judgement.known_faults import FAULTS, known_faults, linux_version, within
 from harness.model import Stack

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from disturbed_results import alarm_cells, alarmed, migrated, misread, sample, shown
-from test_report import everything, evidence
+from reported_results import everything, evidence
 
 from harness.model import Alarms, CacheMode, Cell, FilesystemKind, Protocol, ReplicationProfile, Result
 from harness.report.alarms import alarm_grid, alarm_sentence, replication_grid

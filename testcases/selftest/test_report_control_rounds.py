@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 
+from reported_results import nodes, run_of, text_of
 from rich.console import Console
-from test_report import nodes, run_of, text_of
 from test_report_worth import recorded
 
 from harness.model import Cell, Control, Crash, Evidence, Failure, Result, extents_of

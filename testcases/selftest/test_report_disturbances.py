@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from disturbed_results import alarm_cells, crashed, sample
-from test_report import diverged, everything, nodes, run_of, terminal, text_of
+from reported_results import diverged, everything, nodes, run_of, terminal, text_of
 
 from harness.model import (
     CacheMode,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from disturbed_results import KEPT, crashed, migrated, misread, sample, shown
-from test_report import diverged, everything, text_of, verdict
+from reported_results import diverged, everything, text_of, verdict
 
 from harness.model import (
     AioMode,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from test_report import nodes, text_of
+from reported_results import nodes, text_of
 from test_report_worth import recorded
 
 from harness.model import (

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from judged_evidence import evidence, oracles
+from reported_results import nodes, text_of
 from rich.console import Console
-from test_report import nodes, text_of
 
 from harness.model import (
     BlockOwner,

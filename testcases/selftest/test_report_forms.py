@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_report import everything, evidence, nodes, run_of
+from reported_results import everything, evidence, nodes, run_of
 
 from harness.cli.main import _main
 from harness.model import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from disturbed_results import migrated, misread, moved, shown
-from test_report import diverged, everything, nodes, run_of, text_of
+from reported_results import diverged, everything, nodes, run_of, text_of
 
 from harness.model import (
     CacheMode,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from lxml import etree
-from test_report import diverged, everything, evidence, nodes, run_of, text_of, verdict
+from reported_results import diverged, everything, evidence, nodes, run_of, text_of, verdict
 
 from harness.judgement.cost_ratios import CostRatio
 from harness.model import CacheMode, Cell, ClientKind, FilesystemKind, Layout, Mitigation, Result, VerdictKind

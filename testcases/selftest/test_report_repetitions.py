@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_report import nodes, run_of, terminal, text_of
+from reported_results import nodes, run_of, terminal, text_of
 from test_report_worth import no_answer, persisted, recorded, strong, weak
 
 from harness.model import ReplicationProfile, Result, VerdictKind

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from test_report import nodes, text_of
+from reported_results import nodes, text_of
 from test_report_worth import recorded
 
 from harness.lab.backing_compare import sample

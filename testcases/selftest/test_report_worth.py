@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_report import nodes, run_of, terminal, text_of
+from reported_results import nodes, run_of, terminal, text_of
 
 from harness.model import Hazard, Opportunities, Potency, Result, Verdict, VerdictKind
 from harness.report.headline import Answer, headline
