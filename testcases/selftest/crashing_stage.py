@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from fakes import HEALTHY, NARROW, FakeGuest, FakeNode, FakeWatch, Stage
+from fake_drbd import HEALTHY, NARROW
+from fake_guest import FakeGuest, FakeWatch
+from fake_lab import FakeNode
+from fake_stage import Stage
 
 from harness.drbd import roles
 from harness.engine.disturbances import canary_steps, crash

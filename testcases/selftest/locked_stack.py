@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, cast
 
-from fakes import FakeNode, Story
+from fake_lab import FakeNode
+from fake_story import Story
 from test_software_parse import BUILD
 
 from harness.lab.node import Node

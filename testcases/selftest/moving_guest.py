@@ -8,7 +8,9 @@ from collections.abc import Callable
 from typing import cast
 
 import pytest
-from fakes import FakeDomain, FakeLab, FakeResource, Traveller
+from fake_drbd import FakeResource
+from fake_guest import FakeDomain, Traveller
+from fake_lab import FakeLab
 
 from harness.drbd import roles
 from harness.drbd.resource import Resource

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from fakes import HEALTHY, NARROW, FakeWatch, LibvirtSaid, Stage, Traveller
+from fake_drbd import HEALTHY, NARROW
+from fake_guest import FakeWatch, Traveller
+from fake_libvirt import LibvirtSaid
+from fake_stage import Stage
 
 from harness.drbd import roles
 from harness.engine.disturbances import canary_steps, io_error, migrations

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import libvirt
 import pytest
-from fakes import LibvirtSaid
+from fake_libvirt import LibvirtSaid
 from lxml import etree
 
 from harness.config.lab_spec import LabSpec

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import FakeGuest, FakeLab, FakeResource, Story, Traveller
+from fake_drbd import FakeResource
+from fake_guest import FakeGuest, Traveller
+from fake_lab import FakeLab
+from fake_story import Story
 from judged_evidence import evidence as judged_evidence
 from judged_evidence import observed, oracles
 from lxml import etree

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fakes import Stage
+from fake_stage import Stage
 
 from harness.model import CacheMode, Cell, Crash, FilesystemKind, Sabotage
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import libvirt
-from fakes import LibvirtSaid
+from fake_libvirt import LibvirtSaid
 from lxml import etree
 from sshd import ScriptedSshd
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fakes import Stage
+from fake_stage import Stage
 
 from harness.engine import cell_steps
 from harness.model import CacheMode, Cell, ClientKind, DelayProfile, FilesystemKind, Observed, ReplicationProfile

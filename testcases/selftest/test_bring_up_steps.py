@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fakes import LibvirtSaid
+from fake_libvirt import LibvirtSaid
 from nested_parts import SPEC, STACK
 from scripted_lab import Setup, fails_with, nothing_is_left, refuses, scripted, world
 from scripted_libvirt import ScriptedConnection, ScriptedLibvirt

@@ -8,7 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fakes import NARROW, FakeNode, Stage, Traveller
+from fake_drbd import NARROW
+from fake_guest import Traveller
+from fake_lab import FakeNode
+from fake_stage import Stage
 
 from harness.engine import cell_steps
 from harness.engine.disturbances import canary_steps
@@ -124,7 +127,7 @@ def test_delayed_cell_on_both_nodes_inconclusive(staged: Callable[..., Stage]) -
 def test_delayed_guest_that_moves_is_read_on_its_new_node(
     staged: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fakes import FakeWatch
+    from fake_guest import FakeWatch
 
     monkeypatch.setattr(canary_steps, "CanaryWatch", FakeWatch)
     stage = staged(replace(DELAYED, migrations=1), Traveller)

@@ -8,7 +8,10 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
-from fakes import NARROW, FakeGuest, Stage, in_order
+from fake_drbd import NARROW
+from fake_guest import FakeGuest
+from fake_stage import Stage
+from fake_story import in_order
 from staged_cell import ALARMED, HOST_CELL, staged
 
 from harness.engine.cell_run import play

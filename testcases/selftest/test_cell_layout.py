@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from fakes import BLOCKS, HEALTHY, FakeLab, FakeWatch, Stage, in_order
+from fake_drbd import BLOCKS, HEALTHY
+from fake_guest import FakeWatch
+from fake_lab import FakeLab
+from fake_stage import Stage
+from fake_story import in_order
 
 from harness.drbd.resource import Resource
 from harness.engine import cell_layout, cell_steps

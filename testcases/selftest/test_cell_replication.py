@@ -7,7 +7,9 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
-from fakes import HEALTHY, Stage, in_order
+from fake_drbd import HEALTHY
+from fake_stage import Stage
+from fake_story import in_order
 from staged_cell import ALARMED, GUEST_CELL, HOST_CELL, staged
 
 from harness.engine.cell_run import play

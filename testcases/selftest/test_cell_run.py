@@ -6,7 +6,10 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
-from fakes import BLOCKS, HEALTHY, FakeGuest, Stage, in_order
+from fake_drbd import BLOCKS, HEALTHY
+from fake_guest import FakeGuest
+from fake_stage import Stage
+from fake_story import in_order
 from staged_cell import GUEST_CELL, HOST_CELL, staged
 
 from harness.engine.cell_run import play

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
-from fakes import FakeNode, Story
+from fake_lab import FakeNode
+from fake_story import Story
 
 from harness.drbd import changes, delays, faults, replication
 from harness.errors import RefusedError

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 from crashing_stage import NODE, QEMU, RESET, Crashing, staged
-from fakes import FakeWatch, in_order
+from fake_guest import FakeWatch
+from fake_story import in_order
 from test_judge import HELD
 
 from harness.judgement.judge import judge

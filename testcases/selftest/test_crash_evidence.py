@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from crashing_stage import NODE, Crashing, staged
-from fakes import in_order
+from fake_story import in_order
 
 from harness.judgement.judge import judge
 from harness.model import Crash, ReplicationProfile

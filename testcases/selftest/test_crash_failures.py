@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from crashing_stage import NODE, QEMU, Crashing, staged
-from fakes import in_order
+from fake_story import in_order
 from test_judge import HELD
 
 from harness.engine.disturbances import crash

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from fakes import FakeResource
+from fake_drbd import FakeResource
 from recorded_nodes import adopted
 from recorded_resource import creatable, tools
 from test_control_rounds import CELLS, Clock

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from fakes import HEALTHY, Stage, in_order
+from fake_drbd import HEALTHY
+from fake_stage import Stage
+from fake_story import in_order
 from judged_evidence import HELD
 from moving_stage import BROKEN, rests, staged
 

@@ -9,7 +9,10 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from fakes import HEALTHY, FakeLab, FakeResource, Stage, in_order
+from fake_drbd import HEALTHY, FakeResource
+from fake_lab import FakeLab
+from fake_stage import Stage
+from fake_story import in_order
 from judged_evidence import HELD
 
 from harness.engine import cell_steps

@@ -9,7 +9,8 @@ from typing import Any, cast
 import libvirt
 import libvirt_qemu
 import pytest
-from fakes import FakeLab, LibvirtSaid
+from fake_lab import FakeLab
+from fake_libvirt import LibvirtSaid
 from scripted_libvirt import bounded
 
 from harness.config.lab_spec import GuestSpec, LabSpec

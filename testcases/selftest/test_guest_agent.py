@@ -13,7 +13,7 @@ from typing import Any
 
 import libvirt_qemu
 import pytest
-from fakes import LibvirtSaid
+from fake_libvirt import LibvirtSaid
 from scripted_libvirt import bounded
 
 from harness.errors import CommandError, DeadlineError, InfrastructureError, LostGuestError, LostNodeError

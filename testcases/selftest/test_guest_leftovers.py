@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fakes import Story
+from fake_story import Story
 
 from harness.errors import LostGuestError
 from harness.guest.leftovers import leftovers

@@ -13,7 +13,8 @@ from typing import Any, cast
 
 import libvirt
 import pytest
-from fakes import FakeLab, LibvirtSaid
+from fake_lab import FakeLab
+from fake_libvirt import LibvirtSaid
 from lxml import etree
 from scripted_libvirt import HangingLibvirt, bounded
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import libvirt
 import pytest
-from fakes import LibvirtSaid
+from fake_libvirt import LibvirtSaid
 from nested_parts import SPEC, STACK
 from scripted_libvirt import ScriptedLibvirt
 

@@ -6,7 +6,9 @@ import logging
 
 import libvirt
 import pytest
-from fakes import MULTIPLE, LibvirtSaid, in_order
+from fake_drbd import MULTIPLE
+from fake_libvirt import LibvirtSaid
+from fake_story import in_order
 from moving_guest import UNDER_WAY, Stage, stage, under_way
 
 from harness.model import MigrationOutcome

@@ -7,7 +7,9 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
-from fakes import FakeWatch, LibvirtSaid, Stage
+from fake_guest import FakeWatch
+from fake_libvirt import LibvirtSaid
+from fake_stage import Stage
 from judged_evidence import HELD
 from moving_stage import BROKEN, FAILED, MOVED, staged
 

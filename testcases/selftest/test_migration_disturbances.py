@@ -10,7 +10,10 @@ from typing import Any, cast
 
 import libvirt
 import pytest
-from fakes import FakeWatch, LibvirtSaid, Stage, in_order
+from fake_guest import FakeWatch
+from fake_libvirt import LibvirtSaid
+from fake_stage import Stage
+from fake_story import in_order
 from judged_evidence import HELD
 from moving_stage import COMPLETED, FAILED, MOVED, outcomes, rests, staged, traveller
 

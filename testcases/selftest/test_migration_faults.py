@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import libvirt
 import pytest
-from fakes import HEALTHY, Stage, in_order
+from fake_drbd import HEALTHY
+from fake_stage import Stage
+from fake_story import in_order
 from judged_evidence import HELD
 from moving_stage import ABORTED, COMPLETED, FAILED, MOVED, cuttable, faulty, rests, staged, traveller, under_way
 

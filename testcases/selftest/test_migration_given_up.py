@@ -7,7 +7,8 @@ import time
 
 import libvirt
 import pytest
-from fakes import LibvirtSaid, in_order
+from fake_libvirt import LibvirtSaid
+from fake_story import in_order
 from moving_guest import Stage, stage, under_way
 
 from harness.errors import HungCallError, LostGuestError, LostLibvirtError, LostNodeError

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 
 import pytest
-from fakes import LibvirtSaid, in_order
+from fake_libvirt import LibvirtSaid
+from fake_story import in_order
 from moving_guest import Stage, stage, under_way
 
 from harness.errors import CommandError, LostNodeError, RefusedError

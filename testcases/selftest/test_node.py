@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import libvirt
 import pytest
-from fakes import LibvirtSaid
+from fake_libvirt import LibvirtSaid
 
 from harness.drbd.resource import Resource, follow_again
 from harness.errors import LostNodeError

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from fakes import Stage, in_order
+from fake_stage import Stage
+from fake_story import in_order
 from test_ext_owners import MIB, Local, mounted, tool
 
 from harness.engine import cell_steps

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import libvirt
 import pytest
-from fakes import LibvirtSaid, in_order
+from fake_libvirt import LibvirtSaid
+from fake_story import in_order
 from lxml import etree
 from plugin_world import OWN, Runs, World, run, suite, world
 

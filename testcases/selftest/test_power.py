@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import libvirt
 import pytest
-from fakes import LibvirtSaid
+from fake_libvirt import LibvirtSaid
 from qemu_process import process
 
 from harness.errors import (

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from fakes import FakeWatch, LibvirtSaid, Stage, Traveller, in_order
+from fake_guest import FakeWatch, Traveller
+from fake_libvirt import LibvirtSaid
+from fake_stage import Stage
+from fake_story import in_order
 from judged_evidence import HELD, evidence
 from moving_stage import cuttable, faulty, under_way
 

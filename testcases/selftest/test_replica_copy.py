@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from fakes import Stage
+from fake_stage import Stage
 
 from harness.engine import cell_steps, replica_copy
 from harness.engine.context import CellContext

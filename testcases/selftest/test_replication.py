@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import cast
 
 import pytest
-from fakes import FakeLab, FakeNode, FakeResource, in_order
+from fake_drbd import FakeResource
+from fake_lab import FakeLab, FakeNode
+from fake_story import in_order
 
 from harness.drbd import replication, roles
 from harness.drbd.resource import Resource

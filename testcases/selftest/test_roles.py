@@ -6,7 +6,9 @@ import time
 from typing import Any, cast
 
 import pytest
-from fakes import HEALTHY, HELD_OPEN, MULTIPLE, FakeLab, FakeNode, FakeResource, Story
+from fake_drbd import HEALTHY, HELD_OPEN, MULTIPLE, FakeResource
+from fake_lab import FakeLab, FakeNode
+from fake_story import Story
 
 from harness.drbd import roles
 from harness.drbd.resource import Resource

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import BLOCKS, Stage, in_order
+from fake_drbd import BLOCKS
+from fake_stage import Stage
+from fake_story import in_order
 from judged_evidence import HELD, evidence, oracles
 from sabotaged_stage import CELL, EXTENTS, RECORDED, SWAPPED, B, cell, ran, staged
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from fakes import Stage, in_order
+from fake_stage import Stage
+from fake_story import in_order
 from judged_evidence import evidence
 from sabotaged_stage import CELL, B, cell, staged
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fakes import Stage
+from fake_stage import Stage
 from sabotaged_stage import A, ran, script, staged
 
 from harness.engine.disturbances.sabotage import after_crash, losses, programs

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from fakes import BLOCKS, Stage, in_order
+from fake_drbd import BLOCKS
+from fake_stage import Stage
+from fake_story import in_order
 from sabotaged_stage import A, B, ran, staged
 
 from harness.engine.disturbances.sabotage import left_behind

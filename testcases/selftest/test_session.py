@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from fakes import FakeGuest
+from fake_guest import FakeGuest
 from session_stage import CONTROLS, OTHER, SWAP, Stage, loses_its_peer_once, stage, verdict
 
 from harness.config.controls import with_controls

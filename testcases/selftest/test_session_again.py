@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from fakes import in_order
+from fake_story import in_order
 from session_stage import CONTROLS, OTHER, SWAP, Stage, failing, stage, verdict
 
 from harness.errors import DeadlineError, StoreError

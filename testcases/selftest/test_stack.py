@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from fakes import FakeNode, Story
+from fake_lab import FakeNode
+from fake_story import Story
 
 from harness.lab import stack as module
 from harness.lab.node import Node

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import LibvirtSaid
+from fake_libvirt import LibvirtSaid
 from lxml import etree
 from scripted_libvirt import bounded
 from test_render import GUEST, NODE

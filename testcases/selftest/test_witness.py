@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from fakes import FakeNode, Story
+from fake_lab import FakeNode
+from fake_story import Story
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import FakeGuest, FakeLab, FakeWatch, Stage, Traveller, in_order
+from fake_guest import FakeGuest, FakeWatch, Traveller
+from fake_lab import FakeLab
+from fake_stage import Stage
+from fake_story import in_order
 from test_witness import READY, report
 
 from harness.drbd import roles, witness
