@@ -1,4 +1,4 @@
-"""The limits on the size of what is in harness/: a file and a class can be read in one sitting."""
+"""The limits on the size of what is in harness/ and testcases/: a file and a class can be read in one sitting."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 import harness
 
 PACKAGE = Path(harness.__file__).parent
+TESTCASES = Path(__file__).parents[1]
 FILE_LINES = 400
 CLASS_LINES = 250
 
@@ -29,6 +30,10 @@ def too_large(top: Path) -> Iterator[str]:
 
 def test_harness_files_and_classes_are_within_the_limits() -> None:
     assert list(too_large(PACKAGE)) == []
+
+
+def test_testcases_files_and_classes_are_within_the_limits() -> None:
+    assert list(too_large(TESTCASES)) == []
 
 
 @pytest.mark.parametrize(
