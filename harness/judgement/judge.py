@@ -176,7 +176,9 @@ def _secondary_findings(evidence: Evidence) -> tuple[str, ...]:
 def _unanswered(evidence: Evidence) -> str | None:
     verify = evidence.verify
     if verify is None or not verify.complete:
-        return "the start and the end of the verify were not both seen"
+        said = "the start and the end of the verify were not both seen"
+        after = evidence.after
+        return said if after is None or after.healthy else f"{said}; after it DRBD reported {after}"
     if verify.skipped_blocks:
         return f"the verify skipped {verify.skipped_blocks} busy blocks"
     if evidence.log_holes:

@@ -9,7 +9,7 @@ import pytest
 from judged_evidence import BLOCKS, HEALTHY, HELD, NOTICED, assert_inconclusive, evidence, kind, oracles
 
 from harness.judgement.judge import judge
-from harness.model import Comparison, Evidence, Extent, VerdictKind, extents_of
+from harness.model import Comparison, Evidence, Extent, State, VerdictKind, extents_of
 
 # --------------------------------------------------------------------------- preconditions and silent oracles
 
@@ -43,6 +43,15 @@ def test_judge_verify_start_or_end_missing_inconclusive(seen: dict[str, bool]) -
     complete = oracles(set(), set())["verify"]
     assert_inconclusive(
         evidence(verify=replace(complete, source=replace(complete.source, **seen))), "were not both seen"
+    )
+
+
+def test_judge_verify_that_drbd_cut_off_says_how_drbd_was_then() -> None:
+    complete = oracles(set(), set())["verify"]
+    cut = State("Connecting", "Primary", "Unknown", "UpToDate", "DUnknown", "Off")
+    assert_inconclusive(
+        evidence(verify=replace(complete, source=replace(complete.source, finished=False)), after=cut),
+        "were not both seen; after it DRBD reported Connecting, Primary/Unknown, UpToDate/DUnknown, Off",
     )
 
 
