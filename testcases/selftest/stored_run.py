@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judged_evidence import observed
+from judged_evidence import evidence, observed, oracles
 from own_command import run_here
-from test_judge import evidence, oracles
 
 from harness.config.controls import with_controls
 from harness.model import CacheMode, Cell, Control, Evidence, Expectation, FilesystemKind, Run, Stack, VerdictKind

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judged_evidence import observed
+from judged_evidence import evidence, observed, oracles
 from own_command import run_here
 from stored_run import found
-from test_judge import evidence, oracles
 
 from harness.cli import bisect_plays
 from harness.cli.bisect import for_git_bisect

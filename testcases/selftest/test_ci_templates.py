@@ -13,9 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from judged_evidence import oracles
 from stored_run import stored
 from test_docs import CHECKOUT, command_of, options_of, options_of_script
-from test_judge import oracles
 
 from harness.model import CacheMode
 from harness.store import Store

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from judged_evidence import oracles
 from stored_run import GOLDEN, apart, command, stored
-from test_judge import oracles
 
 from harness import images
 from harness.cli import main

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from judged_evidence import oracles
 from stored_run import CELLS, NONE, apart, command, found, golden, kinds_of, stored
-from test_judge import oracles
 
 from harness.model import Run, Stack, Work
 from harness.store import Store

@@ -9,7 +9,7 @@ import pytest
 from crashing_stage import NODE, QEMU, RESET, Crashing, staged
 from fake_guest import FakeWatch
 from fake_story import in_order
-from test_judge import HELD
+from judged_evidence import HELD
 
 from harness.judgement.judge import judge
 from harness.model import Canary, Cell, Crash, DelayProfile, Sabotage, VerdictKind

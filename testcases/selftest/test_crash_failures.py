@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from crashing_stage import NODE, QEMU, Crashing, staged
 from fake_story import in_order
-from test_judge import HELD
+from judged_evidence import HELD
 
 from harness.engine.disturbances import crash
 from harness.errors import DeadlineError, HarnessError, LostGuestError, LostNodeError, RefusedError

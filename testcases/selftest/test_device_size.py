@@ -10,11 +10,11 @@ from typing import cast
 
 import pytest
 from fake_drbd import FakeResource
+from judged_evidence import evidence
 from recorded_nodes import adopted
 from recorded_resource import creatable, tools
+from session_stage import CONTROLS, SWAP, Stage, stage
 from test_control_rounds import CELLS, Clock
-from test_judge import evidence
-from test_session import CONTROLS, SWAP, Stage, stage
 
 from harness.drbd import size
 from harness.drbd.size import resize, size_mib

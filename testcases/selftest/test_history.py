@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from judged_evidence import oracles
 from stored_run import BACK, apart, command, stored  # noqa: F401 - fixtures
 from test_compare_runs import CLEAN, DIVERGED, INCONCLUSIVE, NONE, plays
-from test_judge import oracles
 
 from harness.judgement.history import Judged, history
 from harness.model import MergedRun, Run, Stack, VerdictKind

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from judged_evidence import oracles
 from stored_run import BACK, CELLS, NONE, apart, command, files_of, found, golden, kinds_of, stored
-from test_judge import oracles
 
 from harness.model import Control, Expectation, Failure, Run, VerdictKind, Work
 from harness.store import Store, judged_results

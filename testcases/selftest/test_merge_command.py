@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from judged_evidence import oracles
 from stored_run import apart, command, stored
-from test_judge import oracles
 
 __all__ = ["apart", "command"]
 

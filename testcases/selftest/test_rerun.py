@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from judged_evidence import oracles
 from stored_run import BACK, CELLS, NONE, apart, command, found, handed_over, stored  # noqa: F401 - fixtures
 from test_compare_runs import CLEAN, DIVERGED, INCONCLUSIVE, compared, plays
-from test_judge import oracles
 
 from harness.cli import rerun
 from harness.judgement.rerun_plan import Outcome, blocks, replayed, worth_playing
