@@ -16,7 +16,6 @@ import contextlib
 import os
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from harness.model.acknowledgement import DELAY_SECONDS, WRITES
 from harness.parse.qemu_io import durations, unflushed
 from harness.remote.local import LocalRunner
 from harness.render.qemu_io import Image, three_writes
+from harness.util.script import run_script
 from harness.util.signals import stop_like_ctrl_c
 
 # With cache=writethrough QEMU refuses aio=native.
@@ -162,4 +162,4 @@ def _asked(wanted: argparse.Namespace) -> int:
 
 if __name__ == "__main__":
     stop_like_ctrl_c()
-    sys.exit(main())
+    run_script("ci/probe-flush", main)

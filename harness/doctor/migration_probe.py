@@ -15,7 +15,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from harness.errors import HarnessError, UsageError
 from harness.model import CacheMode
 from harness.remote.local import LocalRunner
 from harness.util.deadline import Deadline, poll
+from harness.util.script import run_script
 from harness.util.signals import stop_like_ctrl_c
 
 SIZE = 1 << 20
@@ -233,4 +233,4 @@ def _outcome(plays: Sequence[tuple[bool, bool]]) -> str:
 
 if __name__ == "__main__":
     stop_like_ctrl_c()
-    sys.exit(main())
+    run_script("ci/probe-migration", main)

@@ -23,6 +23,7 @@ from harness.report.bench_ratios import GROWN, by_filesystem, by_phase, ratio_ta
 from harness.report.costs import learnt, read_table
 from harness.report.phases import as_json, phase_shares, print_phases
 from harness.store import Store, judged_results
+from harness.util.script import run_script
 
 AIM_SECONDS = 25.0
 
@@ -81,4 +82,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script("ci/bench", main)

@@ -24,6 +24,7 @@ from harness.report.phases import WORK
 from harness.store import Store, run_ids
 from harness.util.atomic_file import write_atomic
 from harness.util.read_file import read_file
+from harness.util.script import run_script
 
 FILE = "costs.json"
 #: The table that comes with the harness.
@@ -256,4 +257,4 @@ def kept_runs(checkout: Path) -> list[Store]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script("ci/costs", main)

@@ -32,6 +32,7 @@ from harness.report.figure_spec import KEYS, FigureTable, Selection, in_order
 from harness.report.formatting import count, joined
 from harness.store import Store, judged_results, keep_small, run_ids
 from harness.util.atomic_file import write_atomic
+from harness.util.script import run_script
 
 SPEC = Path("docs/figures.toml")
 EVIDENCE = Path("docs/evidence")
@@ -337,4 +338,4 @@ def _stacks(plays: Sequence[Play]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script("ci/figures", main)
