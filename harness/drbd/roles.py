@@ -27,6 +27,7 @@ STANDALONE = ("StandAlone",)
 # just as both were Primary, and that was a split brain of our own making.  Only then: how long DRBD waits for a peer is
 # how long it stays away after a lost connection too, and that is measured.  In tenths of a second.
 _TWO_PRIMARIES = ("--allow-two-primaries=yes", "--ping-timeout=50")
+_ONE_OF_TWO_ALLOWED = ("--allow-two-primaries=yes", "--ping-timeout=5")
 _ONE_PRIMARY = ("--allow-two-primaries=no", "--ping-timeout=5")
 
 
@@ -107,12 +108,13 @@ def _change_role(resource: Resource, node: Node, role: str, passing: tuple[str, 
 def set_single_primary(resource: Resource, primary: Node) -> None:
     """Demote the other node, promote ``primary`` and forbid two Primaries.
 
-    A replication profile that allows two Primaries keeps its permission.
+    A replication profile that allows two Primaries keeps its permission; the patience that two had ends with them.
     """
     demote(resource, other(resource, primary))
     promote(resource, primary)
-    if resource.replication is None or not resource.replication.permits_two_primaries:
-        allow_two_primaries(resource, False)
+    permitted = resource.replication is not None and resource.replication.permits_two_primaries
+    for node in (resource.a, resource.b):
+        resource.drbdadm(node, "net-options", *(_ONE_OF_TWO_ALLOWED if permitted else _ONE_PRIMARY))
 
 
 def states(resource: Resource) -> dict[str, State]:

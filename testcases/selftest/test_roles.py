@@ -131,7 +131,8 @@ def test_set_single_primary_demotes_promotes_and_forbids_two(fake: FakeResource)
 def test_set_single_primary_in_two_primaries_profile_keeps_the_permission(fake: FakeResource) -> None:
     fake.replication = ReplicationProfile(two_primaries=True)
     roles.set_single_primary(real(fake), node(fake.a))
-    assert done(fake) == ["nodeb secondary", "nodea primary"]
+    kept = "net-options --allow-two-primaries=yes --ping-timeout=5"
+    assert done(fake) == ["nodeb secondary", "nodea primary", f"nodea {kept}", f"nodeb {kept}"]
     fake.replication = None
     roles.set_single_primary(real(fake), node(fake.a))
     assert f"nodea {ONE}" in done(fake), "nobody knows what is allowed"
