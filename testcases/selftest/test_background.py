@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 
 import pytest
 
@@ -62,6 +63,12 @@ def test_background_task_too_long_deadline_then_result() -> None:
         task.result(soon(0.02))
     gate.set()
     assert task.result(soon()) == "late"
+
+
+def test_background_task_that_has_ended_has_its_result_when_the_deadline_is_over() -> None:
+    task = BackgroundTask(lambda: 7, "the migration to nodeb")
+    assert task.ended(20)
+    assert task.result(Deadline("it", time.monotonic() - 1, 0.25)) == 7
 
 
 def test_background_task_running_process_ends() -> None:
