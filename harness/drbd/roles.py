@@ -40,10 +40,14 @@ def allow_two_primaries(resource: Resource, allowed: bool, *nodes: Node) -> None
     """Allow or forbid that both nodes are Primary, on both unless ``nodes`` are given; while it is allowed they are
     patient with each other.
 
-    Raises :class:`RefusedError` with DRBD's message; with protocol A or B it does not allow it.
+    A replication profile that allows two Primaries all the time keeps its permission, not the patience.  Raises
+    :class:`RefusedError` with DRBD's message; with protocol A or B it does not allow it.
     """
+    profile = resource.replication
+    at_rest = _ONE_OF_TWO_ALLOWED if profile is not None and profile.permits_two_primaries else _ONE_PRIMARY
+    options = _TWO_PRIMARIES if allowed else at_rest
     for node in nodes or (resource.a, resource.b):
-        resource.drbdadm(node, "net-options", *(_TWO_PRIMARIES if allowed else _ONE_PRIMARY))
+        resource.drbdadm(node, "net-options", *options)
 
 
 # What is over as soon as another change of state is.
@@ -106,15 +110,10 @@ def _change_role(resource: Resource, node: Node, role: str, passing: tuple[str, 
 
 
 def set_single_primary(resource: Resource, primary: Node) -> None:
-    """Demote the other node, promote ``primary`` and forbid two Primaries.
-
-    A replication profile that allows two Primaries keeps its permission; the patience that two had ends with them.
-    """
+    """Demote the other node, promote ``primary`` and forbid two Primaries, as :func:`allow_two_primaries` does."""
     demote(resource, other(resource, primary))
     promote(resource, primary)
-    permitted = resource.replication is not None and resource.replication.permits_two_primaries
-    for node in (resource.a, resource.b):
-        resource.drbdadm(node, "net-options", *(_ONE_OF_TWO_ALLOWED if permitted else _ONE_PRIMARY))
+    allow_two_primaries(resource, False)
 
 
 def states(resource: Resource) -> dict[str, State]:

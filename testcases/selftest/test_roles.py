@@ -128,6 +128,12 @@ def test_set_single_primary_demotes_promotes_and_forbids_two(fake: FakeResource)
     assert fake.roles == {"nodea": "Secondary", "nodeb": "Primary"}
 
 
+def test_allow_two_primaries_in_a_profile_that_always_does_ends_the_patience_only(fake: FakeResource) -> None:
+    fake.replication = ReplicationProfile(allow_two_primaries=True)
+    roles.allow_two_primaries(real(fake), False, node(fake.a))
+    assert done(fake) == ["nodea net-options --allow-two-primaries=yes --ping-timeout=5"]
+
+
 def test_set_single_primary_in_two_primaries_profile_keeps_the_permission(fake: FakeResource) -> None:
     fake.replication = ReplicationProfile(two_primaries=True)
     roles.set_single_primary(real(fake), node(fake.a))

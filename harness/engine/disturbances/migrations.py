@@ -242,9 +242,8 @@ def _recover_from_fault(run: CellRun, fault: Fault) -> None:
         raise LostGuestError(f"the guest did not live through the fault '{fault}'")
     context.log_event(f"the guest is alive on {guest.node.name}")
     # A node that could not be told to forbid two Primaries again would refuse the other's handshake.
-    if not context.cell.replication.permits_two_primaries:
-        with contextlib.suppress(RefusedError):
-            roles.allow_two_primaries(resource, False, guest.node)
+    with contextlib.suppress(RefusedError):
+        roles.allow_two_primaries(resource, False, guest.node)
     run.revert_faults()
     reconcile_after(context, run.capture, roles.other(resource, guest.node), "after the fault", guest)
     roles.set_single_primary(resource, guest.node)
