@@ -116,15 +116,15 @@ class Player:
             enough = played.counts.answered >= wanted
             if enough or (played.answer is not Answer.UNKNOWN and not all_of_them) or number == _ROUNDS or why:
                 break
-            why = self._play_on(stack, wanted - played.counts.answered, all_of_them=all_of_them)
+            why = self._play_on(stack, spec, wanted - played.counts.answered, all_of_them=all_of_them)
         return played if played.answer is not Answer.UNKNOWN else _without_answer(played, wanted, why)
 
-    def _play_on(self, stack: str, plays: int, *, all_of_them: bool) -> str:
+    def _play_on(self, stack: str, spec: StackSpec, plays: int, *, all_of_them: bool) -> str:
         """Play; why nothing was played where it was not, empty where it was."""
         logs.progress(f"{stack}: {plays} plays of {self.asked.cell}")
         if code := self._command(["images", "build", "--stack", stack]):
             self._require_machine(code)
-            if code != UsageError.exit_code and (why := why_no_packages(stack_from_options({"stack": stack}).suite)):
+            if code != UsageError.exit_code and (why := why_no_packages(spec.suite)):
                 raise InfrastructureError(f"no images could be made of {stack}, for there are no packages: {why}")
             return "no images could be made of it (the reason is above)"
         stop = [] if all_of_them else [f"--stop-at={kind}" for kind in sorted(self.asked.question.telling)]

@@ -81,9 +81,14 @@ def exit_code(seen: Inspection) -> int:
 def answer(verify: VolumeVerify) -> str:
     """False alarms or corruption, in one sentence, as far as it can be told."""
     unnamed = verify.unnamed_blocks
-    if not verify.marked and not unnamed and verify.complete:
+    if verify.marked:
+        found = _of_marked(verify)
+    elif unnamed:
+        found = "something differed"
+    elif verify.complete:
         return "nothing differed"
-    found = _of_marked(verify) if verify.marked else "nothing was found" if not unnamed else "something differed"
+    else:
+        found = "nothing was found"
     if unnamed:
         found += f"; but {unnamed} more blocks differed, and DRBD's log does not say where: verify again"
     return (

@@ -183,9 +183,9 @@ def _watch(volume: InspectedVolume, watch: Watch) -> Iterator[str]:
 
 def _verify(verify: VolumeVerify) -> Iterator[str]:
     ended = f"ended after {verify.seconds:.0f} s" if verify.complete else "did not run from its start to its end"
-    placed = len(blocks_of(verify.marked))
-    yield f"verify: {ended}; it marked {plural(placed + verify.unnamed_blocks, 'block')} of 4 KiB{_at(verify.marked)}"
-    if unnamed := verify.unnamed_blocks:
+    placed, unnamed = len(blocks_of(verify.marked)), verify.unnamed_blocks
+    yield f"verify: {ended}; it marked {plural(placed + unnamed, 'block')} of 4 KiB{_at(verify.marked)}"
+    if unnamed:
         yield f"  DRBD's log names {count(placed)} of them, and leaves {count(unnamed)} out: docs/drbd-verify-log.md"
     if verify.skipped_blocks:
         yield f"  {plural(verify.skipped_blocks, 'block')} were too busy to be compared, and were not"

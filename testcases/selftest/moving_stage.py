@@ -15,7 +15,7 @@ from fake_libvirt import LibvirtSaid
 from fake_stage import Stage
 
 from harness.drbd import roles
-from harness.engine.disturbances import canary_steps, io_error, migrations
+from harness.engine.disturbances import canary_steps, crash, io_error, migrations
 from harness.guest import migration as migration
 from harness.model import CacheMode, Cell, Evidence, Fault, FilesystemKind, MigrationOutcome
 from harness.util.deadline import poll
@@ -36,6 +36,7 @@ def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Sta
     monkeypatch.setattr(canary_steps, "CanaryWatch", FakeWatch)
     # What does not find together here never will.
     monkeypatch.setattr(roles, "SETTLE_SECONDS", 2.0)
+    monkeypatch.setattr(crash, "NOTICE_SECONDS", 5.0)
     monkeypatch.setattr(migration, "SAMPLE_SECONDS", 0.005)
     monkeypatch.setattr(migration, "ABORT_SECONDS", 0.5)
     monkeypatch.setattr(migrations, "STORM_PAUSE_SECONDS", 0.005)
@@ -87,3 +88,13 @@ def cuttable(stage: Stage) -> None:
     well = {"nodea": "Connected", "nodeb": "Connected"}
     stage.lab.story.when["link of nodeb cut"] = lambda: setattr(stage.resource, "links", silent)
     stage.lab.story.when["link of nodeb joined"] = lambda: setattr(stage.resource, "links", well)
+
+
+def guest_dies_at(stage: Stage, step: str) -> None:
+    """The guest dies at that step, and with it the migration that is on its way."""
+
+    def strike() -> None:
+        stage.guest.living = False
+        stage.guest.domain.ends.set()
+
+    stage.lab.story.when[step] = strike

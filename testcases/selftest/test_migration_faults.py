@@ -11,7 +11,19 @@ from fake_drbd import HEALTHY
 from fake_stage import Stage
 from fake_story import in_order
 from judged_evidence import HELD
-from moving_stage import ABORTED, COMPLETED, FAILED, MOVED, cuttable, faulty, rests, staged, traveller, under_way
+from moving_stage import (
+    ABORTED,
+    COMPLETED,
+    FAILED,
+    MOVED,
+    cuttable,
+    faulty,
+    guest_dies_at,
+    rests,
+    staged,
+    traveller,
+    under_way,
+)
 
 from harness.engine.disturbances import migrations
 from harness.errors import HarnessError, InfrastructureError, LostNodeError, RefusedError
@@ -150,12 +162,7 @@ def test_fault_guest_dies_leaves_the_lab_whole(staged: Callable[..., Stage]) -> 
     stage = staged(faulty(Fault.LINK_CUT))
     cuttable(stage)
     under_way(stage, "link of nodea cut")
-
-    def strike() -> None:
-        stage.guest.living = False
-        stage.guest.domain.ends.set()
-
-    stage.lab.story.when["link of nodea cut"] = strike
+    guest_dies_at(stage, "link of nodea cut")
     found = stage.play()
     assert found.failure and (found.failure.kind, found.failure.message) == (
         "lost-guest", "the guest did not live through the fault 'link-cut'"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -14,13 +13,10 @@ from fake_libvirt import LibvirtSaid
 from fake_stage import Stage
 from fake_story import in_order
 from judged_evidence import HELD, evidence
-from moving_stage import cuttable, faulty, under_way
+from moving_stage import cuttable, faulty, guest_dies_at, staged, under_way
 
-from harness.drbd import roles
-from harness.engine.disturbances import canary_steps, crash, io_error
 from harness.engine.rejoin import compare_before_rejoin
 from harness.errors import InfrastructureError, LostGuestError
-from harness.guest import migration
 from harness.guest.domain import Guest
 from harness.judgement.judge import judge
 from harness.model import (
@@ -37,26 +33,12 @@ from harness.model import (
     blocks_of,
     extents_of,
 )
-from harness.util.deadline import poll
 from harness.workloads.base import Recovered
+
+__all__ = ["staged"]
 
 NODE = Cell("buffered", filesystem=FilesystemKind.EXT4, cache=CacheMode.NONE, crash=Crash.NODE, seconds=0)
 RESYNC = "6,9,9000,-;drbd r0/0 drbd0: Began resync as SyncSource (will sync 48 KB [12 bits set])."
-
-
-@pytest.fixture
-def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Stage]:
-    def quickly(check: Any, deadline: Any, every: float) -> Any:
-        return poll(check, deadline, every=0.001)
-
-    monkeypatch.setattr(roles, "poll", quickly)
-    monkeypatch.setattr(io_error, "poll", quickly)
-    monkeypatch.setattr(canary_steps, "CanaryWatch", FakeWatch)
-    monkeypatch.setattr(roles, "SETTLE_SECONDS", 2.0)
-    monkeypatch.setattr(crash, "NOTICE_SECONDS", 5.0)
-    monkeypatch.setattr(migration, "SAMPLE_SECONDS", 0.005)
-    monkeypatch.setattr(migration, "ABORT_SECONDS", 0.5)
-    return lambda cell: Stage.of(tmp_path, cell, Traveller)
 
 
 def blocks(stage: Stage) -> list[set[int]]:
@@ -264,12 +246,7 @@ def test_fault_guest_dead_is_compared_before_the_link_joins(staged: Callable[...
     stage = staged(faulty(Fault.LINK_CUT))
     cuttable(stage)
     under_way(stage, "link of nodea cut")
-
-    def strike() -> None:
-        stage.guest.living = False
-        stage.guest.domain.ends.set()
-
-    stage.lab.story.when["link of nodea cut"] = strike
+    guest_dies_at(stage, "link of nodea cut")
     stage.play()
     assert in_order(stage.steps, "link of nodea cut", "compare", "link of nodea joined")
     assert blocks(stage) == [set()] and "suspend" not in stage.steps
