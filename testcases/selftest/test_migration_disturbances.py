@@ -107,6 +107,22 @@ def test_migrations_storm_that_fills_its_memory_for_all_of_its_seconds_is_waited
     assert told == [True], "a move that nobody was there to be told of counts no page"
 
 
+def test_migrations_storm_has_as_long_as_the_machine_is_slow(
+    staged: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setattr(migrations, "STORM_START_SECONDS", 0.01)
+    monkeypatch.setenv("DRBD_HARNESS_PATIENCE", "100")
+    stage = staged(replace(MOVED, migrations=1, seconds=0))
+    stage.workload.ends = threading.Event()
+    began = time.monotonic()
+    told: list[bool] = []
+    stage.guest.agent.storms = lambda: time.monotonic() > began + 0.4
+    stage.lab.story.when["storm told b"] = lambda: told.append(stage.guest.agent.storms())
+    stage.lab.story.when["moved to nodeb"] = stage.workload.ends.set
+    stage.play()
+    assert told == [True]
+
+
 def test_migrations_storm_is_told_that_its_guest_did_not_move(staged: Callable[..., Stage]) -> None:
     stage = staged(replace(MOVED, migrations=1))
     traveller(stage).here.error = LibvirtSaid("it broke")
