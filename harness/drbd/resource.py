@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from harness.drbd import below, changes, delays
 from harness.drbd.dialect import DrbdDialect, dialect_of, resync_all
+from harness.drbd.drbdadm import run_drbdadm
 from harness.drbd.events import Events
 from harness.drbd.running import adopted_spec, read_running, require_agreement
 from harness.drbd.verify import resync, run_verify
@@ -177,7 +178,7 @@ class Resource:
                 deadline,
             )
         if skip_initial_sync:
-            self.a.runner.run(self.dialect.skip_initial_sync(self.spec))
+            run_drbdadm(self.a.runner, self.dialect.skip_initial_sync(self.spec))
         else:
             self._drbdadm(self.a, "primary", "--force")
             seconds = _for_the_device(self.spec.resync_seconds, self.spec.size_mib * 2**20 // BLOCK_BYTES)
@@ -196,7 +197,7 @@ class Resource:
         node.runner.run([*argv, *self.spec.table], stdin=conf, timeout=self.spec.connect_seconds)
 
     def _drbdadm(self, node: Node, *args: str) -> None:
-        node.runner.run(["drbdadm", *args, self.spec.name], timeout=self.spec.connect_seconds)
+        run_drbdadm(node.runner, ["drbdadm", *args, self.spec.name], timeout=self.spec.connect_seconds)
 
     def _follow(self, node: Node) -> None:
         self._events[node.name] = Events(node, self.spec.name)
@@ -234,7 +235,7 @@ class Resource:
 
     def down(self) -> None:
         """Take the resource down on both nodes; nothing is asked of its data, and a refusal is no error."""
-        both(lambda node: node.runner.run(["drbdadm", "down", self.spec.name], ok=()), self.a, self.b)
+        both(lambda node: run_drbdadm(node.runner, ["drbdadm", "down", self.spec.name], ok=()), self.a, self.b)
 
     # ------------------------------------------------------------------------------------------ what DRBD reports
 
@@ -271,7 +272,7 @@ class Resource:
         """
         command, *rest = args
         seconds = self.spec.connect_seconds if timeout is None else timeout
-        done = node.runner.run(["drbdadm", command, *rest, self.spec.name], timeout=seconds, ok=())
+        done = run_drbdadm(node.runner, ["drbdadm", command, *rest, self.spec.name], timeout=seconds, ok=())
         if done.status:
             raise RefusedError(f"DRBD on {node.name}", f"drbdadm {' '.join(args)}: {done.message}")
 

@@ -9,6 +9,7 @@ import contextlib
 import time
 
 from harness.drbd.dialect import DrbdDialect, ResyncStep
+from harness.drbd.drbdadm import run_drbdadm
 from harness.drbd.events import Events
 from harness.errors import DeadlineError, InfrastructureError
 from harness.lab.node import Node
@@ -56,7 +57,7 @@ def _start(node: Node, dialect: DrbdDialect, spec: ResourceSpec) -> None:
 
     def attempt() -> bool | None:
         nonlocal said
-        done = node.runner.run(dialect.start_verify(spec), ok=())
+        done = run_drbdadm(node.runner, dialect.start_verify(spec), ok=())
         said = done.message if done.status else ""
         # DRBD 9 may begin a resync anew just behind the end of one.
         return None if _BUSY in said else True
@@ -77,6 +78,6 @@ def resync(source: Node, events: Events, steps: tuple[ResyncStep, ...], seconds:
     cursor = events.cursor()
     deadline = Deadline.after(seconds, "the resync")
     for step in steps:
-        source.runner.run(step.argv)
+        run_drbdadm(source.runner, step.argv)
         for awaited in step.awaited:
             cursor = events.wait(awaited.reached, awaited.what, deadline, cursor)
