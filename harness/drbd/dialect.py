@@ -13,7 +13,7 @@ from typing import Protocol
 
 from harness.errors import InfrastructureError
 from harness.model import BITMAP_BLOCK_SIZES, Counters, ReplicationProfile, State
-from harness.parse.drbd_status import parse_proc, parse_status_json
+from harness.parse.drbd_status import ProcDevice, parse_proc, parse_status_json
 from harness.render.drbd_conf import ResourceSpec, profile_options, resource_file, resource_options
 
 
@@ -68,6 +68,10 @@ class DrbdDialect(Protocol):
         """State and counters (KiB) of volume 0; raises :class:`ValueError` if ``text`` does not have them."""
         ...
 
+    def parse_epochs(self, text: str, spec: ResourceSpec) -> int:
+        """The connection's epochs of received writes, 1 where they are not told; :class:`ValueError` as above."""
+        ...
+
     def resync_marked(self, spec: ResourceSpec) -> tuple[ResyncStep, ...]:
         """Copies what a verify has marked, and nothing else, from the node that these are run on."""
         ...
@@ -105,10 +109,12 @@ class Drbd84:
 
     def parse_status(self, text: str, spec: ResourceSpec) -> tuple[State, Counters]:
         """The device with the resource's minor."""
-        device = parse_proc(text).devices.get(spec.minor)
-        if device is None:
-            raise ValueError(f"minor {spec.minor} of resource '{spec.name}' is not configured")
+        device = _device(text, spec)
         return device.state, device.counters
+
+    def parse_epochs(self, text: str, spec: ResourceSpec) -> int:
+        """``ep:`` of the device with the resource's minor."""
+        return _device(text, spec).epochs
 
     def resync_marked(self, spec: ResourceSpec) -> tuple[ResyncStep, ...]:
         """A new connection exchanges the bitmaps, and what is marked is copied."""
@@ -125,6 +131,13 @@ class Drbd84:
     def create_metadata(self, spec: ResourceSpec) -> tuple[str, ...]:
         """With a bitmap of 4 KiB blocks, which it has no other of."""
         return ("create-md", "--force")
+
+
+def _device(text: str, spec: ResourceSpec) -> ProcDevice:
+    device = parse_proc(text).devices.get(spec.minor)
+    if device is None:
+        raise ValueError(f"minor {spec.minor} of resource '{spec.name}' is not configured")
+    return device
 
 
 class Drbd9:
@@ -152,6 +165,10 @@ class Drbd9:
     def parse_status(self, text: str, spec: ResourceSpec) -> tuple[State, Counters]:
         """Volume 0 with its first peer."""
         return parse_status_json(text, spec.name, 0)
+
+    def parse_epochs(self, text: str, spec: ResourceSpec) -> int:
+        """Its status does not tell."""
+        return 1
 
     def resync_marked(self, spec: ResourceSpec) -> tuple[ResyncStep, ...]:
         """``invalidate-remote`` that leaves the bitmap as it is.

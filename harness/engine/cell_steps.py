@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 
-from harness.drbd import faults, replication, roles
+from harness.drbd import epochs, faults, replication, roles
 from harness.drbd.resource import Resource
 from harness.engine import oracle_run
 from harness.engine.capture import LogCapture
@@ -65,7 +65,10 @@ class CellRun:
         """Preconditions: healthy, nothing out of sync, replicas equal; the capture of both kernel logs starts."""
         context, resource = self.context, self.context.resource
         with context.phase("begin"):
+            dropped = epochs.drop_stuck(resource)
             self.capture.begin()
+            if dropped:
+                context.log_event(dropped)
             if self.cell.fault is Fault.STANDALONE:
                 faults.stand_alone(resource)
                 context.log_fault("both nodes were made StandAlone before the cell")

@@ -46,6 +46,11 @@ WORKLOAD_FAILED = "workload"
 # A lab in which one of these differs makes differences by itself.
 _MUST_BE_CLEAN = (Control.IDLE, Control.STEADY)
 _ENDED_WELL = (MigrationOutcome.COMPLETED, MigrationOutcome.REFUSED)
+# What DRBD 8.4 logs of an epoch of writes that it does not end.
+_EPOCH_NOT_ENDED = ("BAD! BarrierAck", "failed to answer a P_BARRIER", "current_epoch->list not empty")
+_WRITE_CONFLICT = (
+    "DRBD before 9.1.4 says so after both Primaries wrote the same block at once: docs/drbd-write-conflict.md"
+)
 
 
 def judge(evidence: Evidence, controls: Controls | None = None) -> Verdict:
@@ -334,6 +339,8 @@ def _verdict(
     kind: VerdictKind, evidence: Evidence, sentence: str, reasons: tuple[str, ...] = (), differing: int = 0
 ) -> Verdict:
     errors = tuple(f"kernel: {line}" for line in evidence.kernel_errors)
+    if any(mark in line for mark in _EPOCH_NOT_ENDED for line in evidence.kernel_errors):
+        errors = (*errors, _WRITE_CONFLICT)
     return Verdict(
         kind, sentence, reasons + errors, differing, evidence.exposed_blocks, rate_bound(evidence, differing),
         opportunities=opportunities(evidence),

@@ -15,7 +15,7 @@ from harness.model import Counters, State
 
 _VERSION = re.compile(r"^version: (\S+)", re.ASCII | re.MULTILINE)
 _DEVICE = re.compile(r" *(\d+): cs:(\S+)(?: ro:([^/\s]+)/(\S+) ds:([^/\s]+)/(\S+))?(.*)", re.ASCII)
-_NUMBER = re.compile(r"\b(ns|nr|dw|dr|oos):(\d+)", re.ASCII)
+_NUMBER = re.compile(r"\b(ns|nr|dw|dr|oos|ep):(\d+)", re.ASCII)
 _PROGRESS = re.compile(r"\b(?:verified|sync'ed): *(\d+\.\d+)%", re.ASCII)
 _UNLINKED = {"WFConnection": "Connecting", "WFReportParams": "Connected"}
 _NOT_CONNECTED = frozenset({
@@ -28,13 +28,15 @@ _NOT_CONNECTED = frozenset({
 class ProcDevice:
     """One device of ``/proc/drbd``.
 
-    ``connection_state`` is 8.4's own term (``cs:``); ``progress`` is how many percent of a resync or verify are done.
+    ``connection_state`` is 8.4's own term (``cs:``); ``progress`` is how many percent of a resync or verify are done;
+    ``epochs`` counts the connection's epochs of received writes (``ep:``), one where nothing is in flight.
     """
 
     connection_state: str
     state: State
     counters: Counters
     progress: float | None = None
+    epochs: int = 1
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ def _device(head: re.Match[str], block: str) -> ProcDevice:
         state=State(_connection(cs), head[3], head[4], head[5], head[6], _replication(cs)),
         counters=Counters(*(numbers.get(name, 0) for name in ("ns", "nr", "dw", "dr", "oos"))),
         progress=float(progress[1]) if progress else None,
+        epochs=numbers.get("ep", 1),
     )
 
 

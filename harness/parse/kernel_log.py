@@ -254,7 +254,8 @@ _ERRORS = re.compile(
     r"^WARNING: (?!.*(?:Spectre|eBPF))|\bBUG\b|\bOops\b|\bCall Trace:|\bKernel panic\b|\bgeneral protection\b"
     r"|\bblocked for more than \d|\bsoft lockup - |\bhard LOCKUP\b|\bdetected (?:expedited )?stall"
     r"|\bI/O error\b(?!.*\bdev(?:ice)? (?:fd|sr)\d)|\bLocal IO failed\b|\bEXT4-fs error \("
-    r"|\b[Oo]ut of memory: |\binvoked oom-killer\b|\bASSERTION .* FAILED\b|\bASSERT\(",
+    r"|\b[Oo]ut of memory: |\binvoked oom-killer\b|\bASSERTION (?:.* )?FAILED\b|\bASSERT\("
+    r"|\bBAD! BarrierAck\b|\bfailed to answer a P_BARRIER\b",
     re.ASCII,
 )
 

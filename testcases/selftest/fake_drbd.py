@@ -71,6 +71,7 @@ class FakeResource:
         self.stuck_kib = 0
         self.refuses: dict[str, list[str]] = {}
         self.split = False
+        self.open_epochs = {"nodea": 1, "nodeb": 1}
         self._events: dict[str, FakeEvents] = {}
         self._fresh()
 
@@ -91,6 +92,10 @@ class FakeResource:
 
     def down(self) -> None:
         self.lab.story("down")
+        self.open_epochs = {"nodea": 1, "nodeb": 1}
+
+    def epochs(self, node: FakeNode) -> int:
+        return self.open_epochs[node.name]
 
     def lost(self, node: FakeNode) -> None:
         """The node has no power any more."""

@@ -220,3 +220,17 @@ def test_control_outcome_planted_missed_eight_blocks_of_each_are_told() -> None:
     found = evidence(PLANTED, **oracles(many, many), planted=extents_of(others))
     told = f"found blocks {sorted(many)[:8]}, planted were {sorted(others)[:8]}"
     assert control_outcome(found).sentence == f"verify on the source {told}"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "nodea: drbd wc: BAD! BarrierAck #7 received, expected #6!",
+        "nodeb: drbd wc: ASSERTION FAILED: connection->current_epoch->list not empty",
+        "nodeb: drbd r0/0 drbd0: Remote failed to answer a P_BARRIER (sent at 4295029643 jif; now=4295050752 jif)",
+    ],
+)
+def test_epoch_that_does_not_end_is_said_to_come_from_two_that_wrote_one_block(line: str) -> None:
+    found = judge(evidence(kernel_errors=("nodea: Call Trace:", line)), HELD)
+    assert found.reasons[-1].endswith("docs/drbd-write-conflict.md")
+    assert not any("write-conflict" in reason for reason in judge(evidence(kernel_errors=("x",)), HELD).reasons)

@@ -317,6 +317,10 @@ def test_is_digest_error_and_became_standalone_read_every_dialect(text: str, cha
         "Buffer I/O error on dev drbd0, logical block 3, lost async page write",
         "block drbd0: Local IO failed in drbd_request_endio. Detaching...",
         "block drbd0: ASSERTION s.conn < C_CONNECTED FAILED in drbd_disconnected",
+        "drbd wc: ASSERTION FAILED: connection->current_epoch->list not empty",
+        "drbd wc: BAD! BarrierAck #7 received, expected #6!",
+        "drbd r0/0 drbd0: Remote failed to answer a P_BARRIER (sent at 4295029643 jif; now=4295050752 jif) within "
+        "84436ms > ko-count (7) * timeout (60 * 0.1s)",
         "EXT4-fs error (device drbd0): ext4_lookup:1855: inode #2: comm ls: deleted inode referenced: 12",
         "Out of memory: Killed process 901 (qemu-system-x86) total-vm:2913276kB, anon-rss:1913276kB",
         "Memory cgroup out of memory: Killed process 901 (fio)",
