@@ -109,6 +109,13 @@ FAULTS = (
         "docs/drbd-verify-log.md; commit 3d15a6def of LINBIT/drbd",
     ),
     _Entry(
+        "DRBD",
+        (("8", "9.1.4"),),
+        "where both Primaries write the same block at once, the peer drops one of the writes without a line in the log"
+        " and never ends its epoch, and the connection is lost some writes or a minute later (seen with 8.4.11)",
+        "docs/drbd-write-conflict.md; commit e01200e0d of LINBIT/drbd",
+    ),
+    _Entry(
         "Linux",
         (("6.11", "6.12.75"), ("6.13", "6.18.14"), ("6.19", "6.19.4")),
         f"with its own DRBD 8.4 {_LOST}",

@@ -18,14 +18,14 @@ from harness.report.export import as_json, as_markdown
 from harness.report.html import render_html
 from harness.report.terminal import print_report
 
-LB_TCP, DISKLESS, LOST_9, LATE_9, UNNAMED, LOST_8, LATE_8, QEMU_OLD, QEMU_NEW = FAULTS
+LB_TCP, DISKLESS, LOST_9, LATE_9, UNNAMED, CONFLICT, LOST_8, LATE_8, QEMU_OLD, QEMU_NEW = FAULTS
 
 
 def hit(**versions: str) -> list[str]:
     """Which entries of the table a stack has, in short."""
     names = {
         LB_TCP.fault: "lb-tcp", DISKLESS.fault: "diskless", LOST_9.fault: "lost by 9", LATE_9.fault: "late in 9",
-        UNNAMED.fault: "unnamed", LOST_8.fault: "lost by 8", LATE_8.fault: "late in 8",
+        UNNAMED.fault: "unnamed", CONFLICT.fault: "conflict", LOST_8.fault: "lost by 8", LATE_8.fault: "late in 8",
         QEMU_OLD.fault: "QEMU before 10", QEMU_NEW.fault: "QEMU since 10.0.3",
     }  # fmt: skip
     return [names[one.fault] for one in known_faults(Stack(**versions))]
@@ -34,10 +34,12 @@ def hit(**versions: str) -> list[str]:
 @pytest.mark.parametrize(
     ("drbd", "faults"),
     [
-        ("8.4.11", ["unnamed", "late in 8"]),
-        ("9.0.0", ["lb-tcp", "diskless", "unnamed"]),
-        ("9.0.13", ["lb-tcp", "diskless", "unnamed"]),
-        ("9.0.14", ["lb-tcp", "diskless"]),
+        ("8.4.11", ["unnamed", "conflict", "late in 8"]),
+        ("9.0.0", ["lb-tcp", "diskless", "unnamed", "conflict"]),
+        ("9.0.13", ["lb-tcp", "diskless", "unnamed", "conflict"]),
+        ("9.0.14", ["lb-tcp", "diskless", "conflict"]),
+        ("9.1.3", ["lb-tcp", "diskless", "conflict"]),
+        ("9.1.4", ["lb-tcp", "diskless"]),
         ("9.1.24", ["lb-tcp", "diskless"]),
         ("9.2.0", ["lb-tcp", "diskless", "lost by 9"]),
         ("9.2.16", ["lb-tcp", "diskless", "lost by 9"]),
@@ -79,7 +81,7 @@ def test_known_faults_of_drbd_end_where_they_were_mended(drbd: str, faults: list
     ],
 )
 def test_known_faults_of_linux_are_those_of_its_own_drbd(kernel: str, build: str, flag: str | None) -> None:
-    assert hit(drbd="8.4.11", kernel=kernel, kernel_build=build) == ["unnamed", *{
+    assert hit(drbd="8.4.11", kernel=kernel, kernel_build=build) == ["unnamed", "conflict", *{
         "lost": ["lost by 8"], "late": ["late in 8"], None: []
     }[flag]]  # fmt: skip
     assert not {"lost by 8", "late in 8"} & set(hit(drbd="9.3.3", kernel=kernel, kernel_build=build))
@@ -115,7 +117,7 @@ def test_known_faults_of_an_unknown_stack_are_none() -> None:
 
 
 def test_known_faults_of_nodes_that_differ_say_which_node() -> None:
-    _, lost, late = known_faults(Stack(drbd="8.4.11", kernel="6.12.118+deb13-amd64 / 6.17.13+deb14-amd64"))
+    *_, lost, late = known_faults(Stack(drbd="8.4.11", kernel="6.12.118+deb13-amd64 / 6.17.13+deb14-amd64"))
     assert (late.where, late.version) == ("node a", "6.12.118+deb13-amd64")
     assert str(lost).startswith(
         "Linux 6.17.13+deb14-amd64 (node b): with its own DRBD 8.4 the flag that asks for stable"
