@@ -83,7 +83,8 @@ class VolumeSide:
     """One volume on one machine.
 
     ``blocks`` are those of 4 KiB that DRBD shows; ``lower_bytes`` the size of its lower device, with DRBD's metadata.
-    ``uses`` are those who use it beside guests: mounts, swap, other processes, in words.
+    ``uses`` are those who use it beside guests: mounts, swap, other processes, in words.  ``epochs`` of received writes
+    the connection has, where DRBD 8.4 counts them: one where nothing is in flight.
     """
 
     machine: str
@@ -99,6 +100,7 @@ class VolumeSide:
     stable_writes: bool | None = None
     disks: tuple[GuestDisk, ...] = ()
     uses: tuple[str, ...] = ()
+    epochs: int = 1
 
     @property
     def in_use(self) -> bool:

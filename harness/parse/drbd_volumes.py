@@ -14,7 +14,10 @@ from harness.parse.drbd_status import parse_proc, parse_status_json
 
 @dataclass(frozen=True)
 class VolumeStatus:
-    """One volume on one machine; ``lower`` is its lower device, empty without one."""
+    """One volume on one machine; ``lower`` is its lower device, empty without one.
+
+    ``epochs`` is how many the connection has, where the status tells.
+    """
 
     number: int
     minor: int
@@ -22,6 +25,7 @@ class VolumeStatus:
     state: State
     counters: Counters
     progress: float | None = None
+    epochs: int = 1
 
 
 def volumes(show: str, proc: str, status_json: str, resource: str) -> tuple[VolumeStatus, ...]:
@@ -45,9 +49,10 @@ def _of_proc(shown: ShownResource, devices: Mapping[int, Any]) -> Sequence[Volum
         device = devices.get(one.minor)
         if device is None:
             raise ValueError(f"/proc/drbd knows no minor {one.minor}")
+        state, counters = device.state, device.counters
         made.append(
-            VolumeStatus(one.number, one.minor, one.disk or "", device.state, device.counters, device.progress)
-        )  # fmt: skip
+            VolumeStatus(one.number, one.minor, one.disk or "", state, counters, device.progress, device.epochs)
+        )
     return made
 
 

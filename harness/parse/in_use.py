@@ -100,6 +100,7 @@ def _side(name: str, answer: Answer, status: VolumeStatus) -> VolumeSide:
         stable_writes=stable == "1" if stable else None,
         disks=tuple(_disks(name, answer, volume)),
         uses=tuple(_uses(answer, volume)),
+        epochs=status.epochs,
     )
 
 

@@ -48,6 +48,17 @@ def test_sides_of_8_4_have_state_counter_and_lower_device() -> None:
     assert side.stable_writes is True
 
 
+def test_epochs_that_stay_open_are_told_with_where_to_read_of_it() -> None:
+    stuck = answered()
+    stuck["proc_drbd"] = stuck["proc_drbd"].replace("ep:1", "ep:3")
+    seen = inspected()
+    volume = seen.volumes[0]
+    sides_seen = (sides("stor17", stuck, "r0")[0], volume.sides[1])
+    told = text_of(replace(seen, volumes=(replace(volume, sides=sides_seen),)))
+    assert "ep:3, which is 1 where nothing is in flight; if it stays: docs/drbd-write-conflict.md" in told
+    assert "ep:" not in text_of(seen) and "ep:" not in text_of(inspected("9"))
+
+
 def test_sides_of_9_have_state_and_counter() -> None:
     side = sides("stor17", answered("9"), "r0")[0]
     assert str(side.state) == "Connected, Primary/Secondary, UpToDate/UpToDate, Established"
