@@ -22,6 +22,7 @@ from harness.config.recipe import OTHER_ROLES, ROLES, ImageError
 from harness.images import builder
 from harness.images.builder import remove_image
 from harness.images.process import Step, StoppedError
+from harness.util.deadline import patience
 
 DIGEST_SHOWN = 12
 LOGS_KEPT = 10
@@ -59,9 +60,9 @@ class Image:
         return dict(self.manifest["packages"])
 
     @property
-    def kernel_args(self) -> list[str]:
-        """The kernel command line this image wants, besides ``root=``."""
-        return list(self.manifest["kernel_args"])
+    def command_line(self) -> str:
+        """The kernel's command line for a node or guest of this image, whose first disk is its root."""
+        return " ".join(["root=/dev/vda", *self.manifest["kernel_args"], *_patient_watchdogs()])
 
     @property
     def kernel_version(self) -> str:
@@ -87,6 +88,21 @@ class Image:
     def size_bytes(self) -> int:
         """Bytes taken on disk; holes count nothing."""
         return sum(path.stat().st_blocks * 512 for path in self.directory.iterdir())
+
+
+def _patient_watchdogs() -> list[str]:
+    """A kernel takes itself for stuck after 20 s, a task after 120; on a machine where all is slow, later.
+
+    60 and 300 are the most that Linux takes for the processor's (watchdog_thresh is half of a soft lockup) and RCU's.
+    """
+    factor = patience()
+    if factor == 1:
+        return []
+    return [
+        f"watchdog_thresh={min(60, round(10 * factor))}",
+        f"rcupdate.rcu_cpu_stall_timeout={min(300, round(21 * factor))}",
+        f"sysctl.kernel.hung_task_timeout_secs={round(120 * factor)}",
+    ]
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ def _volume(seen: Inspection, volume: InspectedVolume) -> Iterator[str]:
             yield from (f"    {line}" for line in _disk(disk))
         yield from (f"    {use}" for use in side.uses)
         if side.epochs > 1:
-            yield f"    ep:{side.epochs}, which is 1 where nothing is in flight; if it stays: docs/drbd-write-conflict.md"
+            yield f"    ep:{side.epochs}, and 1 where nothing is in flight; if it stays: docs/drbd-write-conflict.md"
         if not side.in_use:
             yield "    nobody uses it"
     yield from (f"  {line}" for watch in volume.watches for line in _watch(volume, watch))

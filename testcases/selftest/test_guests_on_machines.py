@@ -294,7 +294,7 @@ def parts_of(tmp_path: Path, image: BroughtImage, monkeypatch: pytest.MonkeyPatc
 
     def of(one: Any, other: Any, a: Any, b: Any) -> Any:
         connections.update(alpha=a, beta=b)
-        made = SimpleNamespace(kernel_args=["ro", "quiet"], packages={"fio": "3.39"})
+        made = SimpleNamespace(command_line="root=/dev/vda ro quiet", packages={"fio": "3.39"})
         return guest_parts(two_machines(tmp_path), GuestSpec(), (one, other), cast(Any, made), ("uri-a", "uri-b"))
 
     yield of

@@ -28,7 +28,7 @@ class TestCache:
         found = images.list_images(tmp_path)
         assert [image.digest[0] for image in found] == ["b", "a"]
         assert found[0].packages == {"fio": "3.39-1"}
-        assert found[0].kernel_args == ["ro"]
+        assert found[0].command_line == "root=/dev/vda ro"
         assert 7000 < found[1].age_seconds < 8000
         assert found[0].size_bytes > 0
 
@@ -216,3 +216,14 @@ def test_list_images_leaves_out_lock_files(tmp_path: Path) -> None:
     put_image(tmp_path, "guest", "trixie", "a" * 64)
     (tmp_path / "images" / ".guest-trixie-aaaaaaaaaaaa.lock").touch()
     assert len(cache.list_images(tmp_path)) == 1
+
+
+def test_kernel_on_a_slow_machine_takes_itself_for_stuck_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = images.Image("node", "trixie", "0" * 64, tmp_path, {"kernel_args": ["ro"]})
+    assert image.command_line == "root=/dev/vda ro"
+    monkeypatch.setenv("DRBD_HARNESS_PATIENCE", "2")
+    assert image.command_line.split()[2:] == [
+        "watchdog_thresh=20", "rcupdate.rcu_cpu_stall_timeout=42", "sysctl.kernel.hung_task_timeout_secs=240",
+    ]  # fmt: skip
+    monkeypatch.setenv("DRBD_HARNESS_PATIENCE", "16")
+    assert "watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=300 " in image.command_line, "the most that Linux takes"

@@ -55,7 +55,7 @@ def test_epochs_that_stay_open_are_told_with_where_to_read_of_it() -> None:
     volume = seen.volumes[0]
     sides_seen = (sides("stor17", stuck, "r0")[0], volume.sides[1])
     told = text_of(replace(seen, volumes=(replace(volume, sides=sides_seen),)))
-    assert "ep:3, which is 1 where nothing is in flight; if it stays: docs/drbd-write-conflict.md" in told
+    assert "ep:3, and 1 where nothing is in flight; if it stays: docs/drbd-write-conflict.md" in told
     assert "ep:" not in text_of(seen) and "ep:" not in text_of(inspected("9"))
 
 

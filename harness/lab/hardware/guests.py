@@ -102,7 +102,7 @@ def guest_parts(
     logs = f"{_SELINUX_LOGS}{inventory.name}" if selinux else f"{FOLDER}/guest"
     boots = GuestImage(
         kernel=brought.path("vmlinuz"), initrd=brought.path("initrd.img"), root_device=brought.path("root.img"),
-        kernel_args=" ".join(["root=/dev/vda", *image.kernel_args]), root_is_file=True, kvm=accelerated, cpu=cpu,
+        kernel_args=image.command_line, root_is_file=True, kvm=accelerated, cpu=cpu,
         uuid=str(uuid.uuid4()),
     )  # fmt: skip
     named = spec.model_copy(update={"name": f"{own}-guest", "log_directory": logs})

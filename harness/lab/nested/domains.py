@@ -114,11 +114,6 @@ def overlay_file(directory: Path) -> Path:
     return directory / "guest-overlay.raw"
 
 
-def kernel_args(image: Image) -> str:
-    """The kernel command line for a node or guest of ``image``, whose first disk is its root."""
-    return " ".join(["root=/dev/vda", *image.kernel_args])
-
-
 def free_ports(kind: socket.SocketKind) -> tuple[int, int]:
     """Two ports of ``kind`` (TCP or UDP) that are free on loopback right now."""
     with contextlib.ExitStack() as held:
@@ -143,7 +138,7 @@ def _domain(parts: Parts, number: int, ssh_port: int, link_ports: tuple[int, int
         memory_mib=spec.memory_mib,
         kernel=image.kernel,
         initrd=image.initrd,
-        kernel_args=kernel_args(image),
+        kernel_args=image.command_line,
         root=directory / f"root-{side}.qcow2",
         seed=directory / f"seed-{side}.img",
         backing=backing_file(directory, side),

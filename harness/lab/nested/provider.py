@@ -25,7 +25,7 @@ from harness.images.user_image import require_kept, uefi_firmware
 from harness.lab.nested import boot
 from harness.lab.nested import record as records
 from harness.lab.nested.accel import probe
-from harness.lab.nested.domains import SIDES, Parts, kernel_args, make_domains
+from harness.lab.nested.domains import SIDES, Parts, make_domains
 from harness.lab.nested.lab import NestedLab, attach
 from harness.lab.nested.lease import lease
 from harness.lab.nested.libvirt_daemon import ensure_libvirt
@@ -250,7 +250,7 @@ def _record(parts: Parts, stack: StackSpec, domains: list[NodeDomain], uri: str,
             node_vcpus=parts.vcpus,
         ),
         accelerator="kvm" if parts.hardware else "tcg",
-        guest_kernel_args=kernel_args(parts.guest),
+        guest_kernel_args=parts.guest.command_line,
         keep=keep,
         pid=os.getpid(),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
