@@ -91,18 +91,15 @@ class Image:
 
 
 def _patient_watchdogs() -> list[str]:
-    """A kernel takes itself for stuck after 20 s, a task after 120; on a machine where all is slow, later.
+    """A kernel takes itself for stuck after some 20 s; on a machine where all is slow, later.
 
     60 and 300 are the most that Linux takes for the processor's (watchdog_thresh is half of a soft lockup) and RCU's.
     """
     factor = patience()
     if factor == 1:
         return []
-    return [
-        f"watchdog_thresh={min(60, round(10 * factor))}",
-        f"rcupdate.rcu_cpu_stall_timeout={min(300, round(21 * factor))}",
-        f"sysctl.kernel.hung_task_timeout_secs={round(120 * factor)}",
-    ]
+    soft_lockup, stall = min(60, round(10 * factor)), min(300, round(21 * factor))
+    return [f"watchdog_thresh={soft_lockup}", f"rcupdate.rcu_cpu_stall_timeout={stall}"]
 
 
 @dataclass(frozen=True)

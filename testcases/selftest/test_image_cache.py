@@ -222,8 +222,6 @@ def test_kernel_on_a_slow_machine_takes_itself_for_stuck_later(tmp_path: Path, m
     image = images.Image("node", "trixie", "0" * 64, tmp_path, {"kernel_args": ["ro"]})
     assert image.command_line == "root=/dev/vda ro"
     monkeypatch.setenv("DRBD_HARNESS_PATIENCE", "2")
-    assert image.command_line.split()[2:] == [
-        "watchdog_thresh=20", "rcupdate.rcu_cpu_stall_timeout=42", "sysctl.kernel.hung_task_timeout_secs=240",
-    ]  # fmt: skip
+    assert image.command_line == "root=/dev/vda ro watchdog_thresh=20 rcupdate.rcu_cpu_stall_timeout=42"
     monkeypatch.setenv("DRBD_HARNESS_PATIENCE", "16")
-    assert "watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=300 " in image.command_line, "the most that Linux takes"
+    assert image.command_line.endswith("watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=300"), "the most there is"
