@@ -245,23 +245,14 @@ class Resource:
         One round trip of at most 60 s; raises :class:`InfrastructureError` where the report cannot be read or the
         resource is not configured.
         """
-        node = node or self.a
-        text = node.runner.run(self.dialect.read_status(self.spec)).stdout
-        try:
-            return self.dialect.parse_status(text, self.spec)
-        except ValueError as error:
-            raise InfrastructureError(f"the status of DRBD on {node.name} cannot be read: {error}") from error
+        return _told(self, node or self.a, self.dialect.parse_status)
 
     def epochs(self, node: Node) -> int:
         """How many epochs of received writes the connection has on ``node``: one where nothing is in flight.
 
         DRBD 9 does not say, and it is 1.  One round trip; raises as :meth:`status` does.
         """
-        text = node.runner.run(self.dialect.read_status(self.spec)).stdout
-        try:
-            return self.dialect.parse_epochs(text, self.spec)
-        except ValueError as error:
-            raise InfrastructureError(f"the status of DRBD on {node.name} cannot be read: {error}") from error
+        return _told(self, node, self.dialect.parse_epochs)
 
     def raw_status(self, node: Node) -> dict[str, str]:
         """What one node reports: its status, and the events since they begin anew, behind the state at that moment."""
@@ -329,6 +320,15 @@ class Resource:
     def break_disk(self, node: Node) -> None:
         """Let the lower device of ``node`` fail: :func:`harness.drbd.delays.break_disk`."""
         delays.break_disk(node, self.spec)
+
+
+def _told(resource: Resource, node: Node, parse: Callable[[str, ResourceSpec], T]) -> T:
+    """What ``parse`` reads in the status that ``node`` reports."""
+    text = node.runner.run(resource.dialect.read_status(resource.spec)).stdout
+    try:
+        return parse(text, resource.spec)
+    except ValueError as error:
+        raise InfrastructureError(f"the status of DRBD on {node.name} cannot be read: {error}") from error
 
 
 def follow_again(resource: Resource) -> tuple[str, ...]:
