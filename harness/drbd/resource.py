@@ -248,10 +248,7 @@ class Resource:
         return _told(self, node or self.a, self.dialect.parse_status)
 
     def epochs(self, node: Node) -> int:
-        """How many epochs of received writes the connection has on ``node``: one where nothing is in flight.
-
-        DRBD 9 does not say, and it is 1.  One round trip; raises as :meth:`status` does.
-        """
+        """The connection's epochs of received writes on ``node``, 1 at rest and on DRBD 9; as :meth:`status` raises."""
         return _told(self, node, self.dialect.parse_epochs)
 
     def raw_status(self, node: Node) -> dict[str, str]:
