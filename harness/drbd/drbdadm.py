@@ -38,7 +38,8 @@ def _ended(runner: Runner, command: str, seconds: float) -> bool:
     pattern = f"[{command[0]}]{re.escape(command[1:])}"
     with contextlib.suppress(DeadlineError):
         return poll(
-            lambda: runner.run(["pgrep", "-f", pattern], ok=()).status != 0 or None,
+            # 1: there is none.  A machine without pgrep tells nothing.
+            lambda: runner.run(["pgrep", "-f", pattern], ok=()).status == 1 or None,
             Deadline.after(seconds, f"the end of '{command}'"),
             every=0.5,
         )

@@ -15,15 +15,20 @@ SETTLE_SECONDS = 5.0
 def drop_stuck(resource: Resource) -> str | None:
     """Make the connection anew where one side holds epochs that it will not end, for a later play would suffer from it.
 
-    To be called while nothing writes; both sides are Secondary and connecting behind it.  Returns what was found and
-    done, None where nothing was.  Blocks for at most 5 s, and four times ``connect_seconds``; raises
+    To be called while nothing writes.  Returns what was found and done, None where nothing was; both sides are
+    Secondary and connecting behind what was done.  Blocks for at most 5 s, and four times ``connect_seconds``; raises
     :class:`~harness.errors.InfrastructureError` and :class:`~harness.errors.LostNodeError` as the resource does.
     """
-    settled = Deadline.after(SETTLE_SECONDS, "the end of the epochs")
+    found: dict[str, int] = {}
+
+    def ended() -> bool | None:
+        nonlocal found
+        found = _more_than_one(resource)
+        return None if found else True
+
     with contextlib.suppress(DeadlineError):
-        poll(lambda: None if _more_than_one(resource) else True, settled)
+        poll(ended, Deadline.after(SETTLE_SECONDS, "the end of the epochs"))
         return None
-    found = _more_than_one(resource)
     resource.down()
     both(resource.rejoin, resource.a, resource.b)
     held = ", ".join(f"{name} ep:{number}" for name, number in found.items())

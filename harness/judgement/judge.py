@@ -37,6 +37,7 @@ from harness.model import (
     Verdict,
     VerdictKind,
 )
+from harness.parse.kernel_log import epoch_not_ended
 
 #: Kinds of failure: somebody said no, and what was to be done on the device could not be.
 REFUSED = "refused"
@@ -46,8 +47,6 @@ WORKLOAD_FAILED = "workload"
 # A lab in which one of these differs makes differences by itself.
 _MUST_BE_CLEAN = (Control.IDLE, Control.STEADY)
 _ENDED_WELL = (MigrationOutcome.COMPLETED, MigrationOutcome.REFUSED)
-# What DRBD 8.4 logs of an epoch of writes that it does not end.
-_EPOCH_NOT_ENDED = ("BAD! BarrierAck", "failed to answer a P_BARRIER", "current_epoch->list not empty")
 _WRITE_CONFLICT = (
     "DRBD before 9.1.4 says so after both Primaries wrote the same block at once: docs/drbd-write-conflict.md"
 )
@@ -339,7 +338,7 @@ def _verdict(
     kind: VerdictKind, evidence: Evidence, sentence: str, reasons: tuple[str, ...] = (), differing: int = 0
 ) -> Verdict:
     errors = tuple(f"kernel: {line}" for line in evidence.kernel_errors)
-    if any(mark in line for mark in _EPOCH_NOT_ENDED for line in evidence.kernel_errors):
+    if any(map(epoch_not_ended, evidence.kernel_errors)):
         errors = (*errors, _WRITE_CONFLICT)
     return Verdict(
         kind, sentence, reasons + errors, differing, evidence.exposed_blocks, rate_bound(evidence, differing),

@@ -250,12 +250,16 @@ def _writes(pattern: re.Pattern[str], lines: Iterable[KernelLine], minor: int) -
 
 # --------------------------------------------------------------------------- error
 
+# What DRBD before 9.1.4 logs of an epoch of writes that it does not end: docs/drbd-write-conflict.md.
+_EPOCH_NOT_ENDED = re.compile(
+    r"\bBAD! BarrierAck\b|\bfailed to answer a P_BARRIER\b|\bcurrent_epoch->list not empty", re.ASCII
+)
 _ERRORS = re.compile(
     r"^WARNING: (?!.*(?:Spectre|eBPF))|\bBUG\b|\bOops\b|\bCall Trace:|\bKernel panic\b|\bgeneral protection\b"
     r"|\bblocked for more than \d|\bsoft lockup - |\bhard LOCKUP\b|\bdetected (?:expedited )?stall"
     r"|\bI/O error\b(?!.*\bdev(?:ice)? (?:fd|sr)\d)|\bLocal IO failed\b|\bEXT4-fs error \("
     r"|\b[Oo]ut of memory: |\binvoked oom-killer\b|\bASSERTION (?:.* )?FAILED\b|\bASSERT\("
-    r"|\bBAD! BarrierAck\b|\bfailed to answer a P_BARRIER\b",
+    rf"|{_EPOCH_NOT_ENDED.pattern}",
     re.ASCII,
 )
 
@@ -271,3 +275,8 @@ def error_lines(lines: Iterable[KernelLine]) -> tuple[str, ...]:
 def is_error(text: str) -> bool:
     """Whether one line, without its time, is what :func:`error_lines` looks for."""
     return _ERRORS.search(text) is not None
+
+
+def epoch_not_ended(text: str) -> bool:
+    """Whether this line is one of those that an epoch leaves behind in which a write was dropped for a conflict."""
+    return _EPOCH_NOT_ENDED.search(text) is not None

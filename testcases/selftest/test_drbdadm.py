@@ -64,6 +64,12 @@ def test_other_refusals_are_not_waited_for() -> None:
     assert len(runner.ran) == 1
 
 
+def test_machine_without_pgrep_tells_no_end_and_it_is_drbdadms_own_message() -> None:
+    missing = ScriptedRunner(lambda argv: (127, "", "not found") if argv[0] == "pgrep" else (20, "", GIVEN_UP))
+    with pytest.raises(CommandError, match="did not terminate within 5 seconds"):
+        run_drbdadm(missing, ["drbdadm", "disconnect", "r0"], timeout=0.05)
+
+
 def test_what_looks_for_drbdsetup_does_not_find_itself() -> None:
     runner = slow(0)
     run_drbdadm(runner, ["drbdadm", "disconnect", "r0"])
