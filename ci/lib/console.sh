@@ -56,9 +56,14 @@ quietly() { # what it does, command...
 
 # A command that talks to the user itself.  Runs beside this shell, so that a signal for us reaches it at once.
 attended() { # command...
-    local status=0
     with_usual_signals "$@" &
     CHILD=$!
+    attend
+}
+
+# What was started beside this shell as CHILD, to its end.
+attend() {
+    local status=0
     wait "$CHILD" || status=$?
     while kill -0 "$CHILD" 2>/dev/null; do # a signal ended the wait, not the child
         status=0

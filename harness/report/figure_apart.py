@@ -20,8 +20,8 @@ def told_apart(table: FigureTable, plays: Sequence[Play]) -> list[str]:
         return []
     groups: dict[tuple[str, ...], dict[str, list[Play]]] = {}
     for play in plays:
-        rest = tuple(KEYS[key].shown(play.result.cell) for key in table.rows if key != table.apart)
-        groups.setdefault(rest, {}).setdefault(KEYS[table.apart].shown(play.result.cell), []).append(play)
+        rest = tuple(KEYS[key].shown(play) for key in table.rows if key != table.apart)
+        groups.setdefault(rest, {}).setdefault(KEYS[table.apart].shown(play), []).append(play)
     return [
         sentence
         for rest, values in groups.items()

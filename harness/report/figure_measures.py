@@ -31,11 +31,12 @@ from harness.report.worth import weighed
 
 @dataclass(frozen=True)
 class Play:
-    """One play of a cell, the name of the run that it is in, and the versions it was played with."""
+    """One play of a cell, the name of the run that it is in, the versions it was played with and their stack."""
 
     result: Result
     run: str
     stack: Stack
+    stack_name: str = ""
 
     @property
     def kind(self) -> VerdictKind | None:

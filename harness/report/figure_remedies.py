@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from harness.judgement.cost_ratios import BANDWIDTH, IOPS, P50, P99, CostRatio, cost_ratios
 from harness.judgement.mitigation_effect import Effect, EffectWord, effects
 from harness.model import SETTINGS, Mitigation, Result
-from harness.report.figure_spec import KEYS
+from harness.report.figure_spec import work_word
 from harness.report.formatting import part_of
 
 NOT_ASKED = "not asked yet"
@@ -25,7 +25,7 @@ def effect_rows(results: Sequence[Result], works: Sequence[str]) -> list[Row]:
 
     A cache mode is the same remedy whether a matrix names it as one or not; the one with more plays is shown.
     """
-    work_of = {one.cell.id: KEYS["work"].word(one.cell) for one in results}
+    work_of = {one.cell.id: work_word(one.cell) for one in results}
     found: dict[tuple[str, str], Effect] = {}
     for one in effects(results):
         if not one.preset:

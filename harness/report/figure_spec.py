@@ -11,19 +11,25 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
+from harness.config.recipe import DEFAULT_SUITE
 from harness.config.sentences import NoChoiceError, WrittenModel, array, hint, one_or_more
+from harness.judgement.stacks import by_version, plain_kernel
 from harness.model import CacheMode, Cell, FilesystemKind, Layout, Sabotage
 from harness.report.descriptions import CRASHES, FAULTS, replication_order
-from harness.report.figure_measures import MEASURES
+from harness.report.figure_measures import MEASURES, Play
 
 
 @dataclass(frozen=True)
 class Key:
-    """A property of a cell by which plays are chosen and grouped: as a word, and as a table shows it."""
+    """A property of a play by which plays are chosen and grouped: as a word, and as a table shows it."""
 
     heading: str
-    word: Callable[[Cell], str]
-    shown: Callable[[Cell], str]
+    word: Callable[[Play], str]
+    shown: Callable[[Play], str]
+
+
+def _of_cell(heading: str, word: Callable[[Cell], str], shown: Callable[[Cell], str] | None = None) -> Key:
+    return Key(heading, lambda play: word(play.result.cell), lambda play: (shown or word)(play.result.cell))
 
 
 def _work(cell: Cell) -> str:
@@ -36,33 +42,39 @@ def _delays(cell: Cell) -> str:
     return cell.delays.suffix().removeprefix("-") or "none"
 
 
+def work_word(cell: Cell) -> str:
+    """What a cell lets its guest do, on what: ``reclaim on swap``."""
+    return _work(cell).replace("`", "")
+
+
+def _versions(play: Play) -> str:
+    stack = play.stack
+    return f"Linux {plain_kernel(stack.kernel)}, DRBD {stack.drbd}, QEMU {stack.qemu}"
+
+
 KEYS: Mapping[str, Key] = {
-    "cell": Key("cell", lambda cell: cell.id, lambda cell: f"`{cell.id}`"),
-    "cache": Key("cache", lambda cell: cell.row, lambda cell: cell.row),
-    "work": Key("work", lambda cell: _work(cell).replace("`", ""), _work),
-    "workload": Key("workload", lambda cell: cell.workload, lambda cell: f"`{cell.workload}`"),
-    "filesystem": Key("filesystem", lambda cell: cell.filesystem.value, lambda cell: cell.filesystem.value),
-    "layout": Key("layout", lambda cell: cell.layout.value, lambda cell: cell.layout.value),
-    "aio": Key("aio", lambda cell: cell.aio.value, lambda cell: cell.aio.value),
-    "bus": Key("bus", lambda cell: cell.bus.value, lambda cell: cell.bus.value),
-    "delays": Key("delays", _delays, _delays),
-    "replication": Key("replication", lambda cell: str(cell.replication), lambda cell: str(cell.replication)),
-    "protocol": Key("protocol", lambda cell: cell.replication.protocol.value, lambda cell: cell.replication.protocol),
-    "digest": Key(
-        "digest", lambda cell: cell.replication.integrity or "none", lambda cell: cell.replication.integrity or "none"
-    ),
-    "primaries": Key(
-        "Primaries",
-        lambda cell: "2" if cell.replication.two_primaries else "1",
-        lambda cell: "2" if cell.replication.two_primaries else "1",
-    ),
-    "migrations": Key("migrations", lambda cell: str(cell.migrations), lambda cell: str(cell.migrations)),
-    "crash": Key(
+    "stack": Key("stack", lambda play: play.stack_name, lambda play: f"`{play.stack_name}`"),
+    "versions": Key("versions", _versions, _versions),
+    "cell": _of_cell("cell", lambda cell: cell.id, lambda cell: f"`{cell.id}`"),
+    "cache": _of_cell("cache", lambda cell: cell.row),
+    "work": _of_cell("work", work_word, _work),
+    "workload": _of_cell("workload", lambda cell: cell.workload, lambda cell: f"`{cell.workload}`"),
+    "filesystem": _of_cell("filesystem", lambda cell: cell.filesystem.value),
+    "layout": _of_cell("layout", lambda cell: cell.layout.value),
+    "aio": _of_cell("aio", lambda cell: cell.aio.value),
+    "bus": _of_cell("bus", lambda cell: cell.bus.value),
+    "delays": _of_cell("delays", _delays),
+    "replication": _of_cell("replication", lambda cell: str(cell.replication)),
+    "protocol": _of_cell("protocol", lambda cell: cell.replication.protocol.value),
+    "digest": _of_cell("digest", lambda cell: cell.replication.integrity or "none"),
+    "primaries": _of_cell("Primaries", lambda cell: "2" if cell.replication.two_primaries else "1"),
+    "migrations": _of_cell("migrations", lambda cell: str(cell.migrations)),
+    "crash": _of_cell(
         "crash",
         lambda cell: cell.crash.value if cell.crash else "none",
         lambda cell: CRASHES[cell.crash] if cell.crash else "none",
     ),
-    "fault": Key(
+    "fault": _of_cell(
         "fault",
         lambda cell: cell.fault.value if cell.fault else "none",
         lambda cell: FAULTS[cell.fault] if cell.fault else "none",
@@ -70,11 +82,14 @@ KEYS: Mapping[str, Key] = {
 }
 
 
-def in_order(key: str, cell: Cell) -> tuple[object, ...]:
+def in_order(key: str, play: Play) -> tuple[object, ...]:
     """Where a row of ``key`` stands among the others; empty where that is the order in which they come."""
+    cell = play.result.cell
     if key == "cache":
         modes = [mode.value for mode in CacheMode]
         return (modes.index(cell.row) if cell.row in modes else len(modes),)
+    if key == "versions":
+        return (by_version(play.stack.kernel), by_version(play.stack.drbd), by_version(play.stack.qemu))
     return tuple(replication_order(cell.replication)) if key == "replication" else ()
 
 
@@ -89,7 +104,7 @@ def _known(allowed: Mapping[str, object]) -> AfterValidator:
 
 def _known_keys(where: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     if wrong := next((key for key in where if key not in KEYS), None):
-        raise ValueError(f"'{wrong}' is no property of a cell{hint(wrong, KEYS)}")
+        raise ValueError(f"'{wrong}' is no property of a play{hint(wrong, KEYS)}")
     return where
 
 
@@ -100,14 +115,20 @@ Words = Annotated[dict[str, Annotated[tuple[str, ...], one_or_more()]], AfterVal
 class Selection(WrittenModel):
     """Which plays.  ``runs`` are names of kept runs, with ``*`` for any part of one; ``drbd`` begins their version.
 
-    ``where``: the cells with one of the values in each of these properties.  Controls are in none, and sabotage only
-    where ``sabotage`` asks for it, alone.
+    ``stacks`` are names of stacks, with ``*`` as well.  ``where``: the plays with one of the values in each of these
+    properties.  Controls are in none, and sabotage only where ``sabotage`` asks for it, alone.
     """
 
     runs: Names = ()
+    stacks: Names = (DEFAULT_SUITE,)
     drbd: str = ""
     where: Words = Field(default_factory=dict)
     sabotage: Annotated[Sabotage | None, Field(strict=False)] = None
+
+    @property
+    def tells_versions(self) -> bool:
+        """Whether what is shown says of each play what it was played with."""
+        return False
 
 
 class FigureTable(Selection):
@@ -130,6 +151,11 @@ class FigureTable(Selection):
     remedies: Names = ()
     costs: bool = False
     bounds: Annotated[tuple[int, ...], array()] = ()
+
+    @property
+    def tells_versions(self) -> bool:
+        """Whether each row says what it was played with."""
+        return "versions" in self.rows
 
     @model_validator(mode="after")
     def _one_kind(self) -> FigureTable:

@@ -159,8 +159,8 @@ class KeptRuns:
         """
         names = self._names(selection, table)
         every = [play for name in names for play in self._plays(name)]
-        chosen = [play for play in every if play.stack.drbd.startswith(selection.drbd) and _chosen(play, selection)]
-        if len(versions := {(play.stack.drbd, play.stack.accelerator) for play in chosen}) > 1:
+        chosen = [play for play in every if _chosen(play, selection)]
+        if len(versions := {_told(play, selection) for play in chosen}) > 1:
             unlike = joined(sorted(" on ".join(one) for one in versions))
             raise UsageError(f"{SPEC}: the table '{table}' throws together what was played with DRBD {unlike}")
         return chosen
@@ -194,15 +194,25 @@ class KeptRuns:
         store = Store.open(self.where[name], name)
         if damaged := store.damaged():
             raise UsageError(damaged[0])
-        stack = store.run().stack
-        return tuple(Play(result, name, stack) for result in judged_results(store))
+        run = store.run()
+        stack = Path(str(run.stack_spec.get("name") or run.stack.suite)).stem
+        return tuple(Play(result, name, run.stack, stack) for result in judged_results(store))
 
 
 def _chosen(play: Play, selection: Selection) -> bool:
     cell = play.result.cell
     if play.kind is None or cell.control is not None or cell.sabotage is not selection.sabotage:
         return False
-    return all(KEYS[key].word(cell) in words for key, words in selection.where.items())
+    if not play.stack.drbd.startswith(selection.drbd):
+        return False
+    if not any(fnmatch.fnmatch(play.stack_name, name) for name in selection.stacks):
+        return False
+    return all(KEYS[key].word(play) in words for key, words in selection.where.items())
+
+
+def _told(play: Play, selection: Selection) -> tuple[str, str]:
+    """What must not be thrown together in one table; DRBD's version may where each row says it."""
+    return ("" if selection.tells_versions else play.stack.drbd, play.stack.accelerator)
 
 
 # --------------------------------------------------------------------------- tables
@@ -242,8 +252,8 @@ def _remedies_table(table: FigureTable, plays: Sequence[Play]) -> str:
 
 def _plays_table(name: str, table: FigureTable, plays: Sequence[Play]) -> str:
     groups: dict[tuple[str, ...], list[Play]] = {}
-    for play in sorted(plays, key=lambda one: [in_order(key, one.result.cell) for key in table.rows]):
-        groups.setdefault(tuple(KEYS[key].shown(play.result.cell) for key in table.rows), []).append(play)
+    for play in sorted(plays, key=lambda one: [in_order(key, one) for key in table.rows]):
+        groups.setdefault(tuple(KEYS[key].shown(play) for key in table.rows), []).append(play)
     named = table.names
 
     def shown(text: str) -> str:
@@ -257,10 +267,10 @@ def _plays_table(name: str, table: FigureTable, plays: Sequence[Play]) -> str:
         rows = [[*map(shown, key), *(MEASURES[one].text(some) for one in table.show)] for key, some in groups.items()]
         return _table(head, rows)
     across = KEYS[table.across].shown
-    columns = dict.fromkeys(across(play.result.cell) for play in plays)
+    columns = dict.fromkeys(across(play) for play in plays)
     rows = []
     for key, some in groups.items():
-        places = [[play for play in some if across(play.result.cell) == column] for column in columns]
+        places = [[play for play in some if across(play) == column] for column in columns]
         rows.append([*map(shown, key), *(_place(name, table, place) for place in places)])
     return _table([*head, *map(shown, columns)], rows)
 
@@ -304,9 +314,9 @@ def _sources(plays: Sequence[Play], kept: KeptRuns) -> str:
 
 
 def _times(plays: Sequence[Play]) -> str:
-    numbers: dict[tuple[str, str], int] = {}
+    numbers: dict[tuple[str, str, str], int] = {}
     for play in answered(plays):
-        where = (play.result.cell.id, play.stack.drbd)
+        where = (play.result.cell.id, play.stack_name, play.stack.drbd)
         numbers[where] = numbers.get(where, 0) + 1
     if not numbers:
         return "No play has an answer."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -39,6 +40,8 @@ from harness.store import Store, judged_results, keep_small, merge_runs
 CHECKOUT = Path(__file__).parents[2]
 GOLDEN = CHECKOUT / "testcases" / "selftest" / "golden"
 SWAP = Cell("pressure", filesystem=FilesystemKind.SWAP, cache=CacheMode.NONE)
+#: A kept run of the usual stack.
+SMOKE = "smoke-20261128T210532Z-6be7"
 STACK = Stack(drbd="8.4.11", kernel="6.12.1+x", qemu="10.0", accelerator="tcg")
 SPEC = """
 [one]
@@ -126,7 +129,7 @@ def test_check_table_edited_by_hand_one_sentence(checkout: Path, ci_figures: Run
         (figures.SPEC, "[one]", "[two]", "docs/figures.toml has no table 'one', which README.md shows"),
         (figures.SPEC, SPEC, f"{SPEC}[two]\nbounds = [1]\n", "docs/figures.toml: no page shows the table 'two'"),
         (figures.SPEC, '"n", ', '"m", ', "docs/figures.toml, [one]: "),
-        (figures.SPEC, "work =", "wrk =", "'wrk' is no property of a cell; did you mean 'work'?"),
+        (figures.SPEC, "work =", "wrk =", "'wrk' is no property of a play; did you mean 'work'?"),
         (figures.SPEC, "show =", "shows =", "[one]: 'shows' is no key; did you mean 'show'?"),
         (figures.SPEC, "[one]", "[one", "docs/figures.toml cannot be read: "),
         (figures.SPEC, 'where = { work = "reclaim on swap" }\n', "", "'one' throws together plays of "),
@@ -193,6 +196,36 @@ def test_runs_of_two_versions_of_drbd_are_not_thrown_together(checkout: Path, ci
     assert "throws together what was played with DRBD 8.4.11 on tcg and 9.3.3 on tcg" in ci_figures()[2]
     (checkout / figures.SPEC).write_text(both.replace("rows", 'drbd = "9.3"\nrows'))
     assert ci_figures()[0] == 0 and "| none | 1 | **DIVERGED** 1 of 1" in (checkout / "README.md").read_text()
+
+
+def with_stack(where: Path, name: str, **versions: str) -> None:
+    """The run in ``where`` as one of another stack."""
+    facts = json.loads((where / "run.json").read_text())
+    facts["stack_spec"] = {"suite": "trixie", "name": name}
+    facts["stack"] |= versions
+    (where / "run.json").write_text(json.dumps(facts))
+
+
+def test_plays_of_other_stacks_are_in_a_table_that_asks_for_them(checkout: Path, ci_figures: Run_) -> None:
+    for run, name, kernel in (("new", "trixie-backports", "7.3.4+x"), ("mine", "/a/mine.toml", "6.9.1")):
+        shutil.copytree(CHECKOUT / figures.EVIDENCE / SMOKE, checkout / figures.EVIDENCE / run)
+        with_stack(checkout / figures.EVIDENCE / run, name, kernel=kernel)
+    every = SPEC.replace('["quick-drbd-8.4"]', '["*"]').replace('"n", "sure", "differing"', '"verdicts"')
+    (checkout / figures.SPEC).write_text(every)
+    assert ci_figures()[0] == 0
+    page = (checkout / "README.md").read_text()
+    assert "| none | **DIVERGED** 1 of 1 |" in page and "Linux 6.12.118, DRBD" in page, "those of the usual one alone"
+    rows = 'stacks = ["*"]\nrows = ["stack", "versions"]\nacross = "cell"'
+    (checkout / figures.SPEC).write_text(every.replace('rows = ["cache"]', rows))
+    assert ci_figures()[0] == 0
+    lines = [line.split(" | ") for line in (checkout / "README.md").read_text().splitlines() if line.startswith("| `")]
+    assert [(line[0], line[1]) for line in lines] == [
+        ("| `mine`", "Linux 6.9.1, DRBD 8.4.11, QEMU 10.0.13"),
+        ("| `trixie`", "Linux 6.12.118, DRBD 8.4.11, QEMU 10.0.13"),
+        ("| `trixie-backports`", "Linux 7.3.4, DRBD 8.4.11, QEMU 10.0.13"),
+    ]
+    assert all(line[2] == "**DIVERGED** 1 of 1" for line in lines)
+    assert "Each cell was played once" in (checkout / "README.md").read_text()
 
 
 def test_claims_are_those_of_the_command(checkout: Path, ci_figures: Run_) -> None:
