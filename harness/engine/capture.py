@@ -95,7 +95,7 @@ class LogCapture:
             *self.kernel_logs(), events,
             resource=context.resource.spec.name, minor=context.resource.spec.minor,
             algorithm=context.cell.replication.integrity, events_from=events_from,
-            watched_seconds=time.monotonic() - self._watched_since,
+            watched_seconds=time.monotonic() - self._watched_since, nodes=(context.lab.a.name, context.lab.b.name),
         )  # fmt: skip
 
     def digest_to_split_brain_seconds(self) -> float | None:

@@ -168,7 +168,7 @@ def _secondary_findings(evidence: Evidence) -> tuple[str, ...]:
         reasons.append(readback_sentence(evidence))
     if alarms is not None and (alarms.detections or alarms.drops):
         noticed = f"DRBD noticed {alarms.detections} writes whose buffer changed"
-        reasons.append(f"{noticed} and lost its connection {alarms.drops} time(s)")
+        reasons += [f"{noticed} and lost its connection {alarms.drops} time(s)", *alarms.causes]
     reasons += rejoin_findings(evidence)
     if unchecked := _fsck_unanswered(evidence):
         reasons.append(unchecked)
@@ -210,7 +210,8 @@ def _no_difference(evidence: Evidence, agreed: OracleAgreement) -> Verdict:
     if alarms is not None and (alarms.detections or (alarms.drops and not _disconnected_on_purpose(evidence))):
         if not alarms.detections and (missing := _scenario_incomplete(evidence)):
             return _inconclusive(evidence, f"the connection was lost {alarms.drops} time(s), and {missing}")
-        return _verdict(VerdictKind.TRANSIENT, evidence, _healed_by_resync(alarms), rejoin_findings(evidence))
+        reasons = (*alarms.causes, *rejoin_findings(evidence))
+        return _verdict(VerdictKind.TRANSIENT, evidence, _healed_by_resync(alarms), reasons)
     return _verdict(VerdictKind.CLEAN, evidence, nothing_found(evidence), _secondary_findings(evidence))
 
 

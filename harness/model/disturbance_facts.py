@@ -166,6 +166,7 @@ class Alarms:
 
     ``mismatches``: writes whose buffer the sender saw changed; ``failures``: writes whose digest the receiver found
     wrong; each in the order of the kernel log, repeats included.  ``drops``: how often the connection was lost;
+    ``causes``: what a node said when it gave its peer up, ``nodeb: PingAck did not arrive in time``, each once;
     ``down_seconds``: how long it was not Connected and UpToDate, in ``watched_seconds``; ``resynced_kib``: how much was
     copied again for it.
     """
@@ -178,6 +179,7 @@ class Alarms:
     watched_seconds: float = 0.0
     resynced_kib: int = 0
     split_brain: SplitBrain | None = None
+    causes: tuple[str, ...] = ()
 
     @property
     def detections(self) -> int:

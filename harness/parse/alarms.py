@@ -18,6 +18,7 @@ from harness.parse.kernel_log import (
     digest_failures,
     digest_mismatches,
     is_digest_error,
+    peer_given_up,
     resyncs_kib,
 )
 
@@ -101,6 +102,7 @@ def alarms_of(
     events_from: int,
     watched_seconds: float,
     began: float | None = None,
+    nodes: tuple[str, str] = ("a", "b"),
 ) -> Alarms:
     """What DRBD noticed in the ``watched_seconds`` that began at line ``events_from`` of ``events``.
 
@@ -108,8 +110,9 @@ def alarms_of(
     come first.  ``events`` are all lines since the start of events2: states are complete.  ``began`` is when the
     watch began, in seconds since 1970 by the clock of the node whose events these are; without it, it is the first
     event of the watch, and the last state of the watch may count for longer than it lasted, but no more than
-    ``watched_seconds`` in all.  A resync is logged by both sides: ``a``'s log counts, ``b``'s where ``a``'s has none.
-    ``split_brain`` is left to the caller.  :class:`ValueError` for a line that is none of events2.
+    ``watched_seconds`` in all.  ``nodes`` are the names of ``a`` and ``b``.  A resync is logged by both sides: ``a``'s log
+    counts, ``b``'s where ``a``'s has none.  ``split_brain`` is left to the caller.  :class:`ValueError` for a line that
+    is none of events2.
     """
     history = link_history(events, resource)
     start = began if began is not None else _first_moment(events[events_from:])
@@ -121,6 +124,7 @@ def alarms_of(
         mismatches=(*digest_mismatches(a, minor), *digest_mismatches(b, minor)),
         failures=(*digest_failures(a, minor), *digest_failures(b, minor)),
         drops=drops(watched),
+        causes=tuple(f"{node}: {said}" for node, log in zip(nodes, (a, b), strict=True) for said in peer_given_up(log)),
         down_seconds=min(down_seconds(watched, start + watched_seconds), watched_seconds),
         watched_seconds=watched_seconds,
         resynced_kib=sum(resyncs_kib(a, minor) or resyncs_kib(b, minor)),

@@ -254,6 +254,12 @@ def _writes(pattern: re.Pattern[str], lines: Iterable[KernelLine], minor: int) -
 _EPOCH_NOT_ENDED = re.compile(
     r"\bBAD! BarrierAck\b|\bfailed to answer a P_BARRIER\b|\bcurrent_epoch->list not empty", re.ASCII
 )
+# Of DRBD 8.4 and of 9; what the other side, or the loss itself, logs thereafter is no cause.
+_GIVEN_UP = re.compile(
+    r"^drbd [^:]+: (PingAck did not arrive in time|peer failed to send PingAck in time"
+    r"|Remote failed to (?:finish a request|answer a P_BARRIER) within \d+\w*)",
+    re.ASCII,
+)
 _ERRORS = re.compile(
     r"^WARNING: (?!.*(?:Spectre|eBPF))|\bBUG\b|\bOops\b|\bCall Trace:|\bKernel panic\b|\bgeneral protection\b"
     r"|\bblocked for more than \d|\bsoft lockup - |\bhard LOCKUP\b|\bdetected (?:expedited )?stall"
@@ -280,3 +286,8 @@ def is_error(text: str) -> bool:
 def epoch_not_ended(text: str) -> bool:
     """Whether this line is one of those that an epoch leaves behind in which a write was dropped for a conflict."""
     return _EPOCH_NOT_ENDED.search(text) is not None
+
+
+def peer_given_up(lines: Iterable[KernelLine]) -> tuple[str, ...]:
+    """What DRBD says when it ends the connection because its peer did not answer in time, verbatim, each once."""
+    return tuple(dict.fromkeys(match[1] for line in lines if (match := _GIVEN_UP.match(line.text))))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from harness.model import Alarms, Extent, State
 from harness.parse.alarms import LinkState, alarms_of, down_seconds, drops, first_digest_to_split_brain, link_history
-from harness.parse.kernel_log import KernelLine, parse_dmesg
+from harness.parse.kernel_log import KernelLine, parse_dmesg, parse_kmsg, peer_given_up
 
 RECORDINGS = Path(__file__).parent / "recordings"
 DRBD_9 = RECORDINGS / "drbd-9.3.3-linux-6.12"
@@ -50,6 +50,31 @@ def told(state: State, seconds: float | None, what: str = "change") -> list[str]
 
 
 START = [*told(HEALTHY, -60, "exists"), "2026-11-23T02:18:00+00:00 exists -"]
+
+
+# --------------------------------------------------------------------------- why the link went
+
+
+def test_peer_given_up_is_said_in_the_words_of_each_drbd() -> None:
+    lost = parse_kmsg((RECORDINGS / "drbd-8.4.11-linux-6.12/kmsg-ping-timeout.txt").read_text())
+    assert peer_given_up(lost) == ("PingAck did not arrive in time",)
+    for name, said in (
+        ("dmesg-quorum-lost.txt", "PingAck did not arrive in time"),
+        ("dmesg-two-primaries-apart-wrote.txt", "peer failed to send PingAck in time"),
+    ):
+        assert peer_given_up(parse_dmesg((DRBD_9 / name).read_text())) == (said,)
+    assert peer_given_up(SENDER) == peer_given_up(RECEIVER) == (), "a digest is no silence"
+    late = "drbd r0: Remote failed to finish a request within 42000ms > ko-count (7) * timeout (60 * 0.1s)"
+    assert peer_given_up([KernelLine(4, 1.0, late)]) == ("Remote failed to finish a request within 42000ms",)
+
+
+def test_alarms_name_the_node_that_gave_its_peer_up() -> None:
+    lost = parse_kmsg((RECORDINGS / "drbd-8.4.11-linux-6.12/kmsg-ping-timeout.txt").read_text())
+    found = alarms_of(
+        [], lost, START, resource="r0", minor=0, algorithm="", events_from=len(START), watched_seconds=9.0,
+        nodes=("nodea", "nodeb"),
+    )  # fmt: skip
+    assert found.causes == ("nodeb: PingAck did not arrive in time",)
 
 
 # --------------------------------------------------------------------------- the history of the link

@@ -228,6 +228,8 @@ def test_judge_connection_drop_transient_unless_injected() -> None:
         verdict.sentence
         == "the connection was lost 2 time(s), 2.0 a minute, and after the resyncs everything was equal"
     )
+    said = ("nodeb: PingAck did not arrive in time",)
+    assert judge(evidence(alarms=replace(lost, causes=said)), HELD).reasons == said
     cut = judge(disturbed(replace(MOVED, fault=Fault.LINK_CUT), fault_injected=True, alarms=lost), HELD)
     assert cut.kind is VerdictKind.CLEAN
     assert cut.reasons == ("DRBD noticed 0 writes whose buffer changed and lost its connection 2 time(s)",)
