@@ -110,9 +110,9 @@ def alarms_of(
     come first.  ``events`` are all lines since the start of events2: states are complete.  ``began`` is when the
     watch began, in seconds since 1970 by the clock of the node whose events these are; without it, it is the first
     event of the watch, and the last state of the watch may count for longer than it lasted, but no more than
-    ``watched_seconds`` in all.  ``nodes`` are the names of ``a`` and ``b``.  A resync is logged by both sides: ``a``'s log
-    counts, ``b``'s where ``a``'s has none.  ``split_brain`` is left to the caller.  :class:`ValueError` for a line that
-    is none of events2.
+    ``watched_seconds`` in all.  ``nodes`` are the names of ``a`` and ``b``.  A resync is logged by both sides: ``a``'s
+    log counts, ``b``'s where ``a``'s has none.  ``split_brain`` is left to the caller.  :class:`ValueError` for a line
+    that is none of events2.
     """
     history = link_history(events, resource)
     start = began if began is not None else _first_moment(events[events_from:])
