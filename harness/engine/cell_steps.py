@@ -116,10 +116,25 @@ class CellRun:
                 disk.attach(taken)
             assert disk.attached is not None
             self._note_observed(disk.present_guest.observe(disk.attached, self.context.resource.device))
+            self._watch_anew_if_booting_cost_the_link()
         if not self.layout.on_node:
             with self.context.phase("prepare"):
                 self.layout.enter(disk.part)
         return disk.target
+
+    def _watch_anew_if_booting_cost_the_link(self) -> None:
+        """While a guest boots an emulated node may not answer DRBD's pings in time: no alarm of the work to come."""
+        context, alarms = self.context, self.capture.alarms()
+        if not alarms.drops or alarms.detections:
+            return
+        settle = context.deadline.sooner(roles.SETTLE_SECONDS, "the connection after the guest's boot")
+        if not roles.wait_healthy_or_standalone(context.resource, settle):
+            return
+        lost = f"the connection was lost {alarms.drops} time(s) while the guest came up"
+        said = f" ({'; '.join(alarms.causes)})" if alarms.causes else ""
+        context.log_event(f"{lost}{said}; alarms count from here")
+        self.capture.preconditions_hold()
+        context.note(before=context.resource.status()[0])
 
     def _note_observed(self, observed: Observed) -> None:
         context = self.context

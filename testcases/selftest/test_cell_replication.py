@@ -10,7 +10,9 @@ import pytest
 from fake_drbd import HEALTHY
 from fake_stage import Stage
 from fake_story import in_order
+from judged_evidence import HELD
 from staged_cell import ALARMED, GUEST_CELL, HOST_CELL, staged
+from test_alarms import BROKEN, START, told
 
 from harness.engine.cell_run import play
 from harness.engine.cell_steps import CellRun
@@ -144,6 +146,26 @@ def test_alarms_before_the_preconditions_do_not_count(staged: Callable[..., Stag
     when["work 10"] = lambda: log.says(f"4,2,1200000,-;{DIGEST}")
     found = stage.play()
     assert found.alarms is not None and found.alarms.detections == 1 and len(log.said) == 2
+
+
+def test_alarms_of_a_guest_that_boots_do_not_count_and_are_kept(staged: Callable[..., Stage]) -> None:
+    for when, drops in (("attach", 0), ("work 10", 1)):
+        stage = staged(GUEST_CELL)
+        events = stage.resource.events(stage.lab.a).stream
+        for line in START:
+            events.append(line)
+
+        def lost(stage: Stage = stage) -> None:
+            for line in (*told(BROKEN, 1), *told(HEALTHY, 3)):
+                stage.resource.events(stage.lab.a).stream.append(line)
+            stage.lab.b.log.says("3,1,1000000,-;drbd r0: PingAck did not arrive in time.")
+
+        stage.lab.story.when[when] = lost
+        found = stage.play()
+        assert found.failure is None and (found.alarms.drops if found.alarms else 0) == drops, when
+        kept = "the connection was lost 1 time(s) while the guest came up (nodeb: PingAck did not arrive in time)"
+        assert any(kept in one for one in found.event_log) is (drops == 0)
+        assert judge(found, HELD).kind is (VerdictKind.TRANSIENT if drops else VerdictKind.CLEAN)
 
 
 def test_alarms_of_another_cell_do_not_count(staged: Callable[..., Stage]) -> None:
