@@ -27,7 +27,8 @@ def cell_seed(run_seed: int, cell_id: str, repetition: int) -> int:
 def repeated(cells: Iterable[Cell], repeat: int | None, seed: int) -> tuple[Cell, ...]:
     """Each of ``cells`` ``repeat`` times, all once before one is played again, each with its own seed from ``seed``.
 
-    ``repeat`` None: as often as ``cells`` has it.  A control is not repeated: it is played by rules of its own.
+    Every other time from the last to the first, so that a lab that becomes slower, or is fast while it is new, is not
+    taken for what tells the cells apart.  ``repeat`` None: as often as ``cells`` has it.  A control is not repeated: it is played by rules of its own.
     """
     counts: dict[str, tuple[Cell, int]] = {}
     for cell in cells:
@@ -38,6 +39,6 @@ def repeated(cells: Iterable[Cell], repeat: int | None, seed: int) -> tuple[Cell
     return tuple(
         replace(cell, repetition=number, seed=cell_seed(seed, cell.id, number))
         for number in rounds
-        for cell, count in often
+        for cell, count in (often if number % 2 else reversed(often))
         if number <= count
     )
