@@ -28,7 +28,8 @@ def repeated(cells: Iterable[Cell], repeat: int | None, seed: int) -> tuple[Cell
     """Each of ``cells`` ``repeat`` times, all once before one is played again, each with its own seed from ``seed``.
 
     Every other time from the last to the first, so that a lab that becomes slower, or is fast while it is new, is not
-    taken for what tells the cells apart.  ``repeat`` None: as often as ``cells`` has it.  A control is not repeated: it is played by rules of its own.
+    taken for what tells the cells apart.  ``repeat`` None: as often as ``cells`` has it.  A control is not repeated: it
+    is played by rules of its own.
     """
     counts: dict[str, tuple[Cell, int]] = {}
     for cell in cells:

@@ -246,7 +246,10 @@ def _numbered(
     """The plays in the order of the plan, and what each play of each run becomes."""
 
     def place(play: Play) -> tuple[int, int, str]:
-        return play[1], order.get(play[0], len(order)), play[0]
+        # As they are played: every other repetition from the last cell to the first.
+        cell_id, repetition = play
+        at = order.get(cell_id, len(order))
+        return repetition, at if repetition % 2 else -at, cell_id
 
     own = [(part, part.plays, part.played) for part in parts]
     every = sorted({play for _, plays, _ in own for play in plays}, key=place)

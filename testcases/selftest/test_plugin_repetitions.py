@@ -22,7 +22,7 @@ def test_repeat_items_are_interleaved_and_selected_by_cell(run: Runs, matrix: Pa
     asked = ("--drbd-matrix", str(matrix), "--drbd-repeat", "2")
     ran = run("--collect-only", "-q", *asked)
     items = re.findall(r"test_cells\.py::test_cell\[(.+)\]", ran.out)
-    assert items == [*CONTROLS, *(f"{cell}-rep1" for cell in SWAPS), *(f"{cell}-rep2" for cell in SWAPS)]
+    assert items == [*CONTROLS, *(f"{cell}-rep1" for cell in SWAPS), *(f"{cell}-rep2" for cell in reversed(SWAPS))]
     some = run("--collect-only", "-q", *asked, "-k", "none-swap-pressure")
     assert re.findall(r"\[(.+)\]", some.out) == ["none-swap-pressure-rep1", "none-swap-pressure-rep2"]
     one = run("--collect-only", "-q", *asked, "-k", "none-swap-pressure and rep2")
@@ -32,10 +32,10 @@ def test_repeat_items_are_interleaved_and_selected_by_cell(run: Runs, matrix: Pa
 def test_repeat_every_play_has_a_seed_a_result_and_an_attempt(run: Runs, matrix: Path, world: World) -> None:
     ran = run("--drbd-matrix", str(matrix), "--drbd-repeat", "2", "--drbd-seed", "7", "--junitxml", "junit.xml")
     assert (ran.status, ran.outcomes) == (0, {"passed": 11})
-    assert world.played == [*CONTROLS, *SWAPS, *SWAPS, *CONTROLS]
+    assert world.played == [*CONTROLS, *SWAPS, *reversed(SWAPS), *CONTROLS]
     stored = ran.store.run()
     assert stored.seed == 7 and [cell.play for cell in stored.cells[5:]] == [
-        (cell, number) for number in (1, 2) for cell in SWAPS
+        (cell, number) for number in (1, 2) for cell in (SWAPS if number == 1 else reversed(SWAPS))
     ]
     seeds = [cell.seed for cell in stored.cells[5:]]
     assert len(set(seeds)) == len(seeds) and all(seeds)
