@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from harness.judgement.claim_words import ENOUGH, Tally, Word, hardware_of
 from harness.judgement.cost_ratios import IOPS, CostRatio, cost_ratios
-from harness.judgement.stacks import PlayedRun
-from harness.model import Cell
+from harness.judgement.stacks import PlayedRun, StackKey
+from harness.model import Cell, Result
 from harness.model.claim import Ask
 from harness.util.wording import plural
 
@@ -20,13 +20,19 @@ SLOW_TO = 0.1
 
 
 def slowest(ask: Ask, runs: Sequence[PlayedRun]) -> list[tuple[CostRatio, str]]:
-    """The ratios of IOPS of the cells that decide ``ask``, the smallest first, each with its hardware."""
-    found = []
+    """The ratios of IOPS of the cells that decide ``ask``, the smallest first, each with its hardware.
+
+    Runs of one stack on one kind of hardware are one: each part of a matrix may have one repetition alone.
+    """
+    alike: dict[tuple[StackKey, str], list[Result]] = {}
     for run in runs:
-        cells: dict[str, Cell] = {result.cell.id: result.cell for result in run.results}
+        alike.setdefault((StackKey.of(run.stack), hardware_of(run.stack)), []).extend(run.results)
+    found = []
+    for (_, hardware), results in alike.items():
+        cells: dict[str, Cell] = {result.cell.id: result.cell for result in results}
         found += [
-            (ratio, hardware_of(run.stack))
-            for ratio in cost_ratios(run.results)
+            (ratio, hardware)
+            for ratio in cost_ratios(results)
             if ratio.measure.endswith(IOPS) and ratio.cell in cells and ask.decided_by(cells[ratio.cell])
         ]
     return sorted(found, key=lambda one: one[0].ratio)

@@ -155,6 +155,14 @@ def test_slow_is_told_by_the_interval_of_a_ratio() -> None:
     assert assessed(slow(), run(*pairs(5, 0.05, 0.3))).answer is Word.NO_ANSWER
 
 
+def test_slow_pairs_of_parts_of_a_matrix_count_together() -> None:
+    every = pairs(4, 0.02, 0.03)
+    parts = [run(*every[at : at + 2], name=f"part-{at}") for at in range(0, len(every), 2)]
+    assert assessed(slow(), *parts).answer is Word.OBSERVED
+    other = run(*every[:2], stack=replace(NAMED, qemu="11.1"), name="other")
+    assert assessed(slow(), parts[1], other).answer is Word.NO_ANSWER, "one pair of each stack"
+
+
 def test_slow_without_pairs_is_not_decided() -> None:
     alone = assessed(slow(), run(cost(CacheMode.WRITETHROUGH, 1.0, 1)))
     assert alone.answer is Word.NO_ANSWER and "1 without pairs with cache=none" in alone.numbers
