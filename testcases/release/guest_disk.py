@@ -1,13 +1,12 @@
-"""A disk with a Debian on it as somebody has one: partitions, GRUB for a BIOS, systemd, the agent, a kernel of its own.
+"""A disk with a Debian on it as somebody has one: an MBR, GRUB for a BIOS, systemd, the agent, a kernel of its own.
 
-Nothing here needs root or a loop device: the filesystem is made of a tar, and GRUB's two sectors are written as
+Nothing here needs root or a loop device: the filesystem is made of a tar, and GRUB's first sectors are written as
 ``grub-bios-setup`` writes them (``grub-core/boot/i386/pc/boot.S`` and ``diskboot.S`` have the offsets).
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import struct
 import subprocess
 from pathlib import Path
@@ -21,8 +20,8 @@ PACKAGES = (
 )  # fmt: skip
 SECTOR = 512
 MIB = 1 << 20
-#: Where the two partitions begin, in sectors: GRUB's core, and the system.
-CORE, SYSTEM = 2048, 4096
+#: Where GRUB's core begins, in sectors, and the partition of the system.
+CORE, SYSTEM = 1, 2048
 _CONFIG = """\
 set timeout=0
 linux /boot/vmlinuz-$kernel root=LABEL=system ro console=ttyS0 quiet
@@ -35,8 +34,8 @@ _IN_IMAGE = (
     "passwd --delete root",
     "mkdir -p /boot/grub && kernel=$(ls /boot/vmlinuz-*) && kernel=${kernel#/boot/vmlinuz-}"
     f" && cat > /boot/grub/grub.cfg <<END\n{_CONFIG}END",
-    "grub-mkimage -O i386-pc -o /boot/core.img -p '(hd0,gpt2)/boot/grub'"
-    " biosdisk part_gpt ext2 linux normal configfile",
+    "grub-mkimage -O i386-pc -o /boot/core.img -p '(hd0,msdos1)/boot/grub'"
+    " biosdisk part_msdos ext2 linux normal configfile",
     "cp /usr/lib/grub/i386-pc/boot.img /boot/boot.img",
     "rm -rf /var/lib/apt/lists/* /usr/share/doc /usr/share/locale",
 )
@@ -58,8 +57,7 @@ def make(folder: Path) -> Path:
          "-a", str(tar), str(system))  # fmt: skip
     _run("tune2fs", "-j", str(system))
     disk = folder / "disk.img"
-    _partitions(disk, mib)
-    _boot_sectors(disk, (folder / "boot.img").read_bytes(), (folder / "core.img").read_bytes())
+    _boot_sectors(disk, mib, (folder / "boot.img").read_bytes(), (folder / "core.img").read_bytes())
     _run("dd", f"if={system}", f"of={disk}", f"bs={MIB}", f"seek={SYSTEM * SECTOR // MIB}", "conv=notrunc,sparse")
     _run("qemu-img", "convert", "-O", "qcow2", str(disk), str(folder / "guest.qcow2"))
     for path in (tar, system, disk):
@@ -67,27 +65,25 @@ def make(folder: Path) -> Path:
     return folder / "guest.qcow2"
 
 
-def _partitions(disk: Path, mib: int) -> None:
-    with disk.open("wb") as file:
-        file.truncate(SYSTEM * SECTOR + (mib + 1) * MIB)
-    table = f"label: gpt\nstart={CORE}, size={SYSTEM - CORE}, type=21686148-6449-6E6F-744E-656564454649\n"
-    sfdisk = shutil.which("sfdisk", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") or "sfdisk"
-    _run(sfdisk, "--quiet", str(disk), given=f"{table}start={SYSTEM}, size={mib * MIB // SECTOR}, type=linux\n")
-
-
-def _boot_sectors(disk: Path, boot: bytes, core: bytes) -> None:
-    first = bytearray(boot[:440])
+def _boot_sectors(disk: Path, mib: int, boot: bytes, core: bytes) -> None:
+    """GRUB, and a table with one partition of ``mib`` MiB, which it boots from."""
+    first = bytearray(boot[:SECTOR])
     struct.pack_into("<Q", first, 0x5C, CORE)
     first[0x66:0x68] = b"\x90\x90"  # what the BIOS says of the drive is believed, as for any hard disk
+    whole = b"\xfe\xff\xff"  # no cylinders, heads and sectors: the numbers behind them count
+    struct.pack_into("<B3sB3sII", first, 446, 0x80, whole, 0x83, whole, SYSTEM, mib * MIB // SECTOR)
+    first[462:512] = bytes(48) + b"\x55\xaa"
     sectors = -(-len(core) // SECTOR)
+    assert CORE + sectors <= SYSTEM
     chain = bytearray(core.ljust(sectors * SECTOR, b"\0"))
     struct.pack_into("<QHH", chain, SECTOR - 12, CORE + 1, sectors - 1, 0x820)
-    with disk.open("r+b") as file:
+    with disk.open("wb") as file:
+        file.truncate(SYSTEM * SECTOR + mib * MIB)
         file.write(first)
         file.seek(CORE * SECTOR)
         file.write(chain)
 
 
-def _run(*argv: str, given: str = "") -> None:
-    done = subprocess.run(argv, input=given, capture_output=True, text=True, timeout=1800, check=False)
+def _run(*argv: str) -> None:
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=1800, check=False)
     assert done.returncode == 0, f"{argv[0]} ended with {done.returncode}: {done.stderr[-2000:]}"
