@@ -28,7 +28,7 @@ def test_items_stand_together_by_the_size_of_their_device(
     monkeypatch.setattr(pytest_run, "device_mib", lambda cell, least, canary: 320 if cell.id == large else least)
     ran = run("--collect-only", "-q", "--drbd-matrix", str(matrix), "--drbd-repeat", "3")
     others = ["writeback-swap-pressure", "unsafe-swap-pressure"]
-    order = [*others, large], [large, *others], [*others, large]
+    order = [*others, large], [large, *reversed(others)], [*others, large]
     wanted = [f"{cell}-rep{number}" for number, cells in enumerate(order, 1) for cell in cells]
     assert re.findall(r"test_cells\.py::test_cell\[(.+)\]", ran.out) == [*CONTROLS, *wanted]
 
