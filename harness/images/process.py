@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -18,6 +19,9 @@ from harness.util import logs, paths
 PROGRESS_SECONDS = 1.0
 LOG_LINES = 3
 LINE_CHARACTERS = 160
+STALE_VARIABLE = "DRBD_HARNESS_STALE_MIRROR"
+"""Set where the mirror's lists may have expired, as those of a snapshot have."""
+_EXPIRED = re.compile(r"^E: Release file for \S+?(dists/\S+) is expired \(invalid since ([\w ]+)\)")
 
 # Runs "$@". A TERM, from the harness or because the harness died, goes to everything that was started, and then
 # there is time to clean up: mmdebstrap itself would wait for children that got no signal.
@@ -103,7 +107,10 @@ def last_phase(lines: Sequence[str]) -> str | None:
 
 
 def reason(lines: Sequence[str]) -> str:
-    """Why a program ended: the last telling lines of its log, in one line."""
+    """Why a program ended: the last telling lines of its log, in one line; of lists that expired, what to do."""
+    if expired := next(filter(None, map(_EXPIRED.search, lines)), None):
+        remedy = f"{STALE_VARIABLE}=1 uses them all the same, DRBD_HARNESS_MIRROR names another mirror"
+        return f"the mirror's lists have expired ({expired[1]}, {expired[2]} ago); {remedy}"
     telling = [line for line in lines if not line.startswith(_EPILOGUE)]
     errors = [line for line in telling if line.startswith(("E: ", "dpkg: error"))]
     telling = errors or telling or list(lines)
