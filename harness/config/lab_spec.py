@@ -156,6 +156,11 @@ class GuestSpec(Spec):
     image: UserImageSpec = UserImageSpec()
 
     @property
+    def memory_ratio(self) -> float:
+        """How many times the memory of the harness's own guest a user's has; 1 at least: a migration copies it."""
+        return max(1.0, self.image.memory_mib / self.memory_mib) if self.image.there else 1.0
+
+    @property
     def console(self) -> str:
         """The file on the node that QEMU appends the guest's serial console to."""
         return f"{self.log_directory}/{self.name}.log"

@@ -34,9 +34,7 @@ class TestProcess:
         assert process.reason(["a", "b", "c", "d", "I: done"]) == "b / c / d"
         assert process.reason(["I: done"]) == "I: done"
         assert process.reason([]) == "no output"
-        expired = (
-            "E: Release file for http://here/dists/sid/InRelease is expired (invalid since 24d 4h). Updates will"
-        )
+        expired = "E: Release file for http://here/dists/sid/InRelease is expired (invalid since 24d 4h). Updates will"
         said = process.reason([expired, "E: mmdebstrap failed to run"])
         assert said.startswith("the mirror's lists have expired (dists/sid/InRelease, 24d 4h ago); DRBD_HARNESS_STALE")
         assert len(process.reason(["x" * 10000])) < 200

@@ -8,8 +8,10 @@ import shutil
 import struct
 import subprocess
 import uuid
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from fake_libvirt import LibvirtSaid
@@ -17,18 +19,21 @@ from lxml import etree
 from scripted_libvirt import bounded
 from test_render import GUEST, NODE
 
-from harness.config.lab_spec import LabSpec, UserImageSpec
+from harness.config.lab_spec import GuestSpec, LabSpec, UserImageSpec
 from harness.config.recipe import ImageError
 from harness.config.run_specs import specs_from_options
+from harness.engine.context import CellContext
 from harness.errors import GuestImageError, HarnessError, UsageError
 from harness.guest import user_guest
 from harness.images import user_image
 from harness.images.user_image import Choices, keep, kept, look_at, prune_kept, require_kept, table
+from harness.model import CacheMode, Cell, FilesystemKind
 from harness.parse.boot_disk import BEGINNING_BYTES, BootFacts, boot_facts, image_file
 from harness.parse.guest_console import last_lines
 from harness.parse.guest_facts import NEEDED, forbidden, guest_facts
 from harness.remote.guest_agent import GuestAgent
 from harness.render.domain import UserGuestDisk, UserGuestFiles, guest_xml, node_xml
+from harness.store import Attempt
 
 needs_qemu_img = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="qemu-img is not installed")
 ESP, BIOS = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "21686148-6449-6e6f-744e-656564454649"
@@ -346,3 +351,20 @@ def test_last_lines_of_a_console_are_without_a_terminals_sequences() -> None:
     )
     assert last_lines(console, 2) == ("Booting from Hard Disk...", "No bootable device.")
     assert last_lines("", 3) == ()
+
+
+def test_migrations_of_a_larger_guest_have_more_time(tmp_path: Path) -> None:
+    moved = Cell("buffered", filesystem=FilesystemKind.EXT4, cache=CacheMode.NONE, migrations=2)
+
+    def context(cell: Cell, image: UserImageSpec) -> CellContext:
+        lab = SimpleNamespace(id="lab", guest_spec=GuestSpec(image=image), boot_seconds=0.0)
+        attempt = Attempt(cell, 1, tmp_path)
+        return CellContext(cast(Any, lab), cast(Any, SimpleNamespace(blocks=1)), attempt)
+
+    own, large = UserImageSpec(), IMAGE.model_copy(update={"memory_mib": 512})
+    assert context(moved, own).migration_seconds == moved.migration_deadline
+    assert context(moved, large).migration_seconds == 2 * moved.migration_deadline
+    more = context(moved, large).deadline.seconds - context(moved, own).deadline.seconds
+    assert more == 3 * moved.migration_deadline, "two, and that of the read-back"
+    still = replace(moved, migrations=0)
+    assert context(still, large).deadline.seconds == context(still, own).deadline.seconds

@@ -122,8 +122,9 @@ def _migrate(run: CellRun, number: int, began: float, fault: Fault | None, durin
     guest, resource = run.guest_disk.present_guest, run.context.resource
     target = roles.other(resource, guest.node)
     # One that cannot end is aborted when its time is over, however slow the machine is.
-    seconds = run.cell.migration_deadline * (1 if fault is Fault.STALL else patience())
-    bandwidth = STALL_MIB if fault is Fault.STALL else 0
+    stalled = fault is Fault.STALL
+    seconds = run.cell.migration_deadline if stalled else run.context.migration_seconds * patience()
+    bandwidth = STALL_MIB if stalled else 0
     request = MigrationRequest(number, seconds, run.cell.unsafe_migration, bandwidth, during)
     with _told_of_the_move(run, during) as moved:
         migration = migrate(guest, resource, target, request, began, _on_precopy(run, fault, guest.node, target))
