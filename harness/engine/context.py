@@ -61,13 +61,13 @@ class CellContext:
         # A user's guest image may take long to boot again.
         image = lab.guest_spec.image
         again = self.cell.crash is not None or not self.cell.bus.hot_plugged
-        boots: float = image.boot_seconds * (again + self.cell.filesystem.boots) if image.there else 0
+        more: float = image.boot_seconds * (again + self.cell.filesystem.boots) if image.there else 0
         # And a machine that is no virtual one.
-        boots += lab.boot_seconds if self.cell.cuts_power else 0.0
+        more += lab.boot_seconds if self.cell.cuts_power else 0.0
         # Of a migration, that of the read-back too, the time is its memory's.
         moves = self.migration_seconds - self.cell.migration_deadline if self.cell.migrations else 0.0
-        boots += moves * (self.cell.migrations + 1)
-        self.deadline = Deadline.after(self.cell.deadline + boots, f"the cell {self.cell.id}")
+        more += moves * (self.cell.migrations + 1)
+        self.deadline = Deadline.after(self.cell.deadline + more, f"the cell {self.cell.id}")
         #: The first time that a node was StandAlone and changes had to be discarded; None where that never was.
         self.split_brain: SplitBrain | None = None
         # What waits for the digests of a replica, by the name of its node.
