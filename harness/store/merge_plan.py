@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 
+from harness.config.repetitions import play_order
 from harness.config.shards import Shard, missing_parts
 from harness.errors import UsageError
 from harness.model import SCHEMA_VERSION, Cell, Evidence, MergedRun, Provenance, Run, Stack
@@ -245,11 +246,9 @@ def _numbered(
 ) -> tuple[tuple[Cell, ...], dict[tuple[str, Play], int]]:
     """The plays in the order of the plan, and what each play of each run becomes."""
 
-    def place(play: Play) -> tuple[int, int, str]:
-        # As they are played: every other repetition from the last cell to the first.
+    def place(play: Play) -> tuple[tuple[int, int], str]:
         cell_id, repetition = play
-        at = order.get(cell_id, len(order))
-        return repetition, at if repetition % 2 else -at, cell_id
+        return play_order(order.get(cell_id, len(order)), repetition), cell_id
 
     own = [(part, part.plays, part.played) for part in parts]
     every = sorted({play for _, plays, _ in own for play in plays}, key=place)

@@ -63,10 +63,18 @@ def _stat(process: str) -> _Stat | None:
     return _Stat(started, state in (b"Z", b"X") and threads <= 1)
 
 
+def boot_id() -> str:
+    """What the kernel calls this boot of the machine; "" where it does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
 def _controller() -> str:
     """This machine since its boot, as its processes see each other; a digest, since it is written on other machines."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = boot_id()
         spaces = [str(Path("/proc/self/ns/pid").readlink()), _link("/proc/self/ns/time")]
         # Else /proc shows another namespace's processes.
         if not boot or str(Path("/proc/self").readlink()) != str(os.getpid()):

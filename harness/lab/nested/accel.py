@@ -29,6 +29,7 @@ from harness.lab.nested.boot_probe_images import KERNEL_SENTINEL, SECTOR_SENTINE
 from harness.remote.local import LocalRunner
 from harness.util import logs
 from harness.util.paths import make
+from harness.util.process_identity import boot_id
 
 Kind = Literal["kvm", "tcg"]
 
@@ -300,7 +301,7 @@ def _named(subject: Subject | None) -> str:
 def cache_key(qemu: Path, forced: Kind | None, subject: Subject | None) -> str:
     """A digest of everything the answer depends on."""
     parts = {
-        "boot": _boot_id(),
+        "boot": boot_id(),
         "user": os.geteuid(),
         "qemu": [str(qemu), qemu_version(qemu)],
         "kvm": _kvm_identity(),
@@ -329,13 +330,6 @@ def _remember(store: Path, key: str, found: Accelerator) -> None:
         temporary.replace(store)
     except OSError:
         pass
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return "unknown"
 
 
 def _kvm_identity() -> list[int] | None:
