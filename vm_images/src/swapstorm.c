@@ -50,14 +50,14 @@
 #include "swapstorm_pages.h"
 
 /* The page is met again: change it at once, for a page on its way to the disk must not be read first (Linux before
- * 5.19 would copy it then instead of changing it), then check it, then change all lines of it. */
+ * 5.19 would copy it then instead of changing it, and "++" reads), then check it, then change all lines of it. */
 static void meet(uint64_t number, struct tally *tally)
 {
     if (!sequences[number]) {
         fill(number);
     } else {
         int swapped = only_in_swap(number);
-        ((volatile uint64_t *)memory)[number * WORDS + TOUCHED]++;
+        ((volatile uint64_t *)memory)[number * WORDS + TOUCHED] = tally->dirtied;
         check(number, swapped, tally);
         dirty(number);
     }
