@@ -181,7 +181,16 @@ def _oracles(results: Sequence[Result]) -> tuple[str, tuple[Line, ...]]:
         sentence += f"; in {count(healed)} more the difference is blocks that healed"
     unclear = (Agreement.DISAGREE, Agreement.INCOMPLETE)
     disagreeing = (Line(number, name, why) for number, name, agreement, why in answers if agreement in unclear)
-    return f"{sentence}.", tuple(disagreeing)
+    return f"{sentence}.{_blind_witness(results)}", tuple(disagreeing)
+
+
+def _blind_witness(results: Sequence[Result]) -> str:
+    """A sentence on why nobody saw which writes changed in flight, as on a kernel that it does not know; or nothing."""
+    seen = [r.evidence.witness for r in results if r.evidence is not None and r.evidence.witness is not None]
+    if not seen or any(one.watched or one.block_writes for one in seen):
+        return ""
+    reason = next((one.reason for one in seen if one.reason), "it did not say why")
+    return full_stop(f" The witness watched no write of this run: {reason.replace('not watched: ', '')}")
 
 
 def _read(result: Result) -> bool:

@@ -20,8 +20,9 @@ from harness.drbd.witness import WitnessProgram
 from harness.errors import DeadlineError, InfrastructureError
 from harness.images import programs
 from harness.lab.node import Node
-from harness.model import Cell, Comparison, Evidence, Extent, Witness, blocks_of, extents_of
+from harness.model import Cell, Comparison, Evidence, Extent, Result, Witness, blocks_of, extents_of
 from harness.parse.witness import Start, parse_report, parse_start, total
+from harness.report.summary import summarize
 from harness.report.witness import REASONS, witness_rows
 from harness.util.deadline import Deadline
 
@@ -254,6 +255,53 @@ def test_witness_source_no_device_says_so(binary: Path) -> None:
     assert start.reason.startswith("there is no device drbd1048575 here")
 
 
+# What libbpf 1.1.2 said of the program of before on Linux 7.3.4, shortened in the middle of the verifier's log.
+_SAID_ON_7_3 = """\
+    W("prog '%s': BPF program load failed: %s\\n", "begins_in_block_layer", "Invalid argument");
+    W("prog '%s': -- BEGIN PROG LOAD LOG --\\n%s-- END PROG LOAD LOG --\\n", "begins_in_block_layer",
+      "123: <invalid CO-RE relocation>\\nfailed to resolve CO-RE relocation <byte_off> "
+      "[39] struct bio.bi_iter.bi_bvec_done (0:2:3 @ offset 32)\\nprocessed 119 insns (limit 1000000)\\n");
+    W("prog '%s': failed to load: %d\\n", "begins_in_block_layer", -22);
+    W("failed to load object '%s'\\n", "4db008-10090");
+"""
+_KEEPER = """\
+#define _GNU_SOURCE
+#include "witness_said.h"
+static void W(const char *format, ...)
+{{
+    va_list arguments;
+    va_start(arguments, format);
+    keep_message(LIBBPF_WARN, format, arguments);
+    va_end(arguments);
+}}
+int main(void)
+{{
+{messages}    unwatched("%s", said);
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("messages", "kept"),
+    [
+        (
+            _SAID_ON_7_3,
+            "failed to resolve CO-RE relocation <byte_off> [39] struct bio.bi_iter.bi_bvec_done (0:2:3 @ offset 32)",
+        ),
+        ('    W("first\\n");\n    W("failed to load object \'%s\'\\n", "x");\n', "failed to load object 'x'"),
+    ],
+)
+def test_witness_source_keeps_the_member_that_a_kernel_lacks(
+    binary: Path, tmp_path: Path, messages: str, kept: str
+) -> None:
+    assert binary.is_file(), "libbpf is there"
+    (tmp_path / "said.c").write_text(_KEEPER.format(messages=messages))
+    include = recipe.recipes_directory() / "src"
+    subprocess.run(["gcc", "-I", include, "-o", tmp_path / "said", tmp_path / "said.c"], check=True)
+    done = subprocess.run([tmp_path / "said"], capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout == f"unwatched {kept}\n"
+
+
 # --------------------------------------------------------------------------- on a cell's page
 
 
@@ -281,6 +329,23 @@ def test_witness_rows_not_watched_by_reason() -> None:
 def test_witness_rows_no_witness_reason_or_nothing() -> None:
     assert rows_of(None) == {}
     assert rows_of(total([], ["nodea: no BTF"])) == {"Changed in flight": "not fully watched: nodea: no BTF"}
+
+
+def summary_of(*seen: Witness | None) -> str:
+    results = []
+    for one in seen:
+        comparison = Comparison(9, (), 0.1, "here")
+        evidence = Evidence(Cell("truncate"), 1, "2026-11-24T01:00:00Z", witness=one, comparison=comparison)
+        results.append(Result(evidence.cell, None, evidence))
+    return summarize(results).oracles
+
+
+def test_summary_says_why_the_witness_watched_no_write() -> None:
+    blind = total([], ["nodea: not watched: this kernel has no bpf_loop, which came with Linux 5.17"])
+    said = "The witness watched no write of this run: nodea: this kernel has no bpf_loop, which came with Linux 5.17."
+    assert summary_of(blind, None, blind).endswith(said)
+    assert "witness" not in summary_of(blind, total([parse_report(report(), "nodea")]))
+    assert "witness" not in summary_of(None)
 
 
 def test_witness_rows_part_of_it_counts_too() -> None:

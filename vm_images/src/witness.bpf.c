@@ -294,7 +294,7 @@ static __always_inline int begins(struct bio *bio)
     walk->write.vectors = (__u64)BPF_CORE_READ(bio, bi_io_vec);
     walk->write.sector = BPF_CORE_READ(bio, bi_iter.bi_sector);
     walk->write.index = BPF_CORE_READ(bio, bi_iter.bi_idx);
-    walk->write.done = BPF_CORE_READ(bio, bi_iter.bi_bvec_done);
+    walk->write.done = done_of_the_first_vector(bio);
     walk->write.bytes = BPF_CORE_READ(bio, bi_iter.bi_size);
     digest(walk);
     if (!walk->reason && bpf_map_update_elem(&in_flight, &key, &walk->write, BPF_ANY))

@@ -34,7 +34,6 @@
 #include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,6 +47,7 @@
 #include <bpf/libbpf.h>
 
 #include "witness.h"
+#include "witness_said.h"
 
 enum { SECTORS_PER_BLOCK = 8, EXTENTS_MAX = 65536, WRITES_DEFAULT = 32768, DRBD_MAJOR = 147 };
 
@@ -70,30 +70,6 @@ static const struct hooks {
     {"block", {"begins_in_block_layer", "ends_in_block_layer"}, {"block_bio_queue", "block_bio_complete"}},
 };
 enum { BEGIN, END, DRBD = 0, BLOCK, HOOKS };
-
-/* What libbpf said last; the end of it is the reason why something failed. */
-static char said[256];
-
-static int keep_message(enum libbpf_print_level level, const char *format, va_list arguments)
-{
-    if (level == LIBBPF_WARN) {
-        vsnprintf(said, sizeof said, format, arguments);
-        said[strcspn(said, "\n")] = 0;
-    }
-    return 0;
-}
-
-__attribute__((format(printf, 1, 2), noreturn)) static void unwatched(const char *format, ...)
-{
-    va_list arguments;
-
-    printf("unwatched ");
-    va_start(arguments, format);
-    vprintf(format, arguments);
-    va_end(arguments);
-    printf("\n");
-    exit(1);
-}
 
 /* ---------------------------------------------------------------------------------------------- what the kernel has */
 

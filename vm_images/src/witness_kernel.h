@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
- * What witness.bpf.c knows of the kernel: of each type the members that it reads, wherever this kernel has them.
+ * What witness.bpf.c knows of the kernel: of each type the members that it reads, wherever this kernel has them, and
+ * under which name.
  */
 #ifndef WITNESS_KERNEL_H
 #define WITNESS_KERNEL_H
 
 #include <linux/types.h>
+
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
 
 #define KERNEL_TYPE __attribute__((preserve_access_index))
 
@@ -44,5 +48,24 @@ struct bio {
     struct bio_vec *bi_io_vec;
     void *bi_private;
 } KERNEL_TYPE;
+
+/* Linux 7.3 has bi_offset for bi_bvec_done, which means the same. What follows three underscores is no part of a name. */
+struct bvec_iter___since_7_3 {
+    unsigned int bi_offset;
+} KERNEL_TYPE;
+
+struct bio___since_7_3 {
+    struct bvec_iter___since_7_3 bi_iter;
+} KERNEL_TYPE;
+
+/* How many bytes of the first vector that is left are no part of it. */
+static __always_inline __u32 done_of_the_first_vector(struct bio *bio)
+{
+    struct bio___since_7_3 *newer = (void *)bio;
+
+    if (bpf_core_field_exists(newer->bi_iter.bi_offset))
+        return BPF_CORE_READ(newer, bi_iter.bi_offset);
+    return BPF_CORE_READ(bio, bi_iter.bi_bvec_done);
+}
 
 #endif
