@@ -161,8 +161,8 @@ class KeptRuns:
         every = [play for name in names for play in self._plays(name)]
         chosen = [play for play in every if _chosen(play, selection)]
         if len(versions := {_told(play, selection) for play in chosen}) > 1:
-            unlike = joined(sorted(" on ".join(one) for one in versions))
-            raise UsageError(f"{SPEC}: the table '{table}' throws together what was played with DRBD {unlike}")
+            unlike = joined(sorted(" on ".join(filter(None, one)) for one in versions))
+            raise UsageError(f"{SPEC}: the table '{table}' throws together what was played with {unlike}")
         return chosen
 
     def runs(self, selection: Selection, table: str) -> list[PlayedRun]:
@@ -212,7 +212,7 @@ def _chosen(play: Play, selection: Selection) -> bool:
 
 def _told(play: Play, selection: Selection) -> tuple[str, str]:
     """What must not be thrown together in one table; DRBD's version may where each row says it."""
-    return ("" if selection.tells_versions else play.stack.drbd, play.stack.accelerator)
+    return ("" if selection.tells_versions else f"DRBD {play.stack.drbd}", play.stack.accelerator)
 
 
 # --------------------------------------------------------------------------- tables

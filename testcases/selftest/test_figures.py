@@ -193,7 +193,7 @@ def test_runs_of_two_versions_of_drbd_are_not_thrown_together(checkout: Path, ci
     shutil.copytree(GOLDEN / "smoke-drbd-9.3.3", checkout / figures.EVIDENCE / "smoke-9")
     both = SPEC.replace('["quick-drbd-8.4"]', '["quick-drbd-8.4", "smoke-9"]')
     (checkout / figures.SPEC).write_text(both)
-    assert "throws together what was played with DRBD 8.4.11 on tcg and 9.3.3 on tcg" in ci_figures()[2]
+    assert "throws together what was played with DRBD 8.4.11 on tcg and DRBD 9.3.3 on tcg" in ci_figures()[2]
     (checkout / figures.SPEC).write_text(both.replace("rows", 'drbd = "9.3"\nrows'))
     assert ci_figures()[0] == 0 and "| none | 1 | **DIVERGED** 1 of 1" in (checkout / "README.md").read_text()
 
