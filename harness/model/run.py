@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 from harness.model.cell import Cell
@@ -130,3 +131,8 @@ class Run:
     chosen: Mapping[str, str] | None = None
     merged: tuple[MergedRun, ...] = ()
     schema: int = SCHEMA_VERSION
+
+    @property
+    def stack_name(self) -> str:
+        """What its stack is called: one that comes along, a file without its folder and ending, or just the suite."""
+        return PurePath(str(self.stack_spec.get("name") or self.stack.suite)).stem

@@ -108,8 +108,9 @@ def _ratio(
     if not unit or not attempts:
         return None
     here = sum(spent(kind) * kind.attempts for kind in kinds)
-    # What is looked at costs something: only runs in which as much was looked at are a baseline.
-    others = [one for one in stored if one.run != costs.run and one.schema == costs.schema and _unit(one)]
+    # What is looked at costs something, and so do other versions: only runs with as much of the same are a baseline.
+    same = [one for one in stored if (one.schema, one.stack) == (costs.schema, costs.stack)]
+    others = [one for one in same if one.run != costs.run and _unit(one)]
     known = compared = before = 0.0
     for kind in kinds:
         found = [(one, _unit(run)) for run in others for one in run.kinds if one.kind == kind.kind]

@@ -102,7 +102,8 @@ class RunCosts:
 
     ``bring_up``: until its first cell began, without a guest.  ``guest``: to start the first one.  ``end``: from its
     last cell to its end.  ``resize``: to make the device anew with another size.  ``schema``: what its evidence was
-    written in, for a cell cost less when less was looked at.
+    written in, for a cell cost less when less was looked at.  ``stack``: its name and the generation of DRBD, which
+    other phases take other times on; empty where that was not noted.
     """
 
     run: str
@@ -113,6 +114,7 @@ class RunCosts:
     end: float | None = None
     resize: float | None = None
     kinds: tuple[KindCost, ...] = field(default=())
+    stack: str = ""
 
 
 _TABLE = TypeAdapter(tuple[RunCosts, ...])
@@ -147,6 +149,7 @@ def learnt(run: Run, attempts: Iterable[Evidence]) -> RunCosts:
         end=_short(_seconds(order[-1].finished_at, run.finished_at)) if order else None,
         resize=_each_resize(run, order),
         kinds=tuple(_kind_cost(kind, found, seconds) for kind, found in sorted(by_kind.items(), key=_by_name)),
+        stack=f"{run.stack_name}, DRBD {run.stack.drbd.partition('.')[0]}" if run.stack_name else "",
     )
 
 

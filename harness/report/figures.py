@@ -195,8 +195,7 @@ class KeptRuns:
         if damaged := store.damaged():
             raise UsageError(damaged[0])
         run = store.run()
-        stack = Path(str(run.stack_spec.get("name") or run.stack.suite)).stem
-        return tuple(Play(result, name, run.stack, stack) for result in judged_results(store))
+        return tuple(Play(result, name, run.stack, run.stack_name) for result in judged_results(store))
 
 
 def _chosen(play: Play, selection: Selection) -> bool:

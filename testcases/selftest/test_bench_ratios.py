@@ -53,6 +53,8 @@ def test_by_filesystem_only_what_the_stored_runs_have_is_compared() -> None:
     ]  # fmt: skip
     older = replace(run_of("stored"), schema=2)
     assert all(row.baseline is None for row in by_filesystem(run_of("here"), [older])), "less was looked at"
+    newer = replace(run_of("stored"), stack="sid, DRBD 8")
+    assert all(row.baseline is None for row in by_filesystem(run_of("here"), [newer])), "of other versions"
     assert by_filesystem(replace(run_of("here"), kinds=run_of("here").kinds[1:]), []) == (), "no unit to measure with"
 
 
