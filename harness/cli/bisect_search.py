@@ -58,11 +58,14 @@ class Search:
         """Play both ends, find out how often it fails where it does, and play the other end as often as that asks."""
         ends = (len(self._stacks) - 1, 0)
         for number in ends:
-            self._note(number, self._player().play(self._stacks[number], self._plays, all_of_them=True))
+            one = self._player().play(self._stacks[number], self._plays, all_of_them=True)
+            # What is bad may not be known before both were played.
+            self._note(number, one, counted(one) if self._bad is None else "")
         if self._bad is None:
             newest = self._played[ends[0]].counts
             bad = VerdictKind.DIVERGED if newest.telling else VerdictKind.CLEAN
             self._asked = replace(self._asked, question=Question(bad))
+            logs.progress(f"bad is what {self._stacks[-1]} ends as: {bad}{'' if newest.telling else ' or TRANSIENT'}")
         telling = [number for number in ends if self._played[number].counts.telling]
         if telling:
             counts = self._played[telling[0]].counts
@@ -79,9 +82,9 @@ class Search:
             else:
                 self._note(number, replace(one, answer=self._asked.question.absent_is))
 
-    def _note(self, number: int, played: Played) -> None:
+    def _note(self, number: int, played: Played, said: str = "") -> None:
         self._answers[number], self._played[number] = played.answer, played
-        logs.progress(f"{played.stack}: {played.answer}")
+        logs.progress(f"{played.stack}: {said or played.answer}")
 
     # ----------------------------------------------------------------- what is said
 

@@ -193,9 +193,18 @@ def test_bisect_plays_of_other_images_do_not_count(bisect: Bisect, labs: Labs) -
 
 def test_bisect_what_was_mended_is_found_by_the_newest_end(bisect: Bisect, labs: Labs) -> None:
     labs.finds = {f"{name}.toml": [D, C] for name in "abc"} | {f"{name}.toml": [C] for name in "defgh"}
-    code, out, _ = bisect("--json")
+    code, out, err = bisect("--json")
     answer = json.loads(out)
     assert code == 0 and (answer["bad_is"], answer["first_bad"], answer["last_good"]) == ("CLEAN", "d.toml", "c.toml")
+    # No end is called good before it is known what is bad.
+    named = [line.strip() for line in err.splitlines() if line.strip().startswith(("h.toml: ", "a.toml: ", "bad is"))]
+    asked = [line for line in named if " plays of " not in line]
+    assert asked[:3] == [
+        "h.toml: 5 CLEAN",
+        "a.toml: 3 DIVERGED, 2 CLEAN",
+        "bad is what h.toml ends as: CLEAN or TRANSIENT",
+    ]
+    assert asked[3:5] == ["h.toml: bad", "a.toml: good"]
 
 
 def test_bisect_what_cannot_tell_makes_a_range(bisect: Bisect, labs: Labs) -> None:
