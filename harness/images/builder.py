@@ -22,13 +22,12 @@ from harness.config import recipe
 from harness.config.recipe import ImageError, Recipe
 from harness.images import archive
 from harness.images.archive import Contents
-from harness.images.process import STALE_VARIABLE, Step, run
+from harness.images.process import MIRROR_VARIABLE, STALE_VARIABLE, Step, run
 from harness.images.programs import compile_program
 from harness.remote.local import LocalRunner
 from harness.util import paths, subids
 
 MANIFEST_SCHEMA = 1
-MIRROR_VARIABLE = "DRBD_HARNESS_MIRROR"
 
 # Measured once with room to spare, in MiB: the installed system while it is made, and tar plus image.
 _SCRATCH_MIB = {"node": 2200, "guest": 1100, "controller": 4400}

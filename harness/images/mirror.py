@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from harness.errors import CommandError, DeadlineError
-from harness.images.builder import MIRROR_VARIABLE, stale_options
-from harness.images.process import reason
+from harness.images.builder import stale_options
+from harness.images.process import MIRROR_VARIABLE, reason
 from harness.remote.local import LocalRunner
 
 _SECONDS = 120.0

@@ -19,6 +19,7 @@ from harness.util import logs, paths
 PROGRESS_SECONDS = 1.0
 LOG_LINES = 3
 LINE_CHARACTERS = 160
+MIRROR_VARIABLE = "DRBD_HARNESS_MIRROR"
 STALE_VARIABLE = "DRBD_HARNESS_STALE_MIRROR"
 """Set where the mirror's lists may have expired, as those of a snapshot have."""
 _EXPIRED = re.compile(r"^E: Release file for \S+?(dists/\S+) is expired \(invalid since ([\w ]+)\)")
@@ -109,7 +110,7 @@ def last_phase(lines: Sequence[str]) -> str | None:
 def reason(lines: Sequence[str]) -> str:
     """Why a program ended: the last telling lines of its log, in one line; of lists that expired, what to do."""
     if expired := next(filter(None, map(_EXPIRED.search, lines)), None):
-        remedy = f"{STALE_VARIABLE}=1 uses them all the same, DRBD_HARNESS_MIRROR names another mirror"
+        remedy = f"{STALE_VARIABLE}=1 uses them all the same, {MIRROR_VARIABLE} names another mirror"
         return f"the mirror's lists have expired ({expired[1]}, {expired[2]} ago); {remedy}"
     telling = [line for line in lines if not line.startswith(_EPILOGUE)]
     errors = [line for line in telling if line.startswith(("E: ", "dpkg: error"))]

@@ -11,7 +11,8 @@ import struct
 import subprocess
 from pathlib import Path
 
-from harness.images.builder import MIRROR_VARIABLE, in_chroot
+from harness.images.builder import in_chroot
+from harness.images.process import MIRROR_VARIABLE
 
 SUITE = "trixie"
 PACKAGES = (
