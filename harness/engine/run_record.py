@@ -61,6 +61,10 @@ class RunRecord:
         self.note(f"the lab was given up: {why}")
         self._save(lambda run: replace(run, given_up={**run.given_up, **given_up}))
 
+    def goes_on(self) -> None:
+        """The run is being played: it has no end yet, or one that is resumed has none any more."""
+        self._save(lambda run: replace(run, finished_at=""))
+
     def finished(self) -> None:
         """The run ended now."""
         self._save(lambda run: replace(run, finished_at=datetime.now(UTC).isoformat(timespec="seconds")))

@@ -59,6 +59,7 @@ class Session:
         self.interrupted = False
 
     def __enter__(self) -> Session:
+        self._record.goes_on()
         return self
 
     def __exit__(

@@ -71,9 +71,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def keep(checkout: Path, store: Store) -> str:
     """Keep a run as ``MATRIX-ID``, and say where and how large; one that went on since it was kept replaces that.
 
-    :class:`~harness.errors.UsageError` where what is kept has evidence that the run has not.
+    :class:`~harness.errors.UsageError` where the run has not ended, or what is kept has evidence that it has not.
     """
     run = store.run()
+    if not run.finished_at:
+        raise UsageError(
+            f"{store.directory} has not ended: it is being played, or was killed; keep it once it has "
+            f"(drbd-harness run --resume {store.directory} goes on with it)"
+        )
     name = f"{Path(run.matrix).stem or 'own'}-{run.id}"
     if name in run_ids(checkout / EVIDENCE):
         before = Store.open(checkout / EVIDENCE, name)

@@ -162,6 +162,16 @@ def test_damaged_evidence_is_no_table(checkout: Path, ci_figures: Run_) -> None:
     assert code == 4 and "is damaged: it is not whole JSON" in err
 
 
+def test_run_that_has_not_ended_is_not_kept(checkout: Path, ci_figures: Run_, tmp_path: Path) -> None:
+    playing = tmp_path / "runs" / "quick-drbd-8.4"
+    shutil.copytree(GOLDEN / "quick-drbd-8.4", playing)
+    store = Store(playing)
+    store.save_run(replace(store.run(), finished_at=""))
+    code, out, err = ci_figures(playing)
+    assert (code, out) == (4, "") and f"{playing} has not ended" in err and err.count("\n") == 1
+    assert not list((checkout / figures.EVIDENCE).glob("*"))
+
+
 def test_run_is_kept_small_and_in_the_tables_at_once(checkout: Path, ci_figures: Run_) -> None:
     text = (checkout / figures.SPEC).read_text().replace('["quick-drbd-8.4"]', '["quick-*"]')
     (checkout / figures.SPEC).write_text(text)

@@ -113,6 +113,14 @@ def test_run_record_lab_up_has_versions_and_seconds(stage: Stage) -> None:
     assert set(run.lab_seconds) == {"lab", "resource", "guest"} and run.finished_at
 
 
+def test_run_that_is_resumed_has_no_end_while_it_plays(stage: Stage) -> None:
+    stage.store.save_run(replace(stage.store.run(), finished_at="2026-11-23T01:50:03+00:00"))
+    with stage.session as session:
+        session.play(SWAP)
+        assert not stage.store.run().finished_at
+    assert stage.store.run().finished_at
+
+
 def test_session_ctrl_c_takes_everything_down(stage: Stage) -> None:
     with pytest.raises(KeyboardInterrupt), stage.session as session:
         session.play(SWAP)
