@@ -15,13 +15,12 @@ from harness.judgement.compare_runs import (
     FLIPS,
     CellComparison,
     Change,
-    Rise,
     by_change,
     compare_runs,
     exit_code,
 )
 from harness.judgement.repetitions import answers
-from harness.judgement.rerun_plan import PLAYS, Replayed, replayed, worth_playing
+from harness.judgement.rerun_plan import Replayed, replayed, worth_playing
 from harness.judgement.stack_changes import (
     ComponentChange,
     PackageChange,
@@ -29,24 +28,17 @@ from harness.judgement.stack_changes import (
     component_changes,
     package_changes,
 )
-from harness.judgement.standing import Level, Standing, standings
+from harness.judgement.standing import Standing, standings
 from harness.model import Result, Run, StackLock
 from harness.model.aliases import former_id
 from harness.model.baseline import Baseline, KnownFailure
-from harness.report.formatting import joined, plural
+from harness.report.compare_notes import ARROW, COUNTED, notes_of, probability, ratio
+from harness.report.formatting import plural
 from harness.report.formatting import sentence as full_stop
 from harness.report.repetitions import answer_potency
 from harness.report.replay import replay_command
 from harness.store import Store, judged_run, kept_packages, read_lock
 
-ARROW = "\u2192"
-#: What the counts of a row count, by the worst answer in it.
-COUNTED: Mapping[Level, str] = {
-    Level.REFUSED: "refused or worse",
-    Level.EARLY: "acknowledged too early or worse",
-    Level.DIVERGED: "diverged or worse",
-    Level.CORRUPT: "corrupt",
-}
 ENDS = {
     0: "no regression",
     1: "regression",
@@ -187,7 +179,7 @@ class Comparison:
         counts = ratio(cell.counts) if cell.counts is not None else ""
         counted = COUNTED.get(cell.level, "") if cell.level and counts else ""
         again = self.replayed.get(cell.cell_id)
-        notes = (*([replayed_sentence(again)] if again else []), *_notes(cell, again is not None))
+        notes = (*([replayed_sentence(again)] if again else []), *notes_of(cell, again is not None))
         if (entry := self.known.get(cell.cell_id)) is not None:
             notes = (full_stop(f"Known until {entry.until}: {entry.reason}"), *notes)
         return Row(cell, (_figures(cell.old), _figures(cell.new)), counts, counted, evidence, said, play, notes)
@@ -256,16 +248,6 @@ def components_sentence(comparison: Comparison) -> str:
     return f"No component under test{unknown} is another{packages}{chance}."
 
 
-def ratio(counts: tuple[tuple[int, int], tuple[int, int]]) -> str:
-    """``0/5 -> 5/5``."""
-    return f" {ARROW} ".join(f"{hits}/{trials}" for hits, trials in counts)
-
-
-def probability(p: float) -> str:
-    """``p = 0.0079``; never rounded below what a reader takes for zero."""
-    return "p < 0.0001" if p < 0.0001 else f"p = {p:.2g}"
-
-
 # --------------------------------------------------------------------------- one row
 
 
@@ -284,63 +266,6 @@ def _figures(standing: Standing | None) -> str:
     worth = f" ({potency})" if potency else ""
     blocks = f", {rate.differing}/{rate.trials} {rate.unit}" if rate is not None else ""
     return f"{', '.join(parts)}{worth}{blocks}"
-
-
-def _notes(cell: CellComparison, again: bool) -> tuple[str, ...]:
-    notes = [full_stop(f"{reason[:1].upper()}{reason[1:]}") for reason in cell.reasons]
-    if cell.change is Change.NOT_COMPARABLE and cell.direction:
-        notes.append("It would be newly failing." if cell.direction > 0 else "It would be better.")
-    if cell.rise is not None:
-        notes.append(_risen(cell.rise, cell.level))
-    if cell.fell:
-        notes.append("It fails less often than before, by more than chance.")
-    if cell.change is Change.NEWLY_FAILING and cell.new is not None and cell.new.mixed:
-        notes.append("Not every play failed; one that did is not taken back by one that did not.")
-    if cell.change in FLIPS and not cell.significant and not again:
-        notes.append(_how_often(cell))
-    if expected := _not_expected(cell):
-        notes.append(expected)
-    if cell.change in (Change.STILL_FAILING, Change.UNSTABLE) and cell.new is not None and _as_expected(cell.new):
-        notes.append("As the matrix expects.")
-    return tuple(notes)
-
-
-def _risen(rise: Rise, counted: Level | None) -> str:
-    said = "It failed before too, and fails more often now, by more than chance"
-    if rise.level is counted:
-        return f"{said}."
-    # The row counts what was worse before.
-    return f"{said}: {COUNTED[rise.level]} {ratio(rise.counts)} ({probability(rise.p)})."
-
-
-def _how_often(cell: CellComparison) -> str:
-    assert cell.old is not None and cell.new is not None
-    so_far = "So few plays do not tell it from chance"
-    wanted = cell.trials_wanted
-    if wanted is None:
-        return f"{so_far}; at these rates it takes more than can be asked for."
-    missing = [(wanted - one.answered, name) for one, name in ((cell.old, "the old"), (cell.new, "the new"))]
-    more = joined(f"{plural(number, 'more time')} on {name} stack" for number, name in missing if number > 0)
-    often = max(number for number, _ in missing)
-    how = f"--rerun --plays {often}" if often > PLAYS else "--rerun"
-    return f"{so_far}: play it {more} ({how})." if more else f"{so_far}: play it again ({how})."
-
-
-def _not_expected(cell: CellComparison) -> str:
-    """That a flip leaves what the matrix expects, whichever way: DIVERGED is expected of some cells."""
-    if cell.new is None or cell.change not in FLIPS:
-        return ""
-    for play in cell.new.answers:
-        expected, verdict = play.cell.expected, play.verdict
-        if expected is not None and verdict is not None and not verdict.meets(expected):
-            return f"The matrix expects {joined(expected.verdicts, 'or')}: {full_stop(expected.reason)}"
-    return ""
-
-
-def _as_expected(standing: Standing) -> bool:
-    """Whether a matrix expects something of the cell, and each answer is that."""
-    met = [play.verdict.meets(play.cell.expected) for play in standing.answers if play.cell.expected and play.verdict]
-    return bool(met) and all(met)
 
 
 def _near(path: Path) -> str:

@@ -13,14 +13,13 @@ from harness.judgement.compare_runs import FLIPS, CellComparison, Change
 from harness.judgement.stack_changes import PackageChange
 from harness.judgement.standing import Standing
 from harness.report.compare import (
-    ARROW,
     Comparison,
     Row,
     components_sentence,
-    probability,
     section_title,
     shown_sections,
 )
+from harness.report.compare_notes import ARROW, probability
 from harness.report.formatting import clean, plural
 
 JSON_SCHEMA = 1

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from harness.judgement.stats import compare
-from harness.report.compare import probability
+from harness.report.compare_notes import probability
 from harness.report.figure_measures import Play, losers
 from harness.report.figure_spec import KEYS, FigureTable
 

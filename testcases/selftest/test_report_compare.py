@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import fields, replace
 
 import pytest
+from judged_evidence import evidence
 from test_compare_runs import CLEAN, CORRUPT, DIVERGED, INCONCLUSIVE, NONE, plays
 
 from harness.judgement.stack_changes import component_changes, package_changes
-from harness.model import Cell, Expectation, Provenance, Result, Run, Stack, VerdictKind
+from harness.model import Cell, Expectation, Provenance, Result, Run, Stack, VerdictKind, Witness
 from harness.model.stack_lock import ImageLock, NodeLock, Software, StackLock
-from harness.report.compare import ComparedRun, Comparison, compare_stored, probability
+from harness.report.compare import ComparedRun, Comparison, compare_stored
 from harness.report.compare_forms import MOST_BYTES, compare_markdown, compare_text
+from harness.report.compare_notes import probability
 
 RUN = Run("old", "quick", "", (), Stack("trixie", "6.12", "8.4.11", qemu="10.0"))
 
@@ -47,6 +49,37 @@ def test_compare_markdown_flips_come_before_all_else() -> None:
     assert (
         order == sorted(order) and page.index("| component |" if "| component |" in page else "No component") < order[0]
     )
+
+
+def watched(results: list[Result], *seen: Witness | None) -> list[Result]:
+    return [replace(one, evidence=evidence(one.cell, witness=each)) for one, each in zip(results, seen, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            [Witness(True, block_writes=700, changed_block_writes=300), Witness(True, block_writes=580)],
+            [Witness(True, block_writes=68168), None],
+            "300 of 1 280 on the old stack, 0 of 68 168 on the new stack.",
+        ),
+        (
+            [Witness(False, reason="nodea: not watched: its kernel has no bpf_loop"), None],
+            [Witness(True, block_writes=9), Witness(False, reason="a part", block_writes=7)],
+            "the old stack was not watched (nodea: its kernel has no bpf_loop), 0 of 9 on the new stack.",
+        ),
+        ([Witness(False, reason="not watched: no BTF"), None], [None, None], ""),
+    ],
+)
+def test_flip_says_whether_what_changed_in_flight_is_another(
+    old: list[Witness | None], new: list[Witness | None], said: str
+) -> None:
+    before, after = watched(plays(DIVERGED, DIVERGED), *old), watched(plays(CLEAN, CLEAN), *new)
+    notes = [comparison(*sides) for sides in ((before, after), (before, before))]
+    flip, same = (one.row(one.cells[0]).notes for one in notes)
+    begins = "Block writes that the witness saw change in flight: "
+    assert [one.removeprefix(begins) for one in flip if one.startswith(begins)] == ([said] if said else [])
+    assert not any(one.startswith(begins) for one in same), "nothing flipped"
 
 
 @pytest.fixture(scope="module")
