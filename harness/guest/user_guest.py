@@ -14,7 +14,8 @@ from harness.parse.guest_facts import GuestFacts, forbidden, guest_facts
 from harness.remote.guest_agent import GuestAgent
 from harness.remote.guest_system import POSIX
 from harness.remote.windows import WINDOWS
-from harness.render.domain import PROGRAMS_SERIAL, GuestDomain, UserGuestDisk
+from harness.render.domain import GuestDomain
+from harness.render.user_guest import PROGRAMS_SERIAL, UserGuestDisk
 from harness.util.deadline import Deadline
 from harness.util.logs import progress
 

@@ -9,15 +9,20 @@ from lxml import etree
 from lxml.builder import ElementMaker
 
 from harness.model import AioMode, CacheMode, DetectZeroes, Discard, DiskBus, DiskOptions, DiskSource
+from harness.render.user_guest import (
+    UserGuestDisk,
+    firmware_boot,
+    hyperv,
+    processor_without,
+    readonly_disk,
+    user_disks,
+)
 
 LABEL_NAMESPACE = "urn:drbd-divergence-harness:lab"
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 
 # libvirt does not know the management NIC, which comes by a QEMU command line; nothing else may get this slot.
 MANAGEMENT_SLOT = "0x10"
-
-# By which a guest from a user's image knows the disk with the harness's programs.
-PROGRAMS_SERIAL = "programs"
 
 # The virtio port of the guest that its canary writes its messages to.
 CANARY_PORT = "org.drbd-harness.guest.canary.0"
@@ -188,24 +193,6 @@ class GuestDomain:
     cpu: str = ""
 
 
-@dataclass(frozen=True)
-class UserGuestDisk:
-    """How a user's image is booted: the ``overlay`` on the read-only ``base``, both block devices on the node.
-
-    ``firmware`` and ``variables`` are the files for UEFI, with the file ``nvram`` for what is made of them; all empty
-    for a BIOS.  ``xsave``: whether the processor has it as the node has it.
-    """
-
-    overlay: str
-    base: str
-    bus: str
-    windows: bool
-    xsave: bool
-    firmware: str = ""
-    variables: str = ""
-    nvram: str = ""
-
-
 def guest_xml(guest: GuestDomain) -> str:
     """The guest's domain on its node: nested KVM, agent channel, a SCSI controller and free PCIe ports."""
     ports = [
@@ -220,8 +207,8 @@ def guest_xml(guest: GuestDomain) -> str:
         _E.vcpu(str(guest.vcpus)),
         # Idle but for a disk that is given it.
         _E.iothreads("1"),
-        _kernel_boot(guest) if user is None else _firmware_boot(user, guest.machine),
-        _E.features(_E.acpi(), _E.apic(), *(_hyperv() if user is not None and user.windows else ())),
+        _kernel_boot(guest) if user is None else firmware_boot(user, guest.machine),
+        _E.features(_E.acpi(), _E.apic(), *(hyperv() if user is not None and user.windows else ())),
         etree.fromstring(guest.cpu) if guest.cpu else _nodes_processor(user),
         _E.clock(offset="utc"),
         _E.on_poweroff("destroy"),
@@ -240,7 +227,7 @@ def guest_xml(guest: GuestDomain) -> str:
             ),
             _E.controller(type="virtio-serial", index="0"),
             _E.controller(type="usb", model="none"),
-            *([_root_disk(guest)] if user is None else _user_disks(guest.root_device, user)),
+            *([_root_disk(guest)] if user is None else user_disks(guest.root_device, user)),
             _E.channel(_E.target(type="virtio", name="org.qemu.guest_agent.0"), type="unix"),
             # A file and no socket: it needs no reader to be there first, and each node has its own after a migration.
             _E.channel(
@@ -263,7 +250,7 @@ def guest_xml(guest: GuestDomain) -> str:
 
 def _nodes_processor(user: UserGuestDisk | None) -> etree._Element:
     """That of the node; migratable=on hides what cannot move, and both nodes are alike."""
-    without = [] if user is None or user.xsave else [_E.feature(policy="disable", name="xsave")]
+    without = [] if user is None else processor_without(user)
     found: etree._Element = _E.cpu(*without, mode="host-passthrough", check="none", migratable="on")
     return found
 
@@ -278,54 +265,8 @@ def _kernel_boot(guest: GuestDomain) -> etree._Element:
     return found
 
 
-def _firmware_boot(user: UserGuestDisk, machine: str) -> etree._Element:
-    found: etree._Element = _E.os(_E.type("hvm", arch="x86_64", machine=machine))
-    if user.firmware:
-        found.append(_E.loader(user.firmware, readonly="yes", type="pflash"))
-        found.append(_E.nvram(user.nvram, template=user.variables))
-    else:
-        # What the BIOS and a boot loader print is then on the serial console too, where one sees why nothing boots.
-        found.append(_E.bios(useserial="yes"))
-    return found
-
-
-def _hyperv() -> tuple[etree._Element, ...]:
-    """What Windows asks its hypervisor for: without ``relaxed`` it takes a slow machine for one that hangs."""
-    return (
-        _E.hyperv(_E.relaxed(state="on"), _E.vapic(state="on"), _E.spinlocks(state="on", retries="8191")),
-    )  # fmt: skip
-
-
-def _user_disks(programs: str, user: UserGuestDisk) -> list[etree._Element]:
-    disk = _E.disk(
-        _E.driver(name="qemu", type="qcow2", cache="none", io="threads"),
-        _E.source(dev=user.overlay),
-        _E.backingStore(_E.format(type="raw"), _E.source(dev=user.base), _E.backingStore(), type="block"),
-        _E.target(dev="vda" if user.bus == "virtio" else "sda", bus=user.bus),
-        _E.boot(order="1"),
-        type="block",
-        device="disk",
-    )
-    # Linux programs are of no use to Windows.
-    return [disk] if user.windows else [disk, _readonly_disk(programs, "vdb", serial=PROGRAMS_SERIAL)]
-
-
 def _root_disk(guest: GuestDomain) -> etree._Element:
-    return _readonly_disk(guest.root_device, "vda", is_file=guest.root_is_file)
-
-
-def _readonly_disk(path: str, target: str, serial: str = "", *, is_file: bool = False) -> etree._Element:
-    found: etree._Element = _E.disk(
-        _E.driver(name="qemu", type="raw", cache="none", io="threads"),
-        _E.source(**{"file" if is_file else "dev": path}),
-        _E.target(dev=target, bus="virtio"),
-        *([_E.serial(serial)] if serial else []),
-        _E.readonly(),
-        _E.shareable(),
-        type="file" if is_file else "block",
-        device="disk",
-    )
-    return found
+    return readonly_disk(guest.root_device, "vda", is_file=guest.root_is_file)
 
 
 def disk_xml(

@@ -32,7 +32,8 @@ from harness.parse.boot_disk import BEGINNING_BYTES, BootFacts, boot_facts, imag
 from harness.parse.guest_console import last_lines
 from harness.parse.guest_facts import NEEDED, forbidden, guest_facts
 from harness.remote.guest_agent import GuestAgent
-from harness.render.domain import UserGuestDisk, UserGuestFiles, guest_xml, node_xml
+from harness.render.domain import UserGuestFiles, guest_xml, node_xml
+from harness.render.user_guest import NEED_XSAVE, UserGuestDisk
 from harness.store import Attempt
 
 needs_qemu_img = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="qemu-img is not installed")
@@ -240,7 +241,8 @@ def test_guest_xml_of_a_user_image_boots_by_itself(windows: bool) -> None:
     assert [disk.find("source").get("dev") for disk in disks] == ["/overlay"] + ([] if windows else ["/dev/by-id/x"])
     assert disks[0].find("backingStore/source").get("dev") == "/base" and disks[0].find("boot").get("order") == "1"
     assert disks[0].find("target").get("bus") == bus
-    assert (domain.find("cpu/feature") is None) == windows
+    lacks = {feature.get("name") for feature in domain.findall("cpu/feature[@policy='disable']")}
+    assert lacks == (set() if windows else set(NEED_XSAVE)), "with AVX and without XSAVE a kernel dies while it boots"
     assert (domain.find("features/hyperv") is not None) == windows
 
 
