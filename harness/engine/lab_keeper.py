@@ -33,6 +33,7 @@ from harness.lab.base import FullLab
 from harness.lab.node import Node
 from harness.lab.stack import require_unchanged
 from harness.model import DelayProfile, ReplicationProfile
+from harness.parse.guest_console import error_lines
 from harness.parse.software import agreed_protocol, protocols, refused_dialect
 from harness.util.logs import progress
 
@@ -312,6 +313,19 @@ def _record_guest(record: RunRecord, lab: FullLab, guest: Guest) -> None:
         record.guest_kernel(kernel)
     if (given := _processor_of(lab, guest)) is not None:
         record.note(given)
+    if (said := _said_while_booting(guest)) is not None:
+        progress(said)
+        record.note(said, once=True)
+
+
+def _said_while_booting(guest: Guest) -> str | None:
+    """The errors that its kernel reported before any cell: what such a guest finds is doubtful; None without any."""
+    with contextlib.suppress(HarnessError):
+        errors = error_lines(guest.console())
+        if errors:
+            more = f", and {len(errors) - 1} more" if len(errors) > 1 else ""
+            return f"the guest's kernel reported an error while it booted: {errors[0]}{more}"
+    return None
 
 
 def _processor_of(lab: FullLab, guest: Guest) -> str | None:

@@ -51,9 +51,9 @@ class RunRecord:
         """The kernel of the guest, which only a guest that runs can tell."""
         self._save(lambda run: replace(run, stack=replace(run.stack, guest_kernel=version)))
 
-    def note(self, sentence: str) -> None:
-        """A sentence about the run as a whole."""
-        self._save(lambda run: replace(run, notes=(*run.notes, sentence)))
+    def note(self, sentence: str, *, once: bool = False) -> None:
+        """A sentence about the run as a whole; ``once``: however often it is said."""
+        self._save(lambda run: run if once and sentence in run.notes else replace(run, notes=(*run.notes, sentence)))
 
     def gave_up(self, labs: Iterable[str], why: str) -> None:
         """There is no lab any more; ``labs`` are the ids of those that failed without an answer in between."""

@@ -158,6 +158,7 @@ class FakeGuest:
         self.ended = False
         self.image: UserImageSpec | None = None
         self.ready = Ready()
+        self.printed = "guest said\n"
         self.pauses: list[str | None] = [None]
         #: What it was given as its disk, each time.
         self.sources: list[DiskSource] = []
@@ -220,7 +221,7 @@ class FakeGuest:
 
     def console(self) -> str:
         self.story("console")
-        return "guest said\n"
+        return self.printed
 
     def alive(self) -> bool:
         return self.living and bool(self.node.alive)

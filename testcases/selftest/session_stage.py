@@ -77,6 +77,7 @@ class Stage:
     labs: list[FakeLab] = field(default_factory=list)
     resources: list[FakeResource] = field(default_factory=list)
     guests: list[FakeGuest] = field(default_factory=list)
+    guest_prints: str = "guest said\n"
     closed: list[str] = field(default_factory=list)
     played: list[str] = field(default_factory=list)
     reported: list[str] = field(default_factory=list)
@@ -137,6 +138,7 @@ class Stage:
             Ready(guest_facts({"kernel-release": "6.6", "pretty-name": "Mine"})) if user else Ready()
         )
         self.guests[-1].agent.kernel = "6.1.0-guest\n"
+        self.guests[-1].printed = self.guest_prints
         return self.guests[-1]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -19,6 +20,9 @@ from harness.model import Control, NodeLock, StackLock, VerdictKind
 from harness.store import read_lock
 
 __all__ = ["stage"]
+
+
+RECORDINGS = Path(__file__).parent / "recordings"
 
 
 # --------------------------------------------------------------------------- brought up once, when needed
@@ -111,6 +115,19 @@ def test_run_record_lab_up_has_versions_and_seconds(stage: Stage) -> None:
     run = stage.store.run()
     assert (run.stack.kernel, run.stack.drbd, run.stack.guest_kernel) == ("6.12", "8.4.11", "6.1.0-guest")
     assert set(run.lab_seconds) == {"lab", "resource", "guest"} and run.finished_at
+
+
+def test_guest_whose_kernel_fails_while_it_boots_is_told_once(stage: Stage) -> None:
+    stage.guest_prints = (RECORDINGS / "guest-console/debian-13-avx-without-xsave.txt").read_text()
+    with stage.session as session:
+        session.play(SWAP)
+        stage.guests[-1].living = False
+        session.play(OTHER)
+    assert len(stage.guests) == 2
+    assert stage.store.run().notes == (
+        "the guest's kernel reported an error while it booted: Oops: invalid opcode: 0000 [#1] PREEMPT SMP NOPTI, "
+        "and 1 more",
+    )
 
 
 def test_run_that_is_resumed_has_no_end_while_it_plays(stage: Stage) -> None:
