@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from harness.judgement.claim_costs import slow_words, slowest
 from harness.judgement.claim_events import LACKING, NOT_PLAYED, Aside, shown
 from harness.judgement.claim_words import ENOUGH, Claim, Tally, Word, hardware_of, in_words, undelayed_id, word
-from harness.judgement.stacks import PlayedRun, StackKey, by_version, component, short_names
+from harness.judgement.stacks import PlayedRun, StackKey, by_version, component, letters, short_names
 from harness.judgement.stats import rate_interval
 from harness.model import Result, Stack
 from harness.model.claim import Ask, ClaimEvent, ClaimSpec, Component, Says
@@ -110,7 +110,7 @@ class _Counted:
 
 def assess(claims: Iterable[ClaimSpec], runs: Sequence[PlayedRun]) -> tuple[Assessment, ...]:
     """What became of each of ``claims`` by all of ``runs`` together, in the order of the claims."""
-    names = short_names(StackKey.of(run.stack) for run in runs)
+    names = short_names(_of_each_stack(runs))
     return tuple(_assessed(claim, runs, names) for claim in claims)
 
 
@@ -154,11 +154,12 @@ def _part(ask: Ask, runs: Sequence[PlayedRun], names: Mapping[StackKey, str]) ->
     counted: dict[StackKey, _Counted] = {}
     for play in plays:
         counted.setdefault(StackKey.of(play.stack), _Counted()).add(play)
-    answers = tuple(_stack_answer(ask, names[key], some) for key, some in counted.items() if some.runs)
+    answers = tuple(_stack_answer(ask, name, counted[key]) for key, name in names.items() if key in counted)
+    answers = tuple(one for one in answers if one.runs)
     if not answers:
         return Part(ask.of, Word.NOT_ASKED, Word.NOT_ASKED.value, (), ask.play)
     lacks = dict.fromkeys(why for some in counted.values() for why in some.aside if why.endswith(LACKING))
-    return _of_stacks(ask, answers, joined(lacks))
+    return _of_stacks(ask, answers, letters(names.values()), joined(lacks))
 
 
 def _part_slow(ask: Ask, runs: Sequence[PlayedRun], names: Mapping[StackKey, str]) -> Part | None:
@@ -171,14 +172,24 @@ def _part_slow(ask: Ask, runs: Sequence[PlayedRun], names: Mapping[StackKey, str
             cells = tuple(dict.fromkeys(one.cell for one, _ in ratios))
             some = tuple(run.name for run in of_stack)
             answers.append(StackAnswer(name, some, found, text, tally, cells, tally.hits))
-    return _of_stacks(ask, tuple(answers)) if answers else None
+    return _of_stacks(ask, tuple(answers), letters(names.values())) if answers else None
 
 
-def _of_stacks(ask: Ask, answers: tuple[StackAnswer, ...], lacks: str = "") -> Part:
-    """The strongest word of several stacks, with the text of each."""
+def _of_stacks(
+    ask: Ask, answers: tuple[StackAnswer, ...], labels: Mapping[str, str] | None = None, lacks: str = ""
+) -> Part:
+    """The strongest word of several stacks, with the text of each; those that say the same are said together."""
     found = max((one.word for one in answers), key=_STRENGTH.index)
-    text = "; ".join(f"{one.stack}: {one.text}" if one.stack else one.text for one in answers)
+    alike: dict[str, list[str]] = {}
+    for one in answers:
+        alike.setdefault(one.text, []).append((labels or {}).get(one.stack, one.stack))
+    text = "; ".join(f"{_named(some)}{text}" for text, some in alike.items())
     return Part(ask.of, found, text, answers, ask.play, lacks)
+
+
+def _named(stacks: Sequence[str]) -> str:
+    """``A: `` or ``A and B each: ``; empty for the only stack that there is."""
+    return f"{joined(stacks)}{' each' if len(stacks) > 1 else ''}: " if any(stacks) else ""
 
 
 def _plays(ask: Ask, runs: Sequence[PlayedRun]) -> list[_Play]:
@@ -356,11 +367,31 @@ def _for_the_stronger_word(answer: Word, parts: Sequence[Part]) -> str:
 
 def stacks_of(runs: Sequence[PlayedRun]) -> tuple[str, ...]:
     """One line for each stack: what it is, and how many plays of which runs are of it."""
+    found = _of_each_stack(runs)
+    return tuple(
+        f"{letter}{key}: {plural(_played(some), 'play')} of {joined(run.name for run in some)}"
+        for (key, some), letter in zip(found.items(), _letters(found), strict=True)
+    )
+
+
+def stack_letters(runs: Sequence[PlayedRun]) -> tuple[str, ...]:
+    """``A: DRBD 8.4.11, Linux 6.12.118, ...`` for each stack that the answers name by a letter; else nothing."""
+    found = _of_each_stack(runs)
+    return tuple(f"{letter}{key}" for letter, key in zip(_letters(found), found, strict=True) if letter)
+
+
+def _letters(keys: Iterable[StackKey]) -> list[str]:
+    """``A: `` for each; empty where stacks are few enough to be said in full."""
+    return [f"{label}: " if label != name else "" for name, label in letters(short_names(keys).values()).items()]
+
+
+def _of_each_stack(runs: Sequence[PlayedRun]) -> Mapping[StackKey, list[PlayedRun]]:
+    """The runs by their stack, what was played most first."""
     found: dict[StackKey, list[PlayedRun]] = {}
     for run in runs:
         found.setdefault(StackKey.of(run.stack), []).append(run)
-    lines = []
-    for key, some in found.items():
-        plays = sum(result.evidence is not None for run in some for result in run.results if not result.cell.control)
-        lines.append(f"{key}: {plural(plays, 'play')} of {joined(run.name for run in some)}")
-    return tuple(lines)
+    return dict(sorted(found.items(), key=lambda one: -_played(one[1])))
+
+
+def _played(runs: Iterable[PlayedRun]) -> int:
+    return sum(result.evidence is not None for run in runs for result in run.results if not result.cell.control)

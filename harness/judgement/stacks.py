@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from string import ascii_uppercase
 
 from harness.model import Result, Stack
 from harness.model.claim import Component
 
 EMULATED = "emulated nodes"
+#: Stacks that are said in full each time.
+FEW = 3
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,16 @@ def short_names(keys: Iterable[StackKey]) -> Mapping[StackKey, str]:
     found = list(dict.fromkeys(keys))
     told = [len({key.parts()[at] for key in found}) > 1 for at in range(5)]
     return {key: ", ".join(part for part, tells in zip(key.parts(), told, strict=True) if tells) for key in found}
+
+
+def letters(names: Iterable[str]) -> Mapping[str, str]:
+    """A letter for each name where there are too many to say them again and again; else each is its own."""
+    found = list(dict.fromkeys(names))
+    if len(found) <= FEW:
+        return {name: name for name in found}
+    rounds = range(1, 2 + len(found) // len(ascii_uppercase))
+    labels = (letter + (str(number) if number > 1 else "") for number in rounds for letter in ascii_uppercase)
+    return dict(zip(found, labels, strict=False))
 
 
 def component(stack: Stack, which: Component) -> str:

@@ -20,7 +20,7 @@ from harness.config.claims_file import load_claims
 from harness.config.sentences import validated
 from harness.errors import HarnessError, UsageError
 from harness.judgement.claim_words import ENOUGH
-from harness.judgement.claims import assess
+from harness.judgement.claims import assess, stack_letters
 from harness.judgement.stacks import PlayedRun, plain_kernel
 from harness.judgement.stats import rate_interval
 from harness.model.claim import ClaimSpec
@@ -230,7 +230,9 @@ def markdown(name: str, table: FigureTable, kept: KeptRuns) -> str:
         runs = kept.runs(table, name)
         plays = [Play(one, run.name, run.stack) for run in runs for one in run.results if one.verdict is not None]
         where = " ".join(dict.fromkeys(f"{kept.root(run.name)}/*/" for run in runs))
-        return f"{claims_table(assess(kept.claims(), runs))}\n*{_stacks(plays)} From: `drbd-harness claims {where}`.*\n"
+        table_of_claims = claims_table(assess(kept.claims(), runs))
+        legend = "".join(f"- {line}\n" for line in stack_letters(runs)) + "\n"
+        return f"{table_of_claims}\n{legend.lstrip()}*{_stacks(plays)} From: `drbd-harness claims {where}`.*\n"
     plays = kept.plays(table, name)
     if not plays and not table.command:
         raise UsageError(f"{SPEC}: no play of its runs is one that the table '{name}' asks for")

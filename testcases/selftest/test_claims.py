@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from harness.judgement.claim_events import Aside, shown
 from harness.judgement.claim_words import Word
-from harness.judgement.claims import Assessment, assess
-from harness.judgement.stacks import PlayedRun, StackKey, by_version, short_names
+from harness.judgement.claims import Assessment, assess, stack_letters, stacks_of
+from harness.judgement.stacks import PlayedRun, StackKey, by_version, letters, short_names
 from harness.model import (
     Alarms,
     CacheMode,
@@ -217,3 +217,26 @@ def test_stacks_are_named_by_what_tells_them_apart() -> None:
     assert list(names.values()) == ["DRBD 8.4.11", "DRBD 9.3.3"]
     assert list(short_names([newer]).values()) == [""]
     assert sorted(["9.10.1", "9.2.0", "8.4.11"], key=by_version) == ["8.4.11", "9.2.0", "9.10.1"]
+
+
+def test_more_than_three_stacks_have_letters_and_those_that_say_the_same_are_said_together() -> None:
+    stacks = [replace(NAMED, qemu=version) for version in ("7.2", "9.0", "10.0", "11.1")]
+    runs = [run(result(SWAP, ended), stack=one) for one, ended in zip(stacks, (HIT, MISS, HIT, MISS), strict=True)]
+    assert (
+        stack_letters(runs[:3]) == ()
+        and "QEMU 7.2 and QEMU 10.0 each: seen once" in assessed(claim(), *runs[:3]).numbers
+    )
+    runs.append(run(result(replace(SWAP, repetition=2), HIT), stack=stacks[3], name="b-run"))
+    found = assessed(claim(), *runs)
+    assert found.numbers.startswith("swap: A: observed (1 of 2)"), "what was played most comes first"
+    assert "; B and D each: seen once, without any delay; C: not observed" in found.numbers
+    assert [one.stack for one in found.parts[0].stacks] == ["QEMU 11.1", "QEMU 7.2", "QEMU 9.0", "QEMU 10.0"]
+    legend = stack_letters(runs)
+    assert [line.split(", ")[0][:3] for line in legend] == ["A: ", "B: ", "C: ", "D: "] and "QEMU 11.1" in legend[0]
+    assert all(line.startswith(one) for line, one in zip(stacks_of(runs), legend, strict=True))
+
+
+@given(st.lists(st.text(), unique=True, max_size=80))
+def test_letters_tell_names_apart(names: list[str]) -> None:
+    found = letters(names)
+    assert list(found) == names and len(set(found.values())) == len(names)
