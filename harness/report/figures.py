@@ -21,7 +21,7 @@ from harness.config.sentences import validated
 from harness.errors import HarnessError, UsageError
 from harness.judgement.claim_words import ENOUGH
 from harness.judgement.claims import assess, stack_letters
-from harness.judgement.stacks import PlayedRun, plain_kernel
+from harness.judgement.stacks import PlayedRun, by_version, plain_kernel
 from harness.judgement.stats import rate_interval
 from harness.model.claim import ClaimSpec
 from harness.report.claims import claims_table
@@ -339,18 +339,17 @@ def _stacks(plays: Sequence[Play]) -> str:
     stacks = list(dict.fromkeys(play.stack for play in plays))
 
     def each(name: str) -> str:
-        found = dict.fromkeys(str(getattr(stack, name)) for stack in stacks if getattr(stack, name))
-        return joined(found)
+        found = {plain_kernel(version) for stack in stacks if (version := str(getattr(stack, name)))}
+        return joined(sorted(found, key=by_version))
 
-    kernels = joined(dict.fromkeys(plain_kernel(stack.kernel) for stack in stacks if stack.kernel))
-    known = each("cpu")
+    known = joined(dict.fromkeys(stack.cpu for stack in stacks if stack.cpu))
     on = f" on {known}" if known else ""
     nodes = f"nodes with hardware KVM{on}"
     if stacks and all(stack.accelerator == "hardware" for stack in stacks):
         nodes = f"real machines{on}"
     elif any(stack.accelerator != "kvm" for stack in stacks):
         nodes = f"nodes under QEMU's TCG with emulated SVM{on}, not representative in timing"
-    return f"Linux {kernels}, DRBD {each('drbd')}, QEMU {each('qemu')}; {nodes}."
+    return f"Linux {each('kernel')}, DRBD {each('drbd')}, QEMU {each('qemu')}; {nodes}."
 
 
 if __name__ == "__main__":
