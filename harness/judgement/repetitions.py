@@ -67,6 +67,11 @@ class CellAnswer:
         return _block_rate([one.verdict for one in self.plays if one.verdict and one.verdict.kind in TRIALS])
 
     @property
+    def early(self) -> int:
+        """In how many repetitions QEMU acknowledged a write before it had flushed it."""
+        return sum(bool(one.verdict.acknowledged_early) for one in self.plays if one.verdict)
+
+    @property
     def cell_id(self) -> str:
         """The id that all repetitions share."""
         return self.cell.id

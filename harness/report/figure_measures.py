@@ -24,6 +24,7 @@ from harness.model import (
     Verdict,
     VerdictKind,
 )
+from harness.model.acknowledgement import ACKNOWLEDGED, EARLY_OF_EACH, WRITES
 from harness.report.formatting import between, count, joined, milliseconds, part_of, plural, seconds
 from harness.report.table import differing_blocks
 from harness.report.worth import weighed
@@ -328,6 +329,17 @@ def split_brain(plays: Group) -> str:
     return f"{_share(len(split), len(found))}{f', after {after}' if after else ''}"
 
 
+def acknowledged_early(which: str) -> Callable[[Group], str]:
+    """How many of those writes of a flush probe were acknowledged before they were flushed."""
+
+    def text(plays: Group) -> str:
+        found = [one.work.facts for _, one in _facts(plays) if one.work is not None and which in one.work.facts]
+        writes = sum(facts[ACKNOWLEDGED] for facts in found) / len(EARLY_OF_EACH)
+        return _share(int(sum(facts[which] for facts in found)), int(writes))
+
+    return text
+
+
 @dataclass(frozen=True)
 class Measure:
     """The heading of its column, and its text for a group of plays."""
@@ -365,4 +377,8 @@ MEASURES: Mapping[str, Measure] = {
     "noticed": Measure("writes that the digest noticed", noticed),
     "drops": Measure("connections lost", drops),
     "split": Measure("split brain", split_brain),
+    **{
+        name: Measure(f"acknowledged before it was flushed: {what}", acknowledged_early(name))
+        for name, what in zip(EARLY_OF_EACH, WRITES, strict=True)
+    },
 }

@@ -48,7 +48,8 @@ def headline(results: Sequence[Result]) -> Headline:
     different = [result for result in tested if result.verdict and result.verdict.kind in HITS]
     without = _unanswered(cells)
     if different:
-        sentences = (_difference(different, tested), _no_difference(cells), without, _partly_unanswered(cells))
+        found = (_difference(different, tested), _no_difference(cells), _too_early(cells))
+        sentences = (*found, without, _partly_unanswered(cells))
         return Headline(Answer.NO, " ".join(filter(None, sentences)))
     answered = [cell for cell in cells if cell.answer.answered]
     if not answered:
@@ -61,11 +62,12 @@ def headline(results: Sequence[Result]) -> Headline:
     if doubt := _controls_missing(results):
         return Headline(Answer.UNKNOWN, doubt)
     seen = f"No difference in {_cells_text(answered)}, over {plural(_exposed(answered), 'exposed block write')}"
-    parts = [f"{seen}{_worth(answered)}.", *_equal_again(answered), without, _partly_unanswered(cells)]
+    early = _too_early(cells)
+    parts = [f"{seen}{_worth(answered)}.", early, *_equal_again(answered), without, _partly_unanswered(cells)]
     missing = [cell for cell in cells if not cell.answer.answered and not _refused(cell)]
     if missing:
-        sentence = f"{without} No difference was seen in the other {_cells_text(answered)}{_worth(answered)}."
-        return Headline(Answer.UNKNOWN, sentence)
+        other = f"No difference was seen in the other {_cells_text(answered)}{_worth(answered)}."
+        return Headline(Answer.UNKNOWN, " ".join(filter(None, (without, other, early))))
     weak = any(answer_potency(cell.answer) is Potency.WEAK for cell in answered)
     return Headline(Answer.YES, " ".join(filter(None, parts)), weak)
 
@@ -161,6 +163,19 @@ def _equal_again(cells: Sequence[PlayedCell]) -> list[str]:
     again = f"In {plural(transient, noun)} blocks were out of sync for a while and equal again at the end."
     changed = f"In {plural(healed, noun)} writes changed in flight and no block differs at the end."
     return [sentence for number, sentence in ((transient, again), (healed, changed)) if number]
+
+
+def _too_early(cells: Sequence[PlayedCell]) -> str:
+    """Equal replicas may both lack what a guest was told to be safe."""
+    where = [cell for cell in cells if cell.answer.early]
+    if not where:
+        return ""
+    many = sum(cell.answer.early for cell in where)
+    often = f" ({plural(many, 'repetition')})" if any(cell.repeated for cell in where) else ""
+    return (
+        f"In {plural(len(where), 'cell')}{often} QEMU acknowledged writes before they were flushed, which a power cut "
+        "may lose."
+    )
 
 
 def _exposed(cells: Sequence[PlayedCell]) -> int:

@@ -75,12 +75,14 @@ def answer_label(answer: CellAnswer) -> str:
 
 
 def rate_text(answer: CellAnswer) -> str:
-    """``3 of 5 diverged, 14 % to 95 % (95 %)``, and how many repetitions have no answer."""
+    """``3 of 5 diverged, 14 % to 95 % (95 %)``; how many acknowledged a write too early, how many have no answer."""
     parts = []
     if answer.answered:
         parts.append(f"{part_of(answer.diverged, answer.answered)} diverged")
     if answer.interval is not None:
         parts.append(f"{between(answer.interval.low, answer.interval.high)} (95 %)")
+    if answer.early:
+        parts.append(f"{part_of(answer.early, answer.answered)} with writes acknowledged too early")
     if missing := len(answer.plays) - answer.answered:
         parts.append(f"{count(missing)} without an answer")
     return ", ".join(parts)
@@ -98,6 +100,7 @@ def answer_rows(answer: CellAnswer) -> list[Row]:
     return [
         ("Repetitions", f"{plural(len(answer.plays), 'repetition')}: {kinds}" if kinds else "none was played"),
         ("Diverged", f"{part_of(answer.diverged, answer.answered)} that have an answer" if answer.answered else ""),
+        ("Acknowledged too early", f"in {part_of(answer.early, answer.answered)}" if answer.early else ""),
         ("Exact 95 % interval", f"{between(interval.low, interval.high)} of repetitions diverge" if interval else ""),
         ("Do they agree?", "no: repetitions with an answer have different ones" if answer.disagree else "yes"),
         ("Blocks, as a description", described),

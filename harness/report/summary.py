@@ -160,7 +160,7 @@ def _bounds(cells: Sequence[PlayedCell]) -> list[Line]:
     lines = []
     for cell in cells:
         worst = cell.answer.worst
-        if worst.verdict is None or worst.verdict.kind is not VerdictKind.CLEAN:
+        if worst.verdict is None or worst.verdict.kind is not VerdictKind.CLEAN or cell.answer.early:
             continue
         text = rate_text(cell.answer) if cell.repeated else figures(worst)
         lines.append(Line(cell.stands, worst.cell.id, text))

@@ -159,7 +159,9 @@ def figures(result: Result) -> str:
     match verdict.kind:
         case VerdictKind.CLEAN:
             bound = "" if verdict.rate_upper_95 is None else f", < {upper_bound(verdict.rate_upper_95)} (95 %)"
-            return f"{share(0, verdict)}{bound}"
+            early = verdict.acknowledged_early
+            first = f"{plural(early, 'write')} acknowledged too early, " if early else ""
+            return f"{first}{share(0, verdict)}{bound}"
         case VerdictKind.DIVERGED:
             return share(differing, verdict)
         case VerdictKind.TRANSIENT:
