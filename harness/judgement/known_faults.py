@@ -112,7 +112,8 @@ FAULTS = (
         "DRBD",
         (("8", "9.1.4"),),
         "where both Primaries write the same block at once, the peer drops one of the writes without a line in the log"
-        " and never ends its epoch, and the connection is lost some writes or a minute later (seen with 8.4.11)",
+        " and never ends its epoch, and the connection is lost some writes or a minute later, with 9.1 at once (seen"
+        " with 8.4.11)",
         "docs/drbd-write-conflict.md; commit e01200e0d of LINBIT/drbd",
     ),
     _Entry(
