@@ -18,7 +18,7 @@ Status = Literal["ok", "warn", "fail"]
 
 OLDEST_PYTHON = (3, 11)
 MEMORY_GIB = 7.0
-"""Two nodes of 3 GiB, and 1 for everything else."""
+"""Two nodes of 2560 MiB with their QEMUs, and 1 GiB for everything else."""
 LEAST_MEMORY_GIB = 5.5
 STATE_GIB = 3.0
 CACHE_GIB = 8.0
