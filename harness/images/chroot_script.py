@@ -19,8 +19,11 @@ QEMU = "/opt/drbd-harness/qemu"
 QEMU_PROGRAMS = ("qemu-system-x86_64", "qemu-img", "qemu-io", "qemu-nbd", "qemu-storage-daemon")
 _KERNEL_PACKAGE = re.compile(r"linux-(image|modules|binary|base)-\d")
 
+# The hooks of a kernel's package make an initrd, which this project does itself.  Debian's kernels ask the environment
+# (INITRD=No); the packages of "make bindeb-pkg" set it to Yes themselves, and the hook of lvm2 misses files then.
 INSTALL = f"""set -- {STAGE}/debs/*.deb
 [ -e "$1" ] || exit 0
+for hook in /etc/kernel/postinst.d/*; do [ ! -e "$hook" ] || chmod a-x "$hook"; done
 apt-get -y -o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts=/dev/null -o APT::Install-Recommends=false \\
     -o Dpkg::Use-Pty=0 --allow-downgrades --allow-change-held-packages install "$@" < /dev/null"""
 
