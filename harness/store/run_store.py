@@ -55,7 +55,17 @@ _STAMPED = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{4}", re.ASCII)
 
 
 def run_ids(root: Path) -> tuple[str, ...]:
-    """The runs in ``root``, oldest first; what is hidden is being made, or was."""
+    """The runs in ``root``, oldest first; what is hidden is being made, or was.
+
+    :class:`~harness.errors.UsageError` where nobody may look, or where no folder can be called so.
+    """
+    try:
+        return _ids_in(root)
+    except OSError as error:
+        raise UsageError(f"the runs in {root} cannot be read: {error.strerror or error}") from error
+
+
+def _ids_in(root: Path) -> tuple[str, ...]:
     found = [path.parent for path in root.glob("*/run.json") if not path.parent.name.startswith(".")]
     return tuple(one.name for one in sorted(found, key=lambda one: (_when(one), one.name)))
 
@@ -67,10 +77,10 @@ def _when(directory: Path) -> str:
     try:
         kept = json.loads(read_file(directory / "run.json", MOST_STORED_BYTES))
         moment = datetime.fromisoformat(kept.get("finished_at") or kept["started_at"])
+        return f"{moment.astimezone(UTC):%Y%m%dT%H%M%SZ}"
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         # Of a damaged one nobody knows it: whoever takes it for the newest is told that it is damaged.
         return "~"
-    return f"{moment.astimezone(UTC):%Y%m%dT%H%M%SZ}"
 
 
 @dataclass(frozen=True)
@@ -140,7 +150,7 @@ class Store:
         else:
             directory = Path(which)
             try:
-                if below := run_ids(directory):
+                if below := _ids_in(directory):
                     # A folder of runs, which --runs was: the newest of them.
                     directory /= below[-1]
                 there = (directory / "run.json").is_file()
@@ -348,7 +358,10 @@ def _load(adapter: TypeAdapter[T], path: Path) -> T:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole"
-        raise _DamagedError(f"{path} is damaged: {where}: {first['msg']}") from error
+        # pydantic's own words for these are about classes of Python's.
+        why = "it is missing" if first["type"] == "missing" else first["msg"]
+        why = "it is no object of JSON" if first["type"].startswith("dataclass_") else why
+        raise _DamagedError(f"{path} is damaged: {where}: {why}") from error
 
 
 def read_packed(path: Path) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -138,6 +139,27 @@ def test_store_latest_by_when_it_was_played_and_not_by_its_name(tmp_path: Path) 
     assert Store.open(tmp_path, "latest").directory.name == "20261125T010000Z-0000"
     (tmp_path / "all" / "run.json").write_text('{"started_at": 7}')
     assert run_ids(tmp_path)[-1] == "all", "what nobody can read is not passed over in silence"
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_run_ids_moment_that_is_in_no_year_is_not_known(tmp_path: Path, moment: str) -> None:
+    for name, ended in (("odd", moment), ("other", "2026-11-24T03:00:00Z")):
+        Store.create(tmp_path, Run(name, "quick", "2026-11-24T01:00:00Z", (), finished_at=ended))
+    assert run_ids(tmp_path) == ("other", "odd")
+
+
+def test_run_ids_where_nobody_may_look_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^the runs in x+ cannot be read: File name too long$"):
+        run_ids(Path("x" * 300))
+    (tmp_path / "closed").mkdir(mode=0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(UsageError, match=r"^the runs in .*/closed/runs cannot be read: Permission denied$"):
+            run_ids(tmp_path / "closed" / "runs")
+    finally:
+        os.seteuid(user)
 
 
 def test_store_open_or_create_impossible_usage_error(tmp_path: Path) -> None:

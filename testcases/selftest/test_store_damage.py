@@ -51,6 +51,15 @@ def test_store_wrong_value_named(store: Store) -> None:
     assert "exposed_blocks" in store.damaged()[0]
 
 
+@pytest.mark.parametrize("content", ["[]", "null", "7", '"run"', "{}", '{"cell": 7}', '{"cell": {}}'])
+def test_store_wrong_shape_is_told_without_names_of_classes(store: Store, content: str) -> None:
+    for path in (store.directory / "run.json", store.begin(SWAP).directory / "evidence.json"):
+        path.write_text(content)
+    with pytest.raises(UsageError, match=r"it is no object of JSON$|: it is missing$") as told:
+        store.run()
+    assert "instance" not in str(told.value) and "Run" not in str(told.value)
+
+
 def test_store_newer_schema_usage_error(store: Store) -> None:
     attempt = store.begin(SWAP)
     attempt.save(FULL)
