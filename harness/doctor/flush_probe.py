@@ -23,12 +23,12 @@ from pathlib import Path
 from harness.doctor.other_root import Root, private_mounts, root_of
 from harness.doctor.probe_main import exit_code
 from harness.doctor.slow_flush import slow_disk
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError, StoreError, UsageError
 from harness.model.acknowledgement import DELAY_SECONDS, WRITES
 from harness.parse.qemu_io import durations, unflushed
 from harness.remote.local import LocalRunner
 from harness.render.qemu_io import Image, three_writes
-from harness.util.script import run_script
+from harness.util.script import ScriptParser, run_script
 from harness.util.signals import stop_like_ctrl_c
 
 # With cache=writethrough QEMU refuses aio=native.
@@ -115,9 +115,13 @@ class Probe:
         return took
 
     def _keep(self, image: Image, output: str) -> None:
-        if self._record is not None:
+        if self._record is None:
+            return
+        try:
             with self._record.open("a") as record:
                 record.write(f"== {image}\n{output.strip()}\n")
+        except OSError as error:
+            raise StoreError(f"--record: {self._record} cannot be written: {error.strerror or error}") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -126,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ci/probe-flush", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = ScriptParser(prog="ci/probe-flush", description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("qemu_io", nargs="?", default="qemu-io", help="the qemu-io to ask (default: the one in PATH)")
     parser.add_argument("--root", type=Path, help="the root of the file system that it is in (needs root)")
     parser.add_argument(

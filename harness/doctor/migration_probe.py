@@ -8,7 +8,6 @@ every cache mode has to read what was written, also one that never writes back.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -26,7 +25,7 @@ from harness.errors import HarnessError, UsageError
 from harness.model import CacheMode
 from harness.remote.local import LocalRunner
 from harness.util.deadline import Deadline, poll
-from harness.util.script import run_script
+from harness.util.script import ScriptParser, run_script
 from harness.util.signals import stop_like_ctrl_c
 
 SIZE = 1 << 20
@@ -187,7 +186,7 @@ def _ended(source: Qemu) -> str | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0: the target read what was written; 1: it did not; 2: it could not be found out; 4: usage."""
-    parser = argparse.ArgumentParser(prog="ci/probe-migration", description=(__doc__ or "").splitlines()[0])
+    parser = ScriptParser(prog="ci/probe-migration", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("qemu", nargs="?", default="qemu-system-x86_64", help="the QEMU to ask (default: that in PATH)")
     parser.add_argument("--root", type=Path, help="the root of the file system that it is in")
     parser.add_argument("--repeat", type=int, default=5, metavar="N", help="migrate N times with each (default: 5)")

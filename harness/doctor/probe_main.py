@@ -6,7 +6,8 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError
+from harness.util.script import said
 
 
 def exit_code(
@@ -14,14 +15,10 @@ def exit_code(
 ) -> int:
     """What ``asked`` says of the ``arguments``; 2 with a sentence where it could not be found out, 4 for usage."""
     try:
-        wanted = parser.parse_args(arguments)
-    except SystemExit as ended:
-        return UsageError.exit_code if ended.code else 0
-    try:
-        return asked(wanted)
+        return asked(parser.parse_args(arguments))
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted", file=sys.stderr)
         return 2
     except (HarnessError, OSError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+        print(f"{parser.prog}: {said(error)}", file=sys.stderr)
         return error.exit_code if isinstance(error, HarnessError) else 2

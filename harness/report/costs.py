@@ -18,13 +18,13 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.model import BLOCK_BYTES, SCHEMA_VERSION, Cell, ClientKind, Evidence, Run
 from harness.report.phases import WORK
 from harness.store import Store, run_ids
 from harness.util.atomic_file import write_atomic
 from harness.util.read_file import read_file
-from harness.util.script import run_script
+from harness.util.script import ScriptParser, run_script
 
 FILE = "costs.json"
 #: The table that comes with the harness.
@@ -201,6 +201,16 @@ def read_table(path: Path = TABLE) -> tuple[RunCosts, ...]:
     return _TABLE.validate_json(read_file(path))
 
 
+def table_of_checkout() -> tuple[RunCosts, ...]:
+    """The runs of the table that comes along; :class:`~harness.errors.UsageError` where it was damaged."""
+    try:
+        return read_table()
+    except OSError as error:
+        raise UsageError(f"{TABLE} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UsageError(f"{TABLE} is damaged; 'git checkout' brings it back, or remove it") from error
+
+
 def table_bytes(costs: Iterable[RunCosts]) -> bytes:
     """A table of ``costs``, the same for the same ones."""
     return _TABLE.dump_json(tuple(sorted(costs, key=lambda one: one.run)), indent=1) + b"\n"
@@ -235,13 +245,13 @@ def _plausible(one: RunCosts) -> bool:
 
 def main() -> int:
     """Write the table anew from the runs that are kept in the checkout; runs that are named are added to it."""
-    parser = argparse.ArgumentParser(prog="ci/costs", description=main.__doc__)
+    parser = ScriptParser(prog="ci/costs", description=main.__doc__)
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="the folder of a run to add to the table")
     parser.add_argument("--checkout", type=Path, required=True, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     stored = [Store(path) for path in chosen.runs]
     try:
-        found = {one.run: one for one in read_table()} if TABLE.exists() else {}
+        found = {one.run: one for one in table_of_checkout()} if TABLE.exists() else {}
         for one in (*kept_runs(chosen.checkout), *stored):
             costs = learnt(one.run(), one.every_attempt())
             found[costs.run] = costs

@@ -6,18 +6,17 @@ shows.  Runs are kept in ``docs/evidence``; the golden corpus of the selftests i
 
 from __future__ import annotations
 
-import argparse
 import fnmatch
 import re
 import shutil
 import sys
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 from harness.config.claims_file import load_claims
 from harness.config.sentences import validated
+from harness.config.toml_text import parsed
 from harness.errors import HarnessError, UsageError
 from harness.judgement.claim_words import ENOUGH
 from harness.judgement.claims import assess, stack_letters
@@ -32,7 +31,8 @@ from harness.report.figure_spec import KEYS, FigureTable, Selection, in_order
 from harness.report.formatting import count, joined
 from harness.store import Store, judged_results, keep_small, run_ids
 from harness.util.atomic_file import write_atomic
-from harness.util.script import run_script
+from harness.util.read_file import read_file
+from harness.util.script import ScriptParser, run_script
 
 SPEC = Path("docs/figures.toml")
 EVIDENCE = Path("docs/evidence")
@@ -45,16 +45,13 @@ _ANY_MARKER = re.compile(r"<!-- /?figures\b")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0, 1 where a table is not what the evidence gives (--check), or 4 with a sentence."""
-    parser = argparse.ArgumentParser(prog="ci/figures", description=(__doc__ or "").splitlines()[0])
+    parser = ScriptParser(prog="ci/figures", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run", nargs="*", help="a stored run (id or folder) to be kept in docs/evidence first")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where stored runs are (default: runs)")
     parser.add_argument("--check", action="store_true", help="write nothing: say which table is not what it should be")
     parser.add_argument("--checkout", type=Path, default=Path(), help="the checkout with README.md and docs")
     try:
         asked = parser.parse_args(arguments)
-    except SystemExit as ended:
-        return UsageError.exit_code if ended.code else 0
-    try:
         if asked.check and asked.run:
             raise UsageError("--check keeps no run")
         for run in asked.run:
@@ -138,10 +135,13 @@ def _written(checkout: Path) -> Iterator[tuple[Path, str, str]]:
 
 def read_spec(checkout: Path) -> Mapping[str, FigureTable]:
     """The tables by name; :class:`~harness.errors.UsageError` with one sentence for what is wrong."""
+    path = checkout / SPEC
     try:
-        written = tomllib.loads((checkout / SPEC).read_text())
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{SPEC} cannot be read: {error}") from error
+        written = parsed(read_file(path))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UsageError(f"{SPEC} cannot be read: it is not valid TOML: {error}") from error
     return {name: validated(FigureTable, table, source=str(SPEC), place=f"[{name}]") for name, table in written.items()}
 
 

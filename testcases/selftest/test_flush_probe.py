@@ -180,6 +180,19 @@ def test_probe_of_another_program_raises_its_last_line(tmp_path: Path) -> None:
         probe.ask(IMAGES["file"][0], disk)
 
 
+def test_probe_that_cannot_keep_what_was_printed_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    fake = tmp_path / "qemu-io"
+    fake.write_text("#!/bin/sh\necho fine\n")
+    fake.chmod(0o755)
+    for record, why in (("/dev/full", "No space left on device"), ("/nowhere/x", "No such file or directory")):
+        assert flush_probe.main([str(fake), "--on", "file", "--record", record]) == 2
+        assert capsys.readouterr().err == f"ci/probe-flush: --record: {record} cannot be written: {why}\n"
+
+
 def test_slow_disk_write_fast_flush_slow_and_nothing_left() -> None:
     """In a process of its own: it leaves the mount namespace of the others."""
     if os.geteuid() != 0 or not Path("/dev/fuse").exists() or not Path("/dev/loop-control").exists():
