@@ -64,10 +64,10 @@ def bisect_step(
     from harness.cli.bisect_plays import Player, cell_of, counted, own_process, rate_of, require_no_lab
     from harness.judgement.bisect import Answer, missed_rate
 
-    if rate and plays:
+    if rate is not None and plays:
         raise UsageError("--rate says how often to play; leave --plays out")
     asked = cell_of(matrix, cell, _bad(bad_is) or VerdictKind.DIVERGED)
-    wanted = rate_of(rate, runs, asked).plays_wanted if rate else plays or PLAYS
+    wanted = rate_of(rate, runs, asked).plays_wanted if rate is not None else plays or PLAYS
     _require_readable(stack)
     require_no_lab()
     try:

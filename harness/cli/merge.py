@@ -34,7 +34,7 @@ def merge(
     for store in stores:
         for sentence in store.damaged():
             warn(sentence)
-    merged = merge_runs(runs, stores, into or new_run_id())
+    merged = merge_runs(runs, stores, new_run_id() if into is None else into)
     path = merged.directory / "report.html"
     found = judged_run(merged)
     write_html(path, found.run, found.results, attempts=found.attempts)

@@ -113,13 +113,18 @@ def run(
 ) -> None:
     """Play a matrix on a lab of its own (or the one that is up), and print the heat map and the report's path."""
     from harness.store import Store, new_run_id
+    from harness.util.atomic_file import require_room_for
 
+    named = {"--matrix": matrix, "--resume": resume, "--like": like, "--group": group, "--client": client}
+    if empty := next((option for option, value in named.items() if value == ""), None):
+        # A variable of a script's that is empty: not as if nothing had been said, which plays something else.
+        raise UsageError(f"{empty} is empty; give it a value, or leave it out")
     software = stack_options(stack, drbd, suite)
     if inventory is None and group is not None:
         raise UsageError("--group is a group in an inventory: give it with --inventory FILE")
     if resume and inventory:
         raise UsageError("--resume goes on on the machines that the run has; leave --inventory out")
-    if resume and (matrix or software or device_mib):
+    if resume and (matrix or software or device_mib is not None):
         raise UsageError("--resume goes on with the matrix, the stack and the device the run has; leave them out")
     if resume and (repeat or seed or shard):
         raise UsageError(
@@ -143,7 +148,7 @@ def run(
     )  # fmt: skip
     if resume and image:
         raise UsageError("--resume goes on with the guest image that the run has; leave it out")
-    if like and (resume or matrix or device_mib or own or image or inventory):
+    if like and (resume or matrix or device_mib is not None or own or image or inventory):
         raise UsageError("--like plays what that run has, on a lab like its own; only the stack may be another")
     if cell and not like:
         raise UsageError("--cell chooses among the cells of a run: give it with --like RUN")
@@ -158,8 +163,9 @@ def run(
             again = Store.open(runs, like).directory.resolve()
             played = ["--drbd-like", str(again), *(f"--drbd-cell={one}" for one in cell or ())]
         chosen = [*played, "--drbd-run-id", run_id, "--drbd-runs", str(runs)]
+        require_room_for(directory)
     lab = [word for name, value in software.items() for word in (f"--drbd-{name}", value)]
-    lab += ["--drbd-device-mib", str(device_mib)] if device_mib else []
+    lab += ["--drbd-device-mib", str(device_mib)] if device_mib is not None else []
     lab += ["--drbd-inventory", str(inventory.absolute())] if inventory else []
     lab += ["--drbd-inventory-group", group] if group else []
     lab += ["--drbd-repeat", str(repeat)] if repeat else []
@@ -218,11 +224,12 @@ def list_runs(
     runs: RunsOption = Path("runs"),
 ) -> None:
     """The runs there are and how they ended, or the cells of a matrix, or a job file of fio's."""
-    if fio_job:
+    # An empty one names nothing, and is not as if it had been left out.
+    if fio_job is not None:
         from harness.workloads.job_files import job_text
 
         print_document(job_text(fio_job))
-    elif matrix:
+    elif matrix is not None:
         _list_cells(matrix, runs)
     else:
         _list_stored(runs)

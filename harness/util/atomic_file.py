@@ -101,6 +101,22 @@ def make_directory(path: Path, *, new: bool = False) -> None:
         raise StoreError(f"the folder {path} cannot be made: {error.strerror or error}") from error
 
 
+def require_room_for(directory: Path) -> None:
+    """:class:`~harness.errors.UsageError` where the new folder ``directory`` cannot be made; it is not there then."""
+    missing = []
+    try:
+        missing = [path for path in (directory, *directory.parents) if not path.exists()]
+        directory.mkdir(parents=True)
+    except OSError as error:
+        why = error.strerror or error
+        raise UsageError(f"nothing can be kept in {directory.parent}: {why}; name another folder") from error
+    finally:
+        # One in which somebody else has put something meanwhile stays.
+        for path in missing:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
 def sync_directory(path: Path) -> None:
     """Make the names in a directory as durable as the files' content; :class:`StoreError` where that cannot be."""
     try:

@@ -29,6 +29,13 @@ def test_list_runs_with_outcomes_damaged_run_passed_over(command: Any) -> None:
     assert err.startswith("run3: ") and "damaged" in err
 
 
+def test_list_of_an_empty_name_is_no_list_of_the_runs(command: Any) -> None:
+    stored()
+    for option in ("--matrix", "--fio-job"):
+        code, out, err = command("list", option, "")
+        assert (code, out) == (4, "") and "''" in err and len(err.splitlines()) == 1
+
+
 def test_list_matrix_prints_its_cells(command: Any) -> None:
     code, out, err = command("list", "--matrix", "quick")
     assert "about" in err.splitlines()[0] and "for 8 plays" in err and "estimate" not in out

@@ -28,6 +28,8 @@ def test_merge_runs_one_run_that_every_command_reads(command: Any) -> None:
     code, out, err = command("merge", "run1")
     assert (code, out, err) == (4, "", "drbd-harness: one run alone is merged already; name two or more\n")
     assert command("merge", "run1", "run2", "--into", "both")[0] == 4
+    code, _, err = command("merge", "run1", "run2", "--into", "")
+    assert code == 4 and err.startswith("drbd-harness: '' cannot be the name of a file")
 
 
 def test_merge_part_that_is_missing_is_no_success_unless_asked_for(command: Any) -> None:

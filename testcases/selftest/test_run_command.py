@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,16 @@ from stored_run import apart, command, handed_over, stored
 from harness.store import Store
 
 __all__ = ["apart", "command"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_played(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What should be refused, and is not, starts no lab."""
+
+    def become(*_: object) -> None:
+        raise AssertionError("it would be played")
+
+    monkeypatch.setattr(os, "execv", become)
 
 
 def value(argv: list[str], option: str) -> str:
@@ -45,3 +56,36 @@ def test_run_resume_gives_no_lab_options(command: Any, monkeypatch: pytest.Monke
     stored()
     argv = handed_over(monkeypatch, command, "run", "--resume", "latest")
     assert not {"--drbd-suite", "--drbd-device-mib"} & set(argv), "else one run mixes two kernels"
+
+
+@pytest.mark.parametrize(
+    ("option", "beside"),
+    [("--matrix", ()), ("--resume", ()), ("--like", ()), ("--group", ("--inventory", "x")), ("--client", ())],
+)
+def test_run_with_an_empty_name_is_not_as_if_it_were_left_out(command: Any, option: str, beside: tuple[str]) -> None:
+    said = f"drbd-harness: {option} is empty; give it a value, or leave it out\n"
+    assert command("run", option, "", *beside) == (4, "", said)
+
+
+def test_run_with_a_device_of_no_size_is_not_as_if_none_were_asked_for(
+    command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argv = handed_over(monkeypatch, command, "run", "--device-mib", "0")
+    assert value(argv, "--drbd-device-mib") == "0", "pytest's part says what the least is"
+
+
+def test_run_that_could_not_be_kept_one_sentence_and_nothing_is_left(
+    command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("file").touch()
+    before = sorted(Path().rglob("*"))
+    for runs, folder, why in (
+        ("file", "file", "Not a directory"),
+        ("file/runs", "file/runs", "Not a directory"),
+        ("/proc/runs", "/proc/runs", "No such file or directory"),
+        ("x" * 300, "x" * 300, "File name too long"),
+    ):
+        said = f"drbd-harness: nothing can be kept in {folder}: {why}; name another folder\n"
+        assert command("run", "--runs", runs) == (4, "", said)
+    handed_over(monkeypatch, command, "run", "--runs", "new/runs")
+    assert sorted(Path().rglob("*")) == before
