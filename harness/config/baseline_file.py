@@ -37,7 +37,7 @@ def _an_answer(value: object) -> object:
 
 def _a_day(value: object) -> object:
     if type(value) is not date:
-        raise ValueError(f"'until' is {shown(str(value))}; it is a day without quotes, such as 2027-03-31")
+        raise ValueError(f"'until' is {shown(value)}; it is a day without quotes, such as 2027-03-31")
     return value
 
 

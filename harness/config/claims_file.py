@@ -19,7 +19,16 @@ from pydantic import AfterValidator, Field
 
 from harness.config.cell_rules import GUEST_ONLY, broken_rule
 from harness.config.matrix_entry import Axes, Workloads
-from harness.config.sentences import WrittenFile, WrittenModel, array, choice, hint, one_or_more, validated
+from harness.config.sentences import (
+    WrittenFile,
+    WrittenModel,
+    array,
+    choice,
+    hint,
+    one_or_more,
+    quoted,
+    validated,
+)
 from harness.config.toml_text import read_toml
 from harness.errors import UsageError
 from harness.model import CacheMode, Cell, ClientKind, FilesystemKind
@@ -38,7 +47,7 @@ _DEFAULTS = Cell(workload="")
 
 def _keys_of_a_cell(keys: tuple[str, ...]) -> tuple[str, ...]:
     if wrong := next((key for key in keys if key not in (_EVERY, *Axes.model_fields)), None):
-        raise ValueError(f"'{wrong}' in 'any' is no key of a cell{hint(wrong, (_EVERY, *Axes.model_fields))}")
+        raise ValueError(f"{quoted(wrong)} in 'any' is no key of a cell{hint(wrong, (_EVERY, *Axes.model_fields))}")
     return keys
 
 

@@ -8,7 +8,6 @@ machine, a volume group or a disk that is not named is not used.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from ipaddress import IPv4Address
@@ -17,8 +16,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
+from harness.config.ansible import from_ansible
 from harness.config.lab_spec import LOWER_MIB
-from harness.config.sentences import WrittenFile, WrittenModel, array, hint, quoted, shown, validated
+from harness.config.sentences import WrittenFile, WrittenModel, array, hint, quoted, validated
 from harness.config.spec import at_least
 from harness.config.toml_text import parsed
 from harness.errors import UsageError
@@ -27,11 +27,6 @@ from harness.util.paths import expanded
 from harness.util.read_file import read_file
 
 INVENTORY_SCHEMA = 1
-#: The variable of a host in Ansible's inventory that holds what Ansible has no name for, and the group's usual name.
-VARIABLE = "drbd_harness"
-_OF_ANSIBLE = ("ansible_host", "ansible_port", "ansible_user", "ansible_ssh_private_key_file")
-_OF_LAB = ("name", "size_mib", "owner", "may_change")
-_TEMPLATE = re.compile(r"\{[{%]")
 
 VOLUME_GROUP, THIN, DISK, LOOP = "volume-group", "thin", "disk", "loop"
 # The keys that each kind of storage has, and of those the ones that it has to have.
@@ -290,7 +285,7 @@ def table_of(path: Path, group: str | None = None, *, whole: bool = True) -> dic
     except UnicodeDecodeError:
         raise UsageError(f"the inventory {path} is no text in UTF-8") from None
     if text.lstrip().startswith("{"):
-        return _from_ansible(text, str(path), group, whole=whole)
+        return {"schema": INVENTORY_SCHEMA} | from_ansible(text, str(path), group, whole=whole)
     if group is not None:
         raise UsageError(f"{path} is no inventory of Ansible's and has no group '{group}'")
     try:
@@ -320,8 +315,12 @@ def key_of(name: str, entry: ReachedEntry, folder: Path) -> Path | None:
     """The file of a machine's private key, absolute; None where none is named."""
     written = entry.ansible_ssh_private_key_file
     key = folder / expanded(written, f"the private key of {name}") if written else None
-    if key is not None and not key.is_file():
-        raise UsageError(f"the private key {key} of {name} is not there")
+    try:
+        if key is not None and not key.is_file():
+            raise UsageError(f"the private key {key} of {name} is not there")
+    except OSError as error:
+        why = error.strerror or error
+        raise UsageError(f"the private key {quoted(key)} of {name} cannot be looked at: {why}") from None
     return key
 
 
@@ -334,63 +333,3 @@ def _power(entry: PowerEntry, folder: Path) -> PowerEntry:
     return entry.model_copy(
         update={"password_file": password, "command": (program, *arguments) if entry.command else ()}
     )
-
-
-# --------------------------------------------------------------------------- Ansible's
-
-
-def _from_ansible(text: str, source: str, group: str | None, *, whole: bool) -> dict[str, Any]:
-    """What ``ansible-inventory --list`` printed as the table of a file of our own."""
-    try:
-        found = json.loads(text)
-        variables = found["_meta"]["hostvars"]
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{source} is no valid JSON: {error}") from None
-    except (KeyError, TypeError):
-        raise UsageError(f"{source} is not what 'ansible-inventory --list' prints: it has no _meta.hostvars") from None
-    hosts = _group(found, source, group)
-    lab: dict[str, Any] = {}
-    entries: dict[str, Any] = {}
-    for name in hosts:
-        of_host = variables.get(name) if isinstance(variables, dict) else None
-        own = of_host.get(VARIABLE, None if whole else {}) if isinstance(of_host, dict) else None
-        if not isinstance(of_host, dict) or not isinstance(own, dict):
-            raise UsageError(f"{source}: the host {name} has no variable {VARIABLE} with its storage and its link")
-        for key in _OF_LAB:
-            if key in own and lab.setdefault(key, own[key]) != own[key]:
-                raise UsageError(f"{source}: {VARIABLE}.{key} is not the same on {' and '.join(hosts)}")
-        taken = {key: of_host[key] for key in _OF_ANSIBLE if key in of_host}
-        entries[name] = taken | {key: value for key, value in own.items() if key not in _OF_LAB}
-        if template := _template(entries[name]):
-            raise UsageError(f"{source}: {name} has the template {quoted(template)}; only Ansible can fill it in")
-        if (port := taken.get("ansible_port")) and isinstance(port, str) and port.isascii() and port.isdigit():
-            entries[name]["ansible_port"] = int(port)
-    return {"schema": INVENTORY_SCHEMA, **lab, "hosts": entries}
-
-
-def _group(found: Mapping[str, Any], source: str, group: str | None) -> list[str]:
-    """The names of the two hosts of ``group``, or of the group that there is."""
-    groups = {
-        name: one.get("hosts", [])
-        for name, one in found.items()
-        if name not in ("_meta", "all", "ungrouped") and isinstance(one, dict)
-    }  # fmt: skip
-    if group is None:
-        pairs = [name for name, hosts in groups.items() if isinstance(hosts, list) and len(hosts) == 2]
-        if VARIABLE not in groups and len(pairs) != 1:
-            raise UsageError(f"{source} has {len(pairs)} groups of two hosts; name the one that is meant with --group")
-        group = VARIABLE if VARIABLE in groups else pairs[0]
-    if group not in groups:
-        raise UsageError(f"{source} has no group {quoted(group)}{hint(group, groups)}")
-    hosts = groups[group]
-    if not isinstance(hosts, list) or len(hosts) != 2 or not all(isinstance(one, str) for one in hosts):
-        raise UsageError(f"{source}: the group '{group}' has the hosts {shown(hosts)}; a lab has two machines")
-    return hosts
-
-
-def _template(value: object) -> str | None:
-    """The first text in ``value`` that Ansible would fill in; ansible-inventory prints it as it was written."""
-    if isinstance(value, str):
-        return value if _TEMPLATE.search(value) else None
-    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return next((found for one in inside if (found := _template(one))), None)

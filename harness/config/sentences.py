@@ -16,6 +16,7 @@ import difflib
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, time
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
@@ -119,6 +120,8 @@ def shown(value: object) -> str:
         return str(value)
     if isinstance(value, str):
         return quoted(value)
+    if isinstance(value, date | time):
+        return value.isoformat()  # as TOML writes it, without quotes
     if isinstance(value, list | tuple):
         return _cut(f"[{', '.join(shown(item) for item in value[:10])}]")
     return "a table" if isinstance(value, Mapping) else f"a value of the type {type(value).__name__}"
@@ -271,7 +274,7 @@ def _table_name(path: Sequence[int | str]) -> str:
 
 
 def _dotted(path: Iterable[int | str]) -> str:
-    return ".".join(part for part in path if isinstance(part, str))
+    return ".".join(_cut(part) for part in path if isinstance(part, str))
 
 
 def _annotation(model: object, location: Iterable[int | str]) -> object:

@@ -6,7 +6,7 @@ import json
 import tomllib
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,8 @@ def test_read_baseline_an_entry_with_all_of_its_keys() -> None:
         ({"reason": None}, "'reason' is missing"),
         ({"until": None}, "'until' is missing"),
         ({"until": "2027-03-31"}, "it is a day without quotes, such as 2027-03-31"),
+        ({"until": {"day": 1}}, "'until' is a table; it is a day without quotes"),
+        ({"until": datetime(2027, 3, 31, 1)}, "'until' is 2027-03-31T01:00:00; it is a day without quotes"),
         ({"verdicts": ["DIVERGD"]}, "did you mean 'DIVERGED'?"),
         ({"verdicts": ["INCONCLUSIVE"]}, "INCONCLUSIVE, which is no answer"),
         ({"verdicts": []}, "'verdicts' is an empty list"),

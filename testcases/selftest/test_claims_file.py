@@ -70,6 +70,7 @@ def test_claim_about_a_plain_cell_is_not_decided_by_what_was_done_against_it() -
         (("cells = [", "event = 'difers'\ncells = ["), "'difers' is no value of 'event'; did you mean 'differs'?"),
         (("cells = [", "says = 'newer'\ncells = ["), "'newer' is no value of 'says'; did you mean 'never'?"),
         (('workload = "reclaim"', 'any = "buss"'), "'buss' in 'any' is no key of a cell; did you mean 'bus'?"),
+        (('workload = "reclaim"', f'any = "{"x" * 9000}"'), f"'{'x' * 75}...' in 'any' is no key of a cell; allowed: "),
         ((CLAIM[CLAIM.index("[[ask") :], ""), "number 1 ('X1'): no cell decides it; give it at least one"),
         (
             ('[{ cache = "none", filesystem = "swap", workload = "reclaim" }]', "[]"),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from harness.config.inventory import Inventory, load
+from harness.config.inventory import Inventory, ReachedEntry, key_of, load
 from harness.config.machine_tools import family, needed, packages
 from harness.errors import UsageError
 from harness.parse.machine import machine_facts
@@ -162,10 +163,33 @@ def test_inventory_of_ansible_that_is_no_lab_is_one_sentence(
 
 def test_json_that_is_no_inventory_of_ansible_is_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
-    for text, part in (("{}", "it has no _meta.hostvars"), ("{", "no valid JSON")):
+    for text, part in (
+        ("{}", "it has no _meta.hostvars"),
+        ("{", "no valid JSON"),
+        (f'{{"_meta": {{"hostvars": {{"a": {"[" * 9**5}', "no valid JSON: its values are nested too deeply$"),
+        (f'{{"_meta": {{"hostvars": {{"a": {"[" * 400}{"]" * 400}}}}}}}', "no valid JSON: its values are nested too"),
+        (f'{{"_meta": {{"hostvars": {"9" * 6000}}}}}', "no valid JSON: it has a number of thousands of digits$"),
+        ('{"_meta": {"hostvars": {}}}', "has no group of two hosts; a lab needs one$"),
+    ):
         path.write_text(text)
         with pytest.raises(UsageError, match=part):
             load(path)
+
+
+def test_inventory_with_a_key_where_nobody_may_look_is_one_sentence(tmp_path: Path) -> None:
+    long = f'ansible_user = "admin"\nansible_ssh_private_key_file = "{"k" * 300}"'
+    assert sentence(tmp_path, MINE.replace('ansible_user = "admin"', long)).endswith(
+        " of beta cannot be looked at: File name too long"
+    )
+    closed, user = tmp_path / "closed", os.geteuid()
+    closed.mkdir(mode=0)
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(UsageError, match=r"^the private key '.*' of beta cannot be looked at: Permission denied$"):
+            key_of("beta", ReachedEntry(ansible_ssh_private_key_file=str(closed / "id")), tmp_path)
+    finally:
+        os.seteuid(user)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date, time
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -74,6 +75,9 @@ WRONG_BRAKES: dict[str, Any] = {"spokes": 7, "brakes": ["red", "gren"]}
         ({**CITY, "lamp": "a\nb"}, TOP, "'lamp' is 'a\\nb', not true or false"),
         ({**CITY, "weight": "7"}, TOP, "'weight' is '7', not a number"),
         ({**CITY, "weight": True}, TOP, "'weight' is True, not a number"),
+        ({**CITY, "lamp": date(2027, 3, 31)}, TOP, "'lamp' is 2027-03-31, not true or false"),
+        ({**CITY, "weight": time(7, 30)}, TOP, "'weight' is 07:30:00, not a number"),
+        ({**CITY, "spare-wheels": {"x" * 9000: {}}}, f"[spare-wheels.{'x' * 76}...x]", "'spokes' is missing"),
         ({**CITY, "parts": "bell"}, TOP, "'parts' is 'bell', not a list"),
         ({**CITY, "parts": ["bell", 3]}, TOP, "'parts' is 3, not text"),
         ({**CITY, "front": 3}, "[front]", "it is not a table"),
