@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -203,7 +204,8 @@ def rate_of(text: str, runs: Path, asked: Asked) -> Rate:
     """From ``3/10``, or as a run counted it; :class:`~harness.errors.UsageError` where that is no rate."""
     if (rate := Rate.parse(text)) is not None:
         return rate
-    if "/" in text and not Path(text).exists():
+    # A name that no file system takes is no error to os.path.
+    if "/" in text and not os.path.exists(text):  # noqa: PTH110
         raise UsageError(f"--rate is '{text}'; it is hits of plays, such as 3/10, or a run that counted them")
     results = [one for one in judged_results(Store.open(runs, text)) if one.cell.id == asked.cell]
     counts = asked.question.counts(results)

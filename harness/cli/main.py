@@ -76,7 +76,11 @@ def _main() -> None:
         # click's own class of errors is a dependency of typer in some versions and a private part of it in others.
         message = getattr(wrong, "format_message", None)
         if message is not None:
-            _end(f"{message()} (drbd-harness --help lists what there is)", UsageError.exit_code)
+            # Without a command typer prints its help, and has nothing to say.
+            _end(
+                f"{message() or 'which command is meant?'} (drbd-harness --help lists what there is)",
+                UsageError.exit_code,
+            )
         if isinstance(wrong, OSError) and wrong.filename is not None:
             _end(f"{wrong.filename}: {wrong.strerror or wrong}", HarnessError.exit_code)
         traceback.print_exc()

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+from harness.util.standard_streams import usable_columns
+
 #: The one command whose exit codes are another's: to git, what is below 128 says something of a version.
 STEP = "bisect-step"
 _NO_ANSWER = 2
@@ -25,6 +27,7 @@ def loading() -> Iterator[None]:
 
     NumPy does not start on many a virtual machine's, whose type leaves out what every real one has.
     """
+    usable_columns()
     before = {}
     with suppress(ValueError):  # Not in the main thread: there it stays as it is.
         for asked in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

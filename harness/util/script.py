@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from harness.errors import HarnessError, OutputError, UsageError
 from harness.util.logs import one_line
-from harness.util.standard_streams import give_up_output, make_usable
+from harness.util.standard_streams import give_up_output, make_usable, usable_columns
 
 
 class ScriptParser(argparse.ArgumentParser):
@@ -31,6 +31,7 @@ def run_script(name: str, main: Callable[[], int]) -> NoReturn:
     which the system refuses a file.
     """
     make_usable()
+    usable_columns()
     try:
         code = main()
         sys.stdout.flush()

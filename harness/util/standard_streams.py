@@ -12,6 +12,8 @@ from typing import Any, TextIO
 from harness.errors import OutputError
 
 _OUT, _ERR = 1, 2
+# Of a width in columns.
+_MOST_DIGITS = 4
 # What has the buffer protocol; its name, collections.abc.Buffer, comes with Python 3.12.
 _Buffer = Any
 
@@ -31,6 +33,15 @@ def make_usable() -> None:
         sys.stdout = _text(sys.stdout, _Output(_OUT))
     if sys.stderr is None or sys.stderr is sys.__stderr__:
         sys.stderr = _text(sys.stderr, _Errors(_ERR), at_once=True)
+
+
+def usable_columns() -> None:
+    """Forget COLUMNS where it is no terminal's width: in 0 columns rich prints nothing, and of a line of thousands of
+    millions it makes every blank.
+    """
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdigit() and not 1 <= len(columns.lstrip("0")) <= _MOST_DIGITS:
+        del os.environ["COLUMNS"]
 
 
 def give_up_output() -> None:

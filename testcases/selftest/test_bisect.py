@@ -330,6 +330,7 @@ def test_bisect_step_trouble_of_the_machine_is_no_answer_for_git(
     assert command("bisect-step")[0] == 132
     assert command("bisect-step", "--stack", "x.toml", "-k", "none")[0] == 132
     assert step("--rate", "1/5", "--plays", "3")[0] == 132 and step("--rate", "0/5")[0] == 132
+    assert step("--rate", f"1/{'9' * 300}")[0] == 132
     assert step("--rate", "")[0] == 132, "a variable that is empty, and not as if no rate were given"
     Path("b.toml").write_text("schema = 1\nsuit = 3\n")
     assert step(stack="b.toml")[0] == 132

@@ -59,6 +59,13 @@ def test_command_wrong_request_one_sentence_and_exit_code_4(
     assert err.count("\n") == 1 and out == "", "one sentence"
 
 
+@pytest.mark.parametrize("arguments", [(), ("images",), ("lab",)])
+def test_command_that_is_not_named_help_and_one_sentence(command: Any, arguments: tuple[str, ...]) -> None:
+    code, out, err = command(*arguments)
+    assert code == 4 and "Commands" in out
+    assert err == "drbd-harness: which command is meant? (drbd-harness --help lists what there is)\n"
+
+
 def test_help_and_version_exit_code_0(command: Any) -> None:
     assert command("version")[0] == 0
     code, out, _ = command("--help")

@@ -45,6 +45,15 @@ def test_command_whose_output_has_no_room_one_sentence(arguments: tuple[str, ...
     assert ended(">/dev/full", *arguments) == (2, "", FULL_DISK)
 
 
+@pytest.mark.parametrize("columns", ["1", "0", "-5", "9" * 30])
+def test_command_for_a_terminal_of_any_width_ends_as_in_any_other(
+    columns: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    code, out, err = ended("", "judge", JSON[1])
+    assert (code, err) == (0, "") and out
+
+
 def test_command_started_without_streams_ends_as_with_them() -> None:
     code, document, _ = ended("<&- 2>&-", *JSON)
     assert code == 0 and document.startswith("{")
