@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from harness.config.ansible import from_ansible
-from harness.config.lab_spec import LOWER_MIB
+from harness.config.lab_spec import LOWER_MIB, MOST_MIB
 from harness.config.sentences import WrittenFile, WrittenModel, array, hint, quoted, validated
 from harness.config.spec import at_least
 from harness.config.toml_text import parsed
@@ -137,6 +137,10 @@ class PowerEntry(WrittenModel):
             raise ValueError("power is switched either by an 'agent' or by a 'command'")
         if self.command and (self.options or self.password_file):
             raise ValueError("'options' and 'password_file' are those of an 'agent', not of a 'command'")
+        if self.command and not (Path(self.command[0]).name and self.command[0].isprintable()):
+            raise ValueError(f"'command' begins with {quoted(self.command[0])}, which is no program")
+        if any("\0" in text for text in (*self.command, self.password_file or "")):
+            raise ValueError("a NUL is in 'command' or 'password_file', and no program can be told one")
         for name, value in self.options.items():
             if "pass" in name.lower():
                 raise ValueError(
@@ -183,7 +187,7 @@ class LabFile(WrittenFile):
     reads: ClassVar[int] = INVENTORY_SCHEMA
 
     name: LabName = "lab"
-    size_mib: Annotated[int, at_least(64)] = LOWER_MIB
+    size_mib: Annotated[int, at_least(64), Field(le=MOST_MIB)] = LOWER_MIB
     owner: (
         Annotated[str, _written(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,62}", "up to 63 letters, digits and '_.@-'")] | None
     ) = None

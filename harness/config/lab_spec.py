@@ -55,6 +55,8 @@ _RESOURCE = ResourceSpec()
 # The least that the lower device has, in MiB: what the most demanding filesystem and layout need.  The file is sparse,
 # and what a cell does not need DRBD does not see of it.
 LOWER_MIB = 1024
+#: The largest device that DRBD makes, 1 PiB.
+MOST_MIB = 2**30
 # Serial numbers of the disks that each node has anyway.
 _OTHER_SERIALS = ("root", "seed")
 # What a node needs beside its guest, in MiB.
@@ -196,7 +198,7 @@ class LabSpec(Spec):
     node_names: Annotated[tuple[HostName, HostName], _pair()] = ("nodea", "nodeb")
     memory_mib: Annotated[int, at_least(64)] = 2560
     vcpus: Annotated[int, at_least(0), Field(le=64)] = 0
-    device_mib: Annotated[int, at_least(16)] = 128
+    device_mib: Annotated[int, at_least(16), Field(le=MOST_MIB)] = 128
     backing_serial: Serial = "backing"
     management: Annotated[IPv4Interface, Field(strict=False)] = IPv4Interface("10.0.2.15/24")
     link: LinkSpec = LinkSpec()

@@ -86,6 +86,17 @@ def test_inventory_of_our_own_has_two_machines_and_what_may_be_written(tmp_path:
          '[hosts.beta.power]\nagent = "fence_x"\noptions = {password = "x"}\n[hosts.beta.storage]',
          "'password' is no place for a password"),
         ('[hosts.beta.storage]', '[hosts.beta.power]\n[hosts.beta.storage]', "either by an 'agent' or by a 'command'"),
+        *(
+            ('[hosts.beta.storage]', f'[hosts.beta.power]\n{written}\n[hosts.beta.storage]', part)
+            for written, part in (
+                ('command = [""]', "[hosts.beta.power]: 'command' begins with '', which is no program"),
+                ('command = ["/"]', "[hosts.beta.power]: 'command' begins with '/', which is no program"),
+                ('command = ["sw\\nitch"]', "'command' begins with 'sw\\nitch', which is no program"),
+                ('command = ["switch", "a\\u0000"]', "a NUL is in 'command' or 'password_file'"),
+                ('agent = "fence_x"\npassword_file = "\\u0000"', "a NUL is in 'command' or 'password_file'"),
+            )
+        ),
+        ('name = "ours"', f'size_mib = {2**30 + 1}', "'size_mib' is 1073741825; the most it may be is 1073741824"),
     ],
 )  # fmt: skip
 def test_inventory_that_is_wrong_is_one_sentence(tmp_path: Path, old: str, new: str, part: str) -> None:

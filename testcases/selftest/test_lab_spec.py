@@ -56,6 +56,7 @@ def test_lab_spec_without_a_choice_is_the_lab_of_today() -> None:
     ("table", "sentence"),
     [
         ({"device_mib": 1}, "device_mib is 1; the least is 16"),
+        ({"device_mib": 2**30 + 1}, "'device_mib' is 1073741825; the most it may be is 1073741824"),
         ({"memory_mib": 63}, "memory_mib is 63; the least is 64"),
         ({"guest": {"memory_mib": 1}}, "[guest]: memory_mib is 1; the least is 64"),
         ({"memory_mib": True}, "'memory_mib' is True, not a whole number"),
