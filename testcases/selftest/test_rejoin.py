@@ -12,7 +12,7 @@ from fake_guest import FakeWatch, Traveller
 from fake_libvirt import LibvirtSaid
 from fake_stage import Stage
 from fake_story import in_order
-from judged_evidence import HELD, evidence
+from judged_evidence import HELD, evidence, oracles
 from moving_stage import cuttable, faulty, guest_dies_at, staged, under_way
 
 from harness.engine.rejoin import compare_before_rejoin
@@ -310,6 +310,18 @@ def test_judge_differences_before_a_rejoin_are_told_and_bound_nothing() -> None:
     assert verdict.kind is VerdictKind.CLEAN and verdict.rate_upper_95 is None
     assert "equal after a resync of" in verdict.sentence
     assert verdict.reasons == ("3 blocks differed while it was away, DRBD knew of 2; a resync of nodeb followed",)
+
+
+def test_judge_what_no_resync_copied_is_told() -> None:
+    """As DRBD 9.3.3 was seen to leave it when both disks had failed and were attached again."""
+    found = evidence(rejoin_comparisons=(rejoined({1, 2, 3}, marked=0),), **oracles({2, 3, 7}, {2, 3, 7}))
+    (reason,) = (one for one in judge(found, HELD).reasons if "while it was away" in one)
+    assert reason == (
+        "3 blocks differed while it was away, DRBD knew of 0; 2 of them differ still at the end: no resync of nodeb "
+        "copied them, or they came to differ again"
+    )
+    all_of_them = replace(found, rejoin_comparisons=(rejoined({2, 3}),))
+    assert any("; they differ still at the end: " in one for one in judge(all_of_them, HELD).reasons)
 
 
 def test_judge_comparison_under_writes_says_so() -> None:
