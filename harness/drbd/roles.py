@@ -19,6 +19,8 @@ from harness.util.deadline import Deadline, poll
 SETTLE_SECONDS = 120.0
 # What DRBD needs to notice that a silent peer is gone: ping-int (10 s) and ping-timeout, and to spare.
 LOSS_SECONDS = 60.0
+# In which two that were told to connect have done so.
+CONNECT_SECONDS = 30.0
 
 # States of a connection in which DRBD tries nothing by itself.
 STANDALONE = ("StandAlone",)
@@ -154,7 +156,8 @@ def reattach(resource: Resource) -> None:
     """Attach the lower device again on each node that is Diskless.
 
     A Primary that lost all data takes none back but the newest, which its peer's disk may have to show first: so one
-    that is refused is tried again behind the other.  Raises :class:`RefusedError` where that is no help.
+    that is refused is tried again behind the other, with which it is connected by then.  Blocks for at most 30 s.
+    Raises :class:`RefusedError` where that is no help.
     """
     refused = []
     for node in (resource.a, resource.b):
@@ -163,8 +166,24 @@ def reattach(resource: Resource) -> None:
                 resource.drbdadm(node, "attach")
             except RefusedError:
                 refused.append(node)
+    if refused:
+        _connect_again(resource)
     for node in refused:
         resource.drbdadm(node, "attach")
+
+
+def _connect_again(resource: Resource) -> None:
+    """A Primary of DRBD 9 that would lose its last data by what its peer says becomes StandAlone instead."""
+    for node in (resource.a, resource.b):
+        if resource.status(node)[0].connection in STANDALONE:
+            with contextlib.suppress(RefusedError):
+                resource.drbdadm(node, "connect")
+    with contextlib.suppress(DeadlineError):
+        poll(
+            lambda: all(one.connection == "Connected" for one in states(resource).values()) or None,
+            Deadline.after(CONNECT_SECONDS, "the connection"),
+            every=0.2,
+        )
 
 
 def reconnect_discarding(resource: Resource, victim: Node, deadline: Deadline) -> None:

@@ -196,6 +196,16 @@ def test_reattach_of_a_primary_that_needs_its_peers_disk_first_is_tried_behind_i
     assert "Diskless" not in fake.disks.values()
 
 
+def test_reattach_of_a_primary_that_dropped_its_peer_connects_first(fake: FakeResource) -> None:
+    """As DRBD 9.3.3 did when its peer's disk failed behind its own: "Need access to UpToDate data", StandAlone."""
+    fake.disks = {"nodea": "Diskless", "nodeb": "Diskless"}
+    fake.links = {"nodea": "StandAlone", "nodeb": "Connecting"}
+    fake.refuses["nodea attach"] = [NOT_CURRENT]
+    roles.reattach(real(fake))
+    assert done(fake) == ["nodea attach", "nodeb attach", "nodea connect", "nodea attach"]
+    assert "Diskless" not in fake.disks.values() and set(fake.links.values()) == {"Connected"}
+
+
 def test_reattach_that_is_refused_again_is_refused_with_drbds_message(fake: FakeResource) -> None:
     fake.disks = {"nodea": "Diskless", "nodeb": "UpToDate"}
     fake.refuses["nodea attach"] = [NOT_CURRENT] * 2
