@@ -24,8 +24,7 @@ class UserGuestDisk:
     """How a user's image is booted: the ``overlay`` on the read-only ``base``, both block devices on the node.
 
     ``firmware`` and ``variables`` are the files for UEFI, with the file ``nvram`` for what is made of them; all empty
-    for a BIOS.  ``xsave``: whether the processor has it, and what needs it, as the node has
-    it.
+    for a BIOS.  ``xsave``: whether the processor has XSAVE and what needs it, as the node has.
     """
 
     overlay: str

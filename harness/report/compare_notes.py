@@ -9,6 +9,7 @@ from harness.judgement.rerun_plan import PLAYS
 from harness.judgement.standing import Level, Standing
 from harness.report.formatting import joined, part_of, plural
 from harness.report.formatting import sentence as full_stop
+from harness.report.witness import why_not_watched
 
 ARROW = "\u2192"
 #: What the counts of a row count, by the worst answer in it.
@@ -82,7 +83,7 @@ def _watched(standing: Standing) -> tuple[str, str]:
     if watched:
         writes = sum(one.block_writes for one in watched)
         return part_of(sum(one.changed_block_writes for one in watched), writes), ""
-    return "", next((one.reason.replace("not watched: ", "") for one in seen if one.reason), "it was played without")
+    return "", why_not_watched(seen) or "it was played without"
 
 
 def _not_expected(cell: CellComparison) -> str:

@@ -12,6 +12,7 @@ from harness.report.headline import Headline, headline
 from harness.report.oracles import Agreement, agreement_of
 from harness.report.repetitions import PlayedCell, answer_label, played_cells, rate_text, unit
 from harness.report.table import ControlEntry, HeatMap, control_entries, figures, heat_map
+from harness.report.witness import why_not_watched
 
 #: Why a cell without an expectation is a finding.
 EXPECTED_NOTHING = "nothing is expected of this cell, and lost or wrong data is a finding all the same"
@@ -189,8 +190,7 @@ def _blind_witness(results: Sequence[Result]) -> str:
     seen = [r.evidence.witness for r in results if r.evidence is not None and r.evidence.witness is not None]
     if not seen or any(one.watched or one.block_writes for one in seen):
         return ""
-    reason = next((one.reason for one in seen if one.reason), "it did not say why")
-    return full_stop(f" The witness watched no write of this run: {reason.replace('not watched: ', '')}")
+    return full_stop(f" The witness watched no write of this run: {why_not_watched(seen) or 'it did not say why'}")
 
 
 def _read(result: Result) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from harness.model import Evidence, Witness, blocks_of
 from harness.report.formatting import count, part_of, percent, plural, seconds
 
@@ -15,6 +17,11 @@ REASONS = {
     "end_unseen": "with an end that was not seen",
     "in_flight": "not completed yet",
 }
+
+
+def why_not_watched(seen: Iterable[Witness]) -> str:
+    """The first reason that is told, without the words that say that there is one; empty where none is."""
+    return next((one.reason.replace("not watched: ", "") for one in seen if one.reason), "")
 
 
 def witness_rows(evidence: Evidence) -> list[Row]:
