@@ -5,6 +5,7 @@ A finding FAILS; machinery that failed is an ERROR.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -206,8 +207,14 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
             session.exitstatus = run.exit_status(session) or 2
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """The heat map in the terminal, and where everything is."""
+def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
+    """The heat map in the terminal, and where everything is; what to do where ``-k`` left nothing to play."""
     run = config.stash.get(RUN, None)
     if run is not None:
         run.summarize(terminalreporter)
+    nothing_ran = exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and terminalreporter.stats.get("deselected")
+    if nothing_ran and (matrix := config.getoption("--drbd-matrix")) and (keyword := config.option.keyword):
+        terminalreporter.write_line(
+            f"-k '{keyword}' matches no cell, so nothing ran; "
+            f"'drbd-harness list --matrix {shlex.quote(matrix)}' prints the ids of the cells"
+        )
