@@ -18,7 +18,7 @@ from harness.report.export import as_json, as_markdown
 from harness.report.html import render_html
 from harness.report.terminal import print_report
 
-LB_TCP, DISKLESS, LOST_9, LATE_9, UNNAMED, CONFLICT, LOST_8, LATE_8, QEMU_OLD, QEMU_NEW = FAULTS
+LB_TCP, DISKLESS, LOST_9, LATE_9, NO_RESYNC, UNNAMED, CONFLICT, LOST_8, LATE_8, QEMU_OLD, QEMU_NEW, QUEUES = FAULTS
 
 
 def hit(**versions: str) -> list[str]:
@@ -26,7 +26,8 @@ def hit(**versions: str) -> list[str]:
     names = {
         LB_TCP.fault: "lb-tcp", DISKLESS.fault: "diskless", LOST_9.fault: "lost by 9", LATE_9.fault: "late in 9",
         UNNAMED.fault: "unnamed", CONFLICT.fault: "conflict", LOST_8.fault: "lost by 8", LATE_8.fault: "late in 8",
-        QEMU_OLD.fault: "QEMU before 10", QEMU_NEW.fault: "QEMU since 10.0.3",
+        QEMU_OLD.fault: "QEMU before 10", QEMU_NEW.fault: "QEMU since 10.0.3", QUEUES.fault: "queues",
+        NO_RESYNC.fault: "no resync",
     }  # fmt: skip
     return [names[one.fault] for one in known_faults(Stack(**versions))]
 
@@ -50,7 +51,8 @@ def hit(**versions: str) -> list[str]:
         ("9.3.0", ["lb-tcp", "diskless", "lost by 9"]),
         ("9.3.1", ["diskless", "late in 9"]),
         ("9.3.2", ["diskless", "late in 9"]),
-        ("9.3.3", ["late in 9"]),
+        ("9.3.3", ["late in 9", "no resync"]),
+        ("9.3.4", ["late in 9"]),
         ("10.0.0a4", ["late in 9"]),
         ("10.0.0", []),
     ],
@@ -125,10 +127,27 @@ def test_known_faults_of_nodes_that_differ_say_which_node() -> None:
     assert str(lost).endswith("[commit 2ebc8d600fb9 of Linux]")
     one, other = known_faults(Stack(qemu="10.0.13 / 7.2.22"))
     assert (one.where, one.version, other.where, other.version) == ("node b", "7.2.22", "node a", "10.0.13")
-    both = known_faults(Stack(qemu="10.0.13 / 11.1.3"))
-    assert [(one.where, one.version) for one in both] == [("node a", "10.0.13"), ("node b", "11.1.3")]
+    both = known_faults(Stack(qemu="10.0.13 / 11.0.4"))
+    assert [(one.where, one.version) for one in both] == [("node a", "10.0.13"), ("node b", "11.0.4")]
     (same,) = known_faults(Stack(qemu="10.0.13"))
     assert same.where == "both nodes"
+
+
+@pytest.mark.parametrize(
+    ("qemu", "where"),
+    [
+        ("10.0.13 / 11.1.3", ["node a"]),
+        ("11.1.3 / 10.0.14", ["node b"]),
+        ("10.0.12 / 11.1.3", []),
+        ("10.1.0 / 11.1.3", []),
+        ("10.0.13 / 11.0.4", []),
+        ("10.0.13", []),
+        ("11.1.3", []),
+    ],
+)
+def test_fault_of_virtqueues_needs_both_versions(qemu: str, where: list[str]) -> None:
+    found = [one for one in known_faults(Stack(qemu=qemu)) if one.fault == QUEUES.fault]
+    assert [one.where for one in found] == where
 
 
 def test_linux_version_of_another_distribution_is_its_release() -> None:
@@ -194,5 +213,5 @@ def test_known_faults_are_on_the_page_the_terminal_and_in_every_form() -> None:
 
 def test_versions_without_known_faults_are_said_nothing_of() -> None:
     results = [clean_result()]
-    run = run_of(results, stack=Stack(drbd="9.3.3", kernel="6.1.140", qemu="10.0.1"))
+    run = run_of(results, stack=Stack(drbd="9.3.4", kernel="6.1.140", qemu="10.0.1"))
     assert "nown faults" not in render_html(run, results) and "nown fault" not in as_markdown(run, results)
