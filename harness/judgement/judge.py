@@ -117,7 +117,9 @@ def _answer(evidence: Evidence) -> Verdict:
         sentence = f"migration {refused[0].number} was refused: {refused[0].message}"
         return _verdict(VerdictKind.REFUSED, evidence, sentence, _accompanying_findings(evidence))
     if failure is not None:
-        return _inconclusive(evidence, f"{failure.phase}: {failure.message}")
+        # A kernel that broke may be why: whoever reads one sentence only is to see it.
+        beside = f"; and {error}" if (error := _unexpected_kernel_error(evidence)) else ""
+        return _inconclusive(evidence, f"{failure.phase}: {failure.message}{beside}")
     if doubt := not_in_force(evidence) or unanswered:
         return _inconclusive(evidence, doubt)
     assert agreed is not None

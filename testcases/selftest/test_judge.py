@@ -8,7 +8,19 @@ import pytest
 from judged_evidence import HELD, NOTICED, SPLIT, evidence, kind, moved, oracles
 
 from harness.judgement.judge import judge
-from harness.model import Alarms, Canary, Evidence, Failure, MigrationOutcome, Ownership, VerdictKind, Work
+from harness.model import (
+    Alarms,
+    CacheMode,
+    Canary,
+    Cell,
+    Evidence,
+    Failure,
+    Fault,
+    MigrationOutcome,
+    Ownership,
+    VerdictKind,
+    Work,
+)
 
 # --------------------------------------------------------------------------- one of each kind
 
@@ -67,6 +79,20 @@ def test_judge_refused_failure_refused_with_message() -> None:
 def test_judge_failure_inconclusive_with_phase() -> None:
     verdict = judge(evidence(failure=Failure("deadline", "verify", "it took too long")), HELD)
     assert (verdict.kind, verdict.sentence) == (VerdictKind.INCONCLUSIVE, "verify: it took too long")
+
+
+def test_judge_failure_names_a_kernels_error_beside_it() -> None:
+    failure, errors = Failure("deadline", "replication", "no connection"), ("nodeb: BUG: NULL", "nodeb: Call Trace:")
+    verdict = judge(evidence(failure=failure, kernel_errors=errors), HELD)
+    assert verdict.kind is VerdictKind.INCONCLUSIVE
+    assert verdict.sentence == "replication: no connection; and a kernel reported an error: nodeb: BUG: NULL"
+    meant = judge(
+        evidence(
+            Cell("swap-pressure", cache=CacheMode.NONE, fault=Fault.IO_ERROR), failure=failure, kernel_errors=errors
+        ),
+        HELD,
+    )
+    assert meant.sentence == "replication: no connection", "the harness made the disk fail"
 
 
 # --------------------------------------------------------------------------- which comes first
