@@ -14,13 +14,14 @@ from harness.lab.hardware.guard import ALLOW_FILE, Step
 from harness.lab.hardware.storage import remove
 
 ALL = (Step.LABEL, Step.MAP, Step.ZERO)
+ALLOW = f"mkdir -p -m 755 {ALLOW_FILE.rpartition('/')[0]}; echo"
 
 
 def used_and_given_back(
     foreign: Foreign, storage: StorageEntry, steps: Sequence[Step], record: Path | None, name: str
 ) -> None:
     """Make the lower device, see that it is what lies between both ends, and take it back."""
-    foreign.sh(f"echo {storage.disk} > {ALLOW_FILE}")
+    foreign.sh(f"{ALLOW} {storage.disk} > {ALLOW_FILE}")
     one = guard(foreign, storage)
     for step in steps:
         one.do(step)
@@ -35,7 +36,7 @@ def test_nvme_disk_is_used_and_its_other_ways_are_seen(foreign: Foreign, record:
     storage = StorageEntry(kind="disk", disk=nvme_link_of("FAST1"), serial="FAST1", size_bytes=SIZE)
     try:
         foreign.sh(
-            f"echo {storage.disk} > {ALLOW_FILE}; sleep 1000 < /dev/ng0n1 > /dev/null 2>&1 & echo $! > /run/other"
+            f"{ALLOW} {storage.disk} > {ALLOW_FILE}; sleep 1000 < /dev/ng0n1 > /dev/null 2>&1 & echo $! > /run/other"
         )
         try:
             sentence = refused(foreign, guard(foreign, storage), Step.LABEL, record, "nvme-open-by-passthrough")
@@ -122,7 +123,11 @@ def test_disk_below_multipathd_is_refused(foreign: Foreign, disk: str, record: P
         sentence = refused(foreign, guard(foreign), Step.LABEL, record, "below-multipathd")
         assert "no disk, partition or md array" in sentence or "held by multipath" in sentence
     finally:
-        foreign.sh("multipath -F; rm -f /etc/multipath.conf; udevadm settle")
+        # A disk that it remembers is its own again as soon as it is plugged in.
+        foreign.sh(
+            "systemctl stop multipathd.socket multipathd.service 2> /dev/null || :; multipath -F; "
+            "rm -f /etc/multipath.conf /etc/multipath/wwids /etc/multipath/bindings; udevadm settle"
+        )
         foreign.unplug("second")
         foreign.unplug("target")
 
