@@ -67,10 +67,10 @@ def test_partition_that_was_made_after_the_label_is_a_reason(foreign: Foreign, d
 
 def test_disk_that_is_unplugged_while_it_is_filled_with_zeros_says_so(foreign: Foreign, disk: str) -> None:
     one = guard(foreign)
+    # Written one by one, and slowly, so that the disk can go away in the middle.
+    foreign.sh(f"for mode in /sys/block/{disk}/device/scsi_disk/*/zeroing_mode; do echo write > $mode; done")
     one.do(Step.LABEL)
     one.do(Step.MAP)
-    # Written one by one, and slowly, so that the disk can go away in the middle.
-    foreign.sh(f"echo write > /sys/block/{disk}/device/scsi_disk/*/zeroing_mode")
     foreign.slow_down("target", MIB)
     before = foreign.written("target")
     try:
