@@ -67,8 +67,8 @@ def test_partition_that_was_made_after_the_label_is_a_reason(foreign: Foreign, d
 
 def test_disk_that_is_unplugged_while_it_is_filled_with_zeros_says_so(foreign: Foreign, disk: str) -> None:
     one = guard(foreign)
-    # Written one by one, and slowly, so that the disk can go away in the middle.
-    foreign.sh(f"for mode in /sys/block/{disk}/device/scsi_disk/*/zeroing_mode; do echo write > $mode; done")
+    # Written one by one, and slowly, so that the disk can go away in the middle: one WRITE SAME would zero it all.
+    foreign.sh(f"for most in /sys/block/{disk}/device/scsi_disk/*/max_write_same_blocks; do echo 0 > $most; done")
     one.do(Step.LABEL)
     one.do(Step.MAP)
     foreign.slow_down("target", MIB)
@@ -109,7 +109,7 @@ def test_volume_that_was_exchanged_between_look_and_zeros_stays(foreign: Foreign
 
 
 def test_file_and_loop_device_that_were_exchanged_stay(foreign: Foreign) -> None:
-    foreign.sh("mkdir -p -m 755 /srv/lab /srv/theirs; truncate -s 8M /srv/theirs/theirs.img; "
+    foreign.sh("rm -rf /srv/lab; mkdir -p -m 755 /srv/lab /srv/theirs; truncate -s 8M /srv/theirs/theirs.img; "
                "mkdir -p -m 755 /home/plain/lab; chown root: /home/plain/lab")  # fmt: skip
     storage = StorageEntry(kind="loop", directory="/srv/lab")
     one = guard(foreign, storage)
