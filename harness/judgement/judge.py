@@ -118,8 +118,8 @@ def _answer(evidence: Evidence) -> Verdict:
         return _verdict(VerdictKind.REFUSED, evidence, sentence, _accompanying_findings(evidence))
     if failure is not None:
         # A kernel that broke may be why: whoever reads one sentence only is to see it.
-        beside = f"; and {error}" if (error := _unexpected_kernel_error(evidence)) else ""
-        return _inconclusive(evidence, f"{failure.phase}: {failure.message}{beside}")
+        said_too = f"; and {error}" if (error := _unexpected_kernel_error(evidence)) else ""
+        return _inconclusive(evidence, f"{failure.phase}: {failure.message}{said_too}")
     if doubt := not_in_force(evidence) or unanswered:
         return _inconclusive(evidence, doubt)
     assert agreed is not None

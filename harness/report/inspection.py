@@ -20,6 +20,7 @@ from harness.model.inspection import (
     VolumeVerify,
     Watch,
 )
+from harness.report.witness import reasons_not_watched
 from harness.util.wording import count, joined, part_of, plural
 
 JSON_SCHEMA = 1
@@ -170,8 +171,8 @@ def _watch(volume: InspectedVolume, watch: Watch) -> Iterator[str]:
         f" in {plural(found.changed_blocks, 'block')}{_at(found.changed)}"
     )
     yield f"  they are from {joined(whose) or 'nobody who was seen'}; where it began and ended: {joined(found.hooks)}"
-    for reason, writes in found.not_watched.items():
-        yield f"  {plural(writes, 'write')} not watched: {reason}"
+    if reasons := reasons_not_watched(found):
+        yield f"  {plural(found.total_not_watched, 'write')} not watched: {reasons}"
     if found.changed_writes:
         yield "  exposed now: each of them may have left two contents, until the block is written again"
     elif found.writes:

@@ -24,6 +24,13 @@ def why_not_watched(seen: Iterable[Witness]) -> str:
     return next((one.reason.replace("not watched: ", "") for one in seen if one.reason), "")
 
 
+def reasons_not_watched(witness: Witness) -> str:
+    """Why writes were not watched, with how many; empty where all were."""
+    return ", ".join(
+        f"{count(writes)} {REASONS.get(name, name)}" for name, writes in witness.not_watched.items() if writes
+    )
+
+
 def witness_rows(evidence: Evidence) -> list[Row]:
     """Nothing for a cell of before there was a witness; counts also where only a part was watched."""
     witness = evidence.witness
@@ -46,9 +53,7 @@ def _counts(witness: Witness, evidence: Evidence) -> list[Row]:
         ("Watched at", f"{' to '.join(witness.hooks)} on {' and '.join(witness.nodes)}"),
         ("Ready after", seconds(witness.attach_seconds)),
     ]
-    reasons = ", ".join(
-        f"{count(writes)} {REASONS.get(name, name)}" for name, writes in witness.not_watched.items() if writes
-    )
+    reasons = reasons_not_watched(witness)
     return [*rows, ("Not watched", f"{plural(witness.total_not_watched, 'write')}: {reasons}" if reasons else "")]
 
 

@@ -85,3 +85,17 @@ def test_writes_that_changed_are_a_finding_with_whose_disk_it_is() -> None:
     assert "stor17" not in inspection_json(seen, with_data=False)
     assert exit_code(seen_with(Watch("stor17", 60, replace(witness, changed_writes=0)))) == NOTHING
     assert exit_code(seen_with(unwatched=("stor17 has no BTF",))) == UNTOLD
+
+
+def test_writes_that_were_not_watched_are_counted_by_their_reason() -> None:
+    missed = {"too_long": 0, "no_room": 3, "in_flight": 1, "unreadable": 0}
+    told = inspection_text(
+        seen_with(Watch("stor17", 60, Witness(True, nodes=("stor17",), writes=9, not_watched=missed)))
+    )
+    assert [line.strip() for line in told if "not watched" in line] == [
+        "4 writes not watched: 3 more in flight than could be kept, 1 not completed yet"
+    ]
+    all_seen = inspection_text(
+        seen_with(Watch("stor17", 60, Witness(True, nodes=("stor17",), not_watched={"no_room": 0})))
+    )
+    assert not any("not watched" in line for line in all_seen)
