@@ -36,12 +36,13 @@ mount /dev/drbd100 /media/used
 head -c 1M /dev/urandom > /media/used/ledger
 sync
 """
+# Also of what an earlier session that was killed left there.
 _TAKE_DOWN = r"""
 ! mountpoint -q /media/used || umount /media/used
 lvremove -q -f -y theirs/usedsnap > /dev/null 2>&1 || :
-drbdadm down used
+test ! -e /etc/drbd.d/used.res || drbdadm down used || :
 rm -f /etc/drbd.d/used.res
-lvremove -q -f -y theirs/used > /dev/null
+lvremove -q -f -y theirs/used > /dev/null 2>&1 || :
 """
 # One job writes from a buffer in memory, past the page cache, and another changes that buffer.
 _WRITES = r"""
@@ -85,7 +86,7 @@ def used(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) 
         pair.start()
         for one in pair.both:
             undone.callback(one.sh, _TAKE_DOWN)
-            one.sh(_SET_UP)
+            one.sh(_TAKE_DOWN + _SET_UP)
         pair.alpha.sh(_MOUNT)
         pair.beta.sh("until drbdadm dstate used | grep -q UpToDate/UpToDate; do sleep 1; done", timeout=900)
         yield pair
