@@ -253,7 +253,7 @@ class PytestRun:
         return costs_here(Path(self.config.getoption("--drbd-runs")), accelerator)
 
     def _schedule(self, cells: Sequence[Cell]) -> Schedule:
-        return Schedule.of(cells, self._controls_every, self.device_mib)
+        return Schedule.of(with_controls(cells), self._controls_every, self.device_mib)  # -k may leave them out
 
     def _lab(self) -> AbstractContextManager[FullLab]:
         assert self.store is not None

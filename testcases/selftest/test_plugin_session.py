@@ -96,6 +96,8 @@ def test_run_says_how_long_it_will_take_before_it_begins_and_what_is_left(
     only = run("--collect-only", "--drbd-matrix", str(matrix))
     assert re.search(r"estimate: about \d+ min for 3 plays, by the phases of", only.out)
     assert re.search(r" 10 x controls\n", only.out) and world.labs == []
+    one = run("--collect-only", "--drbd-matrix", str(matrix), "-k", "none-swap-pressure")
+    assert re.search(r" for 1 plays?, by", one.out) and re.search(r" 10 x controls\n", one.out), "never without them"
     ran = run("--drbd-matrix", str(matrix), "-s")
     estimated, lab = ran.out.index("estimate: about"), ran.out.index("the seed of this run is")
     assert estimated < lab
