@@ -131,7 +131,8 @@ def test_verify_names_files_by_a_snapshot_while_the_volume_is_in_use(used: Pair,
 def test_watch_counts_the_writes_that_change_in_flight(used: Pair, tmp_path: Path) -> None:
     inspect = ("inspect", "--inventory", used.inventory(), "--resource", "used", "--watch", "15")
     idle = used.harness(*inspect, "--json", tmp_path / "idle.json")
-    assert idle.returncode == 0, idle.stdout
+    # Its exit code may be 1: what the test before planted is still marked.
+    assert "of 0 writes 0 changed" in idle.stdout and "nothing was written" in idle.stdout, idle.stdout
     used.alpha.sh(_WRITES)
     try:
         watched = used.harness(*inspect, "--json", tmp_path / "used.json")
