@@ -24,6 +24,19 @@ HARNESS = Path(sys.executable).parent / "drbd-harness"
 NAMES = ("alpha", "beta")
 GROUP_MIB = 512
 SIZE_MIB = 128
+# A resource of the owner's on the volume theirs/used, up on the machine where this runs.
+OWNERS_RESOURCE = r"""
+cat > /etc/drbd.d/used.res <<'END'
+resource used {
+    device minor 100; disk /dev/theirs/used; meta-disk internal;
+    on alpha { address 10.99.0.1:7900; }
+    on beta { address 10.99.0.2:7900; }
+}
+END
+modprobe drbd
+drbdadm create-md --force used > /dev/null 2>&1
+drbdadm up used
+"""
 # What a lab may change on a machine, and what belongs to the machine's owner; nothing in it changes by itself, as the
 # module that libvirt loads when it likes and the folder of a user who is logged in do.
 _STATE = r"""

@@ -12,22 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pair import Pair
+from pair import OWNERS_RESOURCE, Pair
 
 # The owner's resource, mounted on alpha; without a verify-alg, as many have it.
 _SET_UP = r"""
 lvcreate -q -y -n used -L 64m theirs > /dev/null
-cat > /etc/drbd.d/used.res <<'END'
-resource used {
-    device minor 100; disk /dev/theirs/used; meta-disk internal;
-    on alpha { address 10.99.0.1:7900; }
-    on beta { address 10.99.0.2:7900; }
-}
-END
-modprobe drbd
-drbdadm create-md --force used > /dev/null 2>&1
-drbdadm up used
-"""
+""" + OWNERS_RESOURCE
 _MOUNT = r"""
 drbdadm primary --force used
 mkfs.ext4 -q -b 4096 -E nodiscard /dev/drbd100

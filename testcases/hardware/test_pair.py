@@ -13,7 +13,7 @@ from difflib import ndiff
 from pathlib import Path
 
 import pytest
-from pair import Pair
+from pair import OWNERS_RESOURCE, Pair
 
 MATRIX = Path(__file__).with_name("node_cells.toml")
 # Of a user's resource on both machines, in use on alpha; with what he wants done when a verify finds something.
@@ -22,17 +22,7 @@ cp -a /etc/drbd.d/global_common.conf /root/global_common.kept
 sed -i 's|^[[:space:]]*handlers {|& out-of-sync "/usr/bin/touch /root/called";|' /etc/drbd.d/global_common.conf
 grep -q called /etc/drbd.d/global_common.conf
 lvs theirs/used > /dev/null 2>&1 || lvcreate -q -y -n used -L 48m theirs > /dev/null
-cat > /etc/drbd.d/used.res <<'END'
-resource used {
-    device minor 100; disk /dev/theirs/used; meta-disk internal;
-    on alpha { address 10.99.0.1:7900; }
-    on beta { address 10.99.0.2:7900; }
-}
-END
-modprobe drbd
-drbdadm create-md --force used > /dev/null 2>&1
-drbdadm up used
-"""
+""" + OWNERS_RESOURCE
 
 
 @pytest.fixture(scope="session")
