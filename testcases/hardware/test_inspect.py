@@ -15,9 +15,12 @@ import pytest
 from pair import OWNERS_RESOURCE, Pair
 
 # The owner's resource, mounted on alpha; without a verify-alg, as many have it.
-_SET_UP = r"""
+_SET_UP = (
+    r"""
 lvcreate -q -y -n used -L 64m theirs > /dev/null
-""" + OWNERS_RESOURCE
+"""
+    + OWNERS_RESOURCE
+)
 _MOUNT = r"""
 drbdadm primary --force used
 mkfs.ext4 -q -b 4096 -E nodiscard /dev/drbd100

@@ -17,12 +17,15 @@ from pair import OWNERS_RESOURCE, Pair
 
 MATRIX = Path(__file__).with_name("node_cells.toml")
 # Of a user's resource on both machines, in use on alpha; with what he wants done when a verify finds something.
-_THEIRS = r"""
+_THEIRS = (
+    r"""
 cp -a /etc/drbd.d/global_common.conf /root/global_common.kept
 sed -i 's|^[[:space:]]*handlers {|& out-of-sync "/usr/bin/touch /root/called";|' /etc/drbd.d/global_common.conf
 grep -q called /etc/drbd.d/global_common.conf
 lvs theirs/used > /dev/null 2>&1 || lvcreate -q -y -n used -L 48m theirs > /dev/null
-""" + OWNERS_RESOURCE
+"""
+    + OWNERS_RESOURCE
+)
 
 
 @pytest.fixture(scope="session")
