@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from foreign import Foreign
 from guarded import BLANK, LINK, SERIAL, WWN
+from pair import Pair, differences
 
 from harness.config.inventory import StorageEntry
 from harness.lab.hardware.guard import ALLOW_FILE
@@ -70,3 +71,28 @@ def group(foreign: Foreign) -> StorageEntry:
             "dd if=/dev/urandom of=/dev/theirs/data bs=1M count=32 status=none conv=fsync"
         )
     return StorageEntry(kind="volume-group", volume_group="theirs")
+
+
+@pytest.fixture(scope="session")
+def machines(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """Both, booted once for all tests, the modules that a run loads not loaded."""
+    directory = pytestconfig.getoption("--drbd-foreign", default=None)
+    if directory is None:
+        pytest.skip("needs --drbd-foreign DIR, a machine that ci/foreign-machine made")
+    pair = Pair(directory, tmp_path_factory.mktemp("pair"))
+    try:
+        pair.start()
+        yield pair
+    finally:
+        pair.close()
+
+
+@pytest.fixture
+def pair(machines: Pair) -> Iterator[Pair]:
+    """Both with nothing of a run on them, and so afterwards too."""
+    before = machines.states()
+    yield machines
+    clean = machines.harness("clean", "--inventory", machines.inventory(), "--dry-run")
+    assert clean.returncode == 0, clean.stdout
+    for one, was, now in zip(machines.both, before, machines.states(), strict=True):
+        assert differences(was, now) == {}, one.name

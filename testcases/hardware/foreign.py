@@ -130,8 +130,8 @@ class Foreign:
         # NVMe is plugged into a port of its own.
         ports = [word for one in NVME_PORTS for word in ("-device", f"pcie-root-port,id={one},chassis={one[4:]}")]
         argv = [
-            "nice", "-n", "19", "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg", "-cpu", "max", "-m", "1536",
-            "-display", "none", "-vga", "none", "-parallel", "none", "-nodefaults",
+            "nice", "-n", "19", "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg", "-cpu", "max,svm=on",
+            "-m", "1536", "-display", "none", "-vga", "none", "-parallel", "none", "-nodefaults",
             "-kernel", str(self.directory / "vmlinuz"), "-initrd", str(self.directory / "initrd.img"),
             "-append", self.command_line, "-serial", f"file:{self.run / 'console'}",
             "-drive", f"file={overlay},format=qcow2,if=virtio,cache={self.root_cache}",

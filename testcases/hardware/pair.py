@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from difflib import ndiff
 from pathlib import Path
 
 from foreign import BOOT_SECONDS, MIB, Foreign, link_of
@@ -202,6 +203,12 @@ class Pair:
             printed, _ = process.communicate(timeout=timeout)
         return subprocess.CompletedProcess(process.args, process.returncode, printed)
 
+    def played(self, inventory: Path, matrix: str | Path, *more: str) -> str:
+        """What a run of the cells printed; all ended as expected."""
+        done = self.harness("run", "--inventory", inventory, "--matrix", matrix, *more)
+        assert done.returncode == 0, done.stdout[-4000:]
+        return done.stdout
+
     @contextlib.contextmanager
     def started(self, *arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
         """A command of the harness in a group of its own, which has ended afterwards."""
@@ -216,6 +223,13 @@ class Pair:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def differences(was: dict[str, str], now: dict[str, str]) -> dict[str, list[str]]:
+    """By their heading, the lines that are gone and those that are new."""
+    changed = {heading: ndiff(text.splitlines(), now[heading].splitlines()) for heading, text in was.items()}
+    found = {heading: [line for line in lines if line[0] in "+-"] for heading, lines in changed.items()}
+    return {heading: lines for heading, lines in found.items() if lines}
 
 
 def main(directory: str, name: str, what: str) -> int:

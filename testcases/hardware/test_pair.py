@@ -8,12 +8,10 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
-from difflib import ndiff
 from pathlib import Path
 
 import pytest
-from pair import OWNERS_RESOURCE, Pair
+from pair import OWNERS_RESOURCE, Pair, differences
 
 MATRIX = Path(__file__).with_name("node_cells.toml")
 # Of a user's resource on both machines, in use on alpha; with what he wants done when a verify finds something.
@@ -28,45 +26,6 @@ lvs theirs/used > /dev/null 2>&1 || lvcreate -q -y -n used -L 48m theirs > /dev/
 )
 
 
-@pytest.fixture(scope="session")
-def machines(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    """Both, booted once for all tests, the modules that a run loads not loaded."""
-    directory = pytestconfig.getoption("--drbd-foreign", default=None)
-    if directory is None:
-        pytest.skip("needs --drbd-foreign DIR, a machine that ci/foreign-machine made")
-    pair = Pair(directory, tmp_path_factory.mktemp("pair"))
-    try:
-        pair.start()
-        yield pair
-    finally:
-        pair.close()
-
-
-@pytest.fixture
-def pair(machines: Pair) -> Iterator[Pair]:
-    """Both with nothing of a run on them, and so afterwards too."""
-    before = machines.states()
-    yield machines
-    clean = machines.harness("clean", "--inventory", machines.inventory(), "--dry-run")
-    assert clean.returncode == 0, clean.stdout
-    for one, was, now in zip(machines.both, before, machines.states(), strict=True):
-        assert differences(was, now) == {}, one.name
-
-
-def differences(was: dict[str, str], now: dict[str, str]) -> dict[str, list[str]]:
-    """By their heading, the lines that are gone and those that are new."""
-    changed = {heading: ndiff(text.splitlines(), now[heading].splitlines()) for heading, text in was.items()}
-    found = {heading: [line for line in lines if line[0] in "+-"] for heading, lines in changed.items()}
-    return {heading: lines for heading, lines in found.items() if lines}
-
-
-def played(pair: Pair, inventory: Path, *more: str) -> str:
-    """What a run of the cells printed; all ended as expected."""
-    done = pair.harness("run", "--inventory", inventory, "--matrix", MATRIX, *more)
-    assert done.returncode == 0, done.stdout[-4000:]
-    return done.stdout
-
-
 def test_look_at_both_changes_nothing(pair: Pair) -> None:
     looked = pair.harness("inventory", pair.inventory())
     assert looked.returncode == 0, looked.stdout
@@ -76,7 +35,7 @@ def test_look_at_both_changes_nothing(pair: Pair) -> None:
 
 @pytest.mark.parametrize("user", ["root", "admin"])
 def test_cells_of_the_node_are_played_and_all_is_put_back(pair: Pair, user: str) -> None:
-    printed = played(pair, pair.inventory(user))
+    printed = pair.played(pair.inventory(user), MATRIX)
     assert "host-planted" in printed and "host-ext4-buffered-disk5ms" in printed
 
 
@@ -92,7 +51,7 @@ def test_resource_of_the_user_s_stays_in_use(machines: Pair) -> None:
         machines.beta.sh("until drbdadm dstate used | grep -q UpToDate/UpToDate; do sleep 1; done")
         data = alpha.sh("sha256sum /media/used/data")
         before = machines.states()
-        played(machines, machines.inventory(), "-k", "ext4")
+        machines.played(machines.inventory(), MATRIX, "-k", "ext4")
         for was, now in zip(before, machines.states(), strict=True):
             assert differences(was, now) == {}
         alpha.sh("echo 3 > /proc/sys/vm/drop_caches")
