@@ -28,11 +28,12 @@ from harness.util.read_file import read_file
 
 INVENTORY_SCHEMA = 1
 
-VOLUME_GROUP, THIN, DISK, LOOP = "volume-group", "thin", "disk", "loop"
+VOLUME_GROUP, THIN, ZFS, DISK, LOOP = "volume-group", "thin", "zfs", "disk", "loop"
 # The keys that each kind of storage has, and of those the ones that it has to have.
 _KEYS = {
     VOLUME_GROUP: (("volume_group",), ("volume_group",)),
     THIN: (("volume_group", "thin_pool"), ("volume_group", "thin_pool")),
+    ZFS: (("dataset",), ("dataset",)),
     DISK: (("disk", "serial", "wwn", "size_bytes"), ("disk", "size_bytes")),
     LOOP: (("directory",), ("directory",)),
 }
@@ -65,6 +66,11 @@ LabName = Annotated[
 LvmName = Annotated[
     str, _written(r"[A-Za-z0-9_.+][A-Za-z0-9_.+-]{0,126}", "a name as LVM has it: letters, digits and '_.+-'")
 ]
+# As zfs(8) has them, without blanks: a pool, or a dataset in one.
+_Part = r"[A-Za-z0-9_.:-]+"
+DatasetName = Annotated[
+    str, _written(rf"[A-Za-z][A-Za-z0-9_.:-]*(/{_Part})*", "a pool or a dataset of ZFS, such as tank/vms")
+]
 #: No name that the kernel gives in the order in which it finds disks.
 ById = Annotated[
     str,
@@ -78,14 +84,16 @@ HostText = Annotated[str, _written(r"[A-Za-z0-9][A-Za-z0-9_.:-]*", "a host name 
 class StorageEntry(WrittenModel):
     """Where a machine's replica may lie; ``kind`` decides which of the other keys there are.
 
-    ``volume-group`` (the default of what to use) and ``thin``: the harness makes a volume of its own in it and removes
-    only that.  ``disk``: a whole disk or a partition, whose serial number or WWN and exact size are given here and
-    whose name stands in a file of root's on the machine too.  ``loop``: a file in ``directory``, for a first try.
+    ``volume-group`` (the default of what to use), ``thin`` and ``zfs``: the harness makes a volume of its own in the
+    group, its thin pool or below the ``dataset``, and removes only that.  ``disk``: a whole disk or a partition, whose
+    serial number or WWN and exact size are given here and whose name stands in a file of root's on the machine too.
+    ``loop``: a file in ``directory``, for a first try.
     """
 
-    kind: Literal["volume-group", "thin", "disk", "loop"] = "volume-group"
+    kind: Literal["volume-group", "thin", "zfs", "disk", "loop"] = "volume-group"
     volume_group: LvmName | None = None
     thin_pool: LvmName | None = None
+    dataset: DatasetName | None = None
     disk: ById | None = None
     serial: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     wwn: (

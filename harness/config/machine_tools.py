@@ -18,6 +18,8 @@ _PACKAGES: Mapping[str, Mapping[str, str]] = {
     "losetup": {"apt": "mount", "dnf": "util-linux", "zypper": "util-linux"},
     "udevadm": {"apt": "udev", "dnf": "systemd-udev", "zypper": "udev"},
     "lvcreate": {"apt": "lvm2", "dnf": "lvm2", "zypper": "lvm2"},
+    "zfs": {"apt": "zfsutils-linux", "dnf": "zfs", "zypper": "zfs"},
+    "zpool": {"apt": "zfsutils-linux", "dnf": "zfs", "zypper": "zfs"},
     "dmsetup": {"apt": "dmsetup", "dnf": "device-mapper", "zypper": "device-mapper"},
     "drbdadm": {"apt": "drbd-utils", "dnf": "drbd-utils", "zypper": "drbd-utils"},
     "drbdsetup": {"apt": "drbd-utils", "dnf": "drbd-utils", "zypper": "drbd-utils"},
@@ -33,6 +35,7 @@ _ALWAYS = ("lsblk", "wipefs", "udevadm", "drbdadm", "dmsetup", "ip", "tc", "etht
 _OF_STORAGE = {
     "volume-group": ("lvcreate",),
     "thin": ("lvcreate",),
+    "zfs": ("zfs", "zpool"),
     "disk": (),
     "loop": ("losetup",),
 }

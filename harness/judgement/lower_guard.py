@@ -37,16 +37,21 @@ def _reasons(machine: MachineDisks, device: BlockDevice, mapping: str, drbd: str
         what = "it" if one is device else f"the mapping {mapping}"
         if one is not device:
             yield from (f"{what} is held by {name}" for name in one.holders if name != drbd)
-        yield from (f"{what} has the partition {name}" for name in one.partitions)
-        paths = {f"/dev/{one.name}", *([f"/dev/mapper/{one.dm_name}"] if one.dm_name else [])}
-        for mount in machine.mounts:
-            if mount.number == one.number or mount.source in paths:
-                yield f"{what} is mounted at {mount.where}"
-        yield from (f"{what} is in use as swap" for swap in machine.swaps if swap in paths)
-        yield from (f"{what} is the file of {name}" for name, number in machine.loops.items() if number == one.number)
-        yield from (
-            f"{what} is handed out by {path}" for path, number in machine.exported.items() if number == one.number
-        )
-        for use in machine.opened:
-            if use.kind == "b" and use.number == one.number:
-                yield f"{what} is open in process {use.process} ({use.program})"
+        yield from users(machine, one, what)
+
+
+def users(machine: MachineDisks, device: BlockDevice, what: str = "it") -> Iterator[str]:
+    """Who uses ``device``, but for devices above it; each as a sentence about ``what``."""
+    yield from (f"{what} has the partition {name}" for name in device.partitions)
+    paths = {f"/dev/{device.name}", *([f"/dev/mapper/{device.dm_name}"] if device.dm_name else [])}
+    for mount in machine.mounts:
+        if mount.number == device.number or mount.source in paths:
+            yield f"{what} is mounted at {mount.where}"
+    yield from (f"{what} is in use as swap" for swap in machine.swaps if swap in paths)
+    yield from (f"{what} is the file of {name}" for name, number in machine.loops.items() if number == device.number)
+    yield from (
+        f"{what} is handed out by {path}" for path, number in machine.exported.items() if number == device.number
+    )
+    for use in machine.opened:
+        if use.kind == "b" and use.number == device.number:
+            yield f"{what} is open in process {use.process} ({use.program})"

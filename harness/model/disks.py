@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from harness.model.zfs import ZfsLook
+
 MIB = 2**20
 
 
@@ -187,7 +189,8 @@ class AllowFile:
 
 @dataclass(frozen=True)
 class MachineDisks:
-    """All of it for one machine at one moment.  ``groups`` and ``volumes`` are None where LVM is not there.
+    """All of it for one machine at one moment.  ``groups`` and ``volumes`` are None where LVM is not there, ``zfs``
+    where it was not asked.
 
     ``loops``: loop device to the number of the block device that is its file.  ``zpool``: the text of ``zpool status``.
     """
@@ -209,6 +212,7 @@ class MachineDisks:
     directories: tuple[DirectoryLook, ...]
     allow: AllowFile | None
     lvm_error: str = ""
+    zfs: ZfsLook | None = None
 
     def named(self, name: str) -> BlockDevice | None:
         """The device that the kernel calls ``name``."""

@@ -1,4 +1,4 @@
-"""What ``harness/lab/hardware/programs/look.py`` printed on a machine: JSON around the text of other programs.
+"""What ``look.py`` and ``look_zfs.py`` of the hardware lab printed on a machine: JSON around other programs' text.
 
 :class:`ValueError` with one sentence for whatever is not understood: what was not read is no fact.
 """
@@ -24,6 +24,7 @@ from harness.model.disks import (
     Signature,
     VolumeGroup,
 )
+from harness.parse.zfs import zfs_look
 
 # What zpool says, with a status, where ZFS has no pool (libzfs_error_init of OpenZFS for the modules).
 _NO_POOLS = ("no pools", "not be loaded", "modules are not loaded", "modules cannot be auto-loaded")
@@ -78,6 +79,7 @@ def _machine(found: Mapping[str, Any]) -> MachineDisks:
         disks=tuple(_disk(one) for one in found["disks"]),
         directories=tuple(_directory(one) for one in found["directories"]),
         allow=_allow(found["allow"]) if "allow" in found else None,
+        zfs=zfs_look(found["zfs"]) if "zfs" in found else None,
     )  # fmt: skip
 
 

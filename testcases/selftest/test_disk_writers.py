@@ -28,11 +28,16 @@ def test_only_the_guard_and_its_programs_name_a_block_device_or_a_program_that_w
         ]
     assert seen["guard.py"] and seen["programs/act.py"]
     assert {name for name, found in seen.items() if found} == {
-        "guard.py", "own.py", "programs/act.py", "programs/look.py", "programs/journal_made.py",
+        "guard.py", "own.py", "programs/act.py", "programs/look.py", "programs/look_zfs.py", "programs/journal_made.py",
         "programs/resource.py", "programs/taken.py",
     }  # fmt: skip
     # What LVM calls a device is cut down to its name.
     assert seen["own.py"] == ["/dev/"]
+    # ZFS is asked for what there is, and its device is opened to be read.
+    assert set(seen["programs/look_zfs.py"]) == {"/dev/zvol/", "zfs", "zpool"}
+    of_zfs = (PACKAGE / "programs" / "look_zfs.py").read_text()
+    assert all(f'run(["{words}' in of_zfs for words in ('zfs", "list", ', 'zfs", "get", ', 'zpool", "list", '))
+    assert of_zfs.count("os.open(path, os.O_RDONLY | ") == of_zfs.count("open(") == 1
     # Of a resource in use it is said how it is set up and used.
     assert [text for text in seen["programs/resource.py"] if not text.startswith("/dev/")] == ["drbdsetup"] * 2
     own = (PACKAGE / "programs" / "resource.py").read_text()

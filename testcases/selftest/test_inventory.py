@@ -80,7 +80,7 @@ def test_inventory_of_our_own_has_two_machines_and_what_may_be_written(tmp_path:
         ('ansible_user = "admin"', 'ansible_user = "-oProxyCommand=x"', "it has to be the name of a user"),
         ('ansible_user = "admin"', 'ansible_password = "x"', "'ansible_password' is no key"),
         ('ansible_user = "admin"', 'ansible_ssh_private_key_file = "no-key"', "of beta is not there"),
-        ('kind = "disk"', 'kind = "dissk"', "did you mean 'disk'? allowed: volume-group, thin, disk, loop"),
+        ('kind = "disk"', 'kind = "dissk"', "did you mean 'disk'? allowed: volume-group, thin, zfs, disk, loop"),
         ("schema = 1", "schema = 2", "this program reads schema = 1"),
         ('[hosts.beta.storage]',
          '[hosts.beta.power]\nagent = "fence_x"\noptions = {password = "x"}\n[hosts.beta.storage]',

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from recorded_disks import heard, sysfs
 
+from harness.config.inventory import StorageEntry
+from harness.config.machine_tools import needed
 from harness.errors import ProtectedError
 from harness.lab.hardware.guard import MAKING, REMOVING, Step, shared
 from harness.lab.hardware.storage import make, plan
@@ -80,7 +82,8 @@ def test_plan_says_each_step_in_words_and_judges_the_first() -> None:
 
 
 def test_every_kind_of_storage_takes_back_what_it_makes() -> None:
-    assert set(MAKING) == set(REMOVING)
+    assert set(MAKING) == set(REMOVING) == set(get_args(StorageEntry.model_fields["kind"].annotation))
+    assert all(set(needed("disk")) <= set(needed(kind)) for kind in MAKING)
     used = {step for steps in (*MAKING.values(), *REMOVING.values()) for step in steps}
     # Metadata go with the device that they are on.
     assert used | {Step.METADATA} == set(Step)

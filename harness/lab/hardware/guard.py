@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from harness.config.inventory import DISK, LOOP, THIN, VOLUME_GROUP, StorageEntry
+from harness.config.inventory import DISK, LOOP, THIN, VOLUME_GROUP, ZFS, StorageEntry
 from harness.errors import CommandError, InfrastructureError, ProtectedError
+from harness.judgement import zfs_guard
 from harness.judgement.disk_guard import OwnMapping, Stage, disk_refusals, label_of, mapping_refusals, shared_disk
 from harness.judgement.lower_guard import lower_refusals
 from harness.judgement.volume_guard import (
@@ -41,6 +42,10 @@ from harness.render.disk_label import DiskLabel, disk_label
 ALLOW_FILE = "/etc/drbd-harness/disks"
 LOOK_SECONDS = 180.0
 STEP_SECONDS = 120.0
+_DESTROY = """
+test "$(zfs get -H -p -o value guid "$1")" = "$2" || { echo "another volume has its name by now" >&2; exit 1; }
+exec zfs destroy "$1"
+"""
 _PROGRAMS = Path(__file__).parent / "programs"
 # Slower than any disk that somebody would test with.
 _ZEROED_MIB_PER_SECOND = 5
@@ -67,17 +72,20 @@ class Step(StrEnum):
 MAKING: Mapping[str, tuple[Step, ...]] = {
     VOLUME_GROUP: (Step.MAKE_VOLUME, Step.ZERO),
     THIN: (Step.MAKE_VOLUME,),
+    ZFS: (Step.MAKE_VOLUME,),
     DISK: (Step.LABEL, Step.MAP, Step.ZERO),
     LOOP: (Step.MAKE_FILE, Step.ATTACH),
 }
 REMOVING: Mapping[str, tuple[Step, ...]] = {
     VOLUME_GROUP: (Step.REMOVE_VOLUME,),
     THIN: (Step.REMOVE_VOLUME,),
+    ZFS: (Step.REMOVE_VOLUME,),
     DISK: (Step.UNMAP, Step.UNLABEL),
     LOOP: (Step.DETACH, Step.REMOVE_FILE),
 }
 
 
+_OF_VOLUMES = (Step.MAKE_VOLUME, Step.REMOVE_VOLUME)
 # What programs/act.py does; it ends with 1 where it has written nothing.
 _BY_PROGRAM = (
     Step.LABEL, Step.UNLABEL, Step.MAP, Step.ZERO, Step.MAKE_FILE, Step.REMOVE_FILE, Step.ATTACH, Step.DETACH,
@@ -125,16 +133,23 @@ class Guard(OwnStorage):
             "directories": [self.storage.directory] if self.storage.directory else [],
             "allow": ALLOW_FILE if self.storage.disk else "",
         }
+        text = self._looked("look", asked)
         try:
-            done = self._program("look", asked, LOOK_SECONDS)
+            if self.storage.kind == ZFS:
+                of_zfs = self._looked("look_zfs", {"dataset": self.storage.dataset, "volume": self.volume})
+                text = json.dumps(json.loads(text) | json.loads(of_zfs))
+            return machine_disks(text)
+        except ValueError as error:
+            raise ProtectedError(f"the disks of {self.machine.name} cannot be judged: {error}") from None
+
+    def _looked(self, program: str, asked: Mapping[str, object]) -> str:
+        try:
+            done = self._program(program, asked, LOOK_SECONDS)
         except CommandError as error:
             raise ProtectedError(f"the disks of {self.machine.name} cannot be looked at: {error}") from None
         if done.status:
             raise ProtectedError(f"the disks of {self.machine.name} cannot be looked at: {done.message}")
-        try:
-            return machine_disks(done.stdout)
-        except ValueError as error:
-            raise ProtectedError(f"the disks of {self.machine.name} cannot be judged: {error}") from None
+        return done.stdout
 
     def is_done(self, step: Step, disks: MachineDisks) -> bool:
         """Whether what ``step`` makes is there, or what it takes back is gone; zeros are never taken as given."""
@@ -163,7 +178,8 @@ class Guard(OwnStorage):
         if self.storage.kind == LOOP:
             loop = self.loop(disks)
             return f"/dev/{loop.name}" if loop else None
-        return f"/dev/{self.storage.volume_group}/{self.name}" if self.own_volume(disks) else None
+        below = "/dev/zvol" if self.storage.kind == ZFS else "/dev"
+        return f"{below}/{self.volume}" if self.own_volume(disks) else None
 
     # ------------------------------------------------------------------------------------------ judging
 
@@ -180,6 +196,8 @@ class Guard(OwnStorage):
             return self._disk_refusals(step, disks)
         if storage.kind == LOOP:
             return self._file_refusals(step, disks)
+        if storage.kind == ZFS:
+            return self._zfs_refusals(step, disks)
         group = str(storage.volume_group)
         if step is Step.MAKE_VOLUME:
             return making_refusals(disks, group, self.name, self.size, self.lab, self.owner, storage.thin_pool)
@@ -188,6 +206,12 @@ class Guard(OwnStorage):
         if step is Step.ZERO and not found and self.lower_device(disks) is None:
             return (f"the volume {group}/{self.name} is not active, or its number is another one's",)
         return found
+
+    def _zfs_refusals(self, step: Step, disks: MachineDisks) -> tuple[str, ...]:
+        if step is Step.MAKE_VOLUME:
+            dataset = str(self.storage.dataset)
+            return zfs_guard.making_refusals(disks, dataset, self.volume, self.size, self.lab, self.owner)
+        return zfs_guard.removing_refusals(disks, self.volume, self.lab, self.owner)
 
     def _lower_refusals(self, disks: MachineDisks, *, mapped: bool = False) -> tuple[str, ...]:
         """Every reason not to write to the lower device past DRBD; ``mapped``: DRBD's mapping has to be on it, and DRBD
@@ -274,7 +298,9 @@ class Guard(OwnStorage):
 
     def _run(self, step: Step, disks: MachineDisks) -> Completed:
         """The step's command; all that names a device stands here, in :meth:`lower` and in ``programs/act.py``."""
-        run, volume = self.machine.runner.run, f"{self.storage.volume_group}/{self.name}"
+        run, volume = self.machine.runner.run, self.volume
+        if self.storage.kind == ZFS and step in _OF_VOLUMES:
+            return run(self._zfs(step, disks), timeout=STEP_SECONDS, ok=())
         if step is Step.MAKE_VOLUME:
             tags = [word for tag in (TAG, lab_tag(self.lab), owner_tag(self.owner)) for word in ("--addtag", tag)]
             argv = ["lvcreate", "--yes", "--name", self.name, *tags]
@@ -295,6 +321,16 @@ class Guard(OwnStorage):
             return run(["drbdadm", "create-md", "--force", self.above.resource], timeout=STEP_SECONDS, ok=())
         timeout = zero_seconds(self) if step is Step.ZERO else STEP_SECONDS
         return self._program("act", {"act": str(step), **self._asked(step, disks)}, timeout)
+
+    def _zfs(self, step: Step, disks: MachineDisks) -> list[str]:
+        if step is Step.MAKE_VOLUME:
+            own = {zfs_guard.LAB_PROPERTY: self.lab, zfs_guard.OWNER_PROPERTY: self.owner}
+            # Without partitions, whatever a test writes there.
+            words = [word for name, value in ({"volmode": "dev"} | own).items() for word in ("-o", f"{name}={value}")]
+            return ["zfs", "create", *words, "-V", str(self.size), self.volume]
+        found = zfs_guard.volume_of(disks, self.volume)
+        # Whether it is the volume that was looked at, once more; with snapshots of somebody's zfs leaves it.
+        return ["sh", "-c", _DESTROY, "sh", self.volume, found.guid if found else ""]
 
     def _asked(self, step: Step, disks: MachineDisks) -> dict[str, object]:
         """What ``programs/act.py`` is asked for: what was seen, which it compares once more, and what it writes."""
@@ -346,4 +382,6 @@ def shared(a: tuple[Guard, MachineDisks], b: tuple[Guard, MachineDisks]) -> str 
         return shared_disk((its_disks, one.disk(its_disks)), (other_disks, other.disk(other_disks)))
     if one.storage.volume_group and other.storage.volume_group:
         return shared_group((its_disks, one.storage.volume_group), (other_disks, other.storage.volume_group))
+    if one.storage.dataset and other.storage.dataset:
+        return zfs_guard.shared_pool((its_disks, one.storage.dataset), (other_disks, other.storage.dataset))
     return None

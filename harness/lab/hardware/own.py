@@ -5,8 +5,10 @@ from __future__ import annotations
 import getpass
 import os
 import platform
+import re
 
-from harness.config.inventory import DISK, LOOP, StorageEntry
+from harness.config.inventory import DISK, LOOP, ZFS, StorageEntry
+from harness.judgement import zfs_guard
 from harness.judgement.disk_guard import label_of
 from harness.judgement.volume_guard import group_of, is_own, volume_of
 from harness.model.disks import BlockDevice, DiskLook, FileLook, MachineDisks, WantedDisk
@@ -52,7 +54,12 @@ class OwnStorage:
             return str(storage.disk)
         if storage.kind == LOOP:
             return f"{storage.directory}/{self.name}.img"
-        return f"the volume {storage.volume_group}/{self.name}"
+        return f"the volume {self.volume}"
+
+    @property
+    def volume(self) -> str:
+        """The whole name of the volume: its volume group's or its dataset's, and its own."""
+        return f"{self.storage.volume_group or self.storage.dataset}/{self.name}"
 
     @property
     def wanted(self) -> WantedDisk:
@@ -71,6 +78,9 @@ class OwnStorage:
             return self.mapping_device(disks)
         if self.storage.kind == LOOP:
             return self.loop(disks) if self.file(disks) is not None else None
+        if self.storage.kind == ZFS:
+            # The kernel itself has said that the device of this number is the volume of this name.
+            return disks.devices.get(disks.zfs.number) if disks.zfs and self.own_volume(disks) else None
         group = group_of(disks, str(self.storage.volume_group))
         found = volume_of(disks, str(self.storage.volume_group), self.name)
         if group is None or found is None or not is_own(found, self.lab, self.owner):
@@ -84,6 +94,8 @@ class OwnStorage:
         """The models of the disks below the replica, as far as the kernel has them; none for a file."""
         if self.storage.kind == DISK:
             names = [self.disk(disks).number]
+        elif self.storage.kind == ZFS:
+            names = _below_pool(disks, str(self.storage.dataset).partition("/")[0])
         else:
             group = str(self.storage.volume_group)
             below = [
@@ -114,6 +126,9 @@ class OwnStorage:
         return device.dm_name == self.name and device.dm_uuid.startswith(UUID)
 
     def own_volume(self, disks: MachineDisks) -> bool:
+        if self.storage.kind == ZFS:
+            dataset = zfs_guard.volume_of(disks, self.volume)
+            return dataset is not None and zfs_guard.is_own(dataset, self.lab, self.owner)
         found = volume_of(disks, str(self.storage.volume_group), self.name)
         return found is not None and is_own(found, self.lab, self.owner)
 
@@ -129,3 +144,10 @@ class OwnStorage:
 
     def loop(self, disks: MachineDisks) -> BlockDevice | None:
         return next((one for one in disks.devices.values() if one.backing == self.subject), None)
+
+
+def _below_pool(disks: MachineDisks, pool: str) -> list[str]:
+    """The numbers of the devices that ``zpool status -L -P`` names below a pool."""
+    _, _, behind = disks.zpool.partition(f"  pool: {pool}\n")
+    paths = re.findall(r"^\s+/dev/(\S+)\s", behind.partition("  pool: ")[0], re.MULTILINE)
+    return [one.number for one in map(disks.named, paths) if one is not None]

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from harness.config.inventory import DISK, LOOP, VOLUME_GROUP, Inventory
+from harness.config.inventory import DISK, LOOP, VOLUME_GROUP, ZFS, Inventory
 from harness.config.lab_spec import GuestSpec, LabSpec
 from harness.config.machine_tools import family, packages
 from harness.errors import HarnessError, InfrastructureError, ProtectedError, UsageError
@@ -244,6 +244,7 @@ def rules_of(guard: Guard, resource: ResourceSpec) -> str:
     kernel = resource.device.rpartition("/")[2]
     lower = {
         DISK: f'ENV{{DM_NAME}}=="{guard.name}"', LOOP: f'ATTR{{loop/backing_file}}=="{guard.subject}"',
+        ZFS: f'KERNEL=="zd*", PROGRAM=="zvol_id $devnode", RESULT=="{guard.volume}"',
     }.get(guard.storage.kind, f'ENV{{DM_NAME}}=="*-{guard.name.replace("-", "--")}"')  # fmt: skip
     matches = (f'KERNEL=="{kernel}"', f'ENV{{DM_NAME}}=="{resource.mapping}"', lower)
     return _RULES.format(matches="\n".join(f'{one}, GOTO="drbd_harness"' for one in matches))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.config.inventory import DISK, LOOP, VOLUME_GROUP
+from harness.config.inventory import DISK, LOOP, VOLUME_GROUP, ZFS
 from harness.errors import ProtectedError
 from harness.judgement.volume_guard import TAG, lab_tag
+from harness.judgement.zfs_guard import LAB_PROPERTY, OWNER_PROPERTY
 from harness.lab.hardware.guard import (
     ALLOW_FILE,
     MAKING,
@@ -112,6 +113,8 @@ def _words(guard: Guard, step: Step) -> str:
     storage, mib = guard.storage, guard.size // MIB
     pool = f" in its thin pool {storage.thin_pool}" if storage.thin_pool else ""
     tags = f"the tags {TAG} and {lab_tag(guard.lab)}"
+    if storage.kind == ZFS:
+        tags = f"the properties {LAB_PROPERTY} and {OWNER_PROPERTY}"
     return {
         Step.MAKE_VOLUME: f"makes {guard.subject} of {mib} MiB{pool} of free room, with {tags}",
         Step.REMOVE_VOLUME: f"removes {guard.subject}, which has {tags}",
