@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from foreign import MIB, Foreign
-from guarded import between, guard, refused
+from guarded import Listening, between, guard, keep
 
 from harness.config.inventory import StorageEntry
 from harness.errors import InfrastructureError, ProtectedError
@@ -21,6 +21,19 @@ STORAGE = StorageEntry(kind="zfs", dataset="tank/vms")
 VOLUME = "tank/vms/drbd-harness-test"
 SIZE = 64 * MIB
 _DATA = "sha256sum /tank/vms/data /dev/zvol/tank/vms/data"
+# A pool writes by itself, so the bytes of its disk are no measure; what is in it is.
+_CONTENT = f"zfs list -H -p -o name,guid,volsize,written -t all -r tank; {_DATA}"
+
+
+def refused(foreign: Foreign, one: Listening, step: Step, record: Path | None, name: str) -> str:
+    """The sentence with which the guard refuses a step; all that is in the pool is as it was."""
+    foreign.sh("zpool sync tank")
+    before = foreign.sh(_CONTENT)
+    with pytest.raises(ProtectedError) as caught:
+        one.do(step)
+    assert foreign.sh(f"zpool sync tank; {_CONTENT}") == before
+    keep(record, name, one, step, str(caught.value))
+    return str(caught.value)
 
 
 @pytest.fixture
@@ -45,12 +58,14 @@ def test_volume_is_made_and_taken_back(foreign: Foreign, pool: None, record: Pat
     there = foreign.sh("zfs list -H -o name,guid -t all -r tank")
     one = guard(foreign, STORAGE, SIZE)
     one.do(Step.MAKE_VOLUME)
+    keep(record, "free-before-make-volume-zfs", one, Step.MAKE_VOLUME, "")
     disks = one.look()
     device = one.lower_device(disks)
     assert device is not None and device.size == SIZE and one.lower(disks) == f"/dev/zvol/{VOLUME}"
     assert one.models(disks) == ("QEMU HARDDISK",)
     assert foreign.sh(f"cmp -n {SIZE} /dev/zero /dev/{device.name} && echo zeros").strip() == "zeros"
     assert remove(one) == 1
+    keep(record, "free-before-remove-volume-zfs", one, Step.REMOVE_VOLUME, "")
     assert foreign.sh("zfs list -H -o name,guid -t all -r tank") == there
 
 
@@ -83,7 +98,7 @@ def test_volume_that_is_used_is_not_removed(foreign: Foreign, pool: None, record
     ):  # fmt: skip
         foreign.sh(use)
         try:
-            assert reason in refused(foreign, one, Step.REMOVE_VOLUME, record, f"zfs-volume-{reason.split()[2]}")
+            assert reason in refused(foreign, one, Step.REMOVE_VOLUME, record, f"zfs-volume-is-{reason.split()[2]}")
         finally:
             foreign.sh(f"{undo}; udevadm settle")
     assert remove(one) == 1
