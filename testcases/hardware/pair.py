@@ -25,6 +25,7 @@ HARNESS = Path(sys.executable).parent / "drbd-harness"
 NAMES = ("alpha", "beta")
 GROUP_MIB = 512
 SIZE_MIB = 128
+_GROUP = '{ volume_group = "theirs" }'
 # A resource of the owner's on the volume theirs/used, up on the machine where this runs.
 OWNERS_RESOURCE = r"""
 cat > /etc/drbd.d/used.res <<'END'
@@ -176,8 +177,10 @@ class Pair:
         for one in self._started:
             one.cut()
 
-    def inventory(self, user: str = "root", **more: str) -> Path:
-        """An inventory of both in a file of its own, their host keys pinned; ``more``: further keys, as TOML."""
+    def inventory(self, user: str = "root", storage: str = _GROUP, **more: str) -> Path:
+        """An inventory of both in a file of its own, their host keys pinned; ``storage`` of both and ``more``, further
+        keys, as TOML.
+        """
         path = self.folder / f"{user}.toml"
         switch = f"{sys.executable} {Path(__file__).resolve()} {self.directory}".split()
         lines = ["schema = 1", 'name = "tried"', f"size_mib = {SIZE_MIB}", *(f"{k} = {v}" for k, v in more.items())]
@@ -187,7 +190,7 @@ class Pair:
                 f"[hosts.{one.name}]", 'ansible_host = "127.0.0.1"', f"ansible_port = {one.port}",
                 f'ansible_user = "{user}"', f'ansible_ssh_private_key_file = "{self.directory / "user_key"}"',
                 f'replication_address = "{one.address}"', f'replication_nic = "{one.nic}"',
-                'storage = { volume_group = "theirs" }', f"power = {{ command = [{command}] }}",
+                f"storage = {storage}", f"power = {{ command = [{command}] }}",
             ]  # fmt: skip
         path.write_text("\n".join(lines) + "\n")
         Path(f"{path}.known_hosts").write_text("".join((one.run / "known_hosts").read_text() for one in self.both))

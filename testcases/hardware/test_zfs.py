@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from foreign import MIB, Foreign
 from guarded import Listening, between, guard, keep
+from pair import Pair
 
 from harness.config.inventory import StorageEntry
 from harness.errors import InfrastructureError, ProtectedError
@@ -18,6 +20,7 @@ from harness.lab.hardware.guard import Step
 from harness.lab.hardware.storage import make, remove
 
 STORAGE = StorageEntry(kind="zfs", dataset="tank/vms")
+MATRIX = Path(__file__).with_name("node_cells.toml")
 VOLUME = "tank/vms/drbd-harness-test"
 SIZE = 64 * MIB
 _DATA = "sha256sum /tank/vms/data /dev/zvol/tank/vms/data"
@@ -133,3 +136,18 @@ def test_volume_that_was_exchanged_behind_the_look_stays(foreign: Foreign, pool:
 def test_pool_that_both_machines_have_is_refused(foreign: Foreign, pool: None) -> None:
     with pytest.raises(ProtectedError, match="the pool tank has the same GUID on both machines"):
         make([guard(foreign, STORAGE, SIZE), guard(foreign, STORAGE, SIZE)])
+
+
+def test_cells_of_the_node_are_played_on_volumes_of_two_pools(pair: Pair) -> None:
+    made = "lvcreate -q -y -n pool -L 300m theirs > /dev/null; modprobe zfs; zpool create -m none tank /dev/theirs/pool"
+    undone = "zpool destroy tank; lvremove -q -f -y theirs/pool > /dev/null; modprobe -r zfs"
+    if pair.alpha.sh("modinfo zfs > /dev/null 2>&1 && echo yes || :").strip() != "yes":
+        pytest.skip("needs a machine of ci/foreign-machine --zfs")
+    with contextlib.ExitStack() as undo:
+        for one in pair.both:
+            one.sh(made)
+            undo.callback(one.sh, undone)
+        before = [one.sh("zfs list -H -o name,guid -t all") for one in pair.both]
+        printed = pair.played(pair.inventory(storage='{ kind = "zfs", dataset = "tank" }'), MATRIX)
+        assert "host-planted" in printed and "host-ext4-buffered-disk5ms" in printed
+        assert [one.sh("zfs list -H -o name,guid -t all") for one in pair.both] == before
