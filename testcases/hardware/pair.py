@@ -100,7 +100,8 @@ class Paired(Foreign):
         disk = link_of(f"DATA{self.number}")
         self.sh(
             f"grep -q ' {self.name}$' /etc/hosts || echo '127.0.1.1 {self.name}' >> /etc/hosts; "
-            f"printf '{network}' > /etc/systemd/network/10-link.network; networkctl reload; "
+            f"printf '{network}' > /etc/systemd/network/10-link.network; "
+            "networkctl reload || systemctl restart systemd-networkd; "
             f"n=0; until ip -o addr show | grep -q '{self.address}/'; do n=$((n + 1)); test $n -lt 60; sleep 1; done; "
             f"vgs theirs > /dev/null 2>&1 || {{ vgcreate -q theirs {disk}; lvcreate -q -y -n data -L 32m theirs; "
             "dd if=/dev/urandom of=/dev/theirs/data bs=1M count=32 conv=fsync status=none; }"
