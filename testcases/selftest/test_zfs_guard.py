@@ -101,8 +101,8 @@ def test_making_says_what_is_written_on_it_and_how_large_it_is() -> None:
     with pytest.raises(Exception, match="lets nothing be written"):
         one.do(Step.MAKE_VOLUME)
     assert one.commands[-1] == (
-        "zfs", "create", "-o", "volmode=dev", "-o", "drbd-harness:lab=test", "-o", "drbd-harness:owner=root@vm",
-        "-V", str(32 << 20), VOLUME,
+        "zfs", "create", "-o", "drbd-harness:lab=test", "-o", "drbd-harness:owner=root@vm", "-o", "volmode=dev",
+        "-o", "com.sun:auto-snapshot=false", "-V", str(32 << 20), VOLUME,
     )  # fmt: skip
 
 

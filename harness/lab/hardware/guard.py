@@ -325,8 +325,9 @@ class Guard(OwnStorage):
     def _zfs(self, step: Step, disks: MachineDisks) -> list[str]:
         if step is Step.MAKE_VOLUME:
             own = {zfs_guard.LAB_PROPERTY: self.lab, zfs_guard.OWNER_PROPERTY: self.owner}
-            # Without partitions, whatever a test writes there.
-            words = [word for name, value in ({"volmode": "dev"} | own).items() for word in ("-o", f"{name}={value}")]
+            # Without partitions, whatever a test writes there, and without snapshots, with which it could not go.
+            own |= {"volmode": "dev", "com.sun:auto-snapshot": "false"}
+            words = [word for name, value in own.items() for word in ("-o", f"{name}={value}")]
             return ["zfs", "create", *words, "-V", str(self.size), self.volume]
         found = zfs_guard.volume_of(disks, self.volume)
         # Whether it is the volume that was looked at, once more; with snapshots of somebody's zfs leaves it.
