@@ -9,7 +9,8 @@ from mmap import mmap
 from harness.model import Software
 from harness.parse.kernel_log import KernelLine
 
-# Of the two that an unpacked kernel has, the one without a number is a template of its build.
+# An unpacked kernel has two: what it says, and a template of its build, which lacks the number and what is behind it,
+# or, where the build was given a number as by 'make bindeb-pkg', only the date at its end.
 _BANNER = re.compile(rb"Linux version (\S+) [^\n\0]*?(#\d+[^\n\0]*)")
 _BOOT_SECTOR = b"HdrS"
 _BOOT_VERSION = re.compile(rb"(\S+) [^\0]*?(#\d+[^\0]*)\0")
@@ -31,7 +32,7 @@ def kernel_of(image: bytes | mmap) -> tuple[str, str]:
         at = int.from_bytes(image[0x20E:0x210], "little") + 0x200
         found = _BOOT_VERSION.match(image, at)
     else:
-        found = _BANNER.search(image)
+        found = max(_BANNER.finditer(image), key=lambda banner: len(banner[2]), default=None)
     return (_text(found[1]), _text(found[2])) if found else ("", "")
 
 

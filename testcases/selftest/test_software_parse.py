@@ -42,6 +42,15 @@ def test_kernel_of_an_unpacked_kernel_is_its_banner_and_not_the_template_of_it()
     assert kernel_of(unpacked) == ("6.12.118+deb13-amd64", BUILD)
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+def test_kernel_of_a_build_of_one_s_own_has_the_date_that_its_template_lacks(swapped: bool) -> None:
+    # What make bindeb-pkg built of Linux 6.12.118.
+    banner = b"Linux version 6.12.118-mine+ (root@vm) (gcc (Debian 14.2.0-19) 14.2.0) #4 SMP PREEMPT_DYNAMIC "
+    both = [banner + b"\n\0", banner + b"Tue Dec  1 00:16:21 UTC 2026\n\0"]
+    built = "#4 SMP PREEMPT_DYNAMIC Tue Dec  1 00:16:21 UTC 2026"
+    assert kernel_of(b"\0".join(reversed(both) if swapped else both)) == ("6.12.118-mine+", built)
+
+
 def test_kernel_of_a_packed_kernel_is_what_its_header_points_to() -> None:
     packed = packed_kernel(f"6.12.118+deb13-amd64 (debian-kernel@lists.debian.org) {BUILD}\0".encode())
     assert kernel_of(packed) == ("6.12.118+deb13-amd64", BUILD)
