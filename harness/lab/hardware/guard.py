@@ -300,7 +300,7 @@ class Guard(OwnStorage):
         """The step's command; all that names a device stands here, in :meth:`lower` and in ``programs/act.py``."""
         run, volume = self.machine.runner.run, self.volume
         if self.storage.kind == ZFS and step in _OF_VOLUMES:
-            return run(self._zfs(step, disks), timeout=STEP_SECONDS, ok=())
+            return run(_zfs_command(self, step, disks), timeout=STEP_SECONDS, ok=())
         if step is Step.MAKE_VOLUME:
             tags = [word for tag in (TAG, lab_tag(self.lab), owner_tag(self.owner)) for word in ("--addtag", tag)]
             argv = ["lvcreate", "--yes", "--name", self.name, *tags]
@@ -321,17 +321,6 @@ class Guard(OwnStorage):
             return run(["drbdadm", "create-md", "--force", self.above.resource], timeout=STEP_SECONDS, ok=())
         timeout = zero_seconds(self) if step is Step.ZERO else STEP_SECONDS
         return self._program("act", {"act": str(step), **self._asked(step, disks)}, timeout)
-
-    def _zfs(self, step: Step, disks: MachineDisks) -> list[str]:
-        if step is Step.MAKE_VOLUME:
-            own = {zfs_guard.LAB_PROPERTY: self.lab, zfs_guard.OWNER_PROPERTY: self.owner}
-            # Without partitions, whatever a test writes there, and without snapshots, with which it could not go.
-            own |= {"volmode": "dev", "com.sun:auto-snapshot": "false"}
-            words = [word for name, value in own.items() for word in ("-o", f"{name}={value}")]
-            return ["zfs", "create", *words, "-V", str(self.size), self.volume]
-        found = zfs_guard.volume_of(disks, self.volume)
-        # Whether it is the volume that was looked at, once more; with snapshots of somebody's zfs leaves it.
-        return ["sh", "-c", _DESTROY, "sh", self.volume, found.guid if found else ""]
 
     def _asked(self, step: Step, disks: MachineDisks) -> dict[str, object]:
         """What ``programs/act.py`` is asked for: what was seen, which it compares once more, and what it writes."""
@@ -369,6 +358,18 @@ class Guard(OwnStorage):
         text = (_PROGRAMS / f"{name}.py").read_text(encoding="utf-8")
         argv = [self.machine.python, "-I", "-", json.dumps(asked, sort_keys=True)]
         return self.machine.runner.run(argv, stdin=text, timeout=timeout, ok=())
+
+
+def _zfs_command(guard: Guard, step: Step, disks: MachineDisks) -> list[str]:
+    if step is Step.MAKE_VOLUME:
+        own = {zfs_guard.LAB_PROPERTY: guard.lab, zfs_guard.OWNER_PROPERTY: guard.owner}
+        # Without partitions, whatever a test writes there, and without snapshots, with which it could not go.
+        own |= {"volmode": "dev", "com.sun:auto-snapshot": "false"}
+        words = [word for name, value in own.items() for word in ("-o", f"{name}={value}")]
+        return ["zfs", "create", *words, "-V", str(guard.size), guard.volume]
+    found = zfs_guard.volume_of(disks, guard.volume)
+    # Whether it is the volume that was looked at, once more; with snapshots of somebody's zfs leaves it.
+    return ["sh", "-c", _DESTROY, "sh", guard.volume, found.guid if found else ""]
 
 
 def zero_seconds(guard: Guard) -> float:
