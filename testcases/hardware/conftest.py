@@ -17,6 +17,7 @@ from harness.lab.hardware.guard import ALLOW_FILE
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("a foreign machine")
     group.addoption("--drbd-foreign", metavar="DIR", type=Path, help="what ci/foreign-machine made")
+    group.addoption("--drbd-foreign-peer", metavar="DIR", type=Path, help="another one, for the second of two machines")
     group.addoption("--drbd-foreign-record", metavar="DIR", type=Path, help="keep what the machine said in each case")
 
 
@@ -79,7 +80,8 @@ def machines(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFacto
     directory = pytestconfig.getoption("--drbd-foreign", default=None)
     if directory is None:
         pytest.skip("needs --drbd-foreign DIR, a machine that ci/foreign-machine made")
-    pair = Pair(directory, tmp_path_factory.mktemp("pair"))
+    peer = pytestconfig.getoption("--drbd-foreign-peer", default=None)
+    pair = Pair(directory, tmp_path_factory.mktemp("pair"), peer)
     try:
         pair.start()
         yield pair

@@ -3,7 +3,9 @@
 They are made of one image of ``ci/foreign-machine`` and keep their root and their disks when their power is cut.
 Beside the replication link each has a volume group ``theirs`` with a volume of its owner's.
 
-    python testcases/hardware/pair.py DIR alpha on|off|status     # the ``power`` of the inventory
+    python testcases/hardware/pair.py DIR LINK alpha on|off|status     # the ``power`` of the inventory
+
+``LINK`` is the folder of the file that names the ports of their link, that of alpha's image.
 """
 
 from __future__ import annotations
@@ -68,8 +70,9 @@ class Paired(Foreign):
     # What the machine flushed is in its files when QEMU is killed.
     root_cache = "writeback"
 
-    def __init__(self, directory: Path, name: str) -> None:
+    def __init__(self, directory: Path, link: Path, name: str) -> None:
         super().__init__(directory, name, name)
+        self.link = link.absolute()
         self.number = NAMES.index(name) + 1
         self.mac = f"52:54:00:00:99:{self.number:02x}"
         self.address = f"10.99.0.{self.number}"
@@ -83,7 +86,7 @@ class Paired(Foreign):
             overlay = super()._prepare()
             with self.data.open("wb") as file:
                 file.truncate(GROUP_MIB * MIB)
-        own, other = link_ports(self.directory)[:: 1 if self.number == 1 else -1]
+        own, other = link_ports(self.link)[:: 1 if self.number == 1 else -1]
         self.more = (
             "-netdev", f"socket,id=l,udp=127.0.0.1:{other},localaddr=127.0.0.1:{own}",
             # Not virtio, which has no scatter-gather where what lies behind it takes no checksums over.
@@ -148,12 +151,13 @@ def link_ports(directory: Path) -> list[str]:
 
 
 class Pair:
-    """Both, and an inventory of them; ``close`` ends those that this process started."""
+    """Both, and an inventory of them; ``close`` ends those that this process started.  ``peer``: beta's own image."""
 
-    def __init__(self, directory: Path, folder: Path) -> None:
-        self.directory = directory.absolute()
+    def __init__(self, directory: Path, folder: Path, peer: Path | None = None) -> None:
         self.folder = folder
-        self.alpha, self.beta = (Paired(directory, name) for name in NAMES)
+        self.alpha, self.beta = (
+            Paired(one, directory, name) for one, name in zip((directory, peer or directory), NAMES, strict=True)
+        )
         self._started: list[Paired] = []
 
     @property
@@ -183,13 +187,13 @@ class Pair:
         keys, as TOML.
         """
         path = self.folder / f"{user}.toml"
-        switch = f"{sys.executable} {Path(__file__).resolve()} {self.directory}".split()
+        program = (sys.executable, str(Path(__file__).resolve()))
         lines = ["schema = 1", 'name = "tried"', f"size_mib = {SIZE_MIB}", *(f"{k} = {v}" for k, v in more.items())]
         for one in self.both:
-            command = ", ".join(f'"{word}"' for word in (*switch, one.name))
+            command = ", ".join(f'"{word}"' for word in (*program, str(one.directory), str(one.link), one.name))
             lines += [
                 f"[hosts.{one.name}]", 'ansible_host = "127.0.0.1"', f"ansible_port = {one.port}",
-                f'ansible_user = "{user}"', f'ansible_ssh_private_key_file = "{self.directory / "user_key"}"',
+                f'ansible_user = "{user}"', f'ansible_ssh_private_key_file = "{one.directory / "user_key"}"',
                 f'replication_address = "{one.address}"', f'replication_nic = "{one.nic}"',
                 f"storage = {storage}", f"power = {{ command = [{command}] }}",
             ]  # fmt: skip
@@ -236,9 +240,9 @@ def differences(was: dict[str, str], now: dict[str, str]) -> dict[str, list[str]
     return {heading: lines for heading, lines in found.items() if lines}
 
 
-def main(directory: str, name: str, what: str) -> int:
+def main(directory: str, link: str, name: str, what: str) -> int:
     """Switch the power of one, or say whether it has any."""
-    one = Paired(Path(directory), name)
+    one = Paired(Path(directory), Path(link), name)
     if what == "off" and one.runs():
         one.cut()
     if what == "on" and not one.runs():
@@ -248,4 +252,4 @@ def main(directory: str, name: str, what: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:4]))
+    sys.exit(main(*sys.argv[1:5]))
