@@ -139,8 +139,8 @@ def test_pool_that_both_machines_have_is_refused(foreign: Foreign, pool: None) -
 
 
 def test_cells_of_the_node_are_played_on_volumes_of_two_pools(pair: Pair) -> None:
-    made = "lvcreate -q -y -n pool -L 300m theirs > /dev/null; modprobe zfs; zpool create -m none tank /dev/theirs/pool"
-    undone = "zpool destroy tank; lvremove -q -f -y theirs/pool > /dev/null; modprobe -r zfs"
+    made = "lvcreate -q -y -n pool -L 300m theirs > /dev/null; zpool create -m none tank /dev/theirs/pool"
+    undone = "zpool destroy tank; lvremove -q -f -y theirs/pool > /dev/null"
     if pair.alpha.sh("modinfo zfs > /dev/null 2>&1 && echo yes || :").strip() != "yes":
         pytest.skip("needs a machine of ci/foreign-machine --zfs")
     with contextlib.ExitStack() as undo:
