@@ -36,7 +36,9 @@ for name in $NEEDS; do
     exit 1
 done"""
 
-# What ldd says of libraries that are missing, or too old.
+# What ldd says of libraries that are missing, or too old.  The base's modules are of another build, and QEMU ends where
+# it finds such.  A build that is not relocatable, as Debian's, looks for modules and firmware where it was to be
+# installed.  libvirt's first question to a QEMU loads all modules, which --version does not.
 _QEMU = f"""install -d {QEMU}
 cp -a {STAGE}/qemu/. {QEMU}/
 for name in {" ".join(QEMU_PROGRAMS)}; do
@@ -49,8 +51,21 @@ for name in {" ".join(QEMU_PROGRAMS)}; do
         echo "E: $name of $FOLDER needs libraries that the image of $SUITE lacks: $missing" >&2; exit 1
     fi
 done
-/usr/bin/qemu-system-x86_64 --version < /dev/null > /dev/null || {{
-    echo "E: qemu-system-x86_64 of $FOLDER does not start in the image of $SUITE" >&2; exit 1; }}"""
+modules=lib/x86_64-linux-gnu/qemu
+rm -f /usr/$modules/*.so
+[ ! -d {QEMU}/$modules ] || {{ rm -rf "/usr/$modules"; ln -s {QEMU}/$modules /usr/$modules; }}
+data=$(/usr/bin/qemu-system-x86_64 -L help < /dev/null | head -n 1)
+case $data in
+    {QEMU}/*) ;;
+    /usr/*/*) [ ! -d {QEMU}/share/qemu ] || {{
+        rm -rf "$data"; mkdir -p "${{data%/*}}"; ln -s {QEMU}/share/qemu "$data"; }} ;;
+esac
+asked='{{"execute":"qmp_capabilities"}}{{"execute":"qom-list-types"}}{{"execute":"quit"}}'
+said=$(echo "$asked" | /usr/bin/qemu-system-x86_64 -S -no-user-config -nodefaults -nographic -machine none -qmp stdio \\
+    2>&1 > /dev/null) || {{
+    echo "E: qemu-system-x86_64 of $FOLDER does not start in the image of $SUITE: $(echo "$said" | tail -n 1)" >&2
+    exit 1
+}}"""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,9 @@ from harness.images.debs import Deb, UserDebError
 STACK_FORMAT = 1
 """Raised whenever the builder makes something else of the same base and parts."""
 
+QEMU_FORMAT = 2
+"""The same of what the builder makes of a folder with a QEMU."""
+
 COMPONENTS = ("kernel", "drbd_utils", "qemu", "libvirt")
 """What comes from a suite or from packages; ``drbd`` is another kind of thing."""
 
@@ -139,6 +142,8 @@ class Parts:
 
     def _words(self, base: str) -> Iterator[str]:
         yield from ("stack", str(STACK_FORMAT), self.role, base)
+        if self.qemu_folder:
+            yield from ("qemu folder", str(QEMU_FORMAT))
         for name, suite in sorted(self.suites.items()):
             yield from (name, suite)
         for name, origin in sorted(vars(self.stack).items()):

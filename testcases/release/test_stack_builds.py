@@ -25,6 +25,7 @@ from harness.images.parts import Parts
 from harness.images.process import Step
 from harness.images.stack_builder import SOURCES, STATUS
 from harness.images.system import System
+from harness.remote.local import LocalRunner
 from harness.util.paths import cache_dir
 
 DKMS_PACKAGE = "acpi-call-dkms"
@@ -93,3 +94,15 @@ def test_ready_modules_of_a_kernels_package_are_in_the_image(base: Base, tmp_pat
     assert System(built.root).read(updates) == (mine / "drbd.ko").read_bytes()
     needed = System(built.root).read(f"/usr/lib/modules/{built.kernel_version}/modules.dep").decode()
     assert "updates/drbd.ko: " in needed, "depmod has seen it"
+
+
+def test_qemu_of_packages_in_a_folder_has_its_own_modules_and_firmware_in_the_image(base: Base, tmp_path: Path) -> None:
+    # Debian's is not relocatable: it looks for both below /usr, wherever it lies.
+    (folder := tmp_path / "qemu").mkdir()
+    for package in ("qemu-system-common", "qemu-system-data", "qemu-system-x86", "seabios"):
+        debs.unpack(debs.read(base.fetch(package)), folder)
+    root = ensure_stack(StackSpec(node=NodeTable(qemu=(f"{folder}/usr",))), cache_dir()).a.root
+    for name in ("lib/x86_64-linux-gnu/qemu", "share/qemu"):
+        about = LocalRunner().run(["/usr/sbin/debugfs", "-R", f"stat /usr/{name}", str(root)]).stdout
+        assert f'Fast link dest: "/opt/drbd-harness/qemu/{name}"' in about
+    assert System(root).read("/opt/drbd-harness/qemu/lib/x86_64-linux-gnu/qemu/hw-display-virtio-gpu.so")
