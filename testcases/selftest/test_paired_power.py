@@ -23,7 +23,7 @@ Started = Callable[..., "subprocess.Popen[str]"]
 @pytest.fixture
 def alpha(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(HARDWARE))
-    machine = importlib.import_module("pair").Paired(tmp_path, "alpha")
+    machine = importlib.import_module("pair").Paired(tmp_path, tmp_path, "alpha")
     machine.run.mkdir()
     return machine
 
