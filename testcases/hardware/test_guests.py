@@ -27,4 +27,9 @@ def test_guest_moves_there_and_back_while_it_works(pair: Pair) -> None:
 
 
 def test_power_of_the_guest_s_machine_is_cut(pair: Pair) -> None:
-    pair.played(pair.inventory(may_change=MAY_CHANGE), "failover", "-k", "none-ext4-buffered-link20ms-crash.node")
+    try:
+        pair.played(pair.inventory(may_change=MAY_CHANGE), "failover", "-k", "none-ext4-buffered-link20ms-crash.node")
+    finally:
+        # It has booted in the middle of the run.
+        pair.alpha.wait()
+        pair.alpha.settle()
