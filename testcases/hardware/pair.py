@@ -54,7 +54,7 @@ section parameters sh -c 'grep -s . /sys/module/drbd/parameters/*'
 section mappings sh -c 'dmsetup ls | sort'
 section volumes lvs --noheadings -o lv_name,lv_uuid,lv_tags theirs
 section loops losetup -a
-section mounts sh -c 'grep -v " /run/user/" /proc/mounts; cat /proc/swaps'
+section mounts sh -c 'grep -vE " /run/user/| autofs " /proc/mounts; cat /proc/swaps'
 section qdiscs tc qdisc show
 section addresses sh -c 'ip -o -4 addr show | sed "s/valid_lft.*//"'
 section features ethtool -k {nic}
