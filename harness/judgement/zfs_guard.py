@@ -11,8 +11,6 @@ from harness.judgement.lower_guard import users
 from harness.model.disks import MachineDisks
 from harness.model.zfs import Dataset, ZfsLook, ZfsPool
 
-#: User properties of ZFS (zfsprops(7)); a volume of the harness's has both, and neither is inherited.
-LAB_PROPERTY, OWNER_PROPERTY = "drbd-harness:lab", "drbd-harness:owner"
 # What stays free below the dataset, and what a volume needs beside its size, in parts of the whole.
 _RESERVE, _OVERHEAD = 0.1, 0.1
 

@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+#: User properties of ZFS (zfsprops(7)); a volume of the harness's has both, and neither is inherited.
+LAB_PROPERTY, OWNER_PROPERTY = "drbd-harness:lab", "drbd-harness:owner"
+#: What is asked for of a dataset.
+PROPERTIES = ("type", "guid", "volsize", "available", "readonly", LAB_PROPERTY, OWNER_PROPERTY)
+
 
 @dataclass(frozen=True)
 class ZfsPool:

@@ -1,11 +1,11 @@
-"""What ``harness/lab/hardware/programs/look_zfs.py`` printed on a machine: JSON around the text of zfs and zpool."""
+"""What ``look_zfs.py`` of the hardware lab found on a machine: the text of zfs and zpool."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from harness.model.zfs import Dataset, ZfsLook, ZfsPool
+from harness.model.zfs import LAB_PROPERTY, OWNER_PROPERTY, Dataset, ZfsLook, ZfsPool
 
 
 def zfs_look(found: Mapping[str, Any]) -> ZfsLook:
@@ -37,8 +37,8 @@ def _datasets(text: str) -> dict[str, Dataset]:
     return {
         name: Dataset(
             name=name, kind=one["type"], guid=one["guid"], available=_bytes(one["available"]),
-            size=_bytes(one["volsize"]), read_only=one["readonly"] != "off", lab=one.get("drbd-harness:lab", ""),
-            owner=one.get("drbd-harness:owner", ""),
+            size=_bytes(one["volsize"]), read_only=one["readonly"] != "off", lab=one.get(LAB_PROPERTY, ""),
+            owner=one.get(OWNER_PROPERTY, ""),
         )
         for name, one in values.items()
     }  # fmt: skip

@@ -73,9 +73,6 @@ class Listening(Guard):
         done = super()._program(name, asked, timeout)
         if name == "look":
             self.heard = done.stdout
-        if name == "look_zfs":
-            self.heard = json.dumps(json.loads(self.heard) | json.loads(done.stdout))
-        if name == ("look_zfs" if self.storage.dataset else "look"):
             self.before = self.before or self.heard
         return done
 

@@ -20,7 +20,7 @@ from journal_machine import journal
 
 from harness.errors import InfrastructureError, ProtectedError, RefusedError
 from harness.lab.hardware import journal as module
-from harness.lab.hardware.guard import Machine
+from harness.lab.hardware.guard import Machine, program
 from harness.lab.hardware.journal import Journal, PutBack
 from harness.model.changes import ASKED_FOR, ChangeKind
 from harness.remote.scripted import ScriptedRunner
@@ -49,9 +49,10 @@ def seen(folder: Path) -> dict[str, object]:
 # --------------------------------------------------------------------------- the program
 
 
-def test_program_has_no_name_that_is_not_its_own_and_is_python_3_6(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", [module._program(), program("look")], ids=["journal", "look"])
+def test_program_has_no_name_that_is_not_its_own_and_is_python_3_6(tmp_path: Path, text: str) -> None:
     path = tmp_path / "program.py"
-    path.write_text(module._program())
+    path.write_text(text)
     argv = [
         sys.executable,
         "-m",

@@ -34,6 +34,7 @@ from harness.judgement.volume_guard import (
 )
 from harness.lab.hardware.own import UUID, OwnStorage
 from harness.model.disks import MIB, MachineDisks
+from harness.model.zfs import LAB_PROPERTY, OWNER_PROPERTY, PROPERTIES
 from harness.parse.machine_disks import machine_disks
 from harness.remote.base import Completed, Runner
 from harness.render.disk_label import DiskLabel, disk_label
@@ -46,6 +47,7 @@ _DESTROY = """
 test "$(zfs get -H -p -o value guid "$1")" = "$2" || { echo "another volume has its name by now" >&2; exit 1; }
 exec zfs destroy "$1"
 """
+_PARTS: Mapping[str, tuple[str, ...]] = {"look": ("look_zfs",)}
 _PROGRAMS = Path(__file__).parent / "programs"
 # Slower than any disk that somebody would test with.
 _ZEROED_MIB_PER_SECOND = 5
@@ -128,28 +130,24 @@ class Guard(OwnStorage):
 
         :class:`ProtectedError` where they cannot be read.
         """
-        asked = {
-            "disks": [self.storage.disk] if self.storage.disk else [],
-            "directories": [self.storage.directory] if self.storage.directory else [],
-            "allow": ALLOW_FILE if self.storage.disk else "",
+        storage = self.storage
+        asked: dict[str, object] = {
+            "disks": [storage.disk] if storage.disk else [],
+            "directories": [storage.directory] if storage.directory else [],
+            "allow": ALLOW_FILE if storage.disk else "",
         }
-        text = self._looked("look", asked)
+        if storage.dataset:
+            asked |= {"dataset": storage.dataset, "volume": self.volume, "properties": ",".join(PROPERTIES)}
         try:
-            if self.storage.kind == ZFS:
-                of_zfs = self._looked("look_zfs", {"dataset": self.storage.dataset, "volume": self.volume})
-                text = json.dumps(json.loads(text) | json.loads(of_zfs))
-            return machine_disks(text)
-        except ValueError as error:
-            raise ProtectedError(f"the disks of {self.machine.name} cannot be judged: {error}") from None
-
-    def _looked(self, program: str, asked: Mapping[str, object]) -> str:
-        try:
-            done = self._program(program, asked, LOOK_SECONDS)
+            done = self._program("look", asked, LOOK_SECONDS)
         except CommandError as error:
             raise ProtectedError(f"the disks of {self.machine.name} cannot be looked at: {error}") from None
         if done.status:
             raise ProtectedError(f"the disks of {self.machine.name} cannot be looked at: {done.message}")
-        return done.stdout
+        try:
+            return machine_disks(done.stdout)
+        except ValueError as error:
+            raise ProtectedError(f"the disks of {self.machine.name} cannot be judged: {error}") from None
 
     def is_done(self, step: Step, disks: MachineDisks) -> bool:
         """Whether what ``step`` makes is there, or what it takes back is gone; zeros are never taken as given."""
@@ -355,14 +353,19 @@ class Guard(OwnStorage):
 
     def _program(self, name: str, asked: Mapping[str, object], timeout: float) -> Completed:
         """Run ``programs/NAME.py`` on the machine; its text goes there by standard input."""
-        text = (_PROGRAMS / f"{name}.py").read_text(encoding="utf-8")
         argv = [self.machine.python, "-I", "-", json.dumps(asked, sort_keys=True)]
-        return self.machine.runner.run(argv, stdin=text, timeout=timeout, ok=())
+        return self.machine.runner.run(argv, stdin=program(name), timeout=timeout, ok=())
+
+
+def program(name: str) -> str:
+    """The text of ``programs/NAME.py``, with its parts before it."""
+    parts = (*_PARTS.get(name, ()), name)
+    return "\n\n".join((_PROGRAMS / f"{part}.py").read_text(encoding="utf-8") for part in parts)
 
 
 def _zfs_command(guard: Guard, step: Step, disks: MachineDisks) -> list[str]:
     if step is Step.MAKE_VOLUME:
-        own = {zfs_guard.LAB_PROPERTY: guard.lab, zfs_guard.OWNER_PROPERTY: guard.owner}
+        own = {LAB_PROPERTY: guard.lab, OWNER_PROPERTY: guard.owner}
         # Without partitions, whatever a test writes there, and without snapshots, with which it could not go.
         own |= {"volmode": "dev", "com.sun:auto-snapshot": "false"}
         words = [word for name, value in own.items() for word in ("-o", f"{name}={value}")]

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from harness.config.inventory import DISK, LOOP, VOLUME_GROUP, ZFS
 from harness.errors import ProtectedError
 from harness.judgement.volume_guard import TAG, lab_tag
-from harness.judgement.zfs_guard import LAB_PROPERTY, OWNER_PROPERTY
 from harness.lab.hardware.guard import (
     ALLOW_FILE,
     MAKING,
@@ -20,6 +19,7 @@ from harness.lab.hardware.guard import (
     zero_seconds,
 )
 from harness.model.disks import MIB, MachineDisks
+from harness.model.zfs import LAB_PROPERTY, OWNER_PROPERTY
 from harness.util.logs import progress
 
 

@@ -1,7 +1,8 @@
 """What a machine says of its disks, printed as one JSON object; it writes nothing.
 
 Runs on the machine, from standard input, with the Python that is there (3.6 is enough) and as root.  Its one argument
-is JSON: ``disks`` and ``directories`` (paths), and ``allow`` (the file in which root allows disks).  Everything is
+is JSON: ``disks`` and ``directories`` (paths), ``allow`` (the file in which root allows disks), and ``dataset``,
+``volume`` and ``properties`` (for ``look_zfs.py``, which stands before it).  Everything is
 handed on as the machine printed it; what it means is for the harness to say.
 """
 
@@ -378,10 +379,7 @@ def main():
     if commands["lsblk"]["status"] != 0:
         # As those before 2021 know it.
         commands["lsblk"] = run([*LSBLK, COLUMNS + "MOUNTPOINT"])
-    found = {"commands": commands}
-    found["mounts"] = mounts()
-    found["swaps"] = read("/proc/swaps")
-    found["mdstat"] = read("/proc/mdstat")
+    found = {"commands": commands, "mounts": mounts(), "swaps": read("/proc/swaps"), "mdstat": read("/proc/mdstat")}
     found["links"] = {
         path: number(os.stat(path).st_rdev) for path in glob.glob("/dev/disk/by-id/*") if os.path.exists(path)
     }
@@ -394,6 +392,8 @@ def main():
     found["directories"] = [directory(path) for path in asked.get("directories", [])]
     if asked.get("allow"):
         found["allow"] = allowed(asked["allow"])
+    if asked.get("dataset"):
+        found.update(look_below(asked["dataset"], asked["volume"], asked["properties"]))
     print(json.dumps(found))
 
 
