@@ -24,6 +24,7 @@ from harness.pytest_plugin.final_outcomes import ReportedItem
 from harness.pytest_plugin.options import ONE_PROCESS, usage_error
 from harness.pytest_plugin.pytest_run import RESULT, RUN, PytestRun, result_text
 from harness.util.resources import matrices as matrices_dir
+from harness.util.standard_streams import Lossy
 from harness.workloads import WORKLOADS
 
 # The fixtures that play a cell: only tests that use one of them get cells.
@@ -202,8 +203,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
             run.end(session)
             session.exitstatus = run.exit_status(session)
             run.write_report()
-        except HarnessError as error:
-            print(f"\n{error}", file=sys.stderr)
+        except (HarnessError, OSError) as error:
+            # Whatever it is, pytest has to go on: what it tears down behind this is the lab.
+            print(f"\n{error}", file=Lossy(sys.stderr))
             session.exitstatus = run.exit_status(session) or 2
 
 

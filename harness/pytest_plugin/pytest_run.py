@@ -50,6 +50,7 @@ from harness.pytest_plugin.options import (
     USER_FILE_OPTIONS,
     flag,
 )
+from harness.pytest_plugin.printing import leave_out_of_reports, lose_what_nobody_reads, past_capturing
 from harness.pytest_plugin.stop_at import StopAt
 from harness.pytest_plugin.two_machines import (
     inventory_options,
@@ -213,6 +214,7 @@ class PytestRun:
     def session(self) -> Iterator[Session]:
         """The session of this run, its store created or opened, locked against other processes."""
         stop_like_ctrl_c()
+        lose_what_nobody_reads(self.config)
         if self.store is None:
             run_id = self.config.getoption("--drbd-run-id") or new_run_id()
             now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -222,7 +224,7 @@ class PytestRun:
                 stack_spec=stack.as_table(), chosen=_chosen(self.config),
             )  # fmt: skip
             self.store = Store.create(Path(self.config.getoption("--drbd-runs")), run)
-        _leave_out_of_reports(self.config)
+        leave_out_of_reports(self.config)
         with (
             self.store.lock(),
             logs.kept(self.store.directory),
@@ -354,25 +356,9 @@ RUN = pytest.StashKey[PytestRun]()
 RESULT = pytest.StashKey[Result]()
 
 
-def _leave_out_of_reports(config: pytest.Config) -> None:
-    """Let pytest not repeat the harness's hundreds of records in the report of each test that fails: the run has them.
-
-    ``caplog`` and ``--log-cli-level`` show them like any others.
-    """
-    handler = getattr(config.pluginmanager.getplugin("logging-plugin"), "report_handler", None)
-    if handler is not None:
-        handler.addFilter(lambda record: not record.name.startswith(f"{logs.ROOT}."))
-
-
 def _progress(config: pytest.Config) -> Progress:
     """Progress past pytest's capturing; only warnings where pytest was told to be quiet."""
-    capture = config.pluginmanager.getplugin("capturemanager")
-
-    def write(line: str) -> None:
-        with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
-            print(line, flush=True)
-
-    handler = Progress(write, clock=True)
+    handler = Progress(past_capturing(config), clock=True)
     handler.setLevel(logging.WARNING if config.getoption("verbose") < 0 else logging.INFO)
     return handler
 

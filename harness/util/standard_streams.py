@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -44,10 +46,49 @@ def usable_columns() -> None:
         del os.environ["COLUMNS"]
 
 
+class Lossy:
+    """A stream of text that loses what cannot be written, because nobody reads it or there is no room for it; all else
+    of it is ``stream``'s.
+
+    For what has to be brought to its end whether or not somebody still looks on.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """As the stream does; never an error of the system's."""
+        with self._losing():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """As the stream does; never an error of the system's."""
+        with self._losing():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _losing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, OutputError):
+            with contextlib.suppress(OSError, OutputError, ValueError):
+                _lead_nowhere(self._stream.fileno())
+                # What it still holds goes there too, and not to whoever flushes it last.
+                self._stream.flush()
+
+
 def give_up_output() -> None:
     """What is printed from now on, and what was not written yet, goes nowhere."""
+    _lead_nowhere(_OUT)
+
+
+def _lead_nowhere(descriptor: int) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, _OUT)
+    os.dup2(nowhere, descriptor)
     os.close(nowhere)
 
 

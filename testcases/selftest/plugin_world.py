@@ -125,6 +125,11 @@ class World:
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    return made_world(monkeypatch)
+
+
+def made_world(monkeypatch: pytest.MonkeyPatch) -> World:
+    """What the session of the next pytest in this process stands on."""
     made = World()
     monkeypatch.setattr(two_machines, "nested_lab", made.lab)
     monkeypatch.setattr(pytest_run, "evidence_html", lambda result: "")
