@@ -31,8 +31,8 @@ class FioVerify(Workload):
         options: dict[str, Option] = {
             "filename": self.filesystem.file(target, "verified"), "size": "64m", "rw": "randwrite", "bs": "4k",
             "direct": True, "ioengine": "libaio", "iodepth": 16, "verify": "crc32c", "verify_backlog": 1024,
-            "verify_fatal": False, "continue_on_error": "verify", "time_based": True, "runtime": seconds,
-            "randrepeat": False, **fio_seed(self.seed),
+            "verify_fatal": False, "verify_state_save": False, "continue_on_error": "verify", "time_based": True,
+            "runtime": seconds, "randrepeat": False, **fio_seed(self.seed),
         }  # fmt: skip
         ran = run_fio(
             target.runner, (Job("verified", options),), None, name=self.name, timeout=seconds + MARGIN_SECONDS
@@ -51,7 +51,8 @@ class Buffered(Workload):
         return Job(
             "buffered",
             {"directory": MOUNT_POINT, "size": "24m", "rw": "randwrite", "bs": "4k", "ioengine": "psync",
-             "numjobs": 2, "verify": "crc32c", "fsync": 64, **fio_seed(self.seed or 4711)},
+             "numjobs": 2, "verify": "crc32c", "verify_state_save": False, "fsync": 64,
+             **fio_seed(self.seed or 4711)},
         )  # fmt: skip
 
     def prepare(self, target: WorkloadTarget) -> None:
