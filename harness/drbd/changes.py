@@ -12,6 +12,15 @@ from harness.render.drbd_conf import SIGNATURE, ResourceSpec
 
 # As tc(8) and the journal's program call what harness/drbd/delays.py and faults.py make of a link.
 _CUT, _DELAYED, _HALF_DELAYED = "netem loss", "prio 1: + netem 30:", "prio 1:"
+#: A function of a shell's: a qdisc that somebody has put on the NIC since is neither replaced nor taken away.
+REQUIRE_OWN_QDISC = """
+require_own_qdisc() {
+    case "$(tc qdisc show dev "$1" | grep ' root ')" in
+        '' | *' 0: root '* | 'qdisc prio 1: root '* | 'qdisc netem '*' loss 100%'*) ;;
+        *) echo "$1 has a qdisc of somebody else's by now" >&2; exit 1 ;;
+    esac
+}
+"""
 _READ = 'cat "$1" 2> /dev/null || echo; ethtool -k "$2"'
 
 

@@ -20,6 +20,7 @@ from harness.render.drbd_conf import ResourceSpec
 _APPLY = """
 set -e
 link=$1 link_ms=$2 disk_ms=$3 flush_ms=$4 lower=$5 port=$6 mapping=$7
+[ -z "$link" ] || require_own_qdisc "$link"
 [ -z "$link" ] || tc qdisc del dev "$link" root 2>/dev/null || true
 if [ "$link_ms" -gt 0 ]; then
     tc qdisc add dev "$link" root handle 1: prio bands 3 priomap 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0
@@ -64,7 +65,7 @@ def apply(node: Node, spec: ResourceSpec, profile: DelayProfile) -> None:
     argv = [
         "sh",
         "-c",
-        _APPLY,
+        changes.REQUIRE_OWN_QDISC + _APPLY,
         "sh",
         node.link if changes.touches_link(node) else "",
         *map(str, milliseconds),

@@ -24,7 +24,7 @@ def stand_alone(resource: Resource) -> None:
 
 def cut_link(resource: Resource) -> None:
     """The link swallows everything, silently: no node is told, as when a switch dies."""
-    script = 'tc qdisc replace dev "$1" root netem loss 100%'
+    script = changes.REQUIRE_OWN_QDISC + 'require_own_qdisc "$1"; tc qdisc replace dev "$1" root netem loss 100%'
 
     def cut(node: Node) -> None:
         changes.note_cut(node)
@@ -35,7 +35,7 @@ def cut_link(resource: Resource) -> None:
 
 def join_link(resource: Resource) -> None:
     """The link carries again, without any delay."""
-    script = 'tc qdisc del dev "$1" root 2>/dev/null || true'
+    script = changes.REQUIRE_OWN_QDISC + 'require_own_qdisc "$1"; tc qdisc del dev "$1" root 2>/dev/null || true'
 
     def join(node: Node) -> None:
         if changes.touches_link(node):

@@ -1,4 +1,4 @@
-"""What ``programs/taken.py`` printed on a machine: the names, numbers and addresses that are in use there already.
+"""What ``programs/taken.py`` printed on a machine: the names and numbers that are in use there already.
 
 :class:`ValueError` with one sentence for whatever is not understood.
 """
@@ -14,14 +14,14 @@ from typing import Any
 _COMMENT = re.compile(r"#[^\n]*")
 _RESOURCE = re.compile(r'^[ \t]*resource\s+"?([^\s"{]+)"?\s*\{', re.MULTILINE)
 _DEVICE = re.compile(r'\bdevice\s+(?:"?/dev/drbd(\d+)"?\s*;|(?:"?[^\s";]+"?\s+)?minor\s+(\d+))')
-_ADDRESS = re.compile(r'\baddress\s+(?:(?:ipv4|ipv6|ssocks|sdp)\s+)?"?(\[[^\]]+\]|[\w.-]+):(\d+)')
+_PORT = re.compile(r'\baddress\s+(?:(?:ipv4|ipv6|ssocks|sdp)\s+)?"?(?:\[[^\]]+\]|[\w.-]+):(\d+)')
 _TOKEN = re.compile(r'#[^\n]*|"(?:[^"\\]|\\.)*"|[{};]|[^\s{};"#]+')
 _LISTENS = "0A"
 
 
 @dataclass(frozen=True)
 class TakenResource:
-    """A resource of DRBD's, up or only configured; ``addresses`` are those of all its nodes.
+    """A resource of DRBD's, up or only configured.
 
     ``file`` is where it is configured, empty where it is only up, ``first_line`` the first one of that file.
     """
@@ -29,16 +29,14 @@ class TakenResource:
     name: str
     minors: frozenset[int]
     ports: frozenset[int]
-    addresses: frozenset[str]
     file: str = ""
     first_line: str = ""
 
 
 @dataclass(frozen=True)
 class Taken:
-    """What is in use on one machine.  ``nics`` has the addresses of each interface, ``by_nic`` the interface of the
-    default route, ``ssh_nic`` the one that its caller came by; ``domains`` is None where libvirt does not say.
-    ``handlers`` are those that DRBD's configuration has for every resource.
+    """What is in use on one machine.  ``domains`` is None where libvirt does not say; ``handlers`` are those that the
+    configuration of DRBD has for every resource.
     """
 
     resources: tuple[TakenResource, ...]
@@ -47,21 +45,8 @@ class Taken:
     mappings: Mapping[str, str]
     files: frozenset[str]
     domains: frozenset[str] | None
-    nics: Mapping[str, tuple[str, ...]]
-    by_nic: str
-    ssh_nic: str
     firewall: str
     handlers: frozenset[str] = frozenset()
-
-    def carries(self, nic: str, but: str = "") -> str:
-        """What ``nic`` carries beside the resource ``but``, as the end of a sentence; empty for nothing."""
-        own = set(self.nics.get(nic, ()))
-        found = [f"the resource {one.name}" for one in self.resources if one.name != but and one.addresses & own]
-        if nic == self.ssh_nic:
-            found.append("the harness's own connection")
-        if nic == self.by_nic:
-            found.append("the default route")
-        return ", ".join(dict.fromkeys(found))
 
 
 def taken(text: str) -> Taken:
@@ -77,10 +62,6 @@ def _taken(found: Mapping[str, Any]) -> Taken:
     for path, text in sorted(found["files"].items()):
         resources += tuple(_resources(text, path))
     devices = {int(name[4:]) for name in found["devices"] if name[4:].isdigit()}
-    nics = _nics(found["addresses"])
-    connection = found["connection"].split()
-    ours = connection[2] if len(connection) > 2 else ""
-    routes = json.loads(found["routes"] or "[]")
     listed = found["domains"]
     domains = frozenset(listed["out"].split()) if listed["status"] == 0 else None
     return Taken(
@@ -90,9 +71,6 @@ def _taken(found: Mapping[str, Any]) -> Taken:
         mappings=dict(found["mappings"]),
         files=frozenset(found["files"]),
         domains=frozenset() if listed["status"] is None else domains,
-        nics=nics,
-        by_nic=routes[0].get("dev", "") if routes else "",
-        ssh_nic=next((nic for nic, addresses in nics.items() if ours and ours in addresses), ""),
         firewall=_firewall(found),
         handlers=frozenset(name for text in found["files"].values() for name in _handlers(text)),
     )
@@ -106,12 +84,10 @@ def _resources(text: str, path: str) -> Iterator[TakenResource]:
     ends = [*(one.start() for one in heads[1:]), len(text)]
     for head, behind in zip(heads, ends, strict=False):
         own = text[head.end() : behind]
-        addresses = _ADDRESS.findall(own)
         yield TakenResource(
             name=head.group(1),
             minors=frozenset(int(one or other) for one, other in _DEVICE.findall(own)),
-            ports=frozenset(int(port) for _, port in addresses),
-            addresses=frozenset(address.strip("[]") for address, _ in addresses),
+            ports=frozenset(map(int, _PORT.findall(own))),
             file=path,
             first_line=first_line,
         )
@@ -142,14 +118,6 @@ def _listening(tables: str) -> Iterator[int]:
         words = line.split()
         if len(words) > 3 and words[3] == _LISTENS:
             yield int(words[1].rpartition(":")[2], 16)
-
-
-def _nics(text: str) -> dict[str, tuple[str, ...]]:
-    return {
-        one["ifname"]: tuple(address["local"] for address in one.get("addr_info", ()) if "local" in address)
-        for one in json.loads(text or "[]")
-        if "ifname" in one
-    }
 
 
 def _firewall(found: Mapping[str, Any]) -> str:

@@ -96,7 +96,7 @@ def test_cut_link_is_noted_on_both_and_joined_only_where_it_was() -> None:
     faults.join_link(resource)
     for order in (on_a, on_b):
         assert order.noted == [(K.MODULE, "sch_netem"), (K.QDISC, "repl0")]
-        assert [("del dev" in one, "loss 100%" in one) for one in order.ran] == [(False, True), (True, False)]
+        assert [("del dev" in one, "netem loss 100%" in one) for one in order.ran] == [(False, True), (True, False)]
 
 
 @pytest.mark.parametrize(

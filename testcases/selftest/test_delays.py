@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.drbd import delays
+from harness.drbd import delays, faults
 from harness.errors import CommandError, InfrastructureError
 from harness.lab.node import Node
 from harness.model import DelayProfile
@@ -200,7 +200,7 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     bin_ = tmp_path / "bin"
     bin_.mkdir()
     for name, body in {
-        "tc": "",
+        "tc": f'[ "$2" = show ] && cat {tmp_path}/qdisc',
         "dmsetup": f'[ "$1" = table ] && cat {tmp_path}/table',
         "blockdev": "echo 2048",
     }.items():
@@ -208,15 +208,15 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         tool.write_text(f'#!/bin/sh\necho "{name} $*" >> {tmp_path}/calls\n{body or ":"}\ntrue\n')
         tool.chmod(0o755)
     (tmp_path / "table").write_text(TABLES["plain"])
+    (tmp_path / "qdisc").write_text("qdisc noqueue 0: root refcnt 2 \n")
     (tmp_path / "vdb").touch()
     monkeypatch.setenv("PATH", f"{bin_}:/usr/bin:/bin")
     return tmp_path
 
 
 def calls(tools: Path) -> list[str]:
-    return [
-        line for line in (tools / "calls").read_text().splitlines() if not line.startswith(("blockdev", "dmsetup ta"))
-    ]
+    only_read = ("blockdev", "dmsetup ta", "tc qdisc show")
+    return [line for line in (tools / "calls").read_text().splitlines() if not line.startswith(only_read)]
 
 
 def here(tools: Path) -> Node:
@@ -255,6 +255,41 @@ def test_apply_script_replaces_the_table_where_it_differs(
         f"dmsetup load slow --table {table.format(tools / 'vdb')}", "dmsetup suspend slow", "dmsetup resume slow"
     ] if table else []  # fmt: skip
     assert calls(tools) == ["tc qdisc del dev repl0 root", *replaced]
+
+
+# As iproute2 6.15 prints them.
+@pytest.mark.parametrize(
+    ("qdisc", "is_ours"),
+    [
+        ("qdisc mq 0: root \nqdisc fq_codel 0: parent :1 limit 10240p flows 1024\n", True),
+        (
+            "qdisc prio 1: root refcnt 2 bands 3 priomap 0 0 0 0\nqdisc netem 30: parent 1:3 limit 20000 delay 20ms\n",
+            True,
+        ),
+        ("qdisc netem 8001: root refcnt 2 limit 1000 loss 100% seed 1\n", True),
+        ("", True),
+        ("qdisc tbf 8002: root refcnt 2 rate 1Gbit burst 1250b lat 50ms\n", False),
+        ("qdisc netem 8001: root refcnt 2 limit 1000 delay 10ms\n", False),
+        ("qdisc htb 1: root refcnt 2 r2q 10 default 0x30\nqdisc fq 0: parent 1:3\n", False),
+    ],
+)
+def test_qdisc_that_somebody_put_there_since_is_neither_replaced_nor_taken_away(
+    tools: Path, qdisc: str, is_ours: bool
+) -> None:
+    (tools / "qdisc").write_text(qdisc)
+    node = here(tools)
+    both = cast(Any, type("Two", (), {"a": node, "b": node}))
+    for change in (
+        lambda: delays.apply(node, ResourceSpec(mapping=""), DelayProfile(20, 0)),
+        lambda: faults.cut_link(both),
+        lambda: faults.join_link(both),
+    ):
+        if is_ours:
+            change()
+            continue
+        with pytest.raises(CommandError, match="repl0 has a qdisc of somebody else's by now"):
+            change()
+    assert bool(calls(tools)) == is_ours
 
 
 def test_apply_script_without_mapping_leaves_device_mapper_alone(tools: Path) -> None:

@@ -119,6 +119,16 @@ def test_new_file_goes_only_where_it_is_ours_or_was_being_written(tmp_path: Path
         assert kept.entries() == () and len(list((tmp_path / "lib" / "journal" / "left").iterdir())) == 1
 
 
+def test_file_that_another_program_writes_is_ours_by_a_word_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "drbd-minor-101.lkbd"
+    kept, _ = journal(tmp_path / "lib")
+    for written, goes in (("67108864\t/dev/theirs/used\nuuid:\tFCB3\n", False), ("9\t/dev/mapper/ours-lower\n", True)):
+        path.unlink(missing_ok=True)
+        kept.note(K.FILE, str(path), "holds /dev/mapper/ours-lower")
+        path.write_text(written)
+        assert bool(kept.put_back().done) == goes == (not path.exists())
+
+
 @pytest.mark.parametrize("before", [None, "theirs\n"])
 def test_file_that_was_opened_and_not_written_yet_is_ours(tmp_path: Path, before: str | None) -> None:
     path = tmp_path / "x"
@@ -351,7 +361,8 @@ def test_journal_that_cannot_be_read_is_an_error_and_no_journal(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("kind", "what"), [(K.MODULE_PARAMETER, "/sys/module/drbd/parameters/x"), (K.NIC_FEATURE, "eno2 sg")]
+    ("kind", "what"),
+    [(K.MODULE_PARAMETER, "/sys/module/drbd/parameters/x"), (K.NIC_FEATURE, "eno2 sg"), (K.QDISC, "nope0")],
 )
 def test_what_the_owners_resources_feel_is_changed_only_where_the_inventory_asks(
     tmp_path: Path, kind: ChangeKind, what: str
@@ -363,12 +374,3 @@ def test_what_the_owners_resources_feel_is_changed_only_where_the_inventory_asks
     assert runner.acts == []
     with pytest.raises(RefusedError, match=r"there is no|cannot be run"):
         journal(tmp_path, may_change=(ASKED_FOR[kind],))[0].note(kind, what, "off")
-
-
-def test_qdisc_is_asked_for_only_where_the_nic_carries_something_else(tmp_path: Path) -> None:
-    carried = {"nope0": "the resource r1"}
-    with pytest.raises(RefusedError, match=r"qdisc nope0 is felt by the resource r1 too.*may_change = \[.qdisc.\]"):
-        journal(tmp_path, carries=carried)[0].note(K.QDISC, "nope0", "netem loss")
-    for options in ({"carries": carried, "may_change": ("qdisc",)}, {}):
-        with pytest.raises(RefusedError, match="there is no nope0"):
-            journal(tmp_path, **options)[0].note(K.QDISC, "nope0", "netem loss")

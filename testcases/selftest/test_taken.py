@@ -53,14 +53,6 @@ def answer(**changes: Any) -> str:
         "mappings": {"theirs": "LVM-1", "drbd-lower": ""},
         "sockets": SOCKETS,
         "domains": {"status": 0, "out": "web\n\n", "err": ""},
-        "addresses": json.dumps(
-            [
-                {"ifname": "eno1", "addr_info": [{"local": "10.0.2.15"}]},
-                {"ifname": "eno2", "addr_info": [{"local": "10.20.0.1"}]},
-            ]
-        ),
-        "routes": json.dumps([{"dst": "default", "dev": "eno1"}]),
-        "connection": "10.0.2.2 55028 10.0.2.15 22",
         "firewalld": nothing, "iptables": nothing, "nft": nothing,
     }  # fmt: skip
     return json.dumps(found | changes)
@@ -107,11 +99,7 @@ def test_taken_reads_resources_that_are_up_and_configured_in_all_their_ways() ->
         ("old", [9], [7802], "/etc/drbd.d/data.res"),
     ]
     assert seen.minors == {0, 3, 7, 8, 9} and seen.ports == {7789, 7801, 7802, 7900}
-    assert seen.domains == {"web"} and (seen.by_nic, seen.ssh_nic) == ("eno1", "eno1")
-    assert seen.carries("eno1") == "the harness's own connection, the default route"
-    assert (
-        seen.carries("eno2") == "the resource data" and seen.carries("eno2", but="data") == seen.carries("eno3") == ""
-    )
+    assert seen.domains == {"web"}
 
 
 @pytest.mark.parametrize(
@@ -190,7 +178,7 @@ def test_look_runs_here_and_hands_out_no_secret(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-I", "-", "{}"], input=program, capture_output=True, text=True)
     assert done.returncode == 0 and "hush" not in done.stdout, done.stderr
     seen = taken(done.stdout)
-    assert [one.name for one in seen.resources if one.file] == ["x", "y"] and "lo" in seen.nics
+    assert [one.name for one in seen.resources if one.file] == ["x", "y"]
 
 
 def test_look_that_cannot_be_read_is_an_error() -> None:

@@ -57,15 +57,14 @@ class PutBack:
 class Journal:
     """The journal of one machine for the lab ``lab``.
 
-    ``may_change`` has what the inventory asks for of :data:`~harness.model.changes.ASKED_FOR`; ``carries`` says for a
-    NIC what else it carries, so that a qdisc on it is only for who asks for it.  May be used by several threads.
+    ``may_change`` has what the inventory asks for of :data:`~harness.model.changes.ASKED_FOR`.  May be used by several
+    threads.
     """
 
     machine: Machine
     lab: str
     holder: Holder | None = None
     may_change: Sequence[str] = ()
-    carries: Mapping[str, str] = field(default_factory=dict)
     folder: str = FOLDER
     _noted: set[Change] = field(default_factory=set, repr=False)
     _ever: set[tuple[ChangeKind, str]] = field(default_factory=set, repr=False)
@@ -144,7 +143,11 @@ class Journal:
                 done.append(self._storage(guard, said["storage"]))
             except HarnessError as error:
                 stuck = True
-                failed.append(f"storage {said['storage']['what']} cannot be put back: {error}")
+                failed.append(
+                    f"storage {said['storage']['what']} cannot be put back: {error} (where nothing of it is left for "
+                    f"sure, 'rm {self.folder}/journal/{said['storage']['number']:08d}.json' on {self.machine.name} "
+                    "forgets it)"
+                )
 
     def _storage(self, guard: Guard | None, entry: Mapping[str, Any]) -> str:
         if guard is None or guard.subject != entry["what"]:
@@ -154,14 +157,13 @@ class Journal:
         return f"storage {entry['what']}: {'put back' if steps else 'it is gone'}"
 
     def _require_asked_for(self, kind: ChangeKind, what: str) -> None:
-        name, nic = ASKED_FOR.get(kind), what.split(" ")[0]
-        if name is None or name in self.may_change or (kind is ChangeKind.QDISC and not self.carries.get(nic)):
+        name = ASKED_FOR.get(kind)
+        if name is None or name in self.may_change:
             return
-        felt = self.carries.get(nic) if kind is ChangeKind.QDISC else "all that the machine does with it"
         raise RefusedError(
             f"the inventory of {self.machine.name}",
-            f"a change of the {kind} {what} is felt by {felt} too; it is made only where the inventory asks for it by "
-            f'may_change = ["{name}"]',
+            f"a change of the {kind} {what} is felt by all that the machine does with it; it is made only where the "
+            f'inventory asks for it by may_change = ["{name}"]',
         )
 
     def _run(self, act: str, timeout: float, **more: object) -> Any:

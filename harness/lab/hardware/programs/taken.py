@@ -1,4 +1,4 @@
-"""What names, numbers and addresses are taken on a machine, printed as one JSON object; it writes nothing.
+"""What names and numbers are taken on a machine, printed as one JSON object; it writes nothing.
 
 Runs on the machine, from standard input, with the Python that is there (3.6 is enough) and as root.  Its one argument
 is JSON: with ``domains`` libvirt is asked too.  What it all means is for the harness to say
@@ -60,17 +60,6 @@ def mappings():
     }
 
 
-def own_connection():
-    """The address of this machine's that its caller came by: that of the sshd above."""
-    process = os.getpid()
-    while process > 1:
-        for one in read("/proc/%d/environ" % process).split("\0"):
-            if one.startswith("SSH_CONNECTION="):
-                return one.partition("=")[2]
-        process = int(read("/proc/%d/stat" % process).rpartition(")")[2].split()[1])
-    return ""
-
-
 def firewall():
     """The rules for what comes in, as far as the kernel has any: asked without its modules, both programs load them."""
     nothing = {"status": None, "out": "", "err": "not loaded"}
@@ -96,9 +85,6 @@ def main():
         "mappings": mappings(),
         "sockets": read("/proc/net/tcp") + read("/proc/net/tcp6"),
         "domains": run(domains) if asked.get("domains") else {"status": None, "out": "", "err": "not asked"},
-        "addresses": run(["ip", "-j", "address", "show"])["out"],
-        "routes": run(["ip", "-j", "route", "show", "default"])["out"],
-        "connection": own_connection(),
         "firewalld": run(["firewall-cmd", "--state"]),
     }
     found.update(firewall())
