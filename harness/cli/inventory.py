@@ -58,7 +58,7 @@ def inventory(
             raise typer.Exit(0 if _show_power(found) else InfrastructureError.exit_code)
         with connected(found, pin_command(file, group)) as machines:
             looks = [_show(machine, making=not remove_storage) for machine in machines]
-            good = _judged(machines, looks)
+            good = _judged(machines, looks, making=not remove_storage)
             if dry_run or not (make_storage or remove_storage):
                 raise typer.Exit(0 if good else ProtectedError.exit_code)
             what = "--make-storage" if make_storage else "--remove-storage"
@@ -143,17 +143,18 @@ def pin_keys(hosts: Sequence[ReachedHost], path: Path, known_hosts: Path, wanted
         print(f"{name}: the host key {fingerprint} is pinned in {known_hosts}")
 
 
-def _judged(machines: Sequence[FoundMachine], looks: Sequence[MachineDisks]) -> bool:
+def _judged(machines: Sequence[FoundMachine], looks: Sequence[MachineDisks], *, making: bool) -> bool:
     """Whether both machines may be written to as planned; what speaks against it was printed, or is here."""
     from harness.lab.hardware.guard import shared
-    from harness.lab.hardware.storage import plan
+    from harness.lab.hardware.storage import against, plan
 
+    if not making:
+        planned = [plan(one.guard, disks, making=False) for one, disks in zip(machines, looks, strict=True)]
+        return not any(one.refusals for steps in planned for one in steps)
     if why := shared((machines[0].guard, looks[0]), (machines[1].guard, looks[1])):
         print(f"refused: {why}")
         return False
-    return not any(
-        one.refusals for machine, disks in zip(machines, looks, strict=True) for one in plan(machine.guard, disks)
-    )
+    return not any(against(machine.guard, disks) for machine, disks in zip(machines, looks, strict=True))
 
 
 def _show(machine: FoundMachine, *, making: bool) -> MachineDisks:
@@ -190,4 +191,6 @@ def _show(machine: FoundMachine, *, making: bool) -> MachineDisks:
             print(f"    refused: {guard.subject}: {why}")
     if not steps:
         print("  nothing would be done")
+    for why in guard.lack_of_room(disks) if making else ():
+        print(f"    refused: {guard.subject}: {why}")
     return disks

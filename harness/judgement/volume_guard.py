@@ -7,13 +7,14 @@ harness's name.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from harness.model.disks import DirectoryLook, LogicalVolume, MachineDisks, VolumeGroup
 
 #: What every volume of the harness's is tagged with, and what tells whose lab's it is.
 TAG = "drbd-harness"
 _LOCAL_FILESYSTEMS = ("ext2/ext3", "xfs", "btrfs", "f2fs", "zfs")
+_COPY_ON_WRITE = ("btrfs", "zfs")
 _OTHERS = 0o022
 # What stays free in somebody's thin pool, and beside a file, in parts of the whole and in bytes.
 _POOL_RESERVE, _POOL_METADATA_PERCENT, _DISK_RESERVE = 0.1, 80, 2**30
@@ -50,6 +51,25 @@ def making_refusals(
 def removing_refusals(machine: MachineDisks, group: str, name: str, lab: str, owner: str) -> tuple[str, ...]:
     """Every reason not to remove the volume ``name`` of ``lab``, ``owner``'s, from ``group``."""
     return tuple(_against_removing(machine, group, name, lab, owner))
+
+
+def growth_refusals(machine: MachineDisks, group: str, name: str, pool: str) -> tuple[str, ...]:
+    """Every reason not to write all of the thin volume ``name``, which is there: somebody's ``pool`` would get full."""
+    volume = volume_of(machine, group, name)
+    if volume is None:
+        return (f"there is no volume {group}/{name}",)
+    missing = volume.size if volume.used is None else int(volume.size * (1 - volume.used / 100))
+    return tuple(_against_pool(volume_of(machine, group, pool), f"{group}/{pool}", missing)) if missing else ()
+
+
+def room_refusals(look: DirectoryLook, size: int) -> tuple[str, ...]:
+    """Every reason not to write all of a file of ``size`` bytes that is there, where its filesystem writes elsewhere
+    what is written again.
+    """
+    needed = _DISK_RESERVE + (size if look.kind in _COPY_ON_WRITE else 0)
+    if look.error or look.free >= needed:
+        return ()
+    return (f"it has {look.free >> 20} MiB free, and {needed >> 20} MiB are to be free while it is written to",)
 
 
 def directory_refusals(look: DirectoryLook, name: str, size: int) -> tuple[str, ...]:
@@ -107,12 +127,7 @@ def _against_group(machine: MachineDisks, group: str) -> Iterator[str]:
         return
     found = [one for one in machine.groups if one.name == group]
     if len(found) != 1:
-        others = ", ".join(sorted({one.name for one in machine.groups})) or "none"
-        yield (
-            f"{len(found)} volume groups have the name {group} (there is {others})"
-            if found
-            else (f"there is no volume group {group}; there is {others}")
-        )
+        yield _not_one(machine.groups, group)
         return
     attributes = found[0].attributes
     if len(attributes) < 6:
@@ -129,6 +144,13 @@ def _against_group(machine: MachineDisks, group: str) -> Iterator[str]:
         yield f"a physical volume of {group} is missing"
     if any(one.duplicate for one in machine.physical if one.group == group):
         yield f"a physical volume of {group} is seen twice"
+
+
+def _not_one(groups: Sequence[VolumeGroup], group: str) -> str:
+    others = ", ".join(sorted({one.name for one in groups})) or "none"
+    if number := sum(one.name == group for one in groups):
+        return f"{number} volume groups have the name {group} (there is {others})"
+    return f"there is no volume group {group}; there is {others}"
 
 
 def _against_pool(pool: LogicalVolume | None, name: str, size: int) -> Iterator[str]:
@@ -162,11 +184,11 @@ def _of_somebody_else(volume: str, lab: str, owner: str) -> str:
 
 
 def _against_removing(machine: MachineDisks, group: str, name: str, lab: str, owner: str) -> Iterator[str]:
-    if machine.volumes is None:
+    if machine.volumes is None or machine.groups is None:
         yield f"LVM does not say which volumes there are ({machine.lvm_error})"
         return
-    if len([one for one in machine.groups or () if one.name == group]) > 1:
-        yield f"several volume groups have the name {group}"
+    if group_of(machine, group) is None:
+        yield _not_one(machine.groups, group)
         return
     volume = volume_of(machine, group, name)
     if volume is None:

@@ -26,6 +26,12 @@ def is_own(volume: Dataset, lab: str, owner: str) -> bool:
     return volume.lab == lab and volume.owner == owner
 
 
+def is_gone(machine: MachineDisks, name: str) -> bool:
+    """Whether nothing has that whole name; not where ZFS does not say, or has not imported its pool."""
+    look = machine.zfs
+    return look is not None and not look.error and _pool(look, name) is not None and name not in look.datasets
+
+
 def shared_pool(one: tuple[MachineDisks, str], other: tuple[MachineDisks, str]) -> str | None:
     """Why the pools of two datasets may be one and the same on shared disks; None where they are two."""
     pool, its = _pool(one[0].zfs, one[1]), _pool(other[0].zfs, other[1])
@@ -59,8 +65,7 @@ def _against_making(machine: MachineDisks, dataset: str, name: str, size: int, l
         return
     pool, parent = _pool(look, dataset), look.datasets.get(dataset)
     if pool is None:
-        others = ", ".join(sorted(one.name for one in look.pools)) or "none"
-        yield f"there is no ZFS pool {dataset.partition('/')[0]}; there is {others}"
+        yield _no_pool(look, dataset)
         return
     if pool.health != "ONLINE":
         yield f"the ZFS pool {pool.name} is {pool.health}"
@@ -79,6 +84,11 @@ def _against_making(machine: MachineDisks, dataset: str, name: str, size: int, l
         yield (
             f"{dataset} has {parent.available >> 20} MiB free and {needed >> 20} MiB are needed, with a tenth to spare"
         )
+
+
+def _no_pool(look: ZfsLook, dataset: str) -> str:
+    others = ", ".join(sorted(one.name for one in look.pools)) or "none"
+    return f"there is no ZFS pool {dataset.partition('/')[0]}; there is {others}"
 
 
 def _taken(taken: Dataset, lab: str, owner: str) -> str:
@@ -102,7 +112,9 @@ def _against_removing(machine: MachineDisks, name: str, lab: str, owner: str) ->
         yield f"ZFS does not say which volumes there are ({look.error if look else 'it was not asked'})"
         return
     volume = volume_of(machine, name)
-    if volume is None:
+    if _pool(look, name) is None:
+        yield _no_pool(look, name)
+    elif volume is None:
         yield f"there is no volume {name}"
     elif volume.lab == lab and volume.owner != owner:
         yield _of_somebody_else(volume, owner)

@@ -236,6 +236,9 @@ class Node:
         if self.away or self.runner.silent is not None:
             return False
         self._log = None
+        if self.journal is not None:
+            # It may have booted without being told to.
+            self.journal.forget()
         self.runner.close()
         try:
             self.runner.connect(CONNECT_AGAIN_SECONDS)

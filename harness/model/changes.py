@@ -30,8 +30,9 @@ class ChangeKind(StrEnum):
 class Change:
     """``what`` is about to be changed, to one of ``ours``.
 
-    Of a file these are ``sha256 HEX`` or ``begins FIRST-LINE``, of a mapping its UUID with the harness's prefix, of a
-    domain its UUID, of a mount its device, of a value the value.  ``file`` is where a resource of DRBD's is configured.
+    Of a file these are ``sha256 HEX``, ``begins FIRST-LINE`` or ``holds WORD``, of a mapping its UUID with the
+    harness's prefix, of a domain its UUID, of a mount its device, of a value the value.  ``file`` is where a resource
+    of DRBD's is configured.
     """
 
     kind: ChangeKind

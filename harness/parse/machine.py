@@ -28,7 +28,20 @@ say drbd_file "$(modinfo -F filename drbd 2> /dev/null)"
 say drbd_utils "$(drbdadm --version 2> /dev/null | sed -n 's/^DRBDADM_VERSION=//p')"
 [ ! -e /proc/drbd ] || say drbd_resources \
     "$(drbdsetup show 2> /dev/null | sed -n 's/^resource "\{0,1\}\([^" ]*\).*/\1/p' | tr '\n' ' ')"
-say domains "$(ls /run/libvirt/qemu 2> /dev/null | sed -n 's/[.]xml$//p' | tr '\n' ' ')"
+# Whoever started them: libvirt, Proxmox VE, a shell; and the containers of LXC.
+guests() {
+    ls /run/libvirt/qemu 2> /dev/null | sed -n 's/[.]xml$//p'
+    for process in /proc/[0-9]*; do
+        case "$(cat "$process/comm" 2> /dev/null)" in
+            qemu-system-*|qemu-kvm|kvm) option=-name ;;
+            lxc-start) option=-n ;;
+            *) continue ;;
+        esac
+        tr '\0' '\n' 2> /dev/null < "$process/cmdline" |
+            sed -n "/^$option\$/{n;s/^guest=//;s/,.*//;s/ /_/g;p;q}; \${s/.*/process_${process#/proc/}/;p}"
+    done
+}
+say domains "$(guests | sort -u | tr '\n' ' ')"
 for qemu in qemu-system-x86_64 qemu-kvm /usr/libexec/qemu-kvm; do
     command -v $qemu > /dev/null && say qemu "$($qemu --version | sed -n '1s/.*version \([^ ]*\).*/\1/p')" && break
 done

@@ -61,7 +61,14 @@ section features ethtool -k {nic}
 section settings sh -c 'sysctl -a | grep -E "^(vm|net\.core|net\.ipv4\.tcp)[._]" | grep -vE "nr_pdflush|tcp_mem"'
 section guests sh -c 'test ! -e /usr/bin/virsh || virsh -q list --all'
 section data sha256sum /dev/theirs/data
+section everything sh -c 'find / -xdev \( {changing} \) -prune -o -type f -printf "%p %m %U %G %s\n" -o \
+    -printf "%p %m %U %G %l\n" | sort'
 """
+# What the machine itself writes as it runs, what LVM notes of each change, and what the harness says that it keeps.
+_CHANGING = (
+    "/var/log", "/var/cache", "/var/tmp", "/tmp", "/var/lib/systemd", "/etc/lvm/archive", "/etc/lvm/backup",
+    "/var/lib/drbd-harness",
+)  # fmt: skip
 
 
 class Paired(Foreign):
@@ -117,7 +124,8 @@ class Paired(Foreign):
 
     def state(self) -> dict[str, str]:
         """What a lab may change there, and what belongs to its owner, by its heading."""
-        found = self.sh(_STATE.replace("{nic}", self.nic))
+        changing = " -o ".join(f"-path {path}" for path in _CHANGING)
+        found = self.sh(_STATE.replace("{nic}", self.nic).replace("{changing}", changing))
         sections = (one.partition("\n") for one in found.split("== ")[1:])
         return {heading: text for heading, _, text in sections}
 

@@ -112,9 +112,9 @@ def test_second_harness_is_told_who_has_the_machines(pair: Pair) -> None:
 
 
 def _wait_for_the_first_change(pair: Pair) -> None:
-    """Until something is noted on the machine that is changed last."""
+    """Until something is noted on the machine that is changed last; what is kept of images is another lab's there."""
     pair.beta.sh(
-        "n=0; until find /var/lib/drbd-harness/journal -maxdepth 1 -type f 2> /dev/null | grep -q .; do "
+        'n=0; until grep -qs \'"lab": "tried"\' /var/lib/drbd-harness/journal/*.json; do '
         "n=$((n + 1)); test $n -lt 600; sleep 1; done",
         timeout=900,
     )

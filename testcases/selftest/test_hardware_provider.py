@@ -177,11 +177,11 @@ def test_hardware_lab_that_somebody_else_uses_is_refused(machines: Two) -> None:
 @pytest.mark.parametrize(
     ("storage", "match"),
     [
-        ({"volume_group": "theirs"}, 'ENV{DM_NAME}=="*-drbd--harness--test"'),
-        ({"kind": "thin", "volume_group": "theirs", "thin_pool": "p"}, 'ENV{DM_NAME}=="*-drbd--harness--test"'),
+        ({"volume_group": "their-s"}, 'ATTR{dm/name}=="their--s-drbd--harness--test"'),
+        ({"kind": "thin", "volume_group": "theirs", "thin_pool": "p"}, 'ATTR{dm/name}=="theirs-drbd--harness--test"'),
         (
             {"kind": "disk", "disk": "/dev/disk/by-id/x", "serial": "s", "size_bytes": 2**30},
-            'ENV{DM_NAME}=="drbd-harness-test"',
+            'ATTR{dm/name}=="drbd-harness-test"',
         ),
         ({"kind": "loop", "directory": "/srv"}, 'ATTR{loop/backing_file}=="/srv/drbd-harness-test.img"'),
     ],
@@ -190,7 +190,7 @@ def test_rules_hide_the_lower_device_of_each_kind_of_storage(storage: dict[str, 
     guard = Guard(Machine("alpha", ScriptedRunner(lambda argv: (0, "", ""))), StorageEntry(**storage), "test", 2**26)
     lines = provider.rules_of(guard, ResourceSpec("drbd-harness-test", minor=107, mapping="m-lower")).splitlines()
     hidden = [line.removesuffix(', GOTO="drbd_harness"') for line in lines if line.endswith(', GOTO="drbd_harness"')]
-    assert hidden == ['KERNEL=="drbd107"', 'ENV{DM_NAME}=="m-lower"', match]
+    assert hidden == ['KERNEL=="drbd107"', 'ATTR{dm/name}=="m-lower"', match]
 
 
 def test_machine_that_somebody_else_has_by_the_end_is_left_to_him(

@@ -213,6 +213,60 @@ def test_mapping_goes_by_our_uuid_and_one_of_somebodys_stays(kept: Kept, program
         kept[0].note(K.MAPPING, "third", "LVM-1")
 
 
+def test_program_that_does_not_say_what_there_is_closes_no_entry(
+    kept: Kept, programs: Programs, tmp_path: Path
+) -> None:
+    programs.are(dmsetup="cat hidden >&2; exit 1", drbdsetup="[ ! -e hidden ] || { cat hidden >&2; exit 20; }")
+    kept[1].change = there_is("/proc/drbd")
+    programs.say("hidden", "Device lower not found\n")
+    kept[0].note(K.MAPPING, "lower", UUID)
+    (programs.folder / "hidden").unlink()
+    kept[0].note(K.RESOURCE, "jour", "begins # ours", file=str(tmp_path / "jour.res"))
+    programs.say("hidden", "versions do not fit\n")
+    assert kept[0].put_back().failed[0] == "resource jour cannot be put back: drbdsetup: versions do not fit"
+    (programs.folder / "hidden").unlink()
+    failed = kept[0].put_back()
+    assert failed.done == ("resource jour: it is as it was",)
+    assert "dmsetup does not say whether there is a mapping lower" in failed.failed[0]
+    programs.say("hidden", "Device does not exist.\n")
+    assert kept[0].put_back().done == ("mapping lower: it is as it was",)
+
+
+def there_is(path: str) -> Callable[[dict[str, Any]], None]:
+    """To the program, ``path`` is there."""
+
+    def change(names: dict[str, Any]) -> None:
+        names["os"] = Patched(os, path=Patched(os.path, exists=lambda one: one == path or Path(one).exists()))
+
+    return change
+
+
+class Patched:
+    """A module with other names in it."""
+
+    def __init__(self, module: Any, **names: Any) -> None:
+        self._module = module
+        vars(self).update(names)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+
+@pytest.mark.parametrize("name", [b"/media/Gesch\xe4ft", "/media/Geschäft\u00a0x\u2028".encode()])
+def test_mount_with_a_name_in_any_encoding_stops_nothing(kept: Kept, tmp_path: Path, name: bytes) -> None:
+    table = tmp_path / "mountinfo"
+    line = b"36 35 98:0 / %s rw,noatime master:1 - ext4 /dev/sdb1 rw\n"
+    table.write_bytes(line % name)
+    read_it = {"/proc/self/mountinfo": table}
+    opened = lambda path, *how: Path(read_it.get(path, path)).open(*how)  # noqa: E731, SIM115
+    kept[1].change = lambda names: names.update(open=opened)
+    kept[0].note(K.MOUNT, "/mnt/ours", "/dev/sdb1")
+    table.write_bytes(line % name + line % b"/mnt/ours")
+    assert kept[0].put_back().failed[0].startswith("mount /mnt/ours cannot be put back: umount: ")
+    table.write_bytes(line % name)
+    assert kept[0].put_back().done == ("mount /mnt/ours: it is as it was",)
+
+
 def test_domain_goes_by_its_uuid_and_a_libvirt_that_does_not_answer_is_no_answer(
     kept: Kept, programs: Programs
 ) -> None:

@@ -24,11 +24,13 @@ from harness.judgement.lower_guard import lower_refusals
 from harness.judgement.volume_guard import (
     TAG,
     directory_refusals,
+    growth_refusals,
     lab_tag,
     making_refusals,
     owner_tag,
     place_refusals,
     removing_refusals,
+    room_refusals,
     shared_group,
     volume_of,
 )
@@ -88,10 +90,8 @@ REMOVING: Mapping[str, tuple[Step, ...]] = {
 
 
 _OF_VOLUMES = (Step.MAKE_VOLUME, Step.REMOVE_VOLUME)
-# What programs/act.py does; it ends with 1 where it has written nothing.
-_BY_PROGRAM = (
-    Step.LABEL, Step.UNLABEL, Step.MAP, Step.ZERO, Step.MAKE_FILE, Step.REMOVE_FILE, Step.ATTACH, Step.DETACH,
-)  # fmt: skip
+# All else is done by programs/act.py, which ends with 1 where it has written nothing.
+_BY_COMMAND = (*_OF_VOLUMES, Step.UNMAP, Step.METADATA)
 
 
 @dataclass(frozen=True)
@@ -158,15 +158,13 @@ class Guard(OwnStorage):
             Step.MAKE_FILE: lambda: self.file(disks) is not None,
             Step.ATTACH: lambda: self.loop(disks) is not None,
         }
-        back = {
-            Step.REMOVE_VOLUME: Step.MAKE_VOLUME, Step.UNLABEL: Step.LABEL,
-            Step.REMOVE_FILE: Step.MAKE_FILE, Step.DETACH: Step.ATTACH,
-        }  # fmt: skip
         if step is Step.UNMAP:
             # One above a disk that is gone, or has lost its label, is there: it is refused and not passed over.
             return not any(self.is_named_mapping(one) for one in disks.devices.values())
-        if step in back:
-            return not there[back[step]]()
+        if step is Step.DETACH:
+            return self.loop(disks) is None
+        if step in (Step.REMOVE_VOLUME, Step.UNLABEL, Step.REMOVE_FILE):
+            return self.is_gone(disks)
         return step in there and there[step]()
 
     def lower(self, disks: MachineDisks) -> str | None:
@@ -211,6 +209,15 @@ class Guard(OwnStorage):
             return zfs_guard.making_refusals(disks, dataset, self.volume, self.size, self.lab, self.owner)
         return zfs_guard.removing_refusals(disks, self.volume, self.lab, self.owner)
 
+    def lack_of_room(self, disks: MachineDisks) -> tuple[str, ...]:
+        """Why what was made earlier may not be written to: it would take room that its owner has no more."""
+        storage = self.storage
+        if storage.kind == THIN and self.own_volume(disks):
+            return growth_refusals(disks, str(storage.volume_group), self.name, str(storage.thin_pool))
+        if storage.kind == LOOP and self.file(disks) is not None:
+            return tuple(f"{storage.directory}: {one}" for one in room_refusals(disks.directories[0], self.size))
+        return ()
+
     def _lower_refusals(self, disks: MachineDisks, *, mapped: bool = False) -> tuple[str, ...]:
         """Every reason not to write to the lower device past DRBD; ``mapped``: DRBD's mapping has to be on it, and DRBD
         not be up.
@@ -244,10 +251,10 @@ class Guard(OwnStorage):
         (directory,) = disks.directories
         if step is Step.MAKE_FILE:
             return tuple(f"{directory.path}: {one}" for one in directory_refusals(directory, self.file_name, self.size))
-        if self.file(disks) is None:
-            return ("it is not there, or it is no file of the harness's",)
         if unsafe := place_refusals(directory):
             return tuple(f"{directory.path}: {one}" for one in unsafe)
+        if self.file(disks) is None:
+            return ("it is not there, or it is no file of the harness's",)
         loop = self.loop(disks)
         if loop is None:
             return ("no loop device has it",) if step is Step.DETACH else ()
@@ -272,7 +279,7 @@ class Guard(OwnStorage):
                 f"on {self.machine.name}, {self.subject} stays as it is: {reasons[0]}{more}; nothing was written"
             )
         done = self._run(step, disks)
-        if done.status == 1 and step in _BY_PROGRAM:
+        if done.status == 1 and step not in _BY_COMMAND:
             raise ProtectedError(
                 f"on {self.machine.name}, {self.subject} stays as it is: {done.message}; nothing was written"
             )

@@ -51,23 +51,27 @@ class Switched(Protocol):
 class LabPower:
     """Cuts the power of a lab's nodes and gives it back.
 
-    ``restore`` makes anew on a node what its boot has taken away, the lease being held; ``boots`` has the boot id of
-    each node whose power was cut.
+    ``restore`` makes anew on a node what its boot has taken away, the lease being held; ``require_alone`` is asked
+    before its power is cut, and raises where that is somebody else's too; ``boots`` has the boot id of each node whose
+    power was cut.
     """
 
     power: Switched
     lease: Lease
     restore: Callable[[Node], None]
+    require_alone: Callable[[Node], None]
     boots: dict[str, str] = field(default_factory=dict)
 
     def off(self, node: Node) -> None:
         """Cut the node's power, and let go of its connections.
 
-        :class:`~harness.errors.RefusedError` where the inventory has no ``power`` for it;
+        :class:`~harness.errors.RefusedError` where the inventory has no ``power`` for it, or somebody else's resource
+        or guest would lose it too;
         :class:`~harness.errors.InfrastructureError` where it stays on, or is said to be off while the node answers.
         """
         self.power.require(node.name)
         self.lease.require()
+        self.require_alone(node)
         boot = _boot_of(node)
         if not self.power.status(node.name):
             raise InfrastructureError(

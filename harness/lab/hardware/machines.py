@@ -14,6 +14,7 @@ from harness.errors import HarnessError, InfrastructureError, LostNodeError, Usa
 from harness.lab.hardware.guard import Guard, Machine
 from harness.model.disks import MIB
 from harness.parse.machine import SCRIPT, MachineFacts, machine_facts
+from harness.remote.base import Runner
 from harness.remote.host_keys import require_pinned
 from harness.remote.ssh import SshRunner
 
@@ -135,8 +136,7 @@ def reached(
     )  # fmt: skip
     undo.callback(runner.close)
     runner.connect(CONNECT_SECONDS)
-    settings = f"tools='{' '.join(tools)}' nic='{nic}'"
-    done = runner.run(["sh", "-c", f"{settings}\n{SCRIPT}"], ok=())
+    done = runner.run(_question(tools, nic), ok=())
     if done.status:
         how = "become root by 'sudo -n'" if escalation else "run a command"
         raise LostNodeError(f"{host.user} on {host.name} cannot {how}: {done.message}")
@@ -144,3 +144,12 @@ def reached(
     if facts["user"] != "0":
         raise LostNodeError(f"{host.user} on {host.name} is not root there, but has the number {facts['user']}")
     return runner, facts
+
+
+def facts_now(runner: Runner) -> MachineFacts:
+    """What the machine says of itself at this moment; :class:`~harness.errors.CommandError` where it says nothing."""
+    return machine_facts(runner.run(_question()).stdout)
+
+
+def _question(tools: Sequence[str] = (), nic: str = "") -> list[str]:
+    return ["sh", "-c", f"tools='{' '.join(tools)}' nic='{nic}'\n{SCRIPT}"]

@@ -125,6 +125,24 @@ class OwnStorage:
         """Whether it has the name and the kind of UUID of the harness's mapping; of which disk is not said."""
         return device.dm_name == self.name and device.dm_uuid.startswith(UUID)
 
+    def is_gone(self, disks: MachineDisks) -> bool:
+        """Whether nothing of its name is there any more.
+
+        Not where the machine does not say what there is, and not where it is somebody else's by now.
+        """
+        storage = self.storage
+        if storage.kind == DISK:
+            look = self.disk(disks)
+            return not look.error and look.head != "label"
+        if storage.kind == LOOP:
+            (directory,) = disks.directories
+            return not directory.error and self.file_name not in directory.files
+        if storage.kind == ZFS:
+            return zfs_guard.is_gone(disks, self.volume)
+        group = str(storage.volume_group)
+        known = disks.volumes is not None and group_of(disks, group) is not None
+        return known and volume_of(disks, group, self.name) is None
+
     def own_volume(self, disks: MachineDisks) -> bool:
         if self.storage.kind == ZFS:
             dataset = zfs_guard.volume_of(disks, self.volume)

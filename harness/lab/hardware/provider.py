@@ -17,7 +17,7 @@ from pathlib import Path
 from harness.config.inventory import DISK, LOOP, VOLUME_GROUP, ZFS, Inventory
 from harness.config.lab_spec import GuestSpec, LabSpec
 from harness.config.machine_tools import family, packages
-from harness.errors import HarnessError, InfrastructureError, ProtectedError, UsageError
+from harness.errors import HarnessError, InfrastructureError, ProtectedError, RefusedError, UsageError
 from harness.images import DEFAULT_SUITE, Image, ensure
 from harness.lab.hardware import storage
 from harness.lab.hardware.compare import DigestComparison, program
@@ -28,7 +28,7 @@ from harness.lab.hardware.lab import HardwareLab, LeasedGuard
 from harness.lab.hardware.lab_power import LabPower
 from harness.lab.hardware.lease import FOLDER, Holder, Lease, kept
 from harness.lab.hardware.libvirt_ssh import write_libvirt_access
-from harness.lab.hardware.machines import CONNECT_SECONDS, FoundMachine, connected
+from harness.lab.hardware.machines import CONNECT_SECONDS, FoundMachine, connected, facts_now
 from harness.lab.hardware.own import UUID
 from harness.lab.hardware.power import MachinePower
 from harness.lab.hardware.taken import free_minor, free_port, require_free
@@ -38,6 +38,7 @@ from harness.lab.node import Node
 from harness.lab.stack import read_software, require_as_locked, stack_of
 from harness.model import LabProvenance, MachineModel, NodeLock, Stack, StackLock
 from harness.model.changes import ASKED_FOR, ChangeKind
+from harness.parse.machine import MachineFacts
 from harness.remote.ssh import SshRunner
 from harness.render.drbd_conf import SIGNATURE, ResourceNode, ResourceSpec
 from harness.util.logs import progress
@@ -62,6 +63,7 @@ LABEL="drbd_harness_end"
 """
 _WRITE_RULES = 'mkdir -p "${1%/*}" && cat > "$1" && udevadm control --reload'
 _MOUNT_POINT = "/mnt/drbd-harness"
+_LAST_KNOWN = "/var/lib/drbd"
 
 
 @contextlib.contextmanager
@@ -120,6 +122,7 @@ def hardware_lab(
         power = LabPower(
             MachinePower(inventory.hosts, inventory.name), lease,
             lambda node: _restore(*restored[node.name], resource, node),
+            lambda node: _require_still_alone(node, resource.name, domain),
         )  # fmt: skip
         undo.callback(power.give_back, (a, b))
         yield _lab(inventory, parts or spec.guest, resource, machines, (a, b), power, fresh=fresh)
@@ -158,14 +161,25 @@ def _require_gather(machine: FoundMachine, may_change: Collection[str]) -> None:
 
 def _require_alone(machine: FoundMachine, resource: str) -> None:
     """:class:`~harness.errors.UsageError` where the power of the machine is somebody else's too."""
-    name, facts = machine.host.name, machine.facts
+    if up := _beside(machine.facts, resource):
+        raise UsageError(f"the run cuts the power of {machine.host.name}, and {up} up there; nothing was changed")
+
+
+def _require_still_alone(node: Node, resource: str, domain: str) -> None:
+    """:class:`~harness.errors.RefusedError` where by now the power of the machine is somebody else's too."""
+    if up := _beside(facts_now(node.runner), resource, domain):
+        raise RefusedError(f"the power of {node.name}", f"{up} up there, and would lose it too; nothing was cut")
+
+
+def _beside(facts: MachineFacts, resource: str, domain: str = "") -> str:
+    """What is up on a machine beside ``resource`` and the guest ``domain``, as the middle of a sentence; empty for
+    nothing.
+    """
     up = [f"the resource {one}" for one in facts["drbd_resources"].split() if one != resource]
-    up += [f"the guest {one}" for one in facts["domains"].split()]
-    if up:
-        raise UsageError(
-            f"the run cuts the power of {name}, and {up[0]} is up there"
-            f"{f' (and {len(up) - 1} more)' if len(up) > 1 else ''}; nothing was changed"
-        )
+    up += [f"the guest {one}" for one in facts["domains"].split() if one != domain]
+    if len(up) > 1:
+        return f"{up[0]} and {len(up) - 1} more are"
+    return f"{up[0]} is" if up else ""
 
 
 def _guest_parts(
@@ -214,11 +228,8 @@ def _make_storage(machines: Sequence[FoundMachine], journals: Sequence[Journal])
 
     One that was there before is used, and stays.
     """
-    for machine, journal in zip(machines, journals, strict=True):
-        guard = machine.guard
-        if guard.lower(guard.look()) is None:
-            journal.note(ChangeKind.STORAGE, guard.subject)
-    storage.make([machine.guard for machine in machines])
+    kept_by = {machine.guard: journal for machine, journal in zip(machines, journals, strict=True)}
+    storage.make([*kept_by], lambda guard: kept_by[guard].note(ChangeKind.STORAGE, guard.subject))
     return all(machine.guard.storage.kind in (VOLUME_GROUP, DISK) for machine in machines)
 
 
@@ -232,6 +243,8 @@ def _note(journal: Journal, resource: ResourceSpec) -> None:
     journal.note(ChangeKind.FILE, resource.path, signed)
     journal.note(ChangeKind.MAPPING, resource.mapping, resource.mapping_uuid)
     journal.note(ChangeKind.RESOURCE, resource.name, signed, file=resource.path)
+    # Where drbdmeta writes down what it last found on the minor's lower device.
+    journal.note(ChangeKind.FILE, f"{_LAST_KNOWN}/drbd-minor-{resource.minor}.lkbd", f"holds {resource.mapped}")
     journal.note(ChangeKind.DIRECTORY, _MOUNT_POINT)
     journal.note(ChangeKind.MOUNT, _MOUNT_POINT, resource.device)
 
@@ -243,10 +256,11 @@ def rules_of(guard: Guard, resource: ResourceSpec) -> str:
     """
     kernel = resource.device.rpartition("/")[2]
     lower = {
-        DISK: f'ENV{{DM_NAME}}=="{guard.name}"', LOOP: f'ATTR{{loop/backing_file}}=="{guard.subject}"',
+        DISK: f'ATTR{{dm/name}}=="{guard.name}"', LOOP: f'ATTR{{loop/backing_file}}=="{guard.subject}"',
         ZFS: f'KERNEL=="zd*", PROGRAM=="zvol_id $devnode", RESULT=="{guard.volume}"',
-    }.get(guard.storage.kind, f'ENV{{DM_NAME}}=="*-{guard.name.replace("-", "--")}"')  # fmt: skip
-    matches = (f'KERNEL=="{kernel}"', f'ENV{{DM_NAME}}=="{resource.mapping}"', lower)
+    }.get(guard.storage.kind, f'ATTR{{dm/name}}=="{guard.volume.replace("-", "--").replace("/", "-")}"')  # fmt: skip
+    # Not the names that udev's own rules find: on Debian they come behind this file.
+    matches = (f'KERNEL=="{kernel}"', f'ATTR{{dm/name}}=="{resource.mapping}"', lower)
     return _RULES.format(matches="\n".join(f'{one}, GOTO="drbd_harness"' for one in matches))
 
 

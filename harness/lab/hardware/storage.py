@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from harness.config.inventory import DISK, LOOP, VOLUME_GROUP, ZFS
@@ -44,19 +44,28 @@ def plan(guard: Guard, disks: MachineDisks, *, making: bool = True) -> tuple[Pla
     )
 
 
-def make(guards: Sequence[Guard]) -> tuple[str, ...]:
+def against(guard: Guard, disks: MachineDisks) -> tuple[str, ...]:
+    """Every reason not to make a machine's lower device as planned, or not to use the one that is there."""
+    steps = plan(guard, disks)
+    return (*(steps[0].refusals if steps else ()), *guard.lack_of_room(disks))
+
+
+def make(guards: Sequence[Guard], about_to_make: Callable[[Guard], None] = lambda guard: None) -> tuple[str, ...]:
     """Make what is missing of the lower devices of both machines and fill them with zeros; their paths.
 
-    :class:`~harness.errors.ProtectedError` before the first step where anything speaks against one of them; what was
-    made before a later step failed stays, and another call goes on there.
+    ``about_to_make`` is called for each whose lower device is not there, before the first step on any.
+    :class:`~harness.errors.ProtectedError` before that where anything speaks against one of them; what was made before
+    a later step failed stays, and another call goes on there.
     """
     looks = [guard.look() for guard in guards]
     for guard, disks in zip(guards, looks, strict=True):
-        for one in plan(guard, disks):
-            if one.refusals:
-                _refuse(guard, one.refusals)
+        if reasons := against(guard, disks):
+            _refuse(guard, reasons)
     if why := shared((guards[0], looks[0]), (guards[1], looks[1])):
         raise ProtectedError(f"{why}; nothing was written")
+    for guard, disks in zip(guards, looks, strict=True):
+        if guard.lower(disks) is None:
+            about_to_make(guard)
     paths = []
     for guard, disks in zip(guards, looks, strict=True):
         for step in _due(guard, disks, making=True):
@@ -70,7 +79,11 @@ def make(guards: Sequence[Guard]) -> tuple[str, ...]:
 
 
 def remove(guard: Guard) -> int:
-    """Take back what the harness made on one machine; how many steps that took, 0 where nothing was there."""
+    """Take back what the harness made on one machine; how many steps that took, 0 where nothing was there.
+
+    :class:`~harness.errors.ProtectedError` where it is somebody else's by now, and where the machine does not say
+    whether it is there.
+    """
     steps = _due(guard, guard.look(), making=False)
     for step in steps:
         progress(f"{guard.machine.name}: {_words(guard, step)}")

@@ -237,8 +237,10 @@ def make_file(asked):
     descriptor = os.open(name, flags, 0o600, dir_fd=folder)
     began.append("file")
     try:
-        os.posix_fallocate(descriptor, 0, asked["size"])
+        # First what says whose it is: one that was cut off in the middle is taken back by that.
         os.write(descriptor, asked["text"].encode().ljust(MIB, b"\0"))
+        os.fsync(descriptor)
+        os.posix_fallocate(descriptor, 0, asked["size"])
         os.fsync(descriptor)
     except OSError as error:
         os.unlink(name, dir_fd=folder)

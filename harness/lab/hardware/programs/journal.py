@@ -138,7 +138,7 @@ class Book:
         except LeftError as why:
             self.close(entry, left=True)
             return "left", str(why)
-        except (RefusedError, OSError) as why:
+        except (RefusedError, OSError, ValueError, LookupError) as why:
             why = os.strerror(why.errno) if isinstance(why, OSError) and why.errno else str(why)
             return "failed", "%s %s cannot be put back: %s" % (entry["kind"], what, why)
 

@@ -11,7 +11,7 @@ def resources():
     """The names of DRBD's resources that are up; asked without its module, drbdsetup would load it."""
     if not os.path.exists("/proc/drbd"):
         return []
-    return re.findall(r'^resource "?([^" ]+)', run(["drbdsetup", "show"], ok=()) or "", re.MULTILINE)
+    return re.findall(r'^resource "?([^" ]+)', run(["drbdsetup", "show"]), re.MULTILINE)
 
 
 class Resource:
@@ -42,8 +42,10 @@ class Mapping:
         for one in entry["ours"]:
             matching(one, OWN_UUID + r"[\w.-]+")
         argv = ["dmsetup", "info", "-c", "--noheadings", "-o", "uuid", matching(entry["what"], r"[\w.+-]+")]
-        found = run(argv, ok=())
-        return None if found is None else found.strip()
+        status, out, err = status_of(argv)
+        if status and not re.search("not exist|not found|No such device", out + err):
+            raise RefusedError("dmsetup does not say whether there is a mapping %s: %s" % (entry["what"], err.strip()))
+        return None if status else out.strip()
 
     def is_ours(self, entry, now):
         return entry["before"] is None and now in entry["ours"]
@@ -86,8 +88,7 @@ class Mount:
     volatile = True
 
     def look(self, entry):
-        found = [line.split() for line in open("/proc/self/mountinfo")]
-        here = [words for words in found if words[4] == entry["what"]]
+        here = [words for words in mounted() if words[4] == entry["what"]]
         return here[-1][here[-1].index("-") + 2] if here else None
 
     def is_ours(self, entry, now):

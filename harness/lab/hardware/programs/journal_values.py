@@ -60,6 +60,13 @@ def read(path):
         return None
 
 
+def mounted():
+    """The words of each mount; its place is the fifth.  Anybody may have named that, in whatever encoding."""
+    with open("/proc/self/mountinfo", "rb") as file:
+        lines = [line.split(b" ") for line in file.read().split(b"\n")]
+    return [[word.decode(errors="replace") for word in words] for words in lines if len(words) > 4]
+
+
 def matching(what, pattern):
     if not re.match(pattern + r"\Z", what) or ".." in what.split("/"):
         raise RefusedError("'%s' is nothing that the journal keeps" % what)
@@ -91,7 +98,7 @@ def write_file(path, data, finish=lambda descriptor: None):
 
 
 class File:
-    """A file: made, or replaced.  Ours are 'sha256 HEX', or 'begins LINE' with its first line."""
+    """A file: made, or replaced.  Ours are 'sha256 HEX', 'begins LINE' with its first line, or 'holds WORD'."""
 
     volatile = False
 
@@ -130,6 +137,8 @@ class File:
             line = value.encode()
             # What was being written when its writer was killed has no whole first line.
             if how == "begins" and (first == line or (not whole and line.startswith(data))):
+                return True
+            if how == "holds" and line in data.split():
                 return True
             if how == "sha256" and hashlib.sha256(data).hexdigest() == value:
                 return True
@@ -187,10 +196,9 @@ class Programs(Directory):
         return super().look(entry)
 
     def restore(self, entry, now):
-        inside = [line.split()[4] for line in open("/proc/self/mountinfo") if len(line.split()) > 4]
-        for point in inside:
-            if (point + "/").startswith(entry["what"] + "/"):
-                raise RefusedError("something is mounted at %s" % point)
+        for words in mounted():
+            if (words[4] + "/").startswith(entry["what"] + "/"):
+                raise RefusedError("something is mounted at %s" % words[4])
         shutil.rmtree(entry["what"])
 
     def words(self, entry):
