@@ -326,7 +326,8 @@ def without_names(seen: Inspection) -> Inspection:
             for disk in one.disks
         )  # fmt: skip
         uses = tuple(use.partition(" ")[0] if " mounted at " in use else "another use" for use in one.uses)
-        return replace(one, machine=names[one.machine], lower="", disks=disks, uses=uses)
+        device = f"minor {one.minor}"
+        return replace(one, machine=names[one.machine], device=device, lower="", disks=disks, uses=uses)
 
     def verify(one: VolumeVerify | None) -> VolumeVerify | None:
         if one is None:
@@ -364,4 +365,4 @@ def without_names(seen: Inspection) -> Inspection:
 def _without_peer(side: ReplicationSeen, names: Mapping[str, str]) -> ReplicationSeen:
     """DRBD's own notes (``_name``) name the peer."""
     options = {name: value for name, value in side.options.items() if not name.startswith("_")}
-    return replace(side, machine=names[side.machine], options=options)
+    return replace(side, machine=names[side.machine], options=options, nic="")

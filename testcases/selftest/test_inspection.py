@@ -251,8 +251,14 @@ def test_json_has_no_names_unless_with_data() -> None:
     verify = VolumeVerify(True, 1.0, MARKED, ownership=owned, owners_of="the disk of stor17", unread="stor18 broke")
     seen = replace(with_verify(verify, inspected(), 12), unknown=("stor17 has no ethtool",))
     (volume,) = seen.volumes
-    used = replace(volume.sides[1], uses=("ext4 mounted at /srv/payroll", "payroll-crypt on it"))
-    seen = replace(seen, volumes=(replace(volume, sides=(volume.sides[0], used)),))
+    used = replace(
+        volume.sides[1], device="/dev/drbd_payroll", uses=("ext4 mounted at /srv/payroll", "payroll-crypt on it")
+    )
+    one, other = seen.replication
+    seen = replace(
+        seen, volumes=(replace(volume, sides=(volume.sides[0], used)),),
+        replication=(replace(one, nic="payroll-bond0"), other),
+    )  # fmt: skip
     without, full = (inspection_json(seen, with_data=one) for one in (False, True))
     for word in ("stor17", "stor18", "payroll", "/dev/mapper", "192.168", "/srv", '"r0"'):
         assert not [one for one in walked(json.loads(without)) if word.strip('"') == one or word in one], word
