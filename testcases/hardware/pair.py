@@ -66,8 +66,8 @@ section everything sh -c 'find / -xdev \( {changing} \) -prune -o -type f -print
 """
 # What the machine itself writes as it runs, what LVM notes of each change, and what the harness says that it keeps.
 _CHANGING = (
-    "/var/log", "/var/cache", "/var/tmp", "/tmp", "/var/lib/systemd", "/etc/lvm/archive", "/etc/lvm/backup",
-    "/var/lib/drbd-harness",
+    "/var/log", "/var/cache", "/var/tmp", "/tmp", "/var/lib/systemd", "/var/lib/logrotate", "/var/lib/apt",
+    "/etc/lvm/archive", "/etc/lvm/backup", "/var/lib/drbd-harness",
 )  # fmt: skip
 
 
