@@ -15,7 +15,7 @@ from guarded import LINK, MIB, MKFS, SERIAL, SIZE, WHOLE, WWN, between, guard, k
 from harness.config.inventory import StorageEntry
 from harness.errors import ProtectedError
 from harness.lab.hardware.guard import ALLOW_FILE, Guard, Step
-from harness.lab.hardware.storage import make, remove
+from harness.lab.hardware.storage import against, make, remove
 
 
 @dataclass(frozen=True)
@@ -330,6 +330,11 @@ def test_thin_volume_is_made_and_removed_and_a_full_pool_is_refused(foreign: For
     foreign.sh("dd if=/dev/urandom of=/dev/theirs/drbd-harness-test bs=1M count=40 status=none conv=fsync")
     two = Guard(foreign.machine, storage, "second", SIZE)
     assert "MiB free and 73 MiB are needed, with a tenth to spare" in refused(foreign, two, Step.MAKE_VOLUME, None, "")
+    # Made with room for it, and now there is none: what a run would write to it would fill the pool.
+    assert against(one, one.look()) == ()
+    foreign.sh("lvcreate -q -y -n others -V 64m --thinpool pool theirs; "
+               "dd if=/dev/urandom of=/dev/theirs/others bs=1M count=45 status=none conv=fsync")  # fmt: skip
+    assert "MiB are needed, with a tenth to spare" in against(one, one.look())[0]
     assert remove(one) == 1
     foreign.sh("lvs theirs/pool")
 
