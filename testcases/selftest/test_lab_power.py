@@ -171,6 +171,31 @@ def test_power_of_a_machine_for_which_there_is_none_is_refused(machines: Two) ->
         assert not made.a.away
 
 
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        (
+            "drbd_resources=data drbd-harness-test \n",
+            "power of alpha refused: the resource data is up there, and would",
+        ),
+        ("domains=web 101 drbd-harness-test-guest\n", "the guest web and 2 more are up there, and would"),
+        ("domains=web\n", "the guest web is up there, and would lose it too; nothing was cut"),
+    ],
+)
+def test_power_is_not_cut_of_a_machine_where_somebody_has_started_something_since(
+    switched: Switched, facts: str, words: str
+) -> None:
+    with lab(switched.two) as made:
+        before = switched.two.machines[0].facts
+        switched.two.machines[0].facts += facts
+        with pytest.raises(RefusedError, match=words):
+            made.power_off(made.a)
+        assert switched.of("alpha") == [] and not made.a.away
+        switched.two.machines[0].facts = before
+        made.power_off(made.a)
+        made.power_on(made.a)
+
+
 def test_volume_that_is_gone_after_the_boot_is_not_made_anew(switched: Switched) -> None:
     with lab(switched.two) as made:
         made.power_off(made.a)

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import libvirt
@@ -201,8 +202,11 @@ def test_connect_again_renews_what_the_connection_carried_and_no_libvirt(opened:
     one = node(runner)
     one.reconnect()
     log, libvirt = one.log, one.libvirt
+    forgotten: list[bool] = []
+    one.journal = cast(Any, SimpleNamespace(forget=lambda: forgotten.append(True)))
     assert one.connect_again()
     assert one.log is not log and one.libvirt is libvirt
+    assert forgotten, "it may have booted, and what is changed now has to be noted again"
     assert runner.calls[-3:] == ["close", "connect within 5 s", "stream the kernel log"]
     runner.error = LostNodeError("no ssh to nodea")
     assert not one.connect_again()
