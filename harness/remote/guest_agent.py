@@ -63,21 +63,25 @@ class GuestAgent:
                 self._held_seconds += time.monotonic() - began
 
     def call(self, command: str, arguments: Mapping[str, Any] | None = None, timeout: int = _ANSWER_SECONDS) -> Any:
-        """One agent command and what it returned; ``timeout`` in seconds is for the agent to answer."""
+        """One agent command and what it returned.
+
+        ``timeout`` in seconds, the machine's patience apart, is for the agent to take it, and again to answer.
+        """
         request = {"execute": command, **({"arguments": arguments} if arguments else {})}
-        patience = time.monotonic() + timeout
+        seconds = round(timeout * patience())
+        sent_by = time.monotonic() + seconds
         while True:
             if (why := self._lost()) is not None:
                 raise LostNodeError(f"{self.host} is not waited for any longer: {why}")
             try:
                 with self._turn:
-                    answer = self._domain().qemuAgentCommand(json.dumps(request), timeout, 0)
+                    answer = self._domain().qemuAgentCommand(json.dumps(request), seconds, 0)
                 return json.loads(answer)["return"]
             except libvirt.libvirtError as error:
                 # libvirt waits 5 s for an agent to find its feet before it sends the command: a guest in a storm, or
                 # just arrived on another node, may need longer, and a command that was not sent may be sent again.
                 unsent = _UNSENT in str(error)
-                if unsent and time.monotonic() < patience and self.active():
+                if unsent and time.monotonic() < sent_by and self.active():
                     continue
                 raise LostGuestError(f"the agent of {self.host} did not do {command}: {error}") from None
 

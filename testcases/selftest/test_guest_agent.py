@@ -182,9 +182,11 @@ def test_agent_call_unsent_retried(agent: GuestAgent, domain: Domain) -> None:
     assert domain.commands() == ["guest-exec"] * 4 + ["guest-exec-status"]
 
 
+@pytest.mark.parametrize(("patience", "calls"), [("1", 3), ("4", 10)])
 def test_agent_call_unsent_retried_until_timeout(
-    agent: GuestAgent, domain: Domain, monkeypatch: pytest.MonkeyPatch
+    agent: GuestAgent, domain: Domain, monkeypatch: pytest.MonkeyPatch, patience: str, calls: int
 ) -> None:
+    monkeypatch.setenv("DRBD_HARNESS_PATIENCE", patience)
     now = [1000.0]
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
     domain.message, domain.silent = UNSENT, 10**6
@@ -192,7 +194,7 @@ def test_agent_call_unsent_retried_until_timeout(
     domain.unanswered = lambda: now.append(now.pop() + 5)
     with pytest.raises(LostGuestError, match=r"did not do guest-ping: .*synchronization"):
         agent.call("guest-ping", timeout=12)
-    assert domain.commands() == ["guest-ping"] * 3 and domain.timeouts == [12] * 3
+    assert domain.commands() == ["guest-ping"] * calls and domain.timeouts == [12 * int(patience)] * calls
 
 
 def test_agent_call_sent_never_retried(agent: GuestAgent, domain: Domain) -> None:
