@@ -42,7 +42,7 @@ drbdadm create-md --force used > /dev/null 2>&1
 drbdadm up used
 """
 # What a lab may change on a machine, and what belongs to the machine's owner; nothing in it changes by itself, as the
-# module that libvirt loads when it likes and the folder of a user who is logged in do.
+# module that libvirt loads when it likes and the folder of a user who is logged in do, nor with a boot.
 _STATE = r"""
 section() { echo "== $1"; shift; "$@" 2>&1 || :; }
 section modules sh -c 'lsmod | cut -d " " -f 1 | grep -v ^nf_tables | sort'
@@ -54,11 +54,11 @@ section parameters sh -c 'grep -s . /sys/module/drbd/parameters/*'
 section mappings sh -c 'dmsetup ls | sort'
 section volumes lvs --noheadings -o lv_name,lv_uuid,lv_tags theirs
 section loops losetup -a
-section mounts sh -c 'grep -vE " /run/user/| autofs " /proc/mounts; cat /proc/swaps'
+section mounts sh -c 'grep -vE " /run/user/| autofs " /proc/mounts | sort; cat /proc/swaps'
 section qdiscs tc qdisc show
 section addresses sh -c 'ip -o -4 addr show | sed "s/valid_lft.*//"'
 section features ethtool -k {nic}
-section settings sh -c 'sysctl -a | grep -E "^(vm|net\.core|net\.ipv4\.tcp)[._]" | grep -vE "nr_pdflush|tcp_mem"'
+section settings sh -c 'sysctl -a | grep -E "^(vm|net\.core|net\.ipv4\.tcp)[._]" | grep -vE "pdflush|tcp_mem|rss_key"'
 section guests sh -c 'test ! -e /usr/bin/virsh || virsh -q list --all'
 section data sha256sum /dev/theirs/data
 section everything sh -c 'find / -xdev \( {changing} \) -prune -o -type f -printf "%p %m %U %G %s\n" -o \
