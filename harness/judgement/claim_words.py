@@ -7,13 +7,14 @@ was repeated, also without delays, on hardware that is named.  That nothing was 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from harness.judgement.repetitions import HITS, CellAnswer
 from harness.judgement.stats import rate_interval
 from harness.model import Cell, DelayProfile, Stack
+from harness.util.wording import joined, part_of
 
 #: The fewest repetitions with an answer that confirm or refute anything.
 ENOUGH = 10
@@ -81,6 +82,29 @@ def in_words(claim: Claim, seen: Tally, hardware: str) -> str:
         return "seen once" if said is Word.OBSERVED else f"{said} (seen once)"
     figures = f"{seen.hits} of {seen.answered}"
     return f"{said} ({figures}; on {hardware})" if said in (Word.CONFIRMED, Word.REFUTED) else f"{said} ({figures})"
+
+
+def in_words_of_one_cell(claim: Claim, one: Tally, hardware: str, every: Tally, stacks: Sequence[Stack]) -> str:
+    """``confirmed by one cell (11 of 11; on x), 11 without delays; all plays: 31 of 40, on x and y``.
+
+    ``one`` is what was played of one cell on ``hardware``, and alone earns the word; ``every`` is all that was played,
+    on ``stacks``, of which no processor is said to have earned it.
+    """
+    said = word(claim, one, hardware)
+    figures = f"{said} by one cell ({part_of(one.hits, one.answered)}; on {hardware}){how_delayed(one)}"
+    named = sorted({stack.cpu for stack in stacks if stack.cpu})
+    unnamed = [] if all(stack.cpu for stack in stacks) else ["others that were not recorded"]
+    played_on = joined([*named, *unnamed])
+    return f"{figures}; all plays: {part_of(every.hits, every.answered)}{how_delayed(every)}, on {played_on}"
+
+
+def how_delayed(seen: Tally) -> str:
+    """How many of the plays that show it were slowed down; empty where none shows it."""
+    if not seen.hits:
+        return ""
+    if not seen.undelayed_hits:
+        return ", only with delays"
+    return ", without any delay" if seen.undelayed_hits == seen.hits else f", {seen.undelayed_hits} without delays"
 
 
 def hardware_of(stack: Stack) -> str:

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 
 from harness.judgement.claim_costs import slow_words, slowest
 from harness.judgement.claim_events import LACKING, NOT_PLAYED, Aside, shown
-from harness.judgement.claim_words import ENOUGH, Claim, Tally, Word, hardware_of, in_words, undelayed_id, word
+from harness.judgement.claim_words import (
+    ENOUGH, Claim, Tally, Word, hardware_of, how_delayed, in_words, in_words_of_one_cell, undelayed_id, word
+)  # fmt: skip
 from harness.judgement.stacks import PlayedRun, StackKey, by_version, component, letters, short_names
 from harness.judgement.stats import rate_interval
 from harness.model import Result, Stack
@@ -243,11 +245,16 @@ def _cells(trials: Iterable[_Play]) -> tuple[str, ...]:
 
 def _words(claim: Claim, tally: Tally, trials: Sequence[_Play]) -> tuple[Word, str]:
     """The word by the plays of the one cell on the one hardware that carries the strongest, with all counts."""
-    words = {key: word(claim, _tally(group), key[1]) for key, group in _groups(trials).items()}
+    groups = {key: _tally(group) for key, group in _groups(trials).items()}
+    words = {key: word(claim, seen, key[1]) for key, seen in groups.items()}
     found = max(words.values(), key=_STRENGTH.index, default=Word.NOT_ASKED)
-    hardware = next((key[1] for key, one in words.items() if one is found), "")
-    strong = found in (Word.CONFIRMED, Word.REFUTED)
-    return found, in_words(claim, tally, hardware if strong else "") + _delays(tally)
+    if found not in (Word.CONFIRMED, Word.REFUTED):
+        return found, in_words(claim, tally, "") + how_delayed(tally)
+    best = max((key for key, one in words.items() if one is found), key=lambda key: groups[key].answered)
+    if groups[best] == tally:
+        return found, in_words(claim, tally, best[1]) + how_delayed(tally)
+    stacks = [play.stack for play in trials]
+    return found, in_words_of_one_cell(claim, groups[best], best[1], tally, stacks)
 
 
 def _groups(trials: Iterable[_Play]) -> Mapping[tuple[str, str], list[_Play]]:
@@ -256,15 +263,6 @@ def _groups(trials: Iterable[_Play]) -> Mapping[tuple[str, str], list[_Play]]:
     for play in trials:
         groups.setdefault((undelayed_id(play.result.cell), hardware_of(play.stack)), []).append(play)
     return groups
-
-
-def _delays(tally: Tally) -> str:
-    """How many of the plays that show it were slowed down; empty where none shows it."""
-    if not tally.hits:
-        return ""
-    if not tally.undelayed_hits:
-        return ", only with delays"
-    return ", without any delay" if tally.undelayed_hits == tally.hits else f", {tally.undelayed_hits} without delays"
 
 
 def _rate_words(says: Says, tally: Tally, trials: Sequence[_Play]) -> tuple[Word, str]:

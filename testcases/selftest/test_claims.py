@@ -57,6 +57,25 @@ def test_ten_plays_of_several_cells_or_on_several_processors_confirm_nothing() -
     assert "(so far 5)" in found.could_change
 
 
+def test_confirmed_by_one_cell_is_not_said_of_the_plays_of_others_or_on_other_processors() -> None:
+    ten = [result(replace(SWAP, repetition=at), HIT) for at in range(1, 11)]
+    late = [replace(one, cell=replace(one.cell, delays=LATE.delays)) for one in ten[:2]]
+    other = run(*late, result(replace(LATE, repetition=3), MISS), stack=replace(NAMED, cpu="another"), name="b-run")
+    unknown = run(result(SWAP, HIT), stack=replace(NAMED, cpu=""), name="c-run")
+    found = assessed(claim(), other, run(*ten), unknown)
+    assert found.answer is Word.CONFIRMED
+    assert found.numbers == (
+        "swap: confirmed by one cell (10 of 10; on a processor, hardware KVM), without any delay; "
+        "all plays: 13 of 14, 11 without delays, on a processor, another and others that were not recorded"
+    )
+    assert assessed(claim(), run(*ten)).numbers == (
+        "swap: confirmed (10 of 10; on a processor, hardware KVM), without any delay"
+    )
+    wide = claim("never", ask=[{"of": "swap", "cells": [{"cache": "none", "filesystem": "swap", "any": "workload"}]}])
+    cells = assessed(wide, run(*ten, result(replace(SWAP, workload="pressure"), MISS))).numbers
+    assert "refuted by one cell (10 of 10; on a processor" in cells and "all plays: 10 of 11" in cells
+
+
 def test_weak_clean_inconclusive_and_refused_count_neither_way() -> None:
     weak = result(SWAP, MISS, potency=Potency.WEAK)
     found = assessed(claim("never"), run(weak, result(SWAP, K.INCONCLUSIVE), result(SWAP, K.REFUSED)))
