@@ -58,7 +58,7 @@ def blocks(plays: int) -> tuple[Block, ...]:
 class Outcome(StrEnum):
     """What became of a flip when it was played again; what was seen the first time stays seen."""
 
-    CONFIRMED = "confirmed"
+    CLEARLY_AGAIN = "seen again, by more than chance"
     AGAIN = "seen again, but so few plays do not tell it from chance"
     NOT_AGAIN = "not seen again"
     BOTH = "both stacks do it: it is no flip"
@@ -84,7 +84,7 @@ def replayed(flip: CellComparison, old: Standing | None, new: Standing | None) -
         return Replayed(counts[0], counts[1], None, Outcome.NO_ANSWER)
     p = at_least_so_far_apart(rarely, often)
     if often[0] * rarely[1] > rarely[0] * often[1]:
-        outcome = Outcome.CONFIRMED if significant(p) else Outcome.AGAIN
+        outcome = Outcome.CLEARLY_AGAIN if significant(p) else Outcome.AGAIN
     else:
         outcome = Outcome.BOTH if rarely[0] else Outcome.NOT_AGAIN
     return Replayed(counts[0], counts[1], p, outcome)

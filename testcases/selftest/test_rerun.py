@@ -52,7 +52,7 @@ def test_worth_playing_flips_and_what_was_played_less_often_and_nothing_else() -
 @pytest.mark.parametrize(
     ("old", "new", "outcome"),
     [
-        ([CLEAN] * 5, [DIVERGED] * 5, Outcome.CONFIRMED),
+        ([CLEAN] * 5, [DIVERGED] * 5, Outcome.CLEARLY_AGAIN),
         ([CLEAN] * 5, [DIVERGED, *[CLEAN] * 4], Outcome.AGAIN),
         ([CLEAN] * 5, [CLEAN] * 5, Outcome.NOT_AGAIN),
         ([DIVERGED] * 5, [DIVERGED] * 5, Outcome.BOTH),
@@ -109,7 +109,7 @@ class Played:
         return self.code
 
 
-def test_rerun_flip_that_comes_again_is_confirmed_and_counted_with_the_first(
+def test_rerun_flip_that_comes_again_is_more_than_chance_and_counted_with_the_first(
     command: Any, monkeypatch: pytest.MonkeyPatch  # noqa: F811
 ) -> None:  # fmt: skip
     two_runs()
@@ -117,7 +117,7 @@ def test_rerun_flip_that_comes_again_is_confirmed_and_counted_with_the_first(
     code, out, err = command("compare", "run1", "run2", "--rerun", "--json")
     told = json.loads(out)
     first = next(one for one in told["cells"] if one["cell"] == BACK.id)
-    assert code == 1 and first["rerun"]["outcome"] == "confirmed"
+    assert code == 1 and first["rerun"]["outcome"] == "seen again, by more than chance"
     assert (first["rerun"]["old"], first["rerun"]["new"]) == ([0, 5], [5, 5])
     assert (first["old"]["plays"], first["new"]["plays"], first["new"]["failing"]) == (6, 6, 6)
     assert err.splitlines()[0].startswith(
