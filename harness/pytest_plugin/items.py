@@ -97,7 +97,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Whatever uses the run needs a lab; a test that should have cells and has none is not run."""
-    if wrong := config.stash[RUN].wrong:
+    if wrong := [*config.stash[RUN].wrong, *filter(None, map(_unused_marker, items))]:
         raise usage_error(config, wrong[0])
     wanting = [item for item in items if _CELL_FIXTURES & set(getattr(item, "fixturenames", ()))]
     without = [item for item in wanting if _cell_of(item) is None]
@@ -108,6 +108,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "drbd_run" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.lab)
+
+
+def _unused_marker(item: pytest.Item) -> str:
+    """Why nothing would be compared after ``item``, which asks for a lab and says of which cell; else empty."""
+    names = set(getattr(item, "fixturenames", ()))
+    if "drbd_run" not in names or _CELL_FIXTURES & names or item.get_closest_marker("cell") is None:
+        return ""
+    return (
+        f"{item.nodeid}: it has the marker 'cell' and names none of the fixtures that play a cell, so nothing would be "
+        "compared; name 'verdict' or 'verify', or leave the marker out"
+    )
 
 
 def _by_device_size(run: PytestRun, items: list[pytest.Item]) -> None:

@@ -63,6 +63,19 @@ def test_marker_unknown_key_is_one_sentence(
     assert ran.status == 4 and world.labs == []
 
 
+@pytest.mark.parametrize(("fixtures", "status"), [("lab, resource", 4), ("guest", 4), ("lab, resource, verdict", 0)])
+def test_marker_of_a_test_that_plays_no_cell_is_refused(
+    run: Runs, pytester: pytest.Pytester, world: World, fixtures: str, status: int
+) -> None:
+    mark = 'import pytest\n@pytest.mark.cell(client="host")\n'
+    pytester.makepyfile(test_own=f"{mark}def test_my_own({fixtures}):\n    pass\n")
+    ran = run("--collect-only")
+    assert ran.status == status and world.labs == []
+    said = "test_my_own: it has the marker 'cell' and names none of the fixtures that play a cell"
+    assert (said in ran.out + ran.err) is (status == 4)
+    assert "Traceback" not in ran.out + ran.err
+
+
 def test_marker_own_test_names_its_cell(run: Runs, pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_own=OWN.format(keys='cache=["none", "writeback"], link_delay_ms=20'))
     ran = run("--collect-only", "-q", "--strict-markers")
