@@ -6,7 +6,7 @@ tells: that is said.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from harness.judgement.repetitions import HITS, TRIALS
@@ -32,6 +32,10 @@ LACKING = "in the evidence"
 _OF_AN_OUTCOME = (
     ClaimEvent.SILENT, ClaimEvent.ONLY_VERIFY, ClaimEvent.REPAIRED_BY_RECONNECT, ClaimEvent.REPAIRED_BY_INVALIDATE
 )  # fmt: skip
+#: What becomes of the guest and its data.
+_OF_THE_GUEST = (
+    ClaimEvent.LOST, ClaimEvent.REREAD, ClaimEvent.REREAD_ALLOCATED, ClaimEvent.MISREAD, ClaimEvent.DIED
+)  # fmt: skip
 Shown = bool | Aside
 
 
@@ -51,6 +55,22 @@ def shown(event: ClaimEvent, result: Result) -> Shown:
     return _EVENTS[event](verdict, evidence)
 
 
+def with_split_brain(event: ClaimEvent, showing: Iterable[Result]) -> str:
+    """How many of the plays that show ``event``, harm to the guest, ended in a split brain; empty for none.
+
+    What is discarded after a split brain is lost, and read differently, by that alone.
+    """
+    ended = [one.evidence is not None and _split(one.evidence) for one in showing]
+    if not any(ended) or event not in _OF_THE_GUEST:
+        return ""
+    which = f"{sum(ended)} of them " if not all(ended) else "each " if len(ended) > 1 else ""
+    return f", {which}in a play that ended in a split brain"
+
+
+def _split(evidence: Evidence) -> bool:
+    return evidence.alarms is not None and evidence.alarms.split_brain is not None
+
+
 def differing(verdict: Verdict, evidence: Evidence) -> int:
     """How many blocks differed at the end; the comparison's count where the verdict is about something worse."""
     compared = evidence.comparison.differing_blocks if evidence.comparison else 0
@@ -60,7 +80,7 @@ def differing(verdict: Verdict, evidence: Evidence) -> int:
 def _differs(verdict: Verdict, evidence: Evidence) -> Shown:
     if verdict.kind is VerdictKind.CLEAN and verdict.potency is Potency.WEAK:
         return Aside("CLEAN (weak)")
-    if evidence.alarms is not None and evidence.alarms.split_brain is not None:
+    if _split(evidence):
         return Aside("with a split brain, after which replicas differ rightly")
     return differing(verdict, evidence) > 0
 

@@ -84,21 +84,23 @@ def in_words(claim: Claim, seen: Tally, hardware: str) -> str:
     return f"{said} ({figures}; on {hardware})" if said in (Word.CONFIRMED, Word.REFUTED) else f"{said} ({figures})"
 
 
-def in_words_of_one_cell(claim: Claim, one: Tally, hardware: str, every: Tally, stacks: Sequence[Stack]) -> str:
+def all_in_words(claim: Claim, every: Tally, one: Tally, hardware: str, stacks: Sequence[Stack]) -> str:
     """``confirmed by one cell (11 of 11; on x), 11 without delays; all plays: 31 of 40, on x and y``.
 
-    ``one`` is what was played of one cell on ``hardware``, and alone earns the word; ``every`` is all that was played,
-    on ``stacks``, of which no processor is said to have earned it.
+    ``every`` is all that was played, on ``stacks``; ``one`` what was played of one cell on ``hardware``, which alone
+    earns the word.  Where that is all, and where ``hardware`` is empty, all plays are said together.
     """
+    if every == one or not hardware:
+        return in_words(claim, every, hardware) + _how_delayed(every)
     said = word(claim, one, hardware)
-    figures = f"{said} by one cell ({part_of(one.hits, one.answered)}; on {hardware}){how_delayed(one)}"
+    figures = f"{said} by one cell ({part_of(one.hits, one.answered)}; on {hardware}){_how_delayed(one)}"
     named = sorted({stack.cpu for stack in stacks if stack.cpu})
     unnamed = [] if all(stack.cpu for stack in stacks) else ["others that were not recorded"]
     played_on = joined([*named, *unnamed])
-    return f"{figures}; all plays: {part_of(every.hits, every.answered)}{how_delayed(every)}, on {played_on}"
+    return f"{figures}; all plays: {part_of(every.hits, every.answered)}{_how_delayed(every)}, on {played_on}"
 
 
-def how_delayed(seen: Tally) -> str:
+def _how_delayed(seen: Tally) -> str:
     """How many of the plays that show it were slowed down; empty where none shows it."""
     if not seen.hits:
         return ""

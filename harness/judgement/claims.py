@@ -12,10 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.judgement.claim_costs import slow_words, slowest
-from harness.judgement.claim_events import LACKING, NOT_PLAYED, Aside, shown
-from harness.judgement.claim_words import (
-    ENOUGH, Claim, Tally, Word, hardware_of, how_delayed, in_words, in_words_of_one_cell, undelayed_id, word
-)  # fmt: skip
+from harness.judgement.claim_events import LACKING, NOT_PLAYED, Aside, shown, with_split_brain
+from harness.judgement.claim_words import ENOUGH, Claim, Tally, Word, all_in_words, hardware_of, undelayed_id, word
 from harness.judgement.stacks import PlayedRun, StackKey, by_version, component, letters, short_names
 from harness.judgement.stats import rate_interval
 from harness.model import Result, Stack
@@ -225,6 +223,7 @@ def _stack_answer(ask: Ask, name: str, counted: _Counted) -> StackAnswer:
         unasked = all(why == NOT_PLAYED or why.endswith(LACKING) for why in counted.aside)
         found = Word.NOT_ASKED if unasked else Word.NO_ANSWER
         text = found.value
+    text += with_split_brain(ask.event, (play.result for play in counted.trials if play.shows))
     aside = [f"{count(number)} {why}" for why, number in counted.aside.items() if why != NOT_PLAYED]
     if aside:
         text += f" (set aside: {joined(aside)})"
@@ -249,12 +248,9 @@ def _words(claim: Claim, tally: Tally, trials: Sequence[_Play]) -> tuple[Word, s
     words = {key: word(claim, seen, key[1]) for key, seen in groups.items()}
     found = max(words.values(), key=_STRENGTH.index, default=Word.NOT_ASKED)
     if found not in (Word.CONFIRMED, Word.REFUTED):
-        return found, in_words(claim, tally, "") + how_delayed(tally)
+        return found, all_in_words(claim, tally, tally, "", ())
     best = max((key for key, one in words.items() if one is found), key=lambda key: groups[key].answered)
-    if groups[best] == tally:
-        return found, in_words(claim, tally, best[1]) + how_delayed(tally)
-    stacks = [play.stack for play in trials]
-    return found, in_words_of_one_cell(claim, groups[best], best[1], tally, stacks)
+    return found, all_in_words(claim, tally, groups[best], best[1], [play.stack for play in trials])
 
 
 def _groups(trials: Iterable[_Play]) -> Mapping[tuple[str, str], list[_Play]]:

@@ -16,6 +16,7 @@ from harness.judgement.stacks import PlayedRun, StackKey, by_version, letters, s
 from harness.model import (
     Alarms,
     CacheMode,
+    Canary,
     Cell,
     Control,
     DelayProfile,
@@ -91,6 +92,21 @@ def test_weak_clean_inconclusive_and_refused_count_neither_way() -> None:
 def test_split_brain_is_no_divergence_in_flight() -> None:
     split = Alarms(split_brain=SplitBrain(1.0, {}, 900, "b", True))
     assert isinstance(shown(ClaimEvent.DIFFERS, result(SWAP, HIT, alarms=split)), Aside)
+
+
+def test_lost_in_plays_that_ended_in_a_split_brain_says_so() -> None:
+    split = Alarms(split_brain=SplitBrain(1.0, {}, 900, "b", True))
+    lost = result(replace(SWAP, repetition=1), K.CORRUPT, canary=Canary(lost={"fsync": 3}))
+    torn = result(replace(SWAP, repetition=2), K.CORRUPT, alarms=split, canary=Canary(lost={"fsync": 3}))
+    again = replace(torn, cell=replace(SWAP, repetition=3))
+    kept = result(replace(SWAP, repetition=4), MISS, alarms=split, canary=Canary(lost={"fsync": 0}))
+    spec = claim("never", ask=[{"of": "lost", "event": "lost", "cells": [{"any": "*"}]}])
+    told = [assessed(spec, run(*some, kept)).numbers for some in ([lost], [torn], [torn, again], [lost, torn])]
+    end = "without any delay"
+    assert told[0].endswith(end)
+    assert told[1].endswith(f"{end}, in a play that ended in a split brain")
+    assert told[2].endswith(f"{end}, each in a play that ended in a split brain")
+    assert told[3].endswith(f"{end}, 1 of them in a play that ended in a split brain")
 
 
 def test_claim_that_needs_all_is_not_asked_where_a_part_is_not() -> None:
