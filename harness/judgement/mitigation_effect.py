@@ -1,4 +1,4 @@
-"""What a mitigation does against divergence: whether it cures, narrows or does neither, by repetitions; pure.
+"""What a mitigation does against divergence: whether nothing diverged any more, less or as much; pure.
 
 Each cell with a mitigation or a preset, or with another cache mode than none, is compared with its baseline, which is
 the same cell with nothing done about it.  The unit is a repetition: Fisher's exact test of how many of each diverged.
@@ -16,14 +16,14 @@ from enum import StrEnum
 from harness.judgement.cost_ratios import ratio_interval
 from harness.judgement.rates import resynced_kib, trials
 from harness.judgement.repetitions import CellAnswer, answers
-from harness.judgement.stats import compare
+from harness.judgement.stats import compare, rate_interval
 from harness.model import Result, VerdictKind
 
 
 class EffectWord(StrEnum):
     """What a mitigation does, as far as the repetitions tell."""
 
-    CURES = "cures"  # nothing diverged, and without it significantly more did
+    NOT_OBSERVED = "not observed"  # nothing diverged, and without it significantly more did
     NARROWS = "narrows"  # something diverged, and significantly less than without it
     NEITHER = "neither"  # as much diverged as without it, as far as the repetitions tell
     OPEN = "not enough"  # too few repetitions to say
@@ -53,6 +53,12 @@ class Effect:
     share: tuple[float, float, float] | None = None
     reason: str = ""
 
+    @property
+    def not_ruled_out(self) -> str:
+        """``up to 52 %``: the upper end of the exact two-sided 95 % interval where none diverged; else empty."""
+        interval = rate_interval(self.diverged, self.answered)
+        return f"up to {interval.high * 100:.2g} %" if interval is not None and not self.diverged else ""
+
 
 def effects(results: Iterable[Result]) -> tuple[Effect, ...]:
     """That of each cell whose baseline was played too, in their order; cells that only measure costs are left out."""
@@ -80,7 +86,7 @@ def _effect(one: CellAnswer, baseline: CellAnswer) -> Effect:
         p_value, share = compared.p_value, _share(one, baseline)
         fewer = compared.significant() and compared.larger == "b"
         if not one.diverged:
-            word = EffectWord.CURES if fewer else EffectWord.OPEN
+            word = EffectWord.NOT_OBSERVED if fewer else EffectWord.OPEN
         else:
             # That it cures is off the table after one play; that it does not narrow needs pairs.
             less = fewer or (share is not None and share[2] < 1)

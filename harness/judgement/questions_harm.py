@@ -188,7 +188,7 @@ def cures(facts: Facts) -> QuestionAnswer:
     parts += [f"it still happened with {joined(hit)}"] if hit else []
     sentence = f"In cells that were harmed without: {'; '.join(parts)} plays."
     short, tone = "None of these", Tone.NEUTRAL
-    if named[EffectWord.CURES] & free.keys():
+    if named[EffectWord.NOT_OBSERVED] & free.keys():
         short = "Some do"
     elif free:
         short, tone = "Not enough plays to say", Tone.OPEN

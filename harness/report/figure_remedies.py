@@ -40,11 +40,10 @@ def _effect(one: Effect | None) -> str:
         return NOT_ASKED
     if one.word is EffectWord.NO_ANSWER:
         return f"no answer: {one.reason}"
-    word = f"**{one.word}**" if one.word is EffectWord.CURES else f"{one.word}"
-    told = (
-        f"{word}: {part_of(one.diverged, one.answered)} diverged,"
-        f" without it {part_of(one.baseline_diverged, one.baseline_answered)}"
-    )
+    counts, without = (part_of(one.diverged, one.answered), part_of(one.baseline_diverged, one.baseline_answered))
+    if one.word is EffectWord.NOT_OBSERVED:
+        return f"**{one.word}** ({counts}; {one.not_ruled_out}), without it {without}"
+    told = f"{one.word}: {counts} diverged, without it {without}"
     if not one.diverged or one.share is None:
         return told
     ratio, low, high = one.share

@@ -9,8 +9,9 @@ from harness.model import Result
 from harness.report.grid import Grid, Slot, grid
 
 _TONES = {
-    EffectWord.CURES: ("clean", "✓"), EffectWord.NARROWS: ("transient", "~"), EffectWord.NEITHER: ("diverged", "✗"),
-    EffectWord.OPEN: ("inconclusive", "?"), EffectWord.NO_ANSWER: ("refused", "-"),
+    EffectWord.NOT_OBSERVED: ("clean", "✓"), EffectWord.NARROWS: ("transient", "~"),
+    EffectWord.NEITHER: ("diverged", "✗"), EffectWord.OPEN: ("inconclusive", "?"),
+    EffectWord.NO_ANSWER: ("refused", "-"),
 }  # fmt: skip
 _COLUMNS = ("Remedy", "Asked of", "It", "Diverged", "Without it", "Blocks, as a ratio", "Why")
 
@@ -30,7 +31,7 @@ def _row(one: Effect, anchors: dict[str, str]) -> Sequence[Slot]:
         Slot(_name(one), anchor=anchors.get(one.cell, "")),
         Slot(one.baseline, anchor=anchors.get(one.baseline, "")),
         Slot(str(one.word), tone, sign),
-        Slot(f"{one.diverged} of {one.answered}"),
+        Slot(f"{one.diverged} of {one.answered}{f' ({bound})' if (bound := one.not_ruled_out) else ''}"),
         Slot(f"{one.baseline_diverged} of {one.baseline_answered}"),
         Slot(_ratio(one.share) if one.share is not None and one.diverged else ""),
         Slot(one.reason),

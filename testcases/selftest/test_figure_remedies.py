@@ -38,7 +38,7 @@ def test_effects_each_remedy_has_a_row_asked_or_not() -> None:
 
 def test_effects_word_counts_and_ratio_of_the_blocks() -> None:
     cured = [*plays(BASE, [500] * 5), *plays(CURE, [0] * 5)]
-    assert effect(cured, Mitigation.STABLE_WRITES) == "**cures**: 0 of 5 diverged, without it 5 of 5"
+    assert effect(cured, Mitigation.STABLE_WRITES) == "**not observed** (0 of 5; up to 52 %), without it 5 of 5"
     assert effect(cured, Mitigation.STABLE_WRITES, EXT4) == NOT_ASKED
     fewer = [*plays(BASE, [500] * 5), *plays(CURE, [50, 52, 49, 51, 50])]
     told = effect(fewer, Mitigation.STABLE_WRITES)
@@ -53,16 +53,16 @@ def test_effects_what_was_refused_says_so() -> None:
 def test_effects_a_remedy_that_is_a_layout_stands_with_the_work_that_it_is_compared_with() -> None:
     crypt = replace(BASE, mitigation=Mitigation.CRYPT_GUEST).with_values({"layout": Layout.CRYPT})
     told = effect([*plays(BASE, [500] * 5), *plays(crypt, [0] * 5)], Mitigation.CRYPT_GUEST)
-    assert told.startswith("**cures**: 0 of 5")
+    assert told.startswith("**not observed** (0 of 5;")
 
 
 def test_effects_a_cache_mode_is_the_remedy_of_that_name() -> None:
     plain = replace(BASE, cache=CacheMode.WRITEBACK)
     named = replace(plain, mitigation=Mitigation.WRITEBACK)
     results = [*plays(BASE, [500] * 5), *plays(plain, [0] * 5), *plays(named, [0] * 2)]
-    assert effect(results, Mitigation.WRITEBACK) == "**cures**: 0 of 5 diverged, without it 5 of 5"
+    assert effect(results, Mitigation.WRITEBACK) == "**not observed** (0 of 5; up to 52 %), without it 5 of 5"
     product = replace(named, preset=Preset.PROXMOX_VE).with_values(settings(Preset.PROXMOX_VE, Mitigation.WRITEBACK))
-    assert effect([*results, *plays(product, [7] * 9)], Mitigation.WRITEBACK).startswith("**cures**: 0 of 5")
+    assert effect([*results, *plays(product, [7] * 9)], Mitigation.WRITEBACK).startswith("**not observed** (0 of 5;")
     direct = [*plays(BASE, [500] * 5), *plays(replace(BASE, cache=CacheMode.DIRECTSYNC), [500] * 5)]
     assert {said for row in effect_rows(direct, [SWAP])[1:] for said in row[1:]} == {NOT_ASKED}
 

@@ -1,4 +1,4 @@
-"""Whether a mitigation cures, narrows or does neither: by repetitions, never by one lucky play."""
+"""Whether nothing diverged any more with a mitigation, less or as much: by repetitions, never by one lucky play."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def effect(base: list[int | None], cure: list[int | None]) -> Effect:
 @pytest.mark.parametrize(
     ("base", "cure", "word"),
     [
-        ([500] * 5, [0] * 5, EffectWord.CURES),
-        ([500] * 4, [0] * 4, EffectWord.CURES),
+        ([500] * 5, [0] * 5, EffectWord.NOT_OBSERVED),
+        ([500] * 4, [0] * 4, EffectWord.NOT_OBSERVED),
         ([500] * 3, [0] * 3, EffectWord.OPEN),
         ([500], [0], EffectWord.OPEN),
         ([500], [480], EffectWord.OPEN),
@@ -79,9 +79,11 @@ def test_effect_that_was_refused_says_what_the_stack_said() -> None:
 
 
 @given(st.lists(st.integers(0, 900), min_size=1, max_size=6), st.lists(st.integers(0, 900), min_size=1, max_size=6))
-def test_effect_cures_only_where_nothing_diverged_and_something_did_without(base: list[int], cure: list[int]) -> None:
+def test_effect_not_observed_only_where_nothing_diverged_and_something_did_without(
+    base: list[int], cure: list[int]
+) -> None:
     found = effect(list(base), list(cure))
-    if found.word is EffectWord.CURES:
+    if found.word is EffectWord.NOT_OBSERVED:
         assert not any(cure) and any(base) and len(cure) + len(base) >= 5
     if found.word in (EffectWord.NARROWS, EffectWord.NEITHER):
         assert any(cure) and any(base)
@@ -117,12 +119,18 @@ def test_effect_grid_has_a_row_with_both_counts_and_places() -> None:
     table = effect_grid([*plays(BASE, [500] * 5), *plays(CURE, [0] * 5)], {CURE.id: "c1"})
     assert table is not None
     (row,) = table.rows
-    assert [slot.text for slot in row] == ["stable-writes", "none-swap-reclaim", "cures", "0 of 5", "5 of 5"]
+    assert [slot.text for slot in row] == [
+        "stable-writes",
+        "none-swap-reclaim",
+        "not observed",
+        "0 of 5 (up to 52 %)",
+        "5 of 5",
+    ]
     assert row[0].anchor == "c1"
 
 
 def test_page_of_a_run_with_remedies_has_their_table_and_one_without_has_none() -> None:
     run = Run("20261129T000000Z-1", "mitigations", "2026-11-29T00:00:00Z", ())
     page = render_html(run, [*plays(BASE, [500] * 5), *plays(CURE, [0] * 5)])
-    assert "Remedies</h2>" in page and "cures" in page
+    assert "Remedies</h2>" in page and "0 of 5 (up to 52 %)" in page
     assert "Remedies</h2>" not in render_html(run, plays(BASE, [500]))
