@@ -88,7 +88,7 @@ def test_all_cells_are_marked_as_needing_a_lab(run: Runs, matrix: Path) -> None:
     assert run("--collect-only", "-q", "--drbd-matrix", str(matrix), "-m", "lab", "--strict-markers").status == 0
 
 
-def test_says_what_to_do_where_no_cell_matches(run: Runs, matrix: Path) -> None:
+def test_says_what_to_do_where_no_cell_matches(run: Runs, matrix: Path, world: World) -> None:
     ran = run("--drbd-matrix", str(matrix), "-k", "NOSUCH")
     advice = f"-k 'NOSUCH' matches no cell, so nothing ran; 'drbd-harness list --matrix {matrix}' prints the ids"
     assert ran.status == 3 and advice in ran.out
