@@ -146,15 +146,12 @@ def pin_keys(hosts: Sequence[ReachedHost], path: Path, known_hosts: Path, wanted
 def _judged(machines: Sequence[FoundMachine], looks: Sequence[MachineDisks], *, making: bool) -> bool:
     """Whether both machines may be written to as planned; what speaks against it was printed, or is here."""
     from harness.lab.hardware.guard import shared
-    from harness.lab.hardware.storage import against, plan
+    from harness.lab.hardware.storage import against
 
-    if not making:
-        planned = [plan(one.guard, disks, making=False) for one, disks in zip(machines, looks, strict=True)]
-        return not any(one.refusals for steps in planned for one in steps)
-    if why := shared((machines[0].guard, looks[0]), (machines[1].guard, looks[1])):
+    if making and (why := shared((machines[0].guard, looks[0]), (machines[1].guard, looks[1]))):
         print(f"refused: {why}")
         return False
-    return not any(against(machine.guard, disks) for machine, disks in zip(machines, looks, strict=True))
+    return not any(against(one.guard, disks, making=making) for one, disks in zip(machines, looks, strict=True))
 
 
 def _show(machine: FoundMachine, *, making: bool) -> MachineDisks:

@@ -44,10 +44,12 @@ def plan(guard: Guard, disks: MachineDisks, *, making: bool = True) -> tuple[Pla
     )
 
 
-def against(guard: Guard, disks: MachineDisks) -> tuple[str, ...]:
-    """Every reason not to make a machine's lower device as planned, or not to use the one that is there."""
-    steps = plan(guard, disks)
-    return (*(steps[0].refusals if steps else ()), *guard.lack_of_room(disks))
+def against(guard: Guard, disks: MachineDisks, *, making: bool = True) -> tuple[str, ...]:
+    """Every reason not to make a machine's lower device as planned, or not to use the one that is there; without
+    ``making``, not to take it back.
+    """
+    steps = plan(guard, disks, making=making)
+    return (*(steps[0].refusals if steps else ()), *(guard.lack_of_room(disks) if making else ()))
 
 
 def make(guards: Sequence[Guard], about_to_make: Callable[[Guard], None] = lambda guard: None) -> tuple[str, ...]:
